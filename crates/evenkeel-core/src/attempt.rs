@@ -1,0 +1,179 @@
+//! One try of a request at one node.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use crate::{node::Node, outcome::Outcome, time::Timestamp};
+
+/// Keeps a node's service alive while an attempt is under way, and tells the time.
+pub trait Holder: Send + Sync {
+    /// The node that is tried.
+    fn node(&self) -> &Arc<Node>;
+
+    /// The time now.
+    fn now(&self) -> Timestamp;
+
+    /// A time not long ago, for less than [`Holder::now`] costs.
+    fn recently(&self) -> Timestamp;
+}
+
+/// One try of a request at one node, in flight from here until it is finished or dropped.
+///
+/// Dropped without [`finish`](Attempt::finish) it was cancelled, which says nothing of the node.
+/// Latency runs from the first time that the attempt had to wait until the head of the response, or
+/// until the end where no head is reported. An attempt that never waited took no time that a clock
+/// has to be read for.
+pub struct Attempt<H: Holder + ?Sized = dyn Holder> {
+    /// `None` only while it is being turned into an attempt of another type.
+    holder: Option<Arc<H>>,
+    started: Option<Timestamp>,
+    latency: Option<Duration>,
+}
+
+impl<H: Holder + ?Sized> Attempt<H> {
+    /// Counts the node in flight.
+    #[must_use]
+    pub fn new(holder: Arc<H>) -> Self {
+        holder.node().enter();
+        Self { holder: Some(holder), started: None, latency: None }
+    }
+
+    /// What keeps the node's service alive.
+    #[must_use]
+    pub fn holder(&self) -> &Arc<H> {
+        self.holder.as_ref().expect("taken only when self is consumed")
+    }
+
+    /// The node that is tried.
+    #[must_use]
+    pub fn node(&self) -> &Arc<Node> {
+        self.holder().node()
+    }
+
+    /// Starts the clock, if it does not run yet and the node's latency is measured.
+    pub fn waits(&mut self) {
+        if self.started.is_none() && self.node().latency().is_measured() {
+            self.started = Some(self.holder().now());
+        }
+    }
+
+    /// Stops the clock: the head of the response is there. The attempt stays in flight.
+    pub fn responded(&mut self) {
+        if self.latency.is_none() {
+            self.latency = self.started.map(|started| self.holder().now().since(started));
+        }
+    }
+
+    /// Ends the attempt with its outcome.
+    pub fn finish(self, outcome: Outcome) {
+        let latency = self.node().latency();
+        if !latency.is_measured() {
+            return;
+        }
+        match (self.latency, self.started) {
+            (Some(took), _) => latency.record(outcome, took, self.holder().recently()),
+            (None, Some(started)) => {
+                let now = self.holder().now();
+                latency.record(outcome, now.since(started), now);
+            }
+            (None, None) => latency.record(outcome, Duration::ZERO, self.holder().recently()),
+        }
+    }
+}
+
+impl<H: Holder + 'static> Attempt<H> {
+    /// The same attempt, without the type of what holds it.
+    #[must_use]
+    pub fn erase(mut self) -> Attempt {
+        let holder = self.holder.take().map(|holder| holder as Arc<dyn Holder>);
+        Attempt { holder, started: self.started, latency: self.latency }
+    }
+}
+
+impl<H: Holder + ?Sized> Drop for Attempt<H> {
+    fn drop(&mut self) {
+        if let Some(holder) = &self.holder {
+            holder.node().exit();
+        }
+    }
+}
+
+impl<H: Holder + ?Sized> fmt::Debug for Attempt<H> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Attempt").field("node", &self.holder.as_ref().map(|h| h.node())).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+    use super::*;
+    use crate::{
+        endpoint::{Address, Endpoint},
+        node::Listener,
+    };
+
+    struct Held(Arc<Node>, AtomicU64);
+
+    impl Holder for Held {
+        fn node(&self) -> &Arc<Node> {
+            &self.0
+        }
+        fn now(&self) -> Timestamp {
+            Timestamp::from_nanos(self.1.fetch_add(1_000_000, Relaxed))
+        }
+        fn recently(&self) -> Timestamp {
+            Timestamp::from_nanos(self.1.load(Relaxed))
+        }
+    }
+
+    struct Deaf;
+
+    impl Listener for Deaf {
+        fn opened(&self, _: &Node) {}
+        fn closed(&self, _: &Node) {}
+        fn unreachable(&self, _: &Node) {}
+    }
+
+    fn held() -> Arc<Held> {
+        let endpoint = Endpoint::new("10.0.0.1:80".parse::<Address>().unwrap());
+        let node = Node::joining(endpoint, Arc::new(Deaf), Some(Duration::from_secs(10)));
+        Arc::new(Held(Arc::new(node), AtomicU64::new(1 << 50)))
+    }
+
+    #[test]
+    fn an_attempt_is_in_flight_until_it_ends_however_it_ends() {
+        let held = held();
+
+        let finished = Attempt::new(held.clone());
+        let cancelled = Attempt::new(held.clone()).erase();
+        assert_eq!(held.0.in_flight(), 2);
+        finished.finish(Outcome::Success);
+        assert_eq!(held.0.in_flight(), 1);
+        drop(cancelled);
+
+        assert_eq!(held.0.in_flight(), 0);
+    }
+
+    #[test]
+    fn a_cancelled_attempt_leaves_no_trace_in_the_estimate() {
+        let held = held();
+        let mut attempt = Attempt::new(held.clone());
+        attempt.waits();
+        drop(attempt);
+        assert_eq!(held.0.latency().estimate(), None);
+    }
+
+    #[test]
+    fn latency_ends_with_the_head_of_the_response() {
+        let held = held();
+        let mut attempt = Attempt::new(held.clone());
+        attempt.waits();
+        attempt.responded();
+        for _ in 0..100 {
+            held.now();
+        }
+        attempt.finish(Outcome::Success);
+        assert_eq!(held.0.latency().estimate(), Some(Duration::from_millis(1)));
+    }
+}

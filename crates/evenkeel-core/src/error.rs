@@ -1,0 +1,95 @@
+//! Refusals: each its own struct, with what the caller can act on.
+
+use std::{error::Error, sync::Arc, time::Duration};
+
+use crate::BoxError;
+
+/// No endpoint was known within the time that a request may wait for one.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("no endpoints after waiting {waited:?}")]
+#[non_exhaustive]
+pub struct NoEndpoints {
+    /// How long the request waited.
+    pub waited: Duration,
+    /// The last error that discovery gave, if any.
+    #[source]
+    pub discovery: Option<SharedError>,
+}
+
+impl NoEndpoints {
+    /// The refusal after `waited`, with the last error of discovery.
+    #[must_use]
+    pub fn new(waited: Duration, discovery: Option<SharedError>) -> Self {
+        Self { waited, discovery }
+    }
+}
+
+/// Endpoints are known, but none was open within the time that a request may wait for one.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("all {endpoints} endpoints closed after waiting {waited:?}")]
+#[non_exhaustive]
+pub struct AllEndpointsClosed {
+    /// How many endpoints are known.
+    pub endpoints: usize,
+    /// How long the request waited.
+    pub waited: Duration,
+}
+
+impl AllEndpointsClosed {
+    /// The refusal with `endpoints` known, after `waited`.
+    #[must_use]
+    pub fn new(endpoints: usize, waited: Duration) -> Self {
+        Self { endpoints, waited }
+    }
+}
+
+/// Every open endpoint is excluded by the request itself.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("all open endpoints are excluded by the request")]
+#[non_exhaustive]
+pub struct AllEndpointsExcluded;
+
+/// The balancer was polled outside a tokio runtime, where it cannot follow its discovery.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("a balancer must be polled inside a tokio runtime")]
+#[non_exhaustive]
+pub struct NoRuntime;
+
+/// An error that several callers can be given.
+#[derive(Clone, Debug)]
+pub struct SharedError(Arc<BoxError>);
+
+impl SharedError {
+    /// Shares `error`.
+    #[must_use]
+    pub fn new(error: BoxError) -> Self {
+        Self(Arc::new(error))
+    }
+}
+
+impl std::fmt::Display for SharedError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl Error for SharedError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.0.source()
+    }
+}
+
+/// Finds the error of type `T` in `error` or in what caused it.
+///
+/// ```
+/// use std::time::Duration;
+/// use evenkeel_core::{BoxError, error::{NoEndpoints, cause}};
+///
+/// let error: BoxError = NoEndpoints::new(Duration::from_secs(3), None).into();
+/// assert_eq!(cause::<NoEndpoints>(error.as_ref()).unwrap().waited, Duration::from_secs(3));
+/// ```
+#[must_use]
+pub fn cause<'a, T: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a T> {
+    std::iter::successors(Some(error), |&error| error.source())
+        .find_map(|error| error.downcast_ref::<T>())
+}

@@ -1,0 +1,49 @@
+//! Contracts and mathematics of evenkeel, for those who write a policy, a discovery or a layer.
+//!
+//! An [`Endpoint`](endpoint::Endpoint) is what a [`Discovery`](discover::Discovery) names. While it
+//! is in use it is a [`Node`](node::Node): its requests in flight, its latency estimate, its gates.
+//! A [`Policy`](policy::Policy) builds a [`Picker`](policy::Picker) over the nodes, which chooses
+//! one for each request. A [`Connect`](connect::Connect) makes the service that speaks to a node, and
+//! [`Traffic`](traffic::Traffic) tells what a balancer may read from the requests and responses.
+//!
+//! ```
+//! use std::sync::Arc;
+//! use evenkeel_core::{endpoint::Endpoint, node::Node, policy::{self, PickContext}, rng::Rng};
+//!
+//! let nodes: Vec<Arc<Node>> = ["10.0.0.1:80", "10.0.0.2:80"]
+//!     .into_iter()
+//!     .map(|address| Arc::new(Node::new(address.parse().unwrap())))
+//!     .collect();
+//!
+//! let policy = policy::by_name("round_robin").expect("a built-in policy");
+//! let picker = policy.build(&nodes, None);
+//! let mut rng = Rng::with_seed(7);
+//! let picks: Vec<_> =
+//!     (0..4).map(|_| picker.pick(&nodes, &mut PickContext::new(&mut rng)).unwrap()).collect();
+//! assert_eq!(picks, [0, 1, 0, 1]);
+//! ```
+//!
+//! # What this crate does not do
+//! It opens no socket, reads no clock, starts no task, logs nothing, and knows no HTTP. Time and
+//! randomness are arguments, so a failure replays from its seed and a simulator runs the very code
+//! that ships. The layers that drive it are in `evenkeel-layers`.
+
+pub mod attempt;
+pub mod backoff;
+pub mod connect;
+pub mod discover;
+pub mod endpoint;
+pub mod error;
+pub mod load;
+pub mod node;
+pub mod outcome;
+pub mod policy;
+pub mod rng;
+pub mod snapshot;
+pub mod time;
+pub mod traffic;
+
+mod sync;
+
+/// A boxed error that can cross threads, the same type as tower's.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;

@@ -1,0 +1,315 @@
+//! An endpoint while it is in use.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use crate::{
+    endpoint::{Address, Endpoint},
+    load::PeakEwma,
+    sync::{AtomicU32, Mutex, Ordering},
+};
+
+/// One reason for a node to be closed. A node is open while none of them holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+#[repr(u8)]
+pub enum Gate {
+    /// It is known, but not yet part of the set that requests see.
+    Joining,
+    /// Its weight is zero: it finishes what it has and gets nothing new.
+    Draining,
+    /// Discovery no longer names it. It never opens again.
+    Retired,
+    /// Its service failed for good and is being made anew.
+    Broken,
+    /// Outlier detection took it out.
+    Ejected,
+    /// Its circuit breaker is open.
+    Breaker,
+    /// It fails its active health check.
+    Unhealthy,
+    /// It has as many requests as it may have.
+    Limit,
+}
+
+impl Gate {
+    /// All gates, in the order of their bits.
+    pub const ALL: [Self; 8] = [
+        Self::Joining,
+        Self::Draining,
+        Self::Retired,
+        Self::Broken,
+        Self::Ejected,
+        Self::Breaker,
+        Self::Unhealthy,
+        Self::Limit,
+    ];
+
+    const fn bit(self) -> u32 {
+        1 << self as u8
+    }
+}
+
+/// Hears of what happens to nodes. Called on the request path: it must be short and must not block.
+pub trait Listener: Send + Sync {
+    /// The last gate that closed `node` has opened.
+    fn opened(&self, node: &Node);
+
+    /// The first gate has closed `node`.
+    fn closed(&self, node: &Node);
+
+    /// Connecting to `node` failed.
+    fn unreachable(&self, node: &Node);
+}
+
+struct NoListener;
+
+impl Listener for NoListener {
+    fn opened(&self, _: &Node) {}
+    fn closed(&self, _: &Node) {}
+    fn unreachable(&self, _: &Node) {}
+}
+
+/// An endpoint while it is in use: its requests in flight, its latency estimate, its gates.
+///
+/// A node outlives changes of its endpoint's weight and metadata, and with it what was learnt.
+// Two cache lines, because x86 fetches lines in pairs: neighbours never contend for counters.
+#[repr(align(128))]
+pub struct Node {
+    in_flight: AtomicU32,
+    gates: AtomicU32,
+    weight: AtomicU32,
+    latency: PeakEwma,
+    id: u64,
+    listener: Arc<dyn Listener>,
+    address: Address,
+    endpoint: Mutex<Arc<Endpoint>>,
+}
+
+impl Node {
+    /// A node that nobody listens to and whose latency is not measured, open unless it is drained.
+    #[must_use]
+    pub fn new(endpoint: Endpoint) -> Self {
+        let node = Self::joining(endpoint, Arc::new(NoListener), None);
+        node.open(Gate::Joining);
+        node
+    }
+
+    /// A node that is still closed by [`Gate::Joining`].
+    ///
+    /// Its latency estimate decays with `latency_decay`; without one it is not measured.
+    #[must_use]
+    pub fn joining(
+        endpoint: Endpoint,
+        listener: Arc<dyn Listener>,
+        latency_decay: Option<Duration>,
+    ) -> Self {
+        let draining = if endpoint.weight == 0 { Gate::Draining.bit() } else { 0 };
+        Self {
+            in_flight: AtomicU32::new(0),
+            gates: AtomicU32::new(Gate::Joining.bit() | draining),
+            weight: AtomicU32::new(endpoint.weight),
+            latency: PeakEwma::new(latency_decay),
+            id: next_id(),
+            listener,
+            address: endpoint.address.clone(),
+            endpoint: Mutex::new(Arc::new(endpoint)),
+        }
+    }
+
+    /// A number that no other node of this process has.
+    #[must_use]
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> &Address {
+        &self.address
+    }
+
+    /// The endpoint as discovery named it last.
+    ///
+    /// # Panics
+    /// Never: nothing panics while the lock is held.
+    #[must_use]
+    pub fn endpoint(&self) -> Arc<Endpoint> {
+        self.endpoint.lock().expect("no panic under the lock").clone()
+    }
+
+    /// Its endpoint's weight. A node of weight 0 is closed.
+    #[must_use]
+    pub fn weight(&self) -> u32 {
+        self.weight.load(Ordering::Relaxed)
+    }
+
+    /// Takes over what discovery says now of the same address.
+    ///
+    /// # Panics
+    /// If `endpoint` has another address.
+    pub fn update(&self, endpoint: Endpoint) {
+        assert_eq!(endpoint.address, self.address, "a node keeps its address");
+        let weight = endpoint.weight;
+        *self.endpoint.lock().expect("no panic under the lock") = Arc::new(endpoint);
+        self.weight.store(weight, Ordering::Relaxed);
+        if weight == 0 {
+            self.close(Gate::Draining);
+        } else {
+            self.open(Gate::Draining);
+        }
+    }
+
+    /// Whether it may be given requests.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.gates.load(Ordering::Acquire) == 0
+    }
+
+    /// Whether `gate` is among the reasons for which it is closed.
+    #[must_use]
+    pub fn is_closed_by(&self, gate: Gate) -> bool {
+        self.gates.load(Ordering::Acquire) & gate.bit() != 0
+    }
+
+    /// The reasons for which it is closed.
+    pub fn closed_by(&self) -> impl Iterator<Item = Gate> {
+        let gates = self.gates.load(Ordering::Acquire);
+        Gate::ALL.into_iter().filter(move |gate| gates & gate.bit() != 0)
+    }
+
+    /// Closes it for one more reason, and returns whether that reason is new.
+    pub fn close(&self, gate: Gate) -> bool {
+        let before = self.gates.fetch_or(gate.bit(), Ordering::AcqRel);
+        if before == 0 {
+            self.listener.closed(self);
+        }
+        before & gate.bit() == 0
+    }
+
+    /// Takes one reason away, and returns whether it was there.
+    pub fn open(&self, gate: Gate) -> bool {
+        debug_assert_ne!(gate, Gate::Retired, "a retired node stays closed");
+        let before = self.gates.fetch_and(!gate.bit(), Ordering::AcqRel);
+        if before == gate.bit() {
+            self.listener.opened(self);
+        }
+        before & gate.bit() != 0
+    }
+
+    /// Attempts that are under way.
+    #[must_use]
+    pub fn in_flight(&self) -> u32 {
+        self.in_flight.load(Ordering::Relaxed)
+    }
+
+    /// Counts one more attempt in flight. [`Attempt`](crate::attempt::Attempt) does it, and its end.
+    pub fn enter(&self) {
+        self.in_flight.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts one attempt less in flight.
+    pub fn exit(&self) {
+        let before = self.in_flight.fetch_sub(1, Ordering::Relaxed);
+        debug_assert_ne!(before, 0, "an attempt ended that never began");
+    }
+
+    /// Its latency estimate.
+    #[must_use]
+    pub fn latency(&self) -> &PeakEwma {
+        &self.latency
+    }
+
+    /// Tells that connecting to it failed, so that discovery is asked again.
+    pub fn unreachable(&self) {
+        self.listener.unreachable(self);
+    }
+}
+
+impl fmt::Debug for Node {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Node")
+            .field("address", &self.address)
+            .field("weight", &self.weight())
+            .field("in_flight", &self.in_flight())
+            .field("closed_by", &self.closed_by().collect::<Vec<_>>())
+            .finish_non_exhaustive()
+    }
+}
+
+fn next_id() -> u64 {
+    // Not loom's: a plain counter that orders nothing.
+    static NEXT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(1);
+    NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicI32, Ordering::SeqCst};
+
+    use super::*;
+
+    #[derive(Default)]
+    struct OpenNodes(AtomicI32);
+
+    impl Listener for OpenNodes {
+        fn opened(&self, _: &Node) {
+            self.0.fetch_add(1, SeqCst);
+        }
+        fn closed(&self, _: &Node) {
+            self.0.fetch_sub(1, SeqCst);
+        }
+        fn unreachable(&self, _: &Node) {}
+    }
+
+    fn endpoint(weight: u32) -> Endpoint {
+        Endpoint::new("10.0.0.1:80".parse::<Address>().unwrap()).weight(weight)
+    }
+
+    #[test]
+    fn a_node_opens_when_its_last_gate_does() {
+        let open = Arc::new(OpenNodes::default());
+        let node = Node::joining(endpoint(1), open.clone(), None);
+
+        assert!(node.close(Gate::Ejected));
+        assert!(node.open(Gate::Joining));
+        assert!(!node.is_open());
+        assert!(node.open(Gate::Ejected));
+
+        assert!(node.is_open());
+        assert_eq!(open.0.load(SeqCst), 1);
+    }
+
+    #[test]
+    fn the_same_gate_twice_counts_once() {
+        let open = Arc::new(OpenNodes::default());
+        let node = Node::joining(endpoint(1), open.clone(), None);
+        node.open(Gate::Joining);
+
+        assert!(node.close(Gate::Breaker));
+        assert!(!node.close(Gate::Breaker));
+        assert_eq!(open.0.load(SeqCst), 0);
+        assert!(node.open(Gate::Breaker));
+        assert!(!node.open(Gate::Breaker));
+
+        assert_eq!(open.0.load(SeqCst), 1);
+    }
+
+    #[test]
+    fn weight_zero_drains_and_another_weight_ends_it() {
+        let node = Node::new(endpoint(0));
+        assert_eq!(node.closed_by().collect::<Vec<_>>(), [Gate::Draining]);
+
+        node.update(endpoint(3));
+        assert!(node.is_open());
+        assert_eq!(node.weight(), 3);
+
+        node.update(endpoint(0));
+        assert!(!node.is_open());
+    }
+
+    #[test]
+    fn hot_counters_share_no_cache_line_with_a_neighbour() {
+        assert_eq!(align_of::<Node>(), 128);
+        assert!(size_of::<Node>() <= 256, "{} bytes", size_of::<Node>());
+    }
+}

@@ -1,0 +1,19 @@
+//! What became of an attempt.
+
+use std::time::Duration;
+
+/// What became of an attempt, as the balancer and the health machines see it.
+///
+/// An attempt that was cancelled has no outcome: it is neither a success nor a failure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Outcome {
+    /// The endpoint did what was asked.
+    Success,
+    /// The endpoint failed, or could not be reached.
+    Failure,
+    /// The endpoint asked for less traffic, for this long if it said so.
+    Throttled(Option<Duration>),
+    /// Says nothing of the endpoint, for example a request that was itself at fault.
+    Ignored,
+}

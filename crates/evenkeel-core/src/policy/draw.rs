@@ -1,0 +1,68 @@
+//! Drawing nodes at random, fairly among those that are admitted.
+
+use std::sync::Arc;
+
+use super::PickContext;
+use crate::node::Node;
+
+/// So many draws may fall on closed nodes before the open ones are looked for.
+const DRAWS: usize = 8;
+
+/// A uniform draw among the admitted nodes other than `except`.
+pub(super) fn one(
+    nodes: &[Arc<Node>],
+    cx: &mut PickContext<'_>,
+    except: Option<usize>,
+) -> Option<usize> {
+    if nodes.is_empty() {
+        return None;
+    }
+    for _ in 0..DRAWS {
+        let index = cx.rng.below(nodes.len());
+        if Some(index) != except && cx.admits(&nodes[index]) {
+            return Some(index);
+        }
+    }
+    scan(nodes, cx, except, |_| 1)
+}
+
+/// Two distinct admitted nodes; the second is `None` if there is only one.
+pub(super) fn two(nodes: &[Arc<Node>], cx: &mut PickContext<'_>) -> Option<(usize, Option<usize>)> {
+    if 1 < nodes.len() {
+        let first = cx.rng.below(nodes.len());
+        let mut second = cx.rng.below(nodes.len() - 1);
+        if first <= second {
+            second += 1;
+        }
+        if cx.admits(&nodes[first]) && cx.admits(&nodes[second]) {
+            return Some((first, Some(second)));
+        }
+    }
+    let first = one(nodes, cx, None)?;
+    Some((first, one(nodes, cx, Some(first))))
+}
+
+/// A draw by weight among the admitted nodes other than `except`, in one pass over all.
+///
+/// Reservoir sampling: the k-th candidate replaces the chosen one with probability `weight / sum`.
+#[cold]
+pub(super) fn scan(
+    nodes: &[Arc<Node>],
+    cx: &mut PickContext<'_>,
+    except: Option<usize>,
+    weight: impl Fn(&Node) -> u64,
+) -> Option<usize> {
+    let mut chosen = None;
+    let mut sum = 0;
+    for (index, node) in nodes.iter().enumerate() {
+        if Some(index) == except || !cx.admits(node) {
+            continue;
+        }
+        let weight = weight(node);
+        sum += weight;
+        if 0 < weight && cx.rng.below_u64(sum) < weight {
+            chosen = Some(index);
+        }
+    }
+    chosen
+}

@@ -1,0 +1,200 @@
+//! What every policy must satisfy, as checks that anybody's policy can be put to.
+
+use std::sync::Arc;
+
+use super::{PickContext, Picker, Policy};
+use crate::{
+    endpoint::{Address, Endpoint},
+    node::{Gate, Node},
+    rng::Rng,
+};
+
+/// How a policy spreads requests over idle, open nodes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Spread {
+    /// Each node gets the same.
+    Even,
+    /// Each node gets its share of the weights.
+    ByWeight,
+    /// The policy does not spread.
+    Not,
+}
+
+/// Checks all laws, with seeds, and panics with the one that does not hold.
+///
+/// ```
+/// use evenkeel_core::policy::{P2c, laws::{self, Spread}};
+///
+/// laws::check(&P2c, Spread::Even);
+/// ```
+///
+/// # Panics
+/// If a law does not hold.
+pub fn check(policy: &dyn Policy, spread: Spread) {
+    picks_only_open_nodes(policy);
+    picks_none_while_all_are_closed(policy);
+    avoids_what_was_tried_while_another_is_open(policy);
+    survives_changing_weights(policy);
+    for weights in [&[1, 1, 1, 1, 1][..], &[5, 1, 1], &[1, 2, 3, 4, 0], &[7; 100]] {
+        spreads(policy, spread, &nodes(weights), weights);
+    }
+    spreads_fairly_around_closed_nodes(policy, spread);
+    keeps_its_state_over_a_change(policy, spread);
+}
+
+fn nodes(weights: &[u32]) -> Vec<Arc<Node>> {
+    weights
+        .iter()
+        .enumerate()
+        .map(|(index, &weight)| {
+            let address = Address::Name { host: format!("node-{index}").into(), port: 80 };
+            Arc::new(Node::new(Endpoint::new(address).weight(weight)))
+        })
+        .collect()
+}
+
+fn pick(picker: &dyn Picker, nodes: &[Arc<Node>], rng: &mut Rng) -> Option<usize> {
+    picker.pick(nodes, &mut PickContext::new(rng))
+}
+
+fn picks_only_open_nodes(policy: &dyn Policy) {
+    let mut rng = Rng::with_seed(1);
+    for n in [1, 2, 3, 10, 1_000, 10_000] {
+        let nodes = nodes(&vec![3; n]);
+        let picker = policy.build(&nodes, None);
+        for round in 0..20 {
+            for node in &nodes {
+                if rng.below(4) < round % 5 {
+                    node.close(Gate::Ejected)
+                } else {
+                    node.open(Gate::Ejected)
+                };
+            }
+            nodes[rng.below(n)].open(Gate::Ejected);
+            for _ in 0..20 {
+                let picked = pick(&*picker, &nodes, &mut rng);
+                let picked = picked.expect("picks while one is open");
+                assert!(nodes[picked].is_open(), "{} picked a closed node of {n}", policy.name());
+            }
+        }
+    }
+}
+
+fn picks_none_while_all_are_closed(policy: &dyn Policy) {
+    let mut rng = Rng::with_seed(2);
+    for n in [0, 1, 2, 10_000] {
+        let nodes = nodes(&vec![1; n]);
+        nodes.iter().for_each(|node| _ = node.close(Gate::Breaker));
+        let picker = policy.build(&nodes, None);
+        let picked = pick(&*picker, &nodes, &mut rng);
+        assert_eq!(picked, None, "{} picked a closed node of {n}", policy.name());
+    }
+    let drained = nodes(&[0, 0]);
+    let picker = policy.build(&drained, None);
+    assert_eq!(pick(&*picker, &drained, &mut rng), None, "{} ignores weight 0", policy.name());
+}
+
+fn avoids_what_was_tried_while_another_is_open(policy: &dyn Policy) {
+    let mut rng = Rng::with_seed(3);
+    for n in [2, 3, 10, 1_000] {
+        let nodes = nodes(&vec![1; n]);
+        let picker = policy.build(&nodes, None);
+        let tried: Vec<_> = nodes[..n - 1].iter().map(|node| node.id()).collect();
+        let excluded = [nodes[0].address().clone()];
+        for _ in 0..20 {
+            let mut cx = PickContext { avoid: &tried, ..PickContext::new(&mut rng) };
+            assert_eq!(picker.pick(&nodes, &mut cx), Some(n - 1), "{}", policy.name());
+            let mut cx = PickContext { exclude: &excluded, ..PickContext::new(&mut rng) };
+            assert_ne!(picker.pick(&nodes, &mut cx), Some(0), "{}", policy.name());
+        }
+    }
+}
+
+/// A weight may change before the picker is built anew, up to its extremes.
+fn survives_changing_weights(policy: &dyn Policy) {
+    let mut rng = Rng::with_seed(4);
+    let nodes = nodes(&[1, 1_000_000, u32::MAX, u32::MAX]);
+    let mut picker = policy.build(&nodes, None);
+    for round in 0..200 {
+        for weight in [0, 1, u32::MAX] {
+            let node = &nodes[rng.below(nodes.len())];
+            node.update((*node.endpoint()).clone().weight(weight));
+            let open = nodes.iter().any(|node| node.is_open());
+            let picked = pick(&*picker, &nodes, &mut rng);
+            assert_eq!(picked.is_some(), open, "{} in round {round}", policy.name());
+        }
+        picker = policy.build(&nodes, Some(&*picker));
+    }
+}
+
+fn spreads(policy: &dyn Policy, spread: Spread, nodes: &[Arc<Node>], weights: &[u32]) {
+    if spread == Spread::Not {
+        return;
+    }
+    let picker = policy.build(nodes, None);
+    let mut rng = Rng::with_seed(5);
+    let mut counts = vec![0_u64; nodes.len()];
+    for _ in 0..20_000 {
+        counts[pick(&*picker, nodes, &mut rng).expect("picks while one is open")] += 1;
+    }
+    let shares: Vec<_> = nodes
+        .iter()
+        .zip(weights)
+        .map(|(node, &weight)| match (node.is_open(), spread) {
+            (false, _) => 0.0,
+            (true, Spread::ByWeight) => f64::from(weight),
+            (true, _) => 1.0,
+        })
+        .collect();
+    assert_fits(policy.name(), &counts, &shares);
+}
+
+/// Pearson's chi-square test; for random picks it fails less than once in a million seeds.
+fn assert_fits(name: &str, counts: &[u64], shares: &[f64]) {
+    let sum: f64 = shares.iter().sum();
+    let picks = counts.iter().sum::<u64>() as f64;
+    let mut statistic = 0.0;
+    let mut freedom = -1.0_f64;
+    for (&count, &share) in counts.iter().zip(shares) {
+        let expected = picks * share / sum;
+        if expected == 0.0 {
+            assert_eq!(count, 0, "{name} picked a node that has no share");
+            continue;
+        }
+        statistic += (count as f64 - expected).powi(2) / expected;
+        freedom += 1.0;
+    }
+    let limit = freedom + 5.0 * (2.0 * freedom).sqrt() + 15.0;
+    assert!(statistic < limit, "{name}: {counts:?} for {shares:?}, chi-square {statistic:.1}");
+}
+
+fn spreads_fairly_around_closed_nodes(policy: &dyn Policy, spread: Spread) {
+    for (n, closed) in [(5, 1), (100, 50), (100, 97)] {
+        let weights: Vec<u32> = (0..n).map(|index| 1 + index % 3).collect();
+        let nodes = nodes(&weights);
+        // Neighbours are closed together, where a scan to the next one would be unfair.
+        nodes[..closed].iter().for_each(|node| _ = node.close(Gate::Unhealthy));
+        spreads(policy, spread, &nodes, &weights);
+    }
+}
+
+/// Building the picker anew before each pick must not change how requests spread.
+fn keeps_its_state_over_a_change(policy: &dyn Policy, spread: Spread) {
+    if spread == Spread::Not {
+        return;
+    }
+    let weights = [3, 1, 1];
+    let nodes = nodes(&weights);
+    let mut rng = Rng::with_seed(6);
+    let mut counts = vec![0_u64; nodes.len()];
+    let mut picker = policy.build(&nodes, None);
+    for _ in 0..5_000 {
+        counts[pick(&*picker, &nodes, &mut rng).expect("picks while one is open")] += 1;
+        picker = policy.build(&nodes, Some(&*picker));
+    }
+    let shares: Vec<_> = weights
+        .iter()
+        .map(|&weight| if spread == Spread::Even { 1.0 } else { f64::from(weight) })
+        .collect();
+    assert_fits(policy.name(), &counts, &shares);
+}

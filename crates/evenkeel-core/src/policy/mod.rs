@@ -1,0 +1,159 @@
+//! Which node takes a request: a [`Policy`] builds, a [`Picker`] picks.
+//!
+//! | name | chooses | weights | cost of a pick |
+//! |---|---|---|---|
+//! | [`round_robin`](RoundRobin) | each in turn | no | O(1) |
+//! | [`weighted_round_robin`](WeightedRoundRobin) | each in turn, evenly spread by weight | yes | O(1) |
+//! | [`random`](Random) | any | no | O(1) |
+//! | [`weighted_random`](WeightedRandom) | any, by weight | yes | O(1) |
+//! | [`p2c`](P2c) | the less busy of two | no | O(1) |
+//! | [`weighted_p2c`](WeightedP2c) | the less busy of two, relative to weight | yes | O(1) |
+//! | [`least_loaded`](LeastLoaded) | the least busy of all, relative to weight | yes | O(n) |
+//! | [`peak_ewma`](PeakEwma) | the one of two that costs less latency | no | O(1) |
+//! | [`pick_first`](PickFirst) | the first that is open | no | O(1) while the first is open |
+//!
+//! A pick costs O(n) in one case more: where nearly all nodes are closed, the few open ones are
+//! looked for, so that each keeps its fair share.
+//!
+//! To add a policy: one file with a [`Policy`] and a [`Picker`], one `mod` line and one entry in
+//! [`NAMES`]. [`laws::check`] says whether it does what every policy must.
+
+use std::{any::Any, fmt, sync::Arc, time::Duration};
+
+use crate::{endpoint::Address, node::Node, rng::Rng, time::Timestamp};
+
+mod alias;
+mod draw;
+pub mod laws;
+mod least_loaded;
+mod p2c;
+mod peak_ewma;
+mod pick_first;
+mod random;
+mod round_robin;
+mod weighted_p2c;
+mod weighted_random;
+mod weighted_round_robin;
+
+pub use least_loaded::LeastLoaded;
+pub use p2c::P2c;
+pub use peak_ewma::PeakEwma;
+pub use pick_first::PickFirst;
+pub use random::Random;
+pub use round_robin::RoundRobin;
+pub use weighted_p2c::WeightedP2c;
+pub use weighted_random::WeightedRandom;
+pub use weighted_round_robin::WeightedRoundRobin;
+
+/// A rule by which nodes are chosen.
+pub trait Policy: fmt::Debug + Send + Sync + 'static {
+    /// What it is called in configurations, tables and metrics.
+    fn name(&self) -> &'static str;
+
+    /// The picker for `nodes`, made anew whenever the set or a weight changes.
+    ///
+    /// What it must not forget it takes over from the `previous` picker, which is of the same policy.
+    fn build(&self, nodes: &[Arc<Node>], previous: Option<&dyn Picker>) -> Box<dyn Picker>;
+
+    /// The time over which its latency estimate decays, if it has to be measured. Default `None`.
+    fn latency_decay(&self) -> Option<Duration> {
+        None
+    }
+}
+
+/// Chooses among the nodes it was built for. Neither blocks nor allocates.
+pub trait Picker: Any + Send + Sync {
+    /// The index of the node that takes the request, or `None` if it may go to none of them.
+    ///
+    /// Picks only what [`PickContext::admits`].
+    fn pick(&self, nodes: &[Arc<Node>], cx: &mut PickContext<'_>) -> Option<usize>;
+}
+
+/// What a picker is told of the request and of the moment.
+#[derive(Debug)]
+pub struct PickContext<'a> {
+    /// Where its randomness comes from.
+    pub rng: &'a mut Rng,
+    /// The time, for policies that measure latency; exact to some milliseconds.
+    pub now: Timestamp,
+    /// Requests of the same hash belong together.
+    pub hash: Option<u64>,
+    /// Ids of nodes that must not be picked; 0 stands for none.
+    pub avoid: &'a [u64],
+    /// Addresses that must not be picked.
+    pub exclude: &'a [Address],
+}
+
+impl<'a> PickContext<'a> {
+    /// A request of which nothing is known.
+    #[must_use]
+    pub fn new(rng: &'a mut Rng) -> Self {
+        Self { rng, now: Timestamp::default(), hash: None, avoid: &[], exclude: &[] }
+    }
+
+    /// Whether `node` is open and may take this request.
+    #[must_use]
+    pub fn admits(&self, node: &Node) -> bool {
+        node.is_open()
+            && (self.avoid.is_empty() || !self.avoid.contains(&node.id()))
+            && (self.exclude.is_empty() || !self.exclude.contains(node.address()))
+    }
+}
+
+impl<P: Policy + ?Sized> Policy for Box<P> {
+    fn name(&self) -> &'static str {
+        (**self).name()
+    }
+
+    fn build(&self, nodes: &[Arc<Node>], previous: Option<&dyn Picker>) -> Box<dyn Picker> {
+        (**self).build(nodes, previous)
+    }
+
+    fn latency_decay(&self) -> Option<Duration> {
+        (**self).latency_decay()
+    }
+}
+
+/// The names of all policies here: what simulator, benches and configurations choose from.
+pub const NAMES: [&str; 9] = [
+    "round_robin",
+    "weighted_round_robin",
+    "random",
+    "weighted_random",
+    "p2c",
+    "weighted_p2c",
+    "least_loaded",
+    "peak_ewma",
+    "pick_first",
+];
+
+/// The policy of this name with its defaults, or `None` if there is none.
+///
+/// ```
+/// use evenkeel_core::policy;
+///
+/// for name in policy::NAMES {
+///     assert_eq!(policy::by_name(name).unwrap().name(), name);
+/// }
+/// assert!(policy::by_name("best").is_none());
+/// ```
+#[must_use]
+pub fn by_name(name: &str) -> Option<Box<dyn Policy>> {
+    Some(match name {
+        "round_robin" => Box::new(RoundRobin),
+        "weighted_round_robin" => Box::new(WeightedRoundRobin),
+        "random" => Box::new(Random),
+        "weighted_random" => Box::new(WeightedRandom),
+        "p2c" => Box::new(P2c),
+        "weighted_p2c" => Box::new(WeightedP2c),
+        "least_loaded" => Box::new(LeastLoaded),
+        "peak_ewma" => Box::new(PeakEwma::default()),
+        "pick_first" => Box::new(PickFirst),
+        _ => return None,
+    })
+}
+
+/// The previous picker as the type it has.
+fn previous_as<P: Picker>(previous: Option<&dyn Picker>) -> Option<&P> {
+    previous.and_then(|picker| (picker as &dyn Any).downcast_ref())
+}

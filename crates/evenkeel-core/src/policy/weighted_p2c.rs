@@ -1,0 +1,46 @@
+//! Power of two choices, drawn and compared by weight.
+
+use std::sync::Arc;
+
+use super::{PickContext, Picker, Policy, weighted_random::WeightedDraw};
+use crate::node::Node;
+
+/// Chooses the one of two nodes, drawn by weight, that has fewer requests in flight for its weight.
+///
+/// Also known as weighted least request. Drawing by weight keeps the shares right while there is
+/// little to compare, comparing `in_flight / weight` keeps them right under load; comparing alone
+/// distorts them (Finagle, `WeightedP2CPick.scala`).
+#[derive(Clone, Copy, Debug, Default)]
+pub struct WeightedP2c;
+
+impl Policy for WeightedP2c {
+    fn name(&self) -> &'static str {
+        "weighted_p2c"
+    }
+
+    fn build(&self, nodes: &[Arc<Node>], _: Option<&dyn Picker>) -> Box<dyn Picker> {
+        Box::new(WeightedP2cPicker { draw: WeightedDraw::new(nodes) })
+    }
+}
+
+struct WeightedP2cPicker {
+    draw: WeightedDraw,
+}
+
+impl Picker for WeightedP2cPicker {
+    fn pick(&self, nodes: &[Arc<Node>], cx: &mut PickContext<'_>) -> Option<usize> {
+        let first = self.draw.draw(nodes, cx, None)?;
+        if nodes[first].in_flight() == 0 {
+            // Nobody can have fewer.
+            return Some(first);
+        }
+        let Some(second) = self.draw.draw(nodes, cx, Some(first)) else { return Some(first) };
+        Some(if relative_load(&nodes[first], &nodes[second]).is_le() { first } else { second })
+    }
+}
+
+/// Compares requests in flight relative to weight, without dividing.
+pub(super) fn relative_load(a: &Node, b: &Node) -> std::cmp::Ordering {
+    let load = |node: &Node, other: &Node| u64::from(node.in_flight()) * u64::from(other.weight());
+    load(a, b).cmp(&load(b, a))
+}

@@ -1,0 +1,97 @@
+//! What a balancer may read from the requests and responses it carries.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+
+use crate::{attempt::Attempt, endpoint::Address, outcome::Outcome};
+
+/// What a balancer may read from requests of type `Req` and their results.
+pub trait Traffic<Req, Res, Err>: Clone + Send + Sync + 'static {
+    /// The response that the caller gets: `Res`, or `Res` with the attempt inside until its body ends.
+    type Response;
+
+    /// What the request says about where it wants to go.
+    fn hints<'a>(&self, request: &'a Req) -> Hints<'a>;
+
+    /// Ends the attempt with the outcome that the result shows, now or when the response has ended.
+    ///
+    /// # Errors
+    /// The error of the result itself.
+    fn finish(&self, attempt: Attempt, result: Result<Res, Err>) -> Result<Self::Response, Err>;
+}
+
+/// Traffic of which nothing is known: no hints, and an error is a failure.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct AnyTraffic;
+
+impl<Req, Res, Err> Traffic<Req, Res, Err> for AnyTraffic {
+    type Response = Res;
+
+    fn hints<'a>(&self, _: &'a Req) -> Hints<'a> {
+        Hints::default()
+    }
+
+    fn finish(&self, attempt: Attempt, result: Result<Res, Err>) -> Result<Res, Err> {
+        attempt.finish(if result.is_ok() { Outcome::Success } else { Outcome::Failure });
+        result
+    }
+}
+
+/// What a request says about where it wants to go. Says nothing by default.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Hints<'a> {
+    /// Requests of the same hash go to the same endpoint, under a policy that hashes.
+    pub hash: Option<u64>,
+    /// The nodes that this call has tried: avoided while another is open, and added to.
+    pub tried: Option<&'a Tried>,
+    /// Endpoints that must not be used.
+    pub exclude: &'a [Address],
+    /// Endpoints that are used before the policy is asked, the first that is open.
+    pub prefer: &'a [Address],
+}
+
+/// The nodes that one call has tried, shared by all its attempts.
+///
+/// Put the same one into every attempt of a call, and none goes where an earlier one went while
+/// another node is open. It remembers the last eight.
+///
+/// ```
+/// use evenkeel_core::traffic::Tried;
+///
+/// let tried = Tried::default();
+/// tried.add(7);
+/// assert!(tried.clone().ids().contains(&7));
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct Tried(Arc<Ring>);
+
+#[derive(Debug, Default)]
+struct Ring {
+    count: AtomicU64,
+    ids: [AtomicU64; Tried::MAX],
+}
+
+impl Tried {
+    /// How many nodes are remembered.
+    pub const MAX: usize = 8;
+
+    /// Remembers the node of this id.
+    pub fn add(&self, id: u64) {
+        let position = self.0.count.fetch_add(1, Ordering::Relaxed) as usize;
+        self.0.ids[position % Self::MAX].store(id, Ordering::Relaxed);
+    }
+
+    /// The ids of the nodes, 0 where there is none.
+    #[must_use]
+    pub fn ids(&self) -> [u64; Self::MAX] {
+        std::array::from_fn(|i| self.0.ids[i].load(Ordering::Relaxed))
+    }
+
+    /// How many attempts there were.
+    #[must_use]
+    pub fn attempts(&self) -> u64 {
+        self.0.count.load(Ordering::Relaxed)
+    }
+}
