@@ -5,7 +5,7 @@ use std::{fmt, sync::Arc, time::Duration};
 use crate::{node::Node, outcome::Outcome, time::Timestamp};
 
 /// Keeps a node's service alive while an attempt is under way, and tells the time.
-pub trait Holder: Send + Sync {
+pub trait Holder {
     /// The node that is tried.
     fn node(&self) -> &Arc<Node>;
 
@@ -22,7 +22,7 @@ pub trait Holder: Send + Sync {
 /// Latency runs from the first time that the attempt had to wait until the head of the response, or
 /// until the end where no head is reported. An attempt that never waited took no time that a clock
 /// has to be read for.
-pub struct Attempt<H: Holder + ?Sized = dyn Holder> {
+pub struct Attempt<H: Holder + ?Sized = dyn Holder + Send + Sync> {
     /// `None` only while it is being turned into an attempt of another type.
     holder: Option<Arc<H>>,
     started: Option<Timestamp>,
@@ -80,11 +80,11 @@ impl<H: Holder + ?Sized> Attempt<H> {
     }
 }
 
-impl<H: Holder + 'static> Attempt<H> {
+impl<H: Holder + Send + Sync + 'static> Attempt<H> {
     /// The same attempt, without the type of what holds it.
     #[must_use]
     pub fn erase(mut self) -> Attempt {
-        let holder = self.holder.take().map(|holder| holder as Arc<dyn Holder>);
+        let holder = self.holder.take().map(|holder| holder as Arc<dyn Holder + Send + Sync>);
         Attempt { holder, started: self.started, latency: self.latency }
     }
 }

@@ -44,13 +44,13 @@ impl AllEndpointsClosed {
 }
 
 /// Every open endpoint is excluded by the request itself.
-#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[derive(Clone, Copy, Debug, Default, thiserror::Error)]
 #[error("all open endpoints are excluded by the request")]
 #[non_exhaustive]
 pub struct AllEndpointsExcluded;
 
 /// The balancer was polled outside a tokio runtime, where it cannot follow its discovery.
-#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[derive(Clone, Copy, Debug, Default, thiserror::Error)]
 #[error("a balancer must be polled inside a tokio runtime")]
 #[non_exhaustive]
 pub struct NoRuntime;

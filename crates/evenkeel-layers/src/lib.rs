@@ -1,1 +1,38 @@
-//! To be written.
+//! tower layers that make a load-balancing pipeline: today the balancer and what lifts other layers
+//! below it.
+//!
+//! ```
+//! use std::{convert::Infallible, sync::Arc};
+//! use evenkeel_core::{endpoint::Endpoint, node::Node};
+//! use evenkeel_layers::balance::BalanceLayer;
+//! use tower::{ServiceBuilder, ServiceExt, service_fn};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+//! let endpoints: Vec<Endpoint> = vec!["10.0.0.1:80".parse()?, "10.0.0.2:80".parse()?];
+//!
+//! // Below the balancer stands what speaks to one endpoint; a closure will do.
+//! let mut client = ServiceBuilder::new().layer(BalanceLayer::round_robin(endpoints)).service(
+//!     |node: &Arc<Node>| {
+//!         let address = node.address().to_string();
+//!         service_fn(move |request: &'static str| {
+//!             let response = format!("{request} from {address}");
+//!             async move { Ok::<_, Infallible>(response) }
+//!         })
+//!     },
+//! );
+//!
+//! use tower::Service;
+//! assert_eq!(client.ready().await?.call("hello").await?, "hello from 10.0.0.1:80");
+//! assert_eq!(client.ready().await?.call("hello").await?, "hello from 10.0.0.2:80");
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # What this crate does not do
+//! It knows no HTTP (`evenkeel-http` does) and no registry (`evenkeel-discovery` does).
+
+pub mod balance;
+pub mod per_endpoint;
+
+mod clock;

@@ -1,0 +1,130 @@
+//! How a balancer is configured.
+
+use std::{sync::Arc, time::Duration};
+
+use evenkeel_core::{
+    connect::Connect,
+    discover::Discovery,
+    policy::{
+        LeastLoaded, P2c, PeakEwma, PickFirst, Policy, Random, RoundRobin, WeightedP2c,
+        WeightedRandom, WeightedRoundRobin,
+    },
+};
+use tower_layer::Layer;
+
+use super::Balance;
+
+/// Balances over the endpoints of a discovery. See the [module docs](super).
+#[derive(Clone)]
+pub struct BalanceLayer {
+    pub(super) discovery: Arc<dyn Discovery>,
+    pub(super) policy: Arc<dyn Policy>,
+    pub(super) wait_max: Duration,
+    pub(super) seed: Option<u64>,
+}
+
+impl BalanceLayer {
+    /// Each open endpoint in turn. See [`RoundRobin`].
+    #[must_use]
+    pub fn round_robin(discovery: impl Discovery) -> Self {
+        Self::with_policy(discovery, RoundRobin)
+    }
+
+    /// Each open endpoint in turn, as often as its weight says. See [`WeightedRoundRobin`].
+    #[must_use]
+    pub fn weighted_round_robin(discovery: impl Discovery) -> Self {
+        Self::with_policy(discovery, WeightedRoundRobin)
+    }
+
+    /// Any open endpoint. See [`Random`].
+    #[must_use]
+    pub fn random(discovery: impl Discovery) -> Self {
+        Self::with_policy(discovery, Random)
+    }
+
+    /// Any open endpoint, by weight. See [`WeightedRandom`].
+    #[must_use]
+    pub fn weighted_random(discovery: impl Discovery) -> Self {
+        Self::with_policy(discovery, WeightedRandom)
+    }
+
+    /// The less busy of two. See [`P2c`].
+    #[must_use]
+    pub fn p2c(discovery: impl Discovery) -> Self {
+        Self::with_policy(discovery, P2c)
+    }
+
+    /// The less busy of two, relative to weight. See [`WeightedP2c`].
+    #[must_use]
+    pub fn weighted_p2c(discovery: impl Discovery) -> Self {
+        Self::with_policy(discovery, WeightedP2c)
+    }
+
+    /// The least busy of all. See [`LeastLoaded`].
+    #[must_use]
+    pub fn least_loaded(discovery: impl Discovery) -> Self {
+        Self::with_policy(discovery, LeastLoaded)
+    }
+
+    /// The one of two that costs less latency. See [`PeakEwma`].
+    #[must_use]
+    pub fn peak_ewma(discovery: impl Discovery) -> Self {
+        Self::with_policy(discovery, PeakEwma::default())
+    }
+
+    /// The first open endpoint of the list. See [`PickFirst`].
+    #[must_use]
+    pub fn pick_first(discovery: impl Discovery) -> Self {
+        Self::with_policy(discovery, PickFirst)
+    }
+
+    /// Whatever `policy` chooses.
+    #[must_use]
+    pub fn with_policy(discovery: impl Discovery, policy: impl Policy) -> Self {
+        Self {
+            discovery: Arc::new(discovery),
+            policy: Arc::new(policy),
+            wait_max: Duration::from_secs(3),
+            seed: None,
+        }
+    }
+
+    /// Sets how long a request waits for an open endpoint before it is refused. Default 3 seconds.
+    ///
+    /// Zero refuses at once, also at the start, before discovery has had a chance to answer. Much more
+    /// than callers wait only piles up requests that nobody waits for.
+    #[must_use]
+    pub fn wait_max(mut self, wait_max: Duration) -> Self {
+        self.wait_max = wait_max;
+        self
+    }
+
+    /// Sets the seed of all random choices, so that a run can be repeated. Default the process's
+    /// entropy.
+    #[must_use]
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.seed = Some(seed);
+        self
+    }
+}
+
+impl<C> Layer<C> for BalanceLayer
+where
+    C: Connect + Send + Sync + 'static,
+    C::Service: Send + Sync + 'static,
+{
+    type Service = Balance<C>;
+
+    fn layer(&self, connect: C) -> Balance<C> {
+        Balance::new(self.clone(), connect)
+    }
+}
+
+impl std::fmt::Debug for BalanceLayer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("BalanceLayer")
+            .field("policy", &self.policy)
+            .field("wait_max", &self.wait_max)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,277 @@
+//! The background task: follows discovery, connects and drops nodes, publishes snapshots.
+
+use std::{
+    collections::HashSet,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use evenkeel_core::{
+    BoxError,
+    connect::Connect,
+    discover::{Discovery, Update, Watch},
+    endpoint::{Address, Endpoint},
+    error::SharedError,
+    node::{Gate, Node},
+    policy::Policy,
+};
+use futures_util::{FutureExt, StreamExt};
+
+use super::{
+    BalanceLayer,
+    repair::Repairs,
+    shared::{Shared, Slot, Snapshot},
+};
+
+/// So many updates are applied at most before a snapshot is published.
+const BATCH_MAX: usize = 1_024;
+
+/// The nodes of one balancer and what keeps them up to date.
+pub(super) struct Pool<C: Connect> {
+    discovery: Arc<dyn Discovery>,
+    policy: Arc<dyn Policy>,
+    connect: Arc<C>,
+    shared: Arc<Shared<C::Service>>,
+    running: Arc<AtomicBool>,
+    /// In the order in which discovery names them.
+    slots: Vec<Arc<Slot<C::Service>>>,
+    /// Left the set since the last snapshot.
+    retired: Vec<Arc<Slot<C::Service>>>,
+    /// Joined the set since the last snapshot.
+    joining: Vec<Arc<Node>>,
+    /// Got a new service since the last snapshot.
+    repaired: Vec<Arc<Node>>,
+    repairs: Repairs,
+    is_changed: bool,
+}
+
+impl<C> Pool<C>
+where
+    C: Connect + Send + Sync + 'static,
+    C::Service: Send + Sync + 'static,
+{
+    pub(super) fn new(
+        layer: &BalanceLayer,
+        connect: &Arc<C>,
+        shared: &Arc<Shared<C::Service>>,
+        running: &Arc<AtomicBool>,
+    ) -> Self {
+        retire_all(shared, &*layer.policy);
+        Self {
+            discovery: layer.discovery.clone(),
+            policy: layer.policy.clone(),
+            connect: connect.clone(),
+            repairs: Repairs::new(shared.rng()),
+            shared: shared.clone(),
+            running: running.clone(),
+            slots: Vec::new(),
+            retired: Vec::new(),
+            joining: Vec::new(),
+            repaired: Vec::new(),
+            is_changed: false,
+        }
+    }
+
+    /// Runs until it is aborted.
+    pub(super) async fn run(mut self) {
+        let mut watch = self.discovery.watch();
+        let mut is_ended = false;
+        let signals = self.shared.signals.clone();
+        loop {
+            tokio::select! {
+                update = watch.next(), if !is_ended => {
+                    is_ended = self.apply_batch(update, &mut watch);
+                }
+                () = signals.attention.notified() => {
+                    if signals.take_unreachable() {
+                        self.discovery.refresh();
+                    }
+                    self.schedule_repairs();
+                }
+                id = self.repairs.next() => self.repair(id),
+            }
+            self.publish();
+        }
+    }
+
+    /// Applies all updates that are there, and returns whether the stream has ended.
+    fn apply_batch(&mut self, first: Option<Result<Update, BoxError>>, watch: &mut Watch) -> bool {
+        let mut next = Some(first);
+        for _ in 0..BATCH_MAX {
+            match next {
+                Some(Some(update)) => self.apply(update),
+                Some(None) => {
+                    tracing::debug!("discovery ended; its last endpoints stay");
+                    return true;
+                }
+                None => break,
+            }
+            next = watch.next().now_or_never();
+        }
+        if let Some(Some(update)) = next {
+            self.apply(update);
+        }
+        false
+    }
+
+    fn apply(&mut self, update: Result<Update, BoxError>) {
+        let error = match update {
+            Ok(update) => {
+                match update {
+                    Update::Set(endpoints) => self.replace(endpoints),
+                    Update::Insert(endpoint) => self.insert(endpoint),
+                    Update::Remove(address) => self.remove(&address),
+                    _ => tracing::warn!("an update of an unknown kind was passed over"),
+                }
+                None
+            }
+            Err(error) => {
+                tracing::warn!(%error, "discovery failed; its last endpoints stay");
+                Some(SharedError::new(error))
+            }
+        };
+        *self.shared.discovery_error.lock().expect("no panic under the lock") = error;
+    }
+
+    fn replace(&mut self, endpoints: Vec<Endpoint>) {
+        let before = std::mem::take(&mut self.slots);
+        let mut left: HashSet<u64> = before.iter().map(|slot| slot.node.id()).collect();
+        for endpoint in endpoints {
+            match self.slot_at(&endpoint.address) {
+                Some(slot) => {
+                    self.update(&slot.node, endpoint);
+                    // Named twice in one set, it is already there.
+                    if left.remove(&slot.node.id()) {
+                        self.slots.push(slot);
+                    }
+                }
+                None => self.join(endpoint),
+            }
+        }
+        self.is_changed |= before.len() != self.slots.len()
+            || before.iter().zip(&self.slots).any(|(old, new)| !Arc::ptr_eq(old, new));
+        for slot in before {
+            if left.contains(&slot.node.id()) {
+                self.retire(slot);
+            }
+        }
+    }
+
+    fn insert(&mut self, endpoint: Endpoint) {
+        match self.slot_at(&endpoint.address) {
+            Some(slot) => self.update(&slot.node, endpoint),
+            None => self.join(endpoint),
+        }
+    }
+
+    fn remove(&mut self, address: &Address) {
+        if let Some(slot) = self.slot_at(address) {
+            self.slots.retain(|other| !Arc::ptr_eq(other, &slot));
+            self.retire(slot);
+        }
+    }
+
+    fn slot_at(&self, address: &Address) -> Option<Arc<Slot<C::Service>>> {
+        let by_address = self.shared.by_address.read().expect("no panic under the lock");
+        by_address.get(address)?.upgrade()
+    }
+
+    /// Takes over what is new about an endpoint; one that is announced unchanged is not touched.
+    fn update(&mut self, node: &Node, endpoint: Endpoint) {
+        if *node.endpoint() != endpoint {
+            tracing::debug!(address = %endpoint.address, weight = endpoint.weight, "endpoint changed");
+            node.update(endpoint);
+            self.is_changed = true;
+        }
+    }
+
+    fn join(&mut self, endpoint: Endpoint) {
+        tracing::debug!(address = %endpoint.address, weight = endpoint.weight, "endpoint joined");
+        let listener = self.shared.signals.clone();
+        let node = Arc::new(Node::joining(endpoint, listener, self.policy.latency_decay()));
+        self.joining.push(node.clone());
+        let slot = self.connect(node);
+        self.slots.push(slot);
+        self.is_changed = true;
+    }
+
+    /// A slot for `node` with a new service, known by its address.
+    fn connect(&self, node: Arc<Node>) -> Arc<Slot<C::Service>> {
+        let service = self.connect.connect(&node);
+        let slot = Arc::new(Slot { node, service, shared: self.shared.clone() });
+        let mut by_address = self.shared.by_address.write().expect("no panic under the lock");
+        by_address.insert(slot.node.address().clone(), Arc::downgrade(&slot));
+        slot
+    }
+
+    fn retire(&mut self, slot: Arc<Slot<C::Service>>) {
+        tracing::debug!(address = %slot.node.address(), "endpoint left");
+        let mut by_address = self.shared.by_address.write().expect("no panic under the lock");
+        by_address.remove(slot.node.address());
+        drop(by_address);
+        self.repairs.forget(slot.node.id());
+        self.retired.push(slot);
+        self.is_changed = true;
+    }
+
+    fn schedule_repairs(&mut self) {
+        for slot in &self.slots {
+            if slot.node.is_closed_by(Gate::Broken) {
+                self.repairs.schedule(slot.node.id());
+            }
+        }
+    }
+
+    /// Makes the service of a broken node anew; the node keeps what was learnt.
+    fn repair(&mut self, id: u64) {
+        self.repairs.finished(id);
+        if let Some(index) = self.slots.iter().position(|slot| slot.node.id() == id) {
+            let node = self.slots[index].node.clone();
+            tracing::debug!(address = %node.address(), "service made anew after it failed");
+            self.slots[index] = self.connect(node.clone());
+            self.repaired.push(node);
+            self.is_changed = true;
+        }
+    }
+
+    /// Shows requests what has changed, at once and whole.
+    fn publish(&mut self) {
+        if !std::mem::take(&mut self.is_changed) {
+            return;
+        }
+        let nodes: Box<[_]> = self.slots.iter().map(|slot| slot.node.clone()).collect();
+        let slots = self.slots.iter().map(Arc::downgrade).collect();
+        let previous = self.shared.snapshots.current();
+        let picker = self.policy.build(&nodes, Some(&*previous.picker));
+        drop(previous);
+
+        // Those who join open before those who leave close: there is no moment without any.
+        self.joining.drain(..).for_each(|node| _ = node.open(Gate::Joining));
+        self.shared.snapshots.publish(Snapshot { nodes, slots, picker });
+        self.repaired.drain(..).for_each(|node| _ = node.open(Gate::Broken));
+        self.retired.drain(..).for_each(|slot| _ = slot.node.close(Gate::Retired));
+        self.shared.signals.changed.notify_waiters();
+    }
+}
+
+/// Lets go of what a pool has left behind whose runtime has ended.
+fn retire_all<S>(shared: &Shared<S>, policy: &dyn Policy) {
+    let left = shared.snapshots.current();
+    if !left.nodes.is_empty() {
+        left.nodes.iter().for_each(|node| _ = node.close(Gate::Retired));
+        let picker = policy.build(&[], Some(&*left.picker));
+        let empty = Snapshot { nodes: Box::default(), slots: Box::default(), picker };
+        shared.snapshots.publish(empty);
+    }
+}
+
+impl<C: Connect> Drop for Pool<C> {
+    fn drop(&mut self) {
+        // Not after a panic in what the user gave us: started again it would only panic again.
+        if !std::thread::panicking() {
+            self.running.store(false, Ordering::Release);
+        }
+    }
+}

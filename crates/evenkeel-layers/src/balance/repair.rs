@@ -1,0 +1,65 @@
+//! When services that failed are made anew: at once, then with growing delays.
+
+use std::{collections::HashMap, future, time::Duration};
+
+use evenkeel_core::{backoff::Backoff, rng::Rng};
+use tokio::time::{Instant, sleep_until};
+
+use crate::clock;
+
+/// A service that lives this long has recovered: the next failure counts as the first.
+const RECOVERED_AFTER: Duration = Duration::from_secs(30);
+
+/// The repairs that are due, each for a node that is in the set: as many as nodes at most.
+#[derive(Debug)]
+pub(super) struct Repairs {
+    backoff: Backoff,
+    rng: Rng,
+    due: HashMap<u64, Instant>,
+    done: HashMap<u64, (u32, Instant)>,
+}
+
+impl Repairs {
+    pub(super) fn new(rng: Rng) -> Self {
+        let backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(10));
+        Self { backoff, rng, due: HashMap::new(), done: HashMap::new() }
+    }
+
+    /// The node whose service is to be made anew, as soon as its time has come.
+    pub(super) async fn next(&self) -> u64 {
+        match self.due.iter().min_by_key(|(_, due)| **due) {
+            Some((&id, &due)) => {
+                sleep_until(due).await;
+                id
+            }
+            None => future::pending().await,
+        }
+    }
+
+    /// Plans the repair of a node, if it is not planned yet.
+    pub(super) fn schedule(&mut self, id: u64) {
+        if self.due.contains_key(&id) {
+            return;
+        }
+        let now = clock::instant();
+        let (tries, due) = match self.done.get(&id) {
+            Some(&(tries, last)) if now.duration_since(last) < RECOVERED_AFTER => {
+                (tries + 1, now + self.backoff.delay(tries, &mut self.rng))
+            }
+            _ => (0, now),
+        };
+        self.done.insert(id, (tries, due));
+        self.due.insert(id, due);
+    }
+
+    /// The repair of a node has been made.
+    pub(super) fn finished(&mut self, id: u64) {
+        self.due.remove(&id);
+    }
+
+    /// The node has left the set.
+    pub(super) fn forget(&mut self, id: u64) {
+        self.due.remove(&id);
+        self.done.remove(&id);
+    }
+}

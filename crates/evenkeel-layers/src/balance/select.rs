@@ -1,0 +1,195 @@
+//! What happens when the chosen service is not ready: others are asked, and all of them waited for.
+
+use std::{
+    future::{Future, poll_fn},
+    pin::pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use evenkeel_core::{
+    BoxError,
+    attempt::Attempt,
+    endpoint::Address,
+    error::AllEndpointsExcluded,
+    node::Gate,
+    traffic::{Hints, Tried},
+};
+use tokio::time::timeout;
+
+use super::shared::{Shared, Slot};
+
+/// `Service::poll_ready` of a service, without the type of its requests.
+pub(super) type PollReady<S> = fn(&mut S, &mut Context<'_>) -> Poll<Result<(), BoxError>>;
+
+/// So many services are waited for at the same time.
+const CANDIDATES_MAX: usize = 8;
+
+/// So many services may fail before the last error is given to the caller.
+const FAILURES_MAX: usize = 8;
+
+/// So many nodes a pick may have to avoid besides those that were tried.
+pub(super) const AVOID_MAX: usize = CANDIDATES_MAX + FAILURES_MAX;
+
+/// A service that is ready, and its attempt.
+pub(super) type Selected<S> = (S, Attempt<Slot<S>>);
+
+/// What the request says about where it wants to go, kept while it waits.
+#[derive(Default)]
+pub(super) struct Wish {
+    hash: Option<u64>,
+    tried: Option<Tried>,
+    exclude: Vec<Address>,
+    prefer: Vec<Address>,
+}
+
+impl Wish {
+    pub(super) fn new(hints: &Hints<'_>) -> Self {
+        Self {
+            hash: hints.hash,
+            tried: hints.tried.cloned(),
+            exclude: hints.exclude.to_vec(),
+            prefer: hints.prefer.to_vec(),
+        }
+    }
+
+    fn hints(&self) -> Hints<'_> {
+        Hints {
+            hash: self.hash,
+            tried: self.tried.as_ref(),
+            exclude: &self.exclude,
+            prefer: &self.prefer,
+        }
+    }
+}
+
+/// A service that was asked whether it is ready.
+pub(super) struct Candidate<S> {
+    slot: Arc<Slot<S>>,
+    service: S,
+}
+
+impl<S: Clone> Candidate<S> {
+    pub(super) fn new(slot: Arc<Slot<S>>) -> Self {
+        Self { service: slot.service.clone(), slot }
+    }
+}
+
+/// What one round of asking came to.
+enum Round<S> {
+    Ready(Candidate<S>),
+    Failed(BoxError),
+    /// Nodes opened, closed or changed.
+    Changed,
+}
+
+/// Waits until one of several services is ready, as long as a request may wait.
+///
+/// Every candidate whose node closes is dropped, and others are picked while there are any.
+pub(super) async fn select<S>(
+    shared: Arc<Shared<S>>,
+    poll_ready: PollReady<S>,
+    wish: Wish,
+    first: Option<Candidate<S>>,
+) -> Result<Selected<S>, BoxError>
+where
+    S: Clone + Send + Sync + 'static,
+{
+    let wait = wait(&shared, poll_ready, &wish, first);
+    match timeout(shared.wait_max, wait).await {
+        Ok(result) => result,
+        Err(_) => Err(shared.refusal()),
+    }
+}
+
+async fn wait<S>(
+    shared: &Arc<Shared<S>>,
+    poll_ready: PollReady<S>,
+    wish: &Wish,
+    first: Option<Candidate<S>>,
+) -> Result<Selected<S>, BoxError>
+where
+    S: Clone + Send + Sync + 'static,
+{
+    let mut candidates = Vec::from_iter(first);
+    let mut failed = Vec::new();
+    loop {
+        let mut changed = pin!(shared.signals.changed.notified());
+        changed.as_mut().enable();
+        candidates.retain(|candidate| candidate.slot.node.is_open());
+        fill(shared, wish, &failed, &mut candidates)?;
+
+        match ask(poll_ready, &mut candidates, changed).await {
+            Round::Ready(Candidate { slot, service }) => return Ok((service, Attempt::new(slot))),
+            Round::Changed => {}
+            Round::Failed(error) if failed.len() == FAILURES_MAX => return Err(error),
+            Round::Failed(error) => {
+                let candidate = candidates.pop().expect("the failed one was moved to the end");
+                failed.push(candidate.slot.node.id());
+                report_broken(&candidate.slot);
+                fill(shared, wish, &failed, &mut candidates)?;
+                if candidates.is_empty() {
+                    return Err(error);
+                }
+            }
+        }
+    }
+}
+
+/// Picks until there are enough candidates or no more nodes.
+fn fill<S: Clone>(
+    shared: &Arc<Shared<S>>,
+    wish: &Wish,
+    failed: &[u64],
+    candidates: &mut Vec<Candidate<S>>,
+) -> Result<(), AllEndpointsExcluded> {
+    let snapshot = shared.snapshots.current();
+    let mut rng = shared.rng();
+    while candidates.len() < CANDIDATES_MAX.min(snapshot.nodes.len()) {
+        let ids = candidates.iter().map(|candidate| candidate.slot.node.id());
+        let avoid: Vec<_> = ids.chain(failed.iter().copied()).collect();
+        match shared.pick(&snapshot, &mut rng, &wish.hints(), &avoid) {
+            Some(slot) => candidates.push(Candidate::new(slot)),
+            None => break,
+        }
+    }
+    let mut open = snapshot.nodes.iter().filter(|node| node.is_open()).peekable();
+    let excluded = open.peek().is_some() && open.all(|node| wish.exclude.contains(node.address()));
+    if excluded && !wish.exclude.is_empty() { Err(AllEndpointsExcluded::default()) } else { Ok(()) }
+}
+
+/// Asks all candidates until one is ready, one has failed, or something has changed.
+///
+/// One that failed is moved to the end.
+async fn ask<S>(
+    poll_ready: PollReady<S>,
+    candidates: &mut Vec<Candidate<S>>,
+    changed: impl Future<Output = ()>,
+) -> Round<S> {
+    let mut changed = pin!(changed);
+    poll_fn(|cx| {
+        for index in 0..candidates.len() {
+            match poll_ready(&mut candidates[index].service, cx) {
+                Poll::Pending => {}
+                Poll::Ready(Ok(())) => {
+                    return Poll::Ready(Round::Ready(candidates.swap_remove(index)));
+                }
+                Poll::Ready(Err(error)) => {
+                    let failed = candidates.remove(index);
+                    candidates.push(failed);
+                    return Poll::Ready(Round::Failed(error));
+                }
+            }
+        }
+        changed.as_mut().poll(cx).map(|()| Round::Changed)
+    })
+    .await
+}
+
+/// A service that failed for good is not asked again: the pool makes it anew.
+pub(super) fn report_broken<S>(slot: &Slot<S>) {
+    if slot.node.close(Gate::Broken) {
+        slot.shared.signals.attention.notify_one();
+    }
+    slot.node.unreachable();
+}

@@ -1,0 +1,185 @@
+//! The balancer as a service.
+
+use std::{
+    fmt,
+    future::Future,
+    pin::Pin,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll},
+};
+
+use evenkeel_core::{
+    BoxError, attempt::Attempt, connect::Connect, error::NoRuntime, node::Node, rng::Rng,
+    snapshot::Reader, traffic::Traffic,
+};
+use tokio::{runtime::Handle, task::AbortHandle, time::timeout};
+use tower_service::Service;
+
+use super::{
+    BalanceFuture, BalanceLayer,
+    future::poll_ready,
+    pool::Pool,
+    select::{Wish, select},
+    shared::{Shared, Snapshot},
+};
+
+/// Chooses an endpoint for each request. See the [module docs](super).
+pub struct Balance<C: Connect> {
+    owner: Arc<Owner<C>>,
+    reader: Reader<Snapshot<C::Service>>,
+    rng: Rng,
+    traffic: C::Traffic,
+    /// `poll_ready` while no node is open.
+    waiting: Option<Pin<Box<dyn Future<Output = Result<(), BoxError>> + Send + Sync>>>,
+}
+
+/// Owned by the clones alone: the background task ends when the last of them is dropped.
+struct Owner<C: Connect> {
+    layer: BalanceLayer,
+    connect: Arc<C>,
+    shared: Arc<Shared<C::Service>>,
+    running: Arc<AtomicBool>,
+    task: Mutex<Option<AbortHandle>>,
+}
+
+impl<C> Balance<C>
+where
+    C: Connect + Send + Sync + 'static,
+    C::Service: Send + Sync + 'static,
+{
+    pub(super) fn new(layer: BalanceLayer, connect: C) -> Self {
+        let picker = layer.policy.build(&[], None);
+        let shared = Arc::new(Shared::new(picker, layer.wait_max, layer.seed));
+        let traffic = connect.traffic();
+        let (reader, rng) = (shared.snapshots.reader(), shared.rng());
+        let owner = Owner {
+            layer,
+            connect: Arc::new(connect),
+            shared,
+            running: Arc::default(),
+            task: Mutex::default(),
+        };
+        Self { owner: Arc::new(owner), reader, rng, traffic, waiting: None }
+    }
+
+    /// The nodes as they are now, in the order in which discovery names them.
+    #[must_use]
+    pub fn nodes(&self) -> Vec<Arc<Node>> {
+        self.owner.shared.snapshots.current().nodes.to_vec()
+    }
+}
+
+impl<C> Owner<C>
+where
+    C: Connect + Send + Sync + 'static,
+    C::Service: Send + Sync + 'static,
+{
+    /// Starts the background task, also anew after the runtime it ran on has ended.
+    #[cold]
+    fn start(&self) -> Result<(), NoRuntime> {
+        let runtime = Handle::try_current().map_err(|_| NoRuntime::default())?;
+        let mut task = self.task.lock().expect("no panic under the lock");
+        if !self.running.swap(true, Ordering::AcqRel) {
+            let pool = Pool::new(&self.layer, &self.connect, &self.shared, &self.running);
+            *task = Some(runtime.spawn(pool.run()).abort_handle());
+        }
+        Ok(())
+    }
+}
+
+impl<C: Connect> Drop for Owner<C> {
+    fn drop(&mut self) {
+        let task = self.task.get_mut().expect("no panic under the lock").take();
+        if let Some(task) = task {
+            task.abort();
+        }
+    }
+}
+
+impl<C, R> Service<R> for Balance<C>
+where
+    C: Connect + Send + Sync + 'static,
+    C::Service: Service<R> + Clone + Send + Sync + 'static,
+    <C::Service as Service<R>>::Error: Into<BoxError>,
+    C::Traffic: Traffic<R, <C::Service as Service<R>>::Response, <C::Service as Service<R>>::Error>,
+{
+    type Response = <C::Traffic as Traffic<
+        R,
+        <C::Service as Service<R>>::Response,
+        <C::Service as Service<R>>::Error,
+    >>::Response;
+    type Error = BoxError;
+    type Future = BalanceFuture<C::Service, C::Traffic, R>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        if !self.owner.running.load(Ordering::Acquire) {
+            self.owner.start()?;
+        }
+        if self.owner.shared.signals.any_open() {
+            self.waiting = None;
+            return Poll::Ready(Ok(()));
+        }
+        let waiting = self
+            .waiting
+            .get_or_insert_with(|| Box::pin(wait_until_one_is_open(self.owner.shared.clone())));
+        let result = std::task::ready!(waiting.as_mut().poll(cx));
+        self.waiting = None;
+        Poll::Ready(result)
+    }
+
+    fn call(&mut self, request: R) -> Self::Future {
+        let shared = &self.owner.shared;
+        let traffic = self.traffic.clone();
+        let snapshot = self.reader.read(&shared.snapshots);
+        let hints = traffic.hints(&request);
+        if let Some(slot) = shared.pick(snapshot, &mut self.rng, &hints, &[]) {
+            return BalanceFuture::picked(request, traffic, Attempt::new(slot));
+        }
+        let poll_ready = poll_ready::<C::Service, R>;
+        let selecting = select(shared.clone(), poll_ready, Wish::new(&hints), None);
+        BalanceFuture::selecting(request, traffic, selecting)
+    }
+}
+
+async fn wait_until_one_is_open<S>(shared: Arc<Shared<S>>) -> Result<(), BoxError> {
+    let opened = async {
+        loop {
+            let changed = shared.signals.changed.notified();
+            if shared.signals.any_open() {
+                return;
+            }
+            changed.await;
+        }
+    };
+    timeout(shared.wait_max, opened).await.map_err(|_| shared.refusal())
+}
+
+impl<C> Clone for Balance<C>
+where
+    C: Connect,
+    C::Traffic: Clone,
+{
+    fn clone(&self) -> Self {
+        Self {
+            owner: self.owner.clone(),
+            reader: self.reader.clone(),
+            // Its own numbers: clones that draw the same ones herd.
+            rng: self.owner.shared.rng(),
+            traffic: self.traffic.clone(),
+            waiting: None,
+        }
+    }
+}
+
+impl<C: Connect> fmt::Debug for Balance<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let snapshot = self.owner.shared.snapshots.current();
+        f.debug_struct("Balance")
+            .field("policy", &self.owner.layer.policy)
+            .field("nodes", &snapshot.nodes)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,220 @@
+//! What all clones of a balancer share: the snapshot of the nodes, and news about them.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, RwLock, Weak,
+        atomic::{AtomicBool, AtomicIsize, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use evenkeel_core::{
+    BoxError,
+    attempt::Holder,
+    endpoint::Address,
+    error::{AllEndpointsClosed, NoEndpoints, SharedError},
+    node::{Listener, Node},
+    policy::{PickContext, Picker},
+    rng::Rng,
+    snapshot::Publisher,
+    time::Timestamp,
+    traffic::Hints,
+};
+use tokio::sync::Notify;
+
+use crate::clock;
+
+/// What the clones of one balancer share.
+pub(super) struct Shared<S> {
+    pub(super) snapshots: Publisher<Snapshot<S>>,
+    pub(super) signals: Arc<Signals>,
+    /// The slot of each address, for requests that name the endpoint they prefer.
+    pub(super) by_address: RwLock<HashMap<Address, Weak<Slot<S>>>>,
+    pub(super) discovery_error: Mutex<Option<SharedError>>,
+    pub(super) wait_max: Duration,
+    seeds: AtomicU64,
+    /// The last reading of the clock, for those whom some milliseconds do not matter.
+    recently: AtomicU64,
+}
+
+/// The nodes as requests see them, with the picker that was built for them.
+///
+/// Services are held weakly: a clone that lies idle with an old snapshot keeps no connection open.
+pub(super) struct Snapshot<S> {
+    pub(super) nodes: Box<[Arc<Node>]>,
+    pub(super) slots: Box<[Weak<Slot<S>>]>,
+    pub(super) picker: Box<dyn Picker>,
+}
+
+/// A node and the service that speaks to it, alive while discovery names it or a request uses it.
+pub(super) struct Slot<S> {
+    pub(super) node: Arc<Node>,
+    pub(super) service: S,
+    pub(super) shared: Arc<Shared<S>>,
+}
+
+/// News about the nodes of one balancer.
+#[derive(Default)]
+pub(super) struct Signals {
+    open: AtomicIsize,
+    /// A node opened or closed, or a snapshot was published.
+    pub(super) changed: Notify,
+    /// The pool has something to look after.
+    pub(super) attention: Notify,
+    unreachable: AtomicBool,
+}
+
+impl<S> Shared<S> {
+    pub(super) fn new(picker: Box<dyn Picker>, wait_max: Duration, seed: Option<u64>) -> Self {
+        let empty = Snapshot { nodes: Box::default(), slots: Box::default(), picker };
+        let seed = seed.unwrap_or_else(|| Rng::from_entropy().below_u64(u64::MAX));
+        Self {
+            snapshots: Publisher::new(empty),
+            signals: Arc::default(),
+            by_address: RwLock::default(),
+            discovery_error: Mutex::default(),
+            wait_max,
+            seeds: AtomicU64::new(seed),
+            recently: AtomicU64::new(0),
+        }
+    }
+
+    /// A generator that draws other numbers than those before it.
+    pub(super) fn rng(&self) -> Rng {
+        // An odd step visits every seed once; the generator mixes the bits.
+        Rng::with_seed(self.seeds.fetch_add(0x9E37_79B9_7F4A_7C15, Ordering::Relaxed))
+    }
+
+    pub(super) fn recently(&self) -> Timestamp {
+        Timestamp::from_nanos(self.recently.load(Ordering::Relaxed))
+    }
+
+    /// Chooses a node for a request, none of `avoid`, and rather none that the call has tried.
+    pub(super) fn pick(
+        &self,
+        snapshot: &Snapshot<S>,
+        rng: &mut Rng,
+        hints: &Hints<'_>,
+        avoid: &[u64],
+    ) -> Option<Arc<Slot<S>>> {
+        let mut cx = PickContext::new(rng);
+        cx.now = self.recently();
+        cx.hash = hints.hash;
+        cx.exclude = hints.exclude;
+        cx.avoid = avoid;
+        let slot = match hints.tried {
+            None if hints.prefer.is_empty() => pick_once(snapshot, &mut cx),
+            _ => self.pick_by_wish(snapshot, &mut cx, hints, avoid),
+        }?;
+        if let Some(tried) = hints.tried {
+            tried.add(slot.node.id());
+        }
+        Some(slot)
+    }
+
+    #[inline(never)]
+    fn pick_by_wish<'a>(
+        &self,
+        snapshot: &Snapshot<S>,
+        cx: &mut PickContext<'a>,
+        hints: &Hints<'_>,
+        avoid: &'a [u64],
+    ) -> Option<Arc<Slot<S>>> {
+        let mut untried = [0; TRIED_MAX];
+        let tried = hints.tried.map(evenkeel_core::traffic::Tried::ids).unwrap_or_default();
+        let count = tried.len() + avoid.len();
+        untried[..tried.len()].copy_from_slice(&tried);
+        untried[tried.len()..count].copy_from_slice(avoid);
+
+        let mut first = PickContext { rng: &mut *cx.rng, avoid: &untried[..count], ..*cx };
+        let slot = self.preferred(&first, hints.prefer).or_else(|| pick_once(snapshot, &mut first));
+        slot.or_else(|| pick_once(snapshot, cx))
+    }
+
+    fn preferred(&self, cx: &PickContext<'_>, prefer: &[Address]) -> Option<Arc<Slot<S>>> {
+        if prefer.is_empty() {
+            return None;
+        }
+        let by_address = self.by_address.read().expect("no panic under the lock");
+        prefer
+            .iter()
+            .filter_map(|address| by_address.get(address)?.upgrade())
+            .find(|slot| cx.admits(&slot.node))
+    }
+
+    /// Why a request that waited for so long is refused.
+    pub(super) fn refusal(&self) -> BoxError {
+        let endpoints = self.snapshots.current().nodes.len();
+        if 0 < endpoints {
+            return AllEndpointsClosed::new(endpoints, self.wait_max).into();
+        }
+        let error = self.discovery_error.lock().expect("no panic under the lock").clone();
+        NoEndpoints::new(self.wait_max, error).into()
+    }
+}
+
+/// Room for what a call has tried and what it avoids besides.
+const TRIED_MAX: usize = evenkeel_core::traffic::Tried::MAX + super::select::AVOID_MAX;
+
+fn pick_once<S>(snapshot: &Snapshot<S>, cx: &mut PickContext<'_>) -> Option<Arc<Slot<S>>> {
+    // A slot that is gone belongs to a node that was closed before: the next pick avoids it.
+    for _ in 0..3 {
+        let index = snapshot.picker.pick(&snapshot.nodes, cx)?;
+        if let Some(slot) = snapshot.slots[index].upgrade() {
+            return Some(slot);
+        }
+    }
+    None
+}
+
+impl<S> Holder for Slot<S> {
+    fn node(&self) -> &Arc<Node> {
+        &self.node
+    }
+
+    fn now(&self) -> Timestamp {
+        const MILLISECOND_BITS: u32 = 20;
+        let now = clock::now();
+        // Written once a millisecond, so that the cache line stays shared.
+        let recently = self.shared.recently.load(Ordering::Relaxed);
+        if now.as_nanos() >> MILLISECOND_BITS != recently >> MILLISECOND_BITS {
+            self.shared.recently.store(now.as_nanos(), Ordering::Relaxed);
+        }
+        now
+    }
+
+    fn recently(&self) -> Timestamp {
+        self.shared.recently()
+    }
+}
+
+impl Signals {
+    /// Whether a node is open.
+    pub(super) fn any_open(&self) -> bool {
+        0 < self.open.load(Ordering::Acquire)
+    }
+
+    /// Whether a node was unreachable since the last question.
+    pub(super) fn take_unreachable(&self) -> bool {
+        self.unreachable.swap(false, Ordering::AcqRel)
+    }
+}
+
+impl Listener for Signals {
+    fn opened(&self, _: &Node) {
+        self.open.fetch_add(1, Ordering::AcqRel);
+        self.changed.notify_waiters();
+    }
+
+    fn closed(&self, _: &Node) {
+        self.open.fetch_sub(1, Ordering::AcqRel);
+        self.changed.notify_waiters();
+    }
+
+    fn unreachable(&self, _: &Node) {
+        if !self.unreachable.swap(true, Ordering::AcqRel) {
+            self.attention.notify_one();
+        }
+    }
+}
