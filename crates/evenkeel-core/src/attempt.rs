@@ -32,6 +32,7 @@ pub struct Attempt<H: Holder + ?Sized = dyn Holder + Send + Sync> {
 impl<H: Holder + ?Sized> Attempt<H> {
     /// Counts the node in flight.
     #[must_use]
+    #[inline]
     pub fn new(holder: Arc<H>) -> Self {
         holder.node().enter();
         Self { holder: Some(holder), started: None, latency: None }
@@ -39,17 +40,20 @@ impl<H: Holder + ?Sized> Attempt<H> {
 
     /// What keeps the node's service alive.
     #[must_use]
+    #[inline]
     pub fn holder(&self) -> &Arc<H> {
         self.holder.as_ref().expect("taken only when self is consumed")
     }
 
     /// The node that is tried.
     #[must_use]
+    #[inline]
     pub fn node(&self) -> &Arc<Node> {
         self.holder().node()
     }
 
     /// Starts the clock, if it does not run yet and the node's latency is measured.
+    #[inline]
     pub fn waits(&mut self) {
         if self.started.is_none() && self.node().latency().is_measured() {
             self.started = Some(self.holder().now());
@@ -64,11 +68,15 @@ impl<H: Holder + ?Sized> Attempt<H> {
     }
 
     /// Ends the attempt with its outcome.
+    #[inline]
     pub fn finish(self, outcome: Outcome) {
-        let latency = self.node().latency();
-        if !latency.is_measured() {
-            return;
+        if self.node().latency().is_measured() {
+            self.record(outcome);
         }
+    }
+
+    fn record(&self, outcome: Outcome) {
+        let latency = self.node().latency();
         match (self.latency, self.started) {
             (Some(took), _) => latency.record(outcome, took, self.holder().recently()),
             (None, Some(started)) => {
@@ -83,6 +91,7 @@ impl<H: Holder + ?Sized> Attempt<H> {
 impl<H: Holder + Send + Sync + 'static> Attempt<H> {
     /// The same attempt, without the type of what holds it.
     #[must_use]
+    #[inline]
     pub fn erase(mut self) -> Attempt {
         let holder = self.holder.take().map(|holder| holder as Arc<dyn Holder + Send + Sync>);
         Attempt { holder, started: self.started, latency: self.latency }
@@ -90,6 +99,7 @@ impl<H: Holder + Send + Sync + 'static> Attempt<H> {
 }
 
 impl<H: Holder + ?Sized> Drop for Attempt<H> {
+    #[inline]
     fn drop(&mut self) {
         if let Some(holder) = &self.holder {
             holder.node().exit();

@@ -118,12 +118,14 @@ impl Node {
 
     /// A number that no other node of this process has.
     #[must_use]
+    #[inline]
     pub fn id(&self) -> u64 {
         self.id
     }
 
     /// Where it listens.
     #[must_use]
+    #[inline]
     pub fn address(&self) -> &Address {
         &self.address
     }
@@ -139,6 +141,7 @@ impl Node {
 
     /// Its endpoint's weight. A node of weight 0 is closed.
     #[must_use]
+    #[inline]
     pub fn weight(&self) -> u32 {
         self.weight.load(Ordering::Relaxed)
     }
@@ -161,6 +164,7 @@ impl Node {
 
     /// Whether it may be given requests.
     #[must_use]
+    #[inline]
     pub fn is_open(&self) -> bool {
         self.gates.load(Ordering::Acquire) == 0
     }
@@ -198,16 +202,19 @@ impl Node {
 
     /// Attempts that are under way.
     #[must_use]
+    #[inline]
     pub fn in_flight(&self) -> u32 {
         self.in_flight.load(Ordering::Relaxed)
     }
 
     /// Counts one more attempt in flight. [`Attempt`](crate::attempt::Attempt) does it, and its end.
+    #[inline]
     pub fn enter(&self) {
         self.in_flight.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Counts one attempt less in flight.
+    #[inline]
     pub fn exit(&self) {
         let before = self.in_flight.fetch_sub(1, Ordering::Relaxed);
         debug_assert_ne!(before, 0, "an attempt ended that never began");
@@ -215,6 +222,7 @@ impl Node {
 
     /// Its latency estimate.
     #[must_use]
+    #[inline]
     pub fn latency(&self) -> &PeakEwma {
         &self.latency
     }

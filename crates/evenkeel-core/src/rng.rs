@@ -38,14 +38,30 @@ impl Rng {
     ///
     /// # Panics
     /// If `bound` is zero.
+    #[inline]
     pub fn below(&mut self, bound: usize) -> usize {
         self.0.usize(0..bound)
+    }
+
+    /// Two distinct numbers below `bound`, from one draw: uniform up to a share of `bound / 2³²`.
+    ///
+    /// # Panics
+    /// If `bound` is below 2 or above `u32::MAX`.
+    #[inline]
+    pub fn two_below(&mut self, bound: usize) -> (usize, usize) {
+        assert!(2 <= bound && bound <= u32::MAX as usize, "two of {bound} numbers");
+        let (bound, draw) = (bound as u64, self.0.u64(..));
+        // Multiply and shift: the upper half of a 32-bit draw times the bound (Lemire 2019).
+        let first = ((draw >> 32) * bound) >> 32;
+        let second = ((draw & u64::from(u32::MAX)) * (bound - 1)) >> 32;
+        (first as usize, (second + u64::from(first <= second)) as usize)
     }
 
     /// A uniform number below `bound`.
     ///
     /// # Panics
     /// If `bound` is zero.
+    #[inline]
     pub fn below_u64(&mut self, bound: u64) -> u64 {
         self.0.u64(0..bound)
     }
@@ -53,5 +69,26 @@ impl Rng {
     /// A uniform number in `[0, 1)`.
     pub fn unit(&mut self) -> f64 {
         self.0.f64()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_numbers_are_distinct_and_every_pair_is_as_likely() {
+        let mut rng = Rng::with_seed(9);
+        let mut counts = [[0_u32; 5]; 5];
+        for _ in 0..100_000 {
+            let (first, second) = rng.two_below(5);
+            counts[first][second] += 1;
+        }
+        for (first, row) in counts.iter().enumerate() {
+            for (second, &count) in row.iter().enumerate() {
+                let expected = if first == second { 0 } else { 5_000 };
+                assert!(count.abs_diff(expected) < 400, "{count} times ({first}, {second})");
+            }
+        }
     }
 }

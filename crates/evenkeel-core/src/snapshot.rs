@@ -65,6 +65,7 @@ pub struct Reader<T> {
 
 impl<T> Reader<T> {
     /// The current value of `publisher`, from which this reader must have come.
+    #[inline]
     pub fn read(&mut self, publisher: &Publisher<T>) -> &Arc<T> {
         if self.generation != publisher.generation.load(Ordering::Acquire) {
             self.refresh(publisher);

@@ -29,10 +29,12 @@ pub struct AnyTraffic;
 impl<Req, Res, Err> Traffic<Req, Res, Err> for AnyTraffic {
     type Response = Res;
 
+    #[inline]
     fn hints<'a>(&self, _: &'a Req) -> Hints<'a> {
         Hints::default()
     }
 
+    #[inline]
     fn finish(&self, attempt: Attempt, result: Result<Res, Err>) -> Result<Res, Err> {
         attempt.finish(if result.is_ok() { Outcome::Success } else { Outcome::Failure });
         result

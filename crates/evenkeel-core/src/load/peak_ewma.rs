@@ -76,6 +76,7 @@ impl PeakEwma {
 
     /// Whether latency is measured at all.
     #[must_use]
+    #[inline]
     pub fn is_measured(&self) -> bool {
         self.decay > 0.0
     }

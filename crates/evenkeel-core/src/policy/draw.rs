@@ -27,13 +27,10 @@ pub(super) fn one(
 }
 
 /// Two distinct admitted nodes; the second is `None` if there is only one.
+#[inline]
 pub(super) fn two(nodes: &[Arc<Node>], cx: &mut PickContext<'_>) -> Option<(usize, Option<usize>)> {
     if 1 < nodes.len() {
-        let first = cx.rng.below(nodes.len());
-        let mut second = cx.rng.below(nodes.len() - 1);
-        if first <= second {
-            second += 1;
-        }
+        let (first, second) = cx.rng.two_below(nodes.len());
         if cx.admits(&nodes[first]) && cx.admits(&nodes[second]) {
             return Some((first, Some(second)));
         }

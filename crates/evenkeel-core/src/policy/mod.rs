@@ -87,12 +87,14 @@ pub struct PickContext<'a> {
 impl<'a> PickContext<'a> {
     /// A request of which nothing is known.
     #[must_use]
+    #[inline]
     pub fn new(rng: &'a mut Rng) -> Self {
         Self { rng, now: Timestamp::default(), hash: None, avoid: &[], exclude: &[] }
     }
 
     /// Whether `node` is open and may take this request.
     #[must_use]
+    #[inline]
     pub fn admits(&self, node: &Node) -> bool {
         node.is_open()
             && (self.avoid.is_empty() || !self.avoid.contains(&node.id()))

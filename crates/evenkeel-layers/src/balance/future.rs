@@ -23,7 +23,10 @@ pin_project! {
         S: Service<R>,
     {
         traffic: X,
+        // Taken when the endpoint is called.
         request: Option<R>,
+        // Counts the request in flight, from the pick until the end.
+        attempt: Option<Attempt<Slot<S>>>,
         #[pin]
         state: State<S, S::Future>,
     }
@@ -32,21 +35,19 @@ pin_project! {
 pin_project! {
     #[project = StateProject]
     enum State<S, F> {
-        /// A node is chosen and counts the request in flight.
-        Picked { attempt: Option<Attempt<Slot<S>>> },
-        /// Its service was not ready, or there was no node.
+        // A node is picked.
+        Picked,
+        // Its service was not ready, or there was no node.
         Selecting { selecting: Pin<Box<dyn Future<Output = Result<Selected<S>, BoxError>> + Send>> },
-        /// The request is with the endpoint.
-        Called { #[pin] future: F, attempt: Option<Attempt> },
-        /// The request was refused, or has ended.
-        Done,
+        // The request is with the endpoint.
+        Called { #[pin] future: F },
     }
 }
 
 impl<S: Service<R>, X, R> BalanceFuture<S, X, R> {
+    #[inline]
     pub(super) fn picked(request: R, traffic: X, attempt: Attempt<Slot<S>>) -> Self {
-        let state = State::Picked { attempt: Some(attempt) };
-        Self { traffic, request: Some(request), state }
+        Self { traffic, request: Some(request), attempt: Some(attempt), state: State::Picked }
     }
 
     pub(super) fn selecting(
@@ -55,7 +56,7 @@ impl<S: Service<R>, X, R> BalanceFuture<S, X, R> {
         selecting: impl Future<Output = Result<Selected<S>, BoxError>> + Send + 'static,
     ) -> Self {
         let state = State::Selecting { selecting: Box::pin(selecting) };
-        Self { traffic, request: Some(request), state }
+        Self { traffic, request: Some(request), attempt: None, state }
     }
 }
 
@@ -71,43 +72,37 @@ where
         let mut this = self.project();
         loop {
             let next = match this.state.as_mut().project() {
-                StateProject::Picked { attempt } => {
-                    let attempt = attempt.take().expect("left behind once polled");
-                    let request = this.request.as_ref().expect("kept until it is called");
-                    match ready_service::<S, R>(&attempt, cx) {
-                        Ok(Some(service)) => called(service, this.request, attempt),
-                        Ok(None) => {
-                            let hints = this.traffic.hints(request);
-                            let candidate = Some(Candidate::new(attempt.holder().clone()));
-                            selecting_state::<S, R>(&attempt, Wish::new(&hints), candidate)
+                StateProject::Picked => {
+                    let attempt = this.attempt.as_ref().expect("a picked node is attempted");
+                    match ready_service::<S, R>(attempt, cx) {
+                        Ok(Some(mut service)) => {
+                            let request = this.request.take().expect("called once");
+                            State::Called { future: service.call(request) }
                         }
-                        Err(_) => {
-                            report_broken(attempt.holder());
-                            let hints = this.traffic.hints(request);
-                            selecting_state::<S, R>(&attempt, Wish::new(&hints), None)
+                        unready => {
+                            let request = this.request.as_ref().expect("not called yet");
+                            let wish = Wish::new(&this.traffic.hints(request));
+                            let attempt = this.attempt.take().expect("a picked node is attempted");
+                            select_another::<S, R>(&attempt, wish, unready.is_err())
                         }
                     }
                 }
                 StateProject::Selecting { selecting } => {
-                    match ready!(selecting.as_mut().poll(cx)) {
-                        Ok((service, attempt)) => called(service, this.request, attempt),
-                        Err(error) => {
-                            this.state.set(State::Done);
-                            return Poll::Ready(Err(error));
-                        }
-                    }
+                    let (mut service, attempt) = ready!(selecting.as_mut().poll(cx))?;
+                    *this.attempt = Some(attempt);
+                    let request = this.request.take().expect("called once");
+                    State::Called { future: service.call(request) }
                 }
-                StateProject::Called { future, attempt } => {
+                StateProject::Called { future } => {
                     let Poll::Ready(result) = future.poll(cx) else {
-                        attempt.as_mut().expect("kept until it ends").waits();
+                        this.attempt.as_mut().expect("under way").waits();
                         return Poll::Pending;
                     };
-                    let attempt = attempt.take().expect("kept until it ends");
-                    // What the service's future holds is let go before the caller goes on.
-                    this.state.set(State::Done);
-                    return Poll::Ready(this.traffic.finish(attempt, result).map_err(Into::into));
+                    let attempt =
+                        this.attempt.take().expect("a future is not polled after its end");
+                    let result = this.traffic.finish(attempt.erase(), result);
+                    return Poll::Ready(result.map_err(Into::into));
                 }
-                StateProject::Done => panic!("a future must not be polled after it has ended"),
             };
             this.state.set(next);
         }
@@ -115,6 +110,7 @@ where
 }
 
 /// The service of a picked node if it is ready, `None` if it is not or its node has closed meanwhile.
+#[inline]
 fn ready_service<S, R>(
     attempt: &Attempt<Slot<S>>,
     cx: &mut Context<'_>,
@@ -135,29 +131,22 @@ where
     }
 }
 
-fn called<S, R>(
-    mut service: S,
-    request: &mut Option<R>,
-    attempt: Attempt<Slot<S>>,
-) -> State<S, S::Future>
-where
-    S: Service<R> + Send + Sync + 'static,
-{
-    let request = request.take().expect("called once");
-    State::Called { future: service.call(request), attempt: Some(attempt.erase()) }
-}
-
-fn selecting_state<S, R>(
-    attempt: &Attempt<Slot<S>>,
-    wish: Wish,
-    candidate: Option<Candidate<S>>,
-) -> State<S, S::Future>
+/// Another service is looked for; the one that was picked stays a candidate unless it failed.
+#[cold]
+fn select_another<S, R>(attempt: &Attempt<Slot<S>>, wish: Wish, failed: bool) -> State<S, S::Future>
 where
     S: Service<R> + Clone + Send + Sync + 'static,
     S::Error: Into<BoxError>,
 {
-    let shared = attempt.holder().shared.clone();
-    State::Selecting { selecting: Box::pin(select(shared, poll_ready::<S, R>, wish, candidate)) }
+    let slot = attempt.holder();
+    let candidate = if failed {
+        report_broken(slot);
+        None
+    } else {
+        Some(Candidate::new(slot.clone()))
+    };
+    let selecting = select(slot.shared.clone(), poll_ready::<S, R>, wish, candidate);
+    State::Selecting { selecting: Box::pin(selecting) }
 }
 
 pub(super) fn poll_ready<S, R>(service: &mut S, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>>

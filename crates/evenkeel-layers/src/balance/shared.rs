@@ -86,11 +86,13 @@ impl<S> Shared<S> {
         Rng::with_seed(self.seeds.fetch_add(0x9E37_79B9_7F4A_7C15, Ordering::Relaxed))
     }
 
+    #[inline]
     pub(super) fn recently(&self) -> Timestamp {
         Timestamp::from_nanos(self.recently.load(Ordering::Relaxed))
     }
 
     /// Chooses a node for a request, none of `avoid`, and rather none that the call has tried.
+    #[inline]
     pub(super) fn pick(
         &self,
         snapshot: &Snapshot<S>,
@@ -157,6 +159,7 @@ impl<S> Shared<S> {
 /// Room for what a call has tried and what it avoids besides.
 const TRIED_MAX: usize = evenkeel_core::traffic::Tried::MAX + super::select::AVOID_MAX;
 
+#[inline]
 fn pick_once<S>(snapshot: &Snapshot<S>, cx: &mut PickContext<'_>) -> Option<Arc<Slot<S>>> {
     // A slot that is gone belongs to a node that was closed before: the next pick avoids it.
     for _ in 0..3 {
@@ -169,6 +172,7 @@ fn pick_once<S>(snapshot: &Snapshot<S>, cx: &mut PickContext<'_>) -> Option<Arc<
 }
 
 impl<S> Holder for Slot<S> {
+    #[inline]
     fn node(&self) -> &Arc<Node> {
         &self.node
     }
@@ -191,6 +195,7 @@ impl<S> Holder for Slot<S> {
 
 impl Signals {
     /// Whether a node is open.
+    #[inline]
     pub(super) fn any_open(&self) -> bool {
         0 < self.open.load(Ordering::Acquire)
     }
