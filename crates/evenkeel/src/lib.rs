@@ -1,1 +1,121 @@
-//! To be written.
+//! Composable tower layers that make a load-balancing pipeline of any hyper, axum or tonic stack.
+//!
+//! Endpoints come from a [discovery](#where-endpoints-come-from), a [policy](#which-endpoint-takes-a-request)
+//! chooses one for each request, a connector speaks to it, endpoints die and join, and nobody who calls
+//! notices:
+//!
+//! ```
+//! # #[cfg(all(feature = "http", feature = "discovery"))]
+//! # mod program {
+//! use evenkeel::{balance::BalanceLayer, discovery::Fixed, http::{HttpConnector, ServedBy}};
+//! use http::Request;
+//! use http_body_util::{BodyExt, Empty};
+//! use tower::{Service, ServiceBuilder, ServiceExt};
+//!
+//! # pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+//! # pub async fn run(a: String, b: String) -> Result<(), BoxError> {
+//! let endpoints = Fixed::parse([a.as_str(), b.as_str()])?; // two servers: "10.0.0.1:8080", ...
+//!
+//! let mut client = ServiceBuilder::new()
+//!     .layer(BalanceLayer::round_robin(endpoints)) // chooses an endpoint for each request
+//!     .service(HttpConnector::new().authority("greeter.internal")); // how one is spoken to
+//!
+//! for _ in 0..4 {
+//!     let request = Request::get("/hello").body(Empty::<bytes::Bytes>::new())?;
+//!     let response = client.ready().await?.call(request).await?;
+//!     let served_by = response.extensions().get::<ServedBy>().map(|by| by.address().to_string());
+//!     println!("{served_by:?}: {:?}", response.into_body().collect().await?.to_bytes());
+//! }
+//! # Ok(())
+//! # }
+//! # }
+//! # #[cfg(all(feature = "http", feature = "discovery"))]
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), program::BoxError> {
+//! #     use tokio::io::{AsyncReadExt, AsyncWriteExt};
+//! #     let mut addresses = Vec::new();
+//! #     for _ in 0..2 {
+//! #         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+//! #         addresses.push(listener.local_addr()?.to_string());
+//! #         tokio::spawn(async move {
+//! #             while let Ok((mut socket, _)) = listener.accept().await {
+//! #                 tokio::spawn(async move {
+//! #                     let mut buffer = [0; 4096];
+//! #                     while matches!(socket.read(&mut buffer).await, Ok(1..)) {
+//! #                         let hello = b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello";
+//! #                         if socket.write_all(hello).await.is_err() { return; }
+//! #                     }
+//! #                 });
+//! #             }
+//! #         });
+//! #     }
+//! #     program::run(addresses[0].clone(), addresses[1].clone()).await
+//! # }
+//! # #[cfg(not(all(feature = "http", feature = "discovery")))]
+//! # fn main() {}
+//! ```
+//!
+//! The stack reads from top to bottom as the request travels: what stands above the balancer runs once
+//! for each logical call, what stands below it once for each endpoint. Everything is also usable alone,
+//! in a stack that has nothing else of evenkeel.
+//!
+//! # What it does not do
+//! It is a library, not a proxy or a mesh: nothing stands between a caller and its endpoint. It does not
+//! invent endpoints; where none are known or all are closed, it refuses in bounded time, with an error
+//! that says why. It does not retry by itself: that is a layer above the balancer, for example
+//! `tower::retry`, which avoids what a call has [tried](core::traffic::Tried). It chooses no TLS library
+//! for you: install a rustls `CryptoProvider` in `main`.
+//!
+//! # Which layer stands where
+//!
+//! | layer | what it does | where it stands |
+//! |---|---|---|
+//! | [`BalanceLayer`](balance::BalanceLayer) | chooses an endpoint for each request | above a `Connect` |
+//! | [`PerEndpoint`](per_endpoint::PerEndpoint) | lifts any tower layer: one instance per endpoint | below the balancer |
+//! | `HttpConnector` (feature `http`) | speaks HTTP/1.1, HTTP/2 or gRPC to one endpoint | innermost |
+//! | `SharedClient` (feature `http`) | the same over a client you have | innermost |
+//! | any closure `Fn(&Arc<Node>) -> Service` | speaks whatever you like to one endpoint | innermost |
+//!
+//! # Where endpoints come from
+//! With the feature `discovery`:
+//!
+//! | source | use it for | feature |
+//! |---|---|---|
+//! | `Fixed`, or a `Vec<Endpoint>` | addresses known at the start; tests | |
+//! | `channel` | a registry client of your own | |
+//! | `Changes` | any stream of tower's `Change` | |
+//! | `Poll` | an async function that lists endpoints | |
+//! | `File` | a file that somebody writes: JSON, YAML, TOML; a Kubernetes ConfigMap | `json`, `yaml`, `toml` |
+//! | `Dns` | A, AAAA and SRV records | `dns` |
+//! | `merge`, `fallback`, `filter`, `map` | putting them together | |
+//!
+//! # Which endpoint takes a request
+//!
+//! | policy | chooses | use it when |
+//! |---|---|---|
+//! | [`p2c`](core::policy::P2c) | the less busy of two | you do not know better: the default for most |
+//! | [`weighted_p2c`](core::policy::WeightedP2c) | the less busy of two for their weights | endpoints differ in size |
+//! | [`peak_ewma`](core::policy::PeakEwma) | the one of two that costs less latency | endpoints differ in speed or distance |
+//! | [`least_loaded`](core::policy::LeastLoaded) | the least busy of all | few endpoints, long requests |
+//! | [`round_robin`](core::policy::RoundRobin) | each in turn | endpoints and requests are alike |
+//! | [`weighted_round_robin`](core::policy::WeightedRoundRobin) | each in turn, by weight | exact shares, evenly spread |
+//! | [`random`](core::policy::Random) | any | nothing may be shared between clients |
+//! | [`weighted_random`](core::policy::WeightedRandom) | any, by weight | shares over many clients, canaries |
+//! | [`pick_first`](core::policy::PickFirst) | the first that is open | a primary with stand-ins |
+//!
+//! A policy of your own implements [`Policy`](core::policy::Policy) and
+//! [`Picker`](core::policy::Picker), is put to [the laws](core::policy::laws), and goes to
+//! [`BalanceLayer::with_policy`](balance::BalanceLayer::with_policy).
+//!
+//! # What a caller sees
+//! A refusal is a small struct of its own in [`core::error`], found through the chain of causes with
+//! [`cause`](core::error::cause): [`NoEndpoints`](core::error::NoEndpoints) where none are known,
+//! [`AllEndpointsClosed`](core::error::AllEndpointsClosed) where none is open,
+//! [`AllEndpointsExcluded`](core::error::AllEndpointsExcluded) where the request itself excludes them.
+
+pub use evenkeel_core as core;
+#[cfg(feature = "discovery")]
+pub use evenkeel_discovery as discovery;
+#[cfg(feature = "http")]
+pub use evenkeel_http as http;
+pub use evenkeel_layers::{balance, per_endpoint};

@@ -1,0 +1,89 @@
+//! One HTTP server: a process of its own, so that it can really be killed.
+
+use std::{
+    net::SocketAddr,
+    process::Stdio,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use axum::{Router, routing::get};
+use tokio::{
+    io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines, Stdin, stdin},
+    net::TcpListener,
+    process::{Child, ChildStdin, Command},
+};
+
+use crate::BoxError;
+
+/// What the parent writes to make a server hang.
+const HANG: &str = "hang";
+
+/// Serves until the parent is gone. Prints its address; hangs when it is told to.
+pub(crate) async fn serve(delay_ms: u64) -> Result<(), BoxError> {
+    let hangs = Arc::new(AtomicBool::new(false));
+    let answer = {
+        let hangs = hangs.clone();
+        move || async move {
+            tokio::time::sleep(Duration::from_millis(delay_ms)).await;
+            if hangs.load(Ordering::Relaxed) {
+                std::future::pending::<()>().await;
+            }
+            "done\n"
+        }
+    };
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    println!("{}", listener.local_addr()?);
+
+    let server = axum::serve(listener, Router::new().route("/work", get(answer)));
+    tokio::select! {
+        result = server => Ok(result?),
+        () = obey(BufReader::new(stdin()).lines(), &hangs) => Ok(()),
+    }
+}
+
+/// Follows the parent's orders until it closes the pipe, which it also does when it dies.
+async fn obey(mut orders: Lines<BufReader<Stdin>>, hangs: &AtomicBool) {
+    while let Ok(Some(order)) = orders.next_line().await {
+        hangs.store(order == HANG, Ordering::Relaxed);
+    }
+}
+
+/// A server as its parent sees it. Killed when it is dropped.
+pub(crate) struct Backend {
+    pub(crate) address: SocketAddr,
+    process: Child,
+    orders: ChildStdin,
+}
+
+impl Backend {
+    /// Starts a server that takes `delay` for an answer.
+    pub(crate) async fn start(delay: Duration) -> Result<Self, BoxError> {
+        let mut process = Command::new(std::env::current_exe()?)
+            .args(["backend", "--delay-ms", &delay.as_millis().to_string()])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()?;
+        let orders = process.stdin.take().ok_or("the server has no stdin")?;
+        let output = process.stdout.take().ok_or("the server has no stdout")?;
+        let first = BufReader::new(output).lines().next_line().await?;
+        let address = first.ok_or("the server ended before it listened")?.parse()?;
+        Ok(Self { address, process, orders })
+    }
+
+    /// Ends it without a word: open connections are reset.
+    pub(crate) async fn kill(&mut self) {
+        // Already dead is as good.
+        _ = self.process.kill().await;
+    }
+
+    /// Makes it take requests and never answer.
+    pub(crate) async fn hang(&mut self) {
+        _ = self.orders.write_all(format!("{HANG}\n").as_bytes()).await;
+        _ = self.orders.flush().await;
+    }
+}
