@@ -2,7 +2,11 @@
 //! the old servers.
 
 use axum::{Router, body::Body, routing::get};
-use evenkeel::{balance::BalanceLayer, discovery::Fixed, http::{HttpConnector, RefusalLayer}};
+use evenkeel::{
+    balance::BalanceLayer,
+    discovery::Fixed,
+    http::{HttpConnector, RefusalLayer},
+};
 use tower::ServiceBuilder;
 
 mod common;

@@ -39,7 +39,8 @@ impl Policy for LongestAgo {
 
     fn build(&self, nodes: &[Arc<Node>], previous: Option<&dyn Picker>) -> Box<dyn Picker> {
         let previous = previous.and_then(|picker| (picker as &dyn std::any::Any).downcast_ref());
-        let picks = previous.map_or(1, |picker: &LongestAgoPicker| picker.picks.load(Ordering::Relaxed));
+        let picks =
+            previous.map_or(1, |picker: &LongestAgoPicker| picker.picks.load(Ordering::Relaxed));
         let picked = (0..nodes.len()).map(|index| {
             // Enough for an example: positions are kept, whoever stands there.
             let before = previous.and_then(|picker| picker.picked.get(index));

@@ -11,10 +11,10 @@ use http_body_util::{BodyExt, Empty};
 use tokio::net::TcpListener;
 use tower::{Layer, ServiceExt};
 
-pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Serves `router` on a free port of loopback until the example ends.
-pub async fn serve(router: Router) -> Result<SocketAddr, BoxError> {
+pub(crate) async fn serve(router: Router) -> Result<SocketAddr, BoxError> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?;
     tokio::spawn(async move { axum::serve(listener, router).await });
@@ -22,12 +22,12 @@ pub async fn serve(router: Router) -> Result<SocketAddr, BoxError> {
 }
 
 /// A server that answers every request with `text`.
-pub async fn serve_text(text: &'static str) -> Result<SocketAddr, BoxError> {
+pub(crate) async fn serve_text(text: &'static str) -> Result<SocketAddr, BoxError> {
     serve(Router::new().fallback(get(move || async move { text }))).await
 }
 
 /// The body that `address` answers for `path`.
-pub async fn get_text(address: SocketAddr, path: &str) -> Result<String, BoxError> {
+pub(crate) async fn get_text(address: SocketAddr, path: &str) -> Result<String, BoxError> {
     let client = BalanceLayer::pick_first(Fixed::new([address])).layer(HttpConnector::new());
     let request = Request::get(path).body(Empty::<Bytes>::new())?;
     let body = client.oneshot(request).await?.into_body().collect().await?.to_bytes();

@@ -26,10 +26,13 @@ pub(crate) async fn print(args: Args, stats: Arc<Stats>) -> Result<(), BoxError>
 
         served_before.resize(counts.endpoints.len(), 0);
         let served: Vec<_> = counts.endpoints.values().map(|endpoint| endpoint.served).collect();
-        let last: Vec<_> = served.iter().zip(&served_before).map(|(now, before)| now - before).collect();
+        let last: Vec<_> =
+            served.iter().zip(&served_before).map(|(now, before)| now - before).collect();
         let p99 = counts.latencies_recent[0].value_at_quantile(0.99) as f64 / 1e3;
         let errors = counts.errors_seen();
-        println!("{elapsed:6.1} s  served {last:?}  p99 {p99:.1} ms  errors seen by callers: {errors}");
+        println!(
+            "{elapsed:6.1} s  served {last:?}  p99 {p99:.1} ms  errors seen by callers: {errors}"
+        );
         served_before = served;
     }
     Ok(())

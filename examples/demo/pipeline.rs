@@ -14,9 +14,7 @@ use evenkeel::{
 };
 use http::{Request, Response};
 use http_body_util::{BodyExt, Empty};
-use tower::{
-    Service, ServiceBuilder, ServiceExt, retry, timeout::TimeoutLayer, util::BoxCloneSyncService,
-};
+use tower::{ServiceBuilder, ServiceExt, retry, timeout::TimeoutLayer, util::BoxCloneSyncService};
 
 use crate::BoxError;
 

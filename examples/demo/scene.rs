@@ -83,7 +83,7 @@ impl Scene {
     async fn start(&mut self, delay: Duration) -> Result<Address, BoxError> {
         let backend = Backend::start(delay).await?;
         let address = Address::from(backend.address);
-        self.stats.note(&address.to_string(), "serves", &format!("serves in {delay:?}"));
+        self.stats.note(&address.to_string(), "serves", &format!("joins, answers in {delay:?}"));
         self.backends.push(backend);
         Ok(address)
     }
@@ -92,21 +92,21 @@ impl Scene {
         match act {
             Act::ChangeWeight => {
                 self.registry.set_weight(&self.address(REWEIGHTED), 3);
-                self.note(REWEIGHTED, "weight 3", "has weight 3 from now on");
+                self.note(REWEIGHTED, "weight 3", "gets weight 3");
             }
             Act::Kill => {
                 self.backends[KILLED].kill().await;
-                self.note(KILLED, "dead", "was killed; the registry does not know yet");
+                self.note(KILLED, "dead", "killed, still registered");
             }
             Act::ForgetKilled => self.forget(KILLED),
             Act::Hang => {
                 self.backends[HANGING].hang().await;
-                self.note(HANGING, "hangs", "takes requests and answers none");
+                self.note(HANGING, "hangs", "hangs: answers nothing");
             }
             Act::ForgetHanging => self.forget(HANGING),
             Act::Drain => {
                 self.registry.set_weight(&self.address(DRAINED), 0);
-                self.note(DRAINED, "drained", "is drained: it finishes what it has");
+                self.note(DRAINED, "drained", "drained");
             }
             Act::Join => match self.start(Duration::from_millis(2)).await {
                 Ok(address) => self.registry.insert(Endpoint::new(address)),
@@ -117,7 +117,7 @@ impl Scene {
 
     fn forget(&self, number: usize) {
         self.registry.remove(&self.address(number));
-        self.note(number, "gone", "is no longer in the registry");
+        self.note(number, "gone", "deregistered");
     }
 
     fn note(&self, number: usize, state: &str, event: &str) {

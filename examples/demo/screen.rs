@@ -78,7 +78,9 @@ fn draw_endpoints(frame: &mut Frame<'_>, area: Rect, counts: &Counts, elapsed: D
     let block = Block::bordered().title(" requests per endpoint over time ");
     let inner = block.inner(area);
     frame.render_widget(block, area);
-    let rows = Layout::vertical(counts.endpoints.values().map(|_| Constraint::Length(2))).split(inner);
+    let room = usize::from(inner.height / 2);
+    let shown = counts.endpoints.values().take(room);
+    let rows = Layout::vertical(shown.map(|_| Constraint::Length(2))).split(inner);
     let now = (elapsed.as_nanos() / STRETCH.as_nanos()) as usize;
     let most = counts.endpoints.values().flat_map(|endpoint| &endpoint.served_by_stretch).max();
     for (endpoint, row) in counts.endpoints.values().zip(rows.iter()) {
@@ -86,9 +88,14 @@ fn draw_endpoints(frame: &mut Frame<'_>, area: Rect, counts: &Counts, elapsed: D
     }
 }
 
-fn draw_endpoint(frame: &mut Frame<'_>, area: Rect, endpoint: &EndpointCounts, now: usize, most: u64) {
-    let [name, line] =
-        Layout::horizontal([Constraint::Length(24), Constraint::Min(4)]).areas(area);
+fn draw_endpoint(
+    frame: &mut Frame<'_>,
+    area: Rect,
+    endpoint: &EndpointCounts,
+    now: usize,
+    most: u64,
+) {
+    let [name, line] = Layout::horizontal([Constraint::Length(24), Constraint::Min(4)]).areas(area);
     let color = match endpoint.state.as_str() {
         "dead" | "gone" | "failed" => Color::Red,
         "hangs" | "drained" => Color::Yellow,
@@ -106,7 +113,8 @@ fn draw_endpoint(frame: &mut Frame<'_>, area: Rect, endpoint: &EndpointCounts, n
     let mut served = endpoint.served_by_stretch.clone();
     served.resize(now.max(served.len()), 0);
     let visible = served.len().saturating_sub(line.width.into());
-    let sparkline = Sparkline::default().data(&served[visible..]).max(most).style(Style::new().fg(color));
+    let sparkline =
+        Sparkline::default().data(&served[visible..]).max(most).style(Style::new().fg(color));
     frame.render_widget(sparkline, line);
 }
 
@@ -128,7 +136,11 @@ fn draw_callers(frame: &mut Frame<'_>, area: Rect, counts: &Counts) {
             Span::raw(format!("calls {}   errors seen by callers ", counts.calls)),
             Span::styled(errors.to_string(), style.bold()),
         ]),
-        Line::from(format!("latency now: p50 {:.1} ms, p99 {:.1} ms   (q ends the run)", millis(0.5), millis(0.99))),
+        Line::from(format!(
+            "latency now: p50 {:.1} ms, p99 {:.1} ms   (q ends the run)",
+            millis(0.5),
+            millis(0.99)
+        )),
     ];
     frame.render_widget(Paragraph::new(text).block(Block::bordered().title(" callers ")), area);
 }
