@@ -75,10 +75,7 @@ where
                 StateProject::Picked => {
                     let attempt = this.attempt.as_ref().expect("a picked node is attempted");
                     match ready_service::<S, R>(attempt, cx) {
-                        Ok(Some(mut service)) => {
-                            let request = this.request.take().expect("called once");
-                            State::Called { future: service.call(request) }
-                        }
+                        Ok(Some(service)) => called(service, this.request, this.traffic, attempt),
                         unready => {
                             let request = this.request.as_ref().expect("not called yet");
                             let wish = Wish::new(&this.traffic.hints(request));
@@ -88,10 +85,9 @@ where
                     }
                 }
                 StateProject::Selecting { selecting } => {
-                    let (mut service, attempt) = ready!(selecting.as_mut().poll(cx))?;
-                    *this.attempt = Some(attempt);
-                    let request = this.request.take().expect("called once");
-                    State::Called { future: service.call(request) }
+                    let (service, attempt) = ready!(selecting.as_mut().poll(cx))?;
+                    let attempt = this.attempt.insert(attempt);
+                    called(service, this.request, this.traffic, attempt)
                 }
                 StateProject::Called { future } => {
                     let Poll::Ready(result) = future.poll(cx) else {
@@ -129,6 +125,25 @@ where
         Poll::Ready(Err(error)) => Err(error.into()),
         Poll::Pending => Ok(None),
     }
+}
+
+/// The request is handed over, and its call remembers where it went.
+#[inline]
+fn called<S, X, R>(
+    mut service: S,
+    request: &mut Option<R>,
+    traffic: &X,
+    attempt: &Attempt<Slot<S>>,
+) -> State<S, S::Future>
+where
+    S: Service<R>,
+    X: Traffic<R, S::Response, S::Error>,
+{
+    let request = request.take().expect("called once");
+    if let Some(tried) = traffic.hints(&request).tried {
+        tried.add(attempt.node().id());
+    }
+    State::Called { future: service.call(request) }
 }
 
 /// Another service is looked for; the one that was picked stays a candidate unless it failed.

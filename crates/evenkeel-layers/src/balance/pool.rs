@@ -93,46 +93,56 @@ where
                 id = self.repairs.next() => self.repair(id),
             }
             self.publish();
+            // A stream that always has news must not keep the runtime from its other tasks.
+            tokio::task::yield_now().await;
         }
     }
 
     /// Applies all updates that are there, and returns whether the stream has ended.
     fn apply_batch(&mut self, first: Option<Result<Update, BoxError>>, watch: &mut Watch) -> bool {
         let mut next = Some(first);
-        for _ in 0..BATCH_MAX {
-            match next {
-                Some(Some(update)) => self.apply(update),
-                Some(None) => {
+        let mut room = BATCH_MAX;
+        while let Some(update) = next {
+            match update {
+                Some(Ok(update)) => self.apply(update),
+                Some(Err(error)) => {
+                    self.note_discovery(Some(error));
+                    return false;
+                }
+                None => {
                     tracing::debug!("discovery ended; its last endpoints stay");
                     return true;
                 }
-                None => break,
             }
-            next = watch.next().now_or_never();
-        }
-        if let Some(Some(update)) = next {
-            self.apply(update);
+            room -= 1;
+            next = if room == 0 { None } else { watch.next().now_or_never() };
         }
         false
     }
 
-    fn apply(&mut self, update: Result<Update, BoxError>) {
-        let error = match update {
-            Ok(update) => {
-                match update {
-                    Update::Set(endpoints) => self.replace(endpoints),
-                    Update::Insert(endpoint) => self.insert(endpoint),
-                    Update::Remove(address) => self.remove(&address),
-                    _ => tracing::warn!("an update of an unknown kind was passed over"),
-                }
-                None
+    fn apply(&mut self, update: Update) {
+        self.note_discovery(None);
+        match update {
+            Update::Set(endpoints) => self.replace(endpoints),
+            Update::Insert(endpoint) => self.insert(endpoint),
+            Update::Remove(address) => self.remove(&address),
+            _ => tracing::warn!("an update of an unknown kind was passed over"),
+        }
+    }
+
+    /// Keeps the last error of discovery for those who are refused, and tells when it comes and goes.
+    fn note_discovery(&self, error: Option<BoxError>) {
+        let error = error.map(SharedError::new);
+        let mut known = self.shared.discovery_error.lock().expect("no panic under the lock");
+        let before = std::mem::replace(&mut *known, error.clone());
+        drop(known);
+        match (before, error) {
+            (None, Some(error)) => {
+                tracing::warn!(%error, "discovery fails; its last endpoints stay");
             }
-            Err(error) => {
-                tracing::warn!(%error, "discovery failed; its last endpoints stay");
-                Some(SharedError::new(error))
-            }
-        };
-        *self.shared.discovery_error.lock().expect("no panic under the lock") = error;
+            (Some(_), None) => tracing::info!("discovery works again"),
+            _ => {}
+        }
     }
 
     fn replace(&mut self, endpoints: Vec<Endpoint>) {

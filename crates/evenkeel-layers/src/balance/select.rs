@@ -12,7 +12,7 @@ use evenkeel_core::{
     attempt::Attempt,
     endpoint::Address,
     error::AllEndpointsExcluded,
-    node::Gate,
+    node::{Gate, Node},
     traffic::{Hints, Tried},
 };
 use tokio::time::timeout;
@@ -114,8 +114,7 @@ where
     let mut candidates = Vec::from_iter(first);
     let mut failed = Vec::new();
     loop {
-        let mut changed = pin!(shared.signals.changed.notified());
-        changed.as_mut().enable();
+        let changed = shared.signals.changed.notified();
         candidates.retain(|candidate| candidate.slot.node.is_open());
         fill(shared, wish, &failed, &mut candidates)?;
 
@@ -153,9 +152,16 @@ fn fill<S: Clone>(
             None => break,
         }
     }
-    let mut open = snapshot.nodes.iter().filter(|node| node.is_open()).peekable();
-    let excluded = open.peek().is_some() && open.all(|node| wish.exclude.contains(node.address()));
-    if excluded && !wish.exclude.is_empty() { Err(AllEndpointsExcluded::default()) } else { Ok(()) }
+    if candidates.is_empty() && is_all_excluded(&snapshot.nodes, &wish.exclude) {
+        return Err(AllEndpointsExcluded::default());
+    }
+    Ok(())
+}
+
+/// Whether nodes are open, but the request excludes every one of them.
+fn is_all_excluded(nodes: &[Arc<Node>], exclude: &[Address]) -> bool {
+    let mut open = nodes.iter().filter(|node| node.is_open()).peekable();
+    open.peek().is_some() && open.all(|node| exclude.contains(node.address()))
 }
 
 /// Asks all candidates until one is ready, one has failed, or something has changed.

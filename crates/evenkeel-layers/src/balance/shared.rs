@@ -105,14 +105,10 @@ impl<S> Shared<S> {
         cx.hash = hints.hash;
         cx.exclude = hints.exclude;
         cx.avoid = avoid;
-        let slot = match hints.tried {
+        match hints.tried {
             None if hints.prefer.is_empty() => pick_once(snapshot, &mut cx),
             _ => self.pick_by_wish(snapshot, &mut cx, hints, avoid),
-        }?;
-        if let Some(tried) = hints.tried {
-            tried.add(slot.node.id());
         }
-        Some(slot)
     }
 
     #[inline(never)]
