@@ -293,7 +293,9 @@ impl<B: RequestBody, C: Clone> Connect for HttpConnector<B, C> {
         let dial = Dial::new(node.clone(), settings.dial.clone());
         let transport = match settings.protocol {
             Protocol::Http2 => Transport::Multiplexed(Arc::new(settings.multiplexed(dial))),
-            Protocol::Negotiated | Protocol::Http1 => Transport::Pooled(settings.pooled(dial)),
+            Protocol::Negotiated | Protocol::Http1 => {
+                Transport::Pooled(Box::new(settings.pooled(dial)))
+            }
         };
         HttpService::new(node.clone(), host, settings.is_tls_forced, transport)
     }

@@ -39,7 +39,7 @@ struct Inner<B> {
 /// How requests get onto connections.
 pub(crate) enum Transport<B> {
     /// A pool of HTTP/1.1 connections, or of what TLS agrees on.
-    Pooled(Client<Dial, B>),
+    Pooled(Box<Client<Dial, B>>),
     /// One HTTP/2 connection.
     Multiplexed(Arc<Multiplexed<B>>),
 }
