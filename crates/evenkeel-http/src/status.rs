@@ -1,8 +1,4 @@
 //! Refusals as responses, for a balanced stack that serves others.
-//!
-//! A proxy has to answer when no endpoint can. [`ErrorToResponseLayer`] makes of every error a
-//! response, so that the stack never fails, as axum asks of a fallback service. Errors of a stack
-//! that calls on its own behalf are better left as they are.
 
 use std::{
     convert::Infallible,
@@ -62,6 +58,9 @@ pub fn error_status(error: &(dyn std::error::Error + 'static)) -> StatusCode {
 }
 
 /// Answers with a status where the stack below fails.
+///
+/// A proxy has to answer when no endpoint can. With this layer the stack never fails, as axum asks of
+/// a fallback service. A stack that calls on its own behalf is better off with the errors.
 ///
 /// The status is [`error_status`], or for a gRPC request the `grpc-status` `UNAVAILABLE`,
 /// `DEADLINE_EXCEEDED` or `INVALID_ARGUMENT`. The body is empty, since an error names addresses that
