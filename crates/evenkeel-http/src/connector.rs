@@ -261,7 +261,6 @@ impl Settings {
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(self.idle_timeout)
             .pool_max_idle_per_host(self.idle_max)
-            .set_host(false)
             .http2_initial_stream_window_size(self.stream_window)
             .http2_initial_connection_window_size(self.connection_window);
         if let Some((interval, timeout)) = self.ping {
@@ -293,7 +292,9 @@ impl<B: RequestBody, C: Clone> Connect for HttpConnector<B, C> {
         let dial = Dial::new(node.clone(), settings.dial.clone());
         let transport = match settings.protocol {
             Protocol::Http2 => Transport::Multiplexed(Arc::new(settings.multiplexed(dial))),
-            Protocol::Negotiated | Protocol::Http1 => Transport::Pooled(settings.pooled(dial)),
+            Protocol::Negotiated | Protocol::Http1 => {
+                Transport::Pooled(Box::new(settings.pooled(dial)))
+            }
         };
         HttpService::new(node.clone(), host, settings.is_tls_forced, transport)
     }

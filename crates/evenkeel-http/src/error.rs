@@ -5,14 +5,12 @@ use std::{error::Error, fmt, sync::Arc, time::Duration};
 use evenkeel_core::{BoxError, endpoint::Address, error::cause};
 
 /// No connection to an endpoint could be made. Nothing of the request was sent.
-#[derive(Clone, Debug, thiserror::Error)]
-#[error("connecting to {address} failed")]
+#[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct ConnectError {
     /// Where the endpoint listens.
     pub address: Address,
     /// Why: an `io::Error`, a TLS error, or a [`ConnectTimeout`].
-    #[source]
     pub source: Arc<dyn Error + Send + Sync>,
 }
 
@@ -25,6 +23,19 @@ impl ConnectError {
     #[must_use]
     pub fn is_timeout(&self) -> bool {
         cause::<ConnectTimeout>(self).is_some()
+    }
+}
+
+impl fmt::Display for ConnectError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "connecting to {} failed", self.address)
+    }
+}
+
+impl Error for ConnectError {
+    // Written out: a derived one gives the `Arc`, which hides the type of what is in it.
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        Some(&*self.source)
     }
 }
 
@@ -71,12 +82,15 @@ pub enum InvalidRequest {
     Authority,
     /// The URI cannot be completed with a scheme and an authority.
     Uri,
+    /// The endpoint's address fits into no URI, and the client knows no other way to it.
+    Address,
 }
 
 impl fmt::Display for InvalidRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Authority => "the Host header is no valid authority",
+            Self::Address => "the client cannot speak to a Unix socket",
             Self::Uri => "the URI has neither a path nor an authority",
         })
     }

@@ -70,11 +70,17 @@ mod error;
 mod happy_eyeballs;
 mod hints;
 mod multiplexed;
+#[cfg(feature = "reqwest")]
+mod reqwest_client;
 mod service;
+mod shared_client;
+mod status;
 mod stream;
 mod target;
 #[cfg(feature = "tls")]
 mod tls;
+#[cfg(feature = "tower-http")]
+mod tower_classifier;
 mod traffic;
 
 pub use body::ResponseBody;
@@ -82,7 +88,15 @@ pub use classify::{Classify, GrpcTrailers, StatusClassifier, Verdict};
 pub use connector::{HttpConnector, RequestBody};
 pub use error::{ConnectError, ConnectTimeout, InvalidRequest, RequestError};
 pub use hints::{Exclude, HashKey, Prefer, ServedBy};
+#[cfg(feature = "reqwest")]
+pub use reqwest_client::{ReqwestFuture, ReqwestService};
 pub use service::{HttpFuture, HttpService};
+pub use shared_client::{SharedClient, SharedFuture, SharedService};
+pub use status::{
+    AnswerBody, ErrorToResponse, ErrorToResponseFuture, ErrorToResponseLayer, error_status,
+};
 #[cfg(feature = "tls")]
 pub use tls::{Tls, TlsError};
+#[cfg(feature = "tower-http")]
+pub use tower_classifier::TowerClassifier;
 pub use traffic::{HttpTraffic, InFlight};
