@@ -5,7 +5,7 @@ use axum::{Router, body::Body, routing::get};
 use evenkeel::{
     balance::BalanceLayer,
     discovery::Fixed,
-    http::{HttpConnector, RefusalLayer},
+    http::{HttpConnector, ErrorToResponseLayer},
 };
 use tower::ServiceBuilder;
 
@@ -16,7 +16,7 @@ async fn main() -> Result<(), common::BoxError> {
     let servers = [common::serve_text("old one").await?, common::serve_text("old two").await?];
 
     let old = ServiceBuilder::new()
-        .layer(RefusalLayer::new()) // refusals become 503 and the like: axum wants no errors
+        .layer(ErrorToResponseLayer::new()) // refusals become 503 and the like: axum wants no errors
         .layer(BalanceLayer::round_robin(Fixed::new(servers)))
         .service(HttpConnector::<Body>::new());
     let router = Router::new().route("/new", get(|| async { "new" })).fallback_service(old);

@@ -1,1 +1,20 @@
-//! To be written.
+//! Where endpoints come from.
+pub mod changes;
+pub mod channel;
+pub mod combine;
+pub mod error;
+pub mod fixed;
+pub mod poll;
+pub mod watch;
+
+mod clock;
+mod journal;
+mod refresh;
+mod running;
+mod set;
+
+pub use changes::Changes;
+pub use channel::{ChannelDiscovery, Sender, channel};
+pub use combine::DiscoveryExt;
+pub use fixed::Fixed;
+pub use poll::Poll;

@@ -1,0 +1,156 @@
+//! A second source for the time in which the first has no endpoints.
+//!
+//! The second is used while the first's set is empty, and when the first has never had one: it
+//! failed, ended, or said nothing within the [`patience`](Fallback::patience). As soon as the first
+//! has endpoints, they are used alone. A first source that fails later keeps its last good set, so
+//! it does not fall back: what should happen after a long failure is the source's own rule
+//! (`stale_max`). Both are followed all the time, so the change takes no round trip. Errors of both
+//! are passed on.
+//!
+//! Use it for a list from the program's configuration behind a registry. For endpoints that should
+//! be known all the time but used only when others are down, [`merge`](super::merge) them with a
+//! higher [`priority`](evenkeel_core::endpoint::Endpoint::priority).
+//!
+//! ```
+//! use std::time::Duration;
+//! use evenkeel_discovery::{DiscoveryExt, Fixed, channel};
+//!
+//! let (sender, registry) = channel();
+//! let discovery = registry
+//!     .fallback(Fixed::parse(["10.9.0.1:80"])?)
+//!     .patience(Duration::from_secs(2));
+//! # let _ = (sender, discovery);
+//! # Ok::<(), evenkeel_core::endpoint::AddressError>(())
+//! ```
+
+use std::{future::ready, time::Duration};
+
+use evenkeel_core::{
+    BoxError,
+    discover::{Discovery, Update, Watch},
+};
+use futures_util::{StreamExt, stream};
+use tokio::time::sleep;
+
+use super::{Known, Said, Side, with_end};
+
+/// See the [module docs](self).
+#[derive(Clone, Debug)]
+pub struct Fallback<A, B> {
+    first: A,
+    second: B,
+    patience: Duration,
+}
+
+impl<A, B> Fallback<A, B> {
+    pub(super) fn new(first: A, second: B) -> Self {
+        Self { first, second, patience: Duration::from_secs(5) }
+    }
+
+    /// Sets how long the first source may be silent at the start. Default 5 s.
+    ///
+    /// A short one sends traffic to the second source's endpoints at every start; a long one delays
+    /// the first request when the first source is dead and does not say so.
+    #[must_use]
+    pub fn patience(mut self, patience: Duration) -> Self {
+        self.patience = patience;
+        self
+    }
+}
+
+impl<A: Discovery, B: Discovery> Discovery for Fallback<A, B> {
+    fn watch(&self) -> Watch {
+        let first = with_end(self.first.watch()).map(|said| Event::Said(Side::First, said));
+        let second = with_end(self.second.watch()).map(|said| Event::Said(Side::Second, said));
+        let patience = self.patience;
+        let out_of_patience = stream::once(async move {
+            sleep(patience).await;
+            Event::OutOfPatience
+        });
+        let events = stream::select(stream::select(first, second), out_of_patience);
+        let mut choice = Choice::default();
+        let told = events.flat_map(move |event| {
+            let told = choice.take(event).into_iter().flatten().map(Some);
+            // Said as an item, or the end would wait for patience to run out.
+            let end = (choice.ended == 2).then_some(None);
+            stream::iter(told.chain(end))
+        });
+        Box::pin(told.take_while(|item| ready(item.is_some())).filter_map(ready))
+    }
+
+    fn refresh(&self) {
+        self.first.refresh();
+        self.second.refresh();
+    }
+}
+
+enum Event {
+    Said(Side, Said),
+    OutOfPatience,
+}
+
+#[derive(Debug, Default)]
+struct Choice {
+    first: Known,
+    second: Known,
+    /// The first source need not be waited for any longer.
+    is_given_up: bool,
+    used: Option<Side>,
+    ended: u8,
+}
+
+impl Choice {
+    /// What is to be told after an event: an error, an update, both or nothing.
+    fn take(&mut self, event: Event) -> [Option<Result<Update, BoxError>>; 2] {
+        let (side, said) = match event {
+            Event::Said(side, said) => (side, said),
+            Event::OutOfPatience => return [None, self.give_up(Side::First).map(Ok)],
+        };
+        match said {
+            Some(Ok(update)) => [None, self.apply(side, update).map(Ok)],
+            Some(Err(error)) => [Some(Err(error)), self.give_up(side).map(Ok)],
+            None => {
+                self.ended += 1;
+                [None, self.give_up(side).map(Ok)]
+            }
+        }
+    }
+
+    fn apply(&mut self, side: Side, update: Update) -> Option<Update> {
+        let changed = match side {
+            Side::First => self.first.apply(&update),
+            Side::Second => self.second.apply(&update),
+        };
+        if let Some(switched) = self.switch() {
+            return Some(switched);
+        }
+        (changed && self.used == Some(side)).then_some(update)
+    }
+
+    fn give_up(&mut self, side: Side) -> Option<Update> {
+        self.is_given_up |= side == Side::First;
+        self.switch()
+    }
+
+    /// Chooses anew; the whole set if the choice is another.
+    fn switch(&mut self) -> Option<Update> {
+        let is_second_allowed = self.first.is_spoken() || self.is_given_up;
+        let used = if self.first.has_endpoints() {
+            Some(Side::First)
+        } else if is_second_allowed && self.second.has_endpoints() {
+            Some(Side::Second)
+        } else if self.first.is_spoken() {
+            Some(Side::First)
+        } else {
+            (is_second_allowed && self.second.is_spoken()).then_some(Side::Second)
+        };
+        if used == self.used {
+            return None;
+        }
+        self.used = used;
+        used.map(|side| match side {
+            Side::First => self.first.whole(),
+            Side::Second => self.second.whole(),
+        })
+    }
+}

@@ -1,0 +1,144 @@
+//! Discoveries made of others: one after another, together, filtered, changed.
+//!
+//! Every discovery has the methods of [`DiscoveryExt`]. What they make is a discovery again, so they
+//! can be chained, and it costs a task or a connection no more than its parts do.
+//!
+//! ```
+//! use evenkeel_core::{discover::{Discovery, Update}, endpoint::Endpoint};
+//! use evenkeel_discovery::{DiscoveryExt, Fixed};
+//! use futures_util::StreamExt;
+//!
+//! # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
+//! let near = Fixed::parse(["10.0.0.1:80", "10.0.0.2:80"])?;
+//! let far = Fixed::parse(["10.9.0.1:80"])?;
+//!
+//! let discovery = near
+//!     .filter(|endpoint| endpoint.address.to_string() != "10.0.0.2:80")
+//!     .merge(far.map(|endpoint| endpoint.priority(1)));
+//!
+//! let mut watch = discovery.watch();
+//! let mut last = vec![];
+//! while let Some(Ok(Update::Set(set))) = watch.next().await {
+//!     last = set;
+//! }
+//! assert_eq!(last, ["10.0.0.1:80".parse()?, "10.9.0.1:80".parse::<Endpoint>()?.priority(1)]);
+//! # Ok::<(), evenkeel_core::endpoint::AddressError>(())
+//! # }).unwrap();
+//! ```
+
+pub mod fallback;
+pub mod filter_map;
+pub mod merge;
+
+use evenkeel_core::{
+    BoxError,
+    discover::{Discovery, Update, Watch},
+    endpoint::{Address, Endpoint},
+};
+use futures_core::Stream;
+use futures_util::{StreamExt, stream};
+
+pub use self::{
+    fallback::Fallback,
+    filter_map::{Filter, Map},
+    merge::Merge,
+};
+use crate::set::EndpointSet;
+
+/// Combines and changes discoveries.
+pub trait DiscoveryExt: Discovery + Sized {
+    /// The endpoints of both; where both name an address, this one's endpoint counts.
+    ///
+    /// See the [module docs](merge).
+    fn merge<D: Discovery>(self, second: D) -> Merge<Self, D> {
+        Merge::new(self, second)
+    }
+
+    /// The endpoints of `second` while this one has none.
+    ///
+    /// See the [module docs](fallback).
+    fn fallback<D: Discovery>(self, second: D) -> Fallback<Self, D> {
+        Fallback::new(self, second)
+    }
+
+    /// Only the endpoints for which `keep` is true.
+    ///
+    /// See the [module docs](filter_map).
+    fn filter<F>(self, keep: F) -> Filter<Self, F>
+    where
+        F: Fn(&Endpoint) -> bool + Send + Sync + 'static,
+    {
+        Filter::new(self, keep)
+    }
+
+    /// Each endpoint as `change` makes it.
+    ///
+    /// See the [module docs](filter_map).
+    fn map<F>(self, change: F) -> Map<Self, F>
+    where
+        F: Fn(Endpoint) -> Endpoint + Send + Sync + 'static,
+    {
+        Map::new(self, change)
+    }
+}
+
+impl<D: Discovery> DiscoveryExt for D {}
+
+/// Which of two sources.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Side {
+    First,
+    Second,
+}
+
+/// What a source says; none when its watch has ended.
+type Said = Option<Result<Update, BoxError>>;
+
+/// The watch with its end as an item of its own.
+fn with_end(watch: Watch) -> impl Stream<Item = Said> + Send {
+    watch.map(Some).chain(stream::iter([None]))
+}
+
+/// What is known of a source: none until it has spoken.
+#[derive(Debug, Default)]
+struct Known {
+    set: Option<EndpointSet>,
+}
+
+impl Known {
+    /// Takes an update in; false if it changes nothing.
+    fn apply(&mut self, update: &Update) -> bool {
+        let set = self.set.get_or_insert_default();
+        match update {
+            Update::Set(endpoints) => {
+                let new = endpoints.iter().cloned().collect();
+                let changed = *set != new;
+                *set = new;
+                changed
+            }
+            Update::Insert(endpoint) => set.insert(endpoint.clone()),
+            Update::Remove(address) => set.remove(address),
+            _ => false,
+        }
+    }
+
+    fn is_spoken(&self) -> bool {
+        self.set.is_some()
+    }
+
+    fn has_endpoints(&self) -> bool {
+        self.set.as_ref().is_some_and(|set| !set.is_empty())
+    }
+
+    fn find(&self, address: &Address) -> Option<&Endpoint> {
+        self.set.as_ref().and_then(|set| set.find(address))
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &Endpoint> {
+        self.set.iter().flat_map(EndpointSet::iter)
+    }
+
+    fn whole(&self) -> Update {
+        Update::Set(self.iter().cloned().collect())
+    }
+}

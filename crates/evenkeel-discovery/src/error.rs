@@ -1,0 +1,65 @@
+//! What a source has to say when it fails.
+
+use std::{error::Error, fmt, sync::Arc};
+
+use evenkeel_core::BoxError;
+
+/// A source of endpoints failed; what was known of them stays in use.
+///
+/// The error of the source itself is found by [`cause`](evenkeel_core::error::cause).
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct SourceFailed {
+    /// What failed, as it calls itself: `file /etc/app/endpoints.yaml`, `dns db.internal:5432`.
+    pub origin: Arc<str>,
+    /// How many endpoints were known, and stay in use.
+    pub kept: usize,
+    cause: Arc<dyn Error + Send + Sync>,
+}
+
+impl SourceFailed {
+    pub(crate) fn new(origin: Arc<str>, kept: usize, cause: BoxError) -> Self {
+        Self { origin, kept, cause: cause.into() }
+    }
+}
+
+impl fmt::Display for SourceFailed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.kept {
+            0 => write!(f, "{} failed and no endpoint is known from it", self.origin),
+            kept => write!(f, "{} failed and its last {kept} endpoints stay in use", self.origin),
+        }
+    }
+}
+
+impl Error for SourceFailed {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        Some(&*self.cause)
+    }
+}
+
+/// An error and what caused it, in one line, for a log.
+pub(crate) fn chain(error: &(dyn Error + 'static)) -> String {
+    std::iter::successors(Some(error), |&error| error.source())
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join(": ")
+}
+
+#[cfg(test)]
+mod tests {
+    use evenkeel_core::error::cause;
+
+    use super::*;
+
+    #[test]
+    fn a_failure_tells_what_stays_and_leads_to_its_cause() {
+        let refused = std::io::Error::from(std::io::ErrorKind::ConnectionRefused);
+
+        let failed = SourceFailed::new("dns db:1".into(), 3, refused.into());
+
+        assert_eq!(failed.to_string(), "dns db:1 failed and its last 3 endpoints stay in use");
+        assert!(cause::<std::io::Error>(&failed).is_some());
+        assert_eq!(chain(&failed), format!("{failed}: connection refused"));
+    }
+}

@@ -1,0 +1,280 @@
+//! The current set and the last changes to it: what all watchers of one source read.
+//!
+//! A watcher that keeps up is told each change. One that falls behind by more than
+//! [`CHANGES_MAX`] changes is given the whole set anew, so a slow watcher costs no memory and misses
+//! nothing that still matters.
+
+use std::{collections::VecDeque, sync::Arc};
+
+use evenkeel_core::{
+    BoxError,
+    discover::{Update, Watch},
+    endpoint::{Address, Endpoint},
+};
+use futures_util::stream;
+use tokio::sync::watch;
+
+use crate::{error::SourceFailed, set::EndpointSet};
+
+/// How many changes are remembered for watchers that are behind.
+const CHANGES_MAX: usize = 1_024;
+
+#[derive(Clone, Debug)]
+enum News {
+    Insert(Endpoint),
+    Remove(Address),
+    Failed(SourceFailed),
+}
+
+/// The state behind one source of endpoints.
+#[derive(Debug)]
+pub(crate) struct Journal {
+    origin: Arc<str>,
+    /// The current set; none until the source has spoken.
+    set: Option<EndpointSet>,
+    /// The number of the first change in `changes`; whoever has read less needs the whole set.
+    first: u64,
+    changes: VecDeque<News>,
+    /// The last change is a failure, and the source has not recovered since.
+    is_failing: bool,
+}
+
+impl Journal {
+    pub(crate) fn new(origin: &str) -> Self {
+        Self {
+            origin: origin.into(),
+            set: None,
+            first: 1,
+            changes: VecDeque::new(),
+            is_failing: false,
+        }
+    }
+
+    /// How many endpoints are known.
+    pub(crate) fn len(&self) -> usize {
+        self.set.as_ref().map_or(0, EndpointSet::len)
+    }
+
+    /// Replaces the whole set; false if it is the same.
+    pub(crate) fn replace(&mut self, endpoints: Vec<Endpoint>) -> bool {
+        self.is_failing = false;
+        let set = endpoints.into_iter().collect();
+        if self.set.as_ref() == Some(&set) {
+            return false;
+        }
+        self.set = Some(set);
+        // Nobody needs the changes that led to what is now replaced.
+        self.first += self.changes.len() as u64 + 1;
+        self.changes.clear();
+        true
+    }
+
+    /// Puts an endpoint in or changes it; false if it is known just so.
+    pub(crate) fn insert(&mut self, endpoint: Endpoint) -> bool {
+        let Some(set) = &mut self.set else {
+            return self.replace(vec![endpoint]);
+        };
+        self.is_failing = false;
+        if !set.insert(endpoint.clone()) {
+            return false;
+        }
+        self.note(News::Insert(endpoint));
+        true
+    }
+
+    /// Takes an endpoint out; false if it is not known.
+    pub(crate) fn remove(&mut self, address: &Address) -> bool {
+        self.is_failing = false;
+        if !self.set.as_mut().is_some_and(|set| set.remove(address)) {
+            return false;
+        }
+        self.note(News::Remove(address.clone()));
+        true
+    }
+
+    /// Sets the weight of an endpoint; false if that changes nothing.
+    pub(crate) fn set_weight(&mut self, address: &Address, weight: u32) -> bool {
+        let known = self.set.as_ref().and_then(|set| set.find(address)).cloned();
+        known.is_some_and(|endpoint| self.insert(endpoint.weight(weight)))
+    }
+
+    /// Tells the watchers that the source failed. The set stays.
+    pub(crate) fn fail(&mut self, error: BoxError) {
+        let failed = SourceFailed::new(self.origin.clone(), self.len(), error);
+        self.note(News::Failed(failed));
+        self.is_failing = true;
+    }
+
+    fn note(&mut self, news: News) {
+        if self.changes.len() == CHANGES_MAX {
+            self.changes.pop_front();
+            self.first += 1;
+        }
+        self.changes.push_back(news);
+    }
+
+    /// The next that a watcher who has read up to `read` should be told.
+    fn next(&self, read: &mut u64) -> Option<Result<Update, BoxError>> {
+        let end = self.first + self.changes.len() as u64;
+        if *read < self.first
+            && let Some(set) = &self.set
+        {
+            *read = end - u64::from(self.is_failing);
+            return Some(Ok(Update::Set(set.to_vec())));
+        }
+        *read = (*read).max(self.first);
+        let change = self.changes.get(usize::try_from(*read - self.first).ok()?)?;
+        *read += 1;
+        Some(match change.clone() {
+            News::Insert(endpoint) => Ok(Update::Insert(endpoint)),
+            News::Remove(address) => Ok(Update::Remove(address)),
+            News::Failed(failed) => Err(failed.into()),
+        })
+    }
+}
+
+/// The updates of a journal, from the current set on, until its writer is gone.
+///
+/// `lease` is held as long as the stream is: it keeps alive whatever writes the journal.
+pub(crate) fn follow<L: Send + 'static>(journal: watch::Receiver<Journal>, lease: L) -> Watch {
+    struct Follower<L> {
+        journal: watch::Receiver<Journal>,
+        read: u64,
+        _lease: L,
+    }
+    let follower = Follower { journal, read: 0, _lease: lease };
+    Box::pin(stream::unfold(follower, |mut follower| async move {
+        loop {
+            // Asked before reading: what is written between the two would otherwise be lost.
+            let is_over = follower.journal.has_changed().is_err();
+            let news = follower.journal.borrow_and_update().next(&mut follower.read);
+            if let Some(news) = news {
+                return Some((news, follower));
+            }
+            if is_over {
+                return None;
+            }
+            // An error means that the writer is gone; what it wrote last is still to be read.
+            let _ = follower.journal.changed().await;
+        }
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::StreamExt;
+
+    use super::*;
+
+    fn endpoint(port: u16) -> Endpoint {
+        format!("10.0.0.1:{port}").parse().unwrap()
+    }
+
+    fn read(journal: &Journal, read: &mut u64) -> Option<Update> {
+        journal.next(read).map(|news| news.expect("no failure is expected here"))
+    }
+
+    #[test]
+    fn a_watcher_gets_the_set_first_and_then_each_change_once() {
+        let mut journal = Journal::new("test");
+        journal.replace(vec![endpoint(1)]);
+        let mut at = 0;
+
+        assert_eq!(read(&journal, &mut at), Some(Update::Set(vec![endpoint(1)])));
+        assert_eq!(read(&journal, &mut at), None);
+
+        journal.insert(endpoint(2));
+        journal.remove(&endpoint(1).address);
+        journal.set_weight(&endpoint(2).address, 7);
+
+        assert_eq!(read(&journal, &mut at), Some(Update::Insert(endpoint(2))));
+        assert_eq!(read(&journal, &mut at), Some(Update::Remove(endpoint(1).address)));
+        assert_eq!(read(&journal, &mut at), Some(Update::Insert(endpoint(2).weight(7))));
+        assert_eq!(read(&journal, &mut at), None);
+    }
+
+    #[test]
+    fn what_is_said_again_unchanged_is_no_news() {
+        let mut journal = Journal::new("test");
+
+        assert!(journal.replace(vec![]), "an empty set is news to those who know none");
+        assert!(!journal.replace(vec![]));
+        assert!(journal.insert(endpoint(1)));
+        assert!(!journal.insert(endpoint(1)));
+        assert!(!journal.replace(vec![endpoint(1)]));
+        assert!(!journal.set_weight(&endpoint(1).address, 1));
+        assert!(!journal.set_weight(&endpoint(2).address, 1), "unknown endpoints are not made up");
+        assert!(!journal.remove(&endpoint(2).address));
+    }
+
+    #[test]
+    fn a_watcher_that_lags_gets_the_whole_set_and_the_journal_stays_small() {
+        let mut journal = Journal::new("test");
+        journal.replace(vec![endpoint(1)]);
+        let mut at = 0;
+        read(&journal, &mut at);
+
+        for weight in 2..=CHANGES_MAX as u32 + 1 {
+            journal.set_weight(&endpoint(1).address, weight);
+        }
+        let mut keeps_up = at;
+        assert_eq!(
+            read(&journal, &mut keeps_up),
+            Some(Update::Insert(endpoint(1).weight(2))),
+            "as many changes as are remembered are told one by one"
+        );
+
+        journal.set_weight(&endpoint(1).address, 0);
+        assert_eq!(read(&journal, &mut at), Some(Update::Set(vec![endpoint(1).weight(0)])));
+        assert_eq!(read(&journal, &mut at), None);
+        assert_eq!(journal.changes.len(), CHANGES_MAX);
+    }
+
+    #[test]
+    fn a_failure_is_told_and_the_set_stays() {
+        let mut journal = Journal::new("test");
+        let mut at = 0;
+        journal.fail("refused".into());
+        assert!(journal.next(&mut at).unwrap().is_err());
+        assert!(journal.next(&mut at).is_none());
+
+        journal.replace(vec![endpoint(1)]);
+        read(&journal, &mut at);
+        journal.fail("refused".into());
+
+        let failed = journal.next(&mut at).unwrap().unwrap_err();
+        assert_eq!(failed.downcast::<SourceFailed>().unwrap().kept, 1);
+        assert_eq!(journal.len(), 1);
+    }
+
+    #[test]
+    fn a_late_watcher_is_told_of_a_failure_only_while_it_lasts() {
+        let mut journal = Journal::new("test");
+        journal.replace(vec![endpoint(1)]);
+        journal.fail("refused".into());
+
+        let mut at = 0;
+        assert!(journal.next(&mut at).unwrap().is_ok());
+        assert!(journal.next(&mut at).unwrap().is_err());
+        assert!(journal.next(&mut at).is_none());
+
+        journal.replace(vec![endpoint(1)]);
+        let mut at = 0;
+        assert!(journal.next(&mut at).unwrap().is_ok());
+        assert!(journal.next(&mut at).is_none());
+    }
+
+    #[tokio::test]
+    async fn what_is_written_last_is_read_before_the_end() {
+        let (writer, reader) = watch::channel(Journal::new("test"));
+        let mut watch = follow(reader, ());
+        writer.send_modify(|journal| {
+            journal.replace(vec![endpoint(1)]);
+        });
+
+        drop(writer);
+
+        assert_eq!(watch.next().await.unwrap().unwrap(), Update::Set(vec![endpoint(1)]));
+        assert!(watch.next().await.is_none());
+    }
+}

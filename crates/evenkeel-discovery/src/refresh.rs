@@ -1,0 +1,93 @@
+//! Requests for fresh news, at a bounded rate.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::{
+    sync::Notify,
+    time::{Instant, sleep},
+};
+
+use crate::clock;
+
+/// How many requests are granted at once after a calm.
+const BURST: u32 = 3;
+/// How long it takes until one more request is granted.
+const INTERVAL: Duration = Duration::from_secs(1);
+
+/// The requests for fresh news that reach one source, limited by a token bucket.
+///
+/// Many endpoints can fail in one moment, and every one of them asks. What is asked while nothing is
+/// left in the bucket is granted as soon as there is; it is never lost, and asked twice it is
+/// granted once.
+#[derive(Debug)]
+pub(crate) struct Refresh {
+    asked: Arc<Notify>,
+    /// The bucket as a point in time: when it will be full again.
+    full_at: Instant,
+}
+
+impl Refresh {
+    pub(crate) fn new(asked: Arc<Notify>) -> Self {
+        Self { asked, full_at: clock::now() }
+    }
+
+    /// Waits until fresh news is asked for and granted.
+    pub(crate) async fn granted(&mut self) {
+        self.asked.notified().await;
+        // One is left in the bucket when it misses less than all of its tokens.
+        let one_left = clock::now() + INTERVAL * (BURST - 1);
+        sleep(self.full_at.saturating_duration_since(one_left)).await;
+        self.full_at = self.full_at.max(clock::now()) + INTERVAL;
+    }
+
+    /// Waits for `delay`, or shorter if fresh news is asked for.
+    pub(crate) async fn wait(&mut self, delay: Duration) {
+        tokio::select! {
+            () = sleep(delay) => {}
+            () = self.granted() => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn three_are_granted_at_once_and_then_one_a_second() {
+        let asked = Arc::<Notify>::default();
+        let mut refresh = Refresh::new(asked.clone());
+        let start = clock::now();
+        let mut granted = vec![];
+
+        for _ in 0..6 {
+            asked.notify_one();
+            refresh.granted().await;
+            granted.push(start.elapsed().as_secs());
+        }
+        assert_eq!(granted, [0, 0, 0, 1, 2, 3]);
+
+        sleep(Duration::from_secs(60)).await;
+        let start = clock::now();
+        for _ in 0..4 {
+            asked.notify_one();
+            refresh.granted().await;
+        }
+        assert_eq!(start.elapsed().as_secs(), 1, "a long calm fills the bucket, and no more");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_wait_ends_early_when_asked_and_in_time_when_not() {
+        let asked = Arc::<Notify>::default();
+        let mut refresh = Refresh::new(asked.clone());
+        let start = clock::now();
+
+        asked.notify_one();
+        asked.notify_one();
+        refresh.wait(Duration::from_secs(30)).await;
+        assert_eq!(start.elapsed(), Duration::ZERO);
+
+        refresh.wait(Duration::from_secs(30)).await;
+        assert_eq!(start.elapsed(), Duration::from_secs(30), "asked twice is granted once");
+    }
+}

@@ -1,0 +1,320 @@
+//! The one loop behind every source that can fail: reconnect, back off, keep the last good set.
+//!
+//! A [`Source`] says how one session with a registry goes: connect, tell the whole set, then tell
+//! what changes, until the connection breaks. [`Reconnect`] makes a discovery of it:
+//!
+//! - A session that ends is followed by another, after a back-off with jitter (1 s to 30 s) that
+//!   starts anew once a session has brought news.
+//! - The last good set stays in use while sessions fail; for ever, unless
+//!   [`stale_max`](Reconnect::stale_max) says otherwise.
+//! - However many watchers there are, and however many clones of the handle, there is one session.
+//!   It starts when somebody watches and ends when nobody does.
+//! - A failure is told to the watchers and logged when it begins and when it ends, not at every try.
+//!
+//! Write a `Source` for a registry with a watch or a stream of its own. Where there is only a
+//! question to be asked again and again, [`Poll`](crate::Poll) is less to write.
+//!
+//! ```
+//! use evenkeel_core::{BoxError, discover::{Discovery, Update}, endpoint::Endpoint};
+//! use evenkeel_discovery::watch::{Reconnect, Session, Source};
+//! use futures_util::StreamExt;
+//!
+//! #[derive(Clone)]
+//! struct Registry;
+//!
+//! impl Source for Registry {
+//!     fn origin(&self) -> String {
+//!         "registry at example.test".into()
+//!     }
+//!
+//!     async fn session(&mut self, session: &mut Session) -> Result<(), BoxError> {
+//!         let listed: Endpoint = "10.0.0.1:80".parse()?;
+//!         session.set(vec![listed]);
+//!         std::future::pending().await // Here the registry's own events would be read.
+//!     }
+//! }
+//!
+//! # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
+//! let mut watch = Reconnect::new(Registry).watch();
+//! assert!(matches!(watch.next().await, Some(Ok(Update::Set(set))) if set.len() == 1));
+//! # });
+//! ```
+
+use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
+
+use evenkeel_core::{
+    BoxError,
+    backoff::Backoff,
+    discover::{Discovery, Watch},
+    endpoint::{Address, Endpoint},
+    rng::Rng,
+};
+use futures_util::FutureExt;
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep, sleep_until},
+};
+
+use crate::{
+    clock,
+    error::chain,
+    journal::Journal,
+    refresh::Refresh,
+    running::{Running, Work},
+};
+
+/// How one session with a source of endpoints goes.
+///
+/// Each time somebody begins to watch, the source is cloned; the clone lives as long as there are
+/// watchers and can keep from session to session what it needs to resume.
+pub trait Source: Clone + Send + Sync + 'static {
+    /// What it reads, for errors and logs, such as `dns db.internal:5432`.
+    fn origin(&self) -> String;
+
+    /// Follows the source until the connection breaks, and tells `session` what it says.
+    ///
+    /// An error and a regular end are both followed by another session, after a back-off. A session
+    /// has to see to its own timeouts: one that waits for ever is never replaced.
+    fn session(
+        &mut self,
+        session: &mut Session,
+    ) -> impl Future<Output = Result<(), BoxError>> + Send;
+}
+
+/// What a [`Source`] tells, and how it learns what its watchers want.
+#[derive(Debug)]
+pub struct Session {
+    origin: Arc<str>,
+    journal: watch::Sender<Journal>,
+    refresh: Refresh,
+    rng: Rng,
+    /// How many sessions have ended since there was good news.
+    ended: u32,
+    failing: Option<Failing>,
+}
+
+#[derive(Debug)]
+struct Failing {
+    since: Instant,
+    error: String,
+}
+
+impl Session {
+    /// Tells the whole set. The same set again is good news too, but reaches nobody.
+    pub fn set(&mut self, endpoints: Vec<Endpoint>) {
+        self.journal.send_if_modified(|journal| journal.replace(endpoints));
+        self.good();
+    }
+
+    /// Tells that an endpoint is new or has changed.
+    pub fn insert(&mut self, endpoint: Endpoint) {
+        self.journal.send_if_modified(|journal| journal.insert(endpoint));
+        self.good();
+    }
+
+    /// Tells that an endpoint is gone.
+    pub fn remove(&mut self, address: &Address) {
+        self.journal.send_if_modified(|journal| journal.remove(address));
+        self.good();
+    }
+
+    /// Tells that something is wrong while the session goes on. The set stays.
+    ///
+    /// The same error again, without good news in between, reaches nobody.
+    pub fn fail(&mut self, error: impl Into<BoxError>) {
+        let error = error.into();
+        let text = chain(&*error);
+        let origin = &*self.origin;
+        match &mut self.failing {
+            Some(failing) if failing.error == text => {
+                tracing::debug!(origin, error = text, "discovery fails still");
+                return;
+            }
+            Some(failing) => {
+                tracing::debug!(origin, error = text, "discovery fails still");
+                failing.error = text;
+            }
+            None => {
+                let kept = self.journal.borrow().len();
+                tracing::warn!(origin, error = text, kept, "discovery fails");
+                self.failing = Some(Failing { since: clock::now(), error: text });
+            }
+        }
+        self.journal.send_modify(|journal| journal.fail(error));
+    }
+
+    /// How many endpoints are known.
+    #[must_use]
+    pub fn known(&self) -> usize {
+        self.journal.borrow().len()
+    }
+
+    /// Waits for `delay`, or shorter if fresh news is asked for.
+    ///
+    /// Requests for fresh news are granted at once up to 3 after a calm, and then once a second.
+    pub async fn wait(&mut self, delay: Duration) {
+        self.refresh.wait(delay).await;
+    }
+
+    /// Waits until fresh news is asked for, at the rate of [`wait`](Self::wait).
+    pub async fn refresh_wanted(&mut self) {
+        self.refresh.granted().await;
+    }
+
+    /// The randomness for jitter.
+    pub fn rng(&mut self) -> &mut Rng {
+        &mut self.rng
+    }
+
+    fn good(&mut self) {
+        self.ended = 0;
+        if let Some(failing) = self.failing.take() {
+            let endpoints = self.journal.borrow().len();
+            let failed_for = failing.since.elapsed();
+            let origin = &*self.origin;
+            tracing::info!(origin, endpoints, ?failed_for, "discovery works again");
+        }
+    }
+
+    /// Rests before the next session. What is stale by then is dropped when its time has come.
+    async fn rest(&mut self, backoff: Backoff, stale_max: Option<Duration>) {
+        let delay = backoff.delay(self.ended, &mut self.rng);
+        self.ended = self.ended.saturating_add(1);
+        let stale_at = self.failing.as_ref().zip(stale_max).map(|(f, max)| f.since + max);
+        let Some(stale_at) = stale_at.filter(|_| 0 < self.known()) else {
+            return sleep(delay).await;
+        };
+        let rested_at = clock::now() + delay;
+        if stale_at <= rested_at {
+            sleep_until(stale_at).await;
+            self.journal.send_if_modified(|journal| journal.replace(vec![]));
+            self.fail(Stale { age_max: stale_max.unwrap_or_default() });
+        }
+        sleep_until(rested_at).await;
+    }
+}
+
+/// The source failed for so long that what was known of it is no longer used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("no news for {age_max:?}, so the last endpoints are no longer used")]
+#[non_exhaustive]
+pub struct Stale {
+    /// For how long the last endpoints were used while the source failed.
+    pub age_max: Duration,
+}
+
+/// The source's own code panicked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the code that reads the source panicked")]
+#[non_exhaustive]
+pub struct SourcePanicked;
+
+/// A discovery that follows a [`Source`] through its failures.
+///
+/// A clone shares the session. A setter makes a handle with a session of its own.
+#[derive(Clone, Debug)]
+pub struct Reconnect<S> {
+    source: S,
+    backoff: Backoff,
+    stale_max: Option<Duration>,
+    seed: Option<u64>,
+    running: Arc<Running>,
+}
+
+impl<S: Source> Reconnect<S> {
+    /// Follows `source`.
+    #[must_use]
+    pub fn new(source: S) -> Self {
+        Self {
+            source,
+            backoff: Backoff::new(Duration::from_secs(1), Duration::from_secs(30)),
+            stale_max: None,
+            seed: None,
+            running: Arc::default(),
+        }
+    }
+
+    /// Sets the rest between two sessions. Default 1 s to 30 s.
+    ///
+    /// A short one burdens a registry that is struggling already; a long one delays the first news
+    /// after it recovers.
+    #[must_use]
+    pub fn backoff(mut self, backoff: Backoff) -> Self {
+        self.backoff = backoff;
+        self.apart()
+    }
+
+    /// Sets how long the last good set is used while the source fails. Default for ever.
+    ///
+    /// Then the set becomes empty. A short one turns an outage of the registry into an outage of
+    /// the service; a long one risks addresses that belong to somebody else by then.
+    #[must_use]
+    pub fn stale_max(mut self, age: Duration) -> Self {
+        self.stale_max = Some(age);
+        self.apart()
+    }
+
+    /// Sets the seed of the jitter. Default the process's entropy.
+    #[must_use]
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.seed = Some(seed);
+        self.apart()
+    }
+
+    /// Changes the source itself.
+    #[cfg_attr(not(any(feature = "json", feature = "yaml", feature = "toml")), allow(dead_code))]
+    pub(crate) fn with(mut self, change: impl FnOnce(&mut S)) -> Self {
+        change(&mut self.source);
+        self.apart()
+    }
+
+    /// What is set up differently must not join the session of its origin.
+    fn apart(mut self) -> Self {
+        self.running = Arc::default();
+        self
+    }
+
+    fn start(self) -> Work<impl Future<Output = ()> + Send> {
+        let origin: Arc<str> = self.source.origin().into();
+        let (writer, journal) = watch::channel(Journal::new(&origin));
+        let refresh = Arc::default();
+        let session = Session {
+            origin,
+            journal: writer,
+            refresh: Refresh::new(Arc::clone(&refresh)),
+            rng: self.seed.map_or_else(Rng::from_entropy, Rng::with_seed),
+            ended: 0,
+            failing: None,
+        };
+        Work { journal, refresh, future: run(self.source, session, self.backoff, self.stale_max) }
+    }
+}
+
+impl<S: Source> Discovery for Reconnect<S> {
+    fn watch(&self) -> Watch {
+        // The task must not hold `running`, in whose place it lies.
+        let unstarted = self.clone().apart();
+        self.running.watch(move || unstarted.start())
+    }
+
+    fn refresh(&self) {
+        self.running.refresh();
+    }
+}
+
+async fn run<S: Source>(
+    mut source: S,
+    mut session: Session,
+    backoff: Backoff,
+    stale_max: Option<Duration>,
+) {
+    loop {
+        let outcome = AssertUnwindSafe(source.session(&mut session)).catch_unwind().await;
+        match outcome {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => session.fail(error),
+            Err(_) => session.fail(SourcePanicked),
+        }
+        session.rest(backoff, stale_max).await;
+    }
+}
