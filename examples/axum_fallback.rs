@@ -5,7 +5,7 @@ use axum::{Router, body::Body, routing::get};
 use evenkeel::{
     balance::BalanceLayer,
     discovery::Fixed,
-    http::{HttpConnector, ErrorToResponseLayer},
+    http::{ErrorToResponseLayer, HttpConnector},
 };
 use tower::ServiceBuilder;
 
