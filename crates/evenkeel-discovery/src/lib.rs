@@ -3,6 +3,8 @@ pub mod changes;
 pub mod channel;
 pub mod combine;
 pub mod error;
+#[cfg(any(feature = "json", feature = "yaml", feature = "toml"))]
+pub mod file;
 pub mod fixed;
 pub mod poll;
 pub mod watch;
@@ -16,5 +18,7 @@ mod set;
 pub use changes::Changes;
 pub use channel::{ChannelDiscovery, Sender, channel};
 pub use combine::DiscoveryExt;
+#[cfg(any(feature = "json", feature = "yaml", feature = "toml"))]
+pub use file::File;
 pub use fixed::Fixed;
 pub use poll::Poll;

@@ -1,0 +1,125 @@
+//! Endpoints from a JSON, YAML or TOML file, read again when it changes.
+//!
+//! ```yaml
+//! - address: 10.0.0.1:80
+//!   weight: 3
+//!   zone: eu-1a
+//! - address: 10.0.0.2:80
+//!   priority: 1
+//!   metadata: { version: "7" }
+//! ```
+//!
+//! The same in JSON is a list of objects; in TOML, `[[endpoints]]` tables. In JSON and YAML the list
+//! may also stand under the key `endpoints`. Only `address` is required; an unknown key is an error,
+//! because a misspelt `weight` should not pass for none.
+//!
+//! The file may be written in place, replaced by a rename, or be a key of a mounted Kubernetes
+//! ConfigMap. The directory is watched, and the content is compared every few seconds too, for
+//! network file systems and symbolic links that lead elsewhere. Prefer a rename: what is written in
+//! place can be read half-written, which is then reported and read again.
+//!
+//! A file that is missing or broken changes nothing: the last good set stays in use, and watchers are
+//! told the file, the line, the column and what to do. An explicitly empty list is believed. A file
+//! of no content is broken.
+//!
+//! ```
+//! use evenkeel_core::discover::{Discovery, Update};
+//! use evenkeel_discovery::File;
+//! use futures_util::StreamExt;
+//!
+//! # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
+//! let folder = tempfile::tempdir()?;
+//! let path = folder.path().join("endpoints.json");
+//! std::fs::write(&path, r#"[{"address": "10.0.0.1:80", "weight": 3}]"#)?;
+//!
+//! let mut watch = File::new(&path)?.watch();
+//! assert!(matches!(watch.next().await, Some(Ok(Update::Set(set))) if set[0].weight == 3));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! # }).unwrap();
+//! ```
+
+mod parse;
+mod source;
+
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use evenkeel_core::discover::{Discovery, Watch};
+
+pub use self::parse::{FILE_SIZE_MAX, FileError, Format, Position, parse};
+use self::source::FileSource;
+use crate::watch::Reconnect;
+
+/// Follows a file of endpoints.
+///
+/// A clone shares the one reading of the file. At most [`FILE_SIZE_MAX`] bytes are read and kept.
+#[derive(Clone, Debug)]
+pub struct File {
+    reconnect: Reconnect<FileSource>,
+}
+
+/// The name of a file does not say in which format it is.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "the name of {} says no format that is built in (name it .json, .yaml, .yml or .toml, and \
+     switch on the feature of that name)",
+    path.display()
+)]
+#[non_exhaustive]
+pub struct UnknownFormat {
+    /// The file.
+    pub path: PathBuf,
+}
+
+impl File {
+    /// Follows the file at `path`, whose format its extension tells: `.json`, `.yaml`, `.yml`,
+    /// `.toml`. It need not exist yet.
+    ///
+    /// # Errors
+    /// If the extension is another, or the feature for the format is not switched on.
+    pub fn new(path: impl AsRef<Path>) -> Result<Self, UnknownFormat> {
+        let path = path.as_ref();
+        let format = Format::of(path).ok_or_else(|| UnknownFormat { path: path.to_owned() })?;
+        Ok(Self::with_format(path, format))
+    }
+
+    /// Follows the file at `path`, whatever its name is.
+    #[must_use]
+    pub fn with_format(path: impl AsRef<Path>, format: Format) -> Self {
+        let source = FileSource::new(path.as_ref().to_owned(), format);
+        Self { reconnect: Reconnect::new(source) }
+    }
+
+    /// Sets how often the content is compared even if no change was noticed. Default 5 s.
+    ///
+    /// A short one reads the file all the time; with a long one, changes on a network file system
+    /// are seen late.
+    ///
+    /// # Panics
+    /// If it is zero.
+    #[must_use]
+    pub fn poll_interval(self, interval: Duration) -> Self {
+        assert!(Duration::ZERO < interval, "an interval of zero spins");
+        Self { reconnect: self.reconnect.with(|source| source.poll_interval = interval) }
+    }
+
+    /// Sets for how long changes are collected before the file is read. Default 50 ms.
+    ///
+    /// A short one reads a file that is being written in place; a long one delays the news.
+    #[must_use]
+    pub fn debounce(self, delay: Duration) -> Self {
+        Self { reconnect: self.reconnect.with(|source| source.debounce = delay) }
+    }
+}
+
+impl Discovery for File {
+    fn watch(&self) -> Watch {
+        self.reconnect.watch()
+    }
+
+    fn refresh(&self) {
+        self.reconnect.refresh();
+    }
+}

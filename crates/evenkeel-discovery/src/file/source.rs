@@ -1,0 +1,165 @@
+//! When an endpoint file is read, and what is made of it.
+
+use std::{
+    ffi::OsStr,
+    fs, io,
+    io::Read,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use evenkeel_core::BoxError;
+use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher, event::AccessKind};
+use tokio::{
+    sync::Notify,
+    task::spawn_blocking,
+    time::{sleep, timeout},
+};
+
+use super::parse::{FILE_SIZE_MAX, FileError, Format, parse};
+use crate::watch::{Session, Source};
+
+/// A healthy disk answers long before this; a network file system that is away never does.
+const READ_TIME_MAX: Duration = Duration::from_secs(10);
+
+#[derive(Clone, Debug)]
+pub(super) struct FileSource {
+    path: PathBuf,
+    format: Format,
+    pub(super) poll_interval: Duration,
+    pub(super) debounce: Duration,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum ReadError {
+    #[error("it cannot be read; it is read again as soon as that changes")]
+    Read(#[source] io::Error),
+    #[error("it is no regular file; put one there, or a symbolic link to one")]
+    NotAFile,
+    #[error("it is larger than {FILE_SIZE_MAX} bytes; split the list")]
+    TooLarge,
+    #[error("byte {0} is not UTF-8; save the file as UTF-8")]
+    NotText(usize),
+    #[error("it is broken; correct it, and it is read again")]
+    Broken(#[source] FileError),
+    #[error("reading it takes longer than {READ_TIME_MAX:?}; is its file system there?")]
+    Slow,
+}
+
+impl FileSource {
+    pub(super) fn new(path: PathBuf, format: Format) -> Self {
+        let poll_interval = Duration::from_secs(5);
+        Self { path, format, poll_interval, debounce: Duration::from_millis(50) }
+    }
+
+    /// The directory in which a rename or a swapped link becomes visible.
+    ///
+    /// The file itself cannot be watched: a watch follows the inode, and the new file is another.
+    fn folder(&self) -> &Path {
+        match self.path.parent() {
+            Some(folder) if folder != Path::new("") => folder,
+            _ => Path::new("."),
+        }
+    }
+
+    /// Watches for changes; none where the system cannot, which leaves the poll.
+    fn watcher(&self, changed: &Arc<Notify>) -> Option<RecommendedWatcher> {
+        let (changed, name) = (changed.clone(), self.path.file_name().map(OsStr::to_owned));
+        let on_event = move |event: notify::Result<notify::Event>| {
+            if event.map_or(true, |event| concerns(&event, name.as_deref())) {
+                changed.notify_one();
+            }
+        };
+        notify::recommended_watcher(on_event)
+            .inspect_err(|error| {
+                tracing::warn!(path = %self.path.display(), %error, "the file is only polled");
+            })
+            .ok()
+    }
+
+    async fn read(&self, session: &mut Session) -> Result<Vec<u8>, ReadError> {
+        let path = self.path.clone();
+        let mut reading = spawn_blocking(move || read_bounded(&path));
+        let read = match timeout(READ_TIME_MAX, &mut reading).await {
+            Ok(read) => read,
+            Err(_) => {
+                session.fail(ReadError::Slow);
+                // Waited for rather than begun anew: every try would hold one more thread.
+                reading.await
+            }
+        };
+        read.unwrap_or_else(|panicked| Err(ReadError::Read(panicked.into())))
+    }
+
+    fn parse(&self, content: &[u8]) -> Result<Vec<evenkeel_core::endpoint::Endpoint>, ReadError> {
+        let text = std::str::from_utf8(content)
+            .map_err(|error| ReadError::NotText(error.valid_up_to() + 1))?;
+        parse(text, self.format).map_err(ReadError::Broken)
+    }
+}
+
+impl Source for FileSource {
+    fn origin(&self) -> String {
+        format!("file {}", self.path.display())
+    }
+
+    async fn session(&mut self, session: &mut Session) -> Result<(), BoxError> {
+        let changed = Arc::<Notify>::default();
+        let mut watcher = self.watcher(&changed);
+        let mut last = None;
+        loop {
+            if let Some(watcher) = &mut watcher {
+                // Each time anew, because the directory may be another one of the same name by now.
+                // An error means that it is not there; then the poll finds it when it comes.
+                let _ = watcher.watch(self.folder(), RecursiveMode::NonRecursive);
+            }
+            match self.read(session).await {
+                Ok(content) if last.as_ref() == Some(&content) => {}
+                Ok(content) => {
+                    match self.parse(&content) {
+                        Ok(endpoints) => session.set(endpoints),
+                        Err(error) => session.fail(error),
+                    }
+                    last = Some(content);
+                }
+                Err(error) => {
+                    session.fail(error);
+                    last = None;
+                }
+            }
+            tokio::select! {
+                () = session.wait(self.poll_interval) => {}
+                () = changed.notified() => sleep(self.debounce).await,
+            }
+        }
+    }
+}
+
+/// Whether an event in the directory can mean another content of the file of this name.
+fn concerns(event: &notify::Event, name: Option<&OsStr>) -> bool {
+    // That somebody opened or read a file is no change; it may have been this very source.
+    if matches!(event.kind, EventKind::Access(kind) if !matches!(kind, AccessKind::Close(_))) {
+        return false;
+    }
+    // The files of a ConfigMap are links through `..data`, which is what its updates replace.
+    event.paths.is_empty()
+        || event
+            .paths
+            .iter()
+            .any(|path| path.file_name() == name || path.file_name() == Some(OsStr::new("..data")))
+}
+
+fn read_bounded(path: &Path) -> Result<Vec<u8>, ReadError> {
+    // Asked before opening: a pipe would not open until somebody writes.
+    if !fs::metadata(path).map_err(ReadError::Read)?.is_file() {
+        return Err(ReadError::NotAFile);
+    }
+    let file = fs::File::open(path).map_err(ReadError::Read)?;
+    let mut content = vec![];
+    file.take(FILE_SIZE_MAX as u64 + 1).read_to_end(&mut content).map_err(ReadError::Read)?;
+    if FILE_SIZE_MAX < content.len() {
+        return Err(ReadError::TooLarge);
+    }
+    Ok(content)
+}
