@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashSet,
+    panic::{AssertUnwindSafe, resume_unwind},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -45,6 +46,7 @@ pub(super) struct Pool<C: Connect> {
     repaired: Vec<Arc<Node>>,
     repairs: Repairs,
     is_changed: bool,
+    has_panicked: bool,
 }
 
 impl<C> Pool<C>
@@ -71,49 +73,72 @@ where
             joining: Vec::new(),
             repaired: Vec::new(),
             is_changed: false,
+            has_panicked: false,
         }
     }
 
     /// Runs until it is aborted.
     pub(super) async fn run(mut self) {
+        if let Err(panic) = AssertUnwindSafe(self.follow()).catch_unwind().await {
+            // In what the user gave us. Started again it would only panic again, and nobody is left
+            // who could mend a node: requests are refused at their deadline.
+            self.has_panicked = true;
+            let left = self.shared.snapshots.current();
+            left.nodes.iter().for_each(|node| _ = node.close(Gate::Retired));
+            resume_unwind(panic);
+        }
+    }
+
+    async fn follow(&mut self) {
         let mut watch = self.discovery.watch();
         let mut is_ended = false;
         let signals = self.shared.signals.clone();
         loop {
+            let mut is_full = false;
             tokio::select! {
-                update = watch.next(), if !is_ended => {
-                    is_ended = self.apply_batch(update, &mut watch);
-                }
+                // In this order, so that a run can be repeated, and what ends soon comes first.
+                biased;
                 () = signals.attention.notified() => {
                     if signals.take_unreachable() {
                         self.discovery.refresh();
                     }
                     self.schedule_repairs();
                 }
-                id = self.repairs.next() => self.repair(id),
+                () = self.repairs.due() => self.repair(),
+                update = watch.next(), if !is_ended => {
+                    (is_ended, is_full) = self.apply_batch(update, &mut watch);
+                }
             }
             self.publish();
+            if is_full {
+                // A stream that never pauses must leave room for others.
+                tokio::task::yield_now().await;
+            }
         }
     }
 
-    /// Applies all updates that are there, and returns whether the stream has ended.
-    fn apply_batch(&mut self, first: Option<Result<Update, BoxError>>, watch: &mut Watch) -> bool {
-        let mut next = Some(first);
+    /// Applies the updates that are there; returns whether the stream has ended, and whether it has
+    /// filled the batch.
+    fn apply_batch(
+        &mut self,
+        first: Option<Result<Update, BoxError>>,
+        watch: &mut Watch,
+    ) -> (bool, bool) {
+        let mut next = first;
         for _ in 0..BATCH_MAX {
-            match next {
-                Some(Some(update)) => self.apply(update),
-                Some(None) => {
-                    tracing::debug!("discovery ended; its last endpoints stay");
-                    return true;
-                }
-                None => break,
-            }
-            next = watch.next().now_or_never();
-        }
-        if let Some(Some(update)) = next {
+            let Some(update) = next else {
+                tracing::debug!("discovery ended; its last endpoints stay");
+                return (true, false);
+            };
             self.apply(update);
+            match watch.next().now_or_never() {
+                Some(update) => next = update,
+                None => return (false, false),
+            }
         }
-        false
+        let is_ended = next.is_none();
+        next.into_iter().for_each(|update| self.apply(update));
+        (is_ended, true)
     }
 
     fn apply(&mut self, update: Result<Update, BoxError>) {
@@ -212,6 +237,10 @@ where
         by_address.remove(slot.node.address());
         drop(by_address);
         self.repairs.forget(slot.node.id());
+        if slot.node.is_closed_by(Gate::Joining) {
+            // Come and gone within one batch, it must not open for a moment.
+            slot.node.close(Gate::Retired);
+        }
         self.retired.push(slot);
         self.is_changed = true;
     }
@@ -224,15 +253,17 @@ where
         }
     }
 
-    /// Makes the service of a broken node anew; the node keeps what was learnt.
-    fn repair(&mut self, id: u64) {
-        self.repairs.finished(id);
-        if let Some(index) = self.slots.iter().position(|slot| slot.node.id() == id) {
+    /// Makes the services anew whose time has come; their nodes keep what was learnt.
+    fn repair(&mut self) {
+        let due = self.repairs.take_due();
+        for index in 0..self.slots.len() {
             let node = self.slots[index].node.clone();
-            tracing::debug!(address = %node.address(), "service made anew after it failed");
-            self.slots[index] = self.connect(node.clone());
-            self.repaired.push(node);
-            self.is_changed = true;
+            if due.contains(&node.id()) {
+                tracing::debug!(address = %node.address(), "service made anew after it failed");
+                self.slots[index] = self.connect(node.clone());
+                self.repaired.push(node);
+                self.is_changed = true;
+            }
         }
     }
 
@@ -258,6 +289,8 @@ where
 
 /// Lets go of what a pool has left behind whose runtime has ended.
 fn retire_all<S>(shared: &Shared<S>, policy: &dyn Policy) {
+    // A request that outlives its runtime keeps its slot: it must not be taken for one of the new set.
+    shared.by_address.write().expect("no panic under the lock").clear();
     let left = shared.snapshots.current();
     if !left.nodes.is_empty() {
         left.nodes.iter().for_each(|node| _ = node.close(Gate::Retired));
@@ -269,8 +302,7 @@ fn retire_all<S>(shared: &Shared<S>, policy: &dyn Policy) {
 
 impl<C: Connect> Drop for Pool<C> {
     fn drop(&mut self) {
-        // Not after a panic in what the user gave us: started again it would only panic again.
-        if !std::thread::panicking() {
+        if !self.has_panicked {
             self.running.store(false, Ordering::Release);
         }
     }
