@@ -105,14 +105,10 @@ impl<S> Shared<S> {
         cx.hash = hints.hash;
         cx.exclude = hints.exclude;
         cx.avoid = avoid;
-        let slot = match hints.tried {
+        match hints.tried {
             None if hints.prefer.is_empty() => pick_once(snapshot, &mut cx),
             _ => self.pick_by_wish(snapshot, &mut cx, hints, avoid),
-        }?;
-        if let Some(tried) = hints.tried {
-            tried.add(slot.node.id());
         }
-        Some(slot)
     }
 
     #[inline(never)]
@@ -143,6 +139,15 @@ impl<S> Shared<S> {
             .iter()
             .filter_map(|address| by_address.get(address)?.upgrade())
             .find(|slot| cx.admits(&slot.node))
+    }
+
+    /// Whether `slot` is what its node is spoken to with: not replaced, and not of an endpoint that
+    /// has left.
+    pub(super) fn is_current(&self, slot: &Slot<S>) -> bool {
+        let by_address = self.by_address.read().expect("no panic under the lock");
+        by_address
+            .get(slot.node.address())
+            .is_some_and(|current| std::ptr::eq(current.as_ptr(), slot))
     }
 
     /// Why a request that waited for so long is refused.
