@@ -5,14 +5,12 @@ use std::{error::Error, sync::Arc, time::Duration};
 use crate::BoxError;
 
 /// No endpoint was known within the time that a request may wait for one.
-#[derive(Clone, Debug, thiserror::Error)]
-#[error("no endpoints after waiting {waited:?}")]
+#[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct NoEndpoints {
     /// How long the request waited.
     pub waited: Duration,
-    /// The last error that discovery gave, if any.
-    #[source]
+    /// The last error that discovery gave, if any: the source of this one.
     pub discovery: Option<SharedError>,
 }
 
@@ -21,6 +19,18 @@ impl NoEndpoints {
     #[must_use]
     pub fn new(waited: Duration, discovery: Option<SharedError>) -> Self {
         Self { waited, discovery }
+    }
+}
+
+impl std::fmt::Display for NoEndpoints {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "no endpoints after waiting {:?}", self.waited)
+    }
+}
+
+impl Error for NoEndpoints {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.discovery.as_ref().map(SharedError::inner)
     }
 }
 
@@ -65,6 +75,12 @@ impl SharedError {
     pub fn new(error: BoxError) -> Self {
         Self(Arc::new(error))
     }
+
+    /// The error that is shared, which [`cause`] can be asked about.
+    #[must_use]
+    pub fn inner(&self) -> &(dyn Error + 'static) {
+        &**self.0
+    }
 }
 
 impl std::fmt::Display for SharedError {
@@ -92,4 +108,20 @@ impl Error for SharedError {
 pub fn cause<'a, T: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a T> {
     std::iter::successors(Some(error), |&error| error.source())
         .find_map(|error| error.downcast_ref::<T>())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_error_of_discovery_is_found_behind_a_refusal() {
+        let broken = std::io::Error::other("resolver broken");
+
+        let refusal = NoEndpoints::new(Duration::ZERO, Some(SharedError::new(broken.into())));
+
+        assert_eq!(cause::<std::io::Error>(&refusal).unwrap().to_string(), "resolver broken");
+        assert_eq!(refusal.source().unwrap().to_string(), "resolver broken");
+        assert!(NoEndpoints::new(Duration::ZERO, None).source().is_none());
+    }
 }

@@ -12,7 +12,7 @@ use pin_project_lite::pin_project;
 use tower_service::Service;
 
 use super::{
-    select::{Candidate, Selected, Wish, report_broken, select},
+    select::{Candidate, First, Selected, Wish, report_broken, select},
     shared::Slot,
 };
 
@@ -77,10 +77,11 @@ where
                     match ready_service::<S, R>(attempt, cx) {
                         Ok(Some(service)) => called(service, this.request, this.traffic, attempt),
                         unready => {
+                            let error = unready.err();
                             let request = this.request.as_ref().expect("not called yet");
                             let wish = Wish::new(&this.traffic.hints(request));
                             let attempt = this.attempt.take().expect("a picked node is attempted");
-                            select_another::<S, R>(&attempt, wish, unready.is_err())
+                            select_another::<S, R>(&attempt, wish, error)
                         }
                     }
                 }
@@ -148,19 +149,24 @@ where
 
 /// Another service is looked for; the one that was picked stays a candidate unless it failed.
 #[cold]
-fn select_another<S, R>(attempt: &Attempt<Slot<S>>, wish: Wish, failed: bool) -> State<S, S::Future>
+fn select_another<S, R>(
+    attempt: &Attempt<Slot<S>>,
+    wish: Wish,
+    error: Option<BoxError>,
+) -> State<S, S::Future>
 where
     S: Service<R> + Clone + Send + Sync + 'static,
     S::Error: Into<BoxError>,
 {
     let slot = attempt.holder();
-    let candidate = if failed {
-        report_broken(slot);
-        None
-    } else {
-        Some(Candidate::new(slot.clone()))
+    let first = match error {
+        Some(error) => {
+            report_broken(slot);
+            First::Failed(error)
+        }
+        None => First::Waits(Candidate::new(slot.clone())),
     };
-    let selecting = select(slot.shared.clone(), poll_ready::<S, R>, wish, candidate);
+    let selecting = select(slot.shared.clone(), poll_ready::<S, R>, wish, first);
     State::Selecting { selecting: Box::pin(selecting) }
 }
 

@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashSet,
+    panic::{AssertUnwindSafe, resume_unwind},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -28,6 +29,17 @@ use super::{
 /// So many updates are applied at most before a snapshot is published.
 const BATCH_MAX: usize = 1_024;
 
+/// Why a batch of updates is over.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Batch {
+    /// There are no more for now.
+    Drained,
+    /// It is as long as it may be, or discovery failed.
+    Cut,
+    /// There will be no more.
+    Ended,
+}
+
 /// The nodes of one balancer and what keeps them up to date.
 pub(super) struct Pool<C: Connect> {
     discovery: Arc<dyn Discovery>,
@@ -45,6 +57,7 @@ pub(super) struct Pool<C: Connect> {
     repaired: Vec<Arc<Node>>,
     repairs: Repairs,
     is_changed: bool,
+    has_panicked: bool,
 }
 
 impl<C> Pool<C>
@@ -71,53 +84,72 @@ where
             joining: Vec::new(),
             repaired: Vec::new(),
             is_changed: false,
+            has_panicked: false,
         }
     }
 
     /// Runs until it is aborted.
     pub(super) async fn run(mut self) {
+        if let Err(panic) = AssertUnwindSafe(self.follow()).catch_unwind().await {
+            // In what the user gave us. Started again it would only panic again, and nobody is left
+            // who could mend a node: requests are refused at their deadline.
+            self.has_panicked = true;
+            let left = self.shared.snapshots.current();
+            left.nodes.iter().for_each(|node| _ = node.close(Gate::Retired));
+            resume_unwind(panic);
+        }
+    }
+
+    async fn follow(&mut self) {
         let mut watch = self.discovery.watch();
-        let mut is_ended = false;
+        let mut batch = Batch::Drained;
         let signals = self.shared.signals.clone();
         loop {
             tokio::select! {
-                update = watch.next(), if !is_ended => {
-                    is_ended = self.apply_batch(update, &mut watch);
-                }
+                // In this order, so that a run can be repeated, and what ends soon comes first.
+                biased;
                 () = signals.attention.notified() => {
                     if signals.take_unreachable() {
                         self.discovery.refresh();
                     }
                     self.schedule_repairs();
                 }
-                id = self.repairs.next() => self.repair(id),
+                () = self.repairs.due() => self.repair(),
+                update = watch.next(), if batch != Batch::Ended => {
+                    batch = self.apply_batch(update, &mut watch);
+                }
             }
             self.publish();
-            // A stream that always has news must not keep the runtime from its other tasks.
-            tokio::task::yield_now().await;
+            if batch == Batch::Cut {
+                // A stream that always has news must leave room for others.
+                tokio::task::yield_now().await;
+            }
         }
     }
 
-    /// Applies all updates that are there, and returns whether the stream has ended.
-    fn apply_batch(&mut self, first: Option<Result<Update, BoxError>>, watch: &mut Watch) -> bool {
+    /// Applies the updates that are there.
+    fn apply_batch(&mut self, first: Option<Result<Update, BoxError>>, watch: &mut Watch) -> Batch {
         let mut next = Some(first);
-        let mut room = BATCH_MAX;
+        let mut applied = 0;
         while let Some(update) = next {
             match update {
                 Some(Ok(update)) => self.apply(update),
                 Some(Err(error)) => {
                     self.note_discovery(Some(error));
-                    return false;
+                    return Batch::Cut;
                 }
                 None => {
                     tracing::debug!("discovery ended; its last endpoints stay");
-                    return true;
+                    return Batch::Ended;
                 }
             }
-            room -= 1;
-            next = if room == 0 { None } else { watch.next().now_or_never() };
+            applied += 1;
+            if applied == BATCH_MAX {
+                return Batch::Cut;
+            }
+            next = watch.next().now_or_never();
         }
-        false
+        Batch::Drained
     }
 
     fn apply(&mut self, update: Update) {
@@ -222,6 +254,10 @@ where
         by_address.remove(slot.node.address());
         drop(by_address);
         self.repairs.forget(slot.node.id());
+        if slot.node.is_closed_by(Gate::Joining) {
+            // Come and gone within one batch, it must not open for a moment.
+            slot.node.close(Gate::Retired);
+        }
         self.retired.push(slot);
         self.is_changed = true;
     }
@@ -234,15 +270,17 @@ where
         }
     }
 
-    /// Makes the service of a broken node anew; the node keeps what was learnt.
-    fn repair(&mut self, id: u64) {
-        self.repairs.finished(id);
-        if let Some(index) = self.slots.iter().position(|slot| slot.node.id() == id) {
+    /// Makes the services anew whose time has come; their nodes keep what was learnt.
+    fn repair(&mut self) {
+        let due = self.repairs.take_due();
+        for index in 0..self.slots.len() {
             let node = self.slots[index].node.clone();
-            tracing::debug!(address = %node.address(), "service made anew after it failed");
-            self.slots[index] = self.connect(node.clone());
-            self.repaired.push(node);
-            self.is_changed = true;
+            if due.contains(&node.id()) {
+                tracing::debug!(address = %node.address(), "service made anew after it failed");
+                self.slots[index] = self.connect(node.clone());
+                self.repaired.push(node);
+                self.is_changed = true;
+            }
         }
     }
 
@@ -268,6 +306,8 @@ where
 
 /// Lets go of what a pool has left behind whose runtime has ended.
 fn retire_all<S>(shared: &Shared<S>, policy: &dyn Policy) {
+    // A request that outlives its runtime keeps its slot: it must not be taken for one of the new set.
+    shared.by_address.write().expect("no panic under the lock").clear();
     let left = shared.snapshots.current();
     if !left.nodes.is_empty() {
         left.nodes.iter().for_each(|node| _ = node.close(Gate::Retired));
@@ -279,8 +319,7 @@ fn retire_all<S>(shared: &Shared<S>, policy: &dyn Policy) {
 
 impl<C: Connect> Drop for Pool<C> {
     fn drop(&mut self) {
-        // Not after a panic in what the user gave us: started again it would only panic again.
-        if !std::thread::panicking() {
+        if !self.has_panicked {
             self.running.store(false, Ordering::Release);
         }
     }

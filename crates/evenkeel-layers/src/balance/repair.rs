@@ -1,6 +1,10 @@
 //! When services that failed are made anew: at once, then with growing delays.
 
-use std::{collections::HashMap, future, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    future,
+    time::Duration,
+};
 
 use evenkeel_core::{backoff::Backoff, rng::Rng};
 use tokio::time::{Instant, sleep_until};
@@ -25,15 +29,18 @@ impl Repairs {
         Self { backoff, rng, due: HashMap::new(), done: HashMap::new() }
     }
 
-    /// The node whose service is to be made anew, as soon as its time has come.
-    pub(super) async fn next(&self) -> u64 {
-        match self.due.iter().min_by_key(|(_, due)| **due) {
-            Some((&id, &due)) => {
-                sleep_until(due).await;
-                id
-            }
+    /// Waits until the time of a repair has come.
+    pub(super) async fn due(&self) {
+        match self.due.values().min() {
+            Some(&due) => sleep_until(due).await,
             None => future::pending().await,
         }
+    }
+
+    /// The nodes whose services are to be made anew now.
+    pub(super) fn take_due(&mut self) -> HashSet<u64> {
+        let now = clock::instant();
+        self.due.extract_if(|_, due| *due <= now).map(|(id, _)| id).collect()
     }
 
     /// Plans the repair of a node, if it is not planned yet.
@@ -50,11 +57,6 @@ impl Repairs {
         };
         self.done.insert(id, (tries, due));
         self.due.insert(id, due);
-    }
-
-    /// The repair of a node has been made.
-    pub(super) fn finished(&mut self, id: u64) {
-        self.due.remove(&id);
     }
 
     /// The node has left the set.

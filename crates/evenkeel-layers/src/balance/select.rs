@@ -11,11 +11,11 @@ use evenkeel_core::{
     BoxError,
     attempt::Attempt,
     endpoint::Address,
-    error::AllEndpointsExcluded,
+    error::{AllEndpointsExcluded, NoRuntime},
     node::{Gate, Node},
     traffic::{Hints, Tried},
 };
-use tokio::time::timeout;
+use tokio::{runtime::Handle, time::timeout};
 
 use super::shared::{Shared, Slot};
 
@@ -75,6 +75,16 @@ impl<S: Clone> Candidate<S> {
     }
 }
 
+/// What was picked before, and what became of it.
+pub(super) enum First<S> {
+    /// There was no open node.
+    Nobody,
+    /// It is not ready.
+    Waits(Candidate<S>),
+    /// It failed for good. Made anew it may be asked again.
+    Failed(BoxError),
+}
+
 /// What one round of asking came to.
 enum Round<S> {
     Ready(Candidate<S>),
@@ -90,15 +100,36 @@ pub(super) async fn select<S>(
     shared: Arc<Shared<S>>,
     poll_ready: PollReady<S>,
     wish: Wish,
-    first: Option<Candidate<S>>,
+    first: First<S>,
 ) -> Result<Selected<S>, BoxError>
 where
     S: Clone + Send + Sync + 'static,
 {
-    let wait = wait(&shared, poll_ready, &wish, first);
+    Handle::try_current().map_err(|_| NoRuntime::default())?;
+    let (candidate, mut error) = match first {
+        First::Nobody => (None, None),
+        First::Waits(candidate) => (Some(candidate), None),
+        First::Failed(error) => (None, Some(error)),
+    };
+    let wait = wait(&shared, poll_ready, &wish, candidate, &mut error);
     match timeout(shared.wait_max, wait).await {
-        Ok(result) => result,
-        Err(_) => Err(shared.refusal()),
+        Ok(Ok(selected)) => Ok(selected),
+        Ok(Err(Unselected::Excluded(excluded))) => Err(excluded.into()),
+        // What is behind it tells more than that nobody was ready.
+        Ok(Err(Unselected::Failed)) | Err(_) => Err(error.unwrap_or_else(|| shared.refusal())),
+    }
+}
+
+/// Why a wait ended without a service.
+enum Unselected {
+    Excluded(AllEndpointsExcluded),
+    /// All services failed; the last error is kept.
+    Failed,
+}
+
+impl From<AllEndpointsExcluded> for Unselected {
+    fn from(excluded: AllEndpointsExcluded) -> Self {
+        Self::Excluded(excluded)
     }
 }
 
@@ -107,7 +138,8 @@ async fn wait<S>(
     poll_ready: PollReady<S>,
     wish: &Wish,
     first: Option<Candidate<S>>,
-) -> Result<Selected<S>, BoxError>
+    last_error: &mut Option<BoxError>,
+) -> Result<Selected<S>, Unselected>
 where
     S: Clone + Send + Sync + 'static,
 {
@@ -115,20 +147,27 @@ where
     let mut failed = Vec::new();
     loop {
         let changed = shared.signals.changed.notified();
-        candidates.retain(|candidate| candidate.slot.node.is_open());
+        candidates.retain(|Candidate { slot, .. }| slot.node.is_open() && shared.is_current(slot));
         fill(shared, wish, &failed, &mut candidates)?;
+        if candidates.is_empty() {
+            // One that failed may have been mended.
+            fill(shared, wish, &[], &mut candidates)?;
+        }
 
         match ask(poll_ready, &mut candidates, changed).await {
             Round::Ready(Candidate { slot, service }) => return Ok((service, Attempt::new(slot))),
             Round::Changed => {}
-            Round::Failed(error) if failed.len() == FAILURES_MAX => return Err(error),
             Round::Failed(error) => {
+                *last_error = Some(error);
                 let candidate = candidates.pop().expect("the failed one was moved to the end");
-                failed.push(candidate.slot.node.id());
                 report_broken(&candidate.slot);
+                if failed.len() == FAILURES_MAX {
+                    return Err(Unselected::Failed);
+                }
+                failed.push(candidate.slot.node.id());
                 fill(shared, wish, &failed, &mut candidates)?;
                 if candidates.is_empty() {
-                    return Err(error);
+                    return Err(Unselected::Failed);
                 }
             }
         }
@@ -164,7 +203,8 @@ fn is_all_excluded(nodes: &[Arc<Node>], exclude: &[Address]) -> bool {
     open.peek().is_some() && open.all(|node| exclude.contains(node.address()))
 }
 
-/// Asks all candidates until one is ready, one has failed, or something has changed.
+/// Asks all candidates until one is ready, one has failed, or something has changed: a node that
+/// closed is not given the request, however ready its service.
 ///
 /// One that failed is moved to the end.
 async fn ask<S>(
@@ -175,6 +215,9 @@ async fn ask<S>(
     let mut changed = pin!(changed);
     poll_fn(|cx| {
         for index in 0..candidates.len() {
+            if !candidates[index].slot.node.is_open() {
+                return Poll::Ready(Round::Changed);
+            }
             match poll_ready(&mut candidates[index].service, cx) {
                 Poll::Pending => {}
                 Poll::Ready(Ok(())) => {
@@ -193,8 +236,10 @@ async fn ask<S>(
 }
 
 /// A service that failed for good is not asked again: the pool makes it anew.
+///
+/// One that was made anew already is nobody's trouble any more.
 pub(super) fn report_broken<S>(slot: &Slot<S>) {
-    if slot.node.close(Gate::Broken) {
+    if slot.shared.is_current(slot) && slot.node.close(Gate::Broken) {
         slot.shared.signals.attention.notify_one();
     }
     slot.node.unreachable();

@@ -15,14 +15,18 @@ use evenkeel_core::{
     BoxError, attempt::Attempt, connect::Connect, error::NoRuntime, node::Node, rng::Rng,
     snapshot::Reader, traffic::Traffic,
 };
-use tokio::{runtime::Handle, task::AbortHandle, time::timeout};
+use tokio::{
+    runtime::{self, Handle},
+    task::AbortHandle,
+    time::timeout,
+};
 use tower_service::Service;
 
 use super::{
     BalanceFuture, BalanceLayer,
     future::poll_ready,
     pool::Pool,
-    select::{Wish, select},
+    select::{First, Wish, select},
     shared::{Shared, Snapshot},
 };
 
@@ -32,9 +36,11 @@ pub struct Balance<C: Connect> {
     reader: Reader<Snapshot<C::Service>>,
     rng: Rng,
     traffic: C::Traffic,
-    /// `poll_ready` while no node is open.
-    waiting: Option<Pin<Box<dyn Future<Output = Result<(), BoxError>> + Send + Sync>>>,
+    /// `poll_ready` while no node is open, and the runtime whose timer it uses.
+    waiting: Option<(runtime::Id, Waiting)>,
 }
+
+type Waiting = Pin<Box<dyn Future<Output = Result<(), BoxError>> + Send + Sync>>;
 
 /// Owned by the clones alone: the background task ends when the last of them is dropped.
 struct Owner<C: Connect> {
@@ -122,12 +128,17 @@ where
             self.waiting = None;
             return Poll::Ready(Ok(()));
         }
-        let waiting = self
-            .waiting
-            .get_or_insert_with(|| Box::pin(wait_until_one_is_open(self.owner.shared.clone())));
-        let result = std::task::ready!(waiting.as_mut().poll(cx));
-        self.waiting = None;
-        Poll::Ready(result)
+        // A timer of another runtime, which may have ended, must not be polled.
+        let runtime = Handle::try_current().map_err(|_| NoRuntime::default())?.id();
+        let (_, mut waiting) =
+            self.waiting.take().filter(|(began_on, _)| *began_on == runtime).unwrap_or_else(|| {
+                (runtime, Box::pin(wait_until_one_is_open(self.owner.shared.clone())))
+            });
+        let result = waiting.as_mut().poll(cx);
+        if result.is_pending() {
+            self.waiting = Some((runtime, waiting));
+        }
+        result
     }
 
     fn call(&mut self, request: R) -> Self::Future {
@@ -139,7 +150,7 @@ where
             return BalanceFuture::picked(request, traffic, Attempt::new(slot));
         }
         let poll_ready = poll_ready::<C::Service, R>;
-        let selecting = select(shared.clone(), poll_ready, Wish::new(&hints), None);
+        let selecting = select(shared.clone(), poll_ready, Wish::new(&hints), First::Nobody);
         BalanceFuture::selecting(request, traffic, selecting)
     }
 }

@@ -141,6 +141,15 @@ impl<S> Shared<S> {
             .find(|slot| cx.admits(&slot.node))
     }
 
+    /// Whether `slot` is what its node is spoken to with: not replaced, and not of an endpoint that
+    /// has left.
+    pub(super) fn is_current(&self, slot: &Slot<S>) -> bool {
+        let by_address = self.by_address.read().expect("no panic under the lock");
+        by_address
+            .get(slot.node.address())
+            .is_some_and(|current| std::ptr::eq(current.as_ptr(), slot))
+    }
+
     /// Why a request that waited for so long is refused.
     pub(super) fn refusal(&self) -> BoxError {
         let endpoints = self.snapshots.current().nodes.len();

@@ -1,0 +1,175 @@
+//! What a request says about where it wants to go.
+
+use std::sync::Arc;
+
+use evenkeel_core::{
+    BoxError,
+    attempt::Attempt,
+    connect::Connect,
+    endpoint::Address,
+    error::{AllEndpointsExcluded, cause},
+    node::{Gate, Node},
+    outcome::Outcome,
+    traffic::{Hints, Traffic, Tried},
+};
+use evenkeel_layers::balance::{Balance, BalanceLayer};
+use tower::{Layer, ServiceExt};
+
+use crate::probe::{Channel, Probe, Readiness, World, address};
+
+#[derive(Clone, Default)]
+struct Request {
+    tried: Option<Tried>,
+    exclude: Vec<Address>,
+    prefer: Vec<Address>,
+}
+
+#[derive(Clone)]
+struct Hinted;
+
+impl Traffic<Request, String, BoxError> for Hinted {
+    type Response = String;
+
+    fn hints<'a>(&self, request: &'a Request) -> Hints<'a> {
+        Hints {
+            hash: None,
+            tried: request.tried.as_ref(),
+            exclude: &request.exclude,
+            prefer: &request.prefer,
+        }
+    }
+
+    fn finish(
+        &self,
+        attempt: Attempt,
+        result: Result<String, BoxError>,
+    ) -> Result<String, BoxError> {
+        attempt.finish(Outcome::Ignored);
+        result
+    }
+}
+
+struct HintedConnect(World);
+
+impl Connect for HintedConnect {
+    type Service = Probe;
+    type Traffic = Hinted;
+
+    fn connect(&self, node: &Arc<Node>) -> Probe {
+        self.0.connect(node)
+    }
+
+    fn traffic(&self) -> Hinted {
+        Hinted
+    }
+}
+
+async fn balance(world: &World, names: &[&str]) -> Balance<HintedConnect> {
+    let layer = BalanceLayer::random(Channel::of(names)).seed(5);
+    let mut balance = layer.layer(HintedConnect(world.clone()));
+    ServiceExt::<Request>::ready(&mut balance).await.expect("endpoints are known");
+    balance
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_endpoint_that_was_tried_is_avoided_while_another_is_open() {
+    let world = World::default();
+    let balance = balance(&world, &["a", "b", "c"]).await;
+    for _ in 0..20 {
+        let request = Request { tried: Some(Tried::default()), ..Request::default() };
+        let mut answers = Vec::new();
+        for _ in 0..3 {
+            answers.push(balance.clone().oneshot(request.clone()).await.unwrap());
+        }
+        answers.sort();
+        assert_eq!(answers, ["a:80", "b:80", "c:80"]);
+
+        balance.clone().oneshot(request.clone()).await.expect("all tried, any will do");
+        assert_eq!(request.tried.unwrap().attempts(), 4);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_the_endpoint_that_got_the_request_counts_as_tried() {
+    let world = World::default();
+    let balance = balance(&world, &["a", "b", "c", "d"]).await;
+    ["a", "b"].iter().for_each(|name| world.host(name).is(Readiness::NotReady));
+    for _ in 0..20 {
+        let tried = Tried::default();
+        let request = Request { tried: Some(tried.clone()), ..Request::default() };
+        let first = balance.clone().oneshot(request.clone()).await.unwrap();
+        let second = balance.clone().oneshot(request).await.unwrap();
+        assert_ne!(first, second);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_excluded_endpoint_is_never_used() {
+    let world = World::default();
+    let balance = balance(&world, &["a", "b"]).await;
+    let request = Request { exclude: vec![address("a")], ..Request::default() };
+
+    for _ in 0..20 {
+        assert_eq!(balance.clone().oneshot(request.clone()).await.unwrap(), "b:80");
+    }
+    world.host("b").is(Readiness::NotReady);
+    assert!(balance.clone().oneshot(request).await.is_err());
+
+    assert_eq!(world.host("a").calls(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_excludes_all_open_endpoints_is_refused_at_once() {
+    let world = World::default();
+    let balance = balance(&world, &["a", "b", "c"]).await;
+    world.host("c").node().close(Gate::Ejected);
+    let request = Request { exclude: vec![address("a"), address("b")], ..Request::default() };
+
+    let mut refused = tokio_test::task::spawn(balance.oneshot(request));
+
+    let std::task::Poll::Ready(Err(error)) = refused.poll() else { panic!("not at once") };
+    assert!(cause::<AllEndpointsExcluded>(error.as_ref()).is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_first_preferred_endpoint_that_is_open_is_used() {
+    let world = World::default();
+    let balance = balance(&world, &["a", "b", "c"]).await;
+    let prefer = vec![address("gone"), address("b"), address("c")];
+    let request = Request { prefer, ..Request::default() };
+    for _ in 0..10 {
+        assert_eq!(balance.clone().oneshot(request.clone()).await.unwrap(), "b:80");
+    }
+
+    world.host("b").node().close(Gate::Ejected);
+    for _ in 0..10 {
+        assert_eq!(balance.clone().oneshot(request.clone()).await.unwrap(), "c:80");
+    }
+
+    world.host("c").node().close(Gate::Ejected);
+    assert_eq!(balance.oneshot(request).await.unwrap(), "a:80");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_preferred_endpoint_that_was_tried_gives_way() {
+    let world = World::default();
+    let balance = balance(&world, &["a", "b"]).await;
+    let request =
+        Request { tried: Some(Tried::default()), prefer: vec![address("a")], ..Request::default() };
+
+    assert_eq!(balance.clone().oneshot(request.clone()).await.unwrap(), "a:80");
+    assert_eq!(balance.oneshot(request).await.unwrap(), "b:80");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_repaired_endpoint_can_be_preferred() {
+    let world = World::default();
+    let balance = balance(&world, &["a", "b"]).await;
+    let request = Request { prefer: vec![address("a")], ..Request::default() };
+    world.host("a").is(Readiness::Broken);
+    assert_eq!(balance.clone().oneshot(request.clone()).await.unwrap(), "b:80");
+    world.host("a").is(Readiness::Ready);
+    crate::probe::tick().await;
+
+    assert_eq!(balance.oneshot(request).await.unwrap(), "a:80");
+}

@@ -1,0 +1,10 @@
+//! What a balancer promises, behaviour by behaviour, on a paused clock.
+
+mod contract;
+mod discovery;
+mod hints;
+mod in_flight;
+mod lifecycle;
+mod probe;
+mod readiness;
+mod removal;
