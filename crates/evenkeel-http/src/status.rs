@@ -266,6 +266,36 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_stack_that_is_not_ready_answers_and_may_recover() {
+        #[derive(Clone)]
+        struct NotReadyOnce(bool);
+
+        impl Service<Request<()>> for NotReadyOnce {
+            type Response = Response<String>;
+            type Error = BoxError;
+            type Future = std::future::Ready<Result<Response<String>, BoxError>>;
+
+            fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+                let is_ready = std::mem::replace(&mut self.0, true);
+                let refusal = || AllEndpointsClosed::new(3, Duration::ZERO).into();
+                Poll::Ready(if is_ready { Ok(()) } else { Err(refusal()) })
+            }
+
+            fn call(&mut self, _: Request<()>) -> Self::Future {
+                assert!(self.0, "called without being ready");
+                std::future::ready(Ok(Response::new("hello".to_owned())))
+            }
+        }
+
+        let mut stack = ErrorToResponseLayer::new().layer(NotReadyOnce(false));
+        let refused = stack.ready().await.unwrap().call(Request::new(())).await.unwrap();
+        let answered = stack.ready().await.unwrap().call(Request::new(())).await.unwrap();
+
+        assert_eq!(refused.status(), 503);
+        assert_eq!(answered.status(), 200);
+    }
+
+    #[tokio::test]
     async fn a_grpc_caller_gets_a_grpc_status() {
         let stack = ErrorToResponseLayer::new().layer(service_fn(|_: Request<String>| async {
             Err::<Response<String>, BoxError>(NoEndpoints::new(Duration::ZERO, None).into())
