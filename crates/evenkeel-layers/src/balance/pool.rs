@@ -295,9 +295,10 @@ where
         let picker = self.policy.build(&nodes, Some(&*previous.picker));
         drop(previous);
 
+        // A node opens when a request can find it, and not before: whoever saw it open looks for it.
         // Those who join open before those who leave close: there is no moment without any.
-        self.joining.drain(..).for_each(|node| _ = node.open(Gate::Joining));
         self.shared.snapshots.publish(Snapshot { nodes, slots, picker });
+        self.joining.drain(..).for_each(|node| _ = node.open(Gate::Joining));
         self.repaired.drain(..).for_each(|node| _ = node.open(Gate::Broken));
         self.retired.drain(..).for_each(|slot| _ = slot.node.close(Gate::Retired));
         self.shared.signals.changed.notify_waiters();

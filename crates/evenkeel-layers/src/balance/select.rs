@@ -96,7 +96,25 @@ enum Round<S> {
 /// Waits until one of several services is ready, as long as a request may wait.
 ///
 /// Every candidate whose node closes is dropped, and others are picked while there are any.
-pub(super) async fn select<S>(
+pub(super) fn select<S>(
+    shared: Arc<Shared<S>>,
+    poll_ready: PollReady<S>,
+    wish: Wish,
+    first: First<S>,
+) -> impl Future<Output = Result<Selected<S>, BoxError>>
+where
+    S: Clone + Send + Sync + 'static,
+{
+    // Taken now, not when first polled: the caller may drop its clone in between.
+    let owner = shared.owner();
+    async move {
+        let selected = select_in_time(shared, poll_ready, wish, first).await;
+        drop(owner);
+        selected
+    }
+}
+
+async fn select_in_time<S>(
     shared: Arc<Shared<S>>,
     poll_ready: PollReady<S>,
     wish: Wish,

@@ -5,7 +5,7 @@ use std::{
     future::Future,
     pin::Pin,
     sync::{
-        Arc, Mutex,
+        Arc, Mutex, Weak,
         atomic::{AtomicBool, Ordering},
     },
     task::{Context, Poll},
@@ -61,14 +61,16 @@ where
         let shared = Arc::new(Shared::new(picker, layer.wait_max, layer.seed));
         let traffic = connect.traffic();
         let (reader, rng) = (shared.snapshots.reader(), shared.rng());
-        let owner = Owner {
+        let owner = Arc::new(Owner {
             layer,
             connect: Arc::new(connect),
             shared,
             running: Arc::default(),
             task: Mutex::default(),
-        };
-        Self { owner: Arc::new(owner), reader, rng, traffic, waiting: None }
+        });
+        let known: Weak<dyn Send + Sync> = Arc::downgrade(&owner) as _;
+        owner.shared.set_owner(known);
+        Self { owner, reader, rng, traffic, waiting: None }
     }
 
     /// The nodes as they are now, in the order in which discovery names them.

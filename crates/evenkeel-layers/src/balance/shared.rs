@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     sync::{
-        Arc, Mutex, RwLock, Weak,
+        Arc, Mutex, OnceLock, RwLock, Weak,
         atomic::{AtomicBool, AtomicIsize, AtomicU64, Ordering},
     },
     time::Duration,
@@ -33,6 +33,8 @@ pub(super) struct Shared<S> {
     pub(super) by_address: RwLock<HashMap<Address, Weak<Slot<S>>>>,
     pub(super) discovery_error: Mutex<Option<SharedError>>,
     pub(super) wait_max: Duration,
+    /// What the clones own together; discovery is followed as long as it lives.
+    owner: OnceLock<Weak<dyn Send + Sync>>,
     seeds: AtomicU64,
     /// The last reading of the clock, for those whom some milliseconds do not matter.
     recently: AtomicU64,
@@ -75,9 +77,21 @@ impl<S> Shared<S> {
             by_address: RwLock::default(),
             discovery_error: Mutex::default(),
             wait_max,
+            owner: OnceLock::new(),
             seeds: AtomicU64::new(seed),
             recently: AtomicU64::new(0),
         }
+    }
+
+    /// Makes `owner` known, once.
+    pub(super) fn set_owner(&self, owner: Weak<dyn Send + Sync>) {
+        assert!(self.owner.set(owner).is_ok(), "one balancer, one owner");
+    }
+
+    /// Keeps discovery followed for a request that looks for another endpoint, though the last clone
+    /// be dropped meanwhile; nothing if it was before.
+    pub(super) fn owner(&self) -> Option<Arc<dyn Send + Sync>> {
+        self.owner.get()?.upgrade()
     }
 
     /// A generator that draws other numbers than those before it.

@@ -10,13 +10,14 @@ use std::{
 };
 
 use evenkeel_core::{
+    endpoint::Endpoint,
     error::{AllEndpointsClosed, NoEndpoints, NoRuntime, cause},
     node::{Gate, Node},
     policy::{Picker, Policy},
 };
 use evenkeel_layers::balance::BalanceLayer;
 use tokio::runtime::{Builder, Handle, Runtime};
-use tower::{Service, ServiceExt};
+use tower::{Layer, Service, ServiceExt, service_fn};
 
 use crate::probe::{Answer, Channel, Readiness, World, endpoint, ready, tick};
 
@@ -316,4 +317,15 @@ fn requests_run_on_many_threads_while_the_set_changes_and_none_fails() {
     }
     assert_eq!(world.connections(), 0);
     world.assert_contract_kept();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_only_clone_may_be_dropped_with_its_call_on_any_thread() {
+    for call in 0..2_000 {
+        let endpoints = vec!["10.0.0.1:80".parse::<Endpoint>().unwrap()];
+        let balance = BalanceLayer::p2c(endpoints).layer(|_: &Arc<Node>| {
+            service_fn(|request: u64| async move { Ok::<_, std::convert::Infallible>(request) })
+        });
+        assert_eq!(balance.oneshot(call).await.expect("its endpoint is open"), call);
+    }
 }
