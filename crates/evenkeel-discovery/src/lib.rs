@@ -2,6 +2,8 @@
 pub mod changes;
 pub mod channel;
 pub mod combine;
+#[cfg(feature = "dns")]
+pub mod dns;
 pub mod error;
 #[cfg(any(feature = "json", feature = "yaml", feature = "toml"))]
 pub mod file;
@@ -18,6 +20,8 @@ mod set;
 pub use changes::Changes;
 pub use channel::{ChannelDiscovery, Sender, channel};
 pub use combine::DiscoveryExt;
+#[cfg(feature = "dns")]
+pub use dns::Dns;
 #[cfg(any(feature = "json", feature = "yaml", feature = "toml"))]
 pub use file::File;
 pub use fixed::Fixed;

@@ -1,0 +1,117 @@
+//! From addresses and SRV records to endpoints.
+
+use std::{collections::HashSet, net::IpAddr, net::SocketAddr};
+
+use evenkeel_core::endpoint::Endpoint;
+
+use super::resolver::Service;
+
+/// By how much all weights grow when a target shares its own among several addresses.
+const SHARES: u32 = 64;
+
+/// An endpoint for each address, the same for the same addresses in any order.
+pub(super) fn host(addresses: Vec<IpAddr>, port: u16) -> Vec<Endpoint> {
+    let endpoints = interleave(addresses).into_iter();
+    endpoints.map(|address| Endpoint::from(SocketAddr::new(address, port))).collect()
+}
+
+/// IPv6 and IPv4 in turns, as RFC 8305 (section 4) orders them, so that who takes the first few has
+/// both families.
+pub(super) fn interleave(mut addresses: Vec<IpAddr>) -> Vec<IpAddr> {
+    addresses.sort_unstable();
+    addresses.dedup();
+    let (mut v6, mut v4): (Vec<_>, Vec<_>) = addresses.into_iter().partition(IpAddr::is_ipv6);
+    v6.reverse();
+    v4.reverse();
+    let mut mixed = Vec::with_capacity(v6.len() + v4.len());
+    while !(v6.is_empty() && v4.is_empty()) {
+        mixed.extend(v6.pop());
+        mixed.extend(v4.pop());
+    }
+    mixed
+}
+
+/// The endpoints of services whose targets have these addresses.
+///
+/// Of two with one address, the one of the better priority counts.
+pub(super) fn services(mut found: Vec<(Service, Vec<IpAddr>)>) -> Vec<Endpoint> {
+    found.sort_unstable();
+    let is_shared = found.iter().any(|(_, addresses)| 1 < addresses.len());
+    let scale = if is_shared { SHARES } else { 1 };
+    let mut seen = HashSet::new();
+    let mut endpoints = vec![];
+    for (service, addresses) in found {
+        let addresses = interleave(addresses);
+        let share = u32::try_from(addresses.len()).unwrap_or(u32::MAX).max(1);
+        // Never 0, which would drain it: RFC 2782 gives weight 0 a small share, and its algorithm
+        // picks it in 1 of (sum of weights + 1) cases, which is what weight 1 does.
+        let weight = (u32::from(service.weight).max(1) * scale / share).max(1);
+        let addresses = addresses.into_iter().map(|ip| SocketAddr::new(ip, service.port));
+        for address in addresses.filter(|address| seen.insert(*address)) {
+            let endpoint = Endpoint::from(address).weight(weight);
+            endpoints.push(endpoint.priority(service.priority.into()));
+        }
+    }
+    endpoints
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn service(priority: u16, weight: u16, target: &str) -> Service {
+        Service { priority, weight, port: 80, target: target.into() }
+    }
+
+    fn ips(texts: &[&str]) -> Vec<IpAddr> {
+        texts.iter().map(|text| text.parse().unwrap()).collect()
+    }
+
+    #[test]
+    fn families_take_turns_and_the_order_of_the_answer_does_not_matter() {
+        let expected = ips(&["::1", "10.0.0.1", "::2", "10.0.0.2", "10.0.0.3"]);
+
+        assert_eq!(interleave(ips(&["10.0.0.3", "::2", "10.0.0.1", "::1", "10.0.0.2"])), expected);
+        assert_eq!(interleave(ips(&["10.0.0.1", "10.0.0.2", "10.0.0.3", "::1", "::2"])), expected);
+        assert_eq!(interleave(ips(&["::1", "::1"])), ips(&["::1"]));
+    }
+
+    #[test]
+    fn tiers_and_weights_are_kept_and_weight_zero_is_a_small_share() {
+        let found = vec![
+            (service(1, 5, "c."), ips(&["10.0.0.3"])),
+            (service(0, 0, "b."), ips(&["10.0.0.2"])),
+            (service(0, 60_000, "a."), ips(&["10.0.0.1"])),
+        ];
+
+        let told: Vec<_> = services(found).into_iter().map(|e| (e.priority, e.weight)).collect();
+
+        assert_eq!(told, [(0, 1), (0, 60_000), (1, 5)]);
+    }
+
+    #[test]
+    fn a_target_of_two_addresses_shares_its_weight_among_them() {
+        let found = vec![
+            (service(0, 10, "a."), ips(&["10.0.0.1", "::1"])),
+            (service(0, 10, "b."), ips(&["10.0.0.2"])),
+        ];
+
+        let told = services(found);
+
+        let sum = |v6_or_one: &[usize]| v6_or_one.iter().map(|n| told[*n].weight).sum::<u32>();
+        assert_eq!(sum(&[0, 1]), sum(&[2]));
+    }
+
+    #[test]
+    fn an_address_of_two_targets_is_one_endpoint_of_the_better_tier() {
+        let found = vec![
+            (service(2, 1, "old."), ips(&["10.0.0.1"])),
+            (service(1, 7, "new."), ips(&["10.0.0.1"])),
+        ];
+
+        assert_eq!(
+            services(found),
+            ["10.0.0.1:80".parse::<Endpoint>().unwrap().weight(7).priority(1)]
+        );
+    }
+}

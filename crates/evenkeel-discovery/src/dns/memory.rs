@@ -1,0 +1,114 @@
+//! What is remembered of one question, and what is therefore believed of the next answer.
+
+use std::time::Duration;
+
+use evenkeel_core::BoxError;
+use tokio::time::Instant;
+
+use super::resolver::Answer;
+
+/// How many answers in a row must say that there is nothing before it is believed.
+const DENIALS_MIN: u32 = 2;
+
+/// The last good answer to one question, and how often its records were denied since.
+#[derive(Clone, Debug)]
+pub(super) struct Memory<T> {
+    last: Vec<T>,
+    good_at: Option<Instant>,
+    denials: u32,
+}
+
+/// What is believed after an answer, or after none came.
+#[derive(Debug)]
+pub(super) struct Belief<T> {
+    pub(super) records: Vec<T>,
+    pub(super) fresh: Freshness,
+}
+
+#[derive(Debug)]
+pub(super) enum Freshness {
+    /// A server said so, and the answer lives that long.
+    Fresh(Duration),
+    /// A server denies it for the first time; to be asked again after that long.
+    Denied(Duration),
+    /// No server answered.
+    Failed(BoxError),
+}
+
+impl<T> Default for Memory<T> {
+    fn default() -> Self {
+        Self { last: vec![], good_at: None, denials: 0 }
+    }
+}
+
+impl<T: Clone> Memory<T> {
+    /// Takes an answer in. What is remembered is used for `stale_max` after it was good.
+    pub(super) fn believe(
+        &mut self,
+        answer: Result<Answer<T>, BoxError>,
+        now: Instant,
+        stale_max: Duration,
+    ) -> Belief<T> {
+        let fresh = match answer {
+            Ok(answer) if !answer.records.is_empty() => {
+                *self = Self { last: answer.records, good_at: Some(now), denials: 0 };
+                Freshness::Fresh(answer.ttl)
+            }
+            Ok(answer) => {
+                self.denials = self.denials.saturating_add(1);
+                if self.denials < DENIALS_MIN {
+                    Freshness::Denied(answer.ttl)
+                } else {
+                    self.last.clear();
+                    Freshness::Fresh(answer.ttl)
+                }
+            }
+            Err(error) => Freshness::Failed(error),
+        };
+        if self.good_at.is_none_or(|good_at| stale_max <= now - good_at) {
+            self.last.clear();
+        }
+        Belief { records: self.last.clone(), fresh }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock;
+
+    const TTL: Duration = Duration::from_secs(5);
+    const STALE_MAX: Duration = Duration::from_secs(300);
+
+    fn said(records: &[u8]) -> Result<Answer<u8>, BoxError> {
+        Ok(Answer { records: records.to_vec(), ttl: TTL })
+    }
+
+    #[test]
+    fn a_denial_is_believed_the_second_time_and_an_answer_in_between_forgives_it() {
+        let (mut memory, now) = (Memory::default(), clock::now());
+        memory.believe(said(&[1]), now, STALE_MAX);
+
+        let once = memory.believe(said(&[]), now, STALE_MAX);
+        assert!(matches!(once.fresh, Freshness::Denied(TTL)));
+        assert_eq!(once.records, [1]);
+
+        memory.believe(said(&[2]), now, STALE_MAX);
+        assert_eq!(memory.believe(said(&[]), now, STALE_MAX).records, [2]);
+        assert_eq!(memory.believe(Err("lost".into()), now, STALE_MAX).records, [2]);
+
+        let twice = memory.believe(said(&[]), now, STALE_MAX);
+        assert!(matches!(twice.fresh, Freshness::Fresh(TTL)));
+        assert!(twice.records.is_empty());
+    }
+
+    #[test]
+    fn what_is_remembered_is_used_until_it_is_too_old() {
+        let (mut memory, now) = (Memory::default(), clock::now());
+        memory.believe(said(&[1]), now, STALE_MAX);
+
+        let almost = now + STALE_MAX - Duration::from_millis(1);
+        assert_eq!(memory.believe(Err("lost".into()), almost, STALE_MAX).records, [1]);
+        assert!(memory.believe(Err("lost".into()), now + STALE_MAX, STALE_MAX).records.is_empty());
+    }
+}

@@ -1,0 +1,241 @@
+//! Endpoints from DNS: the addresses of a host, or the SRV records of a service.
+//!
+//! | | asks for | gives |
+//! |---|---|---|
+//! | [`Dns::new`]`("db.internal:5432")` | A and AAAA | an endpoint for each address, with this port |
+//! | [`Dns::srv`]`("_grpc._tcp.shop.internal")` | SRV, then A and AAAA of the targets | ports, weights and tiers too |
+//!
+//! **When it asks.** As often as the answer's TTL says, kept within [`ttl_bounds`](Dns::ttl_bounds)
+//! (1 s to 30 s): at 0.7 to 0.8 of it, so that fresh news is there before the old expires. And when
+//! a balancer reports that an endpoint cannot be reached: at once up to 3 times after a calm, then
+//! once a second. One handle and all its clones ask once, however many balancers watch.
+//!
+//! **What it believes.** SERVFAIL, a timeout or an unreachable server change nothing: the last
+//! addresses stay in use for [`stale_max`](Dns::stale_max) (5 min) and then the set becomes empty.
+//! That a name does not exist, or has no address, is believed when a second answer, at least one
+//! negative TTL later (within the same bounds), says so again. If one address family fails and the
+//! other answers, what answered is used, together with the last known of the other.
+//!
+//! **Addresses.** Each is an endpoint of its own, IPv6 and IPv4 in turns as RFC 8305 orders them.
+//! Rotated answers are the same set.
+//!
+//! **SRV** (RFC 2782). The priority is the endpoint's tier and the weight its weight. Weight 0 means
+//! "a very small share" there and "drained" here, so it becomes 1, the share that the RFC's own
+//! algorithm gives it. A target of several addresses shares its weight among them: then all weights
+//! are 64 times as large. A record of port 0 is skipped; the target `.` says that the service is not
+//! offered.
+//!
+//! **Servers.** Those of the system, with its hosts file and search domains, unless the name says
+//! `dns://10.0.0.53:53/db.internal:5432`. A name without a final dot is tried in the search domains
+//! as the system's configuration says; with `db.internal.:5432`, it is asked for as it is, which
+//! saves Kubernetes' pods some queries. Answers that are too large for UDP are fetched over TCP, so
+//! the set is bounded by what fits in 64 KiB, some 4,000 addresses.
+//!
+//! ```
+//! use std::time::Duration;
+//! use evenkeel_discovery::Dns;
+//!
+//! let hosts = Dns::new("db.internal:5432")?;
+//! let services = Dns::srv("_grpc._tcp.shop.internal")?
+//!     .nameserver("10.0.0.53:53".parse()?)
+//!     .ttl_bounds(Duration::from_secs(2), Duration::from_secs(10));
+//! # let _ = (hosts, services);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! It does not check DNSSEC, speak DNS over TLS, or answer for `unix:` and numeric addresses.
+
+mod answer;
+mod memory;
+mod resolver;
+mod source;
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use evenkeel_core::{
+    discover::{Discovery, Watch},
+    endpoint::Address,
+};
+
+use self::{
+    resolver::Hickory,
+    source::{DnsSource, Question},
+};
+use crate::watch::Reconnect;
+
+pub use self::source::{NoSuchName, NotConfirmed};
+
+/// Follows the addresses of a host or the SRV records of a service.
+///
+/// See the [module docs](self). A clone asks together with its original.
+#[derive(Clone, Debug)]
+pub struct Dns {
+    reconnect: Reconnect<DnsSource<Hickory>>,
+}
+
+/// A text that is not the name of a host and a port, or of a service.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{text}` cannot be looked up: {reason}")]
+#[non_exhaustive]
+pub struct DnsNameError {
+    /// The text as it was given.
+    pub text: String,
+    /// What is wrong with it, and what to write.
+    pub reason: &'static str,
+}
+
+impl Dns {
+    /// The addresses of a host: `host:port`, `dns:///host:port` or `dns://server:53/host:port`.
+    ///
+    /// # Errors
+    /// If it is none of these, or if the host is an IP address.
+    pub fn new(name: impl AsRef<str>) -> Result<Self, DnsNameError> {
+        let text = name.as_ref();
+        let error = |reason| DnsNameError { text: text.to_owned(), reason };
+        let (server, name) = split_server(text).map_err(error)?;
+        let question = match name.parse() {
+            Ok(Address::Name { host, port }) => Question::Host { host, port },
+            Ok(Address::Socket(_)) => {
+                return Err(error("it is an address already; use a fixed list"));
+            }
+            _ => return Err(error("write host:port, dns:///host:port or dns://server/host:port")),
+        };
+        Ok(Self::ask(question, server))
+    }
+
+    /// The SRV records of a service: `_service._proto.name`, also after `dns:///` or
+    /// `dns://server:53/`.
+    ///
+    /// # Errors
+    /// If it is no domain name.
+    pub fn srv(name: impl AsRef<str>) -> Result<Self, DnsNameError> {
+        let text = name.as_ref();
+        let error = |reason| DnsNameError { text: text.to_owned(), reason };
+        let (server, name) = split_server(text).map_err(error)?;
+        if name.is_empty() || name.contains(':') || !resolver::is_name(name) {
+            return Err(error("write _service._proto.name, without a port"));
+        }
+        Ok(Self::ask(Question::Service { name: Arc::from(name) }, server))
+    }
+
+    fn ask(question: Question, server: Option<SocketAddr>) -> Self {
+        let resolver = Hickory::new(server.into_iter().collect());
+        let source = DnsSource::new(question, resolver);
+        Self { reconnect: Reconnect::new(source).stale_max(STALE_MAX) }
+    }
+
+    /// Asks this server, and others that are added so, instead of those of the system.
+    ///
+    /// The system's hosts file and search domains are then left out of account.
+    #[must_use]
+    pub fn nameserver(self, server: SocketAddr) -> Self {
+        Self { reconnect: self.reconnect.with(|source| source.resolver.servers.push(server)) }
+    }
+
+    /// Sets the least and the greatest time to live that is believed. Default 1 s to 30 s.
+    ///
+    /// A small least one lets a TTL of 0 burden the server; a great greatest one leaves dead
+    /// addresses in use for as long as somebody wrote into a zone.
+    ///
+    /// # Panics
+    /// If `min` is zero or above `max`.
+    #[must_use]
+    pub fn ttl_bounds(self, min: Duration, max: Duration) -> Self {
+        assert!(Duration::ZERO < min, "a time to live of zero spins");
+        assert!(min <= max, "the least time to live lies above the greatest");
+        Self { reconnect: self.reconnect.with(|source| source.ttl_bounds = (min, max)) }
+    }
+
+    /// Sets how long the last addresses are used while no server answers. Default 5 min.
+    ///
+    /// A short one turns an outage of DNS into an outage of the service; a long one risks addresses
+    /// that belong to somebody else by then.
+    #[must_use]
+    pub fn stale_max(self, age: Duration) -> Self {
+        let reconnect = self.reconnect.with(|source| source.stale_max = age);
+        Self { reconnect: reconnect.stale_max(age) }
+    }
+
+    /// Sets how long one question may take, all tries together. Default 10 s.
+    ///
+    /// Each server is given a quarter of it for a try. A short one gives up on slow servers; a long
+    /// one notices late that one is dead.
+    #[must_use]
+    pub fn timeout(self, timeout: Duration) -> Self {
+        Self { reconnect: self.reconnect.with(|source| source.resolver.timeout = timeout) }
+    }
+
+    /// Sets the rest after an error. Default 1 s to 30 s. See [`Reconnect::backoff`].
+    #[must_use]
+    pub fn backoff(self, backoff: evenkeel_core::backoff::Backoff) -> Self {
+        Self { reconnect: self.reconnect.backoff(backoff) }
+    }
+
+    /// Sets the seed of the jitter. Default the process's entropy.
+    #[must_use]
+    pub fn seed(self, seed: u64) -> Self {
+        Self { reconnect: self.reconnect.seed(seed) }
+    }
+}
+
+const STALE_MAX: Duration = Duration::from_secs(300);
+
+impl Discovery for Dns {
+    fn watch(&self) -> Watch {
+        self.reconnect.watch()
+    }
+
+    fn refresh(&self) {
+        self.reconnect.refresh();
+    }
+}
+
+/// The server that a `dns:` name asks for, and what is asked.
+fn split_server(text: &str) -> Result<(Option<SocketAddr>, &str), &'static str> {
+    let Some(rest) = text.strip_prefix("dns:") else {
+        return Ok((None, text));
+    };
+    let Some(rest) = rest.strip_prefix("//") else {
+        return Ok((None, rest));
+    };
+    let (server, name) = rest.split_once('/').ok_or("a `/` is missing after the server")?;
+    if server.is_empty() {
+        return Ok((None, name));
+    }
+    let with_port = || server.parse().ok().map(|ip| SocketAddr::new(ip, 53));
+    let server = server.parse().ok().or_else(with_port);
+    Ok((Some(server.ok_or("the server is no IP address, with or without a port")?), name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_read_with_and_without_a_server() {
+        let server =
+            |text| split_server(text).map(|(server, name)| (server.map(|s| s.to_string()), name));
+
+        assert_eq!(server("db:1"), Ok((None, "db:1")));
+        assert_eq!(server("dns:db:1"), Ok((None, "db:1")));
+        assert_eq!(server("dns:///db:1"), Ok((None, "db:1")));
+        assert_eq!(server("dns://10.0.0.1/db:1"), Ok((Some("10.0.0.1:53".into()), "db:1")));
+        assert_eq!(server("dns://[::1]:54/db:1"), Ok((Some("[::1]:54".into()), "db:1")));
+        assert!(server("dns://ns.internal/db:1").is_err());
+        assert!(server("dns://10.0.0.1").is_err());
+    }
+
+    #[test]
+    fn what_cannot_be_looked_up_is_refused_at_once() {
+        for name in
+            ["db", "10.0.0.1:80", "[::1]:80", "unix:/a", "", "dns://x/db:1", ":80", "a..b:1"]
+        {
+            assert!(Dns::new(name).is_err(), "{name} was taken");
+        }
+        for name in ["", "_grpc._tcp.shop:80", "a..b"] {
+            assert!(Dns::srv(name).is_err(), "{name} was taken");
+        }
+        assert!(Dns::srv("_grpc._tcp.shop.internal.").is_ok());
+        assert!(Dns::new("db.internal.:5432").is_ok());
+    }
+}

@@ -1,0 +1,236 @@
+//! When is asked, and what the answers together come to.
+
+use std::{collections::HashMap, net::IpAddr, sync::Arc, time::Duration};
+
+use evenkeel_core::{BoxError, endpoint::Endpoint};
+use futures_util::{StreamExt, stream};
+
+use super::{
+    answer,
+    memory::{Belief, Freshness, Memory},
+    resolver::{Answer, Ask, Family, Resolver, Service},
+};
+use crate::{
+    clock,
+    watch::{Session, Source},
+};
+
+/// How many targets of SRV records are asked for at the same time.
+const TARGETS_AT_ONCE: usize = 16;
+
+/// How long a set lives of which a part is missing or is remembered only.
+const TTL_OF_A_PART: Duration = Duration::from_secs(5);
+
+/// The name is not known, or has no addresses; two answers have said so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the name does not exist or has no addresses; is it written right?")]
+#[non_exhaustive]
+pub struct NoSuchName;
+
+/// A server says that the name does not exist or has no addresses; it is asked once more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the name does not exist or has no addresses, says one answer; another has to confirm it")]
+#[non_exhaustive]
+pub struct NotConfirmed;
+
+#[derive(Clone, Debug)]
+pub(super) enum Question {
+    Host { host: Arc<str>, port: u16 },
+    Service { name: Arc<str> },
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct DnsSource<R> {
+    question: Question,
+    pub(super) resolver: R,
+    pub(super) ttl_bounds: (Duration, Duration),
+    pub(super) stale_max: Duration,
+    services: Memory<Service>,
+    /// Of the host itself, or of the targets in the last SRV answer.
+    hosts: HashMap<(Arc<str>, bool), Memory<IpAddr>>,
+    is_told_empty: bool,
+}
+
+/// What all answers together come to.
+enum Resolved {
+    /// This is the set, for that long.
+    Set(Vec<Endpoint>, Duration),
+    /// There may be no endpoints; to be confirmed after that long.
+    Denied(Duration),
+}
+
+impl<R: Resolver> DnsSource<R> {
+    pub(super) fn new(question: Question, resolver: R) -> Self {
+        Self {
+            question,
+            resolver,
+            ttl_bounds: (Duration::from_secs(1), Duration::from_secs(30)),
+            stale_max: Duration::from_secs(300),
+            services: Memory::default(),
+            hosts: HashMap::new(),
+            is_told_empty: false,
+        }
+    }
+
+    async fn resolve(&mut self, ask: &R::Session) -> Result<Resolved, BoxError> {
+        match self.question.clone() {
+            Question::Host { host, port } => {
+                let belief = self.host(ask, host).await;
+                settle(belief, |addresses| answer::host(addresses, port))
+            }
+            Question::Service { name } => {
+                let services = ask.services(&name).await.map(without_portless);
+                let believed = self.services.believe(services, clock::now(), self.stale_max);
+                let Freshness::Fresh(ttl) = believed.fresh else {
+                    return settle(believed, |_| vec![]);
+                };
+                self.targets(ask, believed.records, ttl).await
+            }
+        }
+    }
+
+    /// Looks the targets of SRV records up. One that fails costs only its own endpoints.
+    async fn targets(
+        &mut self,
+        ask: &R::Session,
+        mut services: Vec<Service>,
+        mut ttl: Duration,
+    ) -> Result<Resolved, BoxError> {
+        // A target of `.` says that the service is decidedly not offered there (RFC 2782).
+        services.retain(|service| &*service.target != ".");
+        let mut hosts: Vec<_> = services.iter().map(|service| service.target.clone()).collect();
+        hosts.sort_unstable();
+        hosts.dedup();
+        self.hosts.retain(|(host, _), _| hosts.binary_search(host).is_ok());
+        let answers: Vec<_> = stream::iter(hosts)
+            .map(|host| async move { (host.clone(), both_families(ask, &host).await) })
+            .buffer_unordered(TARGETS_AT_ONCE)
+            .collect()
+            .await;
+        let mut addresses = HashMap::new();
+        let mut trouble = None;
+        for (host, answers) in answers {
+            let belief = self.believe(&host, answers);
+            match belief.fresh {
+                Freshness::Fresh(target_ttl) => ttl = ttl.min(target_ttl),
+                other => trouble = Some(other),
+            }
+            addresses.insert(host, belief.records);
+        }
+        let found: Vec<_> = services
+            .into_iter()
+            .filter_map(|service| Some((service.clone(), addresses.get(&service.target)?.clone())))
+            .collect();
+        let endpoints = answer::services(found);
+        match trouble {
+            Some(trouble) if endpoints.is_empty() => {
+                settle(Belief::<IpAddr> { records: vec![], fresh: trouble }, |_| vec![])
+            }
+            Some(_) => Ok(Resolved::Set(endpoints, ttl.min(TTL_OF_A_PART))),
+            None => Ok(Resolved::Set(endpoints, ttl)),
+        }
+    }
+
+    /// Tells the set. That there is none is told once, and is a failure until there is one.
+    fn tell(&mut self, session: &mut Session, endpoints: Vec<Endpoint>) {
+        let is_empty = endpoints.is_empty();
+        if !(is_empty && self.is_told_empty) {
+            session.set(endpoints);
+        }
+        if is_empty {
+            session.fail(NoSuchName);
+        }
+        self.is_told_empty = is_empty;
+    }
+
+    async fn host(&mut self, ask: &R::Session, host: Arc<str>) -> Belief<IpAddr> {
+        let answers = both_families(ask, &host).await;
+        self.believe(&host, answers)
+    }
+
+    /// What both families together come to: who answers counts, who does not is remembered.
+    fn believe(
+        &mut self,
+        host: &Arc<str>,
+        answers: [Result<Answer<IpAddr>, BoxError>; 2],
+    ) -> Belief<IpAddr> {
+        use Freshness::{Denied, Failed, Fresh};
+
+        let now = clock::now();
+        let [a, b] = answers;
+        let mut one = |is_v6, answer| {
+            let memory = self.hosts.entry((host.clone(), is_v6)).or_default();
+            memory.believe(answer, now, self.stale_max)
+        };
+        let (v4, v6) = (one(false, a), one(true, b));
+        let (has_v4, has_v6) = (!v4.records.is_empty(), !v6.records.is_empty());
+        let records = [v4.records, v6.records].concat();
+        let fresh = match (v4.fresh, v6.fresh) {
+            // A host of one family is denied in the other with every answer.
+            (Fresh(ttl), Denied(_)) if has_v4 => Fresh(ttl),
+            (Denied(_), Fresh(ttl)) if has_v6 => Fresh(ttl),
+            (Fresh(a), Fresh(b)) if has_v4 == has_v6 => Fresh(a.min(b)),
+            (Fresh(ttl), Fresh(_)) if has_v4 => Fresh(ttl),
+            (Fresh(_), Fresh(ttl)) => Fresh(ttl),
+            (Fresh(ttl), Failed(_)) if has_v4 => Fresh(ttl),
+            (Failed(_), Fresh(ttl)) if has_v6 => Fresh(ttl),
+            (Failed(error), _) | (_, Failed(error)) => Failed(error),
+            (Denied(a), Denied(b)) => Denied(a.min(b)),
+            (Denied(ttl), Fresh(_)) | (Fresh(_), Denied(ttl)) => Denied(ttl),
+        };
+        Belief { records, fresh }
+    }
+}
+
+impl<R: Resolver> Source for DnsSource<R> {
+    fn origin(&self) -> String {
+        match &self.question {
+            Question::Host { host, port } => format!("dns {host}:{port}"),
+            Question::Service { name } => format!("dns {name}"),
+        }
+    }
+
+    async fn session(&mut self, session: &mut Session) -> Result<(), BoxError> {
+        let ask = self.resolver.session()?;
+        let (min, max) = self.ttl_bounds;
+        loop {
+            let delay = match self.resolve(&ask).await? {
+                Resolved::Set(endpoints, ttl) => {
+                    self.tell(session, endpoints);
+                    ttl.clamp(min, max).mul_f64(0.7 + 0.1 * session.rng().unit())
+                }
+                Resolved::Denied(ttl) => {
+                    session.fail(NotConfirmed);
+                    // In full: sooner, the same cached answer would confirm itself.
+                    ttl.clamp(min, max)
+                }
+            };
+            session.wait(delay.max(min)).await;
+        }
+    }
+}
+
+async fn both_families<A: Ask>(ask: &A, host: &str) -> [Result<Answer<IpAddr>, BoxError>; 2] {
+    let (v4, v6) = (ask.addresses(host, Family::V4), ask.addresses(host, Family::V6));
+    futures_util::future::join(v4, v6).await.into()
+}
+
+/// A record of port 0 cannot be connected to; it must not cost the others.
+fn without_portless(mut answer: Answer<Service>) -> Answer<Service> {
+    answer.records.retain(|service| service.port != 0 || &*service.target == ".");
+    answer
+}
+
+fn settle<T>(
+    belief: Belief<T>,
+    endpoints: impl FnOnce(Vec<T>) -> Vec<Endpoint>,
+) -> Result<Resolved, BoxError> {
+    match belief.fresh {
+        Freshness::Fresh(ttl) => Ok(Resolved::Set(endpoints(belief.records), ttl)),
+        Freshness::Denied(ttl) => Ok(Resolved::Denied(ttl)),
+        Freshness::Failed(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,270 @@
+//! The rules of time and belief, with simulated answers and a paused clock.
+
+use std::sync::{
+    Mutex,
+    atomic::{AtomicUsize, Ordering::SeqCst},
+};
+
+use evenkeel_core::{
+    discover::{Discovery, Update, Watch},
+    error::cause,
+};
+use tokio::time::{Instant, timeout};
+
+use super::*;
+use crate::watch::{Reconnect, Stale};
+
+const HOUR: Duration = Duration::from_secs(3_600);
+
+type Said<T> = Result<(Vec<T>, u64), &'static str>;
+
+/// A simulated resolver: what is in it is what is answered.
+#[derive(Clone)]
+struct Simulated(Arc<Zone>);
+
+struct Zone {
+    v4: Mutex<Said<&'static str>>,
+    v6: Mutex<Said<&'static str>>,
+    services: Mutex<Said<Service>>,
+    asked: AtomicUsize,
+    times: Mutex<Vec<Instant>>,
+}
+
+impl Simulated {
+    fn new(v4: &[&'static str], ttl: u64) -> Self {
+        Self(Arc::new(Zone {
+            v4: Mutex::new(Ok((v4.to_vec(), ttl))),
+            v6: Mutex::new(Ok((vec![], ttl))),
+            services: Mutex::new(Ok((vec![], ttl))),
+            asked: AtomicUsize::new(0),
+            times: Mutex::default(),
+        }))
+    }
+
+    fn answer(&self, v4: Said<&'static str>) {
+        *self.0.v4.lock().unwrap() = v4;
+    }
+
+    fn host(&self) -> Reconnect<DnsSource<Self>> {
+        let question = Question::Host { host: "db.test".into(), port: 80 };
+        let source = DnsSource::new(question, self.clone());
+        Reconnect::new(source).stale_max(Duration::from_secs(300)).seed(1)
+    }
+
+    fn service(&self) -> Reconnect<DnsSource<Self>> {
+        let question = Question::Service { name: "_a._tcp.test".into() };
+        Reconnect::new(DnsSource::new(question, self.clone())).seed(1)
+    }
+
+    /// The seconds between two questions.
+    fn gaps(&self) -> Vec<f64> {
+        let times = self.0.times.lock().unwrap();
+        times.windows(2).map(|pair| (pair[1] - pair[0]).as_secs_f64()).collect()
+    }
+}
+
+impl Resolver for Simulated {
+    type Session = Self;
+
+    fn session(&self) -> Result<Self, BoxError> {
+        Ok(self.clone())
+    }
+}
+
+fn answer<T: Clone, U>(
+    said: &Mutex<Said<T>>,
+    read: impl Fn(T) -> U,
+) -> Result<Answer<U>, BoxError> {
+    let (records, ttl) = said.lock().unwrap().clone()?;
+    let records = records.into_iter().map(read).collect();
+    Ok(Answer { records, ttl: Duration::from_secs(ttl) })
+}
+
+impl Ask for Simulated {
+    async fn addresses(&self, host: &str, family: Family) -> Result<Answer<IpAddr>, BoxError> {
+        if host == "away.test." {
+            return Err("SERVFAIL".into());
+        }
+        match family {
+            Family::V4 => {
+                self.0.asked.fetch_add(1, SeqCst);
+                self.0.times.lock().unwrap().push(clock::now());
+                answer(&self.0.v4, |ip| ip.parse().unwrap())
+            }
+            Family::V6 => answer(&self.0.v6, |ip| ip.parse().unwrap()),
+        }
+    }
+
+    async fn services(&self, _: &str) -> Result<Answer<Service>, BoxError> {
+        answer(&self.0.services, |service| service)
+    }
+}
+
+fn endpoints(addresses: &[&str]) -> Vec<Endpoint> {
+    addresses.iter().map(|address| address.parse().unwrap()).collect()
+}
+
+async fn next(watch: &mut Watch) -> Result<Vec<Endpoint>, BoxError> {
+    let news = timeout(HOUR, watch.next()).await.expect("news within an hour").expect("no end");
+    news.map(|update| match update {
+        Update::Set(endpoints) => endpoints,
+        other => panic!("DNS is told as a whole, not as {other:?}"),
+    })
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_name_is_asked_for_again_before_its_answer_expires() {
+    for (ttl, least, most) in [(10, 7.0, 8.0), (0, 1.0, 1.0), (86_400, 21.0, 24.0)] {
+        let zone = Simulated::new(&["10.0.0.1"], ttl);
+        let mut watch = zone.host().watch();
+        next(&mut watch).await.unwrap();
+
+        assert!(timeout(HOUR, watch.next()).await.is_err(), "the same answer is no news");
+
+        let gaps = zone.gaps();
+        assert!(100 < gaps.len());
+        let fits = |gap: &f64| least <= *gap + 0.002 && *gap <= most + 0.002;
+        assert!(gaps.iter().all(fits), "ttl {ttl}: {gaps:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refresh_asks_at_once_and_at_most_once_a_second() {
+    let zone = Simulated::new(&["10.0.0.1"], 30);
+    let dns = zone.host();
+    let mut watch = dns.watch();
+    next(&mut watch).await.unwrap();
+    zone.answer(Ok((vec!["10.0.0.2"], 30)));
+    let start = clock::now();
+
+    dns.refresh();
+    assert_eq!(next(&mut watch).await.unwrap(), endpoints(&["10.0.0.2:80"]));
+    assert_eq!(start.elapsed(), Duration::ZERO);
+
+    for _ in 0..100 {
+        dns.refresh();
+        let _ = timeout(Duration::from_millis(100), watch.next()).await;
+    }
+    let asked = zone.0.asked.load(SeqCst);
+    assert!((12..=15).contains(&asked), "asked {asked} times in ten seconds of refreshes");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_denial_is_believed_when_a_later_answer_confirms_it() {
+    let zone = Simulated::new(&["10.0.0.1"], 5);
+    let mut watch = zone.host().watch();
+    next(&mut watch).await.unwrap();
+
+    zone.answer(Ok((vec![], 20)));
+    let denied = next(&mut watch).await.unwrap_err();
+    assert!(cause::<NotConfirmed>(&*denied).is_some());
+    let denied_at = clock::now();
+
+    assert_eq!(next(&mut watch).await.unwrap(), []);
+    assert_eq!(denied_at.elapsed().as_secs(), 20, "not before the negative answer has expired");
+    assert!(cause::<NoSuchName>(&*next(&mut watch).await.unwrap_err()).is_some());
+
+    assert!(timeout(HOUR, watch.next()).await.is_err(), "it is told once");
+    zone.answer(Ok((vec!["10.0.0.2"], 5)));
+    assert_eq!(next(&mut watch).await.unwrap(), endpoints(&["10.0.0.2:80"]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_denial_that_is_taken_back_changes_nothing() {
+    let zone = Simulated::new(&["10.0.0.1"], 5);
+    let mut watch = zone.host().watch();
+    next(&mut watch).await.unwrap();
+
+    zone.answer(Ok((vec![], 20)));
+    next(&mut watch).await.unwrap_err();
+    zone.answer(Ok((vec!["10.0.0.1"], 5)));
+
+    assert!(timeout(HOUR, watch.next()).await.is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_name_that_never_existed_is_told_as_an_empty_set_after_two_answers() {
+    let zone = Simulated::new(&[], 5);
+    let mut watch = zone.host().watch();
+
+    assert!(cause::<NotConfirmed>(&*next(&mut watch).await.unwrap_err()).is_some());
+    assert_eq!(next(&mut watch).await.unwrap(), []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn addresses_outlive_a_dead_server_for_five_minutes() {
+    let zone = Simulated::new(&["10.0.0.1"], 5);
+    let mut watch = zone.host().watch();
+    next(&mut watch).await.unwrap();
+
+    zone.answer(Err("SERVFAIL"));
+    next(&mut watch).await.unwrap_err();
+    let failed_at = clock::now();
+
+    assert_eq!(next(&mut watch).await.unwrap(), []);
+    assert_eq!(failed_at.elapsed().as_secs(), 300);
+    assert!(cause::<Stale>(&*next(&mut watch).await.unwrap_err()).is_some());
+
+    zone.answer(Ok((vec!["10.0.0.1"], 5)));
+    while next(&mut watch).await.is_err() {}
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_family_is_enough_and_the_other_is_remembered() {
+    let zone = Simulated::new(&["10.0.0.1"], 5);
+    *zone.0.v6.lock().unwrap() = Ok((vec!["::1"], 5));
+    let mut watch = zone.host().watch();
+    let both = endpoints(&["[::1]:80", "10.0.0.1:80"]);
+    assert_eq!(next(&mut watch).await.unwrap(), both);
+
+    *zone.0.v6.lock().unwrap() = Err("timeout");
+    zone.answer(Ok((vec!["10.0.0.2"], 5)));
+    assert_eq!(next(&mut watch).await.unwrap(), endpoints(&["[::1]:80", "10.0.0.2:80"]));
+    let failed_at = clock::now();
+    assert_eq!(next(&mut watch).await.unwrap(), endpoints(&["10.0.0.2:80"]));
+    assert!((290..=305).contains(&failed_at.elapsed().as_secs()), "it became too old");
+
+    let zone = Simulated::new(&[], 5);
+    zone.answer(Err("timeout"));
+    *zone.0.v6.lock().unwrap() = Ok((vec!["::1"], 5));
+    assert_eq!(next(&mut zone.host().watch()).await.unwrap(), endpoints(&["[::1]:80"]));
+}
+
+fn service(priority: u16, weight: u16, port: u16, target: &str) -> Service {
+    Service { priority, weight, port, target: target.into() }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_target_that_fails_costs_only_its_own_endpoints() {
+    let zone = Simulated::new(&["10.0.0.1"], 30);
+    let records = vec![service(0, 2, 80, "a.test."), service(1, 1, 81, "away.test.")];
+    *zone.0.services.lock().unwrap() = Ok((records, 30));
+    let mut watch = zone.service().watch();
+
+    let expected = endpoints(&["10.0.0.1:80"]).into_iter().map(|e| e.weight(2)).collect::<Vec<_>>();
+    assert_eq!(next(&mut watch).await.unwrap(), expected);
+    assert!(timeout(Duration::from_secs(60), watch.next()).await.is_err());
+    assert!(zone.gaps().iter().all(|gap| *gap <= 5.0), "a missing part is asked for sooner");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_service_that_is_not_offered_is_believed_empty_and_port_zero_is_skipped() {
+    let zone = Simulated::new(&["10.0.0.1"], 5);
+    let records = vec![service(0, 1, 0, "a.test."), service(0, 1, 80, "b.test.")];
+    *zone.0.services.lock().unwrap() = Ok((records, 5));
+    let mut watch = zone.service().watch();
+    assert_eq!(next(&mut watch).await.unwrap(), endpoints(&["10.0.0.1:80"]));
+
+    *zone.0.services.lock().unwrap() = Ok((vec![service(0, 0, 0, ".")], 5));
+    assert_eq!(next(&mut watch).await.unwrap(), []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn services_whose_targets_all_fail_are_a_failure_and_not_an_empty_set() {
+    let zone = Simulated::new(&[], 5);
+    *zone.0.services.lock().unwrap() = Ok((vec![service(0, 1, 80, "away.test.")], 5));
+    let mut watch = zone.service().watch();
+
+    next(&mut watch).await.unwrap_err();
+    assert!(timeout(HOUR, watch.next()).await.is_err(), "it never becomes an empty set");
+}
