@@ -36,12 +36,12 @@ pub(crate) async fn run(client: Client, rate: u32, duration: Duration, stats: Ar
 async fn call(client: Client, stats: Arc<Stats>) {
     let request = Request::get("/work").body(Empty::<Bytes>::new()).expect("a valid request");
     let start = clock::now();
-    let result = client.oneshot(request).await.and_then(check);
+    let result = client.oneshot(request).await.and_then(|response| check(&response));
     stats.record(result, start.elapsed());
 }
 
 /// The endpoint that served the response, if it is the right one.
-fn check(response: Response<Bytes>) -> Result<String, BoxError> {
+fn check(response: &Response<Bytes>) -> Result<String, BoxError> {
     let served_by = response.extensions().get::<ServedBy>().ok_or("nobody served the response")?;
     let endpoint = served_by.address().to_string();
     match (response.status().is_success(), &response.body()[..]) {
