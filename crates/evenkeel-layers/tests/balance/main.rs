@@ -8,3 +8,4 @@ mod lifecycle;
 mod probe;
 mod readiness;
 mod removal;
+mod stress;
