@@ -194,6 +194,12 @@ impl Host {
         self.nodes.lock().expect("not poisoned").clone()
     }
 
+    /// Attempts that its nodes count in flight, those of old nodes included.
+    pub(crate) fn counted_in_flight(&self) -> usize {
+        let nodes = self.nodes.lock().expect("not poisoned");
+        nodes.iter().map(|node| node.in_flight() as usize).sum()
+    }
+
     /// Whether the newest connection has failed for good.
     pub(crate) fn is_broken(&self) -> bool {
         self.latest.lock().expect("not poisoned").load(SeqCst)
@@ -360,10 +366,10 @@ impl Channel {
     }
 
     pub(crate) fn send(&self, update: Update) {
-        if let Update::Set(_) = update {
-            *self.0.last.lock().expect("not poisoned") = Some(update.clone());
-        }
         self.send_result(|| Ok(update.clone()));
+        if let Update::Set(_) = update {
+            *self.0.last.lock().expect("not poisoned") = Some(update);
+        }
     }
 
     pub(crate) fn insert(&self, endpoint: Endpoint) {
