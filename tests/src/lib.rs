@@ -1,1 +1,1 @@
-//! Tests of the whole workspace: its invariants, and its parts together.
+//! Tests of the workspace as a whole: its invariants, and its crates together.

@@ -34,7 +34,7 @@ const BATCH_MAX: usize = 1_024;
 enum Batch {
     /// There are no more for now.
     Drained,
-    /// It is as long as it may be, or discovery failed.
+    /// It is as long as it may be.
     Cut,
     /// There will be no more.
     Ended,
@@ -134,10 +134,7 @@ where
         while let Some(update) = next {
             match update {
                 Some(Ok(update)) => self.apply(update),
-                Some(Err(error)) => {
-                    self.note_discovery(Some(error));
-                    return Batch::Cut;
-                }
+                Some(Err(error)) => self.note_discovery(Some(error)),
                 None => {
                     tracing::debug!("discovery ended; its last endpoints stay");
                     return Batch::Ended;

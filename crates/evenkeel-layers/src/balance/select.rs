@@ -29,7 +29,7 @@ const CANDIDATES_MAX: usize = 8;
 const FAILURES_MAX: usize = 8;
 
 /// So many nodes a pick may have to avoid besides those that were tried.
-pub(super) const AVOID_MAX: usize = CANDIDATES_MAX + FAILURES_MAX;
+pub(super) const AVOID_MAX: usize = CANDIDATES_MAX;
 
 /// A service that is ready, and its attempt.
 pub(super) type Selected<S> = (S, Attempt<Slot<S>>);
@@ -162,15 +162,12 @@ where
     S: Clone + Send + Sync + 'static,
 {
     let mut candidates = Vec::from_iter(first);
-    let mut failed = Vec::new();
+    let mut failures = 0;
     loop {
         let changed = shared.signals.changed.notified();
         candidates.retain(|Candidate { slot, .. }| slot.node.is_open() && shared.is_current(slot));
-        fill(shared, wish, &failed, &mut candidates)?;
-        if candidates.is_empty() {
-            // One that failed may have been mended.
-            fill(shared, wish, &[], &mut candidates)?;
-        }
+        // One that failed may be among them again: made anew.
+        fill(shared, wish, &mut candidates)?;
 
         match ask(poll_ready, &mut candidates, changed).await {
             Round::Ready(Candidate { slot, service }) => return Ok((service, Attempt::new(slot))),
@@ -179,12 +176,9 @@ where
                 *last_error = Some(error);
                 let candidate = candidates.pop().expect("the failed one was moved to the end");
                 report_broken(&candidate.slot);
-                if failed.len() == FAILURES_MAX {
-                    return Err(Unselected::Failed);
-                }
-                failed.push(candidate.slot.node.id());
-                fill(shared, wish, &failed, &mut candidates)?;
-                if candidates.is_empty() {
+                failures += 1;
+                fill(shared, wish, &mut candidates)?;
+                if failures == FAILURES_MAX || candidates.is_empty() {
                     return Err(Unselected::Failed);
                 }
             }
@@ -196,14 +190,12 @@ where
 fn fill<S: Clone>(
     shared: &Arc<Shared<S>>,
     wish: &Wish,
-    failed: &[u64],
     candidates: &mut Vec<Candidate<S>>,
 ) -> Result<(), AllEndpointsExcluded> {
     let snapshot = shared.snapshots.current();
     let mut rng = shared.rng();
     while candidates.len() < CANDIDATES_MAX.min(snapshot.nodes.len()) {
-        let ids = candidates.iter().map(|candidate| candidate.slot.node.id());
-        let avoid: Vec<_> = ids.chain(failed.iter().copied()).collect();
+        let avoid: Vec<_> = candidates.iter().map(|candidate| candidate.slot.node.id()).collect();
         match shared.pick(&snapshot, &mut rng, &wish.hints(), &avoid) {
             Some(slot) => candidates.push(Candidate::new(slot)),
             None => break,

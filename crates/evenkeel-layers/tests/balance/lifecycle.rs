@@ -113,10 +113,10 @@ fn a_request_that_outlives_its_runtime_does_not_hide_its_endpoint_from_the_next(
     let world = World::default();
     let mut balance = world.balance(&BalanceLayer::p2c(Channel::of(&["a"])));
     world.host("a").answers(Answer::Held);
-    let held = runtime().block_on(async {
-        let mut held = tokio_test::task::spawn(ready(&mut balance).await.unwrap().call(1));
+    let mut held = None;
+    runtime().block_on(async {
+        let held = held.insert(tokio_test::task::spawn(ready(&mut balance).await.unwrap().call(1)));
         assert!(held.poll().is_pending());
-        held
     });
 
     runtime().block_on(async {

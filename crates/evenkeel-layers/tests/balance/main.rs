@@ -6,5 +6,7 @@ mod hints;
 mod in_flight;
 mod lifecycle;
 mod probe;
+mod properties;
 mod readiness;
 mod removal;
+mod stress;

@@ -77,7 +77,10 @@ impl World {
         let host = self.host_at(node.address());
         host.connects.fetch_add(1, SeqCst);
         host.connections.fetch_add(1, SeqCst);
-        host.nodes.lock().expect("not poisoned").push(node.clone());
+        let mut nodes = host.nodes.lock().expect("not poisoned");
+        nodes.retain(|other| other.id() != node.id());
+        nodes.push(node.clone());
+        drop(nodes);
         let is_broken = Arc::new(AtomicBool::new(false));
         *host.latest.lock().expect("not poisoned") = is_broken.clone();
         let connection = Arc::new(Connection { host, is_broken, world: self.clone() });
@@ -189,6 +192,12 @@ impl Host {
     /// All nodes that were ever made for it.
     pub(crate) fn nodes(&self) -> Vec<Arc<Node>> {
         self.nodes.lock().expect("not poisoned").clone()
+    }
+
+    /// Attempts that its nodes count in flight, those of old nodes included.
+    pub(crate) fn counted_in_flight(&self) -> usize {
+        let nodes = self.nodes.lock().expect("not poisoned");
+        nodes.iter().map(|node| node.in_flight() as usize).sum()
     }
 
     /// Whether the newest connection has failed for good.
@@ -357,10 +366,10 @@ impl Channel {
     }
 
     pub(crate) fn send(&self, update: Update) {
-        if let Update::Set(_) = update {
-            *self.0.last.lock().expect("not poisoned") = Some(update.clone());
-        }
         self.send_result(|| Ok(update.clone()));
+        if let Update::Set(_) = update {
+            *self.0.last.lock().expect("not poisoned") = Some(update);
+        }
     }
 
     pub(crate) fn insert(&self, endpoint: Endpoint) {
@@ -379,6 +388,16 @@ impl Channel {
     pub(crate) fn end(&self) {
         self.0.is_ended.store(true, SeqCst);
         self.0.watchers.lock().expect("not poisoned").clear();
+    }
+
+    pub(crate) fn is_ended(&self) -> bool {
+        self.0.is_ended.load(SeqCst)
+    }
+
+    /// Forgets everything: streams that begin from now on go on until they are ended.
+    pub(crate) fn begin(&self) {
+        self.0.is_ended.store(false, SeqCst);
+        *self.0.last.lock().expect("not poisoned") = None;
     }
 
     /// How often fresh news were asked for.

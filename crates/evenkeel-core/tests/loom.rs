@@ -1,0 +1,307 @@
+//! Every interleaving of a few threads, tried by a model checker.
+//!
+//! `RUSTFLAGS="--cfg loom" cargo test -p evenkeel-core --test loom --release`
+
+#![cfg(loom)]
+
+use std::{sync::Arc, time::Duration};
+
+use evenkeel_core::{
+    attempt::{Attempt, Holder},
+    endpoint::{Address, Endpoint},
+    load::PeakEwma,
+    node::{Gate, Listener, Node},
+    outcome::Outcome,
+    policy::{P2c, PickContext, Policy, RoundRobin},
+    rng::Rng,
+    snapshot::Publisher,
+    time::Timestamp,
+};
+use loom::{
+    sync::atomic::{
+        AtomicIsize, AtomicUsize,
+        Ordering::{Relaxed, SeqCst},
+    },
+    thread,
+};
+
+/// Counts open nodes, and how often it was called.
+struct OpenNodes {
+    open: AtomicIsize,
+    opened: AtomicUsize,
+    closed: AtomicUsize,
+}
+
+impl OpenNodes {
+    fn new() -> Arc<Self> {
+        Arc::new(Self {
+            open: AtomicIsize::new(0),
+            opened: AtomicUsize::new(0),
+            closed: AtomicUsize::new(0),
+        })
+    }
+}
+
+impl Listener for OpenNodes {
+    fn opened(&self, _: &Node) {
+        self.open.fetch_add(1, SeqCst);
+        self.opened.fetch_add(1, SeqCst);
+    }
+
+    fn closed(&self, _: &Node) {
+        self.open.fetch_sub(1, SeqCst);
+        self.closed.fetch_add(1, SeqCst);
+    }
+
+    fn unreachable(&self, _: &Node) {}
+}
+
+struct Held(Arc<Node>);
+
+impl Holder for Held {
+    fn node(&self) -> &Arc<Node> {
+        &self.0
+    }
+
+    fn now(&self) -> Timestamp {
+        Timestamp::from_nanos(1 << 50)
+    }
+
+    fn recently(&self) -> Timestamp {
+        Timestamp::from_nanos(1 << 50)
+    }
+}
+
+fn endpoint(port: u16) -> Endpoint {
+    Endpoint::new(Address::from(std::net::SocketAddr::from(([10, 0, 0, 1], port))))
+}
+
+fn nodes(count: u16) -> Vec<Arc<Node>> {
+    (1..=count).map(|port| Arc::new(Node::new(endpoint(port)))).collect()
+}
+
+#[test]
+fn a_reader_never_goes_back_and_never_misses_the_last_value() {
+    loom::model(|| {
+        let publisher = Arc::new(Publisher::new(0));
+        let readers: Vec<_> = (0..2)
+            .map(|_| {
+                let publisher = publisher.clone();
+                let mut reader = publisher.reader();
+                thread::spawn(move || {
+                    let first = **reader.read(&publisher);
+                    let second = **reader.read(&publisher);
+                    assert!(first <= second, "{second} after {first}");
+                    reader
+                })
+            })
+            .collect();
+
+        publisher.publish(1);
+        publisher.publish(2);
+
+        for reader in readers {
+            let mut reader = reader.join().unwrap();
+            assert_eq!(**reader.read(&publisher), 2);
+        }
+    });
+}
+
+#[test]
+fn what_was_written_before_a_publication_is_seen_after_it() {
+    loom::model(|| {
+        let publisher = Arc::new(Publisher::new(0));
+        let written = Arc::new(AtomicUsize::new(0));
+        let reader = {
+            let (publisher, written) = (publisher.clone(), written.clone());
+            let mut reader = publisher.reader();
+            thread::spawn(move || {
+                if **reader.read(&publisher) == 1 {
+                    assert_eq!(written.load(Relaxed), 1);
+                }
+            })
+        };
+
+        written.store(1, Relaxed);
+        publisher.publish(1);
+
+        reader.join().unwrap();
+    });
+}
+
+#[test]
+fn requests_in_flight_are_counted_exactly() {
+    loom::model(|| {
+        let node = Arc::new(Node::new(endpoint(1)));
+        let threads: Vec<_> = (0..2)
+            .map(|index| {
+                let held = Arc::new(Held(node.clone()));
+                thread::spawn(move || {
+                    let attempt = Attempt::new(held.clone());
+                    assert!((1..=2).contains(&held.0.in_flight()));
+                    if index == 0 { attempt.finish(Outcome::Success) } else { drop(attempt) }
+                })
+            })
+            .collect();
+
+        for thread in threads {
+            thread.join().unwrap();
+        }
+
+        assert_eq!(node.in_flight(), 0);
+    });
+}
+
+#[test]
+fn open_nodes_are_counted_exactly_whoever_opens_and_closes_them() {
+    loom::model(|| {
+        let open = OpenNodes::new();
+        let node = Arc::new(Node::joining(endpoint(1), open.clone(), None));
+        node.open(Gate::Joining);
+        let threads = [Gate::Ejected, Gate::Breaker].map(|gate| {
+            let node = node.clone();
+            thread::spawn(move || {
+                assert!(node.close(gate));
+                assert!(node.open(gate));
+            })
+        });
+
+        for thread in threads {
+            thread.join().unwrap();
+        }
+
+        assert!(node.is_open());
+        assert_eq!(open.open.load(SeqCst), 1);
+        assert_eq!(open.opened.load(SeqCst), open.closed.load(SeqCst) + 1);
+    });
+}
+
+#[test]
+fn a_transition_is_told_once_however_many_cause_it() {
+    loom::model(|| {
+        let open = OpenNodes::new();
+        let node = Arc::new(Node::joining(endpoint(1), open.clone(), None));
+        node.open(Gate::Joining);
+        let threads = [Gate::Ejected, Gate::Breaker, Gate::Ejected].map(|gate| {
+            let node = node.clone();
+            thread::spawn(move || node.close(gate))
+        });
+
+        let news = threads.map(|thread| thread.join().unwrap()).into_iter().filter(|new| *new);
+
+        assert_eq!(news.count(), 2, "the same gate twice is news once");
+        assert_eq!((open.closed.load(SeqCst), open.open.load(SeqCst)), (1, 0));
+    });
+}
+
+#[test]
+fn a_weight_that_changes_while_gates_do_leaves_the_count_exact() {
+    loom::model(|| {
+        let open = OpenNodes::new();
+        let node = Arc::new(Node::joining(endpoint(1), open.clone(), None));
+        node.open(Gate::Joining);
+        let other = node.clone();
+        let weights = thread::spawn(move || {
+            other.update(endpoint(1).weight(0));
+            other.update(endpoint(1).weight(5));
+        });
+
+        node.close(Gate::Ejected);
+        node.open(Gate::Ejected);
+        weights.join().unwrap();
+
+        assert!(node.is_open());
+        assert_eq!((open.open.load(SeqCst), node.weight()), (1, 5));
+    });
+}
+
+#[test]
+fn a_pick_that_begins_after_a_node_closed_never_takes_it() {
+    for policy in [&P2c as &'static dyn Policy, &RoundRobin] {
+        loom::model(move || {
+            let nodes = nodes(2);
+            let picker: Arc<dyn evenkeel_core::policy::Picker> = policy.build(&nodes, None).into();
+            let has_closed = Arc::new(AtomicUsize::new(0));
+            let picks = {
+                let (nodes, picker) = (nodes.clone(), picker.clone());
+                let has_closed = has_closed.clone();
+                thread::spawn(move || {
+                    let mut rng = Rng::with_seed(1);
+                    let after = has_closed.load(SeqCst) == 1;
+                    let picked = picker.pick(&nodes, &mut PickContext::new(&mut rng));
+                    assert!(picked.is_some(), "the other is open");
+                    assert!(!after || picked == Some(1), "it was closed before");
+                })
+            };
+
+            nodes[0].close(Gate::Ejected);
+            has_closed.store(1, SeqCst);
+
+            picks.join().unwrap();
+        });
+    }
+}
+
+#[test]
+fn no_observation_of_latency_is_lost() {
+    loom::model(|| {
+        let latency = Arc::new(PeakEwma::new(Some(Duration::from_secs(10))));
+        let now = Timestamp::from_nanos(1 << 50);
+        let millis = Duration::from_millis;
+        latency.record(Outcome::Success, millis(10), now);
+        let threads = [Outcome::Failure, Outcome::Failure].map(|outcome| {
+            let latency = latency.clone();
+            thread::spawn(move || latency.record(outcome, Duration::from_micros(1), now))
+        });
+
+        for thread in threads {
+            thread.join().unwrap();
+        }
+
+        assert_eq!(latency.estimate().unwrap().as_millis(), 40, "doubled twice");
+    });
+}
+
+#[test]
+fn a_peak_is_never_undercut_by_what_is_measured_at_the_same_time() {
+    loom::model(|| {
+        let latency = Arc::new(PeakEwma::new(Some(Duration::from_secs(10))));
+        let now = Timestamp::from_nanos(1 << 50);
+        let threads = [500, 5].map(|millis| {
+            let latency = latency.clone();
+            thread::spawn(move || {
+                latency.record(Outcome::Success, Duration::from_millis(millis), now);
+            })
+        });
+
+        for thread in threads {
+            thread.join().unwrap();
+        }
+
+        assert_eq!(latency.estimate().unwrap().as_millis(), 500);
+    });
+}
+
+#[test]
+fn no_turn_is_taken_twice() {
+    loom::model(|| {
+        let nodes = nodes(4);
+        let picker: Arc<dyn evenkeel_core::policy::Picker> = RoundRobin.build(&nodes, None).into();
+        let threads: Vec<_> = (0..2)
+            .map(|_| {
+                let (nodes, picker) = (nodes.clone(), picker.clone());
+                thread::spawn(move || {
+                    let mut rng = Rng::with_seed(1);
+                    let mut pick = || picker.pick(&nodes, &mut PickContext::new(&mut rng));
+                    [pick().unwrap(), pick().unwrap()]
+                })
+            })
+            .collect();
+
+        let mut picks: Vec<usize> =
+            threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect();
+
+        picks.sort_unstable();
+        assert_eq!(picks, [0, 1, 2, 3]);
+    });
+}

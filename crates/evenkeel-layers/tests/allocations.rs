@@ -1,0 +1,133 @@
+//! A request through the balancer allocates nothing, whatever the policy.
+//!
+//! A binary of its own: its allocator counts.
+
+use std::{
+    convert::Infallible,
+    future::{Future, Ready, ready},
+    pin::pin,
+    sync::Arc,
+    task::{Context, Poll, Waker},
+};
+
+use allocation_counter::measure;
+use evenkeel_core::{endpoint::Endpoint, node::Node, policy};
+use evenkeel_layers::{balance::BalanceLayer, per_endpoint::PerEndpoint};
+use tower::{Layer, Service, ServiceBuilder, limit::ConcurrencyLimitLayer};
+
+const REQUESTS: u64 = 1_000;
+
+#[derive(Clone)]
+struct Echo;
+
+impl Service<u64> for Echo {
+    type Response = u64;
+    type Error = Infallible;
+    type Future = Ready<Result<u64, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: u64) -> Self::Future {
+        ready(Ok(request))
+    }
+}
+
+/// Waits once, so that latency is measured.
+#[derive(Clone)]
+struct Slow;
+
+impl Service<u64> for Slow {
+    type Response = u64;
+    type Error = Infallible;
+    type Future = Late;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: u64) -> Late {
+        Late { request, has_waited: false }
+    }
+}
+
+struct Late {
+    request: u64,
+    has_waited: bool,
+}
+
+impl Future for Late {
+    type Output = Result<u64, Infallible>;
+
+    fn poll(mut self: std::pin::Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Self::Output> {
+        if std::mem::replace(&mut self.has_waited, true) {
+            Poll::Ready(Ok(self.request))
+        } else {
+            Poll::Pending
+        }
+    }
+}
+
+fn endpoints() -> Vec<Endpoint> {
+    (1..=10)
+        .map(|index| Endpoint::new(std::net::SocketAddr::from(([10, 0, 0, index], 80))))
+        .enumerate()
+        .map(|(index, endpoint)| endpoint.weight(1 + index as u32 % 3))
+        .collect()
+}
+
+/// Allocations of so many requests through a warm stack.
+async fn allocations<S>(mut stack: S) -> u64
+where
+    S: Service<u64, Response = u64>,
+    S::Error: std::fmt::Debug,
+{
+    tower::ServiceExt::ready(&mut stack).await.expect("endpoints are known");
+    let mut cx = Context::from_waker(Waker::noop());
+    let mut request = |number| {
+        assert!(stack.poll_ready(&mut cx).is_ready());
+        let mut response = pin!(stack.call(number));
+        for _ in 0..2 {
+            if let Poll::Ready(answer) = response.as_mut().poll(&mut cx) {
+                assert_eq!(answer.expect("an echo"), number);
+                return;
+            }
+        }
+        panic!("no answer");
+    };
+    (0..100).for_each(&mut request);
+    measure(|| (0..REQUESTS).for_each(&mut request)).count_total
+}
+
+fn layer(name: &str) -> BalanceLayer {
+    let policy = policy::by_name(name).expect("a built-in policy");
+    BalanceLayer::with_policy(endpoints(), policy).seed(1)
+}
+
+#[tokio::test]
+async fn the_counter_counts() {
+    let allocations = measure(|| drop(std::hint::black_box(Box::new(1)))).count_total;
+    assert_eq!(allocations, 1);
+}
+
+#[tokio::test]
+async fn a_request_allocates_nothing_under_any_policy() {
+    for name in policy::NAMES {
+        let stack = layer(name).layer(|_: &Arc<Node>| Echo);
+        assert_eq!(allocations(stack).await, 0, "{name}");
+        let stack = layer(name).layer(|_: &Arc<Node>| Slow);
+        assert_eq!(allocations(stack).await, 0, "{name}, waiting for the answer");
+    }
+}
+
+#[tokio::test]
+async fn a_concurrency_limit_for_each_endpoint_allocates_nothing_either() {
+    for name in policy::NAMES {
+        let stack = ServiceBuilder::new()
+            .layer(layer(name))
+            .layer(PerEndpoint::new(ConcurrencyLimitLayer::new(64)))
+            .service(|_: &Arc<Node>| Slow);
+        assert_eq!(allocations(stack).await, 0, "{name}");
+    }
+}

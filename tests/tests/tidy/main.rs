@@ -1,0 +1,8 @@
+//! The workspace keeps its own rules: read from the source, one test a rule.
+//!
+//! Crates that are not there yet break none of them.
+
+mod documents;
+mod manifests;
+mod source;
+mod workspace;

@@ -1,0 +1,176 @@
+//! What the manifests must keep to.
+
+use toml::{Table, Value};
+
+use crate::workspace::{assert_none, file, files};
+
+/// Which crates of this workspace a crate may depend on; those that are not named, on all.
+const ARROWS: [(&str, &[&str]); 6] = [
+    ("evenkeel-core", &[]),
+    ("evenkeel-layers", &["evenkeel-core"]),
+    ("evenkeel-http", &["evenkeel-core"]),
+    ("evenkeel-discovery", &["evenkeel-core"]),
+    ("evenkeel-redis", &["evenkeel-core"]),
+    ("evenkeel-sim", &["evenkeel-core"]),
+];
+
+struct Manifest {
+    path: String,
+    table: Table,
+}
+
+impl Manifest {
+    fn name(&self) -> &str {
+        self.table["package"]["name"].as_str().expect("a name")
+    }
+
+    /// Its dependencies of one kind, those of a target included.
+    fn dependencies(&self, kind: &str) -> Vec<(String, Value)> {
+        let mut tables: Vec<&Table> =
+            self.table.get(kind).and_then(Value::as_table).into_iter().collect();
+        if let Some(targets) = self.table.get("target").and_then(Value::as_table) {
+            tables.extend(
+                targets.values().filter_map(|target| target.get(kind).and_then(Value::as_table)),
+            );
+        }
+        let entries = tables.into_iter().flatten();
+        entries.map(|(name, value)| (name.clone(), value.clone())).collect()
+    }
+}
+
+fn root() -> Table {
+    file("Cargo.toml").expect("the root manifest").parse().expect("TOML")
+}
+
+fn members() -> Vec<Manifest> {
+    files("toml")
+        .into_iter()
+        .filter(|file| file.path.ends_with("/Cargo.toml"))
+        .map(|file| Manifest { table: file.text.parse().expect("TOML"), path: file.path })
+        .filter(|manifest| manifest.table.contains_key("package"))
+        .collect()
+}
+
+#[test]
+fn siblings_never_import_each_other() {
+    let mut broken = Vec::new();
+    for manifest in members() {
+        let Some((_, allowed)) = ARROWS.iter().find(|(name, _)| *name == manifest.name()) else {
+            continue;
+        };
+        for (name, _) in manifest.dependencies("dependencies") {
+            if name.starts_with("evenkeel") && !allowed.contains(&name.as_str()) {
+                broken.push(format!("{} depends on {name}", manifest.name()));
+            }
+        }
+    }
+    assert_none("crates meet in evenkeel-core alone", &broken);
+}
+
+#[test]
+fn nothing_depends_on_tests_benches_or_examples() {
+    let mut broken = Vec::new();
+    for manifest in members() {
+        for kind in ["dependencies", "dev-dependencies", "build-dependencies"] {
+            for (name, _) in manifest.dependencies(kind) {
+                if ["evenkeel-tests", "evenkeel-benches", "evenkeel-examples"].contains(&&*name) {
+                    broken.push(format!("{} depends on {name}", manifest.path));
+                }
+            }
+        }
+    }
+    assert_none("leaves of the workspace stay leaves", &broken);
+}
+
+#[test]
+fn core_needs_no_runtime_no_http_and_no_io() {
+    let foreign = ["tokio", "http", "hyper", "tracing", "tower", "futures-util", "mio", "socket2"];
+    let core = members().into_iter().find(|manifest| manifest.name() == "evenkeel-core");
+    let dependencies = core.expect("there is a core").dependencies("dependencies");
+    let broken: Vec<_> = dependencies
+        .into_iter()
+        .map(|(name, _)| name)
+        .filter(|name| foreign.contains(&&**name))
+        .collect();
+    assert_none("core has contracts and mathematics only", &broken);
+}
+
+#[test]
+fn every_crate_has_the_lints_of_the_workspace() {
+    let broken: Vec<_> = members()
+        .into_iter()
+        .filter(|manifest| {
+            let lints = manifest.table.get("lints").and_then(|lints| lints.get("workspace"));
+            lints.and_then(Value::as_bool) != Some(true)
+        })
+        .map(|manifest| manifest.path)
+        .collect();
+    assert_none("[lints] workspace = true", &broken);
+}
+
+#[test]
+fn versions_are_in_the_root_manifest_only() {
+    let mut broken = Vec::new();
+    for manifest in members() {
+        for kind in ["dependencies", "dev-dependencies", "build-dependencies"] {
+            for (name, value) in manifest.dependencies(kind) {
+                let is_inherited = value.get("workspace").and_then(Value::as_bool) == Some(true);
+                if !is_inherited {
+                    broken.push(format!("{}: {name}", manifest.path));
+                }
+            }
+        }
+        for key in ["version", "edition", "rust-version", "license"] {
+            let value = manifest.table["package"].get(key);
+            if value.is_some_and(|value| value.get("workspace").is_none()) {
+                broken.push(format!("{}: package.{key}", manifest.path));
+            }
+        }
+    }
+    assert_none("workspace = true", &broken);
+}
+
+#[test]
+fn every_dependency_of_the_root_manifest_is_there_for_a_crate() {
+    let members = members();
+    let is_used = |name: &str| {
+        members.iter().any(|manifest| {
+            ["dependencies", "dev-dependencies", "build-dependencies"]
+                .iter()
+                .any(|kind| manifest.dependencies(kind).iter().any(|(found, _)| found == name))
+        })
+    };
+    // While crates are being written, the list may be ahead of them.
+    if members.iter().any(|manifest| {
+        manifest.table["package"].get("description").and_then(Value::as_str) == Some("PLACE")
+    }) {
+        return;
+    }
+    let root = root();
+    let listed = root["workspace"]["dependencies"].as_table().expect("a table");
+    let broken: Vec<_> = listed
+        .keys()
+        .filter(|name| !name.starts_with("evenkeel") && !is_used(name))
+        .cloned()
+        .collect();
+    assert_none("each dependency earns its place", &broken);
+}
+
+#[test]
+fn the_lints_forbid_unsafe_code() {
+    let root = root();
+    assert_eq!(root["workspace"]["lints"]["rust"]["unsafe_code"].as_str(), Some("forbid"));
+}
+
+#[test]
+fn the_crates_of_this_workspace_are_named_with_its_version() {
+    let root = root();
+    let version = root["workspace"]["package"]["version"].as_str();
+    let mut broken = Vec::new();
+    for (name, value) in root["workspace"]["dependencies"].as_table().expect("a table") {
+        if name.starts_with("evenkeel") && value.get("version").and_then(Value::as_str) != version {
+            broken.push(name.clone());
+        }
+    }
+    assert_none("another version than the workspace", &broken);
+}
