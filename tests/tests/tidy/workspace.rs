@@ -19,7 +19,8 @@ impl File {
             self.path.starts_with(&format!("{folder}/"))
                 || self.path.contains(&format!("/{folder}/"))
         };
-        is_under("tests") || is_under("benches") || is_under("examples")
+        let is_module_of_tests = self.path.ends_with("/tests.rs");
+        is_module_of_tests || is_under("tests") || is_under("benches") || is_under("examples")
     }
 
     /// The name of its crate under `crates/`, if it belongs to one.
@@ -33,10 +34,14 @@ pub(crate) fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("a member of the workspace").into()
 }
 
-/// All files with this extension, apart from what is built or hidden.
+/// All files with this extension, apart from what is built, hidden or generated, and from the fuzz
+/// targets, which are a workspace of their own.
 pub(crate) fn files(extension: &str) -> Vec<File> {
     let mut files = Vec::new();
     collect(&root(), extension, &mut files);
+    files.retain(|file| {
+        !file.path.starts_with("fuzz/") && !file.text.starts_with("// This file is @generated")
+    });
     files.sort_by(|a, b| a.path.cmp(&b.path));
     files
 }
