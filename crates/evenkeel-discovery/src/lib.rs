@@ -1,12 +1,73 @@
-//! Where endpoints come from.
+//! Where endpoints come from: lists, channels, streams, functions, files and DNS, alone or combined.
+//!
+//! A [`Discovery`](evenkeel_core::discover::Discovery) is a cheap handle. Each of its watches is told
+//! the current set first and then what changes; a balancer does the watching.
+//!
+//! ```
+//! use evenkeel_core::{discover::{Discovery, Update}, endpoint::Endpoint};
+//! use evenkeel_discovery::{DiscoveryExt, Fixed, channel};
+//! use futures_util::StreamExt;
+//!
+//! # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
+//! let (sender, announced) = channel();
+//! let discovery = announced.fallback(Fixed::parse(["10.9.0.1:80"])?);
+//! let mut watch = discovery.watch();
+//!
+//! let a: Endpoint = "10.0.0.1:80".parse()?;
+//! sender.set([a.clone()]);
+//! assert_eq!(watch.next().await.unwrap().unwrap(), Update::Set(vec![a.clone()]));
+//!
+//! sender.remove(&a.address);
+//! assert_eq!(watch.next().await.unwrap().unwrap(), Update::Set(vec!["10.9.0.1:80".parse()?]));
+//! # Ok::<(), evenkeel_core::endpoint::AddressError>(())
+//! # }).unwrap();
+//! ```
+//!
+//! # Which one
+//! | discovery | endpoints come from | use it when | feature |
+//! |---|---|---|---|
+//! | `Vec<Endpoint>`, [`Fixed`] | the program | they never change | |
+//! | [`channel()`] | the program, while it runs | a control plane of your own pushes them; in tests | |
+//! | [`Changes`] | a stream of tower's `Change` | a discovery for tower's balancer exists already | |
+//! | [`Poll`] | an async function, at an interval | a registry can be asked, but does not push | |
+//! | [`watch::Reconnect`] | sessions of a [`watch::Source`] | a registry pushes, and its connection can break | |
+//! | `File` | a JSON, YAML or TOML file | configuration management or a ConfigMap writes it | `json`, `yaml`, `toml` (default) |
+//! | `Dns` | A, AAAA and SRV records | the platform has nothing better, as with headless services | `dns` |
+//!
+//! and made of others, with [`DiscoveryExt`]:
+//!
+//! | combinator | gives |
+//! |---|---|
+//! | [`merge`](combine::merge) | the endpoints of both; the first counts where both name an address |
+//! | [`fallback`](combine::fallback) | those of the second while the first has none |
+//! | [`filter`, `map`](combine::filter_map) | some of them; each changed |
+//!
+//! # What all of them promise
+//! - **The last good set stays** when a source fails or ends. A failure is told to the watchers as an
+//!   error, which is news and not the end, and logged when it begins and when it ends.
+//! - **What has not changed is not announced again.**
+//! - **One source is read once**, however many watchers and clones share its handle. The reading
+//!   starts when a watch is first polled, so no runtime is needed to set one up, and ends with the
+//!   last watch.
+//! - **Memory is bounded** by the set itself: a watcher that falls 1,024 changes behind is given the
+//!   whole set instead.
+//! - **A request for fresh news** (`refresh`), which a balancer makes when an endpoint cannot be
+//!   reached, is granted at once up to 3 times after a calm, and then once a second.
+//!
+//! # What this crate does not do
+//! It does not balance, connect, or check whether endpoints are healthy: the layers do. It registers
+//! nothing anywhere. It resolves no host names of endpoints: that is done when connecting, where both
+//! address families can be raced. It installs no logger; what it has to say goes to `tracing`.
+
+#[cfg(feature = "dns")]
+pub mod dns;
+#[cfg(any(feature = "json", feature = "yaml", feature = "toml"))]
+pub mod file;
+
 pub mod changes;
 pub mod channel;
 pub mod combine;
-#[cfg(feature = "dns")]
-pub mod dns;
 pub mod error;
-#[cfg(any(feature = "json", feature = "yaml", feature = "toml"))]
-pub mod file;
 pub mod fixed;
 pub mod poll;
 pub mod watch;
@@ -17,12 +78,13 @@ mod refresh;
 mod running;
 mod set;
 
-pub use changes::Changes;
-pub use channel::{ChannelDiscovery, Sender, channel};
-pub use combine::DiscoveryExt;
 #[cfg(feature = "dns")]
 pub use dns::Dns;
 #[cfg(any(feature = "json", feature = "yaml", feature = "toml"))]
 pub use file::File;
+
+pub use changes::Changes;
+pub use channel::{ChannelDiscovery, Sender, channel};
+pub use combine::DiscoveryExt;
 pub use fixed::Fixed;
 pub use poll::Poll;

@@ -62,6 +62,7 @@ impl fmt::Display for Position {
     }
 }
 
+#[cfg(any(feature = "json", feature = "toml"))]
 impl Position {
     /// The place of the byte at `offset`, or the last one if the text is shorter.
     fn at(text: &str, offset: usize) -> Self {
