@@ -197,8 +197,9 @@ fn fill<S: Clone>(
     while candidates.len() < CANDIDATES_MAX.min(snapshot.nodes.len()) {
         let avoid: Vec<_> = candidates.iter().map(|candidate| candidate.slot.node.id()).collect();
         match shared.pick(&snapshot, &mut rng, &wish.hints(), &avoid) {
-            Some(slot) => candidates.push(Candidate::new(slot)),
-            None => break,
+            // It may have closed meanwhile, or a policy pays no heed to gates: no reason to spin.
+            Some(slot) if slot.node.is_open() => candidates.push(Candidate::new(slot)),
+            _ => break,
         }
     }
     if candidates.is_empty() && is_all_excluded(&snapshot.nodes, &wish.exclude) {

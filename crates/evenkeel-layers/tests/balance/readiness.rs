@@ -1,10 +1,11 @@
 //! Services that are not ready, and services that fail for good.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use evenkeel_core::{
     error::{AllEndpointsClosed, cause},
-    node::Gate,
+    node::{Gate, Node},
+    policy::{PickContext, Picker, Policy},
 };
 use evenkeel_layers::balance::{Balance, BalanceLayer};
 use tower::{Service, ServiceExt};
@@ -218,6 +219,40 @@ async fn a_repaired_endpoint_is_taken_by_a_call_that_saw_it_fail() {
 
     assert!(waiting.is_woken());
     assert_eq!(waiting.await.unwrap(), "a:80");
+}
+
+/// Breaks the law that only open nodes are picked.
+#[derive(Debug)]
+struct Stubborn;
+
+impl Policy for Stubborn {
+    fn name(&self) -> &'static str {
+        "stubborn"
+    }
+
+    fn build(&self, _: &[Arc<Node>], _: Option<&dyn Picker>) -> Box<dyn Picker> {
+        Box::new(Self)
+    }
+}
+
+impl Picker for Stubborn {
+    fn pick(&self, nodes: &[Arc<Node>], _: &mut PickContext<'_>) -> Option<usize> {
+        nodes.len().checked_sub(1)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_policy_that_picks_a_closed_node_is_not_obeyed_and_does_not_spin() {
+    let world = World::default();
+    let layer = BalanceLayer::with_policy(Channel::of(&["a", "b"]), Stubborn);
+    let mut balance = world.balance(&layer);
+    ready(&mut balance).await.unwrap();
+    world.host("b").node().close(Gate::Ejected);
+
+    let error = balance.call(1).await.unwrap_err();
+
+    assert!(cause::<AllEndpointsClosed>(error.as_ref()).is_some());
+    assert_eq!(world.host("b").calls(), 0);
 }
 
 #[tokio::test(start_paused = true)]
