@@ -1,1 +1,102 @@
-//! To be written.
+//! HTTP and gRPC for evenkeel: how an endpoint is spoken to, and what became of a request.
+//!
+//! [`HttpConnector`] stands below a balancer and speaks HTTP/1.1 or HTTP/2 to each endpoint, over
+//! connections that belong to that endpoint alone. [`SharedClient`] puts a client there that you
+//! have already. Both bring [`HttpTraffic`], by which the balancer reads hints from a request
+//! ([`HashKey`], [`Prefer`], [`Exclude`]) and the outcome from a response.
+//!
+//! ```
+//! use std::sync::Arc;
+//! use evenkeel_core::{connect::Connect, node::Node};
+//! use evenkeel_http::{HttpConnector, ServedBy};
+//! # use http_body_util::{BodyExt, Empty};
+//! # use hyper::{body::{Bytes, Incoming}, service::service_fn};
+//! use tower::ServiceExt;
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), evenkeel_core::BoxError> {
+//! # let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+//! # let address = listener.local_addr()?;
+//! # tokio::spawn(async move {
+//! #     let (stream, _) = listener.accept().await?;
+//! #     let answer = service_fn(|_: http::Request<Incoming>| async {
+//! #         Ok::<_, std::io::Error>(http::Response::new("hello".to_owned()))
+//! #     });
+//! #     let io = hyper_util::rt::TokioIo::new(stream);
+//! #     hyper::server::conn::http1::Builder::new().serve_connection(io, answer).await?;
+//! #     Ok::<_, evenkeel_core::BoxError>(())
+//! # });
+//! let connector = HttpConnector::new().authority("greeter.internal");
+//!
+//! // A balancer does this for each endpoint.
+//! let node = Arc::new(Node::new(address.into()));
+//! let service = connector.connect(&node);
+//!
+//! let request = http::Request::get("/hello").body(Empty::<Bytes>::new())?;
+//! let response = service.oneshot(request).await?;
+//!
+//! assert_eq!(response.extensions().get::<ServedBy>().unwrap().address(), node.address());
+//! assert_eq!(response.into_body().collect().await?.to_bytes(), "hello");
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # gRPC
+//! A balanced stack over [`HttpConnector::grpc`] is itself what a generated tonic client asks for:
+//! `GreeterClient::new(stack)`. There is no `Channel` in between.
+//!
+//! # TLS
+//! With the feature `tls`, by rustls, verified by the system's roots unless told otherwise. The
+//! crypto provider is the program's choice: install one first in `main`.
+//!
+//! # Features
+//! | feature | brings |
+//! |---|---|
+//! | `tls` | `Tls`, and `https` URIs |
+//! | `tower-http` | `TowerClassifier`, which lets a classifier of tower-http decide what failed |
+//! | `reqwest` | `SharedClient::reqwest` |
+//!
+//! # What this crate does not do
+//! It does not choose an endpoint, retry, hedge, or bound how long a response may take: layers do.
+//! It follows no redirect, keeps no cookie, decodes no compression, speaks to no proxy and no
+//! HTTP/3. It opens one HTTP/2 connection to an endpoint, not several. It does not cache what names
+//! resolve to: discovery does, this connects to names only where an endpoint has no address.
+
+mod body;
+mod classify;
+mod connector;
+mod dial;
+mod error;
+mod happy_eyeballs;
+mod hints;
+mod multiplexed;
+#[cfg(feature = "reqwest")]
+mod reqwest_client;
+mod service;
+mod shared_client;
+mod status;
+mod stream;
+mod target;
+#[cfg(feature = "tls")]
+mod tls;
+#[cfg(feature = "tower-http")]
+mod tower_classifier;
+mod traffic;
+
+pub use body::ResponseBody;
+pub use classify::{Classify, GrpcTrailers, StatusClassifier, Verdict};
+pub use connector::{HttpConnector, RequestBody};
+pub use error::{ConnectError, ConnectTimeout, InvalidRequest, RequestError};
+pub use hints::{Exclude, HashKey, Prefer, ServedBy};
+#[cfg(feature = "reqwest")]
+pub use reqwest_client::{ReqwestFuture, ReqwestService};
+pub use service::{HttpFuture, HttpService};
+pub use shared_client::{SharedClient, SharedFuture, SharedService};
+pub use status::{
+    AnswerBody, ErrorToResponse, ErrorToResponseFuture, ErrorToResponseLayer, error_status,
+};
+#[cfg(feature = "tls")]
+pub use tls::{Tls, TlsError};
+#[cfg(feature = "tower-http")]
+pub use tower_classifier::TowerClassifier;
+pub use traffic::{HttpTraffic, InFlight};

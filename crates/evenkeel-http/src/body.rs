@@ -1,0 +1,129 @@
+//! The body of a response, in flight until it ends.
+
+use std::{
+    fmt,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use evenkeel_core::{attempt::Attempt, outcome::Outcome};
+use http_body::{Body, Frame, SizeHint};
+use pin_project_lite::pin_project;
+
+use crate::classify::{Classify, StatusClassifier, Verdict};
+
+pin_project! {
+    /// The body of a response, which keeps its attempt in flight until it ends or is dropped.
+    ///
+    /// It ends with its last frame, its trailers or its error, and the attempt's outcome is told
+    /// once. A body that is dropped before tells what the head told; where the end would have
+    /// decided (a gRPC status in trailers), the attempt counts as cancelled.
+    pub struct ResponseBody<R, C: Classify = StatusClassifier> {
+        #[pin]
+        inner: R,
+        pending: Option<Pending<C>>,
+    }
+}
+
+impl<R: Body, C: Classify> ResponseBody<R, C> {
+    /// A body whose attempt has ended.
+    pub(crate) fn ended(inner: R) -> Self {
+        Self { inner, pending: None }
+    }
+
+    /// A body whose attempt ends with it.
+    pub(crate) fn tracked(inner: R, attempt: Attempt, verdict: Verdict<C::End>) -> Self {
+        let pending = Pending(Some((attempt, verdict)));
+        if inner.is_end_stream() {
+            pending.end(None);
+            return Self::ended(inner);
+        }
+        Self { inner, pending: Some(pending) }
+    }
+}
+
+impl<R, C> Body for ResponseBody<R, C>
+where
+    R: Body,
+    C: Classify,
+{
+    type Data = R::Data;
+    type Error = R::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<R::Data>, R::Error>>> {
+        let mut this = self.project();
+        let frame = ready!(this.inner.as_mut().poll_frame(cx));
+        if this.pending.is_none() {
+            return Poll::Ready(frame);
+        }
+        match &frame {
+            Some(Ok(frame)) => {
+                if frame.is_trailers() || this.inner.is_end_stream() {
+                    end(this.pending, frame.trailers_ref());
+                }
+            }
+            Some(Err(_)) => {
+                if let Some(pending) = this.pending.take() {
+                    pending.fail();
+                }
+            }
+            None => end(this.pending, None),
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+impl<R: fmt::Debug, C: Classify> fmt::Debug for ResponseBody<R, C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ResponseBody")
+            .field("inner", &self.inner)
+            .field("in_flight", &self.pending.is_some())
+            .finish()
+    }
+}
+
+fn end<C: Classify>(pending: &mut Option<Pending<C>>, trailers: Option<&http::HeaderMap>) {
+    if let Some(pending) = pending.take() {
+        pending.end(trailers);
+    }
+}
+
+/// An attempt that is in flight, `None` once its outcome was told.
+struct Pending<C: Classify>(Option<(Attempt, Verdict<C::End>)>);
+
+impl<C: Classify> Pending<C> {
+    fn end(mut self, trailers: Option<&http::HeaderMap>) {
+        if let Some((attempt, verdict)) = self.0.take() {
+            attempt.finish(match verdict {
+                Verdict::Reached(outcome) => outcome,
+                Verdict::AtEnd(end) => C::end(end, trailers),
+            });
+        }
+    }
+
+    fn fail(mut self) {
+        if let Some((attempt, _)) = self.0.take() {
+            attempt.finish(Outcome::Failure);
+        }
+    }
+}
+
+impl<C: Classify> Drop for Pending<C> {
+    fn drop(&mut self) {
+        // A caller that reads only the status drops the body: what it has seen is the outcome.
+        if let Some((attempt, Verdict::Reached(outcome))) = self.0.take() {
+            attempt.finish(outcome);
+        }
+    }
+}

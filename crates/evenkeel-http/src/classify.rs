@@ -1,0 +1,217 @@
+//! What a response says of the endpoint that gave it.
+
+use std::{any::Any, error::Error, fmt, time::Duration};
+
+use evenkeel_core::{BoxError, error::cause, outcome::Outcome};
+use http::{HeaderMap, HeaderName, Response, StatusCode, header};
+
+use crate::error::RequestError;
+
+const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+const GRPC_PUSHBACK: HeaderName = HeaderName::from_static("grpc-retry-pushback-ms");
+
+/// Tells what became of an attempt from its response or its error.
+pub trait Classify: Clone + Send + Sync + 'static {
+    /// What it keeps in mind until the response has ended.
+    type End: Send + 'static;
+
+    /// What the head of a response says.
+    fn response<R>(&self, response: &Response<R>) -> Verdict<Self::End>;
+
+    /// What an error says that came instead of a response.
+    fn error<E: fmt::Display + 'static>(&self, error: &E) -> Outcome;
+
+    /// What the end of a response says, with its trailers if there were any.
+    fn end(end: Self::End, trailers: Option<&HeaderMap>) -> Outcome;
+}
+
+/// What the head of a response says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict<End> {
+    /// The outcome is known.
+    Reached(Outcome),
+    /// The end of the response decides.
+    AtEnd(End),
+}
+
+/// Classifies by HTTP status, and by gRPC status where the response is gRPC's.
+///
+/// | HTTP status | outcome |
+/// |---|---|
+/// | 429 | throttled, for `Retry-After` if that is in seconds (a date would need a clock) |
+/// | 5xx | failure |
+/// | other | success: a 404 or a 401 is the request's fault |
+///
+/// A response is gRPC's when its content type begins with `application/grpc` and its status is 200.
+/// Then `grpc-status` decides, in the head if it is there (a response of trailers only), else in the
+/// trailers:
+///
+/// | gRPC status | outcome |
+/// |---|---|
+/// | `UNKNOWN`, `DEADLINE_EXCEEDED`, `INTERNAL`, `UNAVAILABLE`, `DATA_LOSS`, none, or not a code | failure |
+/// | `RESOURCE_EXHAUSTED` | throttled, for `grpc-retry-pushback-ms` if that is not negative |
+/// | `CANCELLED`, `UNIMPLEMENTED` | ignored: they tell of the caller and of the deployed version |
+/// | other | success |
+///
+/// An error is a failure, unless the request itself is at fault: its body failed or it cannot be
+/// sent at all.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct StatusClassifier;
+
+/// Marks a gRPC response whose status comes in its trailers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GrpcTrailers(());
+
+impl Classify for StatusClassifier {
+    type End = GrpcTrailers;
+
+    fn response<R>(&self, response: &Response<R>) -> Verdict<GrpcTrailers> {
+        let headers = response.headers();
+        match response.status() {
+            StatusCode::OK if is_grpc(headers) => match headers.get(GRPC_STATUS) {
+                Some(_) => Verdict::Reached(grpc_outcome(headers)),
+                None => Verdict::AtEnd(GrpcTrailers(())),
+            },
+            StatusCode::TOO_MANY_REQUESTS => {
+                Verdict::Reached(Outcome::Throttled(retry_after(headers)))
+            }
+            status if status.is_server_error() => Verdict::Reached(Outcome::Failure),
+            _ => Verdict::Reached(Outcome::Success),
+        }
+    }
+
+    fn error<E: fmt::Display + 'static>(&self, error: &E) -> Outcome {
+        if is_callers_fault(error) { Outcome::Ignored } else { Outcome::Failure }
+    }
+
+    fn end(_: GrpcTrailers, trailers: Option<&HeaderMap>) -> Outcome {
+        trailers.map_or(Outcome::Failure, grpc_outcome)
+    }
+}
+
+/// Whether a content type is one of gRPC's.
+pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
+    headers
+        .get(header::CONTENT_TYPE)
+        .is_some_and(|content_type| content_type.as_bytes().starts_with(b"application/grpc"))
+}
+
+fn grpc_outcome(trailers: &HeaderMap) -> Outcome {
+    let status = trailers.get(GRPC_STATUS).and_then(|status| status.to_str().ok()?.parse().ok());
+    match status {
+        Some(1 | 12) => Outcome::Ignored,
+        Some(8) => Outcome::Throttled(pushback(trailers)),
+        Some(0 | 3 | 5..=7 | 9..=11 | 16) => Outcome::Success,
+        Some(u32::MIN..=u32::MAX) | None => Outcome::Failure,
+    }
+}
+
+/// A negative or unreadable pushback means "do not retry", which is no delay.
+fn pushback(trailers: &HeaderMap) -> Option<Duration> {
+    let milliseconds = trailers.get(GRPC_PUSHBACK)?.to_str().ok()?.parse().ok()?;
+    Some(Duration::from_millis(milliseconds))
+}
+
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let seconds = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
+    Some(Duration::from_secs(seconds))
+}
+
+/// Whether the request would have failed at any endpoint.
+fn is_callers_fault<E: 'static>(error: &E) -> bool {
+    // The error's type is free, so that layers between may choose theirs: these two carry ours.
+    let any: &dyn Any = error;
+    let error: &(dyn Error + 'static) = match any.downcast_ref::<BoxError>() {
+        Some(error) => error.as_ref(),
+        None => match any.downcast_ref::<RequestError>() {
+            Some(error) => error,
+            None => return false,
+        },
+    };
+    cause::<RequestError>(error).is_some_and(RequestError::is_callers_fault)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn response(status: u16, headers: &[(&'static str, &str)]) -> Response<()> {
+        let mut response = Response::builder().status(status);
+        for (name, value) in headers {
+            response = response.header(*name, *value);
+        }
+        response.body(()).unwrap()
+    }
+
+    fn outcome(status: u16, headers: &[(&'static str, &str)]) -> Verdict<GrpcTrailers> {
+        StatusClassifier.response(&response(status, headers))
+    }
+
+    #[test]
+    fn only_server_errors_fail_over_http() {
+        for status in [100, 200, 204, 301, 400, 401, 404, 499] {
+            assert_eq!(outcome(status, &[]), Verdict::Reached(Outcome::Success), "{status}");
+        }
+        for status in [500, 501, 502, 503, 504, 599] {
+            assert_eq!(outcome(status, &[]), Verdict::Reached(Outcome::Failure), "{status}");
+        }
+    }
+
+    #[test]
+    fn too_many_requests_throttles_for_as_long_as_it_says() {
+        let throttled = |delay| Verdict::Reached(Outcome::Throttled(delay));
+        assert_eq!(outcome(429, &[]), throttled(None));
+        assert_eq!(outcome(429, &[("retry-after", "7")]), throttled(Some(Duration::from_secs(7))));
+        assert_eq!(outcome(429, &[("retry-after", "-7")]), throttled(None));
+        assert_eq!(
+            outcome(429, &[("retry-after", "Fri, 31 Dec 1999 23:59:59 GMT")]),
+            throttled(None)
+        );
+    }
+
+    #[test]
+    fn grpc_status_decides_in_the_head_or_in_the_trailers() {
+        let grpc = ("content-type", "application/grpc+proto");
+        assert_eq!(outcome(200, &[grpc]), Verdict::AtEnd(GrpcTrailers(())));
+        assert_eq!(outcome(503, &[grpc]), Verdict::Reached(Outcome::Failure));
+        for (status, expected) in [
+            ("0", Outcome::Success),
+            ("1", Outcome::Ignored),
+            ("2", Outcome::Failure),
+            ("4", Outcome::Failure),
+            ("5", Outcome::Success),
+            ("8", Outcome::Throttled(None)),
+            ("12", Outcome::Ignored),
+            ("14", Outcome::Failure),
+            ("15", Outcome::Failure),
+            ("16", Outcome::Success),
+            ("17", Outcome::Failure),
+            ("-1", Outcome::Failure),
+            ("x", Outcome::Failure),
+        ] {
+            let head = response(200, &[grpc, ("grpc-status", status)]);
+            assert_eq!(StatusClassifier.response(&head), Verdict::Reached(expected), "{status}");
+            let end = StatusClassifier::end(GrpcTrailers(()), Some(head.headers()));
+            assert_eq!(end, expected, "{status}");
+        }
+        assert_eq!(StatusClassifier::end(GrpcTrailers(()), None), Outcome::Failure);
+    }
+
+    #[test]
+    fn pushback_tells_for_how_long() {
+        let with = |pushback| {
+            let head = response(200, &[("grpc-status", "8"), ("grpc-retry-pushback-ms", pushback)]);
+            StatusClassifier::end(GrpcTrailers(()), Some(head.headers()))
+        };
+        assert_eq!(with("250"), Outcome::Throttled(Some(Duration::from_millis(250))));
+        assert_eq!(with("-1"), Outcome::Throttled(None));
+        assert_eq!(with("soon"), Outcome::Throttled(None));
+    }
+
+    #[test]
+    fn an_error_of_any_type_is_a_failure() {
+        assert_eq!(StatusClassifier.error(&std::io::Error::other("reset")), Outcome::Failure);
+        let boxed: BoxError = "reset".into();
+        assert_eq!(StatusClassifier.error(&boxed), Outcome::Failure);
+    }
+}

@@ -1,0 +1,129 @@
+//! Making one connection to one node.
+
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use evenkeel_core::{BoxError, endpoint::Address, node::Node};
+use http::{
+    Uri,
+    uri::{Authority, Scheme},
+};
+use socket2::{SockRef, TcpKeepalive};
+use tokio::net::TcpStream;
+use tower_service::Service;
+
+use crate::{
+    error::{ConnectError, ConnectTimeout},
+    happy_eyeballs,
+    stream::{Io, Stream},
+};
+
+/// How connections are made.
+#[derive(Clone, Debug)]
+pub(crate) struct DialOptions {
+    pub(crate) timeout: Duration,
+    pub(crate) keep_alive: Option<Duration>,
+    /// What is offered in a TLS handshake, best first.
+    pub(crate) protocols: &'static [&'static [u8]],
+    #[cfg(feature = "tls")]
+    pub(crate) tls: Arc<crate::tls::Connector>,
+}
+
+/// Connects to its node, whatever host the URI names.
+#[derive(Clone, Debug)]
+pub(crate) struct Dial {
+    node: Arc<Node>,
+    options: DialOptions,
+}
+
+impl Dial {
+    pub(crate) fn new(node: Arc<Node>, options: DialOptions) -> Self {
+        Self { node, options }
+    }
+
+    pub(crate) fn node(&self) -> &Arc<Node> {
+        &self.node
+    }
+
+    /// Whose connections may be used for `uri`: a certificate is checked for one authority.
+    pub(crate) fn authority<'a>(&self, uri: &'a Uri) -> Option<&'a Authority> {
+        #[cfg(feature = "tls")]
+        if self.options.tls.has_server_name() {
+            return None;
+        }
+        if uri.scheme() == Some(&Scheme::HTTPS) { uri.authority() } else { None }
+    }
+
+    /// One connection, over TLS if the URI's scheme is `https`.
+    ///
+    /// # Errors
+    /// Tells the node that it is unreachable.
+    pub(crate) async fn connect(self, uri: Uri) -> Result<Stream, ConnectError> {
+        let after = self.options.timeout;
+        let connected = match tokio::time::timeout(after, self.stream(&uri)).await {
+            Ok(connected) => connected,
+            Err(_) => Err(ConnectTimeout { after }.into()),
+        };
+        connected.map_err(|source| {
+            self.node.unreachable();
+            ConnectError::new(self.node.address().clone(), source)
+        })
+    }
+
+    async fn stream(&self, uri: &Uri) -> Result<Stream, BoxError> {
+        let io = self.io().await?;
+        if uri.scheme() != Some(&Scheme::HTTPS) {
+            return Ok(Stream::new(io, false));
+        }
+        #[cfg(feature = "tls")]
+        return self
+            .options
+            .tls
+            .connect(io, uri.host().unwrap_or_default(), self.options.protocols)
+            .await;
+        #[cfg(not(feature = "tls"))]
+        return Err("https needs the feature `tls`".into());
+    }
+
+    async fn io(&self) -> Result<Box<dyn Io>, BoxError> {
+        let stream = match self.node.address() {
+            Address::Socket(address) => TcpStream::connect(address).await?,
+            Address::Name { host, port } => {
+                let addresses = tokio::net::lookup_host((&**host, *port)).await?.collect();
+                happy_eyeballs::connect(addresses).await?
+            }
+            #[cfg(unix)]
+            Address::Unix(path) => {
+                return Ok(Box::new(tokio::net::UnixStream::connect(path).await?));
+            }
+            other => return Err(format!("{other} cannot be connected to on this system").into()),
+        };
+        stream.set_nodelay(true)?;
+        if let Some(idle) = self.options.keep_alive {
+            let keep_alive = TcpKeepalive::new().with_time(idle);
+            #[cfg(any(target_os = "linux", target_os = "macos", target_os = "windows"))]
+            let keep_alive = keep_alive.with_interval(Duration::from_secs(1)).with_retries(3);
+            SockRef::from(&stream).set_tcp_keepalive(&keep_alive)?;
+        }
+        Ok(Box::new(stream))
+    }
+}
+
+impl Service<Uri> for Dial {
+    type Response = Stream;
+    type Error = ConnectError;
+    type Future = Pin<Box<dyn Future<Output = Result<Stream, ConnectError>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), ConnectError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, uri: Uri) -> Self::Future {
+        Box::pin(self.clone().connect(uri))
+    }
+}

@@ -1,0 +1,99 @@
+//! What can go wrong between here and an endpoint.
+
+use std::{error::Error, fmt, sync::Arc, time::Duration};
+
+use evenkeel_core::{BoxError, endpoint::Address, error::cause};
+
+/// No connection to an endpoint could be made. Nothing of the request was sent.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct ConnectError {
+    /// Where the endpoint listens.
+    pub address: Address,
+    /// Why: an `io::Error`, a TLS error, or a [`ConnectTimeout`].
+    pub source: Arc<dyn Error + Send + Sync>,
+}
+
+impl ConnectError {
+    pub(crate) fn new(address: Address, source: BoxError) -> Self {
+        Self { address, source: source.into() }
+    }
+
+    /// Whether the endpoint did not answer in time, and did not refuse either.
+    #[must_use]
+    pub fn is_timeout(&self) -> bool {
+        cause::<ConnectTimeout>(self).is_some()
+    }
+}
+
+impl fmt::Display for ConnectError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "connecting to {} failed", self.address)
+    }
+}
+
+impl Error for ConnectError {
+    // Written out: a derived one gives the `Arc`, which hides the type of what is in it.
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        Some(&*self.source)
+    }
+}
+
+/// A connection was not there in time: name, TCP and TLS together.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("no connection within {after:?}")]
+#[non_exhaustive]
+pub struct ConnectTimeout {
+    /// How long was waited.
+    pub after: Duration,
+}
+
+/// A request was, or may have been, sent to an endpoint, and no response came.
+#[derive(Debug, thiserror::Error)]
+#[error("the request to {address} failed")]
+#[non_exhaustive]
+pub struct RequestError {
+    /// Where the endpoint listens.
+    pub address: Address,
+    /// Why.
+    #[source]
+    pub source: BoxError,
+}
+
+impl RequestError {
+    pub(crate) fn new(address: Address, source: impl Into<BoxError>) -> Self {
+        Self { address, source: source.into() }
+    }
+
+    /// Whether the request would have failed at any endpoint: its own body failed, or it cannot be
+    /// expressed in HTTP.
+    #[must_use]
+    pub fn is_callers_fault(&self) -> bool {
+        cause::<InvalidRequest>(self).is_some()
+            || cause::<hyper::Error>(self).is_some_and(hyper::Error::is_user)
+    }
+}
+
+/// A request that cannot be sent to any endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum InvalidRequest {
+    /// Neither the URI nor the `Host` header names a valid authority.
+    Authority,
+    /// The URI cannot be completed with a scheme and an authority.
+    Uri,
+    /// The endpoint's address fits into no URI, and the client knows no other way to it.
+    Address,
+}
+
+impl fmt::Display for InvalidRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Authority => "the Host header is no valid authority",
+            Self::Address => "the client cannot speak to a Unix socket",
+            Self::Uri => "the URI has neither a path nor an authority",
+        })
+    }
+}
+
+impl Error for InvalidRequest {}

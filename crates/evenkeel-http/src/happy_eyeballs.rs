@@ -1,0 +1,102 @@
+//! One TCP connection to the first of several addresses that answers (RFC 8305).
+
+use std::{io, net::SocketAddr, time::Duration};
+
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use tokio::net::TcpStream;
+
+/// How long an address may be silent before the next is tried beside it (RFC 8305, section 5).
+pub(crate) const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
+
+/// Connects to the first of `addresses` that answers, families in turn.
+///
+/// The next address is tried when the one before has failed, or has been silent for
+/// [`ATTEMPT_DELAY`]. The losers are closed.
+///
+/// # Errors
+/// The last error, if all fail.
+pub(crate) async fn connect(addresses: Vec<SocketAddr>) -> io::Result<TcpStream> {
+    let mut waiting = interleave(addresses).into_iter();
+    let mut attempts = FuturesUnordered::new();
+    let mut last_error = None;
+    loop {
+        match waiting.next() {
+            Some(address) => attempts.push(TcpStream::connect(address)),
+            None if attempts.is_empty() => {
+                return Err(last_error.unwrap_or_else(|| {
+                    io::Error::new(io::ErrorKind::NotFound, "the name has no addresses")
+                }));
+            }
+            None => {}
+        }
+        let is_last = waiting.len() == 0;
+        let finished = if is_last {
+            attempts.next().await
+        } else {
+            match tokio::time::timeout(ATTEMPT_DELAY, attempts.next()).await {
+                Ok(finished) => finished,
+                Err(_) => continue,
+            }
+        };
+        match finished {
+            Some(Ok(stream)) => return Ok(stream),
+            Some(Err(error)) => last_error = Some(error),
+            None => {}
+        }
+    }
+}
+
+/// Orders addresses so that the families alternate, beginning with the family of the first.
+fn interleave(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
+    let first_is_ipv6 = addresses.first().is_some_and(SocketAddr::is_ipv6);
+    let (first, second): (Vec<_>, Vec<_>) =
+        addresses.into_iter().partition(|address| address.is_ipv6() == first_is_ipv6);
+    let (mut first, mut second) = (first.into_iter(), second.into_iter());
+    let mut ordered = Vec::with_capacity(first.len() + second.len());
+    while 0 < first.len() + second.len() {
+        ordered.extend(first.next());
+        ordered.extend(second.next());
+    }
+    ordered
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    fn addresses(texts: &[&str]) -> Vec<SocketAddr> {
+        texts.iter().map(|text| text.parse().unwrap()).collect()
+    }
+
+    #[test]
+    fn families_take_turns_and_the_first_keeps_its_place() {
+        let mixed = addresses(&["[::1]:1", "[::2]:1", "[::3]:1", "1.0.0.1:1", "1.0.0.2:1"]);
+        let expected = addresses(&["[::1]:1", "1.0.0.1:1", "[::2]:1", "1.0.0.2:1", "[::3]:1"]);
+        assert_eq!(interleave(mixed), expected);
+        assert_eq!(interleave(Vec::new()), []);
+        let single = addresses(&["1.0.0.1:1", "1.0.0.2:1"]);
+        assert_eq!(interleave(single.clone()), single);
+    }
+
+    #[tokio::test]
+    async fn an_address_that_refuses_gives_way_at_once() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let good = listener.local_addr().unwrap();
+        let refusing = TcpListener::bind("127.0.0.2:0").await.unwrap().local_addr().unwrap();
+
+        // Far below the delay for silent ones.
+        let stream = tokio::time::timeout(ATTEMPT_DELAY / 2, connect(vec![refusing, good])).await;
+
+        assert_eq!(stream.unwrap().unwrap().peer_addr().unwrap(), good);
+    }
+
+    #[tokio::test]
+    async fn the_last_error_is_given_when_all_refuse() {
+        let refusing = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+        let error = connect(vec![refusing, refusing]).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
+        assert_eq!(connect(Vec::new()).await.unwrap_err().kind(), io::ErrorKind::NotFound);
+    }
+}

@@ -1,0 +1,81 @@
+//! What a request and a response say through their extensions.
+//!
+//! [`HttpTraffic`](crate::HttpTraffic) reads these, and core's [`Tried`], from a request:
+//!
+//! ```
+//! use evenkeel_core::traffic::{Traffic, Tried};
+//! use evenkeel_http::{Exclude, HashKey, HttpTraffic, Prefer};
+//!
+//! let mut request = http::Request::new(());
+//! request.extensions_mut().insert(HashKey(42));
+//! request.extensions_mut().insert(Prefer(vec!["10.0.0.1:80".parse().unwrap()]));
+//! request.extensions_mut().insert(Exclude(vec!["10.0.0.2:80".parse().unwrap()]));
+//! request.extensions_mut().insert(Tried::default());
+//!
+//! let hints = <HttpTraffic as Traffic<_, http::Response<String>, std::io::Error>>::hints(
+//!     &HttpTraffic::new(),
+//!     &request,
+//! );
+//! assert_eq!(hints.hash, Some(42));
+//! assert_eq!(hints.prefer.len(), 1);
+//! ```
+
+use std::sync::Arc;
+
+use evenkeel_core::{
+    endpoint::Address,
+    node::Node,
+    traffic::{Hints, Tried},
+};
+
+/// Request extension: endpoints that this request must not be sent to.
+#[derive(Clone, Debug, Default)]
+pub struct Exclude(pub Vec<Address>);
+
+/// Request extension: endpoints that are used before the policy is asked, the first that is open.
+#[derive(Clone, Debug, Default)]
+pub struct Prefer(pub Vec<Address>);
+
+/// Request extension: requests of the same key go to the same endpoint, under a policy that hashes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HashKey(pub u64);
+
+/// Response extension: the node that served the response.
+///
+/// The leaf puts it there, [`HttpConnector`](crate::HttpConnector) and
+/// [`SharedClient`](crate::SharedClient) alike:
+///
+/// ```
+/// use evenkeel_http::ServedBy;
+///
+/// fn log(response: &http::Response<()>) {
+///     if let Some(served_by) = response.extensions().get::<ServedBy>() {
+///         println!("{} answered {}", served_by.address(), response.status());
+///     }
+/// }
+/// # log(&http::Response::new(()));
+/// ```
+#[derive(Clone, Debug)]
+pub struct ServedBy(pub Arc<Node>);
+
+impl ServedBy {
+    /// Where the node listens.
+    #[must_use]
+    pub fn address(&self) -> &Address {
+        self.0.address()
+    }
+}
+
+/// Reads the hints out of a request's extensions.
+pub(crate) fn read(extensions: &http::Extensions) -> Hints<'_> {
+    // Most requests carry no extensions, and an empty map answers without a look-up.
+    if extensions.is_empty() {
+        return Hints::default();
+    }
+    Hints {
+        hash: extensions.get::<HashKey>().map(|key| key.0),
+        tried: extensions.get::<Tried>(),
+        exclude: extensions.get::<Exclude>().map_or(&[], |exclude| &exclude.0),
+        prefer: extensions.get::<Prefer>().map_or(&[], |prefer| &prefer.0),
+    }
+}

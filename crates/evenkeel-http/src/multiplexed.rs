@@ -1,0 +1,170 @@
+//! HTTP/2 known in advance: one connection to a node, shared by all its requests.
+//!
+//! hyper-util's client would do, but for three things. Requests that wait for a connection queue
+//! behind each other there when connecting fails, so that the tenth waits ten timeouts; here they
+//! share one try and its error. A request costs it a dozen clones and two locks. And its pings
+//! cannot be stopped when a server objects to them.
+
+use std::{
+    error::Error,
+    fmt,
+    future::Future,
+    pin::Pin,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+};
+
+use evenkeel_core::{BoxError, error::cause};
+use futures_util::future::{FutureExt, Shared};
+use http::{Request, Response, Uri, uri::Authority};
+use hyper::{body::Incoming, client::conn::http2};
+use hyper_util::rt::TokioExecutor;
+use tokio::sync::oneshot;
+
+use crate::{
+    connector::RequestBody,
+    dial::Dial,
+    error::{ConnectError, RequestError},
+};
+
+/// How often a request that was provably not sent is tried on a new connection.
+const RECONNECTS_MAX: usize = 2;
+
+/// Server names that one node is spoken to by at the same time, over TLS without a fixed one.
+const CONNECTIONS_MAX: usize = 8;
+
+type Sender<B> = http2::SendRequest<B>;
+type Connecting<B> = Shared<oneshot::Receiver<Result<Sender<B>, ConnectError>>>;
+pub(crate) type Answer = Pin<Box<dyn Future<Output = Result<Response<Incoming>, BoxError>> + Send>>;
+
+/// The HTTP/2 connections of one node.
+pub(crate) struct Multiplexed<B> {
+    dial: Dial,
+    builder: http2::Builder<TokioExecutor>,
+    /// A server complained of pings. It gets none on later connections.
+    is_ping_unwelcome: Arc<AtomicBool>,
+    connections: Mutex<Vec<(Option<Authority>, Connecting<B>)>>,
+}
+
+impl<B: RequestBody> Multiplexed<B> {
+    pub(crate) fn new(dial: Dial, builder: http2::Builder<TokioExecutor>) -> Self {
+        Self { dial, builder, is_ping_unwelcome: Arc::default(), connections: Mutex::default() }
+    }
+
+    /// Sends a request whose URI is complete.
+    pub(crate) fn request(self: Arc<Self>, mut request: Request<B>) -> Answer {
+        Box::pin(async move {
+            for _ in 0..RECONNECTS_MAX {
+                let mut sender = self.sender(request.uri()).await?;
+                match sender.try_send_request(request).await {
+                    Ok(response) => return Ok(response),
+                    Err(mut error) => match error.take_message() {
+                        // It is given back when nothing of it was sent: the connection closed
+                        // between the look at it and now.
+                        Some(unsent) => request = unsent,
+                        None => return Err(self.failed(error.into_error())),
+                    },
+                }
+            }
+            let mut sender = self.sender(request.uri()).await?;
+            sender.send_request(request).await.map_err(|error| self.failed(error))
+        })
+    }
+
+    fn failed(&self, error: hyper::Error) -> BoxError {
+        RequestError::new(self.dial.node().address().clone(), error).into()
+    }
+
+    /// The open connection, or else the one that is being made, or else a new one.
+    async fn sender(&self, uri: &Uri) -> Result<Sender<B>, ConnectError> {
+        let connecting = self.connection(uri);
+        connecting.await.unwrap_or_else(|_| {
+            let gone = "the runtime ended while connecting".into();
+            Err(ConnectError::new(self.dial.node().address().clone(), gone))
+        })
+    }
+
+    fn connection(&self, uri: &Uri) -> Connecting<B> {
+        let authority = self.dial.authority(uri);
+        let mut connections = self.connections.lock().expect("no panic under the lock");
+        let found = connections.iter().position(|(key, _)| key.as_ref() == authority);
+        if let Some(position) = found {
+            if is_usable(&connections[position].1) {
+                return connections[position].1.clone();
+            }
+            drop(connections.remove(position));
+        }
+        if connections.len() == CONNECTIONS_MAX {
+            drop(connections.remove(0));
+        }
+        let connecting = self.start(uri.clone());
+        connections.push((authority.cloned(), connecting.clone()));
+        connecting
+    }
+
+    /// Connects in a task of its own: the request that asked may be dropped, others wait for it too.
+    fn start(&self, uri: Uri) -> Connecting<B> {
+        let (connected, connecting) = oneshot::channel();
+        let dial = self.dial.clone();
+        let is_ping_unwelcome = self.is_ping_unwelcome.clone();
+        let mut builder = self.builder.clone();
+        if is_ping_unwelcome.load(Relaxed) {
+            builder.keep_alive_interval(None);
+        }
+        tokio::spawn(async move {
+            let address = dial.node().address().clone();
+            let stream = match dial.connect(uri).await {
+                Ok(stream) => stream,
+                Err(error) => {
+                    // Nobody waits any longer when the service is gone.
+                    let _ = connected.send(Err(error));
+                    return;
+                }
+            };
+            match builder.handshake(stream).await {
+                Err(error) => {
+                    let _ = connected.send(Err(ConnectError::new(address, error.into())));
+                }
+                Ok((sender, connection)) => {
+                    let _ = connected.send(Ok(sender));
+                    if let Err(error) = connection.await
+                        && is_too_many_pings(&error)
+                    {
+                        is_ping_unwelcome.store(true, Relaxed);
+                    }
+                }
+            }
+        });
+        connecting.shared()
+    }
+}
+
+impl<B> fmt::Debug for Multiplexed<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Multiplexed")
+            .field("dial", &self.dial)
+            .field("is_ping_unwelcome", &self.is_ping_unwelcome)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Whether a connection is open or still being made.
+fn is_usable<B>(connecting: &Connecting<B>) -> bool {
+    match connecting.peek() {
+        Some(Ok(Ok(sender))) => !sender.is_closed(),
+        Some(_) => false,
+        None => true,
+    }
+}
+
+/// gRPC servers allow a ping every five minutes unless told otherwise, and close the connection of
+/// a client that sends more (gRFC A8 and A9).
+fn is_too_many_pings(error: &(dyn Error + 'static)) -> bool {
+    cause::<h2::Error>(error).is_some_and(|error| {
+        error.is_go_away()
+            && error.is_remote()
+            && error.reason() == Some(h2::Reason::ENHANCE_YOUR_CALM)
+    })
+}

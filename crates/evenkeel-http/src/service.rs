@@ -1,0 +1,165 @@
+//! The service that speaks to one endpoint.
+
+use std::{
+    fmt,
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use evenkeel_core::{BoxError, error::cause, node::Node};
+use http::{Method, Request, Response, Version, header, uri::Scheme};
+use hyper::body::Incoming;
+use hyper_util::client::legacy::{Client, Error as ClientError, ResponseFuture};
+use tower_service::Service;
+
+use crate::{
+    connector::RequestBody,
+    dial::Dial,
+    error::{ConnectError, InvalidRequest, RequestError},
+    hints::ServedBy,
+    multiplexed::{Answer, Multiplexed},
+    target::{self, Host},
+};
+
+/// Speaks to one endpoint, over connections that end with its last clone.
+///
+/// Made by [`HttpConnector`](crate::HttpConnector). It is always ready, connects when there is a
+/// request, and fails with a [`ConnectError`] or a [`RequestError`].
+pub struct HttpService<B>(Arc<Inner<B>>);
+
+struct Inner<B> {
+    node: Arc<Node>,
+    host: Host,
+    is_tls_forced: bool,
+    transport: Transport<B>,
+}
+
+/// How requests get onto connections.
+pub(crate) enum Transport<B> {
+    /// A pool of HTTP/1.1 connections, or of what TLS agrees on.
+    Pooled(Box<Client<Dial, B>>),
+    /// One HTTP/2 connection.
+    Multiplexed(Arc<Multiplexed<B>>),
+}
+
+impl<B> HttpService<B> {
+    pub(crate) fn new(
+        node: Arc<Node>,
+        host: Host,
+        is_tls_forced: bool,
+        transport: Transport<B>,
+    ) -> Self {
+        Self(Arc::new(Inner { node, host, is_tls_forced, transport }))
+    }
+}
+
+impl<B> Inner<B> {
+    /// Completes the URI, and sets `Host` where it is not part of it.
+    fn address(&self, request: &mut Request<B>) -> Result<(), InvalidRequest> {
+        let is_https = self.is_tls_forced || request.uri().scheme() == Some(&Scheme::HTTPS);
+        let scheme = if is_https { Scheme::HTTPS } else { Scheme::HTTP };
+        let named = target::named_authority(request)?;
+        let is_http2 = matches!(self.transport, Transport::Multiplexed(_));
+        if is_http2 {
+            // HTTP/2 says it in `:authority` (RFC 9113, section 8.3.1).
+            request.headers_mut().remove(header::HOST);
+        } else {
+            target::set_host(request, &self.host)?;
+            // A request that came in over another version leaves over ours.
+            *request.version_mut() = Version::HTTP_11;
+        }
+        // Without TLS the pool need not know the authority: one set of connections serves them all.
+        let is_anonymous = !is_https && !is_http2 && request.method() != Method::CONNECT;
+        let authority = match named {
+            Some(authority) if !is_anonymous => authority,
+            _ => self.host.authority.clone(),
+        };
+        target::set_uri(request, scheme, authority)
+    }
+}
+
+impl<B: RequestBody> Service<Request<B>> for HttpService<B> {
+    type Response = Response<Incoming>;
+    type Error = BoxError;
+    type Future = HttpFuture;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, mut request: Request<B>) -> HttpFuture {
+        let node = self.0.node.clone();
+        if let Err(error) = self.0.address(&mut request) {
+            let error = RequestError::new(node.address().clone(), error);
+            return HttpFuture { node, state: State::Refused(Some(error)) };
+        }
+        let state = match &self.0.transport {
+            Transport::Pooled(client) => State::Pooled(client.request(request)),
+            Transport::Multiplexed(connection) => {
+                State::Multiplexed(connection.clone().request(request))
+            }
+        };
+        HttpFuture { node, state }
+    }
+}
+
+impl<B> Clone for HttpService<B> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<B> fmt::Debug for HttpService<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("HttpService").field(self.0.node.address()).finish()
+    }
+}
+
+/// The future of [`HttpService`].
+pub struct HttpFuture {
+    node: Arc<Node>,
+    state: State,
+}
+
+enum State {
+    Pooled(ResponseFuture),
+    Multiplexed(Answer),
+    Refused(Option<RequestError>),
+}
+
+impl Future for HttpFuture {
+    type Output = Result<Response<Incoming>, BoxError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        let result = match &mut this.state {
+            State::Pooled(answer) => {
+                ready!(Pin::new(answer).poll(cx)).map_err(|error| unwrap(&this.node, error))
+            }
+            State::Multiplexed(answer) => ready!(answer.as_mut().poll(cx)),
+            State::Refused(error) => {
+                Err(error.take().expect("a future is not polled after it is ready").into())
+            }
+        };
+        Poll::Ready(result.map(|mut response| {
+            response.extensions_mut().insert(ServedBy(this.node.clone()));
+            response
+        }))
+    }
+}
+
+/// The same error for the same fault, whichever way the request went.
+fn unwrap(node: &Node, error: ClientError) -> BoxError {
+    match cause::<ConnectError>(&error) {
+        Some(error) => error.clone().into(),
+        None => RequestError::new(node.address().clone(), error).into(),
+    }
+}
+
+impl fmt::Debug for HttpFuture {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HttpFuture").field("node", &self.node).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,172 @@
+//! A client that is there already, shared by all endpoints.
+
+use std::{
+    fmt,
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use evenkeel_core::{BoxError, connect::Connect, endpoint::Address, node::Node};
+use http::{
+    Request, Response,
+    uri::{Authority, Scheme},
+};
+use pin_project_lite::pin_project;
+use tower_service::Service;
+
+use crate::{
+    classify::{Classify, StatusClassifier},
+    error::{InvalidRequest, RequestError},
+    hints::ServedBy,
+    target::{self, Host},
+    traffic::{HttpTraffic, InFlight},
+};
+
+/// Puts a client that is there already below a balancer: hyper-util's, reqwest's, any service.
+///
+/// Every request goes through a clone of the one client, its URI's authority replaced by the
+/// endpoint's address. `Host` stays what the request named. That is all that can be done from
+/// outside of a client, so, other than [`HttpConnector`](crate::HttpConnector):
+///
+/// - over HTTP/2, `:authority` becomes the endpoint's address;
+/// - over TLS, the certificate must be valid for the endpoint's address;
+/// - connections outlive their endpoint, until the client's idle timeout;
+/// - endpoints on Unix sockets are refused with [`InvalidRequest::Address`];
+/// - that connecting failed is known to the caller, not to discovery.
+///
+/// ```
+/// use evenkeel_http::SharedClient;
+/// use http_body_util::Empty;
+/// use hyper::body::Bytes;
+/// use hyper_util::{client::legacy::Client, rt::TokioExecutor};
+///
+/// let client: Client<_, Empty<Bytes>> = Client::builder(TokioExecutor::new()).build_http();
+/// let connect = SharedClient::new(client);
+/// # drop(connect);
+/// ```
+#[derive(Clone, Debug)]
+pub struct SharedClient<S, C = StatusClassifier> {
+    client: S,
+    traffic: HttpTraffic<C>,
+}
+
+impl<S> SharedClient<S> {
+    /// Sends every request through a clone of `client`.
+    #[must_use]
+    pub fn new(client: S) -> Self {
+        Self { client, traffic: HttpTraffic::new() }
+    }
+}
+
+impl<S, C> SharedClient<S, C> {
+    /// Sets until when a request counts as in flight. Default [`InFlight::Body`].
+    #[must_use]
+    pub fn in_flight(mut self, in_flight: InFlight) -> Self {
+        self.traffic = self.traffic.in_flight(in_flight);
+        self
+    }
+
+    /// Sets what counts as a failure. Default [`StatusClassifier`].
+    #[must_use]
+    pub fn classify<D: Classify>(self, classifier: D) -> SharedClient<S, D> {
+        SharedClient { client: self.client, traffic: self.traffic.classify(classifier) }
+    }
+}
+
+impl<S: Clone, C: Clone> Connect for SharedClient<S, C> {
+    type Service = SharedService<S>;
+    type Traffic = HttpTraffic<C>;
+
+    fn connect(&self, node: &Arc<Node>) -> SharedService<S> {
+        let authority = match node.address() {
+            Address::Unix(_) => None,
+            address => Some(Host::of(address).authority),
+        };
+        SharedService { client: self.client.clone(), node: node.clone(), authority }
+    }
+
+    fn traffic(&self) -> HttpTraffic<C> {
+        self.traffic.clone()
+    }
+}
+
+/// Speaks to one endpoint through a shared client. See [`SharedClient`].
+#[derive(Clone, Debug)]
+pub struct SharedService<S> {
+    client: S,
+    node: Arc<Node>,
+    /// `None` where the endpoint has no address that a URI can carry.
+    authority: Option<Authority>,
+}
+
+impl<S> SharedService<S> {
+    fn address<B>(&self, request: &mut Request<B>) -> Result<(), InvalidRequest> {
+        let authority = self.authority.clone().ok_or(InvalidRequest::Address)?;
+        let scheme = request.uri().scheme().cloned().unwrap_or(Scheme::HTTP);
+        target::set_host(request, &Host::of(self.node.address()))?;
+        target::set_uri(request, scheme, authority)
+    }
+}
+
+impl<S, B, R> Service<Request<B>> for SharedService<S>
+where
+    S: Service<Request<B>, Response = Response<R>>,
+    S::Error: Into<BoxError>,
+{
+    type Response = Response<R>;
+    type Error = BoxError;
+    type Future = SharedFuture<S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        self.client.poll_ready(cx).map_err(Into::into)
+    }
+
+    fn call(&mut self, mut request: Request<B>) -> SharedFuture<S::Future> {
+        let (answer, refusal) = match self.address(&mut request) {
+            Ok(()) => (Some(self.client.call(request)), None),
+            Err(error) => (None, Some(error)),
+        };
+        SharedFuture { node: self.node.clone(), answer, refusal }
+    }
+}
+
+pin_project! {
+    /// The future of [`SharedService`].
+    pub struct SharedFuture<F> {
+        node: Arc<Node>,
+        #[pin]
+        answer: Option<F>,
+        refusal: Option<InvalidRequest>,
+    }
+}
+
+impl<F, R, E> Future for SharedFuture<F>
+where
+    F: Future<Output = Result<Response<R>, E>>,
+    E: Into<BoxError>,
+{
+    type Output = Result<Response<R>, BoxError>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let result = match this.answer.as_pin_mut() {
+            Some(answer) => ready!(answer.poll(cx)).map_err(Into::into),
+            None => Err(this.refusal.take().expect("polled again after it was ready").into()),
+        };
+        Poll::Ready(match result {
+            Ok(mut response) => {
+                response.extensions_mut().insert(ServedBy(this.node.clone()));
+                Ok(response)
+            }
+            Err(error) => Err(RequestError::new(this.node.address().clone(), error).into()),
+        })
+    }
+}
+
+impl<F> fmt::Debug for SharedFuture<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SharedFuture").field("node", &self.node).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,286 @@
+//! Refusals as responses, for a balanced stack that serves others.
+//!
+//! A proxy has to answer when no endpoint can. [`ErrorToResponseLayer`] makes of every error a
+//! response, so that the stack never fails, as axum asks of a fallback service. Errors of a stack
+//! that calls on its own behalf are better left as they are.
+
+use std::{
+    convert::Infallible,
+    fmt,
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use evenkeel_core::{
+    BoxError,
+    error::{AllEndpointsClosed, AllEndpointsExcluded, NoEndpoints, SharedError, cause},
+};
+use http::{HeaderValue, Request, Response, StatusCode, header};
+use http_body::{Body, Frame, SizeHint};
+use pin_project_lite::pin_project;
+use tower_layer::Layer;
+use tower_service::Service;
+
+use crate::{
+    classify::is_grpc,
+    error::{ConnectError, InvalidRequest},
+};
+
+/// The HTTP status that tells a caller of `error`.
+///
+/// | error | status |
+/// |---|---|
+/// | no endpoints, all closed or excluded | 503 |
+/// | a connect timeout, or a timeout of tokio's | 504 |
+/// | a request that cannot be sent anywhere | 400 |
+/// | any other | 502 |
+///
+/// ```
+/// use std::time::Duration;
+/// use evenkeel_core::error::NoEndpoints;
+///
+/// let error = NoEndpoints::new(Duration::from_secs(1), None);
+/// assert_eq!(evenkeel_http::error_status(&error), 503);
+/// ```
+#[must_use]
+pub fn error_status(error: &(dyn std::error::Error + 'static)) -> StatusCode {
+    let is_refused = cause::<NoEndpoints>(error).is_some()
+        || cause::<AllEndpointsClosed>(error).is_some()
+        || cause::<AllEndpointsExcluded>(error).is_some();
+    let is_timeout = cause::<ConnectError>(error).is_some_and(ConnectError::is_timeout)
+        || cause::<tokio::time::error::Elapsed>(error).is_some();
+    if is_refused {
+        StatusCode::SERVICE_UNAVAILABLE
+    } else if is_timeout {
+        StatusCode::GATEWAY_TIMEOUT
+    } else if cause::<InvalidRequest>(error).is_some() {
+        StatusCode::BAD_REQUEST
+    } else {
+        StatusCode::BAD_GATEWAY
+    }
+}
+
+/// Answers with a status where the stack below fails.
+///
+/// The status is [`error_status`], or for a gRPC request the `grpc-status` `UNAVAILABLE`,
+/// `DEADLINE_EXCEEDED` or `INVALID_ARGUMENT`. The body is empty, since an error names addresses that
+/// are nobody's business outside; the error itself is in the response's extensions as a
+/// [`SharedError`].
+///
+/// ```
+/// use evenkeel_core::{BoxError, error::NoEndpoints};
+/// use evenkeel_http::ErrorToResponseLayer;
+/// use tower::{ServiceBuilder, ServiceExt, service_fn};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// let stack = ServiceBuilder::new()
+///     .layer(ErrorToResponseLayer::new())
+///     .service(service_fn(|_: http::Request<String>| async {
+///         let refusal = NoEndpoints::new(std::time::Duration::ZERO, None);
+///         Err::<http::Response<String>, BoxError>(refusal.into())
+///     }));
+///
+/// let response = stack.oneshot(http::Request::new(String::new())).await.unwrap();
+///
+/// assert_eq!(response.status(), 503);
+/// # }
+/// ```
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ErrorToResponseLayer(());
+
+impl ErrorToResponseLayer {
+    /// A layer that answers where the stack below it fails.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+}
+
+impl<S> Layer<S> for ErrorToResponseLayer {
+    type Service = ErrorToResponse<S>;
+
+    fn layer(&self, inner: S) -> ErrorToResponse<S> {
+        ErrorToResponse { inner, not_ready: None }
+    }
+}
+
+/// Answers with a status where the stack below fails. See [`ErrorToResponseLayer`].
+#[derive(Debug)]
+pub struct ErrorToResponse<S> {
+    inner: S,
+    /// The error that readiness gave, until a request is there to be told.
+    not_ready: Option<BoxError>,
+}
+
+impl<S: Clone> Clone for ErrorToResponse<S> {
+    fn clone(&self) -> Self {
+        Self { inner: self.inner.clone(), not_ready: None }
+    }
+}
+
+impl<S, B, R> Service<Request<B>> for ErrorToResponse<S>
+where
+    S: Service<Request<B>, Response = Response<R>>,
+    S::Error: Into<BoxError>,
+{
+    type Response = Response<AnswerBody<R>>;
+    type Error = Infallible;
+    type Future = ErrorToResponseFuture<S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        if self.not_ready.is_none()
+            && let Err(error) = ready!(self.inner.poll_ready(cx))
+        {
+            self.not_ready = Some(error.into());
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<B>) -> ErrorToResponseFuture<S::Future> {
+        let is_grpc = is_grpc(request.headers());
+        match self.not_ready.take() {
+            None => {
+                let answer = Some(self.inner.call(request));
+                ErrorToResponseFuture { answer, error: None, is_grpc }
+            }
+            error => ErrorToResponseFuture { answer: None, error, is_grpc },
+        }
+    }
+}
+
+pin_project! {
+    /// The future of [`ErrorToResponse`].
+    pub struct ErrorToResponseFuture<F> {
+        #[pin]
+        answer: Option<F>,
+        error: Option<BoxError>,
+        is_grpc: bool,
+    }
+}
+
+impl<F, R, E> Future for ErrorToResponseFuture<F>
+where
+    F: Future<Output = Result<Response<R>, E>>,
+    E: Into<BoxError>,
+{
+    type Output = Result<Response<AnswerBody<R>>, Infallible>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let error = match this.answer.as_pin_mut() {
+            Some(answer) => match ready!(answer.poll(cx)) {
+                Ok(response) => {
+                    return Poll::Ready(
+                        Ok(response.map(|inner| AnswerBody { inner: Some(inner) })),
+                    );
+                }
+                Err(error) => error.into(),
+            },
+            None => this.error.take().expect("polled again after it was ready"),
+        };
+        Poll::Ready(Ok(respond(error, *this.is_grpc)))
+    }
+}
+
+impl<F> fmt::Debug for ErrorToResponseFuture<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ErrorToResponseFuture").finish_non_exhaustive()
+    }
+}
+
+fn respond<R>(error: BoxError, is_grpc: bool) -> Response<AnswerBody<R>> {
+    let status = error_status(error.as_ref());
+    let mut response = Response::new(AnswerBody { inner: None });
+    if is_grpc {
+        // A response of trailers only: its status is 200, whatever the call's is.
+        let code = match status {
+            StatusCode::BAD_REQUEST => 3,
+            StatusCode::GATEWAY_TIMEOUT => 4,
+            _ => 14,
+        };
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+        headers.insert("grpc-status", HeaderValue::from(code));
+    } else {
+        *response.status_mut() = status;
+    }
+    response.extensions_mut().insert(SharedError::new(error));
+    response
+}
+
+pin_project! {
+    /// The body of a response, or nothing in place of one.
+    #[derive(Debug)]
+    pub struct AnswerBody<R> {
+        #[pin]
+        inner: Option<R>,
+    }
+}
+
+impl<R: Body> Body for AnswerBody<R> {
+    type Data = R::Data;
+    type Error = R::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<R::Data>, R::Error>>> {
+        self.project().inner.as_pin_mut().map_or(Poll::Ready(None), |inner| inner.poll_frame(cx))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.as_ref().is_none_or(Body::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use evenkeel_core::endpoint::Address;
+    use tower::{ServiceExt, service_fn};
+
+    use super::*;
+    use crate::error::{ConnectTimeout, RequestError};
+
+    fn address() -> Address {
+        "10.0.0.1:80".parse().unwrap()
+    }
+
+    #[test]
+    fn each_error_has_its_status() {
+        let status = |error: BoxError| error_status(error.as_ref()).as_u16();
+        let timeout = ConnectTimeout { after: Duration::ZERO };
+        let refused = std::io::Error::from(std::io::ErrorKind::ConnectionRefused);
+        assert_eq!(status(NoEndpoints::new(Duration::ZERO, None).into()), 503);
+        assert_eq!(status(AllEndpointsClosed::new(3, Duration::ZERO).into()), 503);
+        assert_eq!(status(ConnectError::new(address(), timeout.into()).into()), 504);
+        assert_eq!(status(ConnectError::new(address(), refused.into()).into()), 502);
+        assert_eq!(status(RequestError::new(address(), InvalidRequest::Uri).into()), 400);
+        assert_eq!(status("anything".into()), 502);
+    }
+
+    #[tokio::test]
+    async fn a_grpc_caller_gets_a_grpc_status() {
+        let stack = ErrorToResponseLayer::new().layer(service_fn(|_: Request<String>| async {
+            Err::<Response<String>, BoxError>(NoEndpoints::new(Duration::ZERO, None).into())
+        }));
+        let mut request = Request::new(String::new());
+        request
+            .headers_mut()
+            .insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+
+        let response = stack.oneshot(request).await.unwrap();
+
+        assert_eq!(response.status(), 200);
+        assert_eq!(response.headers()["grpc-status"], "14");
+        assert!(response.body().is_end_stream());
+        assert!(response.extensions().get::<SharedError>().is_some());
+    }
+}

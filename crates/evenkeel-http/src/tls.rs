@@ -1,0 +1,261 @@
+//! TLS to endpoints, by rustls, always verified.
+//!
+//! ```
+//! use evenkeel_http::{HttpConnector, Tls};
+//!
+//! // The roots of the system, and the server name that the request names.
+//! let connector: HttpConnector<String> = HttpConnector::new().tls(Tls::system());
+//!
+//! // A certificate authority of one's own, and one name for all endpoints.
+//! # fn own(pem: &[u8]) -> Result<HttpConnector<String>, evenkeel_http::TlsError> {
+//! let tls = Tls::with_ca(pem)?.server_name("orders.internal");
+//! let connector = HttpConnector::new().tls(tls);
+//! # Ok(connector)
+//! # }
+//! ```
+
+use std::sync::{Arc, OnceLock};
+
+use evenkeel_core::BoxError;
+use rustls::{
+    ClientConfig, RootCertStore,
+    client::WebPkiServerVerifier,
+    client::danger::ServerCertVerifier,
+    crypto::CryptoProvider,
+    pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject},
+};
+use tokio_rustls::TlsConnector;
+
+use crate::stream::{Io, Stream};
+
+/// How endpoints are verified, and how this side proves who it is.
+///
+/// There is no way to leave verification out. Who must, brings a [`ClientConfig`] of their own.
+///
+/// The cryptography is that of the process (`CryptoProvider::install_default`), or [`Tls::crypto`].
+/// Without either, connecting fails and says so.
+#[derive(Clone, Debug)]
+pub struct Tls {
+    trust: Trust,
+    identity: Option<Identity>,
+    crypto: Option<Arc<CryptoProvider>>,
+    server_name: Option<ServerName<'static>>,
+}
+
+#[derive(Clone, Debug)]
+enum Trust {
+    System,
+    Authorities(Arc<RootCertStore>),
+    Config(Arc<ClientConfig>),
+}
+
+#[derive(Clone, Debug)]
+struct Identity {
+    chain: Vec<CertificateDer<'static>>,
+    key: Arc<PrivateKeyDer<'static>>,
+}
+
+/// TLS material that cannot be used, and why.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{reason}")]
+#[non_exhaustive]
+pub struct TlsError {
+    /// What is wrong with it.
+    pub reason: String,
+}
+
+impl TlsError {
+    fn new(reason: impl Into<String>) -> Self {
+        Self { reason: reason.into() }
+    }
+}
+
+impl Tls {
+    /// Trusts what the operating system trusts.
+    #[must_use]
+    pub fn system() -> Self {
+        Self::trusting(Trust::System)
+    }
+
+    /// Trusts the certificate authorities in `pem`, and no others.
+    ///
+    /// # Errors
+    /// If there is no certificate in it, or one that cannot be read.
+    pub fn with_ca(pem: &[u8]) -> Result<Self, TlsError> {
+        let mut roots = RootCertStore::empty();
+        for certificate in certificates(pem)? {
+            roots.add(certificate).map_err(|error| {
+                TlsError::new(format!("unusable certificate authority: {error}"))
+            })?;
+        }
+        Ok(Self::trusting(Trust::Authorities(Arc::new(roots))))
+    }
+
+    /// Takes a configuration as it is, with whatever it verifies or does not.
+    ///
+    /// Its ALPN protocols are kept if there are any, else set to those that the connector speaks.
+    #[must_use]
+    pub fn from_config(config: Arc<ClientConfig>) -> Self {
+        Self::trusting(Trust::Config(config))
+    }
+
+    /// Proves who this side is, by a chain of certificates and the key of the first.
+    ///
+    /// It has no effect on [`Tls::from_config`], which brings its own.
+    ///
+    /// # Errors
+    /// If either cannot be read.
+    pub fn client_certificate(mut self, chain: &[u8], key: &[u8]) -> Result<Self, TlsError> {
+        let key = PrivateKeyDer::from_pem_slice(key)
+            .map_err(|error| TlsError::new(format!("unreadable private key: {error}")))?;
+        self.identity = Some(Identity { chain: certificates(chain)?, key: Arc::new(key) });
+        Ok(self)
+    }
+
+    /// Sets the name that every endpoint must have a certificate for. Default the request's host.
+    ///
+    /// # Panics
+    /// If `name` is neither a host name nor an IP address.
+    #[must_use]
+    pub fn server_name(mut self, name: &str) -> Self {
+        let name =
+            ServerName::try_from(name).expect("a server name is a host name or an IP address");
+        self.server_name = Some(name.to_owned());
+        self
+    }
+
+    /// Sets the cryptography. Default that of the process.
+    #[must_use]
+    pub fn crypto(mut self, crypto: Arc<CryptoProvider>) -> Self {
+        self.crypto = Some(crypto);
+        self
+    }
+
+    fn trusting(trust: Trust) -> Self {
+        Self { trust, identity: None, crypto: None, server_name: None }
+    }
+
+    fn config(&self) -> Result<Arc<ClientConfig>, BoxError> {
+        Ok(match &self.trust {
+            Trust::Config(config) => config.clone(),
+            Trust::System => {
+                let crypto = self.process_crypto()?;
+                let verifier = rustls_platform_verifier::Verifier::new(crypto.clone())?;
+                Arc::new(self.verified_by(Arc::new(verifier), crypto)?)
+            }
+            Trust::Authorities(roots) => {
+                let crypto = self.process_crypto()?;
+                let verifier =
+                    WebPkiServerVerifier::builder_with_provider(roots.clone(), crypto.clone())
+                        .build()?;
+                Arc::new(self.verified_by(verifier, crypto)?)
+            }
+        })
+    }
+
+    fn verified_by(
+        &self,
+        verifier: Arc<dyn ServerCertVerifier>,
+        crypto: Arc<CryptoProvider>,
+    ) -> Result<ClientConfig, BoxError> {
+        // rustls calls any verifier that is given to it dangerous; both of ours verify.
+        let config = ClientConfig::builder_with_provider(crypto)
+            .with_safe_default_protocol_versions()?
+            .dangerous()
+            .with_custom_certificate_verifier(verifier);
+        Ok(match &self.identity {
+            None => config.with_no_client_auth(),
+            Some(Identity { chain, key }) => {
+                config.with_client_auth_cert(chain.clone(), key.clone_key())?
+            }
+        })
+    }
+
+    fn process_crypto(&self) -> Result<Arc<CryptoProvider>, TlsError> {
+        self.crypto.clone().or_else(|| CryptoProvider::get_default().cloned()).ok_or_else(|| {
+            TlsError::new(
+                "no crypto provider: call CryptoProvider::install_default() first in main, \
+                 or set Tls::crypto",
+            )
+        })
+    }
+}
+
+fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let certificates = CertificateDer::pem_slice_iter(pem)
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|error| TlsError::new(format!("unreadable certificate: {error}")))?;
+    if certificates.is_empty() {
+        return Err(TlsError::new("no certificate in the PEM text"));
+    }
+    Ok(certificates)
+}
+
+/// Makes TLS connections; its configuration is built once, when the first is made.
+#[derive(Debug)]
+pub(crate) struct Connector {
+    tls: Tls,
+    config: OnceLock<Result<Arc<ClientConfig>, TlsError>>,
+}
+
+impl Connector {
+    pub(crate) fn new(tls: Tls) -> Self {
+        Self { tls, config: OnceLock::new() }
+    }
+
+    pub(crate) fn has_server_name(&self) -> bool {
+        self.tls.server_name.is_some()
+    }
+
+    pub(crate) async fn connect(
+        &self,
+        io: Box<dyn Io>,
+        host: &str,
+        protocols: &[&[u8]],
+    ) -> Result<Stream, BoxError> {
+        let config = self
+            .config
+            .get_or_init(|| self.tls.config().map_err(|error| TlsError::new(error.to_string())))
+            .clone()?;
+        let protocols = match config.alpn_protocols.as_slice() {
+            [] => protocols.iter().map(|protocol| protocol.to_vec()).collect(),
+            chosen => chosen.to_vec(),
+        };
+        let name = match &self.tls.server_name {
+            Some(name) => name.clone(),
+            None => server_name(host)?,
+        };
+        let connector = TlsConnector::from(config);
+        let stream = connector.with_alpn(protocols).connect(name, io).await?;
+        let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+        Ok(Stream::new(Box::new(stream), is_http2))
+    }
+}
+
+fn server_name(host: &str) -> Result<ServerName<'static>, TlsError> {
+    // A URI writes an IPv6 address in brackets, a certificate does not.
+    let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    ServerName::try_from(bare.to_owned())
+        .map_err(|_| TlsError::new(format!("`{host}` is no name that a certificate can have")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_certificate_is_refused_with_a_reason() {
+        assert_eq!(Tls::with_ca(b"").unwrap_err().reason, "no certificate in the PEM text");
+        let broken = b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+        assert!(Tls::with_ca(broken).unwrap_err().reason.starts_with("unusable"));
+        assert!(Tls::system().client_certificate(b"", b"").is_err());
+    }
+
+    #[test]
+    fn hosts_are_names_or_addresses() {
+        assert!(matches!(server_name("[::1]").unwrap(), ServerName::IpAddress(_)));
+        assert!(matches!(server_name("10.0.0.1").unwrap(), ServerName::IpAddress(_)));
+        assert!(matches!(server_name("a.b").unwrap(), ServerName::DnsName(_)));
+        assert!(server_name("").is_err());
+    }
+}

@@ -1,0 +1,14 @@
+//! What a caller sees over real sockets, when all is well and when it is not.
+
+// clippy knows test functions, but not the functions that they share.
+#![allow(clippy::unwrap_used)]
+
+mod faults;
+mod grpc;
+mod http;
+mod http2_faults;
+mod in_flight;
+mod shared_client;
+mod support;
+#[cfg(feature = "tls")]
+mod tls;

@@ -1,0 +1,198 @@
+//! Servers to speak to, and the least of a balancer.
+
+use std::{
+    convert::Infallible,
+    future::Future,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, AtomicU64, Ordering::SeqCst},
+    },
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use ::http::{Request, Response, header};
+use evenkeel_core::{
+    BoxError,
+    attempt::{Attempt, Holder},
+    connect::Connect,
+    endpoint::{Address, Endpoint},
+    node::{Listener, Node},
+    time::Timestamp,
+    traffic::Traffic,
+};
+use http_body_util::{BodyExt, Full};
+use hyper::{
+    body::{Body, Bytes, Incoming},
+    service::service_fn,
+};
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo},
+    server::conn::auto,
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpListener,
+};
+use tower::Service;
+
+pub(crate) type Payload = Full<Bytes>;
+
+/// Nothing here may hang: what takes longer than this has failed.
+pub(crate) async fn within<F: Future>(future: F) -> F::Output {
+    tokio::time::timeout(Duration::from_secs(20), future).await.expect("it hangs")
+}
+
+pub(crate) async fn listen() -> (TcpListener, Address) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().into();
+    (listener, address)
+}
+
+/// Serves HTTP/1.1 and HTTP/2 with `answer`.
+pub(crate) async fn serve<H, F, R>(answer: H) -> Address
+where
+    H: Fn(Request<Incoming>) -> F + Clone + Send + Sync + 'static,
+    F: Future<Output = Response<R>> + Send + 'static,
+    R: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
+{
+    let (listener, address) = listen().await;
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            tokio::spawn(serve_stream(stream, answer.clone()));
+        }
+    });
+    address
+}
+
+pub(crate) async fn serve_stream<S, H, F, R>(stream: S, answer: H)
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    H: Fn(Request<Incoming>) -> F + Clone + Send + Sync + 'static,
+    F: Future<Output = Response<R>> + Send + 'static,
+    R: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
+{
+    let service = service_fn(move |request| {
+        let answer = answer(request);
+        async move { Ok::<_, Infallible>(answer.await) }
+    });
+    let _ = auto::Builder::new(TokioExecutor::new())
+        .serve_connection(TokioIo::new(stream), service)
+        .await;
+}
+
+/// Tells what the server saw: version, authority, path, and the body.
+pub(crate) async fn echo(request: Request<Incoming>) -> Response<Payload> {
+    let authority = match request.uri().authority() {
+        Some(authority) => authority.to_string(),
+        None => request.headers()[header::HOST].to_str().unwrap().to_owned(),
+    };
+    let has_both = request.uri().authority().is_some() && request.headers().contains_key("host");
+    assert!(!has_both, "an authority is said once");
+    let head = format!("{:?} {authority} {} ", request.version(), request.uri().path());
+    let body = request.into_body().collect().await.unwrap().to_bytes();
+    Response::new(Full::from([head.as_bytes(), &body].concat()))
+}
+
+pub(crate) fn get(uri: &str) -> Request<Payload> {
+    Request::get(uri).body(Full::default()).unwrap()
+}
+
+pub(crate) async fn text<R>(response: Response<R>) -> String
+where
+    R: Body<Error: std::fmt::Debug>,
+{
+    let bytes = within(response.into_body().collect()).await.unwrap().to_bytes();
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+/// Counts how often a node was told to be unreachable.
+#[derive(Default)]
+pub(crate) struct Unreachable(AtomicU32);
+
+impl Unreachable {
+    pub(crate) fn times(&self) -> u32 {
+        self.0.load(SeqCst)
+    }
+}
+
+impl Listener for Unreachable {
+    fn opened(&self, _: &Node) {}
+    fn closed(&self, _: &Node) {}
+    fn unreachable(&self, _: &Node) {
+        self.0.fetch_add(1, SeqCst);
+    }
+}
+
+pub(crate) fn node(address: impl Into<Address>) -> (Arc<Node>, Arc<Unreachable>) {
+    let unreachable = Arc::new(Unreachable::default());
+    let endpoint = Endpoint::new(address);
+    let decay = Some(Duration::from_secs(10));
+    (Arc::new(Node::joining(endpoint, unreachable.clone(), decay)), unreachable)
+}
+
+/// What the latency estimate betrays of the outcome: every attempt here takes a millisecond.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Told {
+    Nothing,
+    Success,
+    FailureOrThrottled,
+}
+
+pub(crate) fn told(node: &Node) -> Told {
+    match node.latency().estimate() {
+        None => Told::Nothing,
+        Some(latency) if latency < Duration::from_micros(1_500) => Told::Success,
+        Some(_) => Told::FailureOrThrottled,
+    }
+}
+
+struct Held(Arc<Node>, AtomicU64);
+
+impl Holder for Held {
+    fn node(&self) -> &Arc<Node> {
+        &self.0
+    }
+    fn now(&self) -> Timestamp {
+        Timestamp::from_nanos(self.1.fetch_add(1_000_000, SeqCst))
+    }
+    fn recently(&self) -> Timestamp {
+        Timestamp::from_nanos(self.1.load(SeqCst))
+    }
+}
+
+/// A balancer over one node: it counts the attempt and tells its outcome.
+#[derive(Clone)]
+pub(crate) struct Stack<S, T> {
+    service: S,
+    traffic: T,
+    held: Arc<Held>,
+}
+
+pub(crate) fn stack<C: Connect>(connect: &C, node: &Arc<Node>) -> Stack<C::Service, C::Traffic> {
+    let held = Arc::new(Held(node.clone(), AtomicU64::new(1 << 50)));
+    Stack { service: connect.connect(node), traffic: connect.traffic(), held }
+}
+
+impl<S, T, Q> Service<Q> for Stack<S, T>
+where
+    S: Service<Q, Error = BoxError, Future: Send + 'static>,
+    T: Traffic<Q, S::Response, BoxError>,
+{
+    type Response = T::Response;
+    type Error = BoxError;
+    type Future = Pin<Box<dyn Future<Output = Result<T::Response, BoxError>> + Send>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        self.service.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Q) -> Self::Future {
+        let mut attempt = Attempt::new(self.held.clone()).erase();
+        attempt.waits();
+        let answer = self.service.call(request);
+        let traffic = self.traffic.clone();
+        Box::pin(async move { traffic.finish(attempt, answer.await) })
+    }
+}
