@@ -42,7 +42,7 @@ pub enum Verdict<End> {
 /// | 5xx | failure |
 /// | other | success: a 404 or a 401 is the request's fault |
 ///
-/// A response is gRPC's when its content type begins with `application/grpc` and its status is 200.
+/// A response is gRPC's when its content type is `application/grpc` and its status is 200.
 /// Then `grpc-status` decides, in the head if it is there (a response of trailers only), else in the
 /// trailers:
 ///
@@ -89,11 +89,12 @@ impl Classify for StatusClassifier {
     }
 }
 
-/// Whether a content type is one of gRPC's.
+/// Whether a content type is one of gRPC's. gRPC-Web, whose status is in the body, is not.
 pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
     headers
         .get(header::CONTENT_TYPE)
-        .is_some_and(|content_type| content_type.as_bytes().starts_with(b"application/grpc"))
+        .and_then(|content_type| content_type.as_bytes().strip_prefix(b"application/grpc"))
+        .is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
 }
 
 fn grpc_outcome(trailers: &HeaderMap) -> Outcome {
@@ -174,6 +175,8 @@ mod tests {
         let grpc = ("content-type", "application/grpc+proto");
         assert_eq!(outcome(200, &[grpc]), Verdict::AtEnd(GrpcTrailers(())));
         assert_eq!(outcome(503, &[grpc]), Verdict::Reached(Outcome::Failure));
+        let grpc_web = ("content-type", "application/grpc-web+proto");
+        assert_eq!(outcome(200, &[grpc_web]), Verdict::Reached(Outcome::Success));
         for (status, expected) in [
             ("0", Outcome::Success),
             ("1", Outcome::Ignored),

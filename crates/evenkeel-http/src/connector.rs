@@ -261,7 +261,6 @@ impl Settings {
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(self.idle_timeout)
             .pool_max_idle_per_host(self.idle_max)
-            .set_host(false)
             .http2_initial_stream_window_size(self.stream_window)
             .http2_initial_connection_window_size(self.connection_window);
         if let Some((interval, timeout)) = self.ping {

@@ -71,7 +71,13 @@ impl RequestError {
     pub fn is_callers_fault(&self) -> bool {
         cause::<InvalidRequest>(self).is_some()
             || cause::<hyper::Error>(self).is_some_and(hyper::Error::is_user)
+            || cause::<h2::Error>(self).is_some_and(is_own_reset)
     }
+}
+
+/// Over HTTP/2, hyper resets the stream of a request whose body fails.
+fn is_own_reset(error: &h2::Error) -> bool {
+    error.is_reset() && !error.is_remote() && !error.is_library()
 }
 
 /// A request that cannot be sent to any endpoint.

@@ -1,24 +1,4 @@
 //! What a request and a response say through their extensions.
-//!
-//! [`HttpTraffic`](crate::HttpTraffic) reads these, and core's [`Tried`], from a request:
-//!
-//! ```
-//! use evenkeel_core::traffic::{Traffic, Tried};
-//! use evenkeel_http::{Exclude, HashKey, HttpTraffic, Prefer};
-//!
-//! let mut request = http::Request::new(());
-//! request.extensions_mut().insert(HashKey(42));
-//! request.extensions_mut().insert(Prefer(vec!["10.0.0.1:80".parse().unwrap()]));
-//! request.extensions_mut().insert(Exclude(vec!["10.0.0.2:80".parse().unwrap()]));
-//! request.extensions_mut().insert(Tried::default());
-//!
-//! let hints = <HttpTraffic as Traffic<_, http::Response<String>, std::io::Error>>::hints(
-//!     &HttpTraffic::new(),
-//!     &request,
-//! );
-//! assert_eq!(hints.hash, Some(42));
-//! assert_eq!(hints.prefer.len(), 1);
-//! ```
 
 use std::sync::Arc;
 
@@ -29,6 +9,11 @@ use evenkeel_core::{
 };
 
 /// Request extension: endpoints that this request must not be sent to.
+///
+/// ```
+/// let mut request = http::Request::new(());
+/// request.extensions_mut().insert(evenkeel_http::Exclude(vec!["10.0.0.2:80".parse().unwrap()]));
+/// ```
 #[derive(Clone, Debug, Default)]
 pub struct Exclude(pub Vec<Address>);
 
@@ -37,6 +22,11 @@ pub struct Exclude(pub Vec<Address>);
 pub struct Prefer(pub Vec<Address>);
 
 /// Request extension: requests of the same key go to the same endpoint, under a policy that hashes.
+///
+/// ```
+/// let mut request = http::Request::new(());
+/// request.extensions_mut().insert(evenkeel_http::HashKey(42));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HashKey(pub u64);
 

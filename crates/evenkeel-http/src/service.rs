@@ -56,26 +56,24 @@ impl<B> HttpService<B> {
 }
 
 impl<B> Inner<B> {
-    /// Completes the URI, and sets `Host` where it is not part of it.
+    /// Completes the URI, and `Host` where the URI does not say it.
     fn address(&self, request: &mut Request<B>) -> Result<(), InvalidRequest> {
         let is_https = self.is_tls_forced || request.uri().scheme() == Some(&Scheme::HTTPS);
         let scheme = if is_https { Scheme::HTTPS } else { Scheme::HTTP };
         let named = target::named_authority(request)?;
-        let is_http2 = matches!(self.transport, Transport::Multiplexed(_));
-        if is_http2 {
-            // HTTP/2 says it in `:authority` (RFC 9113, section 8.3.1).
-            request.headers_mut().remove(header::HOST);
-        } else {
-            target::set_host(request, &self.host)?;
+        if let Transport::Pooled(_) = self.transport {
             // A request that came in over another version leaves over ours.
             *request.version_mut() = Version::HTTP_11;
+            if !is_https && request.method() != Method::CONNECT {
+                // Without TLS the pool need not know the authority: the same connections serve all.
+                target::set_host(request, &self.host)?;
+                return target::set_uri(request, scheme, self.host.authority.clone());
+            }
         }
-        // Without TLS the pool need not know the authority: one set of connections serves them all.
-        let is_anonymous = !is_https && !is_http2 && request.method() != Method::CONNECT;
-        let authority = match named {
-            Some(authority) if !is_anonymous => authority,
-            _ => self.host.authority.clone(),
-        };
+        // HTTP/2 says it in `:authority` alone (RFC 9113, section 8.3.1), and hyper-util writes
+        // `Host` from the URI where HTTP/1.1 was agreed on.
+        request.headers_mut().remove(header::HOST);
+        let authority = named.unwrap_or_else(|| self.host.authority.clone());
         target::set_uri(request, scheme, authority)
     }
 }

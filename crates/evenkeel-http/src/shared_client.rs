@@ -9,10 +9,7 @@ use std::{
 };
 
 use evenkeel_core::{BoxError, connect::Connect, endpoint::Address, node::Node};
-use http::{
-    Request, Response,
-    uri::{Authority, Scheme},
-};
+use http::{Request, Response, uri::Scheme};
 use pin_project_lite::pin_project;
 use tower_service::Service;
 
@@ -80,11 +77,11 @@ impl<S: Clone, C: Clone> Connect for SharedClient<S, C> {
     type Traffic = HttpTraffic<C>;
 
     fn connect(&self, node: &Arc<Node>) -> SharedService<S> {
-        let authority = match node.address() {
+        let host = match node.address() {
             Address::Unix(_) => None,
-            address => Some(Host::of(address).authority),
+            address => Some(Host::of(address)),
         };
-        SharedService { client: self.client.clone(), node: node.clone(), authority }
+        SharedService { client: self.client.clone(), node: node.clone(), host }
     }
 
     fn traffic(&self) -> HttpTraffic<C> {
@@ -98,15 +95,15 @@ pub struct SharedService<S> {
     client: S,
     node: Arc<Node>,
     /// `None` where the endpoint has no address that a URI can carry.
-    authority: Option<Authority>,
+    host: Option<Host>,
 }
 
 impl<S> SharedService<S> {
     fn address<B>(&self, request: &mut Request<B>) -> Result<(), InvalidRequest> {
-        let authority = self.authority.clone().ok_or(InvalidRequest::Address)?;
+        let host = self.host.as_ref().ok_or(InvalidRequest::Address)?;
         let scheme = request.uri().scheme().cloned().unwrap_or(Scheme::HTTP);
-        target::set_host(request, &Host::of(self.node.address()))?;
-        target::set_uri(request, scheme, authority)
+        target::set_host(request, host)?;
+        target::set_uri(request, scheme, host.authority.clone())
     }
 }
 

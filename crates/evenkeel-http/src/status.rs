@@ -1,8 +1,4 @@
 //! Refusals as responses, for a balanced stack that serves others.
-//!
-//! A proxy has to answer when no endpoint can. [`ErrorToResponseLayer`] makes of every error a
-//! response, so that the stack never fails, as axum asks of a fallback service. Errors of a stack
-//! that calls on its own behalf are better left as they are.
 
 use std::{
     convert::Infallible,
@@ -62,6 +58,9 @@ pub fn error_status(error: &(dyn std::error::Error + 'static)) -> StatusCode {
 }
 
 /// Answers with a status where the stack below fails.
+///
+/// A proxy has to answer when no endpoint can. With this layer the stack never fails, as axum asks of
+/// a fallback service. A stack that calls on its own behalf is better off with the errors.
 ///
 /// The status is [`error_status`], or for a gRPC request the `grpc-status` `UNAVAILABLE`,
 /// `DEADLINE_EXCEEDED` or `INVALID_ARGUMENT`. The body is empty, since an error names addresses that
@@ -264,6 +263,36 @@ mod tests {
         assert_eq!(status(ConnectError::new(address(), refused.into()).into()), 502);
         assert_eq!(status(RequestError::new(address(), InvalidRequest::Uri).into()), 400);
         assert_eq!(status("anything".into()), 502);
+    }
+
+    #[tokio::test]
+    async fn a_stack_that_is_not_ready_answers_and_may_recover() {
+        #[derive(Clone)]
+        struct NotReadyOnce(bool);
+
+        impl Service<Request<()>> for NotReadyOnce {
+            type Response = Response<String>;
+            type Error = BoxError;
+            type Future = std::future::Ready<Result<Response<String>, BoxError>>;
+
+            fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+                let is_ready = std::mem::replace(&mut self.0, true);
+                let refusal = || AllEndpointsClosed::new(3, Duration::ZERO).into();
+                Poll::Ready(if is_ready { Ok(()) } else { Err(refusal()) })
+            }
+
+            fn call(&mut self, _: Request<()>) -> Self::Future {
+                assert!(self.0, "called without being ready");
+                std::future::ready(Ok(Response::new("hello".to_owned())))
+            }
+        }
+
+        let mut stack = ErrorToResponseLayer::new().layer(NotReadyOnce(false));
+        let refused = stack.ready().await.unwrap().call(Request::new(())).await.unwrap();
+        let answered = stack.ready().await.unwrap().call(Request::new(())).await.unwrap();
+
+        assert_eq!(refused.status(), 503);
+        assert_eq!(answered.status(), 200);
     }
 
     #[tokio::test]

@@ -1,18 +1,4 @@
 //! TLS to endpoints, by rustls, always verified.
-//!
-//! ```
-//! use evenkeel_http::{HttpConnector, Tls};
-//!
-//! // The roots of the system, and the server name that the request names.
-//! let connector: HttpConnector<String> = HttpConnector::new().tls(Tls::system());
-//!
-//! // A certificate authority of one's own, and one name for all endpoints.
-//! # fn own(pem: &[u8]) -> Result<HttpConnector<String>, evenkeel_http::TlsError> {
-//! let tls = Tls::with_ca(pem)?.server_name("orders.internal");
-//! let connector = HttpConnector::new().tls(tls);
-//! # Ok(connector)
-//! # }
-//! ```
 
 use std::sync::{Arc, OnceLock};
 
@@ -34,6 +20,19 @@ use crate::stream::{Io, Stream};
 ///
 /// The cryptography is that of the process (`CryptoProvider::install_default`), or [`Tls::crypto`].
 /// Without either, connecting fails and says so.
+///
+/// ```
+/// use evenkeel_http::{HttpConnector, Tls, TlsError};
+///
+/// // The roots of the system, and the server name that the request names.
+/// let connector: HttpConnector<String> = HttpConnector::new().tls(Tls::system());
+///
+/// // A certificate authority of one's own, and one name for all endpoints.
+/// fn inside(pem: &[u8]) -> Result<HttpConnector<String>, TlsError> {
+///     let tls = Tls::with_ca(pem)?.server_name("orders.internal");
+///     Ok(HttpConnector::new().tls(tls))
+/// }
+/// ```
 #[derive(Clone, Debug)]
 pub struct Tls {
     trust: Trust,

@@ -34,8 +34,28 @@ pub enum InFlight {
 
 /// Reads hints from request extensions, and outcomes from responses.
 ///
-/// See [`hints`](crate::HashKey) for what a request may carry and [`StatusClassifier`] for what
-/// counts as a failure. Latency is measured until the head of the response in either case.
+/// A request may carry [`HashKey`](crate::HashKey), [`Prefer`](crate::Prefer),
+/// [`Exclude`](crate::Exclude) and core's [`Tried`](evenkeel_core::traffic::Tried) in its extensions.
+/// [`StatusClassifier`] tells what counts as a failure. Latency is measured until the head of the
+/// response in either case.
+///
+/// ```
+/// use evenkeel_core::traffic::{Traffic, Tried};
+/// use evenkeel_http::{Exclude, HashKey, HttpTraffic, Prefer};
+///
+/// let mut request = http::Request::new(());
+/// request.extensions_mut().insert(HashKey(42));
+/// request.extensions_mut().insert(Prefer(vec!["10.0.0.1:80".parse().unwrap()]));
+/// request.extensions_mut().insert(Exclude(vec!["10.0.0.2:80".parse().unwrap()]));
+/// request.extensions_mut().insert(Tried::default());
+///
+/// let hints = <HttpTraffic as Traffic<_, http::Response<String>, std::io::Error>>::hints(
+///     &HttpTraffic::new(),
+///     &request,
+/// );
+/// assert_eq!(hints.hash, Some(42));
+/// assert_eq!(hints.prefer.len(), 1);
+/// ```
 #[derive(Clone, Copy, Debug, Default)]
 pub struct HttpTraffic<C = StatusClassifier> {
     in_flight: InFlight,

@@ -1,1 +1,200 @@
+//! A tonic client straight over the stack, written as tonic generates it.
 
+use evenkeel_core::{endpoint::Address, error::cause};
+use evenkeel_http::{ConnectError, HttpConnector};
+use hyper::body::Incoming;
+use tokio_stream::{Stream, StreamExt, wrappers::ReceiverStream};
+use tonic::{
+    Code, Request, Response, Status, Streaming,
+    body::Body,
+    client::{Grpc, GrpcService},
+    codegen::{Body as HttpBody, Bytes, StdError, http::uri::PathAndQuery},
+};
+use tonic_prost::ProstCodec;
+use tower::service_fn;
+
+use crate::support::{Told, listen, node, serve, stack, told, within};
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct Hello {
+    #[prost(string, tag = "1")]
+    name: String,
+}
+
+fn hello(name: impl Into<String>) -> Hello {
+    Hello { name: name.into() }
+}
+
+/// What tonic generates for a service of two methods.
+struct GreeterClient<T> {
+    inner: Grpc<T>,
+}
+
+impl<T> GreeterClient<T>
+where
+    T: GrpcService<Body>,
+    T::Error: Into<StdError>,
+    T::ResponseBody: HttpBody<Data = Bytes> + Send + 'static,
+    <T::ResponseBody as HttpBody>::Error: Into<StdError> + Send,
+{
+    fn new(inner: T) -> Self {
+        Self { inner: Grpc::new(inner) }
+    }
+
+    async fn ready(&mut self) -> Result<(), Status> {
+        self.inner.ready().await.map_err(|error| Status::from_error(error.into()))
+    }
+
+    async fn greet(&mut self, request: Hello) -> Result<Response<Hello>, Status> {
+        self.ready().await?;
+        let path = PathAndQuery::from_static("/greeter.Greeter/Greet");
+        self.inner.unary(Request::new(request), path, ProstCodec::default()).await
+    }
+
+    async fn chat<S>(&mut self, requests: S) -> Result<Response<Streaming<Hello>>, Status>
+    where
+        S: Stream<Item = Hello> + Send + 'static,
+    {
+        self.ready().await?;
+        let path = PathAndQuery::from_static("/greeter.Greeter/Chat");
+        self.inner.streaming(Request::new(requests), path, ProstCodec::default()).await
+    }
+}
+
+/// Greets, and fails with the status code that it is asked for by number.
+async fn greet(request: Request<Hello>) -> Result<Response<Hello>, Status> {
+    match request.get_ref().name.parse::<i32>() {
+        Ok(code) => Err(Status::new(Code::from(code), "as you wish")),
+        Err(_) => Ok(Response::new(hello(format!("hello {}", request.get_ref().name)))),
+    }
+}
+
+/// Greets each as it comes, and fails in the trailers when a number comes.
+async fn chat(
+    request: Request<Streaming<Hello>>,
+) -> Result<Response<impl Stream<Item = Result<Hello, Status>> + Send>, Status> {
+    let answers = request
+        .into_inner()
+        .then(|message| async { greet(Request::new(message?)).await.map(Response::into_inner) });
+    Ok(Response::new(answers))
+}
+
+async fn answer(request: http::Request<Incoming>) -> http::Response<Body> {
+    let mut server = tonic::server::Grpc::new(ProstCodec::default());
+    match request.uri().path() {
+        "/greeter.Greeter/Greet" => server.unary(service_fn(greet), request).await,
+        "/greeter.Greeter/Chat" => server.streaming(service_fn(chat), request).await,
+        _ => Status::unimplemented("no such method").into_http(),
+    }
+}
+
+fn connector() -> HttpConnector<Body> {
+    HttpConnector::grpc()
+}
+
+#[tokio::test]
+async fn a_unary_call_is_answered() {
+    let (node, _) = node(serve(answer).await);
+    let mut client = GreeterClient::new(stack(&connector(), &node));
+
+    let response = within(client.greet(hello("you"))).await.unwrap();
+
+    assert_eq!(response.into_inner(), hello("hello you"));
+    assert_eq!(node.in_flight(), 0);
+    assert_eq!(told(&node), Told::Success);
+}
+
+#[tokio::test]
+async fn a_stream_runs_in_both_directions_at_once() {
+    let (node, _) = node(serve(answer).await);
+    let mut client = GreeterClient::new(stack(&connector(), &node));
+    let (requests, receiver) = tokio::sync::mpsc::channel(1);
+    let mut answers =
+        within(client.chat(ReceiverStream::new(receiver))).await.unwrap().into_inner();
+
+    for name in ["a", "b", "c"] {
+        // Each answer is read before the next question is asked.
+        requests.send(hello(name)).await.unwrap();
+        let answer = within(answers.message()).await.unwrap().unwrap();
+        assert_eq!(answer, hello(format!("hello {name}")));
+        assert_eq!(node.in_flight(), 1);
+    }
+    drop(requests);
+
+    assert_eq!(within(answers.message()).await.unwrap(), None);
+    assert_eq!(node.in_flight(), 0);
+    assert_eq!(told(&node), Told::Success);
+}
+
+#[tokio::test]
+async fn a_status_of_trailers_alone_decides() {
+    for (code, expected) in [
+        (Code::NotFound, Told::Success),
+        (Code::Unavailable, Told::FailureOrThrottled),
+        (Code::ResourceExhausted, Told::FailureOrThrottled),
+        (Code::Unimplemented, Told::Nothing),
+    ] {
+        let (node, _) = node(serve(answer).await);
+        let mut client = GreeterClient::new(stack(&connector(), &node));
+
+        let status = within(client.greet(hello((code as i32).to_string()))).await.unwrap_err();
+
+        assert_eq!(status.code(), code);
+        assert_eq!(told(&node), expected, "{code:?}");
+        assert_eq!(node.in_flight(), 0);
+    }
+}
+
+#[tokio::test]
+async fn a_status_after_the_messages_decides() {
+    let (node, _) = node(serve(answer).await);
+    let mut client = GreeterClient::new(stack(&connector(), &node));
+    let unavailable = (Code::Unavailable as i32).to_string();
+    let requests = tokio_stream::iter([hello("a"), hello(unavailable)]);
+
+    let mut answers = within(client.chat(requests)).await.unwrap().into_inner();
+    assert_eq!(within(answers.message()).await.unwrap(), Some(hello("hello a")));
+    let status = within(answers.message()).await.unwrap_err();
+
+    assert_eq!(status.code(), Code::Unavailable);
+    assert_eq!(told(&node), Told::FailureOrThrottled);
+    assert_eq!(node.in_flight(), 0);
+}
+
+#[tokio::test]
+async fn a_stream_that_the_caller_drops_was_cancelled() {
+    let (node, _) = node(serve(answer).await);
+    let mut client = GreeterClient::new(stack(&connector(), &node));
+    let (requests, receiver) = tokio::sync::mpsc::channel(1);
+    requests.send(hello("a")).await.unwrap();
+    let mut answers =
+        within(client.chat(ReceiverStream::new(receiver))).await.unwrap().into_inner();
+    within(answers.message()).await.unwrap().unwrap();
+
+    drop(answers);
+
+    assert_eq!(node.in_flight(), 0);
+    assert_eq!(told(&node), Told::Nothing);
+}
+
+#[tokio::test]
+async fn a_connection_that_cannot_be_made_is_a_status_with_its_cause() {
+    let (listener, address) = listen().await;
+    drop(listener);
+    let (node, _) = node(address);
+    let mut client = GreeterClient::new(stack(&connector(), &node));
+
+    let status = within(client.greet(hello("you"))).await.unwrap_err();
+
+    assert!(cause::<ConnectError>(&status).is_some(), "{status:?}");
+}
+
+#[tokio::test]
+async fn an_endpoint_may_be_named() {
+    let port = serve(answer).await.port().unwrap();
+    let name: Address = format!("localhost:{port}").parse().unwrap();
+    let (node, _) = node(name);
+    let mut client = GreeterClient::new(stack(&connector(), &node));
+
+    assert!(within(client.greet(hello("you"))).await.is_ok());
+}

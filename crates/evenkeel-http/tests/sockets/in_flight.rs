@@ -2,8 +2,8 @@
 
 use std::{convert::Infallible, sync::Arc};
 
-use evenkeel_core::node::Node;
-use evenkeel_http::{HttpConnector, InFlight};
+use evenkeel_core::{error::cause, node::Node};
+use evenkeel_http::{HttpConnector, InFlight, RequestError};
 use http::{HeaderMap, Request, Response};
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::{Bytes, Frame, Incoming};
@@ -60,7 +60,7 @@ async fn until_the_end_of_the_body_by_default() {
         assert_eq!(node.in_flight(), 1);
 
         drop(frames);
-        assert!(within(body.frame()).await.is_none());
+        assert!(within(body.collect()).await.unwrap().to_bytes().is_empty());
 
         assert_eq!(node.in_flight(), 0);
         assert_eq!(told(&node), Told::Success);
@@ -133,5 +133,20 @@ async fn an_empty_body_ends_with_the_head() {
         assert_eq!(node.in_flight(), 0);
         assert_eq!(told(&node), Told::Success);
         drop(response);
+    }
+}
+
+#[tokio::test]
+async fn a_request_whose_own_body_fails_says_nothing_of_the_endpoint() {
+    for connector in [HttpConnector::new(), HttpConnector::new().http2()] {
+        let (node, _) = node(serve(crate::support::echo).await);
+        let frames = [Ok(data()), Err("the caller's caller is gone")];
+        let request = Request::post("/").body(StreamBody::new(tokio_stream::iter(frames))).unwrap();
+
+        let error = within(stack(&connector, &node).oneshot(request)).await.unwrap_err();
+
+        let error = cause::<RequestError>(error.as_ref()).unwrap();
+        assert!(error.is_callers_fault(), "{error:?}");
+        assert_eq!(told(&node), Told::Nothing);
     }
 }

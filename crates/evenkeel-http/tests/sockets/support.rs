@@ -19,6 +19,7 @@ use evenkeel_core::{
     connect::Connect,
     endpoint::{Address, Endpoint},
     node::{Listener, Node},
+    outcome::Outcome,
     time::Timestamp,
     traffic::Traffic,
 };
@@ -60,6 +61,7 @@ where
     let (listener, address) = listen().await;
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
+            stream.set_nodelay(true).unwrap();
             tokio::spawn(serve_stream(stream, answer.clone()));
         }
     });
@@ -129,10 +131,12 @@ pub(crate) fn node(address: impl Into<Address>) -> (Arc<Node>, Arc<Unreachable>)
     let unreachable = Arc::new(Unreachable::default());
     let endpoint = Endpoint::new(address);
     let decay = Some(Duration::from_secs(10));
-    (Arc::new(Node::joining(endpoint, unreachable.clone(), decay)), unreachable)
+    let node = Node::joining(endpoint, unreachable.clone(), decay);
+    node.latency().record(Outcome::Success, LATENCY_BEFORE, Timestamp::from_nanos(START));
+    (Arc::new(node), unreachable)
 }
 
-/// What the latency estimate betrays of the outcome: every attempt here takes a millisecond.
+/// What the latency estimate betrays of the outcome of the first attempt.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Told {
     Nothing,
@@ -140,11 +144,20 @@ pub(crate) enum Told {
     FailureOrThrottled,
 }
 
+const START: u64 = 1 << 50;
+const LATENCY_BEFORE: Duration = Duration::from_millis(10);
+const LATENCY: Duration = Duration::from_millis(15);
+
 pub(crate) fn told(node: &Node) -> Told {
-    match node.latency().estimate() {
-        None => Told::Nothing,
-        Some(latency) if latency < Duration::from_micros(1_500) => Told::Success,
-        Some(_) => Told::FailureOrThrottled,
+    let latency = node.latency().estimate().expect("there was one before");
+    // An estimate keeps seven digits.
+    let is = |expected: Duration| latency.abs_diff(expected) < Duration::from_micros(1);
+    if is(LATENCY_BEFORE) {
+        Told::Nothing
+    } else if is(LATENCY) {
+        Told::Success
+    } else {
+        Told::FailureOrThrottled
     }
 }
 
@@ -155,7 +168,7 @@ impl Holder for Held {
         &self.0
     }
     fn now(&self) -> Timestamp {
-        Timestamp::from_nanos(self.1.fetch_add(1_000_000, SeqCst))
+        Timestamp::from_nanos(self.1.fetch_add(LATENCY.as_nanos() as u64, SeqCst))
     }
     fn recently(&self) -> Timestamp {
         Timestamp::from_nanos(self.1.load(SeqCst))
@@ -171,7 +184,7 @@ pub(crate) struct Stack<S, T> {
 }
 
 pub(crate) fn stack<C: Connect>(connect: &C, node: &Arc<Node>) -> Stack<C::Service, C::Traffic> {
-    let held = Arc::new(Held(node.clone(), AtomicU64::new(1 << 50)));
+    let held = Arc::new(Held(node.clone(), AtomicU64::new(START)));
     Stack { service: connect.connect(node), traffic: connect.traffic(), held }
 }
 
