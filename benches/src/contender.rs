@@ -39,6 +39,7 @@ impl Entry {
     }
 
     /// Sets how many endpoints it can take, or takes in reasonable time.
+    #[cfg(feature = "pingora")]
     pub(crate) fn endpoints_max(mut self, endpoints_max: usize) -> Self {
         self.endpoints_max = endpoints_max;
         self
@@ -96,23 +97,6 @@ where
         Box::pin(async move {
             let service = call(service, requests).await;
             idle.lock().expect("no panic under the lock").push(service);
-        })
-    }
-}
-
-/// A function that only selects an endpoint: no request is made.
-pub(crate) struct Selection<F>(pub(crate) Arc<F>);
-
-impl<F, T> Contender for Selection<F>
-where
-    F: Fn(u64) -> T + Send + Sync + 'static,
-{
-    fn work(&self, requests: u64) -> Work {
-        let select = self.0.clone();
-        Box::pin(async move {
-            for request in 0..requests {
-                black_box(select(request));
-            }
         })
     }
 }

@@ -1,7 +1,7 @@
 //! pingora-load-balancing's selection: it names a backend, and no request is made. Each select loads
 //! the selector, sets up the set of backends it has seen, looks up the backend's health and clones it.
 
-use std::sync::Arc;
+use std::{hint::black_box, sync::Arc};
 
 use pingora_load_balancing::{
     LoadBalancer,
@@ -9,7 +9,7 @@ use pingora_load_balancing::{
 };
 
 use crate::{
-    contender::{Entry, Selection},
+    contender::{Contender, Entry, Work},
     leaf::endpoints,
 };
 
@@ -32,8 +32,24 @@ where
 {
     Entry::new(format!("pingora, selection only, {selection}"), |count| {
         let balancer = balancer::<B>(count);
-        Selection(Arc::new(move |request: u64| balancer.select(&request.to_le_bytes(), 256)))
+        Selection(Arc::new(balancer))
     })
+}
+
+struct Selection<B>(Arc<LoadBalancer<B>>);
+
+impl<B> Contender for Selection<B>
+where
+    B: BackendSelection<Iter: BackendIter> + Send + Sync + 'static,
+{
+    fn work(&self, requests: u64) -> Work {
+        let balancer = self.0.clone();
+        Box::pin(async move {
+            for request in 0..requests {
+                black_box(balancer.select(&request.to_le_bytes(), 256));
+            }
+        })
+    }
 }
 
 fn balancer<B>(count: usize) -> LoadBalancer<B>
