@@ -1,5 +1,6 @@
 //! What callers see while the process of an endpoint stands still: its kernel accepts, nobody answers.
 #![cfg(unix)]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::{net::SocketAddr, process::Stdio, time::Duration};
 

@@ -1,0 +1,61 @@
+//! pingora-load-balancing's selection: it names a backend, and no request is made. Each select loads
+//! the selector, sets up the set of backends it has seen, looks up the backend's health and clones it.
+
+use std::{hint::black_box, sync::Arc};
+
+use pingora_load_balancing::{
+    LoadBalancer,
+    selection::{BackendIter, BackendSelection, Consistent, Random, RoundRobin},
+};
+
+use crate::{
+    contender::{Contender, Entry, Work},
+    leaf::endpoints,
+};
+
+/// So many backends an index of 16 bits can name.
+const BACKENDS_MAX: usize = u16::MAX as usize;
+
+/// Three entries: in turn, at random, and by ketama.
+pub(crate) fn entries() -> Vec<Entry> {
+    vec![
+        entry::<RoundRobin>("round robin").endpoints_max(BACKENDS_MAX),
+        entry::<Random>("random").endpoints_max(BACKENDS_MAX),
+        // 160 points a backend: more of them take seconds to build.
+        entry::<Consistent>("ketama").endpoints_max(10_000),
+    ]
+}
+
+fn entry<B>(selection: &str) -> Entry
+where
+    B: BackendSelection<Iter: BackendIter> + Send + Sync + 'static,
+{
+    Entry::new(format!("pingora, selection only, {selection}"), |count| {
+        let balancer = balancer::<B>(count);
+        Selection(Arc::new(balancer))
+    })
+}
+
+struct Selection<B>(Arc<LoadBalancer<B>>);
+
+impl<B> Contender for Selection<B>
+where
+    B: BackendSelection<Iter: BackendIter> + Send + Sync + 'static,
+{
+    fn work(&self, requests: u64) -> Work {
+        let balancer = self.0.clone();
+        Box::pin(async move {
+            for request in 0..requests {
+                black_box(balancer.select(&request.to_le_bytes(), 256));
+            }
+        })
+    }
+}
+
+fn balancer<B>(count: usize) -> LoadBalancer<B>
+where
+    B: BackendSelection<Iter: BackendIter> + Send + Sync + 'static,
+{
+    let addresses = endpoints(count).into_iter().map(|endpoint| endpoint.address.to_string());
+    LoadBalancer::try_from_iter(addresses).expect("addresses are addresses")
+}
