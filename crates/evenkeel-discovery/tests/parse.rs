@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use evenkeel_core::{endpoint::Endpoint, rng::Rng};
 use evenkeel_discovery::file::{FILE_SIZE_MAX, Format, parse};
-use proptest::prelude::*;
+use proptest::{prelude::*, test_runner::RngSeed};
 
 const FORMATS: [Format; 3] = [Format::Json, Format::Yaml, Format::Toml];
 
@@ -290,7 +290,14 @@ fn as_json(endpoint: &Endpoint) -> serde_json::Value {
     })
 }
 
+/// The same cases on every run.
+fn seeded() -> ProptestConfig {
+    ProptestConfig { rng_seed: RngSeed::Fixed(1), failure_persistence: None, ..Default::default() }
+}
+
 proptest! {
+    #![proptest_config(seeded())]
+
     #[test]
     fn what_is_written_is_read(endpoints in endpoints()) {
         let list: Vec<_> = endpoints.iter().map(as_json).collect();
