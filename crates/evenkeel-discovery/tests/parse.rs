@@ -172,7 +172,7 @@ fn bombs_are_refused_in_bounded_time() {
     }
 }
 
-/// The fuzz target on a stable toolchain: 120,000 texts with random edits, the same on every run.
+/// The fuzz target on a stable toolchain: 100,000 texts with random edits, the same on every run.
 #[test]
 fn no_text_makes_the_parser_panic() {
     let mut rng = Rng::with_seed(20_260_101);
@@ -215,7 +215,7 @@ fn no_text_makes_the_parser_panic() {
         "~",
     ];
     let mut taken = 0;
-    for round in 0..120_000 {
+    for round in 0..100_000 {
         let at = round % 3;
         let mut text = [JSON, YAML, TOML][at].to_owned();
         for _ in 0..=rng.below(6) {
@@ -228,7 +228,7 @@ fn no_text_makes_the_parser_panic() {
             Err(error) => assert!(!error.reason.is_empty()),
         }
     }
-    assert!((1_000..100_000).contains(&taken), "the edits are too wild or too tame: {taken}");
+    assert!((1_000..90_000).contains(&taken), "the edits are too wild or too tame: {taken}");
 }
 
 fn mutate(text: &mut String, tokens: &[&str], rng: &mut Rng) {
