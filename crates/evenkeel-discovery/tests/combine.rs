@@ -14,7 +14,7 @@ use evenkeel_core::{
 };
 use evenkeel_discovery::{DiscoveryExt, Fixed, Sender, channel};
 use futures_util::{FutureExt, StreamExt};
-use proptest::prelude::*;
+use proptest::{prelude::*, test_runner::RngSeed};
 
 type Set = BTreeMap<Address, Endpoint>;
 
@@ -99,7 +99,14 @@ fn by_address<'a>(endpoints: impl IntoIterator<Item = &'a Endpoint>) -> Set {
     endpoints.into_iter().map(|e| (e.address.clone(), e.clone())).collect()
 }
 
+/// The same cases on every run.
+fn seeded() -> ProptestConfig {
+    ProptestConfig { rng_seed: RngSeed::Fixed(1), failure_persistence: None, ..Default::default() }
+}
+
 proptest! {
+    #![proptest_config(seeded())]
+
     #[test]
     fn merge_is_the_union_in_which_the_first_source_counts(
         steps in prop::collection::vec((any::<bool>(), step()), 1..40),

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use evenkeel_core::{endpoint::Endpoint, rng::Rng};
 use evenkeel_discovery::file::{FILE_SIZE_MAX, Format, parse};
-use proptest::prelude::*;
+use proptest::{prelude::*, test_runner::RngSeed};
 
 const FORMATS: [Format; 3] = [Format::Json, Format::Yaml, Format::Toml];
 
@@ -172,7 +172,7 @@ fn bombs_are_refused_in_bounded_time() {
     }
 }
 
-/// The fuzz target on a stable toolchain: 120,000 texts with random edits, the same on every run.
+/// The fuzz target on a stable toolchain: 100,000 texts with random edits, the same on every run.
 #[test]
 fn no_text_makes_the_parser_panic() {
     let mut rng = Rng::with_seed(20_260_101);
@@ -215,7 +215,7 @@ fn no_text_makes_the_parser_panic() {
         "~",
     ];
     let mut taken = 0;
-    for round in 0..120_000 {
+    for round in 0..100_000 {
         let at = round % 3;
         let mut text = [JSON, YAML, TOML][at].to_owned();
         for _ in 0..=rng.below(6) {
@@ -228,7 +228,7 @@ fn no_text_makes_the_parser_panic() {
             Err(error) => assert!(!error.reason.is_empty()),
         }
     }
-    assert!((1_000..100_000).contains(&taken), "the edits are too wild or too tame: {taken}");
+    assert!((1_000..90_000).contains(&taken), "the edits are too wild or too tame: {taken}");
 }
 
 fn mutate(text: &mut String, tokens: &[&str], rng: &mut Rng) {
@@ -290,7 +290,14 @@ fn as_json(endpoint: &Endpoint) -> serde_json::Value {
     })
 }
 
+/// The same cases on every run.
+fn seeded() -> ProptestConfig {
+    ProptestConfig { rng_seed: RngSeed::Fixed(1), failure_persistence: None, ..Default::default() }
+}
+
 proptest! {
+    #![proptest_config(seeded())]
+
     #[test]
     fn what_is_written_is_read(endpoints in endpoints()) {
         let list: Vec<_> = endpoints.iter().map(as_json).collect();

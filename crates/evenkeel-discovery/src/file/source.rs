@@ -163,3 +163,27 @@ fn read_bounded(path: &Path) -> Result<Vec<u8>, ReadError> {
     }
     Ok(content)
 }
+
+#[cfg(test)]
+mod tests {
+    use notify::event::{AccessMode, CreateKind};
+
+    use super::*;
+
+    #[test]
+    fn only_what_can_change_the_content_has_it_read_again() {
+        let concerns = |kind, name: &str| {
+            let event = notify::Event::new(kind).add_path(Path::new("/etc/app").join(name));
+            concerns(&event, Some(OsStr::new("endpoints.json")))
+        };
+        let created = EventKind::Create(CreateKind::File);
+        let closed = EventKind::Access(AccessKind::Close(AccessMode::Write));
+        let opened = EventKind::Access(AccessKind::Open(AccessMode::Any));
+
+        assert!(concerns(created, "endpoints.json"));
+        assert!(concerns(closed, "endpoints.json"));
+        assert!(concerns(created, "..data"));
+        assert!(!concerns(created, "other.json"), "a busy directory is not a busy file");
+        assert!(!concerns(opened, "endpoints.json"), "reading must not lead to reading");
+    }
+}

@@ -36,7 +36,8 @@ impl Bind {
         if !is_installed("named", "-v") || !is_installed("nsupdate", "-V") {
             let advice = "named and nsupdate are not installed (packages bind9, bind9-dnsutils)";
             assert!(std::env::var_os("CI").is_none(), "{advice}");
-            eprintln!("\n!!! NOT TESTED: {advice}. DNS was not tested against BIND.\n");
+            // Not by a macro, whose output the test harness hides when the test passes.
+            let _ = writeln!(std::io::stderr(), "\n!!! DNS IS NOT TESTED AGAINST BIND: {advice}\n");
             return None;
         }
         let folder = tempfile::tempdir().unwrap();

@@ -151,7 +151,7 @@ impl State {
         };
         let kind: RecordType = query.query_type();
         let records = records.into_iter().filter(|data| data.record_type() == kind);
-        answer.add_answers(records.map(|data| Record::from_rdata(query.name().clone(), 0, data)));
+        answer.add_answers(records.map(|data| Record::from_rdata(query.name().clone(), 60, data)));
         let bytes = answer.to_vec().unwrap();
         if bytes.len() <= size_max {
             return Some(bytes);
