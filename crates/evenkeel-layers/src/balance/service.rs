@@ -70,6 +70,24 @@ where
     pub fn nodes(&self) -> Vec<Arc<Node>> {
         self.owner.shared.snapshots.current().nodes.to_vec()
     }
+
+    /// Starts the background task if it does not run, and waits until a node is open.
+    #[cold]
+    fn poll_open(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        if !self.owner.running.load(Ordering::Acquire) {
+            self.owner.start()?;
+        }
+        if self.owner.is_open() {
+            self.waiting = None;
+            return Poll::Ready(Ok(()));
+        }
+        let waiting = self
+            .waiting
+            .get_or_insert_with(|| Box::pin(wait_until_one_is_open(self.owner.shared.clone())));
+        let result = std::task::ready!(waiting.as_mut().poll(cx));
+        self.waiting = None;
+        Poll::Ready(result)
+    }
 }
 
 impl<C> Owner<C>
@@ -77,6 +95,12 @@ where
     C: Connect + Send + Sync + 'static,
     C::Service: Send + Sync + 'static,
 {
+    /// Whether a node is open and the background task sees to the nodes.
+    #[inline]
+    fn is_open(&self) -> bool {
+        self.running.load(Ordering::Acquire) && self.shared.signals.any_open()
+    }
+
     /// Starts the background task, also anew after the runtime it ran on has ended.
     #[cold]
     fn start(&self) -> Result<(), NoRuntime> {
@@ -114,20 +138,12 @@ where
     type Error = BoxError;
     type Future = BalanceFuture<C::Service, C::Traffic, R>;
 
+    #[inline]
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
-        if !self.owner.running.load(Ordering::Acquire) {
-            self.owner.start()?;
-        }
-        if self.owner.shared.signals.any_open() {
-            self.waiting = None;
+        if self.waiting.is_none() && self.owner.is_open() {
             return Poll::Ready(Ok(()));
         }
-        let waiting = self
-            .waiting
-            .get_or_insert_with(|| Box::pin(wait_until_one_is_open(self.owner.shared.clone())));
-        let result = std::task::ready!(waiting.as_mut().poll(cx));
-        self.waiting = None;
-        Poll::Ready(result)
+        self.poll_open(cx)
     }
 
     fn call(&mut self, request: R) -> Self::Future {
