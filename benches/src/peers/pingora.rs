@@ -36,7 +36,7 @@ where
     })
 }
 
-struct Selection<B>(Arc<LoadBalancer<B>>);
+struct Selection<B: BackendSelection>(Arc<LoadBalancer<B>>);
 
 impl<B> Contender for Selection<B>
 where

@@ -25,8 +25,15 @@ pub trait Holder {
 pub struct Attempt<H: Holder + ?Sized = dyn Holder + Send + Sync> {
     /// `None` only while it is being turned into an attempt of another type.
     holder: Option<Arc<H>>,
-    started: Option<Timestamp>,
-    latency: Option<Duration>,
+    clock: Clock,
+}
+
+/// How long an attempt has been waiting.
+#[derive(Clone, Copy)]
+enum Clock {
+    NotStarted,
+    Since(Timestamp),
+    Stopped(Duration),
 }
 
 impl<H: Holder + ?Sized> Attempt<H> {
@@ -35,7 +42,7 @@ impl<H: Holder + ?Sized> Attempt<H> {
     #[inline]
     pub fn new(holder: Arc<H>) -> Self {
         holder.node().enter();
-        Self { holder: Some(holder), started: None, latency: None }
+        Self { holder: Some(holder), clock: Clock::NotStarted }
     }
 
     /// What keeps the node's service alive.
@@ -55,15 +62,15 @@ impl<H: Holder + ?Sized> Attempt<H> {
     /// Starts the clock, if it does not run yet and the node's latency is measured.
     #[inline]
     pub fn waits(&mut self) {
-        if self.started.is_none() && self.node().latency().is_measured() {
-            self.started = Some(self.holder().now());
+        if matches!(self.clock, Clock::NotStarted) && self.node().latency().is_measured() {
+            self.clock = Clock::Since(self.holder().now());
         }
     }
 
     /// Stops the clock: the head of the response is there. The attempt stays in flight.
     pub fn responded(&mut self) {
-        if self.latency.is_none() {
-            self.latency = self.started.map(|started| self.holder().now().since(started));
+        if let Clock::Since(started) = self.clock {
+            self.clock = Clock::Stopped(self.holder().now().since(started));
         }
     }
 
@@ -77,13 +84,13 @@ impl<H: Holder + ?Sized> Attempt<H> {
 
     fn record(&self, outcome: Outcome) {
         let latency = self.node().latency();
-        match (self.latency, self.started) {
-            (Some(took), _) => latency.record(outcome, took, self.holder().recently()),
-            (None, Some(started)) => {
+        match self.clock {
+            Clock::NotStarted => latency.record(outcome, Duration::ZERO, self.holder().recently()),
+            Clock::Since(started) => {
                 let now = self.holder().now();
                 latency.record(outcome, now.since(started), now);
             }
-            (None, None) => latency.record(outcome, Duration::ZERO, self.holder().recently()),
+            Clock::Stopped(took) => latency.record(outcome, took, self.holder().recently()),
         }
     }
 }
@@ -94,7 +101,7 @@ impl<H: Holder + Send + Sync + 'static> Attempt<H> {
     #[inline]
     pub fn erase(mut self) -> Attempt {
         let holder = self.holder.take().map(|holder| holder as Arc<dyn Holder + Send + Sync>);
-        Attempt { holder, started: self.started, latency: self.latency }
+        Attempt { holder, clock: self.clock }
     }
 }
 

@@ -14,9 +14,10 @@ pub(crate) fn now() -> Timestamp {
     static FIRST: OnceLock<Instant> = OnceLock::new();
     let now = instant();
     let first = *FIRST.get_or_init(|| now);
-    let ahead = now.saturating_duration_since(first).as_nanos() as u64;
-    let behind = first.saturating_duration_since(now).as_nanos() as u64;
-    Timestamp::from_nanos(ORIGIN + ahead - behind)
+    Timestamp::from_nanos(match now.checked_duration_since(first) {
+        Some(ahead) => ORIGIN + ahead.as_nanos() as u64,
+        None => ORIGIN - first.duration_since(now).as_nanos() as u64,
+    })
 }
 
 /// The time now, for timers.

@@ -8,15 +8,49 @@ use crate::node::Node;
 /// So many draws may fall on closed nodes before the open ones are looked for.
 const DRAWS: usize = 8;
 
-/// A uniform draw among the admitted nodes other than `except`.
-pub(super) fn one(
+/// A uniform draw among the admitted nodes.
+#[inline]
+pub(super) fn one(nodes: &[Arc<Node>], cx: &mut PickContext<'_>) -> Option<usize> {
+    if nodes.is_empty() {
+        return None;
+    }
+    let index = cx.rng.below(nodes.len());
+    if cx.admits(&nodes[index]) { Some(index) } else { one_among_closed(nodes, cx, None) }
+}
+
+/// Two distinct admitted nodes; the second is `None` if there is only one.
+// Always, since it is all that the pickers which call it do.
+#[inline(always)]
+pub(super) fn two(nodes: &[Arc<Node>], cx: &mut PickContext<'_>) -> Option<(usize, Option<usize>)> {
+    if let [node] = nodes {
+        return cx.admits(node).then_some((0, None));
+    }
+    if !nodes.is_empty() {
+        let (first, second) = cx.rng.two_below(nodes.len());
+        if cx.admits(&nodes[first]) && cx.admits(&nodes[second]) {
+            return Some((first, Some(second)));
+        }
+    }
+    two_among_closed(nodes, cx)
+}
+
+/// Kept out of [`two`], which is small enough to be inlined without it.
+#[cold]
+fn two_among_closed(
+    nodes: &[Arc<Node>],
+    cx: &mut PickContext<'_>,
+) -> Option<(usize, Option<usize>)> {
+    let first = one(nodes, cx)?;
+    Some((first, one_among_closed(nodes, cx, Some(first))))
+}
+
+/// A uniform draw among the admitted nodes other than `except`, where many may be closed.
+#[cold]
+fn one_among_closed(
     nodes: &[Arc<Node>],
     cx: &mut PickContext<'_>,
     except: Option<usize>,
 ) -> Option<usize> {
-    if nodes.is_empty() {
-        return None;
-    }
     for _ in 0..DRAWS {
         let index = cx.rng.below(nodes.len());
         if Some(index) != except && cx.admits(&nodes[index]) {
@@ -24,19 +58,6 @@ pub(super) fn one(
         }
     }
     scan(nodes, cx, except, |_| 1)
-}
-
-/// Two distinct admitted nodes; the second is `None` if there is only one.
-#[inline]
-pub(super) fn two(nodes: &[Arc<Node>], cx: &mut PickContext<'_>) -> Option<(usize, Option<usize>)> {
-    if 1 < nodes.len() {
-        let (first, second) = cx.rng.two_below(nodes.len());
-        if cx.admits(&nodes[first]) && cx.admits(&nodes[second]) {
-            return Some((first, Some(second)));
-        }
-    }
-    let first = one(nodes, cx, None)?;
-    Some((first, one(nodes, cx, Some(first))))
 }
 
 /// A draw by weight among the admitted nodes other than `except`, in one pass over all.

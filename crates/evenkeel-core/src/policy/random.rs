@@ -27,6 +27,6 @@ struct RandomPicker;
 
 impl Picker for RandomPicker {
     fn pick(&self, nodes: &[Arc<Node>], cx: &mut PickContext<'_>) -> Option<usize> {
-        draw::one(nodes, cx, None)
+        draw::one(nodes, cx)
     }
 }

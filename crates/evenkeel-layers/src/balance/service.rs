@@ -78,6 +78,29 @@ where
     pub fn nodes(&self) -> Vec<Arc<Node>> {
         self.owner.shared.snapshots.current().nodes.to_vec()
     }
+
+    /// Starts the background task if it does not run, and waits until a node is open.
+    #[cold]
+    fn poll_open(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        if !self.owner.running.load(Ordering::Acquire) {
+            self.owner.start()?;
+        }
+        if self.owner.is_open() {
+            self.waiting = None;
+            return Poll::Ready(Ok(()));
+        }
+        // A timer of another runtime, which may have ended, must not be polled.
+        let runtime = Handle::try_current().map_err(|_| NoRuntime::default())?.id();
+        let (_, mut waiting) =
+            self.waiting.take().filter(|(began_on, _)| *began_on == runtime).unwrap_or_else(|| {
+                (runtime, Box::pin(wait_until_one_is_open(self.owner.shared.clone())))
+            });
+        let result = waiting.as_mut().poll(cx);
+        if result.is_pending() {
+            self.waiting = Some((runtime, waiting));
+        }
+        result
+    }
 }
 
 impl<C> Owner<C>
@@ -85,6 +108,12 @@ where
     C: Connect + Send + Sync + 'static,
     C::Service: Send + Sync + 'static,
 {
+    /// Whether a node is open and the background task sees to the nodes.
+    #[inline]
+    fn is_open(&self) -> bool {
+        self.running.load(Ordering::Acquire) && self.shared.signals.any_open()
+    }
+
     /// Starts the background task, also anew after the runtime it ran on has ended.
     #[cold]
     fn start(&self) -> Result<(), NoRuntime> {
@@ -122,25 +151,12 @@ where
     type Error = BoxError;
     type Future = BalanceFuture<C::Service, C::Traffic, R>;
 
+    #[inline]
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
-        if !self.owner.running.load(Ordering::Acquire) {
-            self.owner.start()?;
-        }
-        if self.owner.shared.signals.any_open() {
-            self.waiting = None;
+        if self.waiting.is_none() && self.owner.is_open() {
             return Poll::Ready(Ok(()));
         }
-        // A timer of another runtime, which may have ended, must not be polled.
-        let runtime = Handle::try_current().map_err(|_| NoRuntime::default())?.id();
-        let (_, mut waiting) =
-            self.waiting.take().filter(|(began_on, _)| *began_on == runtime).unwrap_or_else(|| {
-                (runtime, Box::pin(wait_until_one_is_open(self.owner.shared.clone())))
-            });
-        let result = waiting.as_mut().poll(cx);
-        if result.is_pending() {
-            self.waiting = Some((runtime, waiting));
-        }
-        result
+        self.poll_open(cx)
     }
 
     fn call(&mut self, request: R) -> Self::Future {

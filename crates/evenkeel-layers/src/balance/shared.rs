@@ -106,7 +106,8 @@ impl<S> Shared<S> {
     }
 
     /// Chooses a node for a request, none of `avoid`, and rather none that the call has tried.
-    #[inline]
+    // Always, so that all of it that hints may ask for is gone where the traffic gives none.
+    #[inline(always)]
     pub(super) fn pick(
         &self,
         snapshot: &Snapshot<S>,
@@ -180,14 +181,18 @@ const TRIED_MAX: usize = evenkeel_core::traffic::Tried::MAX + super::select::AVO
 
 #[inline]
 fn pick_once<S>(snapshot: &Snapshot<S>, cx: &mut PickContext<'_>) -> Option<Arc<Slot<S>>> {
-    // A slot that is gone belongs to a node that was closed before: the next pick avoids it.
-    for _ in 0..3 {
+    let index = snapshot.picker.pick(&snapshot.nodes, cx)?;
+    snapshot.slots[index].upgrade().or_else(|| pick_again(snapshot, cx))
+}
+
+/// A slot that is gone belongs to a node that was closed before: the next pick avoids it.
+#[cold]
+fn pick_again<S>(snapshot: &Snapshot<S>, cx: &mut PickContext<'_>) -> Option<Arc<Slot<S>>> {
+    const PICKS: usize = 2;
+    (0..PICKS).find_map(|_| {
         let index = snapshot.picker.pick(&snapshot.nodes, cx)?;
-        if let Some(slot) = snapshot.slots[index].upgrade() {
-            return Some(slot);
-        }
-    }
-    None
+        snapshot.slots[index].upgrade()
+    })
 }
 
 impl<S> Holder for Slot<S> {
