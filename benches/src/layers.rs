@@ -13,7 +13,7 @@ use crate::{
     print,
 };
 
-const ROUNDS: Rounds = Rounds { count: 15, length: Duration::from_millis(20) };
+const ROUNDS: Rounds = Rounds { count: 200, length: Duration::from_millis(2) };
 const PIPELINE: &str = "balance of 1 + concurrency limit each";
 
 pub(crate) fn run() {

@@ -8,6 +8,9 @@ use tokio::{runtime::Runtime, task::JoinSet};
 use crate::{clock::Stopwatch, contender::Contender};
 
 /// So many rounds of about this length for each contender.
+///
+/// What computes is best measured in rounds that are shorter than the time slice of a scheduler: on a
+/// busy machine some of them are not interrupted.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Rounds {
     pub(crate) count: usize,
@@ -66,13 +69,18 @@ pub(crate) fn alternate(
     };
     let mut best: Vec<_> = contenders.iter().map(|contender| warm_up(*contender)).collect();
     let mut samples = vec![Vec::with_capacity(rounds.count); contenders.len()];
+    let mut slow = vec![false; contenders.len()];
     for number in 0..GROWING + rounds.count {
         for (index, contender) in contenders.iter().enumerate() {
+            if slow[index] && SLOW_ROUNDS <= samples[index].len() {
+                continue;
+            }
             // What the quickest round so far says of the length of this one. The first few only
             // get there: a short one consists of starting tasks.
             let requests = rounds.length.as_nanos() as f64 / best[index] / tasks as f64;
             let sample = round(runtime, *contender, tasks, (requests as u64).max(1));
             best[index] = sample.min(best[index]);
+            slow[index] = rounds.length.as_nanos() as f64 / 4.0 < best[index];
             if GROWING <= number {
                 samples[index].push(sample);
             }
@@ -83,6 +91,9 @@ pub(crate) fn alternate(
 
 /// So many rounds that are not counted come first.
 const GROWING: usize = 2;
+
+/// So many rounds are enough where a few requests make one.
+const SLOW_ROUNDS: usize = 5;
 
 /// Heap allocations a request, of all tasks and workers that take part.
 ///

@@ -18,7 +18,7 @@ use crate::{
 
 const ENDPOINTS: [usize; 6] = [3, 10, 100, 1_000, 10_000, 100_000];
 const TASKS: [u64; 3] = [1, 2, 64];
-const ROUNDS: Rounds = Rounds { count: 7, length: Duration::from_millis(12) };
+const ROUNDS: Rounds = Rounds { count: 50, length: Duration::from_millis(2) };
 
 /// Nanoseconds a request by name, endpoints and tasks.
 type Figures = HashMap<(String, usize, u64), f64>;
