@@ -2,7 +2,12 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use crate::{node::Node, outcome::Outcome, time::Timestamp};
+use crate::{
+    node::Node,
+    observe::{Admission, Fault, Pass, Report},
+    outcome::Outcome,
+    time::Timestamp,
+};
 
 /// Keeps a node's service alive while an attempt is under way, and tells the time.
 pub trait Holder {
@@ -27,6 +32,10 @@ pub struct Attempt<H: Holder + ?Sized = dyn Holder + Send + Sync> {
     holder: Option<Arc<H>>,
     started: Option<Timestamp>,
     latency: Option<Duration>,
+    /// Held while it is a trial at a guarded node.
+    passes: Vec<Box<dyn Pass>>,
+    fault: Fault,
+    epoch: u16,
 }
 
 impl<H: Holder + ?Sized> Attempt<H> {
@@ -34,8 +43,49 @@ impl<H: Holder + ?Sized> Attempt<H> {
     #[must_use]
     #[inline]
     pub fn new(holder: Arc<H>) -> Self {
-        holder.node().enter();
-        Self { holder: Some(holder), started: None, latency: None }
+        let node = holder.node();
+        node.enter();
+        let epoch = node.epoch();
+        Self {
+            holder: Some(holder),
+            started: None,
+            latency: None,
+            passes: Vec::new(),
+            fault: Fault::Server,
+            epoch,
+        }
+    }
+
+    /// Whether the attempt may go ahead: its node is open, and no observer refuses it.
+    ///
+    /// Ask it when the request is about to leave. A refused attempt is to be dropped.
+    #[must_use]
+    #[inline]
+    pub fn admit(&mut self) -> bool {
+        self.node().is_unguarded() || self.admit_guarded()
+    }
+
+    #[cold]
+    fn admit_guarded(&mut self) -> bool {
+        let node = self.node().clone();
+        let is_admitted = node.is_open()
+            && node.observers().all(|observer| match observer.admit(&node) {
+                Admission::Free => true,
+                Admission::Trial(pass) => {
+                    self.passes.push(pass);
+                    true
+                }
+                Admission::Refused => false,
+            });
+        if !is_admitted {
+            self.passes.clear();
+        }
+        is_admitted
+    }
+
+    /// Says where the fault lies if the attempt fails. Default [`Fault::Server`].
+    pub fn blame(&mut self, fault: Fault) {
+        self.fault = fault;
     }
 
     /// What keeps the node's service alive.
@@ -52,10 +102,10 @@ impl<H: Holder + ?Sized> Attempt<H> {
         self.holder().node()
     }
 
-    /// Starts the clock, if it does not run yet and the node's latency is measured.
+    /// Starts the clock, if it does not run yet and anybody wants to know what it says.
     #[inline]
     pub fn waits(&mut self) {
-        if self.started.is_none() && self.node().latency().is_measured() {
+        if self.started.is_none() && self.node().is_timed() {
             self.started = Some(self.holder().now());
         }
     }
@@ -70,20 +120,27 @@ impl<H: Holder + ?Sized> Attempt<H> {
     /// Ends the attempt with its outcome.
     #[inline]
     pub fn finish(self, outcome: Outcome) {
-        if self.node().latency().is_measured() {
-            self.record(outcome);
+        if self.node().is_heard() {
+            self.report(outcome);
         }
     }
 
-    fn record(&self, outcome: Outcome) {
-        let latency = self.node().latency();
-        match (self.latency, self.started) {
-            (Some(took), _) => latency.record(outcome, took, self.holder().recently()),
+    fn report(mut self, outcome: Outcome) {
+        let node = self.node();
+        let (took, ended) = match (self.latency, self.started) {
             (None, Some(started)) => {
                 let now = self.holder().now();
-                latency.record(outcome, now.since(started), now);
+                (now.since(started), now)
             }
-            (None, None) => latency.record(outcome, Duration::ZERO, self.holder().recently()),
+            (took, _) => (took.unwrap_or_default(), self.holder().recently()),
+        };
+        node.latency().record(outcome, took, ended);
+        let report = Report::new(outcome, took).fault(self.fault);
+        if self.epoch == node.epoch() {
+            node.observers().for_each(|observer| observer.ended(node, &report));
+        }
+        for pass in std::mem::take(&mut self.passes) {
+            pass.ended(&report);
         }
     }
 }
@@ -94,7 +151,14 @@ impl<H: Holder + Send + Sync + 'static> Attempt<H> {
     #[inline]
     pub fn erase(mut self) -> Attempt {
         let holder = self.holder.take().map(|holder| holder as Arc<dyn Holder + Send + Sync>);
-        Attempt { holder, started: self.started, latency: self.latency }
+        Attempt {
+            holder,
+            started: self.started,
+            latency: self.latency,
+            passes: std::mem::take(&mut self.passes),
+            fault: self.fault,
+            epoch: self.epoch,
+        }
     }
 }
 
