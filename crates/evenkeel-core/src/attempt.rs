@@ -2,7 +2,12 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use crate::{node::Node, outcome::Outcome, time::Timestamp};
+use crate::{
+    node::Node,
+    observe::{Admission, Fault, Pass, Report},
+    outcome::Outcome,
+    time::Timestamp,
+};
 
 /// Keeps a node's service alive while an attempt is under way, and tells the time.
 pub trait Holder {
@@ -26,6 +31,10 @@ pub struct Attempt<H: Holder + ?Sized = dyn Holder + Send + Sync> {
     /// `None` only while it is being turned into an attempt of another type.
     holder: Option<Arc<H>>,
     clock: Clock,
+    /// Held while it is a trial at a guarded node.
+    passes: Vec<Box<dyn Pass>>,
+    fault: Fault,
+    epoch: u16,
 }
 
 /// How long an attempt has been waiting.
@@ -41,8 +50,48 @@ impl<H: Holder + ?Sized> Attempt<H> {
     #[must_use]
     #[inline]
     pub fn new(holder: Arc<H>) -> Self {
-        holder.node().enter();
-        Self { holder: Some(holder), clock: Clock::NotStarted }
+        let node = holder.node();
+        node.enter();
+        let epoch = node.epoch();
+        Self {
+            holder: Some(holder),
+            clock: Clock::NotStarted,
+            passes: Vec::new(),
+            fault: Fault::Server,
+            epoch,
+        }
+    }
+
+    /// Whether the attempt may go ahead: its node is open, and no observer refuses it.
+    ///
+    /// Ask it when the request is about to leave. A refused attempt is to be dropped.
+    #[must_use]
+    #[inline]
+    pub fn admit(&mut self) -> bool {
+        self.node().is_unguarded() || self.admit_guarded()
+    }
+
+    #[cold]
+    fn admit_guarded(&mut self) -> bool {
+        let node = self.node().clone();
+        let is_admitted = node.is_open()
+            && node.observers().all(|observer| match observer.admit(&node) {
+                Admission::Free => true,
+                Admission::Trial(pass) => {
+                    self.passes.push(pass);
+                    true
+                }
+                Admission::Refused => false,
+            });
+        if !is_admitted {
+            self.passes.clear();
+        }
+        is_admitted
+    }
+
+    /// Says where the fault lies if the attempt fails. Default [`Fault::Server`].
+    pub fn blame(&mut self, fault: Fault) {
+        self.fault = fault;
     }
 
     /// What keeps the node's service alive.
@@ -59,10 +108,10 @@ impl<H: Holder + ?Sized> Attempt<H> {
         self.holder().node()
     }
 
-    /// Starts the clock, if it does not run yet and the node's latency is measured.
+    /// Starts the clock, if it does not run yet and anybody wants to know what it says.
     #[inline]
     pub fn waits(&mut self) {
-        if matches!(self.clock, Clock::NotStarted) && self.node().latency().is_measured() {
+        if matches!(self.clock, Clock::NotStarted) && self.node().is_timed() {
             self.clock = Clock::Since(self.holder().now());
         }
     }
@@ -77,20 +126,28 @@ impl<H: Holder + ?Sized> Attempt<H> {
     /// Ends the attempt with its outcome.
     #[inline]
     pub fn finish(self, outcome: Outcome) {
-        if self.node().latency().is_measured() {
-            self.record(outcome);
+        if self.node().is_heard() {
+            self.report(outcome);
         }
     }
 
-    fn record(&self, outcome: Outcome) {
-        let latency = self.node().latency();
-        match self.clock {
-            Clock::NotStarted => latency.record(outcome, Duration::ZERO, self.holder().recently()),
+    fn report(mut self, outcome: Outcome) {
+        let node = self.node();
+        let (took, ended) = match self.clock {
+            Clock::NotStarted => (Duration::ZERO, self.holder().recently()),
+            Clock::Stopped(took) => (took, self.holder().recently()),
             Clock::Since(started) => {
                 let now = self.holder().now();
-                latency.record(outcome, now.since(started), now);
+                (now.since(started), now)
             }
-            Clock::Stopped(took) => latency.record(outcome, took, self.holder().recently()),
+        };
+        node.latency().record(outcome, took, ended);
+        let report = Report::new(outcome, took).fault(self.fault);
+        if self.epoch == node.epoch() {
+            node.observers().for_each(|observer| observer.ended(node, &report));
+        }
+        for pass in std::mem::take(&mut self.passes) {
+            pass.ended(&report);
         }
     }
 }
@@ -101,7 +158,13 @@ impl<H: Holder + Send + Sync + 'static> Attempt<H> {
     #[inline]
     pub fn erase(mut self) -> Attempt {
         let holder = self.holder.take().map(|holder| holder as Arc<dyn Holder + Send + Sync>);
-        Attempt { holder, clock: self.clock }
+        Attempt {
+            holder,
+            clock: self.clock,
+            passes: std::mem::take(&mut self.passes),
+            fault: self.fault,
+            epoch: self.epoch,
+        }
     }
 }
 

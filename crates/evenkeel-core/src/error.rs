@@ -59,6 +59,34 @@ impl AllEndpointsClosed {
 #[non_exhaustive]
 pub struct AllEndpointsExcluded;
 
+/// A circuit breaker is open: the request was not sent.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct CircuitOpen {
+    /// When it is worth trying again, at the earliest; `None` where nobody can tell: it is held open by
+    /// hand, or as many trial calls as it permits are under way.
+    pub retry_after: Option<Duration>,
+}
+
+impl CircuitOpen {
+    /// The refusal of a breaker that can be tried again after `retry_after`.
+    #[must_use]
+    pub fn new(retry_after: Option<Duration>) -> Self {
+        Self { retry_after }
+    }
+}
+
+impl std::fmt::Display for CircuitOpen {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.retry_after {
+            Some(after) => write!(f, "circuit breaker open for another {after:?}"),
+            None => f.write_str("circuit breaker open"),
+        }
+    }
+}
+
+impl Error for CircuitOpen {}
+
 /// The balancer was polled outside a tokio runtime, where it cannot follow its discovery.
 #[derive(Clone, Copy, Debug, Default, thiserror::Error)]
 #[error("a balancer must be polled inside a tokio runtime")]

@@ -5,7 +5,8 @@ use std::{fmt, sync::Arc, time::Duration};
 use crate::{
     endpoint::{Address, Endpoint},
     load::PeakEwma,
-    sync::{AtomicU32, Mutex, Ordering},
+    observe::{Observer, Observers},
+    sync::{AtomicU8, AtomicU32, Mutex, Ordering},
 };
 
 /// One reason for a node to be closed. A node is open while none of them holds.
@@ -47,6 +48,33 @@ impl Gate {
     const fn bit(self) -> u32 {
         1 << self as u8
     }
+
+    const fn guard_bit(self) -> u32 {
+        self.bit() << 8
+    }
+}
+
+/// The bits of the gates that are closed; above them one bit for each that is guarded.
+const CLOSED: u32 = 0xFF;
+
+/// The upper half of a node's gates counts how often an observer closed it.
+const EPOCH: u32 = 1 << 16;
+
+/// A node whose attempts are timed.
+const TIMED: u8 = 1;
+
+/// A node that has observers.
+const OBSERVED: u8 = 2;
+
+/// How far a gate is open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Access {
+    /// To everybody.
+    Open,
+    /// To those attempts that an observer lets in as a trial.
+    Guarded,
+    /// To nobody.
+    Closed,
 }
 
 /// Hears of what happens to nodes. Called on the request path: it must be short and must not block.
@@ -78,7 +106,9 @@ pub struct Node {
     in_flight: AtomicU32,
     gates: AtomicU32,
     weight: AtomicU32,
+    hearing: AtomicU8,
     latency: PeakEwma,
+    observers: Observers,
     id: u64,
     listener: Arc<dyn Listener>,
     address: Address,
@@ -104,11 +134,14 @@ impl Node {
         latency_decay: Option<Duration>,
     ) -> Self {
         let draining = if endpoint.weight == 0 { Gate::Draining.bit() } else { 0 };
+        let latency = PeakEwma::new(latency_decay);
         Self {
             in_flight: AtomicU32::new(0),
             gates: AtomicU32::new(Gate::Joining.bit() | draining),
             weight: AtomicU32::new(endpoint.weight),
-            latency: PeakEwma::new(latency_decay),
+            hearing: AtomicU8::new(if latency.is_measured() { TIMED } else { 0 }),
+            latency,
+            observers: Observers::default(),
             id: next_id(),
             listener,
             address: endpoint.address.clone(),
@@ -166,7 +199,20 @@ impl Node {
     #[must_use]
     #[inline]
     pub fn is_open(&self) -> bool {
-        self.gates.load(Ordering::Acquire) == 0
+        self.gates.load(Ordering::Acquire) & CLOSED == 0
+    }
+
+    /// Whether it is open and no observer wants to be asked.
+    #[inline]
+    pub(crate) fn is_unguarded(&self) -> bool {
+        // All bits below those of the epoch: closed gates and guarded ones.
+        self.gates.load(Ordering::Acquire) & (EPOCH - 1) == 0
+    }
+
+    /// How often an observer has closed it, modulo 2¹⁶.
+    #[inline]
+    pub(crate) fn epoch(&self) -> u16 {
+        (self.gates.load(Ordering::Relaxed) / EPOCH) as u16
     }
 
     /// Whether `gate` is among the reasons for which it is closed.
@@ -184,8 +230,9 @@ impl Node {
     /// Closes it for one more reason, and returns whether that reason is new.
     pub fn close(&self, gate: Gate) -> bool {
         let before = self.gates.fetch_or(gate.bit(), Ordering::AcqRel);
-        if before == 0 {
+        if before & CLOSED == 0 {
             self.listener.closed(self);
+            self.observers.iter().for_each(|observer| observer.closed(self));
         }
         before & gate.bit() == 0
     }
@@ -194,10 +241,71 @@ impl Node {
     pub fn open(&self, gate: Gate) -> bool {
         debug_assert_ne!(gate, Gate::Retired, "a retired node stays closed");
         let before = self.gates.fetch_and(!gate.bit(), Ordering::AcqRel);
-        if before == gate.bit() {
+        if before & CLOSED == gate.bit() {
             self.listener.opened(self);
         }
         before & gate.bit() != 0
+    }
+
+    /// Makes `gate` follow the `access` that an observer keeps, until both agree.
+    ///
+    /// Call it after each change of that. It is asked again after the gate was set: of two threads
+    /// that change it at the same time, the later one's word holds, whoever sets the gate last.
+    pub fn follow(&self, gate: Gate, access: impl Fn() -> Access) {
+        let mut wanted = access();
+        loop {
+            self.set(gate, wanted);
+            let now = access();
+            if now == wanted {
+                return;
+            }
+            wanted = now;
+        }
+    }
+
+    fn set(&self, gate: Gate, access: Access) {
+        match access {
+            Access::Open => {
+                self.gates.fetch_and(!gate.guard_bit(), Ordering::AcqRel);
+                self.open(gate);
+            }
+            Access::Guarded => {
+                self.gates.fetch_or(gate.guard_bit(), Ordering::AcqRel);
+                self.open(gate);
+            }
+            Access::Closed => {
+                if self.close(gate) {
+                    // What is under way says nothing of the node as it will be.
+                    self.gates.fetch_add(EPOCH, Ordering::AcqRel);
+                }
+            }
+        }
+    }
+
+    /// Tells `observer` from now on how attempts end. It stays as long as the node.
+    pub fn observe(&self, observer: Arc<dyn Observer>) {
+        let timed = if observer.is_timing() { TIMED } else { 0 };
+        self.observers.push(observer);
+        self.hearing.fetch_or(OBSERVED | timed, Ordering::Release);
+    }
+
+    /// Those who are told how attempts end, in the order in which they came.
+    pub fn observers(&self) -> impl Iterator<Item = &Arc<dyn Observer>> {
+        self.observers.iter()
+    }
+
+    /// Whether anybody wants to know how long attempts take: the policy, or an observer.
+    #[must_use]
+    #[inline]
+    pub fn is_timed(&self) -> bool {
+        self.hearing.load(Ordering::Relaxed) & TIMED != 0
+    }
+
+    /// Whether anybody wants to know how attempts end: the policy, or an observer.
+    #[must_use]
+    #[inline]
+    pub(crate) fn is_heard(&self) -> bool {
+        self.hearing.load(Ordering::Acquire) != 0
     }
 
     /// Attempts that are under way.

@@ -72,6 +72,7 @@
 //! |---|---|---|
 //! | [`BalanceLayer`](balance::BalanceLayer) | chooses an endpoint for each request | above a `Connect` |
 //! | [`PerEndpoint`](per_endpoint::PerEndpoint) | lifts any tower layer: one instance per endpoint | below the balancer |
+//! | [`CircuitBreakerLayer`](breaker::CircuitBreakerLayer) | stops asking whoever keeps failing | below the balancer: one per endpoint; or alone around any service |
 //! | `HttpConnector` (feature `http`) | speaks HTTP/1.1, HTTP/2 or gRPC to one endpoint | innermost |
 //! | `SharedClient` (feature `http`) | the same over a client you have | innermost |
 //! | any closure `Fn(&Arc<Node>) -> Service` | speaks whatever you like to one endpoint | innermost |
@@ -111,11 +112,12 @@
 //! A refusal is a small struct of its own in [`core::error`], found through the chain of causes with
 //! [`cause`](core::error::cause): [`NoEndpoints`](core::error::NoEndpoints) where none are known,
 //! [`AllEndpointsClosed`](core::error::AllEndpointsClosed) where none is open,
-//! [`AllEndpointsExcluded`](core::error::AllEndpointsExcluded) where the request itself excludes them.
+//! [`AllEndpointsExcluded`](core::error::AllEndpointsExcluded) where the request itself excludes them,
+//! [`CircuitOpen`](core::error::CircuitOpen) where a breaker that stands alone is open.
 
 pub use evenkeel_core as core;
 #[cfg(feature = "discovery")]
 pub use evenkeel_discovery as discovery;
 #[cfg(feature = "http")]
 pub use evenkeel_http as http;
-pub use evenkeel_layers::{balance, per_endpoint};
+pub use evenkeel_layers::{balance, breaker, per_endpoint};

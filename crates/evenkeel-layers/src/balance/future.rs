@@ -73,7 +73,7 @@ where
         loop {
             let next = match this.state.as_mut().project() {
                 StateProject::Picked => {
-                    let attempt = this.attempt.as_ref().expect("a picked node is attempted");
+                    let attempt = this.attempt.as_mut().expect("a picked node is attempted");
                     match ready_service::<S, R>(attempt, cx) {
                         Ok(Some(service)) => called(service, this.request, this.traffic, attempt),
                         unready => {
@@ -106,10 +106,10 @@ where
     }
 }
 
-/// The service of a picked node if it is ready, `None` if it is not or its node has closed meanwhile.
+/// The service of a picked node if it is ready, `None` if it is not or its node takes no request now.
 #[inline]
 fn ready_service<S, R>(
-    attempt: &Attempt<Slot<S>>,
+    attempt: &mut Attempt<Slot<S>>,
     cx: &mut Context<'_>,
 ) -> Result<Option<S>, BoxError>
 where
@@ -122,7 +122,7 @@ where
     }
     let mut service = slot.service.clone();
     match service.poll_ready(cx) {
-        Poll::Ready(Ok(())) => Ok(Some(service)),
+        Poll::Ready(Ok(())) => Ok(attempt.admit().then_some(service)),
         Poll::Ready(Err(error)) => Err(error.into()),
         Poll::Pending => Ok(None),
     }

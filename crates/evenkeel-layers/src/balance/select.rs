@@ -15,7 +15,7 @@ use evenkeel_core::{
     node::{Gate, Node},
     traffic::{Hints, Tried},
 };
-use tokio::{runtime::Handle, time::timeout};
+use tokio::{runtime::Handle, task::yield_now, time::timeout};
 
 use super::shared::{Shared, Slot};
 
@@ -170,7 +170,14 @@ where
         fill(shared, wish, &mut candidates)?;
 
         match ask(poll_ready, &mut candidates, changed).await {
-            Round::Ready(Candidate { slot, service }) => return Ok((service, Attempt::new(slot))),
+            Round::Ready(Candidate { slot, service }) => {
+                let mut attempt = Attempt::new(slot);
+                if attempt.admit() {
+                    return Ok((service, attempt));
+                }
+                // Its gate is closed by now; an observer that forgot to must not stop all others.
+                yield_now().await;
+            }
             Round::Changed => {}
             Round::Failed(error) => {
                 *last_error = Some(error);

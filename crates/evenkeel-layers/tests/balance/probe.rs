@@ -89,7 +89,12 @@ impl World {
 
     /// A balancer over this world.
     pub(crate) fn balance(&self, layer: &BalanceLayer) -> Balance<Connector> {
-        layer.layer(Connector(self.clone()))
+        layer.layer(self.connector())
+    }
+
+    /// What connects to the hosts of this world.
+    pub(crate) fn connector(&self) -> Connector {
+        Connector(self.clone())
     }
 
     /// Connections that are open now, to all hosts together.

@@ -1,0 +1,364 @@
+//! The state machine of a circuit breaker: closed, open, half open.
+//!
+//! It opens after consecutive failures, or when the rate of failed or slow calls over a window reaches
+//! a limit; stays open for a time that grows with each trial that fails; then lets a few calls in as a
+//! trial, which close it if all of them succeed. It can be held open or closed by hand.
+//!
+//! | outcome | consecutive failures | rates | a trial call |
+//! |---|---|---|---|
+//! | success | start over | a call | succeeds, unless it is slow |
+//! | failure | one more | a failed call | fails |
+//! | throttled | untouched | a failed call | fails |
+//! | ignored | untouched | not counted | gives its place back |
+//!
+//! That a throttled answer is no consecutive failure is linkerd's rule: an endpoint that sheds some of
+//! its load works.
+//!
+//! While it is closed the way through is one atomic load and a record takes no lock. The lock is
+//! taken when the state changes, and for trial calls, of which there are few.
+//!
+//! ```
+//! use std::time::Duration;
+//! use evenkeel_core::{
+//!     health::breaker::{Admission, Breaker, BreakerRules, State},
+//!     outcome::Outcome, rng::Rng, time::Timestamp,
+//! };
+//!
+//! let mut rules = BreakerRules::default();
+//! rules.consecutive_failures = Some(2);
+//! let breaker = Breaker::new(rules, Rng::with_seed(1));
+//! let now = Timestamp::from_nanos(0);
+//!
+//! breaker.record(Outcome::Failure, Duration::ZERO, || now);
+//! breaker.record(Outcome::Failure, Duration::ZERO, || now);
+//! assert_eq!(breaker.state(), State::Open);
+//!
+//! let later = now + Duration::from_secs(1);
+//! let Admission::Trial(trial) = breaker.admit(later) else { panic!("time for a trial") };
+//! breaker.finish_trial(trial, Outcome::Success, Duration::ZERO, later);
+//! assert_eq!(breaker.state(), State::Closed);
+//! ```
+
+use std::time::Duration;
+
+mod rules;
+
+pub use rules::BreakerRules;
+
+use super::window::{Call, Counter};
+use crate::{
+    node::Access,
+    outcome::Outcome,
+    rng::Rng,
+    sync::{AtomicU32, AtomicU64, Mutex, MutexGuard, Ordering},
+    time::Timestamp,
+};
+
+/// What a breaker does with calls.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum State {
+    /// Lets all of them through, and counts.
+    Closed,
+    /// Refuses all of them until it is time for a trial.
+    Open,
+    /// Lets a few in as a trial.
+    HalfOpen,
+    /// Refuses all of them, by hand.
+    HeldOpen,
+    /// Lets all of them through and counts nothing, by hand.
+    HeldClosed,
+}
+
+/// Whether a call may go ahead.
+#[derive(Debug)]
+pub enum Admission {
+    /// It may, and is recorded with [`Breaker::record`].
+    Free,
+    /// It may, and must be given to [`Breaker::finish_trial`] or [`Breaker::cancel_trial`].
+    Trial(Trial),
+    /// It may not, for so long if that is known.
+    Refused(Option<Duration>),
+}
+
+/// A place in the trial of a half-open breaker.
+#[derive(Debug)]
+#[must_use = "a place that is never given back is lost for the whole trial"]
+pub struct Trial {
+    round: u64,
+}
+
+/// A circuit breaker. See the [module docs](self).
+#[derive(Debug)]
+pub struct Breaker {
+    rules: BreakerRules,
+    /// The state and the round it belongs to.
+    phase: AtomicU64,
+    /// When an open breaker may be tried.
+    until: AtomicU64,
+    consecutive: AtomicU32,
+    counter: Option<Counter>,
+    cold: Mutex<Cold>,
+}
+
+/// What only changes of state and trials touch.
+#[derive(Debug)]
+struct Cold {
+    rng: Rng,
+    /// Openings since it was last closed.
+    openings: u32,
+    /// Places taken by trial calls that are under way or have succeeded.
+    taken: u32,
+    succeeded: u32,
+}
+
+const CLOSED: u64 = 0;
+const OPEN: u64 = 1;
+const HALF_OPEN: u64 = 2;
+/// Half open, with all places taken.
+const FULL: u64 = 3;
+const HELD_OPEN: u64 = 4;
+const HELD_CLOSED: u64 = 5;
+
+const KIND: u64 = 7;
+const ROUND: u64 = 8;
+
+impl Breaker {
+    /// A closed breaker that draws its open times from `rng`.
+    ///
+    /// # Panics
+    /// If a rule makes no sense: a limit of zero, a rate outside `(0, 1]`, a window of nothing or of
+    /// more than [`Window::CALLS_MAX`](super::Window::CALLS_MAX) calls, a least open time of zero or above the greatest.
+    #[must_use]
+    pub fn new(rules: BreakerRules, rng: Rng) -> Self {
+        rules.check();
+        let has_rate = rules.failure_rate.is_some() || rules.slow_calls.is_some();
+        Self {
+            phase: AtomicU64::new(CLOSED),
+            until: AtomicU64::new(0),
+            consecutive: AtomicU32::new(0),
+            counter: has_rate.then(|| Counter::new(rules.window)),
+            cold: Mutex::new(Cold { rng, openings: 0, taken: 0, succeeded: 0 }),
+            rules,
+        }
+    }
+
+    /// The rules.
+    #[must_use]
+    pub fn rules(&self) -> &BreakerRules {
+        &self.rules
+    }
+
+    /// What it does with calls.
+    ///
+    /// An open breaker whose time is over says so until it is [tried](Self::half_open).
+    #[must_use]
+    pub fn state(&self) -> State {
+        match self.phase.load(Ordering::Acquire) & KIND {
+            OPEN => State::Open,
+            HALF_OPEN | FULL => State::HalfOpen,
+            HELD_OPEN => State::HeldOpen,
+            HELD_CLOSED => State::HeldClosed,
+            _ => State::Closed,
+        }
+    }
+
+    /// How far it is open to calls, as a gate of a node sees it.
+    #[must_use]
+    #[inline]
+    pub fn access(&self) -> Access {
+        match self.phase.load(Ordering::Acquire) & KIND {
+            CLOSED | HELD_CLOSED => Access::Open,
+            HALF_OPEN => Access::Guarded,
+            _ => Access::Closed,
+        }
+    }
+
+    /// When it is to be tried, if it is open.
+    #[must_use]
+    pub fn opens_until(&self) -> Option<Timestamp> {
+        let until = Timestamp::from_nanos(self.until.load(Ordering::Acquire));
+        (self.state() == State::Open).then_some(until)
+    }
+
+    /// Whether a call may go ahead. An open breaker whose time is over becomes half open.
+    pub fn admit(&self, now: Timestamp) -> Admission {
+        match self.phase.load(Ordering::Acquire) & KIND {
+            CLOSED | HELD_CLOSED => return Admission::Free,
+            HELD_OPEN | FULL => return Admission::Refused(None),
+            _ => {}
+        }
+        self.half_open(now);
+        let mut cold = self.lock();
+        let phase = self.phase.load(Ordering::Acquire);
+        match phase & KIND {
+            CLOSED | HELD_CLOSED => Admission::Free,
+            OPEN => {
+                let until = Timestamp::from_nanos(self.until.load(Ordering::Acquire));
+                Admission::Refused(Some(until.since(now)))
+            }
+            HALF_OPEN => {
+                cold.taken += 1;
+                if cold.taken == self.rules.trial_calls {
+                    self.phase.store(phase - HALF_OPEN + FULL, Ordering::Release);
+                }
+                Admission::Trial(Trial { round: phase / ROUND })
+            }
+            _ => Admission::Refused(None),
+        }
+    }
+
+    /// Counts how a call ended that was admitted freely, and returns whether that opened the breaker.
+    ///
+    /// `now` is asked only where it matters: by a time window, and when the breaker opens.
+    #[inline]
+    pub fn record(&self, outcome: Outcome, latency: Duration, now: impl Fn() -> Timestamp) -> bool {
+        let phase = self.phase.load(Ordering::Acquire);
+        if phase & KIND != CLOSED {
+            return false;
+        }
+        let (is_failed, row) = match outcome {
+            Outcome::Success => {
+                if self.consecutive.load(Ordering::Relaxed) != 0 {
+                    self.consecutive.store(0, Ordering::Relaxed);
+                }
+                (false, 0)
+            }
+            Outcome::Failure => (true, self.consecutive.fetch_add(1, Ordering::Relaxed) + 1),
+            Outcome::Throttled(_) => (true, 0),
+            Outcome::Ignored => return false,
+        };
+        let call = Call { is_failed, is_slow: self.rules.is_slow(latency) };
+        let totals = self.counter.as_ref().and_then(|counter| counter.record(call, &now));
+        let is_over = self.rules.consecutive_failures.is_some_and(|max| max <= row)
+            || totals.is_some_and(|totals| self.rules.is_too_much(totals));
+        is_over && self.open_from(phase, now())
+    }
+
+    /// Lets trial calls in, if it is open and its time is over. Returns whether the state changed.
+    pub fn half_open(&self, now: Timestamp) -> bool {
+        let phase = self.phase.load(Ordering::Acquire);
+        if phase & KIND != OPEN || now.as_nanos() < self.until.load(Ordering::Acquire) {
+            return false;
+        }
+        let mut cold = self.lock();
+        if self.phase.load(Ordering::Acquire) != phase {
+            return false;
+        }
+        (cold.taken, cold.succeeded) = (0, 0);
+        self.enter(HALF_OPEN);
+        true
+    }
+
+    /// Ends a trial call, and returns whether the state changed.
+    ///
+    /// The first failure opens the breaker again; one of an earlier trial counts for nothing.
+    #[allow(clippy::needless_pass_by_value)]
+    pub fn finish_trial(
+        &self,
+        trial: Trial,
+        outcome: Outcome,
+        latency: Duration,
+        now: Timestamp,
+    ) -> bool {
+        let mut cold = self.lock();
+        if !self.is_on_trial(&trial) {
+            return false;
+        }
+        match outcome {
+            Outcome::Ignored => {
+                self.give_back(&mut cold);
+                false
+            }
+            Outcome::Success if !self.rules.is_slow(latency) => {
+                cold.succeeded += 1;
+                let is_over = cold.succeeded == self.rules.trial_calls;
+                if is_over {
+                    self.close(&mut cold);
+                }
+                is_over
+            }
+            _ => {
+                self.open(&mut cold, now);
+                true
+            }
+        }
+    }
+
+    /// Gives the place of a trial call back that was cancelled.
+    #[allow(clippy::needless_pass_by_value)]
+    pub fn cancel_trial(&self, trial: Trial) {
+        let mut cold = self.lock();
+        if self.is_on_trial(&trial) {
+            self.give_back(&mut cold);
+        }
+    }
+
+    /// Refuses all calls until [`reset`](Self::reset) or [`hold_closed`](Self::hold_closed).
+    pub fn hold_open(&self) {
+        let _cold = self.lock();
+        self.enter(HELD_OPEN);
+    }
+
+    /// Lets all calls through, whatever becomes of them, until [`reset`](Self::reset) or
+    /// [`hold_open`](Self::hold_open).
+    pub fn hold_closed(&self) {
+        let _cold = self.lock();
+        self.enter(HELD_CLOSED);
+    }
+
+    /// Closes it and forgets all it has counted.
+    pub fn reset(&self) {
+        self.close(&mut self.lock());
+    }
+
+    #[cold]
+    fn open_from(&self, phase: u64, now: Timestamp) -> bool {
+        let mut cold = self.lock();
+        // Of several failures at the same time, the first opens it.
+        let is_same = self.phase.load(Ordering::Acquire) == phase;
+        if is_same {
+            self.open(&mut cold, now);
+        }
+        is_same
+    }
+
+    fn open(&self, cold: &mut Cold, now: Timestamp) {
+        let until = now + self.rules.open_time(cold.openings, &mut cold.rng);
+        cold.openings = cold.openings.saturating_add(1);
+        self.until.store(until.as_nanos(), Ordering::Release);
+        self.enter(OPEN);
+    }
+
+    fn close(&self, cold: &mut Cold) {
+        cold.openings = 0;
+        self.consecutive.store(0, Ordering::Relaxed);
+        if let Some(counter) = &self.counter {
+            counter.clear();
+        }
+        self.enter(CLOSED);
+    }
+
+    fn give_back(&self, cold: &mut Cold) {
+        cold.taken -= 1;
+        let phase = self.phase.load(Ordering::Acquire);
+        self.phase.store(phase & !KIND | HALF_OPEN, Ordering::Release);
+    }
+
+    /// The next round, so that trials and failures of earlier ones are known by theirs.
+    fn enter(&self, kind: u64) {
+        let round = self.phase.load(Ordering::Acquire) / ROUND;
+        self.phase.store((round.wrapping_add(1) * ROUND) | kind, Ordering::Release);
+    }
+
+    fn is_on_trial(&self, trial: &Trial) -> bool {
+        let phase = self.phase.load(Ordering::Acquire);
+        trial.round == phase / ROUND && matches!(phase & KIND, HALF_OPEN | FULL)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Cold> {
+        self.cold.lock().expect("no panic under the lock")
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests;

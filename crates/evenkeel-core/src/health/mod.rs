@@ -1,0 +1,6 @@
+//! Who is fit to be asked: state machines that are told how attempts end and what time it is.
+
+pub mod breaker;
+mod window;
+
+pub use window::Window;

@@ -1,0 +1,135 @@
+//! Who hears how the attempts at a node end, and may let in only some of them.
+//!
+//! Circuit breakers and outlier detection stand below the balancer, but what an outcome is, only the
+//! protocol knows, and sometimes only at the end of a body. So they wrap no service: they observe the
+//! node, and each attempt tells all observers once how it ended.
+//!
+//! An observer that lets a closed node be tried again holds one of its gates at
+//! [`Access::Guarded`](crate::node::Access): then it is asked for each attempt, and gives a [`Pass`].
+
+use std::{
+    any::Any,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+
+use crate::{node::Node, outcome::Outcome};
+
+/// Where the fault lies when an attempt fails.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Fault {
+    /// The endpoint answered with a failure of its own, or nobody knows.
+    #[default]
+    Server,
+    /// The endpoint answered that what stands behind it failed: 502, 503, 504.
+    Gateway,
+    /// There was no answer: no connection, a reset, a timeout.
+    Local,
+}
+
+/// How an attempt ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Report {
+    /// What became of it.
+    pub outcome: Outcome,
+    /// Where the fault lies, if it failed.
+    pub fault: Fault,
+    /// How long the head of the response took; zero where it was there at once or nobody
+    /// [is timing](Observer::is_timing).
+    pub latency: Duration,
+}
+
+impl Report {
+    /// An attempt that ended so after `latency`; a failure is the server's fault.
+    #[must_use]
+    pub fn new(outcome: Outcome, latency: Duration) -> Self {
+        Self { outcome, fault: Fault::Server, latency }
+    }
+
+    /// Sets where the fault lies. Default [`Fault::Server`].
+    #[must_use]
+    pub fn fault(mut self, fault: Fault) -> Self {
+        self.fault = fault;
+        self
+    }
+}
+
+/// Whether an attempt may go ahead at a node that is guarded.
+#[derive(Default)]
+pub enum Admission {
+    /// It may, for all this observer cares.
+    #[default]
+    Free,
+    /// It may, as a trial.
+    Trial(Box<dyn Pass>),
+    /// It may not. The gate is closed by now, so that nobody is refused again and again.
+    Refused,
+}
+
+impl std::fmt::Debug for Admission {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Free => "Free",
+            Self::Trial(_) => "Trial",
+            Self::Refused => "Refused",
+        })
+    }
+}
+
+/// The permission for one attempt to go ahead as a trial. Dropped before its end it was cancelled.
+pub trait Pass: Send + Sync {
+    /// The attempt has ended.
+    fn ended(self: Box<Self>, report: &Report);
+}
+
+/// Hears how the attempts at a node end. Called on the request path: short, and it must not block.
+pub trait Observer: Any + Send + Sync {
+    /// An attempt has ended. Those that were cancelled, and those that began before the node was last
+    /// closed by an observer, say nothing and are not told.
+    fn ended(&self, node: &Node, report: &Report);
+
+    /// Whether an attempt may go ahead, asked while a gate of the node is guarded.
+    fn admit(&self, _node: &Node) -> Admission {
+        Admission::Free
+    }
+
+    /// The first gate has closed the node.
+    fn closed(&self, _node: &Node) {}
+
+    /// Whether it needs to know how long attempts take, for two clock reads each. Asked once.
+    fn is_timing(&self) -> bool {
+        false
+    }
+}
+
+/// The observers of one node: added to, never taken from, read without a lock.
+#[derive(Default)]
+pub(crate) struct Observers(OnceLock<Box<Link>>);
+
+struct Link {
+    observer: Arc<dyn Observer>,
+    next: Observers,
+}
+
+impl Observers {
+    pub(crate) fn push(&self, observer: Arc<dyn Observer>) {
+        let mut link = Box::new(Link { observer, next: Self::default() });
+        let mut end = self;
+        loop {
+            match end.0.get() {
+                Some(link) => end = &link.next,
+                None => match end.0.set(link) {
+                    Ok(()) => return,
+                    Err(late) => link = late,
+                },
+            }
+        }
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Arc<dyn Observer>> {
+        let links = std::iter::successors(self.0.get(), |link| link.next.0.get());
+        links.map(|link| &link.observer)
+    }
+}

@@ -1,0 +1,296 @@
+//! One breaker and the gate that follows it.
+
+use std::{
+    any::Any,
+    fmt,
+    sync::{
+        Arc, Mutex, MutexGuard, Weak,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use evenkeel_core::{
+    endpoint::Address,
+    health::breaker::{self, Breaker, BreakerRules, State, Trial},
+    node::{Gate, Node},
+    observe::{Admission, Observer, Pass, Report},
+    rng::Rng,
+};
+use tokio::{
+    runtime::Handle,
+    sync::watch,
+    time::{Instant, sleep_until},
+};
+
+use crate::clock;
+
+/// All breakers of a layer and its clones.
+#[derive(Clone)]
+pub struct Breakers(Arc<Mutex<Known>>);
+
+struct Known {
+    rng: Rng,
+    /// As many as there are; the dead are swept out when one is added.
+    breakers: Vec<Weak<Monitor>>,
+}
+
+impl Breakers {
+    pub(super) fn new() -> Self {
+        let known = Known { rng: Rng::from_entropy(), breakers: Vec::new() };
+        Self(Arc::new(Mutex::new(known)))
+    }
+
+    pub(super) fn seed(&self, seed: u64) {
+        self.lock().rng = Rng::with_seed(seed);
+    }
+
+    /// Those that are in use now, the oldest first.
+    #[must_use]
+    pub fn list(&self) -> Vec<BreakerHandle> {
+        self.lock().breakers.iter().filter_map(Weak::upgrade).map(BreakerHandle).collect()
+    }
+
+    /// Forgets a breaker that will not be used after all.
+    pub(super) fn forget(&self, monitor: &Arc<Monitor>) {
+        self.lock().breakers.retain(|known| !std::ptr::eq(known.as_ptr(), &raw const **monitor));
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Known> {
+        self.0.lock().expect("no panic under the lock")
+    }
+}
+
+impl fmt::Debug for Breakers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.list()).finish()
+    }
+}
+
+/// One breaker, to be read, watched and held by hand.
+#[derive(Clone)]
+pub struct BreakerHandle(Arc<Monitor>);
+
+impl BreakerHandle {
+    /// Whose it is; `None` where it stands alone.
+    #[must_use]
+    pub fn address(&self) -> Option<&Address> {
+        self.0.address.as_ref()
+    }
+
+    /// What it does with calls.
+    ///
+    /// Alone, a breaker becomes half open with the first call after its time, not before.
+    #[must_use]
+    pub fn state(&self) -> State {
+        self.0.breaker.state()
+    }
+
+    /// Every change of the state from now on; a slow watcher sees the last one.
+    #[must_use]
+    pub fn watch(&self) -> watch::Receiver<State> {
+        self.0.states.subscribe()
+    }
+
+    /// Refuses all calls until it is [reset](Self::reset) or held closed.
+    pub fn hold_open(&self) {
+        self.0.breaker.hold_open();
+        self.0.changed("held open by hand");
+    }
+
+    /// Lets all calls through, whatever becomes of them, until it is [reset](Self::reset) or held open.
+    pub fn hold_closed(&self) {
+        self.0.breaker.hold_closed();
+        self.0.changed("held closed by hand");
+    }
+
+    /// Closes it and forgets all it has counted.
+    pub fn reset(&self) {
+        self.0.breaker.reset();
+        self.0.changed("reset by hand");
+    }
+}
+
+impl fmt::Debug for BreakerHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BreakerHandle")
+            .field("address", &self.0.address)
+            .field("state", &self.state())
+            .finish()
+    }
+}
+
+/// One breaker, and the node whose gate follows it.
+pub(super) struct Monitor {
+    pub(super) breaker: Breaker,
+    me: Weak<Self>,
+    node: Weak<Node>,
+    address: Option<Address>,
+    breakers: Breakers,
+    states: watch::Sender<State>,
+    /// Where the timer runs that lets a trial in. Alone there is none.
+    runtime: Option<Handle>,
+    /// When the last timer fires.
+    timer: AtomicU64,
+}
+
+impl Monitor {
+    /// The breaker of a service that stands alone, for which `node` is made up.
+    pub(super) fn alone(rules: BreakerRules, breakers: &Breakers, node: &Arc<Node>) -> Arc<Self> {
+        Self::new(rules, breakers, node, None, None)
+    }
+
+    /// The breaker of an endpoint. Made outside a runtime it never opens, since nothing would close it.
+    pub(super) fn of(rules: BreakerRules, breakers: &Breakers, node: &Arc<Node>) -> Arc<Self> {
+        let runtime = Handle::try_current().ok();
+        let monitor =
+            Self::new(rules, breakers, node, Some(node.address().clone()), runtime.clone());
+        if runtime.is_none() {
+            tracing::warn!(address = %node.address(), "no runtime: its circuit breaker stays closed");
+            monitor.breaker.hold_closed();
+        }
+        monitor
+    }
+
+    fn new(
+        rules: BreakerRules,
+        breakers: &Breakers,
+        node: &Arc<Node>,
+        address: Option<Address>,
+        runtime: Option<Handle>,
+    ) -> Arc<Self> {
+        let mut known = breakers.lock();
+        let breaker = Breaker::new(rules, known.rng.fork());
+        let monitor = Arc::new_cyclic(|me: &Weak<Self>| Self {
+            breaker,
+            me: me.clone(),
+            node: Arc::downgrade(node),
+            address,
+            breakers: breakers.clone(),
+            states: watch::Sender::new(State::Closed),
+            runtime,
+            timer: AtomicU64::new(0),
+        });
+        known.breakers.retain(|known| 0 < known.strong_count());
+        known.breakers.push(Arc::downgrade(&monitor));
+        drop(known);
+        node.observe(monitor.clone());
+        monitor
+    }
+
+    /// Whether this is the breaker of a layer whose breakers are `breakers`.
+    pub(super) fn is_one_of(&self, breakers: &Breakers) -> bool {
+        Arc::ptr_eq(&self.breakers.0, &breakers.0)
+    }
+
+    /// Lets a trial in if it is time.
+    pub(super) fn try_again(&self) {
+        if self.breaker.half_open(clock::now()) {
+            self.changed("its time is over");
+        }
+    }
+
+    /// Makes the gate and those who watch follow the breaker.
+    fn changed(&self, why: &'static str) {
+        if let Some(node) = self.node.upgrade() {
+            node.follow(Gate::Breaker, || self.breaker.access());
+        }
+        let state = self.breaker.state();
+        let is_new = self.states.send_if_modified(|known| std::mem::replace(known, state) != state);
+        if is_new {
+            let address = self.address.as_ref().map(tracing::field::display);
+            tracing::info!(address, ?state, why, "circuit breaker");
+        }
+        self.start_timer();
+    }
+
+    /// One timer for each time that it opens, which ends when it has fired.
+    fn start_timer(&self) {
+        let (Some(runtime), Some(until)) = (&self.runtime, self.breaker.opens_until()) else {
+            return;
+        };
+        if self.timer.swap(until.as_nanos(), Ordering::AcqRel) == until.as_nanos() {
+            return;
+        }
+        let due = clock::instant() + until.since(clock::now());
+        runtime.spawn(wake(self.me.clone(), due));
+    }
+}
+
+/// Holds nothing while it sleeps: a node that leaves takes its breaker along.
+async fn wake(monitor: Weak<Monitor>, due: Instant) {
+    sleep_until(due).await;
+    if let Some(monitor) = monitor.upgrade() {
+        monitor.try_again();
+    }
+}
+
+impl Observer for Monitor {
+    fn ended(&self, _: &Node, report: &Report) {
+        if self.breaker.record(report.outcome, report.latency, clock::now) {
+            self.changed("too many calls failed or were slow");
+        }
+    }
+
+    fn admit(&self, node: &Node) -> Admission {
+        match self.breaker.admit(clock::now()) {
+            breaker::Admission::Free => Admission::Free,
+            breaker::Admission::Trial(trial) => {
+                node.follow(Gate::Breaker, || self.breaker.access());
+                match self.me.upgrade() {
+                    Some(monitor) => {
+                        Admission::Trial(Box::new(TrialPass { monitor, trial: Some(trial) }))
+                    }
+                    // Only while the node itself is being dropped.
+                    None => Admission::Refused,
+                }
+            }
+            breaker::Admission::Refused(_) => {
+                node.follow(Gate::Breaker, || self.breaker.access());
+                Admission::Refused
+            }
+        }
+    }
+
+    fn is_timing(&self) -> bool {
+        self.breaker.rules().slow_calls.is_some()
+    }
+}
+
+/// A place in the trial of a breaker.
+struct TrialPass {
+    monitor: Arc<Monitor>,
+    trial: Option<Trial>,
+}
+
+impl Pass for TrialPass {
+    fn ended(mut self: Box<Self>, report: &Report) {
+        if let Some(trial) = self.trial.take() {
+            let (outcome, latency) = (report.outcome, report.latency);
+            self.monitor.breaker.finish_trial(trial, outcome, latency, clock::now());
+            self.monitor.changed("a trial has ended");
+        }
+    }
+}
+
+impl Drop for TrialPass {
+    fn drop(&mut self) {
+        if let Some(trial) = self.trial.take() {
+            self.monitor.breaker.cancel_trial(trial);
+            self.monitor.changed("a trial was cancelled");
+        }
+    }
+}
+
+/// The breaker that `node` has of a layer whose breakers are `breakers`.
+pub(super) fn has_breaker(node: &Node, breakers: &Breakers) -> bool {
+    node.observers().any(|observer| {
+        let observer: &dyn Any = &**observer;
+        observer.downcast_ref::<Monitor>().is_some_and(|monitor| monitor.is_one_of(breakers))
+    })
+}
+
+/// What `retry_after` says of an open breaker.
+pub(super) fn retry_after(breaker: &Breaker) -> Option<Duration> {
+    breaker.opens_until().map(|until| until.since(clock::now()))
+}
