@@ -31,10 +31,16 @@ pub struct Attempt<H: Holder + ?Sized = dyn Holder + Send + Sync> {
     /// `None` only while it is being turned into an attempt of another type.
     holder: Option<Arc<H>>,
     clock: Clock,
-    /// Held while it is a trial at a guarded node.
-    passes: Vec<Box<dyn Pass>>,
+    /// Only at a guarded node.
+    trial: Option<Box<Trial>>,
     fault: Fault,
     epoch: u16,
+}
+
+/// What lets an attempt in at a guarded node. Behind a pointer: hardly any attempt has one.
+#[derive(Default)]
+struct Trial {
+    passes: Vec<Box<dyn Pass>>,
 }
 
 /// How long an attempt has been waiting.
@@ -56,7 +62,7 @@ impl<H: Holder + ?Sized> Attempt<H> {
         Self {
             holder: Some(holder),
             clock: Clock::NotStarted,
-            passes: Vec::new(),
+            trial: None,
             fault: Fault::Server,
             epoch,
         }
@@ -78,13 +84,13 @@ impl<H: Holder + ?Sized> Attempt<H> {
             && node.observers().all(|observer| match observer.admit(&node) {
                 Admission::Free => true,
                 Admission::Trial(pass) => {
-                    self.passes.push(pass);
+                    self.trial.get_or_insert_default().passes.push(pass);
                     true
                 }
                 Admission::Refused => false,
             });
         if !is_admitted {
-            self.passes.clear();
+            self.trial = None;
         }
         is_admitted
     }
@@ -146,8 +152,8 @@ impl<H: Holder + ?Sized> Attempt<H> {
         if self.epoch == node.epoch() {
             node.observers().for_each(|observer| observer.ended(node, &report));
         }
-        for pass in std::mem::take(&mut self.passes) {
-            pass.ended(&report);
+        if let Some(trial) = self.trial.take() {
+            trial.passes.into_iter().for_each(|pass| pass.ended(&report));
         }
     }
 }
@@ -161,7 +167,7 @@ impl<H: Holder + Send + Sync + 'static> Attempt<H> {
         Attempt {
             holder,
             clock: self.clock,
-            passes: std::mem::take(&mut self.passes),
+            trial: self.trial.take(),
             fault: self.fault,
             epoch: self.epoch,
         }
