@@ -4,10 +4,11 @@ use std::fmt;
 
 use evenkeel_core::{
     attempt::Attempt,
+    observe::Fault,
     outcome::Outcome,
     traffic::{Hints, Traffic},
 };
-use http::{Request, Response};
+use http::{Request, Response, StatusCode};
 use http_body::Body;
 
 use crate::{
@@ -105,12 +106,16 @@ where
         let response = match result {
             Ok(response) => response,
             Err(error) => {
+                attempt.blame(Fault::Local);
                 attempt.finish(self.classifier.error(&error));
                 return Err(error);
             }
         };
         let verdict = self.classifier.response(&response);
         attempt.responded();
+        if is_gateways_fault(response.status()) {
+            attempt.blame(Fault::Gateway);
+        }
         Ok(match self.in_flight {
             InFlight::Body => response.map(|body| ResponseBody::tracked(body, attempt, verdict)),
             InFlight::Head => {
@@ -122,4 +127,12 @@ where
             }
         })
     }
+}
+
+/// Whether the endpoint says that not itself failed, but what stands behind it.
+fn is_gateways_fault(status: StatusCode) -> bool {
+    matches!(
+        status,
+        StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT
+    )
 }

@@ -34,6 +34,7 @@
 
 pub mod balance;
 pub mod breaker;
+pub mod outlier;
 pub mod per_endpoint;
 
 mod clock;

@@ -72,6 +72,7 @@
 //! |---|---|---|
 //! | [`BalanceLayer`](balance::BalanceLayer) | chooses an endpoint for each request | above a `Connect` |
 //! | [`PerEndpoint`](per_endpoint::PerEndpoint) | lifts any tower layer: one instance per endpoint | below the balancer |
+//! | [`OutlierLayer`](outlier::OutlierLayer) | leaves out for a while who does worse than the others | below the balancer |
 //! | [`CircuitBreakerLayer`](breaker::CircuitBreakerLayer) | stops asking whoever keeps failing | below the balancer: one per endpoint; or alone around any service |
 //! | `HttpConnector` (feature `http`) | speaks HTTP/1.1, HTTP/2 or gRPC to one endpoint | innermost |
 //! | `SharedClient` (feature `http`) | the same over a client you have | innermost |
@@ -120,4 +121,4 @@ pub use evenkeel_core as core;
 pub use evenkeel_discovery as discovery;
 #[cfg(feature = "http")]
 pub use evenkeel_http as http;
-pub use evenkeel_layers::{balance, breaker, per_endpoint};
+pub use evenkeel_layers::{balance, breaker, outlier, per_endpoint};

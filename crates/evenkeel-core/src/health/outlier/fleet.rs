@@ -1,0 +1,282 @@
+//! Who is ejected, decided under one lock.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Weak},
+    time::Duration,
+};
+
+use super::{Cause, Change, Followers, Host, OutlierRules, Trial, compare};
+use crate::{
+    endpoint::Address,
+    node::{Access, Gate, Node},
+    rng::Rng,
+    time::Timestamp,
+};
+
+/// All nodes of a set, and those that left not long ago.
+#[derive(Debug)]
+pub(super) struct Fleet {
+    pub(super) rng: Rng,
+    /// In the order of their addresses, so that a run can be repeated.
+    pub(super) members: BTreeMap<Address, Member>,
+    pub(super) next_sweep: Timestamp,
+}
+
+/// What is known of one address.
+#[derive(Debug)]
+pub(super) struct Member {
+    pub(super) host: Arc<Host>,
+    pub(super) node: Weak<Node>,
+    pub(super) state: State,
+    /// Probations and ejections, so that trials of earlier ones are known by theirs.
+    pub(super) round: u64,
+    /// How many times the least time the last ejection lasted.
+    multiplier: u32,
+    healthy_since: Timestamp,
+}
+
+#[derive(Debug)]
+pub(super) enum State {
+    Healthy,
+    Ejected { until: Timestamp, cause: Cause },
+    Probation { taken: u32, succeeded: u32 },
+}
+
+impl Fleet {
+    pub(super) fn eject(
+        &mut self,
+        address: &Address,
+        cause: Cause,
+        now: Timestamp,
+        rules: &OutlierRules,
+        changes: &mut Vec<Change>,
+        followers: &mut Followers,
+    ) {
+        let is_allowed = self.may_eject(address, rules);
+        let jitter = rules.ejection_jitter.mul_f64(self.rng.unit());
+        let Some(member) = self.members.get_mut(address) else { return };
+        // They start over either way: one that may not be ejected now is looked at again later.
+        member.host.clear_rows();
+        if member.ejected_until().is_some() {
+            return;
+        }
+        if !is_allowed {
+            if !matches!(member.state, State::Healthy) {
+                member.come_back(address, now, 0, changes);
+                followers.push(member.follower());
+            }
+            return;
+        }
+        if member.ejection_time(rules) < rules.ejection_max || member.multiplier == 0 {
+            member.multiplier += 1;
+        }
+        let until = now + member.ejection_time(rules) + jitter;
+        member.state = State::Ejected { until, cause };
+        member.round += 1;
+        member.host.set_access(Access::Closed);
+        followers.push(member.follower());
+        changes.push(Change::Ejected(address.clone(), cause, until));
+    }
+
+    /// Whether this one may be ejected besides those who are, and enough are left.
+    fn may_eject(&self, address: &Address, rules: &OutlierRules) -> bool {
+        let (mut nodes, mut ejected, mut open) = (0, 1, 0);
+        for (other, member) in &self.members {
+            let Some(node) = member.live_node() else { continue };
+            nodes += 1;
+            if other == address {
+                continue;
+            }
+            ejected += usize::from(member.is_out());
+            open += usize::from(!member.is_out() && is_open_otherwise(&node));
+        }
+        ejected <= rules.ejected_max(nodes) && is_enough(open, nodes, rules)
+    }
+
+    /// Those come back whose time is over.
+    pub(super) fn release(
+        &mut self,
+        now: Timestamp,
+        rules: &OutlierRules,
+        changes: &mut Vec<Change>,
+        followers: &mut Followers,
+    ) {
+        for (address, member) in &mut self.members {
+            if member.ejected_until().is_some_and(|until| until <= now) {
+                member.come_back(address, now, rules.probation_calls, changes);
+                followers.push(member.follower());
+            }
+        }
+    }
+
+    /// Those come back who are too many for the set as it is now, the first whose time is over first;
+    /// and all of them where too few are open.
+    pub(super) fn release_needed(
+        &mut self,
+        now: Timestamp,
+        rules: &OutlierRules,
+        changes: &mut Vec<Change>,
+        followers: &mut Followers,
+    ) {
+        let live = || self.members.iter().filter_map(|(a, m)| Some((a, m, m.live_node()?)));
+        let nodes = live().count();
+        let is_open = |m: &Member, node: &Node| !m.is_out() && is_open_otherwise(node);
+        let open = live().filter(|(_, m, node)| is_open(m, node)).count();
+        let mut out: Vec<_> = live()
+            .filter(|(_, member, _)| member.is_out())
+            .map(|(address, member, _)| (member.ejected_until(), address.clone()))
+            .collect();
+        if is_enough(open, nodes, rules) {
+            out.sort();
+            out.truncate(out.len().saturating_sub(rules.ejected_max(nodes)));
+        }
+        for (_, address) in out {
+            if let Some(member) = self.members.get_mut(&address) {
+                member.come_back(&address, now, 0, changes);
+                followers.push(member.follower());
+            }
+        }
+    }
+
+    /// The outliers of the interval that is over.
+    pub(super) fn outliers(&self, rules: &OutlierRules) -> Vec<(Address, Cause)> {
+        let intervals: Vec<_> = self
+            .members
+            .iter()
+            .map(|(address, member)| (address, member.host.take_interval()))
+            .collect();
+        let outliers = compare::outliers(&intervals, rules);
+        outliers.into_iter().map(|(address, cause)| (address.clone(), cause)).collect()
+    }
+
+    /// Whoever was healthy for an interval is ejected for less long the next time.
+    pub(super) fn decay(&mut self, now: Timestamp, interval: Duration) {
+        for member in self.members.values_mut() {
+            if matches!(member.state, State::Healthy) && interval <= now.since(member.healthy_since)
+            {
+                member.multiplier = member.multiplier.saturating_sub(1);
+            }
+        }
+    }
+
+    /// Forgets who has left and would come back as new, and the longest gone if there are too many.
+    pub(super) fn forget(&mut self, remembered_max: usize) {
+        self.members.retain(|_, member| {
+            member.is_live() || 0 < member.multiplier || !matches!(member.state, State::Healthy)
+        });
+        let gone = |member: &Member| !member.is_live();
+        let mut left: Vec<_> = self
+            .members
+            .iter()
+            .filter(|(_, member)| gone(member))
+            .map(|(address, member)| {
+                (member.ejected_until(), member.healthy_since, address.clone())
+            })
+            .collect();
+        if remembered_max < left.len() {
+            left.sort();
+            left.truncate(left.len() - remembered_max);
+            for (_, _, address) in left {
+                self.members.remove(&address);
+            }
+        }
+    }
+
+    pub(super) fn on_trial(&mut self, trial: &Trial, address: &Address) -> Option<&mut Member> {
+        let member = self.members.get_mut(address)?;
+        let is_on_trial = matches!(member.state, State::Probation { .. });
+        (is_on_trial && member.round == trial.round).then_some(member)
+    }
+}
+
+impl Member {
+    pub(super) fn new() -> Self {
+        Self {
+            host: Arc::default(),
+            node: Weak::new(),
+            state: State::Healthy,
+            round: 0,
+            multiplier: 0,
+            healthy_since: Timestamp::default(),
+        }
+    }
+
+    fn live_node(&self) -> Option<Arc<Node>> {
+        self.node.upgrade().filter(|node| !node.is_closed_by(Gate::Retired))
+    }
+
+    pub(super) fn is_live(&self) -> bool {
+        self.live_node().is_some()
+    }
+
+    /// Whether it is ejected or not wholly back.
+    fn is_out(&self) -> bool {
+        !matches!(self.state, State::Healthy)
+    }
+
+    pub(super) fn ejected_until(&self) -> Option<Timestamp> {
+        match self.state {
+            State::Ejected { until, .. } => Some(until),
+            _ => None,
+        }
+    }
+
+    /// Lets it come back, through so many trial requests.
+    pub(super) fn come_back(
+        &mut self,
+        address: &Address,
+        now: Timestamp,
+        probation_calls: u32,
+        changes: &mut Vec<Change>,
+    ) {
+        self.round += 1;
+        self.host.clear_rows();
+        self.host.take_interval();
+        if 0 < probation_calls {
+            self.state = State::Probation { taken: 0, succeeded: 0 };
+            self.host.set_access(Access::Guarded);
+            changes.push(Change::OnProbation(address.clone()));
+        } else {
+            self.state = State::Healthy;
+            self.healthy_since = now;
+            self.host.set_access(Access::Open);
+            changes.push(Change::Returned(address.clone()));
+        }
+    }
+
+    /// Trials of a node that has left are over.
+    pub(super) fn restart_probation(&mut self) {
+        if let State::Probation { .. } = self.state {
+            self.round += 1;
+            self.state = State::Probation { taken: 0, succeeded: 0 };
+            self.host.set_access(Access::Guarded);
+        }
+    }
+
+    /// A trial said nothing: another may take its place.
+    pub(super) fn give_back(&mut self) {
+        if let State::Probation { taken, .. } = &mut self.state {
+            *taken -= 1;
+            self.host.set_access(Access::Guarded);
+        }
+    }
+
+    pub(super) fn follower(&self) -> (Weak<Node>, Arc<Host>) {
+        (self.node.clone(), self.host.clone())
+    }
+
+    fn ejection_time(&self, rules: &OutlierRules) -> Duration {
+        rules.ejection_min.saturating_mul(self.multiplier).min(rules.ejection_max)
+    }
+}
+
+/// Whether nothing but an ejection closes it.
+fn is_open_otherwise(node: &Node) -> bool {
+    node.closed_by().all(|gate| gate == Gate::Ejected)
+}
+
+/// Whether so many open nodes are enough: one at least.
+fn is_enough(open: usize, nodes: usize, rules: &OutlierRules) -> bool {
+    0 < open && rules.panic_percent as usize * nodes <= open * 100
+}

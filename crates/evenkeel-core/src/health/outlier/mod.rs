@@ -1,0 +1,277 @@
+//! Outlier detection: takes nodes out that do worse than they should or than the others, for a while.
+//!
+//! Consecutive failures eject at once. Success rates, failure percentages and latencies are looked at
+//! in a sweep. A node comes back when its time is over, first with a few trial requests; each further
+//! ejection lasts longer, and each sweep that it stays healthy makes the next one shorter.
+//!
+//! It never makes things worse: no more nodes are ejected than the rules allow, in whole numbers,
+//! probation included; one is always left; and while too few are open for whatever reason, all who are
+//! ejected come back. What is known of a node outlives its leaving and coming back.
+//!
+//! Counting takes no lock. Whatever changes who is ejected takes one, and sets no gate under it.
+//! Time is told: [`due`](Outlier::due) says when [`sweep`](Outlier::sweep) wants to be called.
+//!
+//! The rules and their defaults are Envoy's (`outlier_detection.proto`), and gRPC's A50 where
+//! [`OutlierRules`] says so. Success rates fail *below* their threshold, failure percentages *from*
+//! theirs on. Unlike gRPC the allowed share is never exceeded.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Weak},
+};
+
+mod compare;
+mod fleet;
+mod host;
+mod rules;
+
+pub use host::{Cause, Host};
+pub use rules::{FailurePercentage, OutlierRules, SlowerThanOthers, SuccessRate};
+
+use self::fleet::{Fleet, Member, State};
+use crate::{
+    endpoint::Address,
+    node::{Access, Gate, Node},
+    observe::Report,
+    outcome::Outcome,
+    rng::Rng,
+    sync::{Mutex, MutexGuard},
+    time::Timestamp,
+};
+
+/// What has become of a node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Change {
+    /// It is ejected until then.
+    Ejected(Address, Cause, Timestamp),
+    /// It is on probation.
+    OnProbation(Address),
+    /// It gets its full share again.
+    Returned(Address),
+}
+
+/// Whether an attempt may go ahead at a node that is on probation.
+#[derive(Debug)]
+pub enum Admission {
+    /// It may: the node is not on probation.
+    Free,
+    /// It may, as a trial.
+    Trial(Trial),
+    /// It may not.
+    Refused,
+}
+
+/// A place in the probation of a node. Give it to [`Outlier::finish_trial`] or
+/// [`Outlier::cancel_trial`].
+#[derive(Debug)]
+#[must_use = "a place that is never given back is lost for the whole probation"]
+pub struct Trial {
+    round: u64,
+}
+
+/// Outlier detection over the nodes of one set. See the [module docs](self).
+#[derive(Debug)]
+pub struct Outlier {
+    rules: OutlierRules,
+    fleet: Mutex<Fleet>,
+}
+
+/// Whose gate has to follow, once the lock is released.
+type Followers = Vec<(Weak<Node>, Arc<Host>)>;
+
+impl Outlier {
+    /// Detection by `rules` that draws its jitter from `rng`.
+    ///
+    /// # Panics
+    /// If a rule makes no sense: a limit of zero, an interval of zero, a share above 100 %.
+    #[must_use]
+    pub fn new(rules: OutlierRules, rng: Rng) -> Self {
+        rules.check();
+        let fleet = Fleet { rng, members: BTreeMap::new(), next_sweep: Timestamp::default() };
+        Self { rules, fleet: Mutex::new(fleet) }
+    }
+
+    /// The rules.
+    #[must_use]
+    pub fn rules(&self) -> &OutlierRules {
+        &self.rules
+    }
+
+    /// Looks after `node` from now on, with what is remembered of its address.
+    ///
+    /// One that was ejected when it left is ejected still, until the next [`sweep`](Self::sweep) finds
+    /// that the set has become too small for that.
+    pub fn join(&self, node: &Arc<Node>, now: Timestamp) -> Arc<Host> {
+        let mut fleet = self.lock();
+        if !fleet.members.values().any(Member::is_live) {
+            fleet.next_sweep = now + self.rules.interval;
+        }
+        fleet.forget(self.rules.remembered_max);
+        let member = fleet.members.entry(node.address().clone()).or_insert_with(Member::new);
+        member.node = Arc::downgrade(node);
+        member.restart_probation();
+        let host = member.host.clone();
+        drop(fleet);
+        node.follow(Gate::Ejected, || host.access());
+        host
+    }
+
+    /// Counts how an attempt at `host` ended, and says why it is to be [ejected](Self::eject) if it is.
+    #[must_use]
+    pub fn record(&self, host: &Host, report: &Report) -> Option<Cause> {
+        host.record(report, &self.rules)
+    }
+
+    /// Ejects the node of this address, if that is allowed.
+    pub fn eject(&self, address: &Address, cause: Cause, now: Timestamp) -> Vec<Change> {
+        let mut fleet = self.lock();
+        let mut changes = Vec::new();
+        let mut followers = Followers::new();
+        fleet.eject(address, cause, now, &self.rules, &mut changes, &mut followers);
+        drop(fleet);
+        follow(followers);
+        changes
+    }
+
+    /// When [`sweep`](Self::sweep) wants to be called, `None` while there are no nodes.
+    #[must_use]
+    pub fn due(&self) -> Option<Timestamp> {
+        let fleet = self.lock();
+        let live = || fleet.members.values().filter(|member| member.is_live());
+        live().next()?;
+        let returns = live().filter_map(Member::ejected_until);
+        returns.chain([fleet.next_sweep]).min()
+    }
+
+    /// Lets nodes come back whose time is over or who are needed, and ejects outliers once in each
+    /// interval. It may be called at any time, for example when a node was closed for another reason.
+    pub fn sweep(&self, now: Timestamp) -> Vec<Change> {
+        let mut fleet = self.lock();
+        let mut changes = Vec::new();
+        let mut followers = Followers::new();
+        fleet.release(now, &self.rules, &mut changes, &mut followers);
+        if fleet.next_sweep <= now {
+            fleet.next_sweep = now + self.rules.interval;
+            for (address, cause) in fleet.outliers(&self.rules) {
+                fleet.eject(&address, cause, now, &self.rules, &mut changes, &mut followers);
+            }
+            fleet.decay(now, self.rules.interval);
+            fleet.forget(self.rules.remembered_max);
+        }
+        fleet.release_needed(now, &self.rules, &mut changes, &mut followers);
+        drop(fleet);
+        follow(followers);
+        changes
+    }
+
+    /// A health check of this address has passed, which ends its ejection if the rules say so.
+    pub fn passed_check(&self, address: &Address, now: Timestamp) -> Vec<Change> {
+        let mut changes = Vec::new();
+        if !self.rules.check_ends_ejection {
+            return changes;
+        }
+        let mut fleet = self.lock();
+        let mut followers = Followers::new();
+        if let Some(member) = fleet.members.get_mut(address)
+            && member.ejected_until().is_some()
+        {
+            member.come_back(address, now, self.rules.probation_calls, &mut changes);
+            followers.push(member.follower());
+        }
+        drop(fleet);
+        follow(followers);
+        changes
+    }
+
+    /// Who is ejected now, until when, and why.
+    #[must_use]
+    pub fn ejected(&self) -> Vec<(Address, Cause, Timestamp)> {
+        let fleet = self.lock();
+        let live = fleet.members.iter().filter(|(_, member)| member.is_live());
+        live.filter_map(|(address, member)| match member.state {
+            State::Ejected { until, cause } => Some((address.clone(), cause, until)),
+            _ => None,
+        })
+        .collect()
+    }
+
+    /// Whether an attempt may go ahead at a node.
+    pub fn admit(&self, address: &Address, host: &Host) -> Admission {
+        if host.access() == Access::Open {
+            return Admission::Free;
+        }
+        let mut fleet = self.lock();
+        let Some(member) = fleet.members.get_mut(address) else { return Admission::Free };
+        let State::Probation { taken, .. } = &mut member.state else {
+            let is_open = member.host.access() == Access::Open;
+            return if is_open { Admission::Free } else { Admission::Refused };
+        };
+        if *taken == self.rules.probation_calls {
+            return Admission::Refused;
+        }
+        *taken += 1;
+        if *taken == self.rules.probation_calls {
+            member.host.set_access(Access::Closed);
+        }
+        Admission::Trial(Trial { round: member.round })
+    }
+
+    /// Ends a trial request: the first failure ejects the node again, and it is back when as many as
+    /// are wanted have succeeded. Make the gate [follow](Node::follow) after this.
+    #[allow(clippy::needless_pass_by_value)]
+    pub fn finish_trial(
+        &self,
+        trial: Trial,
+        address: &Address,
+        outcome: Outcome,
+        now: Timestamp,
+    ) -> Vec<Change> {
+        let mut fleet = self.lock();
+        let mut changes = Vec::new();
+        let mut followers = Followers::new();
+        let Some(member) = fleet.on_trial(&trial, address) else { return changes };
+        match outcome {
+            Outcome::Success => {
+                let State::Probation { succeeded, .. } = &mut member.state else { return changes };
+                *succeeded += 1;
+                if *succeeded == self.rules.probation_calls {
+                    member.come_back(address, now, 0, &mut changes);
+                    followers.push(member.follower());
+                }
+            }
+            Outcome::Failure => {
+                let cause = Cause::Probation;
+                fleet.eject(address, cause, now, &self.rules, &mut changes, &mut followers);
+            }
+            _ => member.give_back(),
+        }
+        drop(fleet);
+        follow(followers);
+        changes
+    }
+
+    /// Gives the place of a trial request back that was cancelled. Make the gate
+    /// [follow](Node::follow) after this.
+    #[allow(clippy::needless_pass_by_value)]
+    pub fn cancel_trial(&self, trial: Trial, address: &Address) {
+        if let Some(member) = self.lock().on_trial(&trial, address) {
+            member.give_back();
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Fleet> {
+        self.fleet.lock().expect("no panic under the lock")
+    }
+}
+
+fn follow(followers: Followers) {
+    for (node, host) in followers {
+        if let Some(node) = node.upgrade() {
+            node.follow(Gate::Ejected, || host.access());
+        }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests;

@@ -1,0 +1,258 @@
+//! What watches the nodes of one set, and the task that sweeps.
+
+use std::{
+    any::Any,
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, Weak},
+};
+
+use evenkeel_core::{
+    endpoint::Address,
+    health::outlier::{self, Cause, Change, Host, Outlier, OutlierRules, Trial},
+    node::{Gate, Node},
+    observe::{Admission, Observer, Pass, Report},
+    rng::Rng,
+    time::Timestamp,
+};
+use tokio::{
+    runtime::Handle,
+    sync::Notify,
+    task::AbortHandle,
+    time::{Instant, sleep_until},
+};
+
+use crate::clock;
+
+/// Who is ejected now, over all that a layer and its clones have made.
+#[derive(Clone, Default)]
+pub struct Ejected(Arc<Mutex<Vec<Weak<Watch>>>>);
+
+impl Ejected {
+    /// The endpoints that are ejected, and why.
+    #[must_use]
+    pub fn list(&self) -> Vec<(Address, Cause)> {
+        let watches = self.watches();
+        let ejected = watches.iter().flat_map(|watch| watch.outlier.ejected());
+        ejected.map(|(address, cause, _)| (address, cause)).collect()
+    }
+
+    /// Tells that a health check of this endpoint has passed, which ends its ejection unless the rules
+    /// say otherwise.
+    pub fn passed_check(&self, address: &Address) {
+        for watch in self.watches() {
+            watch.tell(watch.outlier.passed_check(address, clock::now()));
+        }
+    }
+
+    pub(super) fn add(&self, watch: &Arc<Watch>) {
+        let mut watches = self.0.lock().expect("no panic under the lock");
+        watches.retain(|watch| 0 < watch.strong_count());
+        watches.push(Arc::downgrade(watch));
+    }
+
+    fn watches(&self) -> Vec<Arc<Watch>> {
+        let watches = self.0.lock().expect("no panic under the lock");
+        watches.iter().filter_map(Weak::upgrade).collect()
+    }
+}
+
+impl fmt::Debug for Ejected {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.list()).finish()
+    }
+}
+
+/// Watches the nodes of one set. Its task ends with the `Connect`, or with the last node.
+pub(super) struct Watch {
+    outlier: Outlier,
+    /// Something may have to be done before the sweep that is planned.
+    attention: Arc<Notify>,
+    sweeper: Mutex<Option<AbortHandle>>,
+}
+
+impl Watch {
+    pub(super) fn new(rules: OutlierRules, seed: Option<u64>) -> Arc<Self> {
+        let rng = seed.map_or_else(Rng::from_entropy, Rng::with_seed);
+        Arc::new(Self {
+            outlier: Outlier::new(rules, rng),
+            attention: Arc::default(),
+            sweeper: Mutex::default(),
+        })
+    }
+
+    /// Watches `node`, once: a service that is made anew changes nothing.
+    pub(super) fn add(self: &Arc<Self>, node: &Arc<Node>) {
+        let is_known = node.observers().any(|observer| {
+            let observer: &dyn Any = &**observer;
+            observer.downcast_ref::<Monitor>().is_some_and(|known| Arc::ptr_eq(&known.watch, self))
+        });
+        if is_known {
+            return;
+        }
+        let Ok(runtime) = Handle::try_current() else {
+            // Ejected it would never come back.
+            tracing::warn!(address = %node.address(), "no runtime: it is not watched for outliers");
+            return;
+        };
+        let host = self.outlier.join(node, clock::now());
+        node.observe(Arc::new_cyclic(|me| Monitor {
+            me: me.clone(),
+            node: Arc::downgrade(node),
+            watch: self.clone(),
+            host,
+            address: node.address().clone(),
+        }));
+        self.attention.notify_one();
+        self.start(&runtime);
+    }
+
+    /// Starts the task that sweeps, also anew after it has ended for lack of nodes or of a runtime.
+    fn start(self: &Arc<Self>, runtime: &Handle) {
+        let mut sweeper = self.sweeper();
+        if sweeper.as_ref().is_none_or(AbortHandle::is_finished) {
+            let sweep = sweep(Arc::downgrade(self), self.attention.clone());
+            *sweeper = Some(runtime.spawn(sweep).abort_handle());
+        }
+    }
+
+    /// Ends the task: nobody picks among the nodes any more, though some may be kept.
+    pub(super) fn stop(&self) {
+        if let Some(sweeper) = self.sweeper().take() {
+            sweeper.abort();
+        }
+    }
+
+    /// Says when the next sweep is due, `None` if there are no more nodes.
+    fn sweep(&self) -> Option<Instant> {
+        let now = clock::now();
+        self.tell(self.outlier.sweep(now));
+        // Under the lock, so that a node that joins meanwhile starts another task.
+        let mut sweeper = self.sweeper();
+        match self.outlier.due() {
+            Some(due) => Some(clock::instant() + due.since(now)),
+            None => {
+                *sweeper = None;
+                None
+            }
+        }
+    }
+
+    fn sweeper(&self) -> MutexGuard<'_, Option<AbortHandle>> {
+        self.sweeper.lock().expect("no panic under the lock")
+    }
+
+    fn eject(&self, address: &Address, cause: Cause, now: Timestamp) {
+        let changes = self.outlier.eject(address, cause, now);
+        if !changes.is_empty() {
+            // It may have to come back before the sweep that is planned.
+            self.attention.notify_one();
+        }
+        self.tell(changes);
+    }
+
+    fn tell(&self, changes: Vec<Change>) {
+        for change in changes {
+            match change {
+                Change::Ejected(address, cause, _) => {
+                    tracing::info!(%address, ?cause, "endpoint ejected");
+                }
+                Change::OnProbation(address) => tracing::info!(%address, "endpoint on probation"),
+                Change::Returned(address) => tracing::info!(%address, "ejection over"),
+                _ => {}
+            }
+        }
+    }
+}
+
+/// Sweeps when it is time or something has changed, until there are no more nodes.
+async fn sweep(watch: Weak<Watch>, attention: Arc<Notify>) {
+    loop {
+        let Some(due) = watch.upgrade().and_then(|watch| watch.sweep()) else { return };
+        tokio::select! {
+            () = sleep_until(due) => {}
+            () = attention.notified() => {}
+        }
+    }
+}
+
+/// Watches one node.
+struct Monitor {
+    me: Weak<Self>,
+    node: Weak<Node>,
+    watch: Arc<Watch>,
+    host: Arc<Host>,
+    address: Address,
+}
+
+impl Monitor {
+    fn follow(&self) {
+        if let Some(node) = self.node.upgrade() {
+            node.follow(Gate::Ejected, || self.host.access());
+        }
+    }
+}
+
+impl Observer for Monitor {
+    fn ended(&self, _: &Node, report: &Report) {
+        if let Some(cause) = self.watch.outlier.record(&self.host, report) {
+            self.watch.eject(&self.address, cause, clock::now());
+        }
+    }
+
+    fn admit(&self, _: &Node) -> Admission {
+        match self.watch.outlier.admit(&self.address, &self.host) {
+            outlier::Admission::Free => Admission::Free,
+            outlier::Admission::Trial(trial) => {
+                self.follow();
+                match self.me.upgrade() {
+                    Some(monitor) => {
+                        Admission::Trial(Box::new(TrialPass { monitor, trial: Some(trial) }))
+                    }
+                    // Only while the node itself is being dropped.
+                    None => Admission::Refused,
+                }
+            }
+            outlier::Admission::Refused => {
+                self.follow();
+                Admission::Refused
+            }
+        }
+    }
+
+    fn closed(&self, _: &Node) {
+        // Who is ejected may be needed now.
+        self.watch.attention.notify_one();
+    }
+
+    fn is_timing(&self) -> bool {
+        self.watch.outlier.rules().latency.is_some()
+    }
+}
+
+/// A place in the probation of a node.
+struct TrialPass {
+    monitor: Arc<Monitor>,
+    trial: Option<Trial>,
+}
+
+impl Pass for TrialPass {
+    fn ended(mut self: Box<Self>, report: &Report) {
+        if let Some(trial) = self.trial.take() {
+            let Monitor { watch, address, .. } = &*self.monitor;
+            let outlier = &watch.outlier;
+            let changes = outlier.finish_trial(trial, address, report.outcome, clock::now());
+            self.monitor.follow();
+            watch.attention.notify_one();
+            watch.tell(changes);
+        }
+    }
+}
+
+impl Drop for TrialPass {
+    fn drop(&mut self) {
+        if let Some(trial) = self.trial.take() {
+            self.monitor.watch.outlier.cancel_trial(trial, &self.monitor.address);
+            self.monitor.follow();
+        }
+    }
+}
