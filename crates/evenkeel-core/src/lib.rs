@@ -38,6 +38,7 @@ pub mod load;
 pub mod node;
 pub mod outcome;
 pub mod policy;
+pub mod retry;
 pub mod rng;
 pub mod snapshot;
 pub mod time;
