@@ -34,5 +34,6 @@
 
 pub mod balance;
 pub mod per_endpoint;
+pub mod retry;
 
 mod clock;
