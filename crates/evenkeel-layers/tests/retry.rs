@@ -1,5 +1,8 @@
 //! What a caller of the retry layer sees, and what the service below it.
 
+// clippy knows test functions, but not the functions that they share; the clock is the paused one.
+#![allow(clippy::unwrap_used, clippy::disallowed_methods)]
+
 use std::{
     collections::VecDeque,
     future::{Future, Ready, ready},
