@@ -93,6 +93,23 @@ impl Error for CircuitOpen {}
 #[non_exhaustive]
 pub struct NoRuntime;
 
+/// An attempt gave no answer in the time that it had. The endpoint may have processed it.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("no answer to this attempt within {after:?}")]
+#[non_exhaustive]
+pub struct AttemptTimeout {
+    /// How much time it had.
+    pub after: Duration,
+}
+
+impl AttemptTimeout {
+    /// The failure of an attempt that had `after`.
+    #[must_use]
+    pub fn new(after: Duration) -> Self {
+        Self { after }
+    }
+}
+
 /// An error that several callers can be given.
 #[derive(Clone, Debug)]
 pub struct SharedError(Arc<BoxError>);

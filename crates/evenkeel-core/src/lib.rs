@@ -40,6 +40,7 @@ pub mod node;
 pub mod observe;
 pub mod outcome;
 pub mod policy;
+pub mod retry;
 pub mod rng;
 pub mod snapshot;
 pub mod time;

@@ -1,5 +1,8 @@
 //! Randomness as an argument: small, fast, seeded, not for secrets.
 
+// Not loom's: seeds order nothing.
+use std::sync::atomic::{AtomicU64, Ordering};
+
 /// A seeded generator of pseudo-random numbers (wyrand, 64 bits of state).
 ///
 /// It is deliberately not `Clone`: two balancers that draw the same numbers herd, and two calls with
@@ -69,6 +72,38 @@ impl Rng {
     /// A uniform number in `[0, 1)`.
     pub fn unit(&mut self) -> f64 {
         self.0.f64()
+    }
+}
+
+/// Seeds for generators that are wanted now and then, by many threads at once.
+///
+/// ```
+/// use evenkeel_core::rng::Seeds;
+///
+/// let seeds = Seeds::new(42);
+/// assert_ne!(seeds.rng().below(1 << 30), seeds.rng().below(1 << 30));
+/// ```
+#[derive(Debug)]
+pub struct Seeds(AtomicU64);
+
+impl Seeds {
+    /// Seeds that follow from `seed`.
+    #[must_use]
+    pub const fn new(seed: u64) -> Self {
+        Self(AtomicU64::new(seed))
+    }
+
+    /// Seeds that follow from the process's own entropy.
+    #[must_use]
+    pub fn from_entropy() -> Self {
+        Self::new(Rng::from_entropy().below_u64(u64::MAX))
+    }
+
+    /// A generator that draws other numbers than those before it.
+    #[must_use]
+    pub fn rng(&self) -> Rng {
+        // An odd step visits every seed once; the generator mixes the bits.
+        Rng::with_seed(self.0.fetch_add(0x9E37_79B9_7F4A_7C15, Ordering::Relaxed))
     }
 }
 

@@ -1,14 +1,13 @@
 //! What a response says of the endpoint that gave it.
 
-use std::{any::Any, error::Error, fmt, time::Duration};
+use std::{any::Any, error::Error, fmt};
 
 use evenkeel_core::{BoxError, error::cause, outcome::Outcome};
 use http::{HeaderMap, HeaderName, Response, StatusCode, header};
 
-use crate::error::RequestError;
+use crate::{delay, error::RequestError};
 
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
-const GRPC_PUSHBACK: HeaderName = HeaderName::from_static("grpc-retry-pushback-ms");
 
 /// Tells what became of an attempt from its response or its error.
 pub trait Classify: Clone + Send + Sync + 'static {
@@ -38,7 +37,7 @@ pub enum Verdict<End> {
 ///
 /// | HTTP status | outcome |
 /// |---|---|
-/// | 429 | throttled, for `Retry-After` if that is in seconds (a date would need a clock) |
+/// | 429 | throttled, for `Retry-After`: seconds, or a date if the response has a `Date` to compare |
 /// | 5xx | failure |
 /// | other | success: a 404 or a 401 is the request's fault |
 ///
@@ -73,7 +72,7 @@ impl Classify for StatusClassifier {
                 None => Verdict::AtEnd(GrpcTrailers(())),
             },
             StatusCode::TOO_MANY_REQUESTS => {
-                Verdict::Reached(Outcome::Throttled(retry_after(headers)))
+                Verdict::Reached(Outcome::Throttled(delay::retry_after(headers)))
             }
             status if status.is_server_error() => Verdict::Reached(Outcome::Failure),
             _ => Verdict::Reached(Outcome::Success),
@@ -89,6 +88,16 @@ impl Classify for StatusClassifier {
     }
 }
 
+/// Whether a response is gRPC's and its status is still to come.
+pub(crate) fn is_grpc_to_come(status: StatusCode, headers: &HeaderMap) -> bool {
+    status == StatusCode::OK && is_grpc(headers) && !headers.contains_key(GRPC_STATUS)
+}
+
+/// The gRPC status, `None` if there is none or it is not a code.
+pub(crate) fn grpc_status(trailers: &HeaderMap) -> Option<u32> {
+    trailers.get(GRPC_STATUS)?.to_str().ok()?.parse().ok()
+}
+
 /// Whether a content type is one of gRPC's. gRPC-Web, whose status is in the body, is not.
 pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
     headers
@@ -98,24 +107,12 @@ pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
 }
 
 fn grpc_outcome(trailers: &HeaderMap) -> Outcome {
-    let status = trailers.get(GRPC_STATUS).and_then(|status| status.to_str().ok()?.parse().ok());
-    match status {
+    match grpc_status(trailers) {
         Some(1 | 12) => Outcome::Ignored,
-        Some(8) => Outcome::Throttled(pushback(trailers)),
+        Some(8) => Outcome::Throttled(delay::pushback(trailers).flatten()),
         Some(0 | 3 | 5..=7 | 9..=11 | 16) => Outcome::Success,
         Some(u32::MIN..=u32::MAX) | None => Outcome::Failure,
     }
-}
-
-/// A negative or unreadable pushback means "do not retry", which is no delay.
-fn pushback(trailers: &HeaderMap) -> Option<Duration> {
-    let milliseconds = trailers.get(GRPC_PUSHBACK)?.to_str().ok()?.parse().ok()?;
-    Some(Duration::from_millis(milliseconds))
-}
-
-fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    let seconds = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
-    Some(Duration::from_secs(seconds))
 }
 
 /// Whether the request would have failed at any endpoint.
@@ -134,6 +131,8 @@ fn is_callers_fault<E: 'static>(error: &E) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn response(status: u16, headers: &[(&'static str, &str)]) -> Response<()> {

@@ -58,6 +58,7 @@
 //!
 //! # What this crate does not do
 //! It does not choose an endpoint, retry, hedge, or bound how long a response may take: layers do.
+//! What may be retried over HTTP and gRPC [`HttpRetry`] tells them.
 //! It follows no redirect, keeps no cookie, decodes no compression, speaks to no proxy and no
 //! HTTP/3. It opens one HTTP/2 connection to an endpoint, not several. It does not cache what names
 //! resolve to: discovery does, this connects to names only where an endpoint has no address.
@@ -65,6 +66,7 @@
 mod body;
 mod classify;
 mod connector;
+mod delay;
 mod dial;
 mod error;
 mod happy_eyeballs;
@@ -72,6 +74,7 @@ mod hints;
 mod multiplexed;
 #[cfg(feature = "reqwest")]
 mod reqwest_client;
+mod retry;
 mod service;
 mod shared_client;
 mod status;
@@ -90,6 +93,10 @@ pub use error::{ConnectError, ConnectTimeout, InvalidRequest, RequestError};
 pub use hints::{Exclude, HashKey, Prefer, ServedBy};
 #[cfg(feature = "reqwest")]
 pub use reqwest_client::{ReqwestFuture, ReqwestService};
+pub use retry::{
+    HttpCall, HttpRetry, Idempotent, Peek, PeekedBody, PreviousAttempts, ReplayBody, Seen,
+    Superseded,
+};
 pub use service::{HttpFuture, HttpService};
 pub use shared_client::{SharedClient, SharedFuture, SharedService};
 pub use status::{

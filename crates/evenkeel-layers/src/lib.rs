@@ -36,5 +36,6 @@ pub mod balance;
 pub mod breaker;
 pub mod outlier;
 pub mod per_endpoint;
+pub mod retry;
 
 mod clock;

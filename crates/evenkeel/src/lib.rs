@@ -62,14 +62,15 @@
 //! # What it does not do
 //! It is a library, not a proxy or a mesh: nothing stands between a caller and its endpoint. It does not
 //! invent endpoints; where none are known or all are closed, it refuses in bounded time, with an error
-//! that says why. It does not retry by itself: that is a layer above the balancer, for example
-//! `tower::retry`, which avoids what a call has [tried](core::traffic::Tried). It chooses no TLS library
-//! for you: install a rustls `CryptoProvider` in `main`.
+//! that says why. It does not retry by itself: that is a [layer](retry) above the balancer, which avoids
+//! what a call has [tried](core::traffic::Tried). It chooses no TLS library for you: install a rustls
+//! `CryptoProvider` in `main`.
 //!
 //! # Which layer stands where
 //!
 //! | layer | what it does | where it stands |
 //! |---|---|---|
+//! | [`RetryLayer`](retry::RetryLayer) | makes another attempt where one failed, within a budget; `HttpRetry` (feature `http`) tells it of HTTP and gRPC | above the balancer |
 //! | [`BalanceLayer`](balance::BalanceLayer) | chooses an endpoint for each request | above a `Connect` |
 //! | [`PerEndpoint`](per_endpoint::PerEndpoint) | lifts any tower layer: one instance per endpoint | below the balancer |
 //! | [`OutlierLayer`](outlier::OutlierLayer) | leaves out for a while who does worse than the others | below the balancer |
@@ -121,4 +122,4 @@ pub use evenkeel_core as core;
 pub use evenkeel_discovery as discovery;
 #[cfg(feature = "http")]
 pub use evenkeel_http as http;
-pub use evenkeel_layers::{balance, breaker, outlier, per_endpoint};
+pub use evenkeel_layers::{balance, breaker, outlier, per_endpoint, retry};

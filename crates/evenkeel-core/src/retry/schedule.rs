@@ -1,0 +1,194 @@
+//! Whether another attempt is made, and when.
+
+use std::time::Duration;
+
+use super::{Budget, Reach, Verdict};
+use crate::{backoff::Backoff, rng::Rng, time::Timestamp};
+
+/// Whether another attempt is made, and when: what all calls of a client have in common.
+///
+/// ```
+/// use std::time::Duration;
+/// use evenkeel_core::{
+///     retry::{Budget, Progress, Reach, Schedule, Verdict},
+///     rng::Rng,
+///     time::Timestamp,
+/// };
+///
+/// let schedule = Schedule::default();
+/// let (mut progress, mut rng) = (Progress::default(), Rng::with_seed(1));
+/// let failed = Verdict::Again { reach: Reach::Processed, after: None };
+/// let now = Timestamp::default();
+///
+/// let delay = schedule.next(&mut progress, failed, None, now, None, &mut rng);
+/// assert!(delay.unwrap() < Duration::from_millis(25));
+/// ```
+#[derive(Clone, Debug)]
+pub struct Schedule {
+    /// How many attempts a call may make, the first among them. One more is free, after one that was
+    /// provably not processed.
+    pub attempts_max: u32,
+    /// How long to wait where the endpoint does not say.
+    pub backoff: Backoff,
+    /// The longest delay that an endpoint may ask for; where it asks for more, this is what it gets.
+    pub delay_max: Duration,
+}
+
+impl Default for Schedule {
+    /// Three attempts, Envoy's back-off (full jitter, 25 to 250 ms), at most five seconds' delay.
+    fn default() -> Self {
+        Self {
+            attempts_max: 3,
+            backoff: Backoff::full_jitter(Duration::from_millis(25), Duration::from_millis(250)),
+            delay_max: Duration::from_secs(5),
+        }
+    }
+}
+
+/// How far one call has come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// Attempts besides the first that were counted.
+    retries: u32,
+    is_free_one_used: bool,
+}
+
+impl Progress {
+    /// How many attempts follow the first one, those to come included.
+    #[must_use]
+    pub fn previous(&self) -> u32 {
+        self.retries + u32::from(self.is_free_one_used)
+    }
+
+    /// Whether no attempt can follow those that were made.
+    #[must_use]
+    pub fn is_last(&self, schedule: &Schedule) -> bool {
+        self.is_free_one_used && schedule.attempts_max <= self.retries + 1
+    }
+}
+
+impl Schedule {
+    /// The delay before the next attempt of a call, or nothing if there is to be none.
+    ///
+    /// The caller has made sure that the request may be sent again. The budget pays here, before the
+    /// delay: what waits is on its way already, and counted late it would come as a crowd.
+    pub fn next(
+        &self,
+        progress: &mut Progress,
+        verdict: Verdict,
+        budget: Option<&Budget>,
+        now: Timestamp,
+        deadline: Option<Timestamp>,
+        rng: &mut Rng,
+    ) -> Option<Duration> {
+        let Verdict::Again { reach, after } = verdict else { return None };
+        let is_free = reach == Reach::Unprocessed && after.is_none() && !progress.is_free_one_used;
+        if is_free {
+            progress.is_free_one_used = true;
+            let is_in_time = deadline.is_none_or(|deadline| now < deadline);
+            return is_in_time.then_some(Duration::ZERO);
+        }
+        if self.attempts_max <= progress.retries + 1 {
+            return None;
+        }
+        let delay = match after {
+            // Those who were told the same do not come back together, and none too early.
+            Some(after) => after.min(self.delay_max).mul_f64(1.0 + rng.unit() / 2.0),
+            None => self.backoff.delay(progress.retries, rng),
+        };
+        let is_in_time = deadline.is_none_or(|deadline| now + delay < deadline);
+        if !is_in_time || budget.is_some_and(|budget| !budget.withdraw(now)) {
+            return None;
+        }
+        progress.retries += 1;
+        Some(delay)
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    const FAILED: Verdict = Verdict::Again { reach: Reach::Processed, after: None };
+    const UNSENT: Verdict = Verdict::Again { reach: Reach::Unprocessed, after: None };
+
+    fn told(after: Duration) -> Verdict {
+        Verdict::Again { reach: Reach::Processed, after: Some(after) }
+    }
+
+    fn delays(schedule: &Schedule, verdict: Verdict, budget: &Budget, seed: u64) -> Vec<Duration> {
+        let (mut progress, mut rng) = (Progress::default(), Rng::with_seed(seed));
+        let mut next = || schedule.next(&mut progress, verdict, Some(budget), NOW, None, &mut rng);
+        std::iter::from_fn(&mut next).collect()
+    }
+
+    const NOW: Timestamp = Timestamp::from_nanos(1 << 62);
+
+    #[test]
+    fn a_call_has_three_attempts_and_a_free_one() {
+        let schedule = Schedule::default();
+        let budget = Budget::default();
+        assert_eq!(delays(&schedule, FAILED, &budget, 1).len(), 2);
+        let unsent = delays(&schedule, UNSENT, &budget, 1);
+        assert_eq!(unsent.len(), 3);
+        assert_eq!(unsent[0], Duration::ZERO);
+        assert_eq!(budget.balance(NOW), 96, "the free one costs nothing");
+        assert!(delays(&schedule, Verdict::Final, &budget, 1).is_empty());
+        assert!(delays(&schedule, Verdict::Forbidden, &budget, 1).is_empty());
+        assert!(delays(&schedule, Verdict::Success, &budget, 1).is_empty());
+    }
+
+    #[test]
+    fn what_is_last_is_known_before_it_is_made() {
+        let schedule = Schedule { attempts_max: 2, ..Schedule::default() };
+        let (mut progress, mut rng) = (Progress::default(), Rng::with_seed(1));
+        assert!(!progress.is_last(&schedule));
+        schedule.next(&mut progress, UNSENT, None, NOW, None, &mut rng).unwrap();
+        assert!(!progress.is_last(&schedule));
+        schedule.next(&mut progress, FAILED, None, NOW, None, &mut rng).unwrap();
+        assert!(progress.is_last(&schedule));
+        assert_eq!(progress.previous(), 2);
+        assert_eq!(schedule.next(&mut progress, UNSENT, None, NOW, None, &mut rng), None);
+    }
+
+    #[test]
+    fn calls_that_fail_together_do_not_come_back_together() {
+        let schedule = Schedule::default();
+        let budget = Budget::share(0.0).floor_per_second(1_000);
+        for verdict in [FAILED, told(Duration::from_secs(1))] {
+            let mut first: Vec<_> =
+                (0..200).map(|seed| delays(&schedule, verdict, &budget, seed)[0]).collect();
+            first.sort();
+            first.dedup();
+            assert_eq!(first.len(), 200);
+        }
+    }
+
+    #[test]
+    fn a_delay_that_was_asked_for_is_kept_but_not_for_ever() {
+        let schedule = Schedule::default();
+        let seconds = Duration::from_secs;
+        for seed in 0..100 {
+            let delay = delays(&schedule, told(seconds(2)), &Budget::default(), seed)[0];
+            assert!(seconds(2) <= delay && delay < seconds(3), "{delay:?}");
+            let delay = delays(&schedule, told(seconds(3_600)), &Budget::default(), seed)[0];
+            assert!(seconds(5) <= delay && delay < Duration::from_millis(7_500), "{delay:?}");
+        }
+    }
+
+    #[test]
+    fn an_attempt_that_cannot_end_in_time_is_not_begun_and_not_paid_for() {
+        let schedule = Schedule::default();
+        let budget = Budget::default();
+        let next = |verdict, left: u64| {
+            let deadline = Some(NOW + Duration::from_millis(left));
+            let (mut progress, mut rng) = (Progress::default(), Rng::with_seed(1));
+            schedule.next(&mut progress, verdict, Some(&budget), NOW, deadline, &mut rng)
+        };
+        assert_eq!(next(told(Duration::from_secs(1)), 900), None);
+        assert_eq!(next(UNSENT, 0), None);
+        assert_eq!(next(UNSENT, 1), Some(Duration::ZERO));
+        assert!(next(FAILED, 1_000).is_some());
+        assert_eq!(budget.balance(NOW), 99);
+    }
+}

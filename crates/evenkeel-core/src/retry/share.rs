@@ -1,0 +1,367 @@
+//! Finagle's retry budget: a share of calls over a sliding window, exact under many threads.
+
+use std::{array, time::Duration};
+
+use crate::{
+    sync::{AtomicI64, AtomicU64, Ordering},
+    time::Timestamp,
+};
+
+/// Deposits and withdrawals of the last ticks, and their balance.
+///
+/// Each call gives `deposit`, each retry takes `cost`, and both are forgotten after a window of
+/// [`TICKS`] ticks: what was withdrawn comes back then, and what was deposited is gone. So in any window
+/// that ends with a retry there are at most as many retries as the share of its calls and the floor say.
+///
+/// The balance is one word, and withdrawing from it is one comparison and exchange, so it cannot be
+/// overdrawn. A slot keeps what it counts in one word together with its number: whoever clears it takes
+/// from the balance exactly what it held, and whoever comes late finds another number and looks again.
+#[derive(Debug)]
+pub(super) struct Share {
+    percent: f64,
+    floor: u32,
+    window: Duration,
+    deposit: i64,
+    cost: i64,
+    tick_nanos: u64,
+    head: AtomicU64,
+    /// The reserve, with deposits and without withdrawals of the slots.
+    balance: AtomicI64,
+    slots: [AtomicU64; TICKS as usize],
+}
+
+/// Into how many ticks a window is divided: a power of two, so that numbers may wrap.
+#[cfg(not(loom))]
+const TICKS: u64 = 16;
+#[cfg(loom)]
+const TICKS: u64 = 2;
+
+/// One call in so many asks for the time.
+const CALLS_UNTOLD: u64 = 32;
+
+/// Slots are numbered as they are taken into use, modulo this: enough to tell a slot from what it was
+/// when a thread looked that was stopped for less than 4,000 ticks in between.
+const NUMBER_BITS: u32 = 12;
+const NUMBER_MAX: u64 = (1 << NUMBER_BITS) - 1;
+
+/// The slot that is counted in, and the tick that was told last.
+#[derive(Clone, Copy, Debug)]
+struct Head {
+    tick: u64,
+    number: u64,
+}
+
+impl Head {
+    const fn unpack(word: u64) -> Self {
+        Self { tick: word >> NUMBER_BITS, number: word & NUMBER_MAX }
+    }
+
+    const fn pack(self) -> u64 {
+        (self.tick << NUMBER_BITS) | (self.number & NUMBER_MAX)
+    }
+}
+
+/// What a slot counts: 2²⁸ calls and 2²⁴ retries. More calls deposit nothing, more retries are refused.
+#[derive(Clone, Copy, Debug)]
+struct Slot {
+    number: u64,
+    calls: u64,
+    retries: u64,
+}
+
+impl Slot {
+    const CALL_BITS: u32 = 28;
+    const RETRY_BITS: u32 = 24;
+    const CALLS_MAX: u64 = (1 << Self::CALL_BITS) - 1;
+    const RETRIES_MAX: u64 = (1 << Self::RETRY_BITS) - 1;
+
+    const fn empty(number: u64) -> Self {
+        Self { number: number & NUMBER_MAX, calls: 0, retries: 0 }
+    }
+
+    const fn unpack(word: u64) -> Self {
+        Self {
+            number: word >> (Self::CALL_BITS + Self::RETRY_BITS),
+            calls: (word >> Self::RETRY_BITS) & Self::CALLS_MAX,
+            retries: word & Self::RETRIES_MAX,
+        }
+    }
+
+    const fn pack(self) -> u64 {
+        (self.number << (Self::CALL_BITS + Self::RETRY_BITS))
+            | (self.calls << Self::RETRY_BITS)
+            | self.retries
+    }
+}
+
+impl Share {
+    pub(super) fn new(percent: f64, floor: u32, window: Duration) -> Self {
+        let is_share = percent == 0.0 || (0.1..=1_000.0).contains(&percent);
+        assert!(is_share, "a share of {percent} percent");
+        assert!(floor <= 1_000_000, "a floor of {floor} retries a second");
+        let is_window = (Duration::from_secs(1)..=Duration::from_secs(60)).contains(&window);
+        assert!(is_window, "a window of {window:?}");
+        // A retry costs a million and a call gives that many times its share: whole numbers, so that
+        // nothing is rounded but the fifth place of the percentage.
+        let deposit = (percent * 10_000.0).round() as i64;
+        let common = common_divisor(deposit, 1_000_000);
+        let (deposit, cost) = (deposit / common, 1_000_000 / common);
+        let window_nanos = window.as_nanos();
+        let reserve = u128::from(floor) * window_nanos * cost as u128 / 1_000_000_000;
+        Self {
+            percent,
+            floor,
+            window,
+            deposit,
+            cost,
+            tick_nanos: window_nanos as u64 / TICKS,
+            head: AtomicU64::new(Head { tick: 0, number: TICKS - 1 }.pack()),
+            balance: AtomicI64::new(reserve as i64),
+            slots: array::from_fn(|number| AtomicU64::new(Slot::empty(number as u64).pack())),
+        }
+    }
+
+    pub(super) const fn percent(&self) -> f64 {
+        self.percent
+    }
+
+    pub(super) const fn floor(&self) -> u32 {
+        self.floor
+    }
+
+    pub(super) const fn window(&self) -> Duration {
+        self.window
+    }
+
+    /// Forgets what is older than a window at `now`.
+    #[inline]
+    pub(super) fn tell(&self, now: Timestamp) {
+        let tick = now.as_nanos() / self.tick_nanos;
+        if Head::unpack(self.head.load(Ordering::Acquire)).tick < tick {
+            self.advance(tick);
+        }
+    }
+
+    pub(super) fn deposit(&self, now: Timestamp) {
+        self.tell(now);
+        let counted = self.count(|slot| {
+            (slot.calls < Slot::CALLS_MAX).then_some(Slot { calls: slot.calls + 1, ..slot })
+        });
+        if counted {
+            self.balance.fetch_add(self.deposit, Ordering::AcqRel);
+        }
+    }
+
+    /// The time that was told last, or nothing if it should be told again.
+    #[inline]
+    pub(super) fn lately(&self) -> Option<Timestamp> {
+        let head = Head::unpack(self.head.load(Ordering::Acquire));
+        let slot = Slot::unpack(self.slots[(head.number % TICKS) as usize].load(Ordering::Relaxed));
+        let is_known = !slot.calls.is_multiple_of(CALLS_UNTOLD);
+        is_known.then(|| Timestamp::from_nanos(head.tick * self.tick_nanos))
+    }
+
+    pub(super) fn withdraw(&self, now: Timestamp) -> bool {
+        self.tell(now);
+        let take = |balance: i64| (self.cost <= balance).then(|| balance - self.cost);
+        if self.balance.fetch_update(Ordering::AcqRel, Ordering::Acquire, take).is_err() {
+            return false;
+        }
+        let is_counted = self.count(|slot| {
+            (slot.retries < Slot::RETRIES_MAX).then_some(Slot { retries: slot.retries + 1, ..slot })
+        });
+        if !is_counted {
+            self.balance.fetch_add(self.cost, Ordering::AcqRel);
+        }
+        is_counted
+    }
+
+    pub(super) fn balance(&self, now: Timestamp) -> u64 {
+        self.tell(now);
+        u64::try_from(self.balance.load(Ordering::Acquire) / self.cost).unwrap_or(0)
+    }
+
+    /// Changes the slot that is counted in, unless `change` refuses.
+    #[inline]
+    fn count(&self, change: impl Fn(Slot) -> Option<Slot>) -> bool {
+        loop {
+            let head = Head::unpack(self.head.load(Ordering::Acquire));
+            let place = &self.slots[(head.number % TICKS) as usize];
+            let word = place.load(Ordering::Acquire);
+            let slot = Slot::unpack(word);
+            if slot.number != head.number {
+                // The head has moved on since it was read.
+                continue;
+            }
+            let Some(changed) = change(slot) else { return false };
+            let exchanged = place.compare_exchange_weak(
+                word,
+                changed.pack(),
+                Ordering::AcqRel,
+                Ordering::Acquire,
+            );
+            if exchanged.is_ok() {
+                return true;
+            }
+        }
+    }
+
+    /// Moves the head to `tick`, slot by slot, in at most one step more than there are slots.
+    ///
+    /// Which slot a step clears depends on the head alone, so all threads that come agree on it, any of
+    /// them completes what another has begun, and none counts before the old is forgotten.
+    #[cold]
+    fn advance(&self, tick: u64) {
+        loop {
+            let word = self.head.load(Ordering::Acquire);
+            let head = Head::unpack(word);
+            if tick <= head.tick {
+                return;
+            }
+            self.renew((head.number + 1) & NUMBER_MAX);
+            // After a long silence the steps of one window clear all there is.
+            let next = (head.tick + 1).max(tick.saturating_sub(TICKS));
+            let next = Head { tick: next, number: head.number + 1 }.pack();
+            // If another thread was faster, the next turn sees where it went.
+            let _ = self.head.compare_exchange(word, next, Ordering::AcqRel, Ordering::Acquire);
+        }
+    }
+
+    /// Takes the slot `number` into use, if nobody has yet.
+    fn renew(&self, number: u64) {
+        let place = &self.slots[(number % TICKS) as usize];
+        let mut word = place.load(Ordering::Acquire);
+        loop {
+            let slot = Slot::unpack(word);
+            if slot.number != number.wrapping_sub(TICKS) & NUMBER_MAX {
+                return;
+            }
+            let empty = Slot::empty(number).pack();
+            match place.compare_exchange(word, empty, Ordering::AcqRel, Ordering::Acquire) {
+                Ok(_) => {
+                    let held = slot.calls as i64 * self.deposit - slot.retries as i64 * self.cost;
+                    self.balance.fetch_sub(held, Ordering::AcqRel);
+                    return;
+                }
+                Err(other) => word = other,
+            }
+        }
+    }
+}
+
+const fn common_divisor(mut a: i64, mut b: i64) -> i64 {
+    while b != 0 {
+        (a, b) = (b, a % b);
+    }
+    a
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    const fn at(millis: u64) -> Timestamp {
+        Timestamp::from_nanos((4_000_000_000_000 + millis) * 1_000_000)
+    }
+
+    fn share(percent: f64) -> Share {
+        Share::new(percent, 0, Duration::from_secs(16))
+    }
+
+    /// How many retries are paid for when each of `calls` that come at once may have as many as it likes.
+    fn retries(share: &Share, calls: u64, now: Timestamp) -> u64 {
+        let mut retries = 0;
+        for _ in 0..calls {
+            share.deposit(now);
+            while share.withdraw(now) {
+                retries += 1;
+            }
+        }
+        retries
+    }
+
+    #[test]
+    fn ten_thousand_calls_may_retry_as_often_as_with_finagle() {
+        // Window in seconds, floor, share, retries: from Finagle's RetryBudgetTest.
+        for (window, floor, percent, expected) in [
+            (60, 0, 10.0, 1_000),
+            (60, 0, 50.0, 5_000),
+            (60, 0, 25.0, 2_500),
+            (60, 0, 75.0, 7_500),
+            (60, 0, 99.0, 9_900),
+            (60, 0, 1.0, 100),
+            (1, 10, 10.0, 1_010),
+            (2, 5, 50.0, 5_010),
+        ] {
+            let share = Share::new(percent, floor, Duration::from_secs(window));
+            assert_eq!(retries(&share, 10_000, at(0)), expected, "{percent} percent");
+        }
+    }
+
+    #[test]
+    fn every_percentage_gives_what_it_says() {
+        for tenths in 1..=10_000_u32 {
+            let share = share(f64::from(tenths) / 10.0);
+            for _ in 0..1_000 {
+                share.deposit(at(0));
+            }
+            assert_eq!(share.balance(at(0)), u64::from(tenths), "{tenths} tenths of a percent");
+        }
+    }
+
+    #[test]
+    fn nothing_is_rounded_on_the_way_to_a_million_calls() {
+        for (percent, expected) in [(33.3333, 333_333), (0.1, 1_000), (99.9, 999_000)] {
+            let share = share(percent);
+            for _ in 0..1_000_000 {
+                share.deposit(at(0));
+            }
+            assert_eq!(share.balance(at(0)), expected);
+        }
+    }
+
+    #[test]
+    fn low_traffic_gets_its_floor_and_gets_it_again() {
+        let share = Share::new(20.0, 2, Duration::from_secs(16));
+        assert_eq!(retries(&share, 1, at(0)), 32);
+        assert_eq!(retries(&share, 1, at(15_999)), 0);
+        assert_eq!(retries(&share, 1, at(16_000)), 32);
+    }
+
+    #[test]
+    fn a_call_is_forgotten_after_a_window_also_when_nobody_came_in_between() {
+        let share = share(100.0);
+        share.deposit(at(0));
+        assert_eq!(share.balance(at(15_999)), 1);
+        assert_eq!(share.balance(at(16_000)), 0);
+
+        share.deposit(at(16_000));
+        let later = at(1_000_000_000_000);
+        assert_eq!(share.balance(later), 0);
+        assert_eq!(retries(&share, 5, later), 5);
+    }
+
+    #[test]
+    fn a_clock_that_was_read_before_anothers_is_taken_for_now() {
+        let share = share(100.0);
+        share.deposit(at(50_000));
+        share.deposit(at(0));
+        assert_eq!(share.balance(at(65_000)), 2);
+        assert_eq!(share.balance(at(66_000)), 0);
+    }
+
+    #[test]
+    fn one_call_in_thirty_two_asks_for_the_time() {
+        let share = share(100.0);
+        let mut asked = 0;
+        for _ in 0..320 {
+            let now = share.lately().unwrap_or_else(|| {
+                asked += 1;
+                at(7)
+            });
+            share.deposit(now);
+        }
+        assert_eq!(asked, 10);
+        assert_eq!(share.balance(at(7)), 320);
+    }
+}

@@ -1,0 +1,386 @@
+//! The rules of HTTP and gRPC for another attempt.
+
+use std::{error::Error, fmt, sync::Arc, time::Duration};
+
+use evenkeel_core::{
+    BoxError,
+    error::cause,
+    retry::{Next, Reach, Replay, Rules, Verdict, judge_error},
+    traffic::Tried,
+};
+use http::{
+    Extensions, HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri,
+    Version,
+};
+use http_body::Body;
+
+use super::{
+    body::{ReplayBody, Replayed},
+    peek::{Peek, PeekedBody},
+};
+use crate::{
+    classify::{grpc_status, is_grpc},
+    delay,
+    error::{ConnectError, RequestError},
+};
+
+const GRPC_PREVIOUS_ATTEMPTS: HeaderName = HeaderName::from_static("grpc-previous-rpc-attempts");
+const UNAVAILABLE: u32 = 14;
+const RESOURCE_EXHAUSTED: u32 = 8;
+
+/// Request extension: whether it does no harm if the request is processed more than once.
+///
+/// Without it the method decides: `GET`, `HEAD`, `OPTIONS`, `TRACE`, `PUT` and `DELETE` are idempotent
+/// (RFC 9110, section 9.2.2), so a gRPC call is not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Idempotent(pub bool);
+
+/// Request extension: how many attempts of the call were made before this one. Not there in the first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PreviousAttempts(pub u32);
+
+/// The rules of HTTP and gRPC for retries and hedges.
+///
+/// | what happened | another attempt |
+/// |---|---|
+/// | no connection; a stream refused, or above the last one of a `GOAWAY` | always safe |
+/// | 429 with `Retry-After` or `RateLimit-Reset` | always safe, after that delay |
+/// | `RESOURCE_EXHAUSTED` with `grpc-retry-pushback-ms` | always safe, after that delay |
+/// | reset, or closed, or timed out before a response | if idempotent |
+/// | 502, 503, 504 | if idempotent, after `Retry-After` or `RateLimit-Reset` if there is one |
+/// | `UNAVAILABLE` with no message before it | if idempotent, after `grpc-retry-pushback-ms` |
+/// | a pushback that is negative | never |
+/// | the request itself is at fault; no endpoint is there; anything else | never |
+///
+/// A 429 that says nothing of when is not retried: the server has too much to do already. A 500 is not
+/// either: it mostly comes again. Idempotent is what the [method](Idempotent) says, or the request's
+/// extension [`Idempotent`], or [`all_idempotent`](Self::all_idempotent).
+///
+/// The body of a request is kept while it is sent, up to [`body_max`](Self::body_max); one that is
+/// longer is not sent again once more than that has been. So the service below gets requests with a
+/// [`ReplayBody`]. A call without [`Tried`] in its extensions is given one, for its attempts to avoid
+/// each other's endpoints. The second attempt and those after it carry [`PreviousAttempts`], and
+/// `grpc-previous-rpc-attempts` where the call is gRPC's.
+///
+/// A call costs the clones of its headers and extensions and, if it has a body, one allocation for
+/// sharing it and the list of what was sent.
+///
+/// ```
+/// use std::time::Duration;
+/// use evenkeel_http::{HttpRetry, Idempotent};
+///
+/// let rules = HttpRetry::new()
+///     .statuses([500, 502, 503, 504])
+///     .grpc_codes([10, 14]) // ABORTED, UNAVAILABLE
+///     .body_max(1 << 20);
+/// # drop(rules);
+///
+/// // A POST that the server knows by its key.
+/// let mut request = http::Request::post("/orders").header("idempotency-key", "7").body(()).unwrap();
+/// request.extensions_mut().insert(Idempotent(true));
+/// ```
+#[derive(Clone)]
+pub struct HttpRetry {
+    statuses: Vec<StatusCode>,
+    /// One bit a code.
+    grpc_codes: u32,
+    is_all_idempotent: bool,
+    body_max: usize,
+    peek_max: Duration,
+    predicate: Option<Arc<Predicate>>,
+}
+
+type Predicate = dyn Fn(Seen<'_>) -> Option<Verdict> + Send + Sync;
+
+/// What is seen of an attempt: the head of a response, or an error.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub enum Seen<'a> {
+    /// There is a response.
+    #[non_exhaustive]
+    Response {
+        /// Its status.
+        status: StatusCode,
+        /// Its headers.
+        headers: &'a HeaderMap,
+        /// Its trailers, if it is gRPC's and they came with no message before them.
+        trailers: Option<&'a HeaderMap>,
+    },
+    /// There is none.
+    Error(&'a (dyn Error + 'static)),
+}
+
+impl HttpRetry {
+    /// The rules above.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            statuses: vec![
+                StatusCode::BAD_GATEWAY,
+                StatusCode::SERVICE_UNAVAILABLE,
+                StatusCode::GATEWAY_TIMEOUT,
+            ],
+            grpc_codes: 1 << UNAVAILABLE,
+            is_all_idempotent: false,
+            body_max: 64 * 1024,
+            peek_max: Duration::from_millis(10),
+            predicate: None,
+        }
+    }
+
+    /// Sets which statuses are worth another attempt. Default 502, 503, 504.
+    ///
+    /// # Panics
+    /// If one is not a status.
+    #[must_use]
+    pub fn statuses(mut self, statuses: impl IntoIterator<Item = u16>) -> Self {
+        let status = |status| StatusCode::from_u16(status).expect("a status from 100 to 999");
+        self.statuses = statuses.into_iter().map(status).collect();
+        self
+    }
+
+    /// Sets which gRPC codes are worth another attempt. Default 14, `UNAVAILABLE`.
+    ///
+    /// # Panics
+    /// If one is not a code from 1 to 16.
+    #[must_use]
+    pub fn grpc_codes(mut self, codes: impl IntoIterator<Item = u32>) -> Self {
+        self.grpc_codes = codes.into_iter().fold(0, |bits, code| {
+            assert!((1..=16).contains(&code), "gRPC code {code}");
+            bits | 1 << code
+        });
+        self
+    }
+
+    /// Says of every request that processing it twice does no harm, unless its extension
+    /// [`Idempotent`] says otherwise.
+    #[must_use]
+    pub fn all_idempotent(mut self) -> Self {
+        self.is_all_idempotent = true;
+        self
+    }
+
+    /// Sets how many bytes of a request's body are kept to be sent again. Default 64 KiB.
+    ///
+    /// It is memory for each call under way. With zero only requests without a body, and those of which
+    /// nothing was read, are sent again.
+    #[must_use]
+    pub fn body_max(mut self, bytes: usize) -> Self {
+        self.body_max = bytes;
+        self
+    }
+
+    /// Sets for how long the head of a gRPC response waits for what follows it, to see a status that
+    /// comes without a message. Default 10 milliseconds.
+    ///
+    /// Zero does not look. Much more delays streams whose server sends the head long before the first
+    /// message.
+    #[must_use]
+    pub fn peek_max(mut self, wait: Duration) -> Self {
+        self.peek_max = wait;
+        self
+    }
+
+    /// Sets what is asked before these rules, which decide where it says nothing.
+    ///
+    /// ```
+    /// use evenkeel_core::retry::{Reach, Verdict};
+    /// use evenkeel_http::{HttpRetry, Seen};
+    ///
+    /// let rules = HttpRetry::new().predicate(|seen| match seen {
+    ///     Seen::Response { status, .. } if status == 409 => {
+    ///         Some(Verdict::Again { reach: Reach::Processed, after: None })
+    ///     }
+    ///     _ => None,
+    /// });
+    /// # drop(rules);
+    /// ```
+    #[must_use]
+    pub fn predicate<F>(mut self, predicate: F) -> Self
+    where
+        F: Fn(Seen<'_>) -> Option<Verdict> + Send + Sync + 'static,
+    {
+        self.predicate = Some(Arc::new(predicate));
+        self
+    }
+
+    fn judge_seen(&self, seen: Seen<'_>) -> Verdict {
+        if let Some(verdict) = self.predicate.as_ref().and_then(|predicate| predicate(seen)) {
+            return verdict;
+        }
+        match seen {
+            Seen::Error(error) => judge_http_error(error),
+            Seen::Response { status: StatusCode::OK, headers, trailers } if is_grpc(headers) => {
+                self.judge_grpc(trailers.unwrap_or(headers))
+            }
+            Seen::Response { status, headers, .. } => self.judge_status(status, headers),
+        }
+    }
+
+    fn judge_status(&self, status: StatusCode, headers: &HeaderMap) -> Verdict {
+        let after = delay::asked_for(headers);
+        if status == StatusCode::TOO_MANY_REQUESTS && after.is_some() {
+            return Verdict::Again { reach: Reach::Unprocessed, after };
+        }
+        if self.statuses.contains(&status) {
+            return Verdict::Again { reach: Reach::Processed, after };
+        }
+        if status.is_server_error() { Verdict::Final } else { Verdict::Success }
+    }
+
+    fn judge_grpc(&self, trailers: &HeaderMap) -> Verdict {
+        let code = match grpc_status(trailers) {
+            // No status yet: a message comes first.
+            None | Some(0) => return Verdict::Success,
+            Some(code) => code,
+        };
+        let after = match delay::pushback(trailers) {
+            Some(None) => return Verdict::Forbidden,
+            pushback => pushback.flatten(),
+        };
+        if code == RESOURCE_EXHAUSTED && after.is_some() {
+            return Verdict::Again { reach: Reach::Unprocessed, after };
+        }
+        let is_listed = code < 32 && self.grpc_codes & 1 << code != 0;
+        if is_listed { Verdict::Again { reach: Reach::Processed, after } } else { Verdict::Final }
+    }
+}
+
+fn judge_http_error(error: &(dyn Error + 'static)) -> Verdict {
+    let unprocessed = Verdict::Again { reach: Reach::Unprocessed, after: None };
+    if cause::<ConnectError>(error).is_some() {
+        return unprocessed;
+    }
+    if cause::<RequestError>(error).is_some_and(RequestError::is_callers_fault) {
+        return Verdict::Final;
+    }
+    if cause::<h2::Error>(error).is_some_and(is_unprocessed) {
+        unprocessed
+    } else {
+        judge_error(error)
+    }
+}
+
+/// RFC 9113, section 8.7: a refused stream, and one above the last that a `GOAWAY` names, was not
+/// processed. Of the latter h2 tells by giving that frame's reason to the stream.
+fn is_unprocessed(error: &h2::Error) -> bool {
+    let is_refused = error.is_reset() && error.reason() == Some(h2::Reason::REFUSED_STREAM);
+    let is_left_out = error.is_go_away() && error.reason() == Some(h2::Reason::NO_ERROR);
+    error.is_remote() && (is_refused || is_left_out)
+}
+
+/// What is kept of a call to send its request again.
+pub struct HttpCall<B> {
+    method: Method,
+    uri: Uri,
+    version: Version,
+    headers: HeaderMap,
+    extensions: Extensions,
+    body: Replayed<B>,
+    is_idempotent: bool,
+}
+
+impl<B: Body> Replay<Request<B>> for HttpRetry {
+    type Call = HttpCall<B>;
+    type Request = Request<ReplayBody<B>>;
+
+    fn begin(&self, mut request: Request<B>) -> (HttpCall<B>, Self::Request) {
+        if request.extensions().get::<Tried>().is_none() {
+            request.extensions_mut().insert(Tried::default());
+        }
+        let is_idempotent = match request.extensions().get::<Idempotent>() {
+            Some(Idempotent(is_idempotent)) => *is_idempotent,
+            None => self.is_all_idempotent || request.method().is_idempotent(),
+        };
+        let (head, body) = request.into_parts();
+        let (body, replayed) = ReplayBody::new(body, self.body_max);
+        let call = HttpCall {
+            method: head.method.clone(),
+            uri: head.uri.clone(),
+            version: head.version,
+            headers: head.headers.clone(),
+            extensions: head.extensions.clone(),
+            body: replayed,
+            is_idempotent,
+        };
+        (call, Request::from_parts(head, body))
+    }
+
+    fn may_repeat(&self, call: &HttpCall<B>) -> bool {
+        call.body.may_repeat()
+    }
+
+    fn may_double(&self, call: &HttpCall<B>) -> bool {
+        call.body.may_double()
+    }
+
+    fn is_idempotent(&self, call: &HttpCall<B>) -> bool {
+        call.is_idempotent
+    }
+
+    fn again(&self, call: &mut HttpCall<B>, next: Next) -> Option<Self::Request> {
+        let mut request = Request::new(call.body.again());
+        *request.method_mut() = call.method.clone();
+        *request.uri_mut() = call.uri.clone();
+        *request.version_mut() = call.version;
+        if next.is_last {
+            *request.headers_mut() = std::mem::take(&mut call.headers);
+            *request.extensions_mut() = std::mem::take(&mut call.extensions);
+        } else {
+            *request.headers_mut() = call.headers.clone();
+            *request.extensions_mut() = call.extensions.clone();
+        }
+        request.extensions_mut().insert(PreviousAttempts(next.previous));
+        if is_grpc(request.headers()) {
+            let previous = HeaderValue::from(next.previous);
+            request.headers_mut().insert(GRPC_PREVIOUS_ATTEMPTS, previous);
+        }
+        Some(request)
+    }
+}
+
+impl<B: Body, R: Body + Unpin> Rules<Request<B>, Response<R>> for HttpRetry {
+    type Response = Response<PeekedBody<R>>;
+    type Peek = Peek<R>;
+
+    fn peek(&self, response: Response<R>) -> Peek<R> {
+        Peek::new(response, self.peek_max)
+    }
+
+    fn judge(&self, _: &mut HttpCall<B>, result: &mut Result<Self::Response, BoxError>) -> Verdict {
+        self.judge_seen(match result {
+            Ok(response) => Seen::Response {
+                status: response.status(),
+                headers: response.headers(),
+                trailers: response.body().trailers(),
+            },
+            Err(error) => Seen::Error(&**error),
+        })
+    }
+}
+
+impl Default for HttpRetry {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for HttpRetry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HttpRetry")
+            .field("statuses", &self.statuses)
+            .field("is_all_idempotent", &self.is_all_idempotent)
+            .field("body_max", &self.body_max)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<B> fmt::Debug for HttpCall<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HttpCall")
+            .field("method", &self.method)
+            .field("uri", &self.uri)
+            .field("is_idempotent", &self.is_idempotent)
+            .finish_non_exhaustive()
+    }
+}

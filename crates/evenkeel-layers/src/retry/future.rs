@@ -1,0 +1,255 @@
+//! The way of one call: an attempt, judged, perhaps a wait, another attempt.
+
+use std::{
+    fmt,
+    future::Future,
+    mem,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use evenkeel_core::{
+    BoxError,
+    error::AttemptTimeout,
+    retry::{Next, Progress, Reach, Replay, Rules, Verdict},
+    time::Timestamp,
+};
+use pin_project_lite::pin_project;
+use tokio::time::{Sleep, sleep};
+use tower_service::Service;
+
+use super::{RetryLayer, layer::Shared};
+use crate::clock;
+
+pin_project! {
+    /// The response of the last attempt. See the [module docs](super).
+    pub struct RetryFuture<S, P, Req, Res>
+    where
+        S: Service<<P as Replay<Req>>::Request>,
+        P: Replay<Req>,
+        P: Rules<Req, Res>,
+    {
+        // Ready when it is called: the first time it was, later it is driven there.
+        service: S,
+        shared: Arc<Shared<P>>,
+        call: P::Call,
+        request: Option<P::Request>,
+        progress: Progress,
+        // Whether the budget has heard of this call.
+        is_counted: bool,
+        // The error that the next attempt is to make good.
+        error: Option<BoxError>,
+        // The end of a back-off, or of the time that an attempt has. A field, so that it takes no box.
+        #[pin]
+        timer: Option<Sleep>,
+        #[pin]
+        state: State<S::Future, P::Peek>,
+    }
+}
+
+pin_project! {
+    #[project = StateProject]
+    enum State<F, K> {
+        // The attempt is under way.
+        Called { #[pin] future: F },
+        // Its response is looked into.
+        Peeking { #[pin] peek: K },
+        // The back-off is waited for, then whatever else the rules wait for.
+        Waiting,
+        // The service is driven to ready for the next attempt.
+        Readying,
+    }
+}
+
+impl<S, P, Req, Res> RetryFuture<S, P, Req, Res>
+where
+    S: Service<<P as Replay<Req>>::Request>,
+    P: Rules<Req, Res>,
+{
+    pub(super) fn new(
+        service: S,
+        shared: Arc<Shared<P>>,
+        call: P::Call,
+        future: S::Future,
+    ) -> Self {
+        Self {
+            service,
+            shared,
+            call,
+            request: None,
+            progress: Progress::default(),
+            is_counted: false,
+            error: None,
+            timer: None,
+            state: State::Called { future },
+        }
+    }
+}
+
+impl<S, P, Req, Res> Future for RetryFuture<S, P, Req, Res>
+where
+    S: Service<<P as Replay<Req>>::Request, Response = Res>,
+    S::Error: Into<BoxError>,
+    P: Rules<Req, Res>,
+{
+    type Output = Result<P::Response, BoxError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        loop {
+            let mut this = self.as_mut().project();
+            let polled = match this.state.as_mut().project() {
+                StateProject::Called { future } => match future.poll(cx) {
+                    Poll::Ready(Ok(response)) => {
+                        let peek = this.shared.layer.rules.peek(response);
+                        this.state.set(State::Peeking { peek });
+                        continue;
+                    }
+                    Poll::Ready(Err(error)) => Poll::Ready(Err(error.into())),
+                    Poll::Pending => Poll::Pending,
+                },
+                StateProject::Peeking { peek } => peek.poll(cx),
+                StateProject::Waiting => {
+                    if let Some(timer) = this.timer.as_mut().as_pin_mut() {
+                        ready!(timer.poll(cx));
+                        this.timer.set(None);
+                    }
+                    ready!(this.shared.layer.rules.poll_wait(this.call, cx));
+                    this.state.set(State::Readying);
+                    continue;
+                }
+                StateProject::Readying => match this.service.poll_ready(cx) {
+                    Poll::Ready(Ok(())) => {
+                        let request = this.request.take().expect("made before the wait");
+                        *this.error = None;
+                        let future = this.service.call(request);
+                        this.state.set(State::Called { future });
+                        continue;
+                    }
+                    Poll::Ready(Err(error)) => {
+                        // What became of the attempt tells more than that there can be no other.
+                        let error = this.error.take().unwrap_or_else(|| error.into());
+                        return Poll::Ready(Err(error));
+                    }
+                    Poll::Pending => Poll::Pending,
+                },
+            };
+            let result = match polled {
+                Poll::Ready(result) => result,
+                Poll::Pending => Err(ready!(self.as_mut().poll_timeout(cx)).into()),
+            };
+            if let Some(result) = self.as_mut().end_or_retry(result) {
+                return Poll::Ready(result);
+            }
+        }
+    }
+}
+
+impl<S, P, Req, Res> RetryFuture<S, P, Req, Res>
+where
+    S: Service<<P as Replay<Req>>::Request>,
+    P: Rules<Req, Res>,
+{
+    /// Waits for the end of the time that an attempt has, from the first time that it has to wait.
+    fn poll_timeout(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<AttemptTimeout> {
+        let mut this = self.project();
+        let layer = &this.shared.layer;
+        if !mem::replace(this.is_counted, true)
+            && let Some(budget) = &layer.budget
+        {
+            budget.deposit(clock::now());
+        }
+        let Some(timeout) = layer.attempt_timeout else { return Poll::Pending };
+        if this.timer.is_none() {
+            this.timer.set(Some(sleep(timeout)));
+        }
+        let timer = this.timer.as_mut().as_pin_mut().expect("set above");
+        timer.poll(cx).map(|()| AttemptTimeout::new(timeout))
+    }
+
+    /// What the call ends with, or nothing if there is to be another attempt.
+    #[inline]
+    fn end_or_retry(
+        mut self: Pin<&mut Self>,
+        mut result: Result<P::Response, BoxError>,
+    ) -> Option<Result<P::Response, BoxError>> {
+        let this = self.as_mut().project();
+        let layer = &this.shared.layer;
+        let verdict = layer.rules.judge(this.call, &mut result);
+        if verdict != Verdict::Success {
+            return self.retry(result, verdict);
+        }
+        if let Some(budget) = &layer.budget {
+            if !*this.is_counted {
+                budget.deposit_lazily(clock::now);
+            }
+            budget.succeeded();
+        }
+        Some(result)
+    }
+
+    #[cold]
+    fn retry(
+        self: Pin<&mut Self>,
+        result: Result<P::Response, BoxError>,
+        verdict: Verdict,
+    ) -> Option<Result<P::Response, BoxError>> {
+        let mut this = self.project();
+        let now = clock::now();
+        if let Some(budget) = &this.shared.layer.budget {
+            if !mem::replace(this.is_counted, true) {
+                budget.deposit(now);
+            }
+            if matches!(verdict, Verdict::Again { .. } | Verdict::Forbidden) {
+                budget.failed();
+            }
+        }
+        let Some((next, delay)) = next(this.shared, this.call, this.progress, verdict, now) else {
+            return Some(result);
+        };
+        *this.request = this.shared.layer.rules.again(this.call, next);
+        if this.request.is_none() {
+            return Some(result);
+        }
+        // Attempt and response are let go of before the wait, so that they hold no connection meanwhile.
+        this.state.set(State::Waiting);
+        this.timer.set((Duration::ZERO < delay).then(|| sleep(delay)));
+        *this.error = result.err();
+        None
+    }
+}
+
+/// The next attempt and the delay before it, if there is to be one.
+fn next<P, Req>(
+    shared: &Shared<P>,
+    call: &P::Call,
+    progress: &mut Progress,
+    verdict: Verdict,
+    now: Timestamp,
+) -> Option<(Next, Duration)>
+where
+    P: Replay<Req>,
+{
+    let RetryLayer { rules, schedule, budget, .. } = &shared.layer;
+    let Verdict::Again { reach, .. } = verdict else { return None };
+    let is_safe = reach == Reach::Unprocessed || rules.is_idempotent(call);
+    if !is_safe || !rules.may_repeat(call) {
+        return None;
+    }
+    let deadline = rules.deadline(call);
+    let mut rng = shared.seeds.rng();
+    let delay = schedule.next(progress, verdict, budget.as_ref(), now, deadline, &mut rng)?;
+    let remaining = deadline.map(|deadline| deadline.since(now + delay));
+    Some((Next::new(progress.previous(), progress.is_last(schedule), remaining), delay))
+}
+
+impl<S, P, Req, Res> fmt::Debug for RetryFuture<S, P, Req, Res>
+where
+    S: Service<<P as Replay<Req>>::Request>,
+    P: Rules<Req, Res>,
+{
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RetryFuture").field("progress", &self.progress).finish_non_exhaustive()
+    }
+}

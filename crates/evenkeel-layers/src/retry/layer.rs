@@ -1,0 +1,146 @@
+//! How retries are configured.
+
+use std::{sync::Arc, time::Duration};
+
+use evenkeel_core::{
+    backoff::Backoff,
+    retry::{AnyRules, Budget, Schedule},
+    rng::Seeds,
+};
+use tower_layer::Layer;
+
+use super::{PolicyRules, Retry};
+
+/// Makes another attempt where one failed. See the [module docs](super).
+#[derive(Clone, Debug)]
+pub struct RetryLayer<P = AnyRules> {
+    pub(super) rules: P,
+    pub(super) schedule: Schedule,
+    pub(super) budget: Option<Budget>,
+    pub(super) attempt_timeout: Option<Duration>,
+    pub(super) seed: Option<u64>,
+}
+
+impl RetryLayer {
+    /// Retries that `budget` pays for, of what has certainly not been processed.
+    ///
+    /// One budget may be given to several layers, a hedge among them: then they spend it together.
+    #[must_use]
+    pub fn new(budget: Budget) -> Self {
+        Self {
+            rules: AnyRules::new(),
+            schedule: Schedule::default(),
+            budget: Some(budget),
+            attempt_timeout: None,
+            seed: None,
+        }
+    }
+}
+
+impl<T, Res> RetryLayer<PolicyRules<T, Res>> {
+    /// Retries as a [`tower::retry::Policy`] says, and nothing but it: no budget, no limit to attempts.
+    ///
+    /// The policy sees errors as [`BoxError`](evenkeel_core::BoxError).
+    #[must_use]
+    pub fn with_policy(policy: T) -> Self {
+        let schedule = Schedule { attempts_max: u32::MAX, ..Schedule::default() };
+        Self {
+            rules: PolicyRules::new(policy),
+            schedule,
+            budget: None,
+            attempt_timeout: None,
+            seed: None,
+        }
+    }
+}
+
+impl<P> RetryLayer<P> {
+    /// Sets what may be retried, and how. Default [`AnyRules`]; evenkeel-http has those for HTTP.
+    #[must_use]
+    pub fn rules<Q>(self, rules: Q) -> RetryLayer<Q> {
+        RetryLayer {
+            rules,
+            schedule: self.schedule,
+            budget: self.budget,
+            attempt_timeout: self.attempt_timeout,
+            seed: self.seed,
+        }
+    }
+
+    /// Sets what retries may cost, also for a [policy](RetryLayer::with_policy) of tower's.
+    #[must_use]
+    pub fn budget(mut self, budget: Budget) -> Self {
+        self.budget = Some(budget);
+        self
+    }
+
+    /// Sets how many attempts a call may make, the first one among them. Default 3.
+    ///
+    /// One that was provably not processed is followed by one that is not counted, once. With 1 only
+    /// that one is left. Many attempts keep a caller waiting who might rather hear of the failure.
+    ///
+    /// # Panics
+    /// If it is zero.
+    #[must_use]
+    pub fn attempts_max(mut self, attempts: u32) -> Self {
+        assert!(0 < attempts, "a call without an attempt");
+        self.schedule.attempts_max = attempts;
+        self
+    }
+
+    /// Sets how long to wait before an attempt, where the endpoint does not say. Default full jitter
+    /// from 25 to 250 milliseconds.
+    #[must_use]
+    pub fn backoff(mut self, backoff: Backoff) -> Self {
+        self.schedule.backoff = backoff;
+        self
+    }
+
+    /// Sets the longest delay that an endpoint may ask for. Default 5 seconds.
+    ///
+    /// Where it asks for more, the attempt comes after this one. Up to half is added at random, so that
+    /// those who were told the same do not come back together. Zero ignores what endpoints ask for.
+    #[must_use]
+    pub fn delay_max(mut self, delay: Duration) -> Self {
+        self.schedule.delay_max = delay;
+        self
+    }
+
+    /// Sets how long an attempt may take until its response is there. Default no limit.
+    ///
+    /// It runs from when the attempt has to wait. Too short, and every slow answer is asked for again;
+    /// what was cut off may still be processed.
+    ///
+    /// # Panics
+    /// If it is zero.
+    #[must_use]
+    pub fn attempt_timeout(mut self, timeout: Duration) -> Self {
+        assert!(Duration::ZERO < timeout, "an attempt without time");
+        self.attempt_timeout = Some(timeout);
+        self
+    }
+
+    /// Sets the seed of all random choices, so that a run can be repeated. Default the process's
+    /// entropy.
+    #[must_use]
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.seed = Some(seed);
+        self
+    }
+}
+
+impl<P: Clone, S> Layer<S> for RetryLayer<P> {
+    type Service = Retry<S, P>;
+
+    fn layer(&self, inner: S) -> Retry<S, P> {
+        let seeds = self.seed.map_or_else(Seeds::from_entropy, Seeds::new);
+        Retry { inner, shared: Arc::new(Shared { layer: self.clone(), seeds }) }
+    }
+}
+
+/// What the clones of one service share.
+#[derive(Debug)]
+pub(super) struct Shared<P> {
+    pub(super) layer: RetryLayer<P>,
+    pub(super) seeds: Seeds,
+}

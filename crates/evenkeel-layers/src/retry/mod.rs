@@ -1,0 +1,76 @@
+//! Retries: makes another attempt where one failed and another may succeed.
+//!
+//! **Use it** above a balancer, once for each logical call: each attempt goes to an endpoint that the
+//! call has not tried, as long as another is open. **Not** where something above retries as well:
+//! attempts multiply. Not below the balancer either: there it knocks at the same door again.
+//!
+//! * What was provably not processed (a refused connection, a stream that the server refused) is sent
+//!   once more at once, for free. What may have been processed is repeated only where that does no harm.
+//!   [`Rules`] tell the two apart: [`AnyRules`] by default, `HttpRetry` of evenkeel-http for HTTP and gRPC.
+//! * Everything else is paid from a [`Budget`], before the back-off. Where it is empty, or the attempts
+//!   are used up, or the caller's deadline would pass, the caller gets the last real error or response.
+//! * Back-off has full jitter, drawn anew for each call. A delay that the endpoint asks for is kept to, up
+//!   to [`delay_max`](RetryLayer::delay_max).
+//! * The budget pays also for hedges, if both layers are given the same one.
+//!
+//! ```
+//! use std::{io, sync::atomic::{AtomicU32, Ordering::Relaxed}};
+//! use evenkeel_core::retry::{AnyRules, Budget};
+//! use evenkeel_layers::retry::RetryLayer;
+//! use tower::{ServiceBuilder, ServiceExt, service_fn};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() {
+//! static ATTEMPTS: AtomicU32 = AtomicU32::new(0);
+//!
+//! let client = ServiceBuilder::new()
+//!     .layer(RetryLayer::new(Budget::default()).rules(AnyRules::idempotent()))
+//!     .service(service_fn(|question: &'static str| async move {
+//!         match ATTEMPTS.fetch_add(1, Relaxed) {
+//!             0 => Err(io::Error::from(io::ErrorKind::ConnectionReset)),
+//!             _ => Ok(format!("an answer to {question}")),
+//!         }
+//!     }));
+//!
+//! assert_eq!(client.oneshot("a question").await.unwrap(), "an answer to a question");
+//! assert_eq!(ATTEMPTS.load(Relaxed), 2);
+//! # }
+//! ```
+//!
+//! # Configured
+//! ```
+//! use std::time::Duration;
+//! use evenkeel_core::{backoff::Backoff, retry::Budget};
+//! use evenkeel_layers::retry::RetryLayer;
+//!
+//! let budget = Budget::share(10.0).floor_per_second(3);
+//! let layer = RetryLayer::new(budget)
+//!     .attempts_max(4)
+//!     .attempt_timeout(Duration::from_millis(300))
+//!     .backoff(Backoff::full_jitter(Duration::from_millis(10), Duration::from_secs(1)))
+//!     .delay_max(Duration::from_secs(2));
+//! # drop(layer);
+//! ```
+//!
+//! A [`tower::retry::Policy`] that you have goes to [`RetryLayer::with_policy`].
+//!
+//! # What it costs
+//! On the way through: a clone of the service and one of the request, two atomic additions, and a reading
+//! of the clock for a call that has to wait. It allocates nothing, but what these clones allocate. A
+//! failed attempt's response is dropped before the back-off, so that it holds no connection meanwhile.
+//!
+//! [`AnyRules`]: evenkeel_core::retry::AnyRules
+//! [`Budget`]: evenkeel_core::retry::Budget
+//! [`Rules`]: evenkeel_core::retry::Rules
+
+mod future;
+mod layer;
+mod policy;
+mod service;
+
+pub use self::{
+    future::RetryFuture,
+    layer::RetryLayer,
+    policy::{PolicyCall, PolicyRules},
+    service::Retry,
+};
