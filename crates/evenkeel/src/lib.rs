@@ -62,9 +62,8 @@
 //! # What it does not do
 //! It is a library, not a proxy or a mesh: nothing stands between a caller and its endpoint. It does not
 //! invent endpoints; where none are known or all are closed, it refuses in bounded time, with an error
-//! that says why. It does not retry by itself: that is a [layer](retry) above the balancer, which avoids
-//! what a call has [tried](core::traffic::Tried). It chooses no TLS library for you: install a rustls
-//! `CryptoProvider` in `main`.
+//! that says why. It retries only where a [`RetryLayer`](retry::RetryLayer) stands above the balancer. It
+//! chooses no TLS library for you: install a rustls `CryptoProvider` in `main`.
 //!
 //! # Which layer stands where
 //!

@@ -55,6 +55,8 @@ pub(super) struct Pool<C: Connect> {
     joining: Vec<Arc<Node>>,
     /// Got a new service since the last snapshot.
     repaired: Vec<Arc<Node>>,
+    /// The snapshot before the current one.
+    previous: Option<Arc<Snapshot<C::Service>>>,
     repairs: Repairs,
     is_changed: bool,
     has_panicked: bool,
@@ -82,6 +84,7 @@ where
             slots: Vec::new(),
             retired: Vec::new(),
             joining: Vec::new(),
+            previous: None,
             repaired: Vec::new(),
             is_changed: false,
             has_panicked: false,
@@ -290,7 +293,9 @@ where
         let slots = self.slots.iter().map(Arc::downgrade).collect();
         let previous = self.shared.snapshots.current();
         let picker = self.policy.build(&nodes, Some(&*previous.picker));
-        drop(previous);
+        // Kept until the next change: a large one takes milliseconds to drop, and the last of the
+        // clones that still read it would do so inside a request.
+        self.previous = Some(previous);
 
         // A node opens when a request can find it, and not before: whoever saw it open looks for it.
         // Those who join open before those who leave close: there is no moment without any.
