@@ -9,6 +9,7 @@ use std::{sync::Arc, time::Duration};
 use evenkeel_core::{
     attempt::{Attempt, Holder},
     endpoint::{Address, Endpoint},
+    health::breaker::{Admission, Breaker, BreakerRules},
     load::PeakEwma,
     node::{Gate, Listener, Node},
     outcome::Outcome,
@@ -303,5 +304,50 @@ fn no_turn_is_taken_twice() {
 
         picks.sort_unstable();
         assert_eq!(picks, [0, 1, 2, 3]);
+    });
+}
+
+/// Two failures race for the opening, and then two calls for the one trial and its gate.
+#[test]
+fn one_thread_opens_a_breaker_and_one_call_tries_it() {
+    loom::model(|| {
+        let mut rules = BreakerRules::default();
+        rules.consecutive_failures = Some(2);
+        rules.failure_rate = None;
+        let breaker = Arc::new(Breaker::new(rules, Rng::with_seed(1)));
+        let opens = Arc::new(AtomicUsize::new(0));
+        let fail = {
+            let (breaker, opens) = (breaker.clone(), opens.clone());
+            move || {
+                let now = || Timestamp::from_nanos(1);
+                if breaker.record(Outcome::Failure, Duration::ZERO, now) {
+                    opens.fetch_add(1, SeqCst);
+                }
+            }
+        };
+        let other = thread::spawn(fail.clone());
+        fail();
+        other.join().unwrap();
+        assert_eq!(opens.load(SeqCst), 1);
+
+        let node = Arc::new(Node::new("10.0.0.1:80".parse().unwrap()));
+        let later = Timestamp::from_nanos(1) + Duration::from_secs(1);
+        let trials = Arc::new(AtomicUsize::new(0));
+        let try_it = {
+            let (breaker, trials, node) = (breaker.clone(), trials.clone(), node.clone());
+            move || {
+                if let Admission::Trial(trial) = breaker.admit(later) {
+                    trials.fetch_add(1, SeqCst);
+                    node.follow(Gate::Breaker, || breaker.access());
+                    breaker.finish_trial(trial, Outcome::Success, Duration::ZERO, later);
+                }
+                node.follow(Gate::Breaker, || breaker.access());
+            }
+        };
+        let other = thread::spawn(try_it.clone());
+        try_it();
+        other.join().unwrap();
+        assert_eq!(trials.load(SeqCst), 1);
+        assert!(node.is_open(), "the gate follows the breaker in the end");
     });
 }

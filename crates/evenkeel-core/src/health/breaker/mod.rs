@@ -360,5 +360,5 @@ impl Breaker {
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
 mod tests;

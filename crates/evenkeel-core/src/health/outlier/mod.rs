@@ -273,5 +273,5 @@ fn follow(followers: Followers) {
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
 mod tests;

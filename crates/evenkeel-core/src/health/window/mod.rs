@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use crate::{
-    sync::{AtomicU8, AtomicU64, Ordering},
+    sync::{AtomicU8, AtomicU32, AtomicU64, Ordering},
     time::Timestamp,
 };
 
@@ -73,7 +73,7 @@ impl Counter {
 /// The last calls, a byte each.
 #[derive(Debug)]
 pub(super) struct CallCounter {
-    next: AtomicU64,
+    next: AtomicU32,
     slots: Box<[AtomicU8]>,
     /// 21 bits each: calls, failed, slow.
     totals: AtomicU64,
@@ -87,12 +87,13 @@ impl CallCounter {
         assert!(0 < calls, "a window of no calls");
         assert!(calls <= Window::CALLS_MAX, "a window of more than {} calls", Window::CALLS_MAX);
         let slots = (0..calls).map(|_| AtomicU8::new(0)).collect();
-        Self { next: AtomicU64::new(0), slots, totals: AtomicU64::new(0) }
+        Self { next: AtomicU32::new(0), slots, totals: AtomicU64::new(0) }
     }
 
     fn record(&self, call: Call) -> Option<Totals> {
         let new = 1 | u8::from(call.is_failed) << 1 | u8::from(call.is_slow) << 2;
-        let position = self.next.fetch_add(1, Ordering::Relaxed) % self.slots.len() as u64;
+        // In 32 bits, which divide in a third of the time; where they wrap a slot is passed over.
+        let position = self.next.fetch_add(1, Ordering::Relaxed) % self.slots.len() as u32;
         let slot = &self.slots[position as usize];
         // Nearly always a success takes the place of a success: nothing changes.
         if slot.load(Ordering::Relaxed) == new {
@@ -213,142 +214,5 @@ impl TimeCounter {
     }
 }
 
-#[cfg(all(test, not(loom)))]
-mod tests {
-    use std::collections::VecDeque;
-
-    use super::*;
-    use crate::rng::Rng;
-
-    const OK: Call = Call { is_failed: false, is_slow: false };
-    const FAILED: Call = Call { is_failed: true, is_slow: false };
-
-    fn at(millis: u64) -> Timestamp {
-        Timestamp::from_nanos((1 << 62) + millis * 1_000_000)
-    }
-
-    fn totals(counter: &CallCounter) -> Totals {
-        unpack(counter.totals.load(Ordering::Acquire))
-    }
-
-    fn sum<'a>(calls: impl Iterator<Item = &'a Call>) -> Totals {
-        calls.fold(Totals::default(), |sum, call| Totals {
-            calls: sum.calls + 1,
-            failed: sum.failed + u32::from(call.is_failed),
-            slow: sum.slow + u32::from(call.is_slow),
-        })
-    }
-
-    /// resilience4j's `FixedSizeSlidingWindowMetricsTest`: a window of four, one error, four successes.
-    #[test]
-    fn failure_rates_of_a_count_window_are_those_of_resilience4j() {
-        let counter = CallCounter::new(4);
-        let calls = [FAILED, OK, OK, OK, OK];
-        for (call, expected) in calls.into_iter().zip([100.0, 50.0, 33.333_332, 25.0, 0.0]) {
-            counter.record(call);
-            let Totals { calls, failed, .. } = totals(&counter);
-            let rate = failed as f32 * 100.0 / calls as f32;
-            assert!((rate - expected).abs() < 1e-4, "{rate} for {expected}");
-        }
-    }
-
-    /// The same test's slow calls: SS, SE, S, S, S in a window of five.
-    #[test]
-    fn slow_call_rates_of_a_count_window_are_those_of_resilience4j() {
-        let counter = CallCounter::new(5);
-        let slow = Call { is_failed: false, is_slow: true };
-        let slow_error = Call { is_failed: true, is_slow: true };
-        for call in [slow, slow_error, OK, OK, OK] {
-            counter.record(call);
-        }
-        assert_eq!(totals(&counter), Totals { calls: 5, failed: 1, slow: 2 });
-    }
-
-    #[test]
-    fn a_count_window_holds_what_a_queue_would() {
-        let mut rng = Rng::with_seed(11);
-        for size in [1, 2, 7, 64] {
-            let counter = CallCounter::new(size);
-            let mut model = VecDeque::new();
-            for step in 0..2_000 {
-                let call = Call { is_failed: rng.below(3) == 0, is_slow: rng.below(4) == 0 };
-                model.push_back(call);
-                if model.len() > size as usize {
-                    model.pop_front();
-                }
-                let seen = counter.record(call);
-                assert_eq!(totals(&counter), sum(model.iter()), "step {step}");
-                assert!(seen.is_none_or(|seen| seen == sum(model.iter())));
-                if rng.below(200) == 0 {
-                    counter.clear();
-                    model.clear();
-                    assert_eq!(totals(&counter), Totals::default());
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn a_time_window_holds_what_a_queue_would() {
-        let mut rng = Rng::with_seed(12);
-        let counter = TimeCounter::new(Duration::from_secs(1));
-        let mut model: VecDeque<(u64, Call)> = VecDeque::new();
-        let mut millis = 0;
-        for _ in 0..5_000 {
-            millis += if rng.below(50) == 0 { 3_000 } else { rng.below_u64(20) };
-            let call = Call { is_failed: rng.below(3) == 0, is_slow: rng.below(4) == 0 };
-            model.push_back((at(millis).as_nanos() / 100_000_000, call));
-            let tick = model.back().unwrap().0;
-            model.retain(|(t, _)| tick - t < 10);
-
-            let seen = counter.record(call, at(millis));
-
-            assert_eq!(seen, sum(model.iter().map(|(_, call)| call)));
-        }
-    }
-
-    #[test]
-    fn a_time_window_forgets_after_its_time_and_not_before() {
-        let counter = TimeCounter::new(Duration::from_secs(1));
-        let begin = 7 * 100_000_000_u64;
-        let at = |nanos| Timestamp::from_nanos(begin + nanos);
-        counter.record(FAILED, at(0));
-        assert_eq!(counter.record(OK, at(999_999_999)).failed, 1);
-        assert_eq!(counter.record(OK, at(1_000_000_000)).failed, 0);
-    }
-
-    #[test]
-    fn a_part_that_is_full_keeps_its_rates() {
-        let counter = TimeCounter::new(Duration::from_secs(1));
-        let mut seen = Totals::default();
-        for n in 0..1_000_000 {
-            seen = counter.record(if n % 4 == 0 { FAILED } else { OK }, at(0));
-        }
-        assert!(30_000 < seen.calls && seen.calls < 65_536, "{seen:?}");
-        assert!((f64::from(seen.failed) / f64::from(seen.calls) - 0.25).abs() < 0.001, "{seen:?}");
-    }
-
-    #[test]
-    fn sixteen_threads_lose_no_call() {
-        let calls = CallCounter::new(1_000);
-        let time = TimeCounter::new(Duration::from_secs(1));
-        std::thread::scope(|scope| {
-            for thread in 0..16 {
-                let (calls, time) = (&calls, &time);
-                scope.spawn(move || {
-                    for n in 0..2_000 {
-                        let call = Call { is_failed: (n + thread) % 3 == 0, is_slow: n % 5 == 0 };
-                        calls.record(call);
-                        time.record(call, at(0));
-                    }
-                });
-            }
-        });
-        let slots = calls.slots.iter().map(|slot| weight(slot.load(Ordering::Acquire))).sum();
-        assert_eq!(totals(&calls), unpack(slots));
-        assert_eq!(totals(&calls).calls, 1_000);
-        let all = time.totals(at(0).as_nanos() / time.part_nanos);
-        assert_eq!(all.calls, 32_000);
-        assert_eq!(all.slow, 16 * 400);
-    }
-}
+#[cfg(test)]
+mod tests;
