@@ -33,6 +33,7 @@
 //! It knows no HTTP (`evenkeel-http` does) and no registry (`evenkeel-discovery` does).
 
 pub mod balance;
+pub mod deadline;
 pub mod per_endpoint;
 pub mod retry;
 

@@ -70,6 +70,7 @@
 //!
 //! | layer | what it does | where it stands |
 //! |---|---|---|
+//! | [`DeadlineLayer`](deadline::DeadlineLayer) | one deadline for the call; `HttpDeadline` (feature `http`) carries it | at the top, of a client or a server |
 //! | [`RetryLayer`](retry::RetryLayer) | makes another attempt where one failed, within a budget; `HttpRetry` (feature `http`) tells it of HTTP and gRPC | above the balancer |
 //! | [`BalanceLayer`](balance::BalanceLayer) | chooses an endpoint for each request | above a `Connect` |
 //! | [`PerEndpoint`](per_endpoint::PerEndpoint) | lifts any tower layer: one instance per endpoint | below the balancer |
@@ -112,11 +113,13 @@
 //! A refusal is a small struct of its own in [`core::error`], found through the chain of causes with
 //! [`cause`](core::error::cause): [`NoEndpoints`](core::error::NoEndpoints) where none are known,
 //! [`AllEndpointsClosed`](core::error::AllEndpointsClosed) where none is open,
-//! [`AllEndpointsExcluded`](core::error::AllEndpointsExcluded) where the request itself excludes them.
+//! [`AllEndpointsExcluded`](core::error::AllEndpointsExcluded) where the request itself excludes them,
+//! [`DeadlineExceeded`](core::error::DeadlineExceeded) and
+//! [`AttemptTimeout`](core::error::AttemptTimeout) where it took too long.
 
 pub use evenkeel_core as core;
 #[cfg(feature = "discovery")]
 pub use evenkeel_discovery as discovery;
 #[cfg(feature = "http")]
 pub use evenkeel_http as http;
-pub use evenkeel_layers::{balance, per_endpoint, retry};
+pub use evenkeel_layers::{balance, deadline, per_endpoint, retry};
