@@ -24,7 +24,9 @@ use evenkeel_core::{
 use evenkeel_http::{
     ConnectError, HttpConnector, HttpDeadline, HttpRetry, Idempotent, RequestError, Seen,
 };
-use evenkeel_layers::{balance::BalanceLayer, deadline::DeadlineLayer, retry::RetryLayer};
+use evenkeel_layers::{
+    balance::BalanceLayer, deadline::DeadlineLayer, hedge::HedgeLayer, retry::RetryLayer,
+};
 use http::{HeaderMap, Method, Request, Response};
 use http_body::Frame;
 use http_body_util::{BodyExt, Empty, Full, StreamBody, combinators::UnsyncBoxBody};
@@ -451,4 +453,25 @@ async fn a_server_takes_the_deadline_of_its_caller_over() {
     request.headers_mut().insert("grpc-timeout", "250m".parse().unwrap());
     let given = server.oneshot(request).await.unwrap();
     assert_eq!(given, Some(Duration::from_millis(250)));
+}
+
+#[tokio::test]
+async fn a_hedge_goes_to_another_endpoint_and_the_first_good_answer_wins() {
+    let (log, count) = (Log::default(), Arc::default());
+    let there = server(&log, &count, |_| status(200)).await;
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let endpoints = vec![Endpoint::new(silent.local_addr().unwrap()), there];
+    let hedge = HedgeLayer::after(Duration::from_millis(20), Budget::default());
+    let client = ServiceBuilder::new()
+        .layer(hedge.rules(HttpRetry::new()))
+        .layer(BalanceLayer::pick_first(endpoints))
+        .service(HttpConnector::new());
+
+    for _ in 0..5 {
+        let get = request(Method::GET, Empty::new().boxed_unsync());
+        let response = within(client.clone().oneshot(get)).await.unwrap();
+        assert_eq!(response.status(), 200);
+    }
+    assert_eq!(client.counts().won, 5);
+    assert_eq!(client.counts().cancelled, 5);
 }

@@ -34,6 +34,7 @@
 
 pub mod balance;
 pub mod deadline;
+pub mod hedge;
 pub mod per_endpoint;
 pub mod retry;
 

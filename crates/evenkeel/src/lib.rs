@@ -72,6 +72,7 @@
 //! |---|---|---|
 //! | [`DeadlineLayer`](deadline::DeadlineLayer) | one deadline for the call; `HttpDeadline` (feature `http`) carries it | at the top, of a client or a server |
 //! | [`RetryLayer`](retry::RetryLayer) | makes another attempt where one failed, within a budget; `HttpRetry` (feature `http`) tells it of HTTP and gRPC | above the balancer |
+//! | [`HedgeLayer`](hedge::HedgeLayer) | asks a second endpoint where the first is slow, within the budget | above the balancer, below retries |
 //! | [`BalanceLayer`](balance::BalanceLayer) | chooses an endpoint for each request | above a `Connect` |
 //! | [`PerEndpoint`](per_endpoint::PerEndpoint) | lifts any tower layer: one instance per endpoint | below the balancer |
 //! | `HttpConnector` (feature `http`) | speaks HTTP/1.1, HTTP/2 or gRPC to one endpoint | innermost |
@@ -122,4 +123,4 @@ pub use evenkeel_core as core;
 pub use evenkeel_discovery as discovery;
 #[cfg(feature = "http")]
 pub use evenkeel_http as http;
-pub use evenkeel_layers::{balance, deadline, per_endpoint, retry};
+pub use evenkeel_layers::{balance, deadline, hedge, per_endpoint, retry};
