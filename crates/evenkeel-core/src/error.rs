@@ -110,6 +110,23 @@ impl AttemptTimeout {
     }
 }
 
+/// The call was not over when its caller gave up.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("deadline exceeded after {after:?}")]
+#[non_exhaustive]
+pub struct DeadlineExceeded {
+    /// How much time the call had.
+    pub after: Duration,
+}
+
+impl DeadlineExceeded {
+    /// The end of a call that had `after`.
+    #[must_use]
+    pub fn new(after: Duration) -> Self {
+        Self { after }
+    }
+}
+
 /// An error that several callers can be given.
 #[derive(Clone, Debug)]
 pub struct SharedError(Arc<BoxError>);

@@ -31,6 +31,7 @@
 pub mod attempt;
 pub mod backoff;
 pub mod connect;
+pub mod deadline;
 pub mod discover;
 pub mod endpoint;
 pub mod error;

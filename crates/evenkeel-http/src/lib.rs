@@ -66,6 +66,7 @@
 mod body;
 mod classify;
 mod connector;
+mod deadline;
 mod delay;
 mod dial;
 mod error;
@@ -89,6 +90,7 @@ mod traffic;
 pub use body::ResponseBody;
 pub use classify::{Classify, GrpcTrailers, StatusClassifier, Verdict};
 pub use connector::{HttpConnector, RequestBody};
+pub use deadline::HttpDeadline;
 pub use error::{ConnectError, ConnectTimeout, InvalidRequest, RequestError};
 pub use hints::{Exclude, HashKey, Prefer, ServedBy};
 #[cfg(feature = "reqwest")]

@@ -11,7 +11,8 @@ use std::{
 use evenkeel_core::{
     BoxError,
     error::{
-        AllEndpointsClosed, AllEndpointsExcluded, AttemptTimeout, NoEndpoints, SharedError, cause,
+        AllEndpointsClosed, AllEndpointsExcluded, AttemptTimeout, DeadlineExceeded, NoEndpoints,
+        SharedError, cause,
     },
 };
 use http::{HeaderValue, Request, Response, StatusCode, header};
@@ -30,7 +31,7 @@ use crate::{
 /// | error | status |
 /// |---|---|
 /// | no endpoints, all closed or excluded | 503 |
-/// | a timeout of an attempt, of connecting, or of tokio's | 504 |
+/// | a deadline; a timeout of an attempt, of connecting, or of tokio's | 504 |
 /// | a request that cannot be sent anywhere | 400 |
 /// | any other | 502 |
 ///
@@ -46,7 +47,8 @@ pub fn error_status(error: &(dyn std::error::Error + 'static)) -> StatusCode {
     let is_refused = cause::<NoEndpoints>(error).is_some()
         || cause::<AllEndpointsClosed>(error).is_some()
         || cause::<AllEndpointsExcluded>(error).is_some();
-    let is_timeout = cause::<AttemptTimeout>(error).is_some()
+    let is_timeout = cause::<DeadlineExceeded>(error).is_some()
+        || cause::<AttemptTimeout>(error).is_some()
         || cause::<ConnectError>(error).is_some_and(ConnectError::is_timeout)
         || cause::<tokio::time::error::Elapsed>(error).is_some();
     if is_refused {
@@ -265,6 +267,7 @@ mod tests {
         assert_eq!(status(ConnectError::new(address(), timeout.into()).into()), 504);
         assert_eq!(status(ConnectError::new(address(), refused.into()).into()), 502);
         assert_eq!(status(RequestError::new(address(), InvalidRequest::Uri).into()), 400);
+        assert_eq!(status(DeadlineExceeded::new(Duration::ZERO).into()), 504);
         assert_eq!(status(AttemptTimeout::new(Duration::ZERO).into()), 504);
         assert_eq!(status("anything".into()), 502);
     }

@@ -34,6 +34,8 @@
 
 pub mod balance;
 pub mod breaker;
+pub mod deadline;
+pub mod hedge;
 pub mod outlier;
 pub mod per_endpoint;
 pub mod retry;

@@ -69,7 +69,9 @@
 //!
 //! | layer | what it does | where it stands |
 //! |---|---|---|
+//! | [`DeadlineLayer`](deadline::DeadlineLayer) | one deadline for the call; `HttpDeadline` (feature `http`) carries it | at the top, of a client or a server |
 //! | [`RetryLayer`](retry::RetryLayer) | makes another attempt where one failed, within a budget; `HttpRetry` (feature `http`) tells it of HTTP and gRPC | above the balancer |
+//! | [`HedgeLayer`](hedge::HedgeLayer) | asks a second endpoint where the first is slow, within the budget | above the balancer, below retries |
 //! | [`BalanceLayer`](balance::BalanceLayer) | chooses an endpoint for each request | above a `Connect` |
 //! | [`PerEndpoint`](per_endpoint::PerEndpoint) | lifts any tower layer: one instance per endpoint | below the balancer |
 //! | [`OutlierLayer`](outlier::OutlierLayer) | leaves out for a while who does worse than the others | below the balancer |
@@ -114,11 +116,13 @@
 //! [`cause`](core::error::cause): [`NoEndpoints`](core::error::NoEndpoints) where none are known,
 //! [`AllEndpointsClosed`](core::error::AllEndpointsClosed) where none is open,
 //! [`AllEndpointsExcluded`](core::error::AllEndpointsExcluded) where the request itself excludes them,
-//! [`CircuitOpen`](core::error::CircuitOpen) where a breaker that stands alone is open.
+//! [`CircuitOpen`](core::error::CircuitOpen) where a breaker that stands alone is open,
+//! [`DeadlineExceeded`](core::error::DeadlineExceeded) and
+//! [`AttemptTimeout`](core::error::AttemptTimeout) where it took too long.
 
 pub use evenkeel_core as core;
 #[cfg(feature = "discovery")]
 pub use evenkeel_discovery as discovery;
 #[cfg(feature = "http")]
 pub use evenkeel_http as http;
-pub use evenkeel_layers::{balance, breaker, outlier, per_endpoint, retry};
+pub use evenkeel_layers::{balance, breaker, deadline, hedge, outlier, per_endpoint, retry};

@@ -10,7 +10,7 @@ use std::{
 
 use crate::{
     BoxError,
-    error::{AllEndpointsClosed, AllEndpointsExcluded, NoEndpoints, cause},
+    error::{AllEndpointsClosed, AllEndpointsExcluded, DeadlineExceeded, NoEndpoints, cause},
     time::Timestamp,
 };
 
@@ -192,10 +192,11 @@ impl<Req: Clone, Res> Rules<Req, Res> for AnyRules {
 /// What an error says about another attempt, where nothing is known of the protocol.
 #[must_use]
 pub fn judge_error(error: &(dyn Error + 'static)) -> Verdict {
-    let is_refused_here = cause::<NoEndpoints>(error).is_some()
+    let is_over = cause::<DeadlineExceeded>(error).is_some()
+        || cause::<NoEndpoints>(error).is_some()
         || cause::<AllEndpointsClosed>(error).is_some()
         || cause::<AllEndpointsExcluded>(error).is_some();
-    if is_refused_here {
+    if is_over {
         return Verdict::Final;
     }
     let is_unsent = cause::<std::io::Error>(error)

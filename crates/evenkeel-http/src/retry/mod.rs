@@ -1,11 +1,13 @@
 //! What may be retried over HTTP and gRPC.
 
 mod body;
+mod call;
 mod peek;
 mod rules;
 
 pub use self::{
     body::{ReplayBody, Superseded},
+    call::{HttpCall, Idempotent, PreviousAttempts},
     peek::{Peek, PeekedBody},
-    rules::{HttpCall, HttpRetry, Idempotent, PreviousAttempts, Seen},
+    rules::{HttpRetry, Seen},
 };

@@ -5,17 +5,13 @@ use std::{error::Error, fmt, sync::Arc, time::Duration};
 use evenkeel_core::{
     BoxError,
     error::cause,
-    retry::{Next, Reach, Replay, Rules, Verdict, judge_error},
-    traffic::Tried,
+    retry::{Reach, Rules, Verdict, judge_error},
 };
-use http::{
-    Extensions, HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri,
-    Version,
-};
+use http::{HeaderMap, Request, Response, StatusCode};
 use http_body::Body;
 
 use super::{
-    body::{ReplayBody, Replayed},
+    call::HttpCall,
     peek::{Peek, PeekedBody},
 };
 use crate::{
@@ -24,20 +20,8 @@ use crate::{
     error::{ConnectError, RequestError},
 };
 
-const GRPC_PREVIOUS_ATTEMPTS: HeaderName = HeaderName::from_static("grpc-previous-rpc-attempts");
 const UNAVAILABLE: u32 = 14;
 const RESOURCE_EXHAUSTED: u32 = 8;
-
-/// Request extension: whether it does no harm if the request is processed more than once.
-///
-/// Without it the method decides: `GET`, `HEAD`, `OPTIONS`, `TRACE`, `PUT` and `DELETE` are idempotent
-/// (RFC 9110, section 9.2.2), so a gRPC call is not.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Idempotent(pub bool);
-
-/// Request extension: how many attempts of the call were made before this one. Not there in the first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PreviousAttempts(pub u32);
 
 /// The rules of HTTP and gRPC for retries and hedges.
 ///
@@ -53,13 +37,13 @@ pub struct PreviousAttempts(pub u32);
 /// | the request itself is at fault; no endpoint is there; anything else | never |
 ///
 /// A 429 that says nothing of when is not retried: the server has too much to do already. A 500 is not
-/// either: it mostly comes again. Idempotent is what the [method](Idempotent) says, or the request's
-/// extension [`Idempotent`], or [`all_idempotent`](Self::all_idempotent).
+/// either: it mostly comes again. Idempotent is what the [method](super::Idempotent) says, or the request's
+/// extension [`Idempotent`](super::Idempotent), or [`all_idempotent`](Self::all_idempotent).
 ///
 /// The body of a request is kept while it is sent, up to [`body_max`](Self::body_max); one that is
 /// longer is not sent again once more than that has been. So the service below gets requests with a
-/// [`ReplayBody`]. A call without [`Tried`] in its extensions is given one, for its attempts to avoid
-/// each other's endpoints. The second attempt and those after it carry [`PreviousAttempts`], and
+/// [`ReplayBody`](super::ReplayBody). A call without [`Tried`](evenkeel_core::traffic::Tried) in its extensions is given one, for its attempts to avoid
+/// each other's endpoints. The second attempt and those after it carry [`PreviousAttempts`](super::PreviousAttempts), and
 /// `grpc-previous-rpc-attempts` where the call is gRPC's.
 ///
 /// A call costs the clones of its headers and extensions and, if it has a body, one allocation for
@@ -84,8 +68,8 @@ pub struct HttpRetry {
     statuses: Vec<StatusCode>,
     /// One bit a code.
     grpc_codes: u32,
-    is_all_idempotent: bool,
-    body_max: usize,
+    pub(super) is_all_idempotent: bool,
+    pub(super) body_max: usize,
     peek_max: Duration,
     predicate: Option<Arc<Predicate>>,
 }
@@ -153,7 +137,7 @@ impl HttpRetry {
     }
 
     /// Says of every request that processing it twice does no harm, unless its extension
-    /// [`Idempotent`] says otherwise.
+    /// [`Idempotent`](super::Idempotent) says otherwise.
     #[must_use]
     pub fn all_idempotent(mut self) -> Self {
         self.is_all_idempotent = true;
@@ -269,76 +253,6 @@ fn is_unprocessed(error: &h2::Error) -> bool {
     error.is_remote() && (is_refused || is_left_out)
 }
 
-/// What is kept of a call to send its request again.
-pub struct HttpCall<B> {
-    method: Method,
-    uri: Uri,
-    version: Version,
-    headers: HeaderMap,
-    extensions: Extensions,
-    body: Replayed<B>,
-    is_idempotent: bool,
-}
-
-impl<B: Body> Replay<Request<B>> for HttpRetry {
-    type Call = HttpCall<B>;
-    type Request = Request<ReplayBody<B>>;
-
-    fn begin(&self, mut request: Request<B>) -> (HttpCall<B>, Self::Request) {
-        if request.extensions().get::<Tried>().is_none() {
-            request.extensions_mut().insert(Tried::default());
-        }
-        let is_idempotent = match request.extensions().get::<Idempotent>() {
-            Some(Idempotent(is_idempotent)) => *is_idempotent,
-            None => self.is_all_idempotent || request.method().is_idempotent(),
-        };
-        let (head, body) = request.into_parts();
-        let (body, replayed) = ReplayBody::new(body, self.body_max);
-        let call = HttpCall {
-            method: head.method.clone(),
-            uri: head.uri.clone(),
-            version: head.version,
-            headers: head.headers.clone(),
-            extensions: head.extensions.clone(),
-            body: replayed,
-            is_idempotent,
-        };
-        (call, Request::from_parts(head, body))
-    }
-
-    fn may_repeat(&self, call: &HttpCall<B>) -> bool {
-        call.body.may_repeat()
-    }
-
-    fn may_double(&self, call: &HttpCall<B>) -> bool {
-        call.body.may_double()
-    }
-
-    fn is_idempotent(&self, call: &HttpCall<B>) -> bool {
-        call.is_idempotent
-    }
-
-    fn again(&self, call: &mut HttpCall<B>, next: Next) -> Option<Self::Request> {
-        let mut request = Request::new(call.body.again());
-        *request.method_mut() = call.method.clone();
-        *request.uri_mut() = call.uri.clone();
-        *request.version_mut() = call.version;
-        if next.is_last {
-            *request.headers_mut() = std::mem::take(&mut call.headers);
-            *request.extensions_mut() = std::mem::take(&mut call.extensions);
-        } else {
-            *request.headers_mut() = call.headers.clone();
-            *request.extensions_mut() = call.extensions.clone();
-        }
-        request.extensions_mut().insert(PreviousAttempts(next.previous));
-        if is_grpc(request.headers()) {
-            let previous = HeaderValue::from(next.previous);
-            request.headers_mut().insert(GRPC_PREVIOUS_ATTEMPTS, previous);
-        }
-        Some(request)
-    }
-}
-
 impl<B: Body, R: Body + Unpin> Rules<Request<B>, Response<R>> for HttpRetry {
     type Response = Response<PeekedBody<R>>;
     type Peek = Peek<R>;
@@ -371,16 +285,6 @@ impl fmt::Debug for HttpRetry {
             .field("statuses", &self.statuses)
             .field("is_all_idempotent", &self.is_all_idempotent)
             .field("body_max", &self.body_max)
-            .finish_non_exhaustive()
-    }
-}
-
-impl<B> fmt::Debug for HttpCall<B> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("HttpCall")
-            .field("method", &self.method)
-            .field("uri", &self.uri)
-            .field("is_idempotent", &self.is_idempotent)
             .finish_non_exhaustive()
     }
 }

@@ -11,7 +11,7 @@
 //!   are used up, or the caller's deadline would pass, the caller gets the last real error or response.
 //! * Back-off has full jitter, drawn anew for each call. A delay that the endpoint asks for is kept to, up
 //!   to [`delay_max`](RetryLayer::delay_max).
-//! * The budget pays also for hedges, if both layers are given the same one.
+//! * The budget pays also for [hedges](crate::hedge), if both layers are given the same one.
 //!
 //! ```
 //! use std::{io, sync::atomic::{AtomicU32, Ordering::Relaxed}};

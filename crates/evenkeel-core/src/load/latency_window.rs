@@ -1,0 +1,256 @@
+//! A percentile of recent latency that is not fooled by attempts that were cut off.
+
+use std::{
+    sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
+    time::Duration,
+};
+
+use crate::time::Timestamp;
+
+/// A percentile of the latency of the last 16 seconds, computed now and then, read for next to nothing.
+///
+/// An attempt that was cancelled or failed took *at least* as long as it lasted. To leave it out would
+/// make latency look better the more slow attempts are cancelled; so it counts as what it is, by the
+/// estimator of Kaplan and Meier (1958) for observations that were cut off.
+///
+/// Latency is kept to a sixteenth, from 16 microseconds to four minutes. Its size is fixed, 24 KiB.
+///
+/// ```
+/// use std::time::Duration;
+/// use evenkeel_core::{load::LatencyWindow, time::Timestamp};
+///
+/// let window = LatencyWindow::new(90.0);
+/// for millis in 1..=100 {
+///     window.answered(Duration::from_millis(millis), Timestamp::default());
+/// }
+/// window.refresh(Timestamp::from_nanos(1_000_000_000));
+/// let percentile = window.percentile().unwrap();
+/// assert!((90..=96).contains(&percentile.as_millis()));
+/// ```
+#[derive(Debug)]
+pub struct LatencyWindow {
+    share: f64,
+    /// Fewer answers than this say nothing of the percentile.
+    answers_min: u64,
+    tick: AtomicU64,
+    /// In nanoseconds, `u64::MAX` while it is not known.
+    percentile: AtomicU64,
+    slots: Box<[Slot]>,
+}
+
+/// Counts of latencies, by bucket.
+#[derive(Debug)]
+struct Slot {
+    answered: [AtomicU32; BUCKETS],
+    cut: [AtomicU32; BUCKETS],
+}
+
+const SLOTS: u64 = 8;
+/// The percentile is computed anew four times a second, the oldest slot forgotten every two.
+const TICK_NANOS: u64 = 250_000_000;
+const TICKS_PER_SLOT: u64 = 8;
+
+/// Sixteen buckets to each doubling.
+const STEP_BITS: u32 = 4;
+const MIN_BITS: u32 = 14;
+const MAX_BITS: u32 = 38;
+const BUCKETS: usize = ((MAX_BITS - MIN_BITS) << STEP_BITS) as usize;
+
+impl LatencyWindow {
+    /// The latency that `percent` of attempts do not exceed.
+    ///
+    /// # Panics
+    /// If `percent` is not between 1 and 99.9.
+    #[must_use]
+    pub fn new(percent: f64) -> Self {
+        assert!((1.0..=99.9).contains(&percent), "the percentile {percent}");
+        let share = percent / 100.0;
+        let slot = |_| Slot {
+            answered: std::array::from_fn(|_| AtomicU32::new(0)),
+            cut: std::array::from_fn(|_| AtomicU32::new(0)),
+        };
+        Self {
+            share,
+            answers_min: (1.0 / (1.0 - share)).ceil().max(10.0) as u64,
+            tick: AtomicU64::new(0),
+            percentile: AtomicU64::new(u64::MAX),
+            slots: (0..SLOTS).map(slot).collect(),
+        }
+    }
+
+    /// An attempt was answered well after `latency`.
+    pub fn answered(&self, latency: Duration, now: Timestamp) {
+        self.refresh(now);
+        self.slot().answered[bucket(latency)].fetch_add(1, Relaxed);
+    }
+
+    /// An attempt was cut off after `latency`, or failed then: it would have taken at least that long.
+    pub fn at_least(&self, latency: Duration, now: Timestamp) {
+        self.refresh(now);
+        self.slot().cut[bucket(latency)].fetch_add(1, Relaxed);
+    }
+
+    /// The percentile as it was computed last, if there was enough to compute it from.
+    #[must_use]
+    #[inline]
+    pub fn percentile(&self) -> Option<Duration> {
+        match self.percentile.load(Relaxed) {
+            u64::MAX => None,
+            nanos => Some(Duration::from_nanos(nanos)),
+        }
+    }
+
+    /// Forgets what is old and computes the percentile, if it is time.
+    #[inline]
+    pub fn refresh(&self, now: Timestamp) {
+        let (tick, last) = (now.as_nanos() / TICK_NANOS, self.tick.load(Relaxed));
+        if last < tick && self.tick.compare_exchange(last, tick, Relaxed, Relaxed).is_ok() {
+            self.turn(last / TICKS_PER_SLOT, tick / TICKS_PER_SLOT);
+        }
+    }
+
+    fn slot(&self) -> &Slot {
+        &self.slots[(self.tick.load(Relaxed) / TICKS_PER_SLOT % SLOTS) as usize]
+    }
+
+    #[cold]
+    fn turn(&self, last: u64, slot: u64) {
+        for old in (last + 1)..=slot.min(last + SLOTS) {
+            let Slot { answered, cut } = &self.slots[((slot - (old - last - 1)) % SLOTS) as usize];
+            answered.iter().chain(cut).for_each(|count| count.store(0, Relaxed));
+        }
+        let percentile = self.compute().map_or(u64::MAX, upper);
+        self.percentile.store(percentile, Relaxed);
+    }
+
+    fn compute(&self) -> Option<usize> {
+        let sum = |counts: fn(&Slot) -> &[AtomicU32; BUCKETS], bucket: usize| {
+            self.slots.iter().map(|slot| u64::from(counts(slot)[bucket].load(Relaxed))).sum::<u64>()
+        };
+        let counts: Vec<_> = (0..BUCKETS)
+            .map(|bucket| (sum(|slot| &slot.answered, bucket), sum(|slot| &slot.cut, bucket)))
+            .collect();
+        let answers: u64 = counts.iter().map(|(answered, _)| answered).sum();
+        if answers < self.answers_min {
+            return None;
+        }
+        // How many lasted until here, and which share of all would have.
+        let mut lasting: u64 = counts.iter().map(|(answered, cut)| answered + cut).sum();
+        let mut share = 1.0;
+        let mut longest = 0;
+        for (bucket, (answered, cut)) in counts.into_iter().enumerate() {
+            if answered + cut == 0 {
+                continue;
+            }
+            share *= 1.0 - answered as f64 / lasting as f64;
+            lasting -= answered + cut;
+            longest = bucket;
+            if share <= 1.0 - self.share + f64::EPSILON {
+                break;
+            }
+        }
+        Some(longest)
+    }
+}
+
+fn bucket(latency: Duration) -> usize {
+    let nanos = u64::try_from(latency.as_nanos()).unwrap_or(u64::MAX);
+    let nanos = nanos.clamp(1 << MIN_BITS, (1 << MAX_BITS) - 1);
+    let bits = nanos.ilog2();
+    let step = (nanos >> (bits - STEP_BITS)) & ((1 << STEP_BITS) - 1);
+    (((bits - MIN_BITS) as usize) << STEP_BITS) + step as usize
+}
+
+/// Where a bucket ends.
+const fn upper(bucket: usize) -> u64 {
+    let bits = MIN_BITS + (bucket >> STEP_BITS) as u32;
+    let step = (bucket & ((1 << STEP_BITS) - 1)) as u64;
+    (1 << bits) + ((step + 1) << (bits - STEP_BITS))
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    const fn ms(millis: u64) -> Duration {
+        Duration::from_millis(millis)
+    }
+
+    fn at(millis: u64) -> Timestamp {
+        Timestamp::from_nanos(1 << 62) + ms(millis)
+    }
+
+    fn assert_near(window: &LatencyWindow, millis: u64) {
+        let found = window.percentile().expect("enough was seen");
+        assert!(ms(millis) <= found && found <= ms(millis * 17 / 16 + 1), "{found:?}");
+    }
+
+    #[test]
+    fn a_bucket_holds_what_lies_below_its_end() {
+        for nanos in
+            (14..38).flat_map(|bits| [1_u64 << bits, (1 << bits) + 12_345, (2 << bits) - 1])
+        {
+            let end = upper(bucket(Duration::from_nanos(nanos)));
+            assert!(nanos < end, "{nanos} < {end}");
+            assert!(end as f64 <= nanos as f64 * 1.07, "{nanos} {end}");
+        }
+        assert_eq!(bucket(Duration::ZERO), 0);
+        assert_eq!(bucket(Duration::MAX), BUCKETS - 1);
+    }
+
+    #[test]
+    fn too_few_answers_say_nothing() {
+        let window = LatencyWindow::new(95.0);
+        (0..19).for_each(|_| window.answered(ms(5), at(0)));
+        window.refresh(at(500));
+        assert_eq!(window.percentile(), None);
+        window.answered(ms(5), at(500));
+        window.refresh(at(1_000));
+        assert_near(&window, 5);
+    }
+
+    #[test]
+    fn what_is_old_is_forgotten_also_after_a_long_silence() {
+        let window = LatencyWindow::new(50.0);
+        (0..100).for_each(|_| window.answered(ms(5), at(0)));
+        for step in 0..7 {
+            window.answered(ms(400), at(2_000 * step));
+        }
+        window.refresh(at(13_000));
+        assert_near(&window, 5);
+        (0..10).for_each(|_| window.answered(ms(400), at(17_900)));
+        window.refresh(at(18_200));
+        assert_near(&window, 400);
+        window.refresh(at(100_000_000));
+        assert_eq!(window.percentile(), None);
+    }
+
+    #[test]
+    fn cancelled_losers_do_not_make_the_service_look_faster() {
+        // One in ten takes a second, but is cut off by its hedge after 20 milliseconds.
+        let (blind, seeing) = (LatencyWindow::new(95.0), LatencyWindow::new(95.0));
+        for call in 0..1_000 {
+            if call % 10 == 0 {
+                seeing.at_least(ms(20), at(0));
+            } else {
+                for window in [&blind, &seeing] {
+                    window.answered(ms(1 + call % 9), at(0));
+                }
+            }
+        }
+        blind.refresh(at(500));
+        seeing.refresh(at(500));
+        assert_near(&blind, 9);
+        assert_near(&seeing, 20);
+    }
+
+    #[test]
+    fn without_anything_cut_off_it_is_the_plain_percentile() {
+        for (percent, millis) in [(50.0, 50), (90.0, 90), (99.0, 99)] {
+            let window = LatencyWindow::new(percent);
+            (1..=100).for_each(|millis| window.answered(ms(millis), at(0)));
+            window.refresh(at(500));
+            assert_near(&window, millis);
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! How requests carry their deadline.
+
+use std::time::Duration;
+
+use evenkeel_core::deadline::{CarryDeadline, Deadline};
+use http::{HeaderMap, HeaderName, HeaderValue, Request};
+
+use crate::classify::is_grpc;
+
+const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
+const TIMEOUT_MS: HeaderName = HeaderName::from_static("x-envoy-expected-rq-timeout-ms");
+
+/// Carries deadlines in HTTP requests, for a deadline layer on either side.
+///
+/// Within a process the request's extension [`Deadline`] says when the caller gives up; retries and hedges
+/// read it there. Between processes a header says how much time is left when the attempt is made:
+/// `grpc-timeout` where the request is gRPC's, else `x-envoy-expected-rq-timeout-ms`, which Envoy sets
+/// too. So a timeout that a tonic client sets with `Request::set_timeout` is kept to as well.
+///
+/// On a server's side it believes what the caller says, but for more time than the layer grants.
+///
+/// ```
+/// use std::time::Duration;
+/// use evenkeel_core::{deadline::{CarryDeadline, Deadline}, time::Timestamp};
+/// use evenkeel_http::HttpDeadline;
+///
+/// let mut request = http::Request::new(());
+/// let deadline = Deadline(Timestamp::from_nanos(1_000));
+/// HttpDeadline.carry(&mut request, deadline, Duration::from_millis(250));
+///
+/// assert_eq!(request.headers()["x-envoy-expected-rq-timeout-ms"], "250");
+/// assert_eq!(HttpDeadline.given(&request), Some(Duration::from_millis(250)));
+/// assert_eq!(HttpDeadline.deadline(&request), Some(deadline));
+/// ```
+#[derive(Clone, Copy, Debug, Default)]
+pub struct HttpDeadline;
+
+impl<B> CarryDeadline<Request<B>> for HttpDeadline {
+    fn deadline(&self, request: &Request<B>) -> Option<Deadline> {
+        request.extensions().get::<Deadline>().copied()
+    }
+
+    fn given(&self, request: &Request<B>) -> Option<Duration> {
+        let headers = request.headers();
+        match headers.get(GRPC_TIMEOUT) {
+            Some(timeout) => parse_grpc(timeout),
+            None => {
+                let milliseconds = headers.get(TIMEOUT_MS)?.to_str().ok()?.parse().ok()?;
+                Some(Duration::from_millis(milliseconds))
+            }
+        }
+    }
+
+    fn carry(&self, request: &mut Request<B>, deadline: Deadline, remaining: Duration) {
+        request.extensions_mut().insert(deadline);
+        set_remaining(request.headers_mut(), remaining);
+    }
+}
+
+/// Says how much time is left.
+pub(crate) fn set_remaining(headers: &mut HeaderMap, remaining: Duration) {
+    if is_grpc(headers) {
+        headers.insert(GRPC_TIMEOUT, format_grpc(remaining));
+    } else {
+        let milliseconds = u64::try_from(remaining.as_millis()).unwrap_or(u64::MAX);
+        headers.insert(TIMEOUT_MS, HeaderValue::from(milliseconds));
+    }
+}
+
+/// The units of gRPC over HTTP/2, in nanoseconds, the finest first.
+const UNITS: [(char, u128); 6] = [
+    ('n', 1),
+    ('u', 1_000),
+    ('m', 1_000_000),
+    ('S', 1_000_000_000),
+    ('M', 60_000_000_000),
+    ('H', 3_600_000_000_000),
+];
+
+/// At most eight digits, in the finest unit in which they are enough.
+fn format_grpc(timeout: Duration) -> HeaderValue {
+    let nanos = timeout.as_nanos();
+    let fits = |(_, unit): &&(char, u128)| nanos / unit < 100_000_000;
+    let text = match UNITS.iter().find(fits) {
+        Some((name, unit)) => format!("{}{name}", nanos / unit),
+        None => "99999999H".to_owned(),
+    };
+    HeaderValue::try_from(text).expect("digits and a letter")
+}
+
+fn parse_grpc(timeout: &HeaderValue) -> Option<Duration> {
+    let text = timeout.to_str().ok()?;
+    let (digits, name) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    let is_number = (1..=8).contains(&digits.len()) && digits.bytes().all(|b| b.is_ascii_digit());
+    let (_, unit) = UNITS.iter().find(|(unit, _)| name.chars().eq([*unit]))?;
+    let amount: u128 = digits.parse().ok().filter(|_| is_number)?;
+    let nanos = amount * unit;
+    let subsecond = u32::try_from(nanos % 1_000_000_000).ok()?;
+    Some(Duration::new(u64::try_from(nanos / 1_000_000_000).ok()?, subsecond))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn grpc_timeouts_are_written_in_the_finest_unit_that_fits() {
+        for (timeout, text) in [
+            (Duration::ZERO, "0n"),
+            (Duration::from_millis(99), "99000000n"),
+            (Duration::from_millis(100), "100000u"),
+            (Duration::from_secs(30), "30000000u"),
+            (Duration::from_secs(100_000), "100000S"),
+            (Duration::from_secs(1_000_000), "1000000S"),
+            (Duration::MAX, "99999999H"),
+        ] {
+            assert_eq!(format_grpc(timeout), text);
+        }
+    }
+
+    #[test]
+    fn grpc_timeouts_are_read_in_any_unit_and_nonsense_is_not() {
+        let parse = |text: &'static str| parse_grpc(&HeaderValue::from_static(text));
+        assert_eq!(parse("1H"), Some(Duration::from_secs(3_600)));
+        assert_eq!(parse("2M"), Some(Duration::from_secs(120)));
+        assert_eq!(parse("3S"), Some(Duration::from_secs(3)));
+        assert_eq!(parse("250m"), Some(Duration::from_millis(250)));
+        assert_eq!(parse("7u"), Some(Duration::from_micros(7)));
+        assert_eq!(parse("9n"), Some(Duration::from_nanos(9)));
+        assert_eq!(parse("99999999H"), Some(Duration::from_secs(99_999_999 * 3_600)));
+        for nonsense in ["", "S", "1", "-1S", "+1S", "1.5S", "100000000S", "1s", "1 S"] {
+            assert_eq!(parse(nonsense), None, "{nonsense}");
+        }
+    }
+}

@@ -1,0 +1,279 @@
+//! The way of one call: an attempt, perhaps a second one beside it.
+
+use std::{
+    fmt,
+    future::Future,
+    pin::Pin,
+    sync::{Arc, atomic::Ordering::Relaxed},
+    task::{Context, Poll},
+};
+
+use evenkeel_core::{
+    BoxError,
+    retry::{Next, Replay, Rules, Verdict},
+    time::Timestamp,
+};
+use pin_project_lite::pin_project;
+use tokio::time::{Sleep, sleep};
+use tower_service::Service;
+
+use super::Shared;
+use crate::clock;
+
+pin_project! {
+    /// The first good answer of two attempts. See the [module docs](super).
+    pub struct HedgeFuture<S, P, Req, Res>
+    where
+        S: Service<<P as Replay<Req>>::Request>,
+        P: Replay<Req>,
+        P: Rules<Req, Res>,
+    {
+        service: S,
+        shared: Arc<Shared<P>>,
+        call: P::Call,
+        // Of the second attempt, until the service is ready for it.
+        request: Option<P::Request>,
+        stage: Stage,
+        #[pin]
+        timer: Option<Sleep>,
+        #[pin]
+        first: Attempt<S::Future, P::Peek>,
+        #[pin]
+        second: Attempt<S::Future, P::Peek>,
+        first_clock: Clock<P>,
+        second_clock: Clock<P>,
+        // What the caller gets if no attempt does better.
+        failure: Option<Result<P::Response, BoxError>>,
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// The first attempt has not had to wait.
+    Fresh,
+    /// It waits, and so does the second one for its time.
+    Alone,
+    /// The second attempt waits for the service to be ready.
+    Readying,
+    /// Both were sent, or there is to be no second one.
+    Settled,
+}
+
+pin_project! {
+    #[project = AttemptProject]
+    enum Attempt<F, K> {
+        Called { #[pin] future: F },
+        Peeking { #[pin] peek: K },
+        // Not sent, or over.
+        Idle,
+    }
+}
+
+impl<F, K> Attempt<F, K> {
+    fn poll_with<P, Req, Res, E>(
+        mut self: Pin<&mut Self>,
+        rules: &P,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<P::Response, BoxError>>
+    where
+        F: Future<Output = Result<Res, E>>,
+        E: Into<BoxError>,
+        P: Rules<Req, Res, Peek = K>,
+        K: Future<Output = Result<P::Response, BoxError>>,
+    {
+        loop {
+            let response = match self.as_mut().project() {
+                AttemptProject::Called { future } => match future.poll(cx) {
+                    Poll::Ready(Ok(response)) => response,
+                    Poll::Ready(Err(error)) => return Poll::Ready(Err(error.into())),
+                    Poll::Pending => return Poll::Pending,
+                },
+                AttemptProject::Peeking { peek } => return peek.poll(cx),
+                AttemptProject::Idle => return Poll::Pending,
+            };
+            let peek = rules.peek(response);
+            self.set(Attempt::Peeking { peek });
+        }
+    }
+}
+
+/// How long an attempt takes, told to the percentile however it ends.
+struct Clock<P> {
+    shared: Arc<Shared<P>>,
+    started: Option<Timestamp>,
+}
+
+impl<P> Clock<P> {
+    fn start(&mut self, now: Timestamp) {
+        self.started = Some(now);
+    }
+
+    /// The attempt was answered well.
+    fn answered(&mut self) {
+        if let (Some(latency), Some(started)) = (&self.shared.latency, self.started.take()) {
+            let now = clock::now();
+            latency.answered(now.since(started), now);
+        }
+    }
+
+    /// The attempt failed or was cut off: it would have taken at least as long as it did.
+    fn cut(&mut self) {
+        if let (Some(latency), Some(started)) = (&self.shared.latency, self.started.take()) {
+            let now = clock::now();
+            latency.at_least(now.since(started), now);
+        }
+    }
+}
+
+impl<P> Drop for Clock<P> {
+    fn drop(&mut self) {
+        self.cut();
+    }
+}
+
+impl<S, P, Req, Res> HedgeFuture<S, P, Req, Res>
+where
+    S: Service<<P as Replay<Req>>::Request>,
+    P: Rules<Req, Res>,
+{
+    pub(super) fn new(service: S, shared: Arc<Shared<P>>, call: P::Call, first: S::Future) -> Self {
+        let clock = || Clock { shared: shared.clone(), started: None };
+        Self {
+            service,
+            call,
+            request: None,
+            stage: Stage::Fresh,
+            timer: None,
+            first: Attempt::Called { future: first },
+            second: Attempt::Idle,
+            first_clock: clock(),
+            second_clock: clock(),
+            failure: None,
+            shared,
+        }
+    }
+}
+
+impl<S, P, Req, Res> Future for HedgeFuture<S, P, Req, Res>
+where
+    S: Service<<P as Replay<Req>>::Request, Response = Res>,
+    S::Error: Into<BoxError>,
+    P: Rules<Req, Res>,
+{
+    type Output = Result<P::Response, BoxError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        if let Poll::Ready(result) = self.as_mut().poll_attempts(cx) {
+            return Poll::Ready(result);
+        }
+        if self.as_mut().poll_second(cx).is_ready() {
+            return self.poll_attempts(cx);
+        }
+        Poll::Pending
+    }
+}
+
+impl<S, P, Req, Res> HedgeFuture<S, P, Req, Res>
+where
+    S: Service<<P as Replay<Req>>::Request, Response = Res>,
+    S::Error: Into<BoxError>,
+    P: Rules<Req, Res>,
+{
+    /// Polls what is under way, until one answers well or nothing is left to wait for.
+    fn poll_attempts(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<P::Response, BoxError>> {
+        let mut this = self.project();
+        let shared = &**this.shared;
+        for is_second in [false, true] {
+            let (mut attempt, other, clock) = if is_second {
+                (this.second.as_mut(), this.first.as_mut(), &mut *this.second_clock)
+            } else {
+                (this.first.as_mut(), this.second.as_mut(), &mut *this.first_clock)
+            };
+            let polled =
+                attempt.as_mut().poll_with::<P, Req, Res, S::Error>(&shared.layer.rules, cx);
+            let Poll::Ready(mut result) = polled else { continue };
+            let is_other_under_way = !matches!(other.project(), AttemptProject::Idle);
+            attempt.set(Attempt::Idle);
+            if *this.stage == Stage::Fresh && !shared.layer.is_below_retry {
+                shared.layer.budget.deposit_lazily(clock::now);
+            }
+            if shared.layer.rules.judge(this.call, &mut result) == Verdict::Success {
+                clock.answered();
+                let counters = &shared.counters;
+                counters.won.fetch_add(u64::from(is_second), Relaxed);
+                counters.cancelled.fetch_add(u64::from(is_other_under_way), Relaxed);
+                return Poll::Ready(result);
+            }
+            clock.cut();
+            *this.failure = Some(result);
+        }
+        let is_idle =
+            |attempt: Pin<&mut Attempt<_, _>>| matches!(attempt.project(), AttemptProject::Idle);
+        let is_over = is_idle(this.first.as_mut()) && is_idle(this.second.as_mut());
+        if is_over && *this.stage != Stage::Readying {
+            return Poll::Ready(this.failure.take().expect("both attempts have failed"));
+        }
+        Poll::Pending
+    }
+
+    /// Sends the second attempt when it is time. Ready when it was sent.
+    fn poll_second(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let mut this = self.project();
+        let shared = &**this.shared;
+        let rules = &shared.layer.rules;
+        if *this.stage == Stage::Fresh {
+            let now = clock::now();
+            this.first_clock.start(now);
+            if !shared.layer.is_below_retry {
+                shared.layer.budget.deposit(now);
+            }
+            let may_double = rules.is_idempotent(this.call) && rules.may_repeat(this.call);
+            let delay = shared.delay().filter(|_| may_double);
+            *this.stage = if delay.is_some() { Stage::Alone } else { Stage::Settled };
+            this.timer.set(delay.map(sleep));
+        }
+        if *this.stage == Stage::Alone {
+            let timer = this.timer.as_mut().as_pin_mut().expect("set with the stage");
+            if timer.poll(cx).is_pending() {
+                return Poll::Pending;
+            }
+            *this.stage = Stage::Settled;
+            let now = clock::now();
+            let deadline = rules.deadline(this.call);
+            let is_in_time = deadline.is_none_or(|deadline| now < deadline);
+            if is_in_time && rules.may_double(this.call) && shared.layer.budget.withdraw(now) {
+                let remaining = deadline.map(|deadline| deadline.since(now));
+                *this.request = rules.again(this.call, Next::new(1, true, remaining));
+                *this.stage = Stage::Readying;
+            }
+        }
+        if *this.stage != Stage::Readying {
+            return Poll::Pending;
+        }
+        // A failure to become ready leaves the first attempt as the only one.
+        let is_ready = match this.service.poll_ready(cx) {
+            Poll::Ready(result) => result.is_ok(),
+            Poll::Pending => return Poll::Pending,
+        };
+        *this.stage = Stage::Settled;
+        if let Some(request) = this.request.take().filter(|_| is_ready) {
+            this.second_clock.start(clock::now());
+            this.second.set(Attempt::Called { future: this.service.call(request) });
+            shared.counters.sent.fetch_add(1, Relaxed);
+        }
+        Poll::Ready(())
+    }
+}
+
+impl<S, P, Req, Res> fmt::Debug for HedgeFuture<S, P, Req, Res>
+where
+    S: Service<<P as Replay<Req>>::Request>,
+    P: Rules<Req, Res>,
+{
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HedgeFuture").field("stage", &self.stage).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,267 @@
+//! Hedges: asks a second endpoint where the first is slow, and takes the first good answer.
+//!
+//! **Use it** against slow tails, for requests that may be processed twice: above a balancer, below
+//! retries. **Not** against a service that is slow because it is overloaded: the budget bounds the harm,
+//! but there is no good in it. Not for what must be processed once: it is let through unhedged.
+//!
+//! * The second attempt is sent when the first has taken longer than a percentile of recent attempts, or
+//!   longer than a fixed delay; to an endpoint that the call has not tried, if another is open.
+//! * It is paid from a [`Budget`], the same one as for retries if you like.
+//! * The first *good* answer wins: a failure never beats an attempt that is still under way. The loser is
+//!   dropped. If both fail, the caller gets the later failure.
+//! * Losers count towards the percentile for as long as they lasted at least, so that it does not get
+//!   shorter the more there are of them.
+//!
+//! ```
+//! use std::{sync::atomic::{AtomicU32, Ordering::Relaxed}, time::Duration};
+//! use evenkeel_core::{BoxError, retry::{AnyRules, Budget}};
+//! use evenkeel_layers::hedge::HedgeLayer;
+//! use tower::{Service, ServiceBuilder, ServiceExt, service_fn};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), BoxError> {
+//! static ATTEMPTS: AtomicU32 = AtomicU32::new(0);
+//!
+//! let mut client = ServiceBuilder::new()
+//!     .layer(
+//!         HedgeLayer::after(Duration::from_millis(10), Budget::default())
+//!             .rules(AnyRules::idempotent()),
+//!     )
+//!     .service(service_fn(|_: ()| async {
+//!         let attempt = ATTEMPTS.fetch_add(1, Relaxed);
+//!         if attempt == 0 {
+//!             std::future::pending::<()>().await;
+//!         }
+//!         Ok::<_, BoxError>(attempt)
+//!     }));
+//!
+//! assert_eq!(client.ready().await?.call(()).await?, 1);
+//! assert_eq!(client.counts().cancelled, 1);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Configured
+//! ```
+//! use std::time::Duration;
+//! use evenkeel_core::retry::{AnyRules, Budget};
+//! use evenkeel_layers::{hedge::HedgeLayer, retry::RetryLayer};
+//!
+//! let budget = Budget::share(10.0);
+//! let hedge = HedgeLayer::percentile(95.0, budget.clone())
+//!     .delay_min(Duration::from_millis(2))
+//!     .rules(AnyRules::idempotent())
+//!     .below_retry();
+//! let retry = RetryLayer::new(budget);
+//! # drop((hedge, retry));
+//! ```
+//!
+//! # What it costs
+//! On the way through: a clone of the service and one of the request, two atomic additions, and for a call
+//! that has to wait two readings of the clock and a timer. It allocates nothing, but what these clones
+//! allocate; four times a second one call computes the percentile.
+//!
+//! [`Budget`]: evenkeel_core::retry::Budget
+
+mod future;
+
+use std::{
+    mem,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use evenkeel_core::{
+    BoxError,
+    load::LatencyWindow,
+    retry::{AnyRules, Budget, Replay, Rules},
+};
+use tower_layer::Layer;
+use tower_service::Service;
+
+pub use self::future::HedgeFuture;
+
+/// Asks a second endpoint where the first is slow. See the [module docs](self).
+#[derive(Clone, Debug)]
+pub struct HedgeLayer<P = AnyRules> {
+    rules: P,
+    budget: Budget,
+    delay: Delay,
+    delay_min: Duration,
+    is_below_retry: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Delay {
+    Fixed(Duration),
+    Percentile(f64),
+}
+
+impl HedgeLayer {
+    /// Hedges attempts that take longer than `percent` of recent ones.
+    ///
+    /// Until some have been seen, none is hedged. 95 hedges one in twenty; much less, and the budget is
+    /// what decides.
+    ///
+    /// # Panics
+    /// If `percent` is not between 1 and 99.9.
+    #[must_use]
+    pub fn percentile(percent: f64, budget: Budget) -> Self {
+        assert!((1.0..=99.9).contains(&percent), "the percentile {percent}");
+        Self::new(Delay::Percentile(percent), budget)
+    }
+
+    /// Hedges attempts that take longer than `delay`.
+    ///
+    /// Zero hedges whatever is not answered at once, as far as the budget goes.
+    #[must_use]
+    pub fn after(delay: Duration, budget: Budget) -> Self {
+        Self::new(Delay::Fixed(delay), budget)
+    }
+
+    fn new(delay: Delay, budget: Budget) -> Self {
+        let delay_min = Duration::from_millis(1);
+        Self { rules: AnyRules::new(), budget, delay, delay_min, is_below_retry: false }
+    }
+}
+
+impl<P> HedgeLayer<P> {
+    /// Sets what may be hedged, and how. Default [`AnyRules`], by which nothing is idempotent and so
+    /// nothing hedged.
+    #[must_use]
+    pub fn rules<Q>(self, rules: Q) -> HedgeLayer<Q> {
+        HedgeLayer {
+            rules,
+            budget: self.budget,
+            delay: self.delay,
+            delay_min: self.delay_min,
+            is_below_retry: self.is_below_retry,
+        }
+    }
+
+    /// Sets the least delay that a percentile may give. Default one millisecond.
+    ///
+    /// A service that answers in microseconds is not worth a timer of a millisecond.
+    #[must_use]
+    pub fn delay_min(mut self, delay: Duration) -> Self {
+        self.delay_min = delay;
+        self
+    }
+
+    /// Says that a retry layer above has the same budget and counts the calls. Default that this layer
+    /// counts them.
+    #[must_use]
+    pub fn below_retry(mut self) -> Self {
+        self.is_below_retry = true;
+        self
+    }
+}
+
+impl<P: Clone, S> Layer<S> for HedgeLayer<P> {
+    type Service = Hedge<S, P>;
+
+    fn layer(&self, inner: S) -> Hedge<S, P> {
+        let latency = match self.delay {
+            Delay::Fixed(_) => None,
+            Delay::Percentile(percent) => Some(LatencyWindow::new(percent)),
+        };
+        let shared = Shared { layer: self.clone(), latency, counters: Counters::default() };
+        Hedge { inner, shared: Arc::new(shared) }
+    }
+}
+
+/// What the clones of one service share.
+#[derive(Debug)]
+struct Shared<P> {
+    layer: HedgeLayer<P>,
+    latency: Option<LatencyWindow>,
+    counters: Counters,
+}
+
+impl<P> Shared<P> {
+    fn delay(&self) -> Option<Duration> {
+        match (self.layer.delay, &self.latency) {
+            (Delay::Fixed(delay), _) => Some(delay),
+            (_, latency) => latency.as_ref()?.percentile().map(|p| p.max(self.layer.delay_min)),
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+struct Counters {
+    sent: AtomicU64,
+    won: AtomicU64,
+    cancelled: AtomicU64,
+}
+
+/// How often something happened since the service was made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct HedgeCounts {
+    /// Second attempts were sent.
+    pub sent: u64,
+    /// The second attempt's answer was taken.
+    pub won: u64,
+    /// An attempt was dropped because the other one of its call had answered.
+    pub cancelled: u64,
+}
+
+/// Asks a second endpoint where the first is slow. See the [module docs](self).
+#[derive(Debug)]
+pub struct Hedge<S, P = AnyRules> {
+    inner: S,
+    shared: Arc<Shared<P>>,
+}
+
+impl<S, P> Hedge<S, P> {
+    /// How many hedges there were, in all clones of this service.
+    #[must_use]
+    pub fn counts(&self) -> HedgeCounts {
+        let Counters { sent, won, cancelled } = &self.shared.counters;
+        HedgeCounts {
+            sent: sent.load(Relaxed),
+            won: won.load(Relaxed),
+            cancelled: cancelled.load(Relaxed),
+        }
+    }
+
+    /// After which time an attempt is hedged now; nothing while too few have been seen.
+    #[must_use]
+    pub fn delay(&self) -> Option<Duration> {
+        self.shared.delay()
+    }
+}
+
+impl<S: Clone, P> Clone for Hedge<S, P> {
+    fn clone(&self) -> Self {
+        Self { inner: self.inner.clone(), shared: self.shared.clone() }
+    }
+}
+
+impl<S, P, Req> Service<Req> for Hedge<S, P>
+where
+    P: Rules<Req, <S as Service<<P as Replay<Req>>::Request>>::Response>,
+    S: Service<<P as Replay<Req>>::Request> + Clone,
+    S::Error: Into<BoxError>,
+{
+    type Response = P::Response;
+    type Error = BoxError;
+    type Future = HedgeFuture<S, P, Req, S::Response>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        self.inner.poll_ready(cx).map_err(Into::into)
+    }
+
+    fn call(&mut self, request: Req) -> Self::Future {
+        // The one that is ready is called, and used for the hedge when it is ready again.
+        let clone = self.inner.clone();
+        let mut ready = mem::replace(&mut self.inner, clone);
+        let (call, request) = self.shared.layer.rules.begin(request);
+        let first = ready.call(request);
+        HedgeFuture::new(ready, self.shared.clone(), call, first)
+    }
+}
