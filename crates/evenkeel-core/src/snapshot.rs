@@ -1,9 +1,9 @@
-//! A value that one writer replaces and many readers read, for half a nanosecond a read.
+//! A value that one writer replaces and many readers read, at the price of one shared load a read.
 //!
 //! Each reader keeps the value it saw last and looks only at a generation counter, a cache line that
 //! changes only when the value does. Readers never see half an update and never wait for each other;
-//! the lock is taken once by each reader for each new value. `ArcSwap::load` costs twenty times as
-//! much, since it has to protect a value that nobody keeps.
+//! the lock is taken once by each reader for each new value. `ArcSwap::load` has more to do, since it
+//! protects a value that no reader keeps.
 
 use std::sync::Arc;
 
