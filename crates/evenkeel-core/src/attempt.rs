@@ -48,7 +48,8 @@ struct Trial {
 enum Clock {
     NotStarted,
     Since(Timestamp),
-    Stopped(Duration),
+    /// In nanoseconds: a `Duration` would make every attempt eight bytes longer.
+    Stopped(u64),
 }
 
 impl<H: Holder + ?Sized> Attempt<H> {
@@ -125,7 +126,8 @@ impl<H: Holder + ?Sized> Attempt<H> {
     /// Stops the clock: the head of the response is there. The attempt stays in flight.
     pub fn responded(&mut self) {
         if let Clock::Since(started) = self.clock {
-            self.clock = Clock::Stopped(self.holder().now().since(started));
+            let took = self.holder().now().since(started);
+            self.clock = Clock::Stopped(took.as_nanos() as u64);
         }
     }
 
@@ -141,7 +143,7 @@ impl<H: Holder + ?Sized> Attempt<H> {
         let node = self.node();
         let (took, ended) = match self.clock {
             Clock::NotStarted => (Duration::ZERO, self.holder().recently()),
-            Clock::Stopped(took) => (took, self.holder().recently()),
+            Clock::Stopped(nanos) => (Duration::from_nanos(nanos), self.holder().recently()),
             Clock::Since(started) => {
                 let now = self.holder().now();
                 (now.since(started), now)
