@@ -49,6 +49,12 @@ impl Gate {
         1 << self as u8
     }
 
+    /// Whether it is a judgement of the node's health, which may be wrong, and not a fact.
+    #[must_use]
+    pub const fn is_of_health(self) -> bool {
+        matches!(self, Self::Ejected | Self::Breaker | Self::Unhealthy)
+    }
+
     const fn guard_bit(self) -> u32 {
         self.bit() << 8
     }
@@ -56,6 +62,9 @@ impl Gate {
 
 /// The bits of the gates that are closed; above them one bit for each that is guarded.
 const CLOSED: u32 = 0xFF;
+
+/// The bits of those gates that say nothing of health.
+const UNUSABLE: u32 = CLOSED & !(Gate::Ejected.bit() | Gate::Breaker.bit() | Gate::Unhealthy.bit());
 
 /// The upper half of a node's gates counts how often an observer closed it.
 const EPOCH: u32 = 1 << 16;
@@ -84,6 +93,9 @@ pub trait Listener: Send + Sync {
 
     /// The first gate has closed `node`.
     fn closed(&self, node: &Node);
+
+    /// What still closes `node` is [of health](Gate::is_of_health) alone, which was not so before.
+    fn usable(&self, _node: &Node) {}
 
     /// Connecting to `node` failed.
     fn unreachable(&self, node: &Node);
@@ -203,6 +215,14 @@ impl Node {
         self.gates.load(Ordering::Acquire) & CLOSED == 0
     }
 
+    /// Whether nothing closes it but its [health](Gate::is_of_health): what is used while no node is
+    /// open, since health must not make things worse.
+    #[must_use]
+    #[inline]
+    pub fn is_usable(&self) -> bool {
+        self.gates.load(Ordering::Acquire) & UNUSABLE == 0
+    }
+
     /// Whether it is open and no observer wants to be asked.
     #[inline]
     pub(crate) fn is_unguarded(&self) -> bool {
@@ -244,6 +264,8 @@ impl Node {
         let before = self.gates.fetch_and(!gate.bit(), Ordering::AcqRel);
         if before & CLOSED == gate.bit() {
             self.listener.opened(self);
+        } else if before & UNUSABLE == gate.bit() {
+            self.listener.usable(self);
         }
         before & gate.bit() != 0
     }

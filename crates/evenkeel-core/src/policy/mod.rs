@@ -82,6 +82,8 @@ pub struct PickContext<'a> {
     pub avoid: &'a [u64],
     /// Addresses that must not be picked.
     pub exclude: &'a [Address],
+    /// No node is open: those are admitted that only their health closes.
+    pub fails_open: bool,
 }
 
 impl<'a> PickContext<'a> {
@@ -89,15 +91,22 @@ impl<'a> PickContext<'a> {
     #[must_use]
     #[inline]
     pub fn new(rng: &'a mut Rng) -> Self {
-        Self { rng, now: Timestamp::default(), hash: None, avoid: &[], exclude: &[] }
+        Self {
+            rng,
+            now: Timestamp::default(),
+            hash: None,
+            avoid: &[],
+            exclude: &[],
+            fails_open: false,
+        }
     }
 
-    /// Whether `node` is open and may take this request.
+    /// Whether `node` may take this request: it is open, or usable while none is open.
     #[must_use]
     #[inline]
     pub fn admits(&self, node: &Node) -> bool {
         let is_free = self.avoid.is_empty() && self.exclude.is_empty();
-        node.is_open() && (is_free || self.allows(node))
+        (node.is_open() || self.fails_open && node.is_usable()) && (is_free || self.allows(node))
     }
 
     // Out of line: most requests go anywhere, and a pick asks this of several nodes.

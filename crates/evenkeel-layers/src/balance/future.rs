@@ -12,7 +12,7 @@ use pin_project_lite::pin_project;
 use tower_service::Service;
 
 use super::{
-    select::{Candidate, First, Selected, Wish, report_broken, select},
+    select::{Candidate, First, Selected, Wish, admit, report_broken, select},
     shared::Slot,
 };
 
@@ -123,12 +123,12 @@ where
     S::Error: Into<BoxError>,
 {
     let slot = attempt.holder();
-    if !slot.node.is_open() {
+    if !slot.shared.is_available(&slot.node) {
         return Ok(None);
     }
     let mut service = slot.service.clone();
     match service.poll_ready(cx) {
-        Poll::Ready(Ok(())) => Ok(attempt.admit().then_some(service)),
+        Poll::Ready(Ok(())) => Ok(admit(attempt).then_some(service)),
         Poll::Ready(Err(error)) => Err(error.into()),
         Poll::Pending => Ok(None),
     }

@@ -20,6 +20,7 @@ pub struct BalanceLayer {
     pub(super) discovery: Arc<dyn Discovery>,
     pub(super) policy: Arc<dyn Policy>,
     pub(super) wait_max: Duration,
+    pub(super) fail_open: bool,
     pub(super) seed: Option<u64>,
 }
 
@@ -85,6 +86,7 @@ impl BalanceLayer {
             discovery: Arc::new(discovery),
             policy: Arc::new(policy),
             wait_max: Duration::from_secs(3),
+            fail_open: true,
             seed: None,
         }
     }
@@ -96,6 +98,19 @@ impl BalanceLayer {
     #[must_use]
     pub fn wait_max(mut self, wait_max: Duration) -> Self {
         self.wait_max = wait_max;
+        self
+    }
+
+    /// Sets whether endpoints are used that are ejected, fail their health check or have an open
+    /// breaker, while no other is left. Default true.
+    ///
+    /// When all look bad, it is the judgement that is more likely wrong, and callers get an endpoint's
+    /// own answer, not ours. Without it they wait for `wait_max` and get
+    /// [`AllEndpointsClosed`](evenkeel_core::error::AllEndpointsClosed). Where no endpoint is open, a
+    /// pick looks at all of them.
+    #[must_use]
+    pub fn fail_open(mut self, fail_open: bool) -> Self {
+        self.fail_open = fail_open;
         self
     }
 

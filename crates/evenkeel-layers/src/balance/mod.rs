@@ -14,6 +14,9 @@
 //!   then gives [`NoEndpoints`](evenkeel_core::error::NoEndpoints) or
 //!   [`AllEndpointsClosed`](evenkeel_core::error::AllEndpointsClosed). It may be polled again after that:
 //!   the balancer recovers when endpoints come.
+//! * While no endpoint is open, those are used that only their health closes: an ejection, an open
+//!   breaker, a failing health check. Callers then get what the endpoint says, not a refusal. See
+//!   [`fail_open`](BalanceLayer::fail_open).
 //! * A service that turns out not to be ready is passed over for another one, up to eight, and the
 //!   first of them to become ready gets the request. One that failed is made anew.
 //! * An endpoint that discovery no longer names gets nothing new from that moment on, in every clone;

@@ -165,31 +165,53 @@ where
     let mut failures = 0;
     loop {
         let changed = shared.signals.changed.notified();
-        candidates.retain(|Candidate { slot, .. }| slot.node.is_open() && shared.is_current(slot));
-        // One that failed may be among them again: made anew.
-        fill(shared, wish, &mut candidates)?;
-
-        match ask(poll_ready, &mut candidates, changed).await {
+        candidates.retain(|Candidate { slot, .. }| {
+            shared.is_available(&slot.node) && shared.is_current(slot)
+        });
+        let is_last = failures == FAILURES_MAX;
+        if !is_last {
+            // One that failed may be among them again: made anew.
+            fill(shared, wish, &mut candidates)?;
+        }
+        // Those who are ready now are asked in any case: no error while one would have answered.
+        let waits = async {
+            if !is_last {
+                changed.await;
+            }
+        };
+        match ask(poll_ready, &mut candidates, waits).await {
             Round::Ready(Candidate { slot, service }) => {
                 let mut attempt = Attempt::new(slot);
-                if attempt.admit() {
+                if admit(&mut attempt) {
                     return Ok((service, attempt));
                 }
                 // Its gate is closed by now; an observer that forgot to must not stop all others.
                 yield_now().await;
             }
+            Round::Changed if is_last => return Err(Unselected::Failed),
             Round::Changed => {}
             Round::Failed(error) => {
                 *last_error = Some(error);
                 let candidate = candidates.pop().expect("the failed one was moved to the end");
                 report_broken(&candidate.slot);
-                failures += 1;
-                fill(shared, wish, &mut candidates)?;
-                if failures == FAILURES_MAX || candidates.is_empty() {
+                failures = FAILURES_MAX.min(failures + 1);
+                if failures < FAILURES_MAX {
+                    fill(shared, wish, &mut candidates)?;
+                }
+                if candidates.is_empty() {
                     return Err(Unselected::Failed);
                 }
             }
         }
+    }
+}
+
+/// Whether the request may leave: its node is open and lets it in, or is used for lack of an open one.
+#[inline]
+pub(super) fn admit<S>(attempt: &mut Attempt<Slot<S>>) -> bool {
+    attempt.admit() || {
+        let slot = attempt.holder();
+        !slot.node.is_open() && slot.shared.is_available(&slot.node)
     }
 }
 
@@ -205,7 +227,7 @@ fn fill<S: Clone>(
         let avoid: Vec<_> = candidates.iter().map(|candidate| candidate.slot.node.id()).collect();
         match shared.pick(&snapshot, &mut rng, &wish.hints(), &avoid) {
             // It may have closed meanwhile, or a policy pays no heed to gates: no reason to spin.
-            Some(slot) if slot.node.is_open() => candidates.push(Candidate::new(slot)),
+            Some(slot) if shared.is_available(&slot.node) => candidates.push(Candidate::new(slot)),
             _ => break,
         }
     }
@@ -233,7 +255,8 @@ async fn ask<S>(
     let mut changed = pin!(changed);
     poll_fn(|cx| {
         for index in 0..candidates.len() {
-            if !candidates[index].slot.node.is_open() {
+            let slot = &candidates[index].slot;
+            if !slot.shared.is_available(&slot.node) {
                 return Poll::Ready(Round::Changed);
             }
             match poll_ready(&mut candidates[index].service, cx) {

@@ -58,7 +58,7 @@ where
 {
     pub(super) fn new(layer: BalanceLayer, connect: C) -> Self {
         let picker = layer.policy.build(&[], None);
-        let shared = Arc::new(Shared::new(picker, layer.wait_max, layer.seed));
+        let shared = Arc::new(Shared::new(picker, &layer));
         let traffic = connect.traffic();
         let (reader, rng) = (shared.snapshots.reader(), shared.rng());
         let owner = Arc::new(Owner {
@@ -85,7 +85,7 @@ where
         if !self.owner.running.load(Ordering::Acquire) {
             self.owner.start()?;
         }
-        if self.owner.is_open() {
+        if self.owner.is_available() {
             self.waiting = None;
             return Poll::Ready(Ok(()));
         }
@@ -112,6 +112,11 @@ where
     #[inline]
     fn is_open(&self) -> bool {
         self.running.load(Ordering::Acquire) && self.shared.signals.any_open()
+    }
+
+    /// The same where nodes may be used that only their health closes.
+    fn is_available(&self) -> bool {
+        self.running.load(Ordering::Acquire) && self.shared.any_available()
     }
 
     /// Starts the background task, also anew after the runtime it ran on has ended.
@@ -177,7 +182,7 @@ async fn wait_until_one_is_open<S>(shared: Arc<Shared<S>>) -> Result<(), BoxErro
     let opened = async {
         loop {
             let changed = shared.signals.changed.notified();
-            if shared.signals.any_open() {
+            if shared.any_available() {
                 return;
             }
             changed.await;

@@ -23,6 +23,7 @@ use evenkeel_core::{
 };
 use tokio::sync::Notify;
 
+use super::BalanceLayer;
 use crate::clock;
 
 /// What the clones of one balancer share.
@@ -33,6 +34,7 @@ pub(super) struct Shared<S> {
     pub(super) by_address: RwLock<HashMap<Address, Weak<Slot<S>>>>,
     pub(super) discovery_error: Mutex<Option<SharedError>>,
     pub(super) wait_max: Duration,
+    fail_open: bool,
     /// What the clones own together; discovery is followed as long as it lives.
     owner: OnceLock<Weak<dyn Send + Sync>>,
     seeds: AtomicU64,
@@ -70,15 +72,16 @@ pub(super) struct Signals {
 }
 
 impl<S> Shared<S> {
-    pub(super) fn new(picker: Box<dyn Picker>, wait_max: Duration, seed: Option<u64>) -> Self {
+    pub(super) fn new(picker: Box<dyn Picker>, layer: &BalanceLayer) -> Self {
         let empty = Snapshot { nodes: Box::default(), slots: Box::default(), picker };
-        let seed = seed.unwrap_or_else(|| Rng::from_entropy().below_u64(u64::MAX));
+        let seed = layer.seed.unwrap_or_else(|| Rng::from_entropy().below_u64(u64::MAX));
         Self {
             snapshots: Publisher::new(empty),
             signals: Arc::default(),
             by_address: RwLock::default(),
             discovery_error: Mutex::default(),
-            wait_max,
+            wait_max: layer.wait_max,
+            fail_open: layer.fail_open,
             owner: OnceLock::new(),
             seeds: AtomicU64::new(seed),
             recently: AtomicU64::new(0),
@@ -123,9 +126,48 @@ impl<S> Shared<S> {
         cx.exclude = hints.exclude;
         cx.avoid = avoid;
         match hints.tried {
-            None if hints.prefer.is_empty() => pick_once(snapshot, &mut cx),
-            _ => self.pick_by_wish(snapshot, &mut cx, hints, avoid),
+            None if hints.prefer.is_empty() => match pick_once(snapshot, &mut cx) {
+                None => self.pick_closed(snapshot, &mut cx, hints, avoid),
+                picked => picked,
+            },
+            _ => match self.pick_by_wish(snapshot, &mut cx, hints, avoid) {
+                None => self.pick_closed(snapshot, &mut cx, hints, avoid),
+                picked => picked,
+            },
         }
+    }
+
+    /// Where no node is open, one that only its health closes is better than none.
+    #[cold]
+    fn pick_closed<'a>(
+        &self,
+        snapshot: &Snapshot<S>,
+        cx: &mut PickContext<'a>,
+        hints: &Hints<'_>,
+        avoid: &'a [u64],
+    ) -> Option<Arc<Slot<S>>> {
+        if !self.fails_open() {
+            return None;
+        }
+        cx.fails_open = true;
+        self.pick_by_wish(snapshot, cx, hints, avoid)
+    }
+
+    /// Whether nodes are used now that only their health closes: there is no other.
+    pub(super) fn fails_open(&self) -> bool {
+        self.fail_open && !self.signals.any_open()
+    }
+
+    /// Whether `node` may be given a request now.
+    #[inline]
+    pub(super) fn is_available(&self, node: &Node) -> bool {
+        node.is_open() || self.fails_open() && node.is_usable()
+    }
+
+    /// Whether any node may be given a request now.
+    pub(super) fn any_available(&self) -> bool {
+        self.signals.any_open()
+            || self.fail_open && self.snapshots.current().nodes.iter().any(|node| node.is_usable())
     }
 
     #[inline(never)]
@@ -240,6 +282,10 @@ impl Listener for Signals {
 
     fn closed(&self, _: &Node) {
         self.open.fetch_sub(1, Ordering::AcqRel);
+        self.changed.notify_waiters();
+    }
+
+    fn usable(&self, _: &Node) {
         self.changed.notify_waiters();
     }
 

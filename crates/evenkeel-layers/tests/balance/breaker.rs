@@ -27,8 +27,10 @@ fn layer() -> CircuitBreakerLayer {
     CircuitBreakerLayer::new().rules(rules)
 }
 
+/// A client that refuses where all breakers are open.
 fn client(world: &World, channel: &Channel, layer: &CircuitBreakerLayer) -> Client {
-    BalanceLayer::round_robin(channel.clone()).layer(layer.layer(world.connector()))
+    let balance = BalanceLayer::round_robin(channel.clone()).fail_open(false);
+    balance.layer(layer.layer(world.connector()))
 }
 
 fn breaker(breakers: &Breakers, name: &str) -> BreakerHandle {
@@ -332,4 +334,30 @@ async fn nothing_is_allocated_on_the_way_through() {
 
     assert_eq!(allocated.count_total, 0);
     drop(world);
+}
+
+#[tokio::test(start_paused = true)]
+async fn while_all_breakers_are_open_callers_get_the_answers_of_endpoints_not_refusals() {
+    let world = World::default();
+    let layer = layer().open_time(Duration::from_secs(60), Duration::from_secs(60));
+    let channel = Channel::of(&["a", "b"]);
+    let mut client =
+        BalanceLayer::round_robin(channel.clone()).layer(layer.layer(world.connector()));
+    ["a", "b"].iter().for_each(|name| world.host(name).answers(Answer::Error));
+    for _ in 0..6 {
+        _ = call(&mut client).await;
+    }
+    assert!(client.nodes().iter().all(|node| node.is_closed_by(Gate::Breaker)));
+
+    let start = tokio::time::Instant::now();
+    assert!(call(&mut client).await.unwrap_err().is::<crate::probe::Refused>());
+    world.host("b").answers(Answer::AtOnce);
+    let answered = call(&mut client).await.is_ok() || call(&mut client).await.is_ok();
+
+    assert!(answered, "one of the two works again");
+    assert_eq!(start.elapsed(), Duration::ZERO, "nobody waits for a breaker");
+    client.nodes()[0].close(Gate::Draining);
+    client.nodes()[1].close(Gate::Limit);
+    let error = call(&mut client).await.unwrap_err();
+    assert!(cause::<AllEndpointsClosed>(error.as_ref()).is_some(), "what is a fact still holds");
 }

@@ -18,7 +18,7 @@ async fn nobody_is_woken_or_asked_while_everything_is_closed() {
     let mut balance = world.balance(&BalanceLayer::p2c(Channel::of(&["a", "b"])));
     ready(&mut balance).await.unwrap();
     let call = balance.call(1);
-    balance.nodes().iter().for_each(|node| _ = node.close(Gate::Breaker));
+    balance.nodes().iter().for_each(|node| _ = node.close(Gate::Limit));
     let mut call = tokio_test::task::spawn(call);
     let mut ready = tokio_test::task::spawn(ready(&mut balance));
     assert!(call.poll().is_pending());

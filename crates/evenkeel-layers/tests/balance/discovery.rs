@@ -92,7 +92,7 @@ async fn endpoints_that_are_all_closed_are_refused_at_the_deadline_and_recover()
     let world = World::default();
     let mut balance = world.balance(&BalanceLayer::p2c(Channel::of(&["a", "b"])));
     ready(&mut balance).await.unwrap();
-    balance.nodes().iter().for_each(|node| _ = node.close(Gate::Breaker));
+    balance.nodes().iter().for_each(|node| _ = node.close(Gate::Limit));
 
     let start = now();
     let error = ready(&mut balance).await.unwrap_err();
@@ -100,7 +100,7 @@ async fn endpoints_that_are_all_closed_are_refused_at_the_deadline_and_recover()
     let refusal = cause::<AllEndpointsClosed>(error.as_ref()).expect("typed");
     assert_eq!((refusal.endpoints, refusal.waited), (2, WAIT));
 
-    world.host("b").node().open(Gate::Breaker);
+    world.host("b").node().open(Gate::Limit);
     assert_eq!(balance.oneshot(1).await.unwrap(), "b:80");
 }
 

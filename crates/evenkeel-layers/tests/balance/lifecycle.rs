@@ -69,7 +69,7 @@ fn waited_for_outside_a_runtime_it_says_so_and_does_not_panic() {
     let Poll::Ready(Err(error)) = call.as_mut().poll(&mut cx) else { panic!("waits nowhere") };
     assert!(cause::<NoRuntime>(error.as_ref()).is_some());
 
-    world.host("a").node().close(Gate::Ejected);
+    world.host("a").node().close(Gate::Limit);
     let Poll::Ready(Err(error)) = Service::<u32>::poll_ready(&mut balance, &mut cx) else {
         panic!("waits nowhere");
     };
