@@ -19,6 +19,12 @@ pub trait Holder {
 
     /// A time not long ago, for less than [`Holder::now`] costs.
     fn recently(&self) -> Timestamp;
+
+    /// Whether attempts count as in flight at the node. Default true; false where nobody reads it.
+    #[inline]
+    fn is_counted(&self) -> bool {
+        true
+    }
 }
 
 /// One try of a request at one node, in flight from here until it is finished or dropped.
@@ -58,7 +64,9 @@ impl<H: Holder + ?Sized> Attempt<H> {
     #[inline]
     pub fn new(holder: Arc<H>) -> Self {
         let node = holder.node();
-        node.enter();
+        if holder.is_counted() {
+            node.enter();
+        }
         let epoch = node.epoch();
         Self {
             holder: Some(holder),
@@ -179,7 +187,9 @@ impl<H: Holder + Send + Sync + 'static> Attempt<H> {
 impl<H: Holder + ?Sized> Drop for Attempt<H> {
     #[inline]
     fn drop(&mut self) {
-        if let Some(holder) = &self.holder {
+        if let Some(holder) = &self.holder
+            && holder.is_counted()
+        {
             holder.node().exit();
         }
     }

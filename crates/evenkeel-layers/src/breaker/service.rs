@@ -137,6 +137,11 @@ impl Holder for Alone {
         // Only latency estimates ask for it, and there are none here.
         Timestamp::default()
     }
+
+    #[inline]
+    fn is_counted(&self) -> bool {
+        false
+    }
 }
 
 impl<T: Clone, X: Clone> Clone for CircuitBreaker<T, X> {

@@ -29,7 +29,7 @@ pin_project! {
         P: Rules<Req, Res>,
     {
         service: S,
-        shared: Arc<Shared<P>>,
+        clocks: Clocks<P>,
         call: P::Call,
         // Of the second attempt, until the service is ready for it.
         request: Option<P::Request>,
@@ -40,8 +40,6 @@ pin_project! {
         first: Attempt<S::Future, P::Peek>,
         #[pin]
         second: Attempt<S::Future, P::Peek>,
-        first_clock: Clock<P>,
-        second_clock: Clock<P>,
         // What the caller gets if no attempt does better.
         failure: Option<Result<P::Response, BoxError>>,
     }
@@ -97,37 +95,43 @@ impl<F, K> Attempt<F, K> {
     }
 }
 
-/// How long an attempt takes, told to the percentile however it ends.
-struct Clock<P> {
+/// How long both attempts take, told to the percentile however they end.
+struct Clocks<P> {
     shared: Arc<Shared<P>>,
-    started: Option<Timestamp>,
+    started: [Option<Timestamp>; 2],
 }
 
-impl<P> Clock<P> {
-    fn start(&mut self, now: Timestamp) {
-        self.started = Some(now);
+const FIRST: usize = 0;
+const SECOND: usize = 1;
+
+impl<P> Clocks<P> {
+    fn start(&mut self, attempt: usize, now: Timestamp) {
+        self.started[attempt] = Some(now);
     }
 
     /// The attempt was answered well.
-    fn answered(&mut self) {
-        if let (Some(latency), Some(started)) = (&self.shared.latency, self.started.take()) {
+    fn answered(&mut self, attempt: usize) {
+        if let (Some(latency), Some(started)) = (&self.shared.latency, self.started[attempt].take())
+        {
             let now = clock::now();
             latency.answered(now.since(started), now);
         }
     }
 
     /// The attempt failed or was cut off: it would have taken at least as long as it did.
-    fn cut(&mut self) {
-        if let (Some(latency), Some(started)) = (&self.shared.latency, self.started.take()) {
+    fn cut(&mut self, attempt: usize) {
+        if let (Some(latency), Some(started)) = (&self.shared.latency, self.started[attempt].take())
+        {
             let now = clock::now();
             latency.at_least(now.since(started), now);
         }
     }
 }
 
-impl<P> Drop for Clock<P> {
+impl<P> Drop for Clocks<P> {
     fn drop(&mut self) {
-        self.cut();
+        self.cut(FIRST);
+        self.cut(SECOND);
     }
 }
 
@@ -137,19 +141,16 @@ where
     P: Rules<Req, Res>,
 {
     pub(super) fn new(service: S, shared: Arc<Shared<P>>, call: P::Call, first: S::Future) -> Self {
-        let clock = || Clock { shared: shared.clone(), started: None };
         Self {
             service,
+            clocks: Clocks { shared, started: [None; 2] },
             call,
             request: None,
             stage: Stage::Fresh,
             timer: None,
             first: Attempt::Called { future: first },
             second: Attempt::Idle,
-            first_clock: clock(),
-            second_clock: clock(),
             failure: None,
-            shared,
         }
     }
 }
@@ -185,12 +186,12 @@ where
         cx: &mut Context<'_>,
     ) -> Poll<Result<P::Response, BoxError>> {
         let mut this = self.project();
-        let shared = &**this.shared;
-        for is_second in [false, true] {
-            let (mut attempt, other, clock) = if is_second {
-                (this.second.as_mut(), this.first.as_mut(), &mut *this.second_clock)
+        for index in [FIRST, SECOND] {
+            let shared = &*this.clocks.shared;
+            let (mut attempt, other) = if index == SECOND {
+                (this.second.as_mut(), this.first.as_mut())
             } else {
-                (this.first.as_mut(), this.second.as_mut(), &mut *this.first_clock)
+                (this.first.as_mut(), this.second.as_mut())
             };
             let polled =
                 attempt.as_mut().poll_with::<P, Req, Res, S::Error>(&shared.layer.rules, cx);
@@ -201,13 +202,17 @@ where
                 shared.layer.budget.deposit_lazily(clock::now);
             }
             if shared.layer.rules.judge(this.call, &mut result) == Verdict::Success {
-                clock.answered();
                 let counters = &shared.counters;
-                counters.won.fetch_add(u64::from(is_second), Relaxed);
-                counters.cancelled.fetch_add(u64::from(is_other_under_way), Relaxed);
+                if index == SECOND {
+                    counters.won.fetch_add(1, Relaxed);
+                }
+                if is_other_under_way {
+                    counters.cancelled.fetch_add(1, Relaxed);
+                }
+                this.clocks.answered(index);
                 return Poll::Ready(result);
             }
-            clock.cut();
+            this.clocks.cut(index);
             *this.failure = Some(result);
         }
         let is_idle =
@@ -222,11 +227,13 @@ where
     /// Sends the second attempt when it is time. Ready when it was sent.
     fn poll_second(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let mut this = self.project();
-        let shared = &**this.shared;
+        let began = (*this.stage == Stage::Fresh).then(clock::now);
+        if let Some(now) = began {
+            this.clocks.start(FIRST, now);
+        }
+        let shared = &*this.clocks.shared;
         let rules = &shared.layer.rules;
-        if *this.stage == Stage::Fresh {
-            let now = clock::now();
-            this.first_clock.start(now);
+        if let Some(now) = began {
             if !shared.layer.is_below_retry {
                 shared.layer.budget.deposit(now);
             }
@@ -260,9 +267,9 @@ where
         };
         *this.stage = Stage::Settled;
         if let Some(request) = this.request.take().filter(|_| is_ready) {
-            this.second_clock.start(clock::now());
             this.second.set(Attempt::Called { future: this.service.call(request) });
             shared.counters.sent.fetch_add(1, Relaxed);
+            this.clocks.start(SECOND, clock::now());
         }
         Poll::Ready(())
     }

@@ -75,6 +75,8 @@ impl Counter {
 pub(super) struct CallCounter {
     next: AtomicU32,
     slots: Box<[AtomicU8]>,
+    /// What `totals` is while every slot holds a quick success.
+    all_well: u64,
     /// 21 bits each: calls, failed, slow.
     totals: AtomicU64,
 }
@@ -87,11 +89,16 @@ impl CallCounter {
         assert!(0 < calls, "a window of no calls");
         assert!(calls <= Window::CALLS_MAX, "a window of more than {} calls", Window::CALLS_MAX);
         let slots = (0..calls).map(|_| AtomicU8::new(0)).collect();
-        Self { next: AtomicU32::new(0), slots, totals: AtomicU64::new(0) }
+        let all_well = u64::from(calls) * weight(1);
+        Self { next: AtomicU32::new(0), slots, all_well, totals: AtomicU64::new(0) }
     }
 
     fn record(&self, call: Call) -> Option<Totals> {
         let new = 1 | u8::from(call.is_failed) << 1 | u8::from(call.is_slow) << 2;
+        // One quick success more among nothing else: whichever slot it took, nothing would change.
+        if new == 1 && self.totals.load(Ordering::Relaxed) == self.all_well {
+            return None;
+        }
         // In 32 bits, which divide in a third of the time; where they wrap a slot is passed over.
         let position = self.next.fetch_add(1, Ordering::Relaxed) % self.slots.len() as u32;
         let slot = &self.slots[position as usize];
