@@ -1,0 +1,87 @@
+//! What each layer costs around a service that answers at once, beside those of peers.
+
+use std::time::Duration;
+
+use crate::{
+    contender::{Entry, Shared},
+    leaf::Nothing,
+    measure::{Rounds, allocations, alternate, runtime},
+    print,
+};
+
+mod ours;
+mod peers;
+
+const ROUNDS: Rounds = Rounds { count: 100, length: Duration::from_millis(2) };
+
+/// Nanoseconds that a layer may cost beyond the service in it.
+const LAYER_MAX: f64 = 40.0;
+
+/// Nanoseconds that the whole pipeline may cost.
+const PIPELINE_MAX: f64 = 250.0;
+
+/// So many endpoints are below a balancer.
+const ENDPOINTS: usize = 10;
+
+/// One line of the table.
+struct Row {
+    entry: Entry,
+    /// How much it may cost, if it is ours.
+    cost_max: Option<f64>,
+}
+
+pub(crate) fn run() {
+    print::title(
+        "layers",
+        "Time a request of one task through each layer alone, what it costs beyond the bare service, and\n\
+         heap allocations a request, while nothing fails. Ours first, then those of peers that do the\n\
+         same.",
+    );
+    let runtime = runtime();
+    let bare = Row { entry: Entry::new("no layer", |_| Shared(Nothing)), cost_max: None };
+    let rows: Vec<_> = std::iter::once(bare).chain(rows()).collect();
+    let contenders: Vec<_> = {
+        let _inside = runtime.enter();
+        rows.iter().map(|row| (row.entry.make)(ENDPOINTS)).collect()
+    };
+    let contenders: Vec<_> = contenders.iter().map(|contender| &**contender).collect();
+    let figures = alternate(&runtime, &contenders, 1, ROUNDS);
+
+    print::head("", &["a request", "cost", "allocations"]);
+    let bare = figures[0].best();
+    let mut targets = Vec::new();
+    for (Row { entry, cost_max }, figure) in rows.iter().zip(&figures) {
+        let allocations = allocations(|| (entry.make)(ENDPOINTS));
+        let (time, cost) = (figure.best(), figure.best() - bare);
+        let cells = [print::nanos(time), print::nanos(cost), format!("{allocations:.2}")];
+        print::row(&entry.name, &cells);
+        targets.extend(cost_max.map(|max| (&entry.name, cost, max, allocations)));
+    }
+    println!();
+    for (name, cost, max, allocations) in targets {
+        print::at_most(name, cost, max, "ns");
+        print::at_most(name, allocations, 0.0, "allocations");
+    }
+}
+
+/// Each layer of ours, followed by its peers.
+fn rows() -> impl Iterator<Item = Row> {
+    let ours = |entry| Row { entry, cost_max: Some(LAYER_MAX) };
+    let peer = |entry| Row { entry, cost_max: None };
+    let whole = |entry| Row { entry, cost_max: Some(PIPELINE_MAX) };
+    [
+        vec![ours(ours::deadline()), peer(peers::tower_timeout())],
+        vec![ours(ours::retry()), peer(peers::tower_retry()), peer(peers::resilience_retry())],
+        vec![ours(ours::hedge()), peer(peers::tower_hedge())],
+        vec![
+            ours(ours::breaker()),
+            peer(peers::resilience_breaker()),
+            peer(peers::failsafe_breaker()),
+        ],
+        vec![peer(peers::tower_concurrency_limit()), peer(peers::resilience_bulkhead())],
+        vec![peer(peers::resilience_rate_limit())],
+        vec![whole(ours::pipeline())],
+    ]
+    .into_iter()
+    .flatten()
+}
