@@ -3,10 +3,7 @@
 use std::{
     any::Any,
     fmt,
-    sync::{
-        Arc, Mutex, MutexGuard, Weak,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, Weak},
     time::Duration,
 };
 
@@ -16,10 +13,12 @@ use evenkeel_core::{
     node::{Gate, Node},
     observe::{Admission, Observer, Pass, Report},
     rng::Rng,
+    time::Timestamp,
 };
 use tokio::{
     runtime::Handle,
     sync::watch,
+    task::AbortHandle,
     time::{Instant, sleep_until},
 };
 
@@ -130,8 +129,8 @@ pub(super) struct Monitor {
     states: watch::Sender<State>,
     /// Where the timer runs that lets a trial in. Alone there is none.
     runtime: Option<Handle>,
-    /// When the last timer fires.
-    timer: AtomicU64,
+    /// When the last timer fires, and the timer.
+    timer: Mutex<Option<(Timestamp, AbortHandle)>>,
 }
 
 impl Monitor {
@@ -169,7 +168,7 @@ impl Monitor {
             breakers: breakers.clone(),
             states: watch::Sender::new(State::Closed),
             runtime,
-            timer: AtomicU64::new(0),
+            timer: Mutex::default(),
         });
         known.breakers.retain(|known| 0 < known.strong_count());
         known.breakers.push(Arc::downgrade(&monitor));
@@ -209,15 +208,28 @@ impl Monitor {
         let (Some(runtime), Some(until)) = (&self.runtime, self.breaker.opens_until()) else {
             return;
         };
-        if self.timer.swap(until.as_nanos(), Ordering::AcqRel) == until.as_nanos() {
+        let mut timer = self.timer.lock().expect("no panic under the lock");
+        if timer.as_ref().is_some_and(|(due, _)| *due == until) {
             return;
         }
         let due = clock::instant() + until.since(clock::now());
-        runtime.spawn(wake(self.me.clone(), due));
+        let started = runtime.spawn(wake(self.me.clone(), due)).abort_handle();
+        if let Some((_, before)) = timer.replace((until, started)) {
+            before.abort();
+        }
     }
 }
 
-/// Holds nothing while it sleeps: a node that leaves takes its breaker along.
+impl Drop for Monitor {
+    fn drop(&mut self) {
+        let timer = self.timer.get_mut().expect("no panic under the lock").take();
+        if let Some((_, timer)) = timer {
+            timer.abort();
+        }
+    }
+}
+
+/// Holds nothing while it sleeps: a node that leaves takes its breaker along, and that its timer.
 async fn wake(monitor: Weak<Monitor>, due: Instant) {
     sleep_until(due).await;
     if let Some(monitor) = monitor.upgrade() {

@@ -258,7 +258,7 @@ async fn a_breaker_and_its_timer_go_with_the_node() {
     assert!(node.upgrade().is_none());
     assert!(breakers.list().is_empty());
     let tasks = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
-    sleep(Duration::from_secs(2)).await;
+    tick().await;
     assert_eq!(tasks(), 0);
 }
 
