@@ -53,6 +53,8 @@ pub(super) struct Member {
     pub(super) turn: Turn,
     /// Results in a row that contradict the standing.
     contrary: u32,
+    /// Probes that failed before the first one passed, `None` from then on.
+    failed_at_first: Option<u32>,
     /// Probes in a row that passed while it was ejected.
     passed_ejected: u32,
 }
@@ -67,6 +69,7 @@ impl Member {
             standing: Standing::Unknown,
             turn,
             contrary: 0,
+            failed_at_first: Some(0),
             passed_ejected: 0,
         }
     }
@@ -84,8 +87,10 @@ impl Member {
         self.nodes.first().and_then(live)
     }
 
-    pub(super) fn is_doubtful(&self) -> bool {
-        0 < self.contrary
+    /// Whether the next probe is to follow soon. At first it is, for a few: who has just come may not be
+    /// ready yet.
+    pub(super) fn is_doubtful(&self, rules: &CheckRules) -> bool {
+        0 < self.contrary || self.failed_at_first.is_some_and(|failed| failed < rules.fall)
     }
 
     /// Whether the gate has changed by what a probe found.
@@ -100,8 +105,13 @@ impl Member {
             // The first result decides alone, as in HAProxy and Envoy: there is nothing to weigh it
             // against.
             (Standing::Unknown, _) | (_, Verdict::Denied) => 1,
+            (_, Verdict::Passed) if self.failed_at_first.is_some() => 1,
             (_, Verdict::Passed) => rules.rise,
             (_, Verdict::Failed) => rules.fall,
+        };
+        self.failed_at_first = match (self.failed_at_first, verdict) {
+            (Some(failed), Verdict::Failed | Verdict::Denied) => Some(failed.saturating_add(1)),
+            _ => None,
         };
         is_contrary && enough <= self.contrary && self.stands(verdict)
     }
@@ -110,6 +120,9 @@ impl Member {
     pub(super) fn stands(&mut self, verdict: Verdict) -> bool {
         let is_up = verdict == Verdict::Passed;
         self.contrary = 0;
+        if is_up {
+            self.failed_at_first = None;
+        }
         self.standing = if is_up { Standing::Up } else { Standing::Down };
         let before = self.door.access();
         self.door.set(is_up);

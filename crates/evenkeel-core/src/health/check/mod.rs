@@ -7,7 +7,7 @@
 //! > interval + timeout + (fall − 1) · (interval on the edge + timeout)
 //!
 //! after its death, and where it [denies](Verdict::Denied) being healthy, one interval after. The first
-//! result of all decides alone. What an endpoint [reports](Checks::report) by itself counts at once.
+//! result of all decides alone, and so does the first one that passes. What an endpoint [reports](Checks::report) by itself counts at once.
 //!
 //! Probes of all endpoints together begin at a [pace](CheckRules::probes_per_second): a set of 10,000 is
 //! never probed in one burst, neither at its start nor later. Nothing waits for anything else: any number
@@ -238,6 +238,20 @@ impl Checks {
     pub fn list(&self) -> Vec<(Address, Standing)> {
         let table = self.lock();
         table.members.iter().map(|(address, member)| (address.clone(), member.standing)).collect()
+    }
+
+    /// What is known of the endpoint of this address.
+    #[must_use]
+    pub fn standing(&self, address: &Address) -> Standing {
+        self.lock().members.get(address).map_or(Standing::Unknown, |member| member.standing)
+    }
+
+    /// The nodes that balancers have for this address.
+    #[must_use]
+    pub fn nodes(&self, address: &Address) -> Vec<Arc<Node>> {
+        let table = self.lock();
+        let nodes = table.members.get(address).map(|member| member.nodes.iter());
+        nodes.into_iter().flatten().filter_map(std::sync::Weak::upgrade).collect()
     }
 
     fn look_at_traffic(&self, table: &mut Table, now: Timestamp) {

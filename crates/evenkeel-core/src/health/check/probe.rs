@@ -6,7 +6,7 @@ use futures_core::Stream;
 
 use crate::{BoxError, node::Node};
 
-/// What an endpoint says of itself, as it changes. The end of the stream says nothing of its health.
+/// What an endpoint says of itself, as it changes.
 pub type News = Pin<Box<dyn Stream<Item = Result<(), BoxError>> + Send>>;
 
 /// Finds out whether an endpoint is healthy.
@@ -33,8 +33,9 @@ pub trait Probe: Send + Sync + 'static {
 
     /// Follows what the endpoint says of itself, beside the probes. Default `None`.
     ///
-    /// Each item counts at once, without a threshold. A stream that ends without any is one that the
-    /// endpoint does not offer, and is not asked for again soon; any other is opened anew.
+    /// Each item counts at once, without a threshold. The end of the stream says nothing of the endpoint's
+    /// health; it is opened anew after a passing probe, with growing delays. Where an endpoint offers
+    /// nothing to follow, end it without an item.
     fn follow(&self, node: &Arc<Node>) -> Option<News> {
         let _ = node;
         None

@@ -90,7 +90,7 @@ impl Table {
             self.forget(now, rules);
             return;
         }
-        let is_doubtful = member.is_doubtful();
+        let is_doubtful = member.is_doubtful(rules);
         let wait = rules.wait(is_doubtful, member.standing == Standing::Down, self.is_idle);
         let shorter = f64::from(rules.jitter_percent) / 100.0 * self.rng.unit();
         let lane = if is_doubtful { Lane::Edge } else { Lane::Settled };

@@ -149,6 +149,14 @@ fn the_first_result_decides_alone() {
 }
 
 #[test]
+fn the_first_pass_is_enough_however_many_failures_came_before() {
+    let world = told(&[F, F, F, F, P], |_| {});
+    assert!(world.is_open(0));
+    assert_eq!(world.gaps(), [501, 501, 2_001, 2_001], "a few times it is looked at soon");
+    assert!(!told(&[F, P, F, F, F, P], |_| {}).is_open(0));
+}
+
+#[test]
 fn three_failures_in_a_row_close_and_two_successes_open() {
     assert!(told(&[P, F, F], |_| {}).is_open(0));
     assert!(!told(&[P, F, F, F], |_| {}).is_open(0));
@@ -446,6 +454,7 @@ fn lost_probes_are_made_again_after_a_restart() {
 fn model(history: &[Verdict], rules: &CheckRules) -> bool {
     let Some((first, rest)) = history.split_first() else { return true };
     let mut is_up = *first == P;
+    let mut has_passed = is_up;
     let mut since = 0;
     for end in 1..=rest.len() {
         let row = &rest[since..end];
@@ -455,8 +464,9 @@ fn model(history: &[Verdict], rules: &CheckRules) -> bool {
         let flips = if is_up {
             row.ends_with(&[D]) || last(rules.fall, |verdict| *verdict != P)
         } else {
-            last(rules.rise, |verdict| *verdict == P)
+            last(if has_passed { rules.rise } else { 1 }, |verdict| *verdict == P)
         };
+        has_passed |= row.ends_with(&[P]);
         if flips {
             is_up = !is_up;
             since = end;
