@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, Weak},
     time::Duration,
 };
@@ -98,7 +99,9 @@ impl<P: Probe> Following<P> {
             }
             None => 0,
         };
-        let Some(news) = self.probe.follow(node) else { return };
+        // It runs in the task of all endpoints, which must outlive what is the user's.
+        let follow = AssertUnwindSafe(|| self.probe.follow(node));
+        let Ok(Some(news)) = catch_unwind(follow) else { return };
         let (id, sender) = (node.id(), self.sender.clone());
         let stream = self.streams.spawn(bring(news, id, address.clone(), sender));
         self.by_task.insert(stream.id(), address.clone());

@@ -101,7 +101,8 @@ impl<P: Probe> ActiveHealthLayer<P> {
     /// Sets how many probes may begin in a second, over all endpoints. Default 500.
     ///
     /// With more endpoints than fit into an interval the interval becomes longer: 10,000 endpoints are
-    /// probed every 20 seconds by default.
+    /// probed every 20 seconds by default. As many as begin within the [`timeout`](Self::timeout) may be
+    /// under way at the same time.
     #[must_use]
     pub fn probes_per_second(self, probes: u32) -> Self {
         self.change(|rules| rules.probes_per_second = probes)

@@ -9,7 +9,8 @@
 //! **Use it** where endpoints can be known to be unfit before a request suffers: services with a health
 //! endpoint or gRPC's health service, sets with little traffic, servers that say when they drain. **Not**
 //! in place of [outlier ejection](crate::outlier), which sees what requests see, faster, and costs no
-//! connection: of both together each finds what the other misses. Not with thousands of client processes
+//! connection: of both together each finds what the other misses. Only one in a stack: two would set the
+//! same gate; ask two questions in one probe. Not with thousands of client processes
 //! against few endpoints, which spend their time on probes then; let a registry probe for all of them.
 //!
 //! Where all endpoints fail their checks all are closed by

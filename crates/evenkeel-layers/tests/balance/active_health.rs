@@ -5,6 +5,7 @@
 
 use std::{
     collections::BTreeMap,
+    fmt::{self, Write},
     future::Future,
     sync::{
         Arc, Mutex,
@@ -196,6 +197,82 @@ async fn a_probe_that_panics_has_failed_and_others_go_on() {
     assert!(world.host("a").node().is_closed_by(Gate::Unhealthy));
     assert!(world.host("b").node().is_open());
     assert!(5 <= doctor.probes_of("b"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_probe_that_panics_when_it_is_to_follow_is_asked_on() {
+    struct Careless(Arc<AtomicUsize>);
+
+    impl Probe for Careless {
+        async fn probe(&self, _: &Arc<Node>) -> Result<(), BoxError> {
+            self.0.fetch_add(1, SeqCst);
+            Ok(())
+        }
+
+        fn follow(&self, _: &Arc<Node>) -> Option<News> {
+            panic!("because the test says so")
+        }
+    }
+
+    let probes = Arc::new(AtomicUsize::new(0));
+    let layer = ActiveHealthLayer::new(Careless(probes.clone()));
+    let connect = layer.layer(World::default().connector());
+    let mut client = BalanceLayer::round_robin(Channel::of(&NAMES)).layer(connect);
+    ready(&mut client).await.unwrap();
+
+    sleep(ms(10_000)).await;
+
+    assert!(15 <= probes.load(SeqCst), "{probes:?}");
+}
+
+/// Writes down what is told, in place of a log.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<String>>>);
+
+impl tracing::Subscriber for Log {
+    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
+        metadata.target().starts_with("evenkeel_layers::active_health")
+            && *metadata.level() <= tracing::Level::INFO
+    }
+    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        tracing::span::Id::from_u64(1)
+    }
+    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+    fn event(&self, event: &tracing::Event<'_>) {
+        struct Line(String);
+        impl tracing::field::Visit for Line {
+            fn record_debug(&mut self, field: &tracing::field::Field, value: &dyn fmt::Debug) {
+                _ = write!(self.0, "{field}={value:?} ");
+            }
+        }
+        let mut line = Line(String::new());
+        event.record(&mut line);
+        self.0.lock().unwrap().push(line.0);
+    }
+    fn enter(&self, _: &tracing::span::Id) {}
+    fn exit(&self, _: &tracing::span::Id) {}
+}
+
+#[tokio::test(start_paused = true)]
+async fn closing_and_opening_are_told_with_the_reason() {
+    let log = Log::default();
+    let _listening = tracing::subscriber::set_default(log.clone());
+    let (world, doctor) = (World::default(), Doctor::default());
+    let (_client, _channel) = running(&world, &doctor.layer()).await;
+    assert_eq!(log.0.lock().unwrap().len(), 0, "nothing has changed");
+
+    doctor.finds("a", Health::Hangs);
+    sleep(ms(10_000)).await;
+    doctor.finds("a", Health::Well);
+    sleep(ms(10_000)).await;
+
+    let log = log.0.lock().unwrap();
+    let [closed, opened] = &**log else { panic!("{log:?}") };
+    assert!(closed.contains("closed"), "{closed}");
+    assert!(closed.contains("a:80"), "{closed}");
+    assert!(closed.contains("no answer to the probe within 1s"), "{closed}");
+    assert!(opened.contains("open"), "{opened}");
 }
 
 #[tokio::test(start_paused = true)]
