@@ -424,6 +424,24 @@ async fn the_tasks_end_with_the_last_clone_whoever_keeps_a_node() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_probe_that_was_cut_off_with_its_balancer_is_made_again_by_the_next() {
+    let (world, doctor) = (World::default(), Doctor::default());
+    doctor.finds("a", Health::Hangs);
+    let layer = doctor.layer();
+    let (client, channel) = running(&world, &layer).await;
+    assert_eq!(doctor.0.under_way.load(SeqCst), 1);
+    drop((client, channel));
+    for _ in 0..3 {
+        tick().await;
+    }
+    assert_eq!(doctor.0.under_way.load(SeqCst), 0);
+
+    let (_client, _channel) = running(&world, &layer).await;
+
+    assert_eq!(doctor.probes_of("a"), 2);
+}
+
+#[tokio::test(start_paused = true)]
 async fn who_leaves_is_not_probed_any_more() {
     let (world, doctor) = (World::default(), Doctor::followed());
     let (_client, channel) = running(&world, &doctor.layer()).await;
