@@ -14,8 +14,8 @@ use hyper::body::Incoming;
 
 use super::{
     body::{Whole, frame},
+    line::{Line, apart, send_over},
     message,
-    within::{Line, apart, send_over},
 };
 use crate::{classify::grpc_status, connector::HttpConnector, service::HttpService};
 

@@ -15,7 +15,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, uri::P
 
 use super::{
     body::{Whole, read},
-    within::{Line, send_over},
+    line::{Line, send_over},
 };
 use crate::connector::HttpConnector;
 

@@ -3,11 +3,11 @@
 mod body;
 mod grpc;
 mod http;
+mod line;
 mod message;
 mod tcp;
 #[cfg(feature = "tls")]
 mod tls;
-mod within;
 
 #[cfg(feature = "tls")]
 pub use self::tls::TlsProbe;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use evenkeel_core::{BoxError, health::check::Probe, node::Node};
 use http::Uri;
 
-use super::within::apart;
+use super::line::apart;
 use crate::dial::{Dial, DialOptions};
 
 /// Connects to an endpoint by TCP, or to its Unix socket, and closes the connection.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use evenkeel_core::{BoxError, health::check::Probe, node::Node};
 use http::Uri;
 
-use super::within::apart;
+use super::line::apart;
 use crate::{
     dial::{Dial, DialOptions},
     target::Host,
