@@ -20,7 +20,7 @@ use tower_service::Service;
 use super::body::Whole;
 use crate::{connector::HttpConnector, service::HttpService};
 
-/// So many connections are never swept.
+/// Among so many it costs nothing to look each time for those that have left.
 const SWEEP_MIN: usize = 64;
 
 /// How a probe reaches endpoints by HTTP.
@@ -64,7 +64,8 @@ impl Line {
             return;
         }
         let mut kept = self.kept.lock().expect("no panic under the lock");
-        if kept.sweep_from <= kept.services.len() {
+        let count = kept.services.len();
+        if count < SWEEP_MIN || kept.sweep_from <= count {
             kept.services.retain(|_, (node, _)| 0 < node.strong_count());
             kept.sweep_from = SWEEP_MIN.max(2 * kept.services.len());
         }

@@ -162,8 +162,8 @@ impl<P: Probe> Following<P> {
         let now = crate::clock::now();
         let known = self.known.get_mut(&address)?;
         let State::Open { since, .. } = known.state else { return None };
-        let is_new = has_worked && WORKED_AFTER <= now.since(since);
-        known.tries = if is_new { 0 } else { known.tries + 1 };
+        let was_good = has_worked && WORKED_AFTER <= now.since(since);
+        known.tries = if was_good { 0 } else { known.tries + 1 };
         let wait = match known.tries {
             0 => Duration::ZERO,
             tries => self.backoff.delay(tries - 1, &mut self.rng),
