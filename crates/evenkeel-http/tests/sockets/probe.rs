@@ -241,7 +241,7 @@ async fn requests_keep_away_from_an_endpoint_from_its_first_503_to_its_second_20
 
 #[tokio::test]
 #[allow(clippy::disallowed_methods, reason = "a test over sockets measures real time")]
-async fn an_endpoint_that_hangs_is_closed_in_the_time_that_is_promised() {
+async fn an_endpoint_that_hangs_is_closed_after_three_lost_answers() {
     let (hangs, well) = (Server::start().await, Server::start().await);
     let (client, results) = balanced(&[&hangs, &well], |layer| {
         layer.interval(ms(200)).interval_edge(ms(50)).timeout(ms(150)).fall(3)
@@ -249,13 +249,12 @@ async fn an_endpoint_that_hangs_is_closed_in_the_time_that_is_promised() {
     until("it is probed", || results.of(&hangs.address) == Standing::Up).await;
 
     hangs.is(0);
-    let began = Instant::now();
+    let (before, began) = (hangs.probes.load(SeqCst), Instant::now());
     until("the gate closes", || results.of(&hangs.address) == Standing::Down).await;
 
+    // How long that takes at most is tested where a clock can be paused; here the machine may be busy.
     let took = began.elapsed();
-    let promised = ms(200 + 150 + 2 * (50 + 150));
-    // What a busy machine takes besides.
-    assert!(took < promised + ms(1_000), "{took:?}");
+    assert!(hangs.probes.load(SeqCst) - before <= 3, "three lost answers are enough");
     assert!(ms(150 + 2 * 150) < took, "one lost answer closes nothing: {took:?}");
     assert_eq!(client().await, well.address);
 }
