@@ -6,10 +6,15 @@ use std::{net::SocketAddr, process::Stdio, time::Duration};
 
 use bytes::Bytes;
 use evenkeel::{
+    active_health::ActiveHealthLayer,
     balance::{Balance, BalanceLayer},
-    core::{error::cause, traffic::Tried},
+    core::{
+        error::cause,
+        health::check::{Probe, Standing},
+        traffic::Tried,
+    },
     discovery::Fixed,
-    http::{HttpConnector, RequestError, ServedBy},
+    http::{HttpConnector, HttpProbe, RequestError, ServedBy, TcpProbe},
     per_endpoint::PerEndpoint,
 };
 use http::Request;
@@ -126,4 +131,42 @@ async fn a_killed_process_costs_an_error_at_once_and_the_next_attempt_goes_elsew
     }
 
     assert_eq!(outcomes, [None, Some(other.address.to_string())]);
+}
+
+#[tokio::test]
+async fn health_checks_notice_it_without_any_request_and_its_recovery_too() {
+    let (stopped, other) = (Server::start().await, Server::start().await);
+    let checks = ActiveHealthLayer::new(HttpProbe::new("/"))
+        .interval(Duration::from_millis(100))
+        .interval_edge(Duration::from_millis(20))
+        .timeout(Duration::from_millis(200));
+    let results = checks.results();
+    let client = ServiceBuilder::new()
+        .layer(BalanceLayer::round_robin(Fixed::new([stopped.address, other.address])))
+        .layer(checks)
+        .service(HttpConnector::new());
+    ask(&client, request()).await.unwrap();
+    let becomes = async |standing| {
+        let reached = async {
+            while results.of(&stopped.address.into()) != standing {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        timeout(BOUND, reached).await.expect("checks notice");
+    };
+    becomes(Standing::Up).await;
+
+    stopped.signal(Signal::STOP);
+    becomes(Standing::Down).await;
+    for _ in 0..10 {
+        assert_eq!(ask(&client, request()).await.unwrap(), other.address.to_string());
+    }
+    let node = &client.nodes()[0];
+    timeout(BOUND, TcpProbe::new().probe(node)).await.unwrap().expect("its kernel accepts for it");
+
+    stopped.signal(Signal::CONT);
+    becomes(Standing::Up).await;
+    let served = [(); 2].map(|()| ask(&client, request()));
+    let [first, second] = served;
+    assert_ne!(first.await.unwrap(), second.await.unwrap());
 }

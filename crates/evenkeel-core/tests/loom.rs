@@ -9,7 +9,10 @@ use std::{sync::Arc, time::Duration};
 use evenkeel_core::{
     attempt::{Attempt, Holder},
     endpoint::{Address, Endpoint},
-    health::breaker::{Admission, Breaker, BreakerRules},
+    health::{
+        breaker::{Admission, Breaker, BreakerRules},
+        check::{CheckRules, Checks, Next, Standing, Verdict},
+    },
     load::PeakEwma,
     node::{Gate, Listener, Node},
     outcome::Outcome,
@@ -349,5 +352,54 @@ fn one_thread_opens_a_breaker_and_one_call_tries_it() {
         other.join().unwrap();
         assert_eq!(trials.load(SeqCst), 1);
         assert!(node.is_open(), "the gate follows the breaker in the end");
+    });
+}
+
+/// A probe passes while the endpoint says of itself that it is not well.
+#[test]
+fn the_gate_agrees_with_what_is_known_of_an_endpoint_in_the_end() {
+    loom::model(|| {
+        let now = Timestamp::from_nanos(1 << 50);
+        let mut rules = CheckRules::default();
+        rules.is_closed_at_first = true;
+        let checks = Arc::new(Checks::new(rules, Rng::with_seed(1)));
+        let node = nodes(1).remove(0);
+        checks.join(&node, now);
+        let Next::Probe(ticket) = checks.next(now) else { panic!("it was never probed") };
+        let other = {
+            let (checks, node) = (checks.clone(), node.clone());
+            thread::spawn(move || _ = checks.report(node.address(), false, now))
+        };
+
+        checks.finish(ticket, Verdict::Passed, now);
+        other.join().unwrap();
+
+        assert_eq!(checks.standing(node.address()), Standing::Down, "what it says is newer");
+        assert!(node.is_closed_by(Gate::Unhealthy));
+    });
+}
+
+/// A request ends while it is decided that there have been none for long.
+#[test]
+fn a_request_that_ends_an_idle_time_wakes_who_probes_or_is_seen_by_them() {
+    loom::model(|| {
+        let start = Timestamp::from_nanos(1 << 50);
+        let mut rules = CheckRules::default();
+        rules.interval_idle = Some(Duration::from_secs(60));
+        let checks = Arc::new(Checks::new(rules, Rng::with_seed(1)));
+        checks.join(&nodes(1).remove(0), start);
+        assert!(checks.heard(), "it was idle at first");
+        _ = checks.next(start);
+        let other = {
+            let checks = checks.clone();
+            thread::spawn(move || checks.heard())
+        };
+
+        // A minute later: whoever comes first, the request or the look, the request is not lost.
+        _ = checks.next(start + Duration::from_secs(60));
+        let has_to_wake = other.join().unwrap();
+
+        let is_noted = !checks.heard();
+        assert!(has_to_wake || is_noted);
     });
 }

@@ -245,6 +245,12 @@ impl<B, C> HttpConnector<B, C> {
         self
     }
 
+    /// The same for bodies of another type, with nobody asking what failed.
+    pub(crate) fn for_body<D>(&self) -> HttpConnector<D> {
+        let traffic = HttpTraffic::new();
+        HttpConnector { traffic, settings: self.settings.clone(), body: PhantomData }
+    }
+
     fn protocol(mut self, protocol: Protocol) -> Self {
         self.settings.protocol = protocol;
         self.settings.dial.protocols = protocol.names();

@@ -34,6 +34,19 @@ pub(crate) struct DialOptions {
     pub(crate) tls: Arc<crate::tls::Connector>,
 }
 
+impl DialOptions {
+    /// For a connection that is closed as soon as it is there. Who probes has a timeout of their own.
+    pub(crate) fn for_probe() -> Self {
+        Self {
+            timeout: Duration::from_secs(3_600),
+            keep_alive: None,
+            protocols: &[],
+            #[cfg(feature = "tls")]
+            tls: Arc::new(crate::tls::Connector::new(crate::tls::Tls::system())),
+        }
+    }
+}
+
 /// Connects to its node, whatever host the URI names.
 #[derive(Clone, Debug)]
 pub(crate) struct Dial {

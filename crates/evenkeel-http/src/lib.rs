@@ -49,10 +49,14 @@
 //! With the feature `tls`, by rustls, verified by the system's roots unless told otherwise. The
 //! crypto provider is the program's choice: install one first in `main`.
 //!
+//! # Health
+//! [`HttpProbe`], [`GrpcProbe`], [`TcpProbe`] and `TlsProbe` ask endpoints whether they are well, for the
+//! layer of active health checks in `evenkeel-layers`.
+//!
 //! # Features
 //! | feature | brings |
 //! |---|---|
-//! | `tls` | `Tls`, and `https` URIs |
+//! | `tls` | `Tls`, `https` URIs, and `TlsProbe` |
 //! | `tower-http` | `TowerClassifier`, which lets a classifier of tower-http decide what failed |
 //! | `reqwest` | `SharedClient::reqwest` |
 //!
@@ -73,6 +77,7 @@ mod error;
 mod happy_eyeballs;
 mod hints;
 mod multiplexed;
+mod probe;
 #[cfg(feature = "reqwest")]
 mod reqwest_client;
 mod retry;
@@ -93,6 +98,9 @@ pub use connector::{HttpConnector, RequestBody};
 pub use deadline::HttpDeadline;
 pub use error::{ConnectError, ConnectTimeout, InvalidRequest, RequestError};
 pub use hints::{Exclude, HashKey, Prefer, ServedBy};
+#[cfg(feature = "tls")]
+pub use probe::TlsProbe;
+pub use probe::{GrpcProbe, HttpProbe, TcpProbe};
 #[cfg(feature = "reqwest")]
 pub use reqwest_client::{ReqwestFuture, ReqwestService};
 pub use retry::{

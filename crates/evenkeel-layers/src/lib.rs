@@ -32,6 +32,7 @@
 //! # What this crate does not do
 //! It knows no HTTP (`evenkeel-http` does) and no registry (`evenkeel-discovery` does).
 
+pub mod active_health;
 pub mod balance;
 pub mod breaker;
 pub mod deadline;

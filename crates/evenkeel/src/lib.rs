@@ -75,6 +75,7 @@
 //! | [`BalanceLayer`](balance::BalanceLayer) | chooses an endpoint for each request | above a `Connect` |
 //! | [`PerEndpoint`](per_endpoint::PerEndpoint) | lifts any tower layer: one instance per endpoint | below the balancer |
 //! | [`OutlierLayer`](outlier::OutlierLayer) | leaves out for a while who does worse than the others | below the balancer |
+//! | [`ActiveHealthLayer`](active_health::ActiveHealthLayer) | probes endpoints, and leaves out who fails; `HttpProbe`, `GrpcProbe`, `TcpProbe`, `TlsProbe` (feature `http`) or a closure | below the balancer |
 //! | [`CircuitBreakerLayer`](breaker::CircuitBreakerLayer) | stops asking whoever keeps failing | below the balancer: one per endpoint; or alone around any service |
 //! | `HttpConnector` (feature `http`) | speaks HTTP/1.1, HTTP/2 or gRPC to one endpoint | innermost |
 //! | `SharedClient` (feature `http`) | the same over a client you have | innermost |
@@ -125,4 +126,6 @@ pub use evenkeel_core as core;
 pub use evenkeel_discovery as discovery;
 #[cfg(feature = "http")]
 pub use evenkeel_http as http;
-pub use evenkeel_layers::{balance, breaker, deadline, hedge, outlier, per_endpoint, retry};
+pub use evenkeel_layers::{
+    active_health, balance, breaker, deadline, hedge, outlier, per_endpoint, retry,
+};

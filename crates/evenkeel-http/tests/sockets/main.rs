@@ -8,6 +8,7 @@ mod grpc;
 mod http;
 mod http2_faults;
 mod in_flight;
+mod probe;
 mod shared_client;
 mod support;
 #[cfg(feature = "tls")]

@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
-use evenkeel_core::{BoxError, connect::Connect, endpoint::Address, error::cause};
-use evenkeel_http::{ConnectError, HttpConnector, Tls};
+use evenkeel_core::{
+    BoxError, connect::Connect, endpoint::Address, error::cause, health::check::Probe,
+};
+use evenkeel_http::{ConnectError, HttpConnector, HttpProbe, Tls, TlsProbe};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustls::{
     CertificateError, RootCertStore, ServerConfig,
@@ -258,4 +260,33 @@ async fn a_handshake_that_hangs_is_a_connect_timeout() {
 
     assert!(cause::<ConnectError>(error.as_ref()).unwrap().is_timeout());
     drop(listener);
+}
+
+#[tokio::test]
+async fn a_probe_shakes_hands_and_believes_no_wrong_certificate() {
+    let authority = Authority::new();
+    let good = |name| TlsProbe::new(authority.trusting().server_name(name));
+    let (node, _) = node(serve_tls(&authority, "a.b", &["h2"], None).await);
+
+    within(good("a.b").probe(&node)).await.unwrap();
+
+    assert!(within(good("c.d").probe(&node)).await.is_err());
+    let distrusting = Authority::new().trusting().server_name("a.b");
+    assert!(within(TlsProbe::new(distrusting).probe(&node)).await.is_err());
+    let (plain, _) = crate::support::node(serve(echo).await);
+    assert!(within(good("a.b").probe(&plain)).await.is_err());
+}
+
+#[tokio::test]
+async fn a_probe_speaks_http_over_the_tls_of_a_connector() {
+    let authority = Authority::new();
+    let connector = HttpConnector::<Payload>::new().tls(authority.trusting()).authority("a.b");
+    let (node, unreachable) = node(serve_tls(&authority, "a.b", &["h2", "http/1.1"], None).await);
+
+    let probe = HttpProbe::new("/").connector(&connector).expect_body("HTTP/2.0 a.b /");
+    within(probe.probe(&node)).await.unwrap();
+    let probe = HttpProbe::new("/").connector(&connector).host("c.d");
+    assert!(within(probe.probe(&node)).await.is_err());
+
+    assert_eq!(unreachable.times(), 0, "discovery is not asked again for a probe");
 }

@@ -81,6 +81,7 @@
 mod layer;
 mod monitor;
 
+pub(crate) use self::monitor::passed_check;
 pub use self::{
     layer::{OutlierConnect, OutlierLayer},
     monitor::Ejected,

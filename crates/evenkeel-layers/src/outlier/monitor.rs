@@ -62,6 +62,16 @@ impl fmt::Debug for Ejected {
     }
 }
 
+/// Tells whoever watches `node` for outliers that enough of its health checks have passed.
+pub(crate) fn passed_check(node: &Node) {
+    for observer in node.observers() {
+        let observer: &dyn Any = &**observer;
+        if let Some(Monitor { watch, address, .. }) = observer.downcast_ref() {
+            watch.tell(watch.outlier.passed_check(address, clock::now()));
+        }
+    }
+}
+
 /// Watches the nodes of one set. Its task ends with the `Connect`, or with the last node.
 pub(super) struct Watch {
     outlier: Outlier,

@@ -1,5 +1,6 @@
 //! What a balancer promises, behaviour by behaviour, on a paused clock.
 
+mod active_health;
 mod breaker;
 mod contract;
 mod discovery;

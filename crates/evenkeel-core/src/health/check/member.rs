@@ -1,0 +1,147 @@
+//! What is known of one address.
+
+use std::sync::{Arc, Weak};
+
+use super::{CheckRules, Standing, Verdict};
+use crate::{
+    node::{Access, Gate, Node},
+    sync::{AtomicU8, Ordering},
+    time::Timestamp,
+};
+
+/// How far the gate of the nodes is to be open. It outlives them.
+#[derive(Debug)]
+pub(super) struct Door(AtomicU8);
+
+const OPEN: u8 = 0;
+const CLOSED: u8 = 1;
+
+impl Door {
+    pub(super) fn access(&self) -> Access {
+        if self.0.load(Ordering::Acquire) == OPEN { Access::Open } else { Access::Closed }
+    }
+
+    fn set(&self, is_open: bool) {
+        self.0.store(if is_open { OPEN } else { CLOSED }, Ordering::Release);
+    }
+}
+
+/// Whose probe comes next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Lane {
+    /// Those of whom something is in doubt.
+    Edge = 0,
+    Settled = 1,
+}
+
+/// When an endpoint is probed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Turn {
+    Due(Lane, Timestamp),
+    /// A probe is under way, known by its number.
+    UnderWay(u64),
+    /// Discovery has not named it since.
+    Gone(Timestamp),
+}
+
+/// What is known of one address, and the nodes that balancers have for it.
+#[derive(Debug)]
+pub(super) struct Member {
+    pub(super) nodes: Vec<Weak<Node>>,
+    pub(super) door: Arc<Door>,
+    pub(super) standing: Standing,
+    pub(super) turn: Turn,
+    /// Results in a row that contradict the standing.
+    contrary: u32,
+    /// Probes that failed before the first one passed, `None` from then on.
+    failed_at_first: Option<u32>,
+    /// Probes in a row that passed while it was ejected.
+    passed_ejected: u32,
+}
+
+impl Member {
+    pub(super) fn new(rules: &CheckRules, turn: Turn) -> Self {
+        let door = Arc::new(Door(AtomicU8::new(OPEN)));
+        door.set(!rules.is_closed_at_first);
+        Self {
+            nodes: Vec::new(),
+            door,
+            standing: Standing::Unknown,
+            turn,
+            contrary: 0,
+            failed_at_first: Some(0),
+            passed_ejected: 0,
+        }
+    }
+
+    /// Adds a node, once, and forgets those that have left.
+    pub(super) fn add(&mut self, node: &Arc<Node>) {
+        let node = Arc::downgrade(node);
+        self.nodes.retain(|other| live(other).is_some() && !Weak::ptr_eq(other, &node));
+        self.nodes.push(node);
+    }
+
+    /// A node that a balancer has for it, and forgets those that have left.
+    pub(super) fn live_node(&mut self) -> Option<Arc<Node>> {
+        self.nodes.retain(|node| live(node).is_some());
+        self.nodes.first().and_then(live)
+    }
+
+    /// Whether the next probe is to follow soon. At first it is, for a few: who has just come may not be
+    /// ready yet.
+    pub(super) fn is_doubtful(&self, rules: &CheckRules) -> bool {
+        0 < self.contrary || self.failed_at_first.is_some_and(|failed| failed < rules.fall)
+    }
+
+    /// Whether the gate has changed by what a probe found.
+    pub(super) fn probed(&mut self, verdict: Verdict, rules: &CheckRules) -> bool {
+        let is_contrary = match self.standing {
+            Standing::Unknown => true,
+            Standing::Up => verdict != Verdict::Passed,
+            Standing::Down => verdict == Verdict::Passed,
+        };
+        self.contrary = if is_contrary { self.contrary + 1 } else { 0 };
+        let enough = match (self.standing, verdict) {
+            // The first result decides alone, as in HAProxy and Envoy: there is nothing to weigh it
+            // against.
+            (Standing::Unknown, _) | (_, Verdict::Denied) => 1,
+            (_, Verdict::Passed) if self.failed_at_first.is_some() => 1,
+            (_, Verdict::Passed) => rules.rise,
+            (_, Verdict::Failed) => rules.fall,
+        };
+        self.failed_at_first = match (self.failed_at_first, verdict) {
+            (Some(failed), Verdict::Failed | Verdict::Denied) => Some(failed.saturating_add(1)),
+            _ => None,
+        };
+        is_contrary && enough <= self.contrary && self.stands(verdict)
+    }
+
+    /// Takes a result as it is, and says whether the gate has changed.
+    pub(super) fn stands(&mut self, verdict: Verdict) -> bool {
+        let is_up = verdict == Verdict::Passed;
+        self.contrary = 0;
+        if is_up {
+            self.failed_at_first = None;
+        }
+        self.standing = if is_up { Standing::Up } else { Standing::Down };
+        let before = self.door.access();
+        self.door.set(is_up);
+        before != self.door.access()
+    }
+
+    /// Whether by this result enough probes in a row have passed to end an ejection.
+    pub(super) fn ends_ejection(&mut self, verdict: Verdict, rules: &CheckRules) -> bool {
+        let mut nodes = self.nodes.iter().filter_map(live);
+        let is_ejected = nodes.any(|node| node.is_closed_by(Gate::Ejected));
+        if !rules.ends_ejections || !is_ejected || verdict != Verdict::Passed {
+            self.passed_ejected = 0;
+            return false;
+        }
+        self.passed_ejected += 1;
+        rules.rise <= self.passed_ejected && std::mem::take(&mut self.passed_ejected) != 0
+    }
+}
+
+fn live(node: &Weak<Node>) -> Option<Arc<Node>> {
+    node.upgrade().filter(|node| !node.is_closed_by(Gate::Retired))
+}

@@ -1,0 +1,292 @@
+//! Active health checks: which endpoint is probed when, and what its results come to.
+//!
+//! An endpoint is probed at an interval. After a result that contradicts what was known it is probed soon
+//! again, until the contradiction is confirmed by so many in a row ([`fall`](CheckRules::fall),
+//! [`rise`](CheckRules::rise)) or taken back. So an endpoint that dies is closed at the latest
+//!
+//! > interval + timeout + (fall − 1) · (interval on the edge + timeout)
+//!
+//! after its death, and where it [denies](Verdict::Denied) being healthy, one interval after. The first
+//! result of all decides alone, and so does the first one that passes. What an endpoint [reports](Checks::report) by itself counts at once.
+//!
+//! Probes of all endpoints together begin at a [pace](CheckRules::probes_per_second): a set of 10,000 is
+//! never probed in one burst, neither at its start nor later. Nothing waits for anything else: any number
+//! is under way at the same time, one for each endpoint.
+//!
+//! Endpoints are known by their addresses. Several balancers may have a node for the same one, and all of
+//! them follow what is found. Results outlive an endpoint's leaving and coming back, for a time and for a
+//! number of endpoints ([`remembered_for`](CheckRules::remembered_for),
+//! [`remembered_max`](CheckRules::remembered_max)).
+//!
+//! Time is told: [`next`](Checks::next) says whom to probe, or when to ask again.
+//!
+//! ```
+//! use std::{sync::Arc, time::Duration};
+//! use evenkeel_core::{
+//!     health::check::{CheckRules, Checks, Next, Verdict},
+//!     node::{Gate, Node}, rng::Rng, time::Timestamp,
+//! };
+//!
+//! let checks = Checks::new(CheckRules::default(), Rng::with_seed(1));
+//! let node = Arc::new(Node::new("10.0.0.1:80".parse().unwrap()));
+//! let now = Timestamp::from_nanos(0);
+//! checks.join(&node, now);
+//!
+//! let Next::Probe(ticket) = checks.next(now) else { panic!("it was never probed") };
+//! assert_eq!(ticket.node().address(), node.address());
+//! checks.finish(ticket, Verdict::Failed, now + Duration::from_secs(1));
+//!
+//! assert!(node.is_closed_by(Gate::Unhealthy), "the first result decides alone");
+//! ```
+
+use std::sync::Arc;
+
+mod member;
+mod pace;
+mod probe;
+mod rules;
+mod table;
+
+pub use probe::{News, NotServing, Probe};
+pub use rules::CheckRules;
+
+use self::{
+    member::{Lane, Member, Turn},
+    table::Table,
+};
+use crate::{
+    endpoint::Address,
+    node::{Gate, Node},
+    rng::Rng,
+    sync::{AtomicU8, Mutex, MutexGuard, Ordering},
+    time::Timestamp,
+};
+
+/// What a probe has found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Verdict {
+    /// The endpoint is healthy.
+    Passed,
+    /// There was no answer, or none that says anything for sure.
+    Failed,
+    /// The endpoint itself says that it is not to be used.
+    Denied,
+}
+
+/// What is known of an endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Standing {
+    /// No probe of it has ended yet.
+    Unknown,
+    /// It is healthy.
+    Up,
+    /// It is not.
+    Down,
+}
+
+/// What is to be done now.
+#[derive(Debug)]
+pub enum Next {
+    /// Begin this probe.
+    Probe(Ticket),
+    /// Ask again then, or when something has changed.
+    At(Timestamp),
+    /// Ask again when something has changed.
+    Nothing,
+}
+
+/// A probe that is under way. Give it to [`Checks::finish`].
+#[derive(Debug)]
+#[must_use = "an endpoint whose probe never ends is not probed again"]
+pub struct Ticket {
+    number: u64,
+    node: Arc<Node>,
+}
+
+impl Ticket {
+    /// The node that is probed.
+    #[must_use]
+    pub fn node(&self) -> &Arc<Node> {
+        &self.node
+    }
+}
+
+/// What a result has come to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Effect {
+    /// What is known of the endpoint now, if its gate has opened or closed by that.
+    pub change: Option<Standing>,
+    /// Enough probes have passed to end an ejection of the endpoint.
+    pub ends_ejection: bool,
+}
+
+/// Active health checks over the endpoints of one set. See the [module docs](self).
+#[derive(Debug)]
+pub struct Checks {
+    rules: CheckRules,
+    table: Mutex<Table>,
+    /// Whether requests have ended since that was asked last.
+    traffic: AtomicU8,
+}
+
+/// There have been none for long.
+const IDLE: u8 = 0;
+/// There have been none since the last look.
+const QUIET: u8 = 1;
+/// There have been some since the last look.
+const BUSY: u8 = 2;
+
+impl Checks {
+    /// Checks by `rules` that draw their jitter from `rng`.
+    ///
+    /// # Panics
+    /// If a rule makes no sense: an interval, threshold or timeout of zero, a jitter above 100 %, a pace
+    /// outside 1 to 1,000,000.
+    #[must_use]
+    pub fn new(rules: CheckRules, rng: Rng) -> Self {
+        rules.check();
+        let table = Mutex::new(Table::new(&rules, rng));
+        Self { rules, table, traffic: AtomicU8::new(IDLE) }
+    }
+
+    /// The rules.
+    #[must_use]
+    pub fn rules(&self) -> &CheckRules {
+        &self.rules
+    }
+
+    /// Looks after `node` from now on, with what is remembered of its address.
+    pub fn join(&self, node: &Arc<Node>, now: Timestamp) {
+        let mut table = self.lock();
+        let member = table.arrive(node.address(), now, &self.rules);
+        member.add(node);
+        let door = member.door.clone();
+        drop(table);
+        node.follow(Gate::Unhealthy, || door.access());
+    }
+
+    /// What is to be done now.
+    pub fn next(&self, now: Timestamp) -> Next {
+        let mut table = self.lock();
+        self.look_at_traffic(&mut table, now);
+        table.next(now, &self.rules)
+    }
+
+    /// Ends a probe.
+    pub fn finish(&self, ticket: Ticket, verdict: Verdict, now: Timestamp) -> Effect {
+        let Ticket { number, node } = ticket;
+        let mut table = self.lock();
+        let Some(member) = table.members.get_mut(node.address()) else { return Effect::default() };
+        if member.turn != Turn::UnderWay(number) {
+            // The endpoint has said something meanwhile, which is newer.
+            return Effect::default();
+        }
+        let is_changed = member.probed(verdict, &self.rules);
+        let ends_ejection = member.ends_ejection(verdict, &self.rules);
+        let change = is_changed.then_some(member.standing);
+        table.plan(node.address(), now, &self.rules);
+        follow(table, node.address());
+        Effect { change, ends_ejection }
+    }
+
+    /// The endpoint of this address says of itself that it is healthy, or not. That counts at once.
+    pub fn report(&self, address: &Address, is_healthy: bool, now: Timestamp) -> Effect {
+        let verdict = if is_healthy { Verdict::Passed } else { Verdict::Denied };
+        let mut table = self.lock();
+        let Some(member) = table.members.get_mut(address) else { return Effect::default() };
+        if matches!(member.turn, Turn::Gone(_)) {
+            return Effect::default();
+        }
+        let change = member.stands(verdict).then_some(member.standing);
+        table.plan(address, now, &self.rules);
+        follow(table, address);
+        Effect { change, ends_ejection: false }
+    }
+
+    /// Something speaks against the endpoint of this address: it is probed as soon as there is room.
+    pub fn suspect(&self, address: &Address, now: Timestamp) {
+        let mut table = self.lock();
+        if table.members.get(address).is_some_and(|member| matches!(member.turn, Turn::Due(..))) {
+            table.set_turn(address, Turn::Due(Lane::Edge, now));
+        }
+    }
+
+    /// Probes that are under way will not end: those endpoints are due again.
+    pub fn restart(&self, now: Timestamp) {
+        let mut table = self.lock();
+        let is_under_way = |member: &Member| matches!(member.turn, Turn::UnderWay(_));
+        let lost = table.members.iter().filter(|(_, member)| is_under_way(member));
+        let lost: Vec<_> = lost.map(|(address, _)| address.clone()).collect();
+        for address in lost {
+            table.set_turn(&address, Turn::Due(Lane::Settled, now));
+        }
+    }
+
+    /// A request has ended. Says whether [`next`](Self::next) is to be asked again because of that.
+    ///
+    /// One atomic load where nothing has changed. Only [`interval_idle`](CheckRules::interval_idle)
+    /// needs to be told.
+    #[inline]
+    pub fn heard(&self) -> bool {
+        self.traffic.load(Ordering::Relaxed) != BUSY
+            && self.traffic.swap(BUSY, Ordering::AcqRel) == IDLE
+    }
+
+    /// What is known of each endpoint, of those that left not long ago too.
+    #[must_use]
+    pub fn list(&self) -> Vec<(Address, Standing)> {
+        let table = self.lock();
+        table.members.iter().map(|(address, member)| (address.clone(), member.standing)).collect()
+    }
+
+    /// What is known of the endpoint of this address.
+    #[must_use]
+    pub fn standing(&self, address: &Address) -> Standing {
+        self.lock().members.get(address).map_or(Standing::Unknown, |member| member.standing)
+    }
+
+    /// The nodes that balancers have for this address.
+    #[must_use]
+    pub fn nodes(&self, address: &Address) -> Vec<Arc<Node>> {
+        let table = self.lock();
+        let nodes = table.members.get(address).map(|member| member.nodes.iter());
+        nodes.into_iter().flatten().filter_map(std::sync::Weak::upgrade).collect()
+    }
+
+    fn look_at_traffic(&self, table: &mut Table, now: Timestamp) {
+        let Some(idle_after) = self.rules.interval_idle else { return };
+        if table.is_idle && self.traffic.load(Ordering::Acquire) == IDLE {
+            return;
+        }
+        if self.traffic.swap(QUIET, Ordering::AcqRel) == BUSY {
+            table.traffic_at = Some(now);
+            if std::mem::take(&mut table.is_idle) {
+                table.hasten(now, &self.rules);
+            }
+        }
+        let is_idle = table.traffic_at.is_none_or(|at| idle_after <= now.since(at));
+        if is_idle {
+            let still = Ordering::AcqRel;
+            let swapped = self.traffic.compare_exchange(QUIET, IDLE, still, Ordering::Relaxed);
+            table.is_idle = swapped.is_ok();
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().expect("no panic under the lock")
+    }
+}
+
+/// Makes the gates of the endpoint's nodes follow, once the lock is released.
+fn follow(table: MutexGuard<'_, Table>, address: &Address) {
+    let Some(member) = table.members.get(address) else { return };
+    let (nodes, door) = (member.nodes.clone(), member.door.clone());
+    drop(table);
+    for node in nodes.iter().filter_map(std::sync::Weak::upgrade) {
+        node.follow(Gate::Unhealthy, || door.access());
+    }
+}
+
+#[cfg(test)]
+mod tests;

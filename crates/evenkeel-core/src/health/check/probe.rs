@@ -1,0 +1,75 @@
+//! How one finds out whether an endpoint is healthy.
+
+use std::{future::Future, pin::Pin, sync::Arc};
+
+use futures_core::Stream;
+
+use crate::{BoxError, node::Node};
+
+/// What an endpoint says of itself, as it changes.
+pub type News = Pin<Box<dyn Stream<Item = Result<(), BoxError>> + Send>>;
+
+/// Finds out whether an endpoint is healthy.
+///
+/// An async closure that takes a node is a probe, and any error it gives says that the endpoint is not:
+///
+/// ```
+/// use std::sync::Arc;
+/// use evenkeel_core::{BoxError, health::check::Probe, node::Node};
+///
+/// fn is_probe(_: impl Probe) {}
+///
+/// is_probe(|node: Arc<Node>| async move {
+///     if node.address().port() == Some(80) { Ok(()) } else { Err("nobody listens there") }
+/// });
+/// ```
+pub trait Probe: Send + Sync + 'static {
+    /// Asks once. Dropped when it takes too long; it must not block.
+    ///
+    /// # Errors
+    /// Why the endpoint is not healthy. With a [`NotServing`] among its causes no further probe has to
+    /// confirm that.
+    fn probe(&self, node: &Arc<Node>) -> impl Future<Output = Result<(), BoxError>> + Send;
+
+    /// Follows what the endpoint says of itself, beside the probes. Default `None`.
+    ///
+    /// Each item counts at once, without a threshold. The end of the stream says nothing of the endpoint's
+    /// health; it is opened anew after a passing probe, with growing delays. Where an endpoint offers
+    /// nothing to follow, end it without an item.
+    fn follow(&self, node: &Arc<Node>) -> Option<News> {
+        let _ = node;
+        None
+    }
+}
+
+impl<F, A, E> Probe for F
+where
+    F: Fn(Arc<Node>) -> A + Send + Sync + 'static,
+    A: Future<Output = Result<(), E>> + Send,
+    E: Into<BoxError>,
+{
+    fn probe(&self, node: &Arc<Node>) -> impl Future<Output = Result<(), BoxError>> + Send {
+        let answer = self(node.clone());
+        async move { answer.await.map_err(Into::into) }
+    }
+}
+
+/// The endpoint itself says that it is not to be used: nothing has to confirm that.
+///
+/// What is only missing or late, an answer or a connection, may be there the next time. What an endpoint
+/// says of itself may be believed (Envoy: a status that is not expected ignores the threshold).
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the endpoint says that it is not healthy: {reason}")]
+#[non_exhaustive]
+pub struct NotServing {
+    /// What it said.
+    pub reason: String,
+}
+
+impl NotServing {
+    /// The endpoint said `reason`.
+    #[must_use]
+    pub fn new(reason: impl Into<String>) -> Self {
+        Self { reason: reason.into() }
+    }
+}

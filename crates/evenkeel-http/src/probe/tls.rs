@@ -1,0 +1,53 @@
+//! A probe that shakes hands.
+
+use std::sync::Arc;
+
+use evenkeel_core::{BoxError, health::check::Probe, node::Node};
+use http::Uri;
+
+use super::line::apart;
+use crate::{
+    dial::{Dial, DialOptions},
+    target::Host,
+    tls::{Connector, Tls},
+};
+
+/// Connects to an endpoint, and shakes hands by TLS: its certificate is good, and the process is awake.
+///
+/// ```
+/// use evenkeel_http::{Tls, TlsProbe};
+///
+/// let probe = TlsProbe::new(Tls::system().server_name("orders.internal"));
+/// # drop(probe);
+/// ```
+#[derive(Clone, Debug)]
+pub struct TlsProbe {
+    options: DialOptions,
+    port: Option<u16>,
+}
+
+impl TlsProbe {
+    /// Verifies endpoints as `tls` says; the server name is the endpoint's host, unless it says another.
+    #[must_use]
+    pub fn new(tls: Tls) -> Self {
+        let tls = Arc::new(Connector::new(tls));
+        Self { options: DialOptions { tls, ..DialOptions::for_probe() }, port: None }
+    }
+
+    /// Connects to another port. Default the endpoint's own.
+    #[must_use]
+    pub fn port(mut self, port: u16) -> Self {
+        self.port = Some(port);
+        self
+    }
+}
+
+impl Probe for TlsProbe {
+    async fn probe(&self, node: &Arc<Node>) -> Result<(), BoxError> {
+        let node = apart(node, self.port);
+        let authority = Host::of(node.address()).authority;
+        let uri = Uri::builder().scheme("https").authority(authority).path_and_query("/");
+        Dial::new(node, self.options.clone()).connect(uri.build()?).await?;
+        Ok(())
+    }
+}

@@ -1,0 +1,154 @@
+//! The task that probes all endpoints.
+
+use std::{collections::HashMap, error::Error, future, sync::Arc, time::Duration};
+
+use evenkeel_core::{
+    BoxError,
+    endpoint::Address,
+    error::cause,
+    health::check::{Effect, Next, NotServing, Probe, Standing, Ticket, Verdict},
+    rng::Rng,
+    time::Timestamp,
+};
+use tokio::{
+    task::{Id, JoinError, JoinSet},
+    time::{sleep_until, timeout},
+};
+
+use super::{
+    follow::{Followed, Following},
+    watch::Watch,
+};
+use crate::{clock, outlier};
+
+/// What a probe found.
+type Found = Result<(), BoxError>;
+
+/// A probe did not end in time.
+#[derive(Clone, Copy, Debug)]
+struct ProbeTimeout {
+    after: Duration,
+}
+
+impl std::fmt::Display for ProbeTimeout {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "no answer to the probe within {:?}", self.after)
+    }
+}
+
+impl Error for ProbeTimeout {}
+
+/// Probes until it is aborted, and all that is under way with it.
+pub(super) async fn probe_all<P: Probe>(watch: Arc<Watch>, probe: Arc<P>) {
+    let rng = watch.seed.map_or_else(Rng::from_entropy, Rng::with_seed);
+    let following = Following::new(probe.clone(), rng, watch.checks.rules().interval);
+    let mut task =
+        Task { watch, probe, under_way: JoinSet::new(), tickets: HashMap::new(), following };
+    loop {
+        let due = task.begin_due();
+        task.wait(due).await;
+    }
+}
+
+struct Task<P> {
+    watch: Arc<Watch>,
+    probe: Arc<P>,
+    /// Each probe is a task of its own: one that panics or takes long is nobody else's matter.
+    under_way: JoinSet<Found>,
+    tickets: HashMap<Id, Ticket>,
+    following: Following<P>,
+}
+
+impl<P: Probe> Task<P> {
+    /// Begins the probes that are due, and says when the next one will be.
+    fn begin_due(&mut self) -> Option<Timestamp> {
+        let now = clock::now();
+        self.following.sweep(now);
+        let due = loop {
+            match self.watch.checks.next(now) {
+                Next::Probe(ticket) => self.begin(ticket),
+                Next::At(at) => break Some(at),
+                Next::Nothing => break None,
+            }
+        };
+        [due, self.following.due()].into_iter().flatten().min()
+    }
+
+    fn begin(&mut self, ticket: Ticket) {
+        let (probe, node) = (self.probe.clone(), ticket.node().clone());
+        let after = self.watch.checks.rules().timeout;
+        let under_way = self.under_way.spawn(async move {
+            match timeout(after, probe.probe(&node)).await {
+                Ok(found) => found,
+                Err(_) => Err(ProbeTimeout { after }.into()),
+            }
+        });
+        self.tickets.insert(under_way.id(), ticket);
+    }
+
+    /// Waits until something has happened, and deals with it.
+    async fn wait(&mut self, due: Option<Timestamp>) {
+        let watch = self.watch.clone();
+        tokio::select! {
+            Some(ended) = self.under_way.join_next_with_id() => self.ended(ended),
+            followed = self.following.next() => self.followed(followed),
+            () = watch.attention.notified() => {}
+            () = sleep(due) => {}
+        }
+    }
+
+    fn ended(&mut self, ended: Result<(Id, Found), JoinError>) {
+        let (id, found) = match ended {
+            Ok((id, found)) => (id, found),
+            Err(error) => (error.id(), Err(error.into())),
+        };
+        let Some(ticket) = self.tickets.remove(&id) else { return };
+        let verdict = match &found {
+            Ok(()) => Verdict::Passed,
+            Err(error) if cause::<NotServing>(&**error).is_some() => Verdict::Denied,
+            Err(_) => Verdict::Failed,
+        };
+        let (node, now) = (ticket.node().clone(), clock::now());
+        let effect = self.watch.checks.finish(ticket, verdict, now);
+        self.tell(node.address(), effect, &found);
+        if verdict != Verdict::Failed {
+            self.following.begin(&node, now);
+        }
+    }
+
+    fn followed(&mut self, followed: Followed) {
+        let now = clock::now();
+        match followed {
+            Followed::Said(address, found) => {
+                let effect = self.watch.checks.report(&address, found.is_ok(), now);
+                self.tell(&address, effect, &found);
+            }
+            Followed::Broke(address) => self.watch.checks.suspect(&address, now),
+        }
+    }
+
+    fn tell(&self, address: &Address, effect: Effect, found: &Found) {
+        let reason = found.as_ref().err().map(|error| &**error as &(dyn Error + 'static));
+        match effect.change {
+            Some(Standing::Up) => {
+                tracing::info!(%address, "endpoint passes its health check: open");
+            }
+            Some(_) => {
+                tracing::warn!(%address, reason, "endpoint fails its health check: closed");
+            }
+            None if found.is_err() => tracing::debug!(%address, reason, "a health check failed"),
+            None => {}
+        }
+        if effect.ends_ejection {
+            let nodes = self.watch.checks.nodes(address);
+            nodes.iter().for_each(|node| outlier::passed_check(node));
+        }
+    }
+}
+
+async fn sleep(until: Option<Timestamp>) {
+    match until {
+        Some(at) => sleep_until(clock::instant() + at.since(clock::now())).await,
+        None => future::pending().await,
+    }
+}

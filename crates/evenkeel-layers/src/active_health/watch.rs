@@ -1,0 +1,106 @@
+//! What watches the nodes of all balancers that one layer and its clones have made.
+
+use std::{
+    any::Any,
+    sync::{Arc, Mutex, Weak},
+};
+
+use evenkeel_core::{
+    health::check::{CheckRules, Checks, Probe},
+    node::Node,
+    observe::{Observer, Report},
+    rng::Rng,
+};
+use tokio::{runtime::Handle, sync::Notify, task::AbortHandle};
+
+use super::task::probe_all;
+use crate::clock;
+
+/// What is known of the endpoints, and who is to be told of news.
+pub(super) struct Watch {
+    pub(super) checks: Checks,
+    /// Something may have to be done before the time that is planned.
+    pub(super) attention: Notify,
+    pub(super) seed: Option<u64>,
+    running: Mutex<Weak<Running>>,
+}
+
+/// The task that probes, ended with the last that needs it.
+#[derive(Default)]
+pub(super) struct Running(Mutex<Option<AbortHandle>>);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let task = self.0.get_mut().expect("no panic under the lock").take();
+        if let Some(task) = task {
+            task.abort();
+        }
+    }
+}
+
+impl Watch {
+    pub(super) fn new(rules: CheckRules, seed: Option<u64>) -> Self {
+        let rng = seed.map_or_else(Rng::from_entropy, Rng::with_seed);
+        Self {
+            checks: Checks::new(rules, rng),
+            attention: Notify::new(),
+            seed,
+            running: Mutex::default(),
+        }
+    }
+
+    /// What keeps the task running, made anew if nobody has it any more.
+    pub(super) fn running(&self) -> Arc<Running> {
+        let mut known = self.running.lock().expect("no panic under the lock");
+        known.upgrade().unwrap_or_else(|| {
+            let running = Arc::new(Running::default());
+            *known = Arc::downgrade(&running);
+            running
+        })
+    }
+
+    /// Has `node` probed, once: a service that is made anew changes nothing.
+    pub(super) fn add<P: Probe>(
+        self: &Arc<Self>,
+        node: &Arc<Node>,
+        running: &Running,
+        probe: &Arc<P>,
+    ) {
+        let Ok(runtime) = Handle::try_current() else {
+            tracing::warn!(address = %node.address(), "no runtime: its health is not checked");
+            return;
+        };
+        self.checks.join(node, clock::now());
+        if self.checks.rules().interval_idle.is_some() {
+            self.listen(node);
+        }
+        self.attention.notify_one();
+        let mut task = running.0.lock().expect("no panic under the lock");
+        // Also anew after the runtime on which it ran has ended.
+        if task.as_ref().is_none_or(AbortHandle::is_finished) {
+            self.checks.restart(clock::now());
+            *task = Some(runtime.spawn(probe_all(self.clone(), probe.clone())).abort_handle());
+        }
+    }
+
+    fn listen(self: &Arc<Self>, node: &Node) {
+        let is_known = node.observers().any(|observer| {
+            let observer: &dyn Any = &**observer;
+            observer.downcast_ref::<Traffic>().is_some_and(|known| Arc::ptr_eq(&known.0, self))
+        });
+        if !is_known {
+            node.observe(Arc::new(Traffic(self.clone())));
+        }
+    }
+}
+
+/// Hears that there are requests.
+struct Traffic(Arc<Watch>);
+
+impl Observer for Traffic {
+    fn ended(&self, _: &Node, _: &Report) {
+        if self.0.checks.heard() {
+            self.0.attention.notify_one();
+        }
+    }
+}
