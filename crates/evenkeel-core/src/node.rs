@@ -55,6 +55,22 @@ impl Gate {
         matches!(self, Self::Ejected | Self::Breaker | Self::Unhealthy)
     }
 
+    /// Its name in metrics and logs.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        const NAMES: [&str; 8] = [
+            "joining",
+            "draining",
+            "retired",
+            "broken",
+            "ejected",
+            "breaker",
+            "unhealthy",
+            "limit",
+        ];
+        NAMES[self as usize]
+    }
+
     const fn guard_bit(self) -> u32 {
         self.bit() << 8
     }
@@ -255,7 +271,7 @@ impl Node {
             self.listener.closed(self);
             self.observers.iter().for_each(|observer| observer.closed(self));
         }
-        before & gate.bit() == 0
+        self.changed(gate, before & gate.bit() == 0)
     }
 
     /// Takes one reason away, and returns whether it was there.
@@ -267,7 +283,15 @@ impl Node {
         } else if before & UNUSABLE == gate.bit() {
             self.listener.usable(self);
         }
-        before & gate.bit() != 0
+        self.changed(gate, before & gate.bit() != 0)
+    }
+
+    /// Tells observers that `gate` has changed, if it has.
+    fn changed(&self, gate: Gate, has_changed: bool) -> bool {
+        if has_changed {
+            self.observers.iter().for_each(|observer| observer.gate_changed(self, gate));
+        }
+        has_changed
     }
 
     /// Makes `gate` follow the `access` that an observer keeps, until both agree.
