@@ -2,79 +2,13 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
+pub use crate::gate::{Access, Gate};
 use crate::{
     endpoint::{Address, Endpoint},
     load::PeakEwma,
     observe::{Observer, Observers},
     sync::{AtomicU8, AtomicU32, Mutex, Ordering},
 };
-
-/// One reason for a node to be closed. A node is open while none of them holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-#[repr(u8)]
-pub enum Gate {
-    /// It is known, but not yet part of the set that requests see.
-    Joining,
-    /// Its weight is zero: it finishes what it has and gets nothing new.
-    Draining,
-    /// Discovery no longer names it. It never opens again.
-    Retired,
-    /// Its service failed for good and is being made anew.
-    Broken,
-    /// Outlier detection took it out.
-    Ejected,
-    /// Its circuit breaker is open.
-    Breaker,
-    /// It fails its active health check.
-    Unhealthy,
-    /// It has as many requests as it may have.
-    Limit,
-}
-
-impl Gate {
-    /// All gates, in the order of their bits.
-    pub const ALL: [Self; 8] = [
-        Self::Joining,
-        Self::Draining,
-        Self::Retired,
-        Self::Broken,
-        Self::Ejected,
-        Self::Breaker,
-        Self::Unhealthy,
-        Self::Limit,
-    ];
-
-    const fn bit(self) -> u32 {
-        1 << self as u8
-    }
-
-    /// Whether it is a judgement of the node's health, which may be wrong, and not a fact.
-    #[must_use]
-    pub const fn is_of_health(self) -> bool {
-        matches!(self, Self::Ejected | Self::Breaker | Self::Unhealthy)
-    }
-
-    /// Its name in metrics and logs.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        const NAMES: [&str; 8] = [
-            "joining",
-            "draining",
-            "retired",
-            "broken",
-            "ejected",
-            "breaker",
-            "unhealthy",
-            "limit",
-        ];
-        NAMES[self as usize]
-    }
-
-    const fn guard_bit(self) -> u32 {
-        self.bit() << 8
-    }
-}
 
 /// The bits of the gates that are closed; above them one bit for each that is guarded.
 const CLOSED: u32 = 0xFF;
@@ -90,17 +24,6 @@ const TIMED: u8 = 1;
 
 /// A node that has observers.
 const OBSERVED: u8 = 2;
-
-/// How far a gate is open.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Access {
-    /// To everybody.
-    Open,
-    /// To those attempts that an observer lets in as a trial.
-    Guarded,
-    /// To nobody.
-    Closed,
-}
 
 /// Hears of what happens to nodes. Called on the request path: it must be short and must not block.
 pub trait Listener: Send + Sync {
