@@ -161,6 +161,8 @@ impl<H: Holder + ?Sized> Attempt<H> {
         let report = Report::new(outcome, took).fault(self.fault);
         if self.epoch == node.epoch() {
             node.observers().for_each(|observer| observer.ended(node, &report));
+        } else {
+            node.observers().for_each(|observer| observer.ended_late(node, &report));
         }
         if let Some(trial) = self.trial.take() {
             trial.passes.into_iter().for_each(|pass| pass.ended(&report));

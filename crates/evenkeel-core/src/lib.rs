@@ -47,6 +47,7 @@ pub mod snapshot;
 pub mod time;
 pub mod traffic;
 
+mod gate;
 mod sync;
 
 /// A boxed error that can cross threads, the same type as tower's.

@@ -2,63 +2,13 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
+pub use crate::gate::{Access, Gate};
 use crate::{
     endpoint::{Address, Endpoint},
     load::PeakEwma,
     observe::{Observer, Observers},
     sync::{AtomicU8, AtomicU32, Mutex, Ordering},
 };
-
-/// One reason for a node to be closed. A node is open while none of them holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-#[repr(u8)]
-pub enum Gate {
-    /// It is known, but not yet part of the set that requests see.
-    Joining,
-    /// Its weight is zero: it finishes what it has and gets nothing new.
-    Draining,
-    /// Discovery no longer names it. It never opens again.
-    Retired,
-    /// Its service failed for good and is being made anew.
-    Broken,
-    /// Outlier detection took it out.
-    Ejected,
-    /// Its circuit breaker is open.
-    Breaker,
-    /// It fails its active health check.
-    Unhealthy,
-    /// It has as many requests as it may have.
-    Limit,
-}
-
-impl Gate {
-    /// All gates, in the order of their bits.
-    pub const ALL: [Self; 8] = [
-        Self::Joining,
-        Self::Draining,
-        Self::Retired,
-        Self::Broken,
-        Self::Ejected,
-        Self::Breaker,
-        Self::Unhealthy,
-        Self::Limit,
-    ];
-
-    const fn bit(self) -> u32 {
-        1 << self as u8
-    }
-
-    /// Whether it is a judgement of the node's health, which may be wrong, and not a fact.
-    #[must_use]
-    pub const fn is_of_health(self) -> bool {
-        matches!(self, Self::Ejected | Self::Breaker | Self::Unhealthy)
-    }
-
-    const fn guard_bit(self) -> u32 {
-        self.bit() << 8
-    }
-}
 
 /// The bits of the gates that are closed; above them one bit for each that is guarded.
 const CLOSED: u32 = 0xFF;
@@ -74,17 +24,6 @@ const TIMED: u8 = 1;
 
 /// A node that has observers.
 const OBSERVED: u8 = 2;
-
-/// How far a gate is open.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Access {
-    /// To everybody.
-    Open,
-    /// To those attempts that an observer lets in as a trial.
-    Guarded,
-    /// To nobody.
-    Closed,
-}
 
 /// Hears of what happens to nodes. Called on the request path: it must be short and must not block.
 pub trait Listener: Send + Sync {
@@ -255,7 +194,7 @@ impl Node {
             self.listener.closed(self);
             self.observers.iter().for_each(|observer| observer.closed(self));
         }
-        before & gate.bit() == 0
+        self.changed(gate, before & gate.bit() == 0)
     }
 
     /// Takes one reason away, and returns whether it was there.
@@ -267,7 +206,15 @@ impl Node {
         } else if before & UNUSABLE == gate.bit() {
             self.listener.usable(self);
         }
-        before & gate.bit() != 0
+        self.changed(gate, before & gate.bit() != 0)
+    }
+
+    /// Tells observers that `gate` has changed, if it has.
+    fn changed(&self, gate: Gate, has_changed: bool) -> bool {
+        if has_changed {
+            self.observers.iter().for_each(|observer| observer.gate_changed(self, gate));
+        }
+        has_changed
     }
 
     /// Makes `gate` follow the `access` that an observer keeps, until both agree.

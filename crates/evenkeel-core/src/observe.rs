@@ -13,7 +13,10 @@ use std::{
     time::Duration,
 };
 
-use crate::{node::Node, outcome::Outcome};
+use crate::{
+    node::{Gate, Node},
+    outcome::Outcome,
+};
 
 /// Where the fault lies when an attempt fails.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -39,6 +42,18 @@ pub struct Report {
     /// How long the head of the response took; zero where it was there at once or nobody
     /// [is timing](Observer::is_timing).
     pub latency: Duration,
+}
+
+impl Fault {
+    /// Its name in metrics and logs.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Server => "server",
+            Self::Gateway => "gateway",
+            Self::Local => "local",
+        }
+    }
 }
 
 impl Report {
@@ -90,6 +105,10 @@ pub trait Observer: Any + Send + Sync {
     /// closed by an observer, say nothing and are not told.
     fn ended(&self, node: &Node, report: &Report);
 
+    /// An attempt has ended that began before the node was last closed by an observer: for those who
+    /// only count. It says nothing of the node as it is now.
+    fn ended_late(&self, _node: &Node, _report: &Report) {}
+
     /// Whether an attempt may go ahead, asked while a gate of the node is guarded.
     fn admit(&self, _node: &Node) -> Admission {
         Admission::Free
@@ -97,6 +116,10 @@ pub trait Observer: Any + Send + Sync {
 
     /// The first gate has closed the node.
     fn closed(&self, _node: &Node) {}
+
+    /// A gate has closed or opened. Which of them, [`Node::is_closed_by`] tells: two changes at the same
+    /// time may be told in any order.
+    fn gate_changed(&self, _node: &Node, _gate: Gate) {}
 
     /// Whether it needs to know how long attempts take, for two clock reads each. Asked once.
     fn is_timing(&self) -> bool {
@@ -131,5 +154,96 @@ impl Observers {
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Arc<dyn Observer>> {
         let links = std::iter::successors(self.0.get(), |link| link.next.0.get());
         links.map(|link| &link.observer)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+    use crate::{
+        attempt::{Attempt, Holder},
+        node::Access,
+        time::Timestamp,
+    };
+
+    #[derive(Default)]
+    struct Diary(Mutex<Vec<String>>);
+
+    impl Diary {
+        fn note(&self, text: String) {
+            self.0.lock().unwrap().push(text);
+        }
+
+        fn read(&self) -> Vec<String> {
+            std::mem::take(&mut *self.0.lock().unwrap())
+        }
+    }
+
+    impl Observer for Diary {
+        fn ended(&self, _: &Node, report: &Report) {
+            self.note(report.outcome.name().into());
+        }
+        fn ended_late(&self, _: &Node, report: &Report) {
+            self.note(format!("late {}", report.outcome.name()));
+        }
+        fn gate_changed(&self, node: &Node, gate: Gate) {
+            self.note(format!("{} {}", gate.name(), node.is_closed_by(gate)));
+        }
+    }
+
+    struct Held(Arc<Node>);
+
+    impl Holder for Held {
+        fn node(&self) -> &Arc<Node> {
+            &self.0
+        }
+        fn now(&self) -> Timestamp {
+            Timestamp::default()
+        }
+        fn recently(&self) -> Timestamp {
+            Timestamp::default()
+        }
+    }
+
+    #[test]
+    fn an_observer_hears_of_every_gate_once_a_change() {
+        let node = Node::new("10.0.0.1:80".parse().unwrap());
+        let diary = Arc::new(Diary::default());
+        node.observe(diary.clone());
+
+        node.close(Gate::Limit);
+        node.close(Gate::Limit);
+        node.close(Gate::Unhealthy);
+        node.open(Gate::Limit);
+        node.open(Gate::Limit);
+
+        assert_eq!(diary.read(), ["limit true", "unhealthy true", "limit false"]);
+    }
+
+    #[test]
+    fn an_attempt_from_before_the_node_was_closed_is_told_as_late() {
+        let node = Arc::new(Node::new("10.0.0.1:80".parse().unwrap()));
+        let diary = Arc::new(Diary::default());
+        node.observe(diary.clone());
+        let held = Arc::new(Held(node.clone()));
+        let (before, cancelled) = (Attempt::new(held.clone()), Attempt::new(held.clone()));
+
+        node.follow(Gate::Breaker, || Access::Closed);
+        node.follow(Gate::Breaker, || Access::Open);
+        Attempt::new(held).finish(Outcome::Success);
+        before.finish(Outcome::Failure);
+        drop(cancelled);
+
+        let expected = ["breaker true", "breaker false", "success", "late failure"];
+        assert_eq!(diary.read(), expected);
+    }
+
+    #[test]
+    fn every_gate_has_a_name_of_its_own() {
+        let names = Gate::ALL.map(Gate::name);
+        assert_eq!(names.iter().collect::<std::collections::BTreeSet<_>>().len(), names.len());
+        assert_eq!((Gate::Joining.name(), Gate::Limit.name()), ("joining", "limit"));
     }
 }

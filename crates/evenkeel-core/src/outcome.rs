@@ -17,3 +17,16 @@ pub enum Outcome {
     /// Says nothing of the endpoint, for example a request that was itself at fault.
     Ignored,
 }
+
+impl Outcome {
+    /// Its name in metrics and logs.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Success => "success",
+            Self::Failure => "failure",
+            Self::Throttled(_) => "throttled",
+            Self::Ignored => "ignored",
+        }
+    }
+}

@@ -13,5 +13,5 @@ mod throttle;
 pub use self::{
     budget::Budget,
     rules::{AnyRules, Next, Reach, Replay, Rules, Verdict, judge_error},
-    schedule::{Progress, Schedule},
+    schedule::{Progress, Schedule, Stop},
 };

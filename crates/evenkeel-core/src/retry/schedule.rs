@@ -45,6 +45,39 @@ impl Default for Schedule {
     }
 }
 
+/// Why no other attempt is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Stop {
+    /// It succeeded, or another attempt would not change that it failed.
+    Final,
+    /// The endpoint forbids it.
+    Forbidden,
+    /// It might do harm, or the request is gone.
+    NotRepeatable,
+    /// There were as many attempts as there may be.
+    Exhausted,
+    /// It could not begin before the deadline.
+    TooLate,
+    /// The budget does not pay for it.
+    NoBudget,
+}
+
+impl Stop {
+    /// Its name in metrics and logs.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Final => "final",
+            Self::Forbidden => "forbidden",
+            Self::NotRepeatable => "not_repeatable",
+            Self::Exhausted => "exhausted",
+            Self::TooLate => "too_late",
+            Self::NoBudget => "no_budget",
+        }
+    }
+}
+
 /// How far one call has come.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Progress {
@@ -68,10 +101,13 @@ impl Progress {
 }
 
 impl Schedule {
-    /// The delay before the next attempt of a call, or nothing if there is to be none.
+    /// The delay before the next attempt of a call.
     ///
     /// The caller has made sure that the request may be sent again. The budget pays here, before the
     /// delay: what waits is on its way already, and counted late it would come as a crowd.
+    ///
+    /// # Errors
+    /// Why there is to be none.
     pub fn next(
         &self,
         progress: &mut Progress,
@@ -80,28 +116,34 @@ impl Schedule {
         now: Timestamp,
         deadline: Option<Timestamp>,
         rng: &mut Rng,
-    ) -> Option<Duration> {
-        let Verdict::Again { reach, after } = verdict else { return None };
+    ) -> Result<Duration, Stop> {
+        let (reach, after) = match verdict {
+            Verdict::Again { reach, after } => (reach, after),
+            Verdict::Forbidden => return Err(Stop::Forbidden),
+            Verdict::Success | Verdict::Final => return Err(Stop::Final),
+        };
         let is_free = reach == Reach::Unprocessed && after.is_none() && !progress.is_free_one_used;
         if is_free {
             progress.is_free_one_used = true;
             let is_in_time = deadline.is_none_or(|deadline| now < deadline);
-            return is_in_time.then_some(Duration::ZERO);
+            return if is_in_time { Ok(Duration::ZERO) } else { Err(Stop::TooLate) };
         }
         if self.attempts_max <= progress.retries + 1 {
-            return None;
+            return Err(Stop::Exhausted);
         }
         let delay = match after {
             // Those who were told the same do not come back together, and none too early.
             Some(after) => after.min(self.delay_max).mul_f64(1.0 + rng.unit() / 2.0),
             None => self.backoff.delay(progress.retries, rng),
         };
-        let is_in_time = deadline.is_none_or(|deadline| now + delay < deadline);
-        if !is_in_time || budget.is_some_and(|budget| !budget.withdraw(now)) {
-            return None;
+        if deadline.is_some_and(|deadline| deadline <= now + delay) {
+            return Err(Stop::TooLate);
+        }
+        if budget.is_some_and(|budget| !budget.withdraw(now)) {
+            return Err(Stop::NoBudget);
         }
         progress.retries += 1;
-        Some(delay)
+        Ok(delay)
     }
 }
 
@@ -118,7 +160,8 @@ mod tests {
 
     fn delays(schedule: &Schedule, verdict: Verdict, budget: &Budget, seed: u64) -> Vec<Duration> {
         let (mut progress, mut rng) = (Progress::default(), Rng::with_seed(seed));
-        let mut next = || schedule.next(&mut progress, verdict, Some(budget), NOW, None, &mut rng);
+        let mut next =
+            || schedule.next(&mut progress, verdict, Some(budget), NOW, None, &mut rng).ok();
         std::iter::from_fn(&mut next).collect()
     }
 
@@ -139,6 +182,20 @@ mod tests {
     }
 
     #[test]
+    fn why_there_is_no_other_attempt_is_told() {
+        let schedule = Schedule::default();
+        let broke = Budget::share(0.0).floor_per_second(0);
+        let mut stop = |verdict| {
+            let (mut progress, mut rng) = (Progress::default(), Rng::with_seed(1));
+            schedule.next(&mut progress, verdict, Some(&broke), NOW, None, &mut rng).unwrap_err()
+        };
+
+        assert_eq!(stop(FAILED), Stop::NoBudget);
+        assert_eq!(stop(Verdict::Final), Stop::Final);
+        assert_eq!(stop(Verdict::Forbidden), Stop::Forbidden);
+    }
+
+    #[test]
     fn what_is_last_is_known_before_it_is_made() {
         let schedule = Schedule { attempts_max: 2, ..Schedule::default() };
         let (mut progress, mut rng) = (Progress::default(), Rng::with_seed(1));
@@ -148,7 +205,8 @@ mod tests {
         schedule.next(&mut progress, FAILED, None, NOW, None, &mut rng).unwrap();
         assert!(progress.is_last(&schedule));
         assert_eq!(progress.previous(), 2);
-        assert_eq!(schedule.next(&mut progress, UNSENT, None, NOW, None, &mut rng), None);
+        let next = schedule.next(&mut progress, UNSENT, None, NOW, None, &mut rng);
+        assert_eq!(next, Err(Stop::Exhausted));
     }
 
     #[test]
@@ -185,10 +243,10 @@ mod tests {
             let (mut progress, mut rng) = (Progress::default(), Rng::with_seed(1));
             schedule.next(&mut progress, verdict, Some(&budget), NOW, deadline, &mut rng)
         };
-        assert_eq!(next(told(Duration::from_secs(1)), 900), None);
-        assert_eq!(next(UNSENT, 0), None);
-        assert_eq!(next(UNSENT, 1), Some(Duration::ZERO));
-        assert!(next(FAILED, 1_000).is_some());
+        assert_eq!(next(told(Duration::from_secs(1)), 900), Err(Stop::TooLate));
+        assert_eq!(next(UNSENT, 0), Err(Stop::TooLate));
+        assert_eq!(next(UNSENT, 1), Ok(Duration::ZERO));
+        assert!(next(FAILED, 1_000).is_ok());
         assert_eq!(budget.balance(NOW), 99);
     }
 }

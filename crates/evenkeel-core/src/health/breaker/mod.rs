@@ -69,6 +69,20 @@ pub enum State {
     HeldClosed,
 }
 
+impl State {
+    /// Its name in metrics and logs.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Closed => "closed",
+            Self::Open => "open",
+            Self::HalfOpen => "half_open",
+            Self::HeldOpen => "held_open",
+            Self::HeldClosed => "held_closed",
+        }
+    }
+}
+
 /// Whether a call may go ahead.
 #[derive(Debug)]
 pub enum Admission {

@@ -28,6 +28,22 @@ pub enum Cause {
     Probation,
 }
 
+impl Cause {
+    /// Its name in metrics and logs.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::ConsecutiveErrors => "consecutive_errors",
+            Self::ConsecutiveGatewayErrors => "consecutive_gateway_errors",
+            Self::ConsecutiveLocalErrors => "consecutive_local_errors",
+            Self::SuccessRate => "success_rate",
+            Self::FailurePercentage => "failure_percentage",
+            Self::Latency => "latency",
+            Self::Probation => "probation",
+        }
+    }
+}
+
 /// What is counted of one node. It outlives the node while it is remembered.
 #[derive(Debug, Default)]
 pub struct Host {
