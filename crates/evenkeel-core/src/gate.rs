@@ -21,11 +21,13 @@ pub enum Gate {
     Unhealthy,
     /// It has as many requests as it may have.
     Limit,
+    /// Its first health check has not ended yet.
+    Unchecked,
 }
 
 impl Gate {
     /// All gates, in the order of their bits.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Joining,
         Self::Draining,
         Self::Retired,
@@ -34,6 +36,7 @@ impl Gate {
         Self::Breaker,
         Self::Unhealthy,
         Self::Limit,
+        Self::Unchecked,
     ];
 
     pub(crate) const fn bit(self) -> u32 {
@@ -58,11 +61,12 @@ impl Gate {
             Self::Breaker => "breaker",
             Self::Unhealthy => "unhealthy",
             Self::Limit => "limit",
+            Self::Unchecked => "unchecked",
         }
     }
 
     pub(crate) const fn guard_bit(self) -> u32 {
-        self.bit() << 8
+        self.bit() << Self::ALL.len()
     }
 }
 

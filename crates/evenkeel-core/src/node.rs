@@ -11,13 +11,13 @@ use crate::{
 };
 
 /// The bits of the gates that are closed; above them one bit for each that is guarded.
-const CLOSED: u32 = 0xFF;
+const CLOSED: u32 = (1 << Gate::ALL.len()) - 1;
 
 /// The bits of those gates that say nothing of health.
 const UNUSABLE: u32 = CLOSED & !(Gate::Ejected.bit() | Gate::Breaker.bit() | Gate::Unhealthy.bit());
 
-/// The upper half of a node's gates counts how often an observer closed it.
-const EPOCH: u32 = 1 << 16;
+/// Above those, what is left counts how often an observer closed it.
+const EPOCH: u32 = 1 << (2 * Gate::ALL.len());
 
 /// A node whose attempts are timed.
 const TIMED: u8 = 1;
@@ -169,7 +169,7 @@ impl Node {
         self.gates.load(Ordering::Acquire) & (EPOCH - 1) == 0
     }
 
-    /// How often an observer has closed it, modulo 2¹⁶.
+    /// How often an observer has closed it, modulo 2¹⁴.
     #[inline]
     pub(crate) fn epoch(&self) -> u16 {
         (self.gates.load(Ordering::Relaxed) / EPOCH) as u16

@@ -14,15 +14,27 @@ use crate::{
 pub(super) struct Door(AtomicU8);
 
 const OPEN: u8 = 0;
-const CLOSED: u8 = 1;
+const UNHEALTHY: u8 = 1;
+/// Nothing is known, and nothing is to be sent before.
+const UNCHECKED: u8 = 2;
 
 impl Door {
-    pub(super) fn access(&self) -> Access {
-        if self.0.load(Ordering::Acquire) == OPEN { Access::Open } else { Access::Closed }
+    /// Makes both gates of `node` follow: never open in between, whatever follows upon what.
+    pub(super) fn lead(&self, node: &Node) {
+        node.follow(Gate::Unhealthy, || self.access(UNHEALTHY));
+        node.follow(Gate::Unchecked, || self.access(UNCHECKED));
     }
 
-    fn set(&self, is_open: bool) {
-        self.0.store(if is_open { OPEN } else { CLOSED }, Ordering::Release);
+    fn access(&self, closed: u8) -> Access {
+        if self.0.load(Ordering::Acquire) == closed { Access::Closed } else { Access::Open }
+    }
+
+    fn is_open(&self) -> bool {
+        self.0.load(Ordering::Acquire) == OPEN
+    }
+
+    fn set(&self, state: u8) {
+        self.0.store(state, Ordering::Release);
     }
 }
 
@@ -61,8 +73,8 @@ pub(super) struct Member {
 
 impl Member {
     pub(super) fn new(rules: &CheckRules, turn: Turn) -> Self {
-        let door = Arc::new(Door(AtomicU8::new(OPEN)));
-        door.set(!rules.is_closed_at_first);
+        let state = if rules.is_closed_at_first { UNCHECKED } else { OPEN };
+        let door = Arc::new(Door(AtomicU8::new(state)));
         Self {
             nodes: Vec::new(),
             door,
@@ -124,9 +136,9 @@ impl Member {
             self.failed_at_first = None;
         }
         self.standing = if is_up { Standing::Up } else { Standing::Down };
-        let before = self.door.access();
-        self.door.set(is_up);
-        before != self.door.access()
+        let was_up = self.door.is_open();
+        self.door.set(if is_up { OPEN } else { UNHEALTHY });
+        was_up != is_up
     }
 
     /// Whether by this result enough probes in a row have passed to end an ejection.

@@ -56,7 +56,7 @@ use self::{
 };
 use crate::{
     endpoint::Address,
-    node::{Gate, Node},
+    node::Node,
     rng::Rng,
     sync::{AtomicU8, Mutex, MutexGuard, Ordering},
     time::Timestamp,
@@ -163,7 +163,7 @@ impl Checks {
         member.add(node);
         let door = member.door.clone();
         drop(table);
-        node.follow(Gate::Unhealthy, || door.access());
+        door.lead(node);
     }
 
     /// What is to be done now.
@@ -284,7 +284,7 @@ fn follow(table: MutexGuard<'_, Table>, address: &Address) {
     let (nodes, door) = (member.nodes.clone(), member.door.clone());
     drop(table);
     for node in nodes.iter().filter_map(std::sync::Weak::upgrade) {
-        node.follow(Gate::Unhealthy, || door.access());
+        door.lead(&node);
     }
 }
 

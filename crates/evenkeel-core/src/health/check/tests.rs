@@ -5,6 +5,7 @@ use std::{
 };
 
 use super::*;
+use crate::node::Gate;
 
 const fn ms(millis: u64) -> Duration {
     Duration::from_millis(millis)
@@ -177,7 +178,7 @@ fn a_denial_needs_no_confirmation() {
 fn closed_at_first_it_opens_with_the_first_pass() {
     let closed = |rules: &mut CheckRules| rules.is_closed_at_first = true;
     let world = World::new(1, 1, closed);
-    assert!(world.nodes[0].is_closed_by(Gate::Unhealthy));
+    assert!(world.nodes[0].is_closed_by(Gate::Unchecked));
     let passed = told(&[P], closed);
     assert!(passed.is_open(0));
     assert_eq!(passed.changes, [(ms(1), address(0), Standing::Up)]);
