@@ -166,8 +166,15 @@ where
             }
             this.future.set(None);
         }
-        Poll::Ready(Err(DeadlineExceeded::new(*this.after).into()))
+        Poll::Ready(Err(exceeded(*this.after)))
     }
+}
+
+#[cold]
+fn exceeded(after: Duration) -> BoxError {
+    evenkeel_metrics::deadline_exceeded();
+    tracing::debug!(target: "evenkeel::deadline", ?after, "deadline exceeded");
+    DeadlineExceeded::new(after).into()
 }
 
 impl<F> fmt::Debug for DeadlineFuture<F> {

@@ -37,6 +37,7 @@ pub mod balance;
 pub mod breaker;
 pub mod deadline;
 pub mod hedge;
+pub mod observe;
 pub mod outlier;
 pub mod per_endpoint;
 pub mod retry;

@@ -165,6 +165,15 @@ where
     S::Error: Into<BoxError>,
 {
     let slot = attempt.holder();
+    let reason = if error.is_some() { "failed" } else { "not_ready" };
+    evenkeel_metrics::repicked(reason);
+    tracing::debug!(
+        target: "evenkeel::balance",
+        endpoint = %slot.node.address(),
+        reason,
+        error = error.as_ref().map(tracing::field::display),
+        "another endpoint is looked for"
+    );
     let first = match error {
         Some(error) => {
             report_broken(slot);

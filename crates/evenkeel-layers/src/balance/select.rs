@@ -17,7 +17,7 @@ use evenkeel_core::{
 };
 use tokio::{runtime::Handle, task::yield_now, time::timeout};
 
-use super::shared::{Shared, Slot};
+use super::shared::{Shared, Slot, refused};
 
 /// `Service::poll_ready` of a service, without the type of its requests.
 pub(super) type PollReady<S> = fn(&mut S, &mut Context<'_>) -> Poll<Result<(), BoxError>>;
@@ -132,7 +132,9 @@ where
     let wait = wait(&shared, poll_ready, &wish, candidate, &mut error);
     match timeout(shared.wait_max, wait).await {
         Ok(Ok(selected)) => Ok(selected),
-        Ok(Err(Unselected::Excluded(excluded))) => Err(excluded.into()),
+        Ok(Err(Unselected::Excluded(excluded))) => {
+            Err(refused("all_endpoints_excluded", excluded.into()))
+        }
         // What is behind it tells more than that nobody was ready.
         Ok(Err(Unselected::Failed)) | Err(_) => Err(error.unwrap_or_else(|| shared.refusal())),
     }

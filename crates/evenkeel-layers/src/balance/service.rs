@@ -27,7 +27,7 @@ use super::{
     future::poll_ready,
     pool::Pool,
     select::{First, Wish, select},
-    shared::{Shared, Snapshot},
+    shared::{Shared, Snapshot, waits},
 };
 
 /// Chooses an endpoint for each request. See the [module docs](super).
@@ -93,6 +93,7 @@ where
         let runtime = Handle::try_current().map_err(|_| NoRuntime::default())?.id();
         let (_, mut waiting) =
             self.waiting.take().filter(|(began_on, _)| *began_on == runtime).unwrap_or_else(|| {
+                waits();
                 (runtime, Box::pin(wait_until_one_is_open(self.owner.shared.clone())))
             });
         let result = waiting.as_mut().poll(cx);
@@ -172,6 +173,7 @@ where
         if let Some(slot) = shared.pick(snapshot, &mut self.rng, &hints, &[]) {
             return BalanceFuture::picked(request, traffic, Attempt::new(slot));
         }
+        waits();
         let poll_ready = poll_ready::<C::Service, R>;
         let selecting = select(shared.clone(), poll_ready, Wish::new(&hints), First::Nobody);
         BalanceFuture::selecting(request, traffic, selecting)

@@ -150,7 +150,11 @@ impl<S> Shared<S> {
             return None;
         }
         cx.fails_open = true;
-        self.pick_by_wish(snapshot, cx, hints, avoid)
+        let picked = self.pick_by_wish(snapshot, cx, hints, avoid)?;
+        evenkeel_metrics::failed_open();
+        let endpoint = picked.node.address();
+        tracing::debug!(target: "evenkeel::balance", %endpoint, "closed, but no other is open");
+        Some(picked)
     }
 
     /// Whether nodes are used now that only their health closes: there is no other.
@@ -213,11 +217,27 @@ impl<S> Shared<S> {
     pub(super) fn refusal(&self) -> BoxError {
         let endpoints = self.snapshots.current().nodes.len();
         if 0 < endpoints {
-            return AllEndpointsClosed::new(endpoints, self.wait_max).into();
+            let closed = AllEndpointsClosed::new(endpoints, self.wait_max);
+            return refused("all_endpoints_closed", closed.into());
         }
         let error = self.discovery_error.lock().expect("no panic under the lock").clone();
-        NoEndpoints::new(self.wait_max, error).into()
+        refused("no_endpoints", NoEndpoints::new(self.wait_max, error).into())
     }
+}
+
+/// Tells that a request is refused, and why.
+#[cold]
+pub(super) fn refused(error_type: &'static str, error: BoxError) -> BoxError {
+    evenkeel_metrics::balancer_refused(error_type);
+    tracing::debug!(target: "evenkeel::balance", %error, "error.type" = error_type, "refused");
+    error
+}
+
+/// Tells that nobody is open, and somebody begins to wait.
+#[cold]
+pub(super) fn waits() {
+    evenkeel_metrics::balancer_waits();
+    tracing::debug!(target: "evenkeel::balance", "waits for an open endpoint");
 }
 
 /// Room for what a call has tried and what it avoids besides.

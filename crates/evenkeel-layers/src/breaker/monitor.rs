@@ -145,7 +145,7 @@ impl Monitor {
         let monitor =
             Self::new(rules, breakers, node, Some(node.address().clone()), runtime.clone());
         if runtime.is_none() {
-            tracing::warn!(address = %node.address(), "no runtime: its circuit breaker stays closed");
+            tracing::warn!(target: "evenkeel::breaker", endpoint = %node.address(), "no runtime: its circuit breaker stays closed");
             monitor.breaker.hold_closed();
         }
         monitor
@@ -197,8 +197,10 @@ impl Monitor {
         let state = self.breaker.state();
         let is_new = self.states.send_if_modified(|known| std::mem::replace(known, state) != state);
         if is_new {
-            let address = self.address.as_ref().map(tracing::field::display);
-            tracing::info!(address, ?state, why, "circuit breaker");
+            evenkeel_metrics::breaker_changed(state.name());
+            let endpoint = self.address.as_ref().map(tracing::field::display);
+            let state = state.name();
+            tracing::info!(target: "evenkeel::breaker", endpoint, state, why, "circuit breaker");
         }
         self.start_timer();
     }

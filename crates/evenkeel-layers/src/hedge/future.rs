@@ -4,7 +4,7 @@ use std::{
     fmt,
     future::Future,
     pin::Pin,
-    sync::{Arc, atomic::Ordering::Relaxed},
+    sync::Arc,
     task::{Context, Poll},
 };
 
@@ -202,12 +202,8 @@ where
                 shared.layer.budget.deposit_lazily(clock::now);
             }
             if shared.layer.rules.judge(this.call, &mut result) == Verdict::Success {
-                let counters = &shared.counters;
-                if index == SECOND {
-                    counters.won.fetch_add(1, Relaxed);
-                }
-                if is_other_under_way {
-                    counters.cancelled.fetch_add(1, Relaxed);
+                if index == SECOND || is_other_under_way {
+                    shared.counters.ended(index == SECOND, is_other_under_way);
                 }
                 this.clocks.answered(index);
                 return Poll::Ready(result);
@@ -250,8 +246,13 @@ where
             *this.stage = Stage::Settled;
             let now = clock::now();
             let deadline = rules.deadline(this.call);
-            let is_in_time = deadline.is_none_or(|deadline| now < deadline);
-            if is_in_time && rules.may_double(this.call) && shared.layer.budget.withdraw(now) {
+            if deadline.is_some_and(|deadline| deadline <= now) {
+                not_hedged("too_late");
+            } else if !rules.may_double(this.call) {
+                not_hedged("not_repeatable");
+            } else if !shared.layer.budget.withdraw(now) {
+                not_hedged("no_budget");
+            } else {
                 let remaining = deadline.map(|deadline| deadline.since(now));
                 *this.request = rules.again(this.call, Next::new(1, true, remaining));
                 *this.stage = Stage::Readying;
@@ -268,11 +269,20 @@ where
         *this.stage = Stage::Settled;
         if let Some(request) = this.request.take().filter(|_| is_ready) {
             this.second.set(Attempt::Called { future: this.service.call(request) });
-            shared.counters.sent.fetch_add(1, Relaxed);
+            shared.counters.sent();
             this.clocks.start(SECOND, clock::now());
+        } else {
+            not_hedged(if is_ready { "not_repeatable" } else { "not_ready" });
         }
         Poll::Ready(())
     }
+}
+
+/// It was time for a second attempt, and there is none.
+#[cold]
+fn not_hedged(reason: &'static str) {
+    evenkeel_metrics::not_hedged(reason);
+    tracing::debug!(target: "evenkeel::hedge", reason, "no second attempt");
 }
 
 impl<S, P, Req, Res> fmt::Debug for HedgeFuture<S, P, Req, Res>

@@ -198,6 +198,25 @@ struct Counters {
     cancelled: AtomicU64,
 }
 
+impl Counters {
+    /// A second attempt was sent.
+    #[cold]
+    fn sent(&self) {
+        self.sent.fetch_add(1, Relaxed);
+        evenkeel_metrics::hedged();
+        tracing::debug!(target: "evenkeel::hedge", "second attempt");
+    }
+
+    /// The second attempt's answer was taken or not, and the other attempt cut off or not.
+    #[cold]
+    fn ended(&self, has_won: bool, is_cancelled: bool) {
+        self.won.fetch_add(has_won.into(), Relaxed);
+        self.cancelled.fetch_add(is_cancelled.into(), Relaxed);
+        evenkeel_metrics::hedge_ended(has_won, is_cancelled);
+        tracing::debug!(target: "evenkeel::hedge", has_won, is_cancelled, "answered");
+    }
+}
+
 /// How often something happened since the service was made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]

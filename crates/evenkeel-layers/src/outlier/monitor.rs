@@ -101,7 +101,7 @@ impl Watch {
         }
         let Ok(runtime) = Handle::try_current() else {
             // Ejected it would never come back.
-            tracing::warn!(address = %node.address(), "no runtime: it is not watched for outliers");
+            tracing::warn!(target: "evenkeel::outlier", endpoint = %node.address(), "no runtime: it is not watched for outliers");
             return;
         };
         let host = self.outlier.join(node, clock::now());
@@ -163,11 +163,18 @@ impl Watch {
     fn tell(&self, changes: Vec<Change>) {
         for change in changes {
             match change {
-                Change::Ejected(address, cause, _) => {
-                    tracing::info!(%address, ?cause, "endpoint ejected");
+                Change::Ejected(endpoint, cause, _) => {
+                    let cause = cause.name();
+                    evenkeel_metrics::ejected(cause);
+                    tracing::info!(target: "evenkeel::outlier", %endpoint, cause, "endpoint ejected");
                 }
-                Change::OnProbation(address) => tracing::info!(%address, "endpoint on probation"),
-                Change::Returned(address) => tracing::info!(%address, "ejection over"),
+                Change::OnProbation(endpoint) => {
+                    tracing::info!(target: "evenkeel::outlier", %endpoint, "endpoint on probation");
+                }
+                Change::Returned(endpoint) => {
+                    evenkeel_metrics::returned();
+                    tracing::info!(target: "evenkeel::outlier", %endpoint, "ejection over");
+                }
                 _ => {}
             }
         }

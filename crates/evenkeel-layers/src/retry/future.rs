@@ -12,8 +12,8 @@ use std::{
 
 use evenkeel_core::{
     BoxError,
-    error::AttemptTimeout,
-    retry::{Next, Progress, Reach, Replay, Rules, Verdict},
+    error::{AttemptTimeout, cause},
+    retry::{Next, Progress, Reach, Replay, Rules, Stop, Verdict},
     time::Timestamp,
 };
 use pin_project_lite::pin_project;
@@ -205,13 +205,24 @@ where
                 budget.failed();
             }
         }
-        let Some((next, delay)) = next(this.shared, this.call, this.progress, verdict, now) else {
-            return Some(result);
+        let (next, delay) = match next(this.shared, this.call, this.progress, verdict, now) {
+            Ok(next) => next,
+            Err(stop) => return Some(told(result, verdict, stop)),
         };
         *this.request = this.shared.layer.rules.again(this.call, next);
         if this.request.is_none() {
-            return Some(result);
+            return Some(told(result, verdict, Stop::NotRepeatable));
         }
+        let error_type = error_type(verdict, &result);
+        evenkeel_metrics::retried(error_type);
+        tracing::debug!(
+            target: "evenkeel::retry",
+            attempt = next.previous + 1,
+            "error.type" = error_type,
+            error = result.as_ref().err().map(tracing::field::display),
+            ?delay,
+            "another attempt"
+        );
         // Attempt and response are let go of before the wait, so that they hold no connection meanwhile.
         this.state.set(State::Waiting);
         this.timer.set((Duration::ZERO < delay).then(|| sleep(delay)));
@@ -220,28 +231,54 @@ where
     }
 }
 
-/// The next attempt and the delay before it, if there is to be one.
+/// What an attempt ended with that is to be followed by another.
+fn error_type<R>(verdict: Verdict, result: &Result<R, BoxError>) -> &'static str {
+    match (verdict, result) {
+        (Verdict::Again { after: Some(_), .. }, _) => "throttled",
+        (_, Err(error)) if cause::<AttemptTimeout>(error.as_ref()).is_some() => "timeout",
+        (Verdict::Again { reach: Reach::Unprocessed, .. }, _) => "unsent",
+        _ => "failed",
+    }
+}
+
+/// Tells why the call ends with this result and not with another attempt.
+fn told<R>(result: Result<R, BoxError>, verdict: Verdict, stop: Stop) -> Result<R, BoxError> {
+    if stop != Stop::Final {
+        evenkeel_metrics::not_retried(stop.name());
+        tracing::debug!(
+            target: "evenkeel::retry",
+            reason = stop.name(),
+            "error.type" = error_type(verdict, &result),
+            error = result.as_ref().err().map(tracing::field::display),
+            "no other attempt"
+        );
+    }
+    result
+}
+
+/// The next attempt and the delay before it, or why there is to be none.
 fn next<P, Req>(
     shared: &Shared<P>,
     call: &P::Call,
     progress: &mut Progress,
     verdict: Verdict,
     now: Timestamp,
-) -> Option<(Next, Duration)>
+) -> Result<(Next, Duration), Stop>
 where
     P: Replay<Req>,
 {
     let RetryLayer { rules, schedule, budget, .. } = &shared.layer;
-    let Verdict::Again { reach, .. } = verdict else { return None };
-    let is_safe = reach == Reach::Unprocessed || rules.is_idempotent(call);
-    if !is_safe || !rules.may_repeat(call) {
-        return None;
+    if let Verdict::Again { reach, .. } = verdict {
+        let is_safe = reach == Reach::Unprocessed || rules.is_idempotent(call);
+        if !is_safe || !rules.may_repeat(call) {
+            return Err(Stop::NotRepeatable);
+        }
     }
     let deadline = rules.deadline(call);
     let mut rng = shared.seeds.rng();
     let delay = schedule.next(progress, verdict, budget.as_ref(), now, deadline, &mut rng)?;
     let remaining = deadline.map(|deadline| deadline.since(now + delay));
-    Some((Next::new(progress.previous(), progress.is_last(schedule), remaining), delay))
+    Ok((Next::new(progress.previous(), progress.is_last(schedule), remaining), delay))
 }
 
 impl<S, P, Req, Res> fmt::Debug for RetryFuture<S, P, Req, Res>

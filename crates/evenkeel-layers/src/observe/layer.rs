@@ -1,0 +1,67 @@
+//! How observation is configured.
+
+use std::sync::Arc;
+
+use evenkeel_core::traffic::AnyTraffic;
+use tower_layer::Layer;
+
+use super::{Observe, monitor::Scope};
+
+/// Counts and traces attempts, or calls where it stands alone. See the [module docs](super).
+#[derive(Clone, Debug)]
+pub struct ObserveLayer<X = AnyTraffic> {
+    client: Option<Arc<str>>,
+    endpoints_max: usize,
+    traffic: X,
+}
+
+impl ObserveLayer {
+    /// Observes without a name.
+    #[must_use]
+    pub fn new() -> Self {
+        Self { client: None, endpoints_max: 1_000, traffic: AnyTraffic }
+    }
+}
+
+impl Default for ObserveLayer {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<X> ObserveLayer<X> {
+    /// Names the client whose calls these are, for a program that has more than one: the label `client`.
+    /// Default none.
+    #[must_use]
+    pub fn client(mut self, name: impl Into<Arc<str>>) -> Self {
+        self.client = Some(name.into());
+        self
+    }
+
+    /// Sets how many endpoints have series of their own, those that left included. Default 1,000.
+    ///
+    /// All that come later share the series of `server.address` `_OTHER`. A recorder keeps about eight series
+    /// for each, and nobody takes them back but an exporter that lets idle ones go.
+    #[must_use]
+    pub fn endpoints_max(mut self, endpoints: usize) -> Self {
+        self.endpoints_max = endpoints;
+        self
+    }
+
+    /// Sets what tells success from failure where it stands alone. Default every error fails.
+    ///
+    /// Below a balancer it is what the innermost `Connect` says.
+    #[must_use]
+    pub fn traffic<Y>(self, traffic: Y) -> ObserveLayer<Y> {
+        ObserveLayer { client: self.client, endpoints_max: self.endpoints_max, traffic }
+    }
+}
+
+impl<T, X: Clone> Layer<T> for ObserveLayer<X> {
+    type Service = Observe<T, X>;
+
+    fn layer(&self, inner: T) -> Observe<T, X> {
+        let scope = Scope::new(self.client.clone(), self.endpoints_max);
+        Observe::new(inner, self.traffic.clone(), Arc::new(scope))
+    }
+}

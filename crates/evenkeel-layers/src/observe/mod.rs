@@ -1,0 +1,62 @@
+//! Observes: metrics and traces of attempts, and of gates that close and open with the reason.
+//!
+//! **Use it** directly below a balancer, to see each endpoint: how many attempts, how they ended, how long
+//! they took, which gate keeps it closed. Alone around any service it counts calls instead. Both may stand
+//! in one stack, the one at the top for what callers see. **Not** to decide anything: who reacts to what it
+//! sees are the other layers, and all of them count and trace what they do without it.
+//!
+//! ```
+//! use std::{convert::Infallible, sync::Arc};
+//! use evenkeel_core::{endpoint::Endpoint, node::Node};
+//! use evenkeel_layers::{balance::BalanceLayer, observe::ObserveLayer};
+//! use tower::{ServiceBuilder, ServiceExt, service_fn};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+//! let endpoints: Vec<Endpoint> = vec!["10.0.0.1:80".parse()?, "10.0.0.2:80".parse()?];
+//! let client = ServiceBuilder::new()
+//!     .layer(ObserveLayer::new()) // calls
+//!     .layer(BalanceLayer::p2c(endpoints))
+//!     .layer(ObserveLayer::new()) // attempts, per endpoint
+//!     .service(|_: &Arc<Node>| service_fn(|n: u32| async move { Ok::<_, Infallible>(n + 1) }));
+//!
+//! assert_eq!(client.oneshot(1).await?, 2);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Configured
+//! ```
+//! use evenkeel_layers::observe::ObserveLayer;
+//!
+//! let observe = ObserveLayer::new().client("greeter").endpoints_max(200);
+//! # drop(observe);
+//! ```
+//!
+//! # Metrics
+//! With the feature `metrics`; [`evenkeel_metrics`] lists them, and says what stays of an endpoint that
+//! left. Install a recorder before the stack is built.
+//!
+//! # Traces
+//! Each layer has a target of its own, `evenkeel::observe` here, `evenkeel::retry`, `evenkeel::hedge`,
+//! `evenkeel::deadline`, `evenkeel::breaker`, `evenkeel::outlier` and `evenkeel::balance` there:
+//!
+//! * at `debug` a span `attempt` around each attempt, with its `endpoint`, or `call` with its `client`, and
+//!   an event when it has ended, with `outcome`, `error.type` and `latency`;
+//! * at `info` each gate that closes or opens, with the `endpoint` and the `gate`; at `debug` that of a
+//!   limit, which closes and opens all the time.
+//!
+//! # What it costs
+//! A reference to what is known of the endpoint, cloned with its service, and a span that is not made while
+//! nobody listens. No allocation. With metrics a counter, a histogram, a gauge up and down, and two
+//! readings of the clock for an attempt that has to wait; without a recorder these are empty calls, but the
+//! clock is read.
+
+mod layer;
+mod monitor;
+mod service;
+
+pub use self::{
+    layer::ObserveLayer,
+    service::{Observe, ObserveFuture, Observed, ObservedFuture},
+};

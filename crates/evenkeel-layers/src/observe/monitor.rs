@@ -1,0 +1,146 @@
+//! What is known of one endpoint, or of a service that stands alone: its series, and how it is traced.
+
+use std::{
+    any::Any,
+    collections::HashSet,
+    sync::{Arc, Mutex},
+};
+
+use evenkeel_core::{
+    endpoint::Address,
+    node::{Gate, Node},
+    observe::{Observer, Report},
+    outcome::Outcome,
+};
+use evenkeel_metrics::Series;
+use tracing::Span;
+
+/// What all that one layer has made has in common.
+#[derive(Debug)]
+pub(super) struct Scope {
+    client: Option<Arc<str>>,
+    endpoints_max: usize,
+    /// Those that have series of their own.
+    endpoints: Mutex<HashSet<Address>>,
+}
+
+impl Scope {
+    pub(super) fn new(client: Option<Arc<str>>, endpoints_max: usize) -> Self {
+        Self { client, endpoints_max, endpoints: Mutex::default() }
+    }
+
+    /// Observes `node`, once: a service that is made anew goes on with what is there.
+    pub(super) fn observe(self: &Arc<Self>, node: &Arc<Node>) -> Arc<Monitor> {
+        let known = node.observers().find_map(|observer| {
+            let observer: Arc<dyn Any + Send + Sync> = observer.clone();
+            let monitor = observer.downcast::<Monitor>().ok()?;
+            Arc::ptr_eq(&monitor.scope, self).then_some(monitor)
+        });
+        known.unwrap_or_else(|| {
+            let address = node.address();
+            let series = if self.has_room_for(address) { Some(address) } else { None };
+            let monitor = Arc::new(Monitor {
+                series: Series::of_endpoint(series, self.client.as_deref()),
+                address: Some(address.clone()),
+                scope: self.clone(),
+            });
+            node.observe(monitor.clone());
+            for gate in node.closed_by() {
+                monitor.series.follow(gate, || node.is_closed_by(gate));
+            }
+            monitor
+        })
+    }
+
+    /// Observes the made-up `node` of a service that stands alone.
+    pub(super) fn observe_alone(self: &Arc<Self>, node: &Node) -> Arc<Monitor> {
+        let series = Series::of_client(self.client.as_deref());
+        let monitor = Arc::new(Monitor { series, address: None, scope: self.clone() });
+        node.observe(monitor.clone());
+        monitor
+    }
+
+    fn has_room_for(&self, address: &Address) -> bool {
+        if !evenkeel_metrics::IS_ON {
+            return false;
+        }
+        let mut endpoints = self.endpoints.lock().expect("no panic under the lock");
+        let has_room = endpoints.contains(address) || endpoints.len() < self.endpoints_max;
+        if has_room {
+            endpoints.insert(address.clone());
+        }
+        has_room
+    }
+}
+
+/// Observes one node.
+#[derive(Debug)]
+pub(super) struct Monitor {
+    pub(super) series: Series,
+    /// `None` where it stands alone.
+    address: Option<Address>,
+    scope: Arc<Scope>,
+}
+
+impl Monitor {
+    /// What an attempt or a call runs in.
+    #[inline]
+    pub(super) fn span(&self) -> Span {
+        match &self.address {
+            Some(address) => tracing::debug_span!(
+                target: "evenkeel::observe",
+                "attempt",
+                endpoint = %address,
+                client = self.scope.client.as_deref(),
+            ),
+            None => tracing::debug_span!(
+                target: "evenkeel::observe",
+                "call",
+                client = self.scope.client.as_deref(),
+            ),
+        }
+    }
+}
+
+impl Observer for Monitor {
+    fn ended(&self, _: &Node, report: &Report) {
+        self.series.ended(report);
+        let failed = report.outcome == Outcome::Failure;
+        tracing::debug!(
+            target: "evenkeel::observe",
+            endpoint = self.address.as_ref().map(tracing::field::display),
+            client = self.scope.client.as_deref(),
+            outcome = report.outcome.name(),
+            "error.type" = failed.then(|| report.fault.name()),
+            latency = ?report.latency,
+            "{} ended",
+            if self.address.is_some() { "attempt" } else { "call" },
+        );
+    }
+
+    fn ended_late(&self, node: &Node, report: &Report) {
+        self.ended(node, report);
+    }
+
+    fn gate_changed(&self, node: &Node, gate: Gate) {
+        self.series.follow(gate, || node.is_closed_by(gate));
+        let is_closed = node.is_closed_by(gate);
+        let endpoint = self.address.as_ref().map(tracing::field::display);
+        let what = if is_closed { "gate closed" } else { "gate opened" };
+        match gate {
+            Gate::Joining => {}
+            Gate::Limit => {
+                tracing::debug!(target: "evenkeel::observe", endpoint, gate = gate.name(), "{what}");
+            }
+            _ => {
+                tracing::info!(target: "evenkeel::observe", endpoint, gate = gate.name(), "{what}");
+            }
+        }
+    }
+
+    fn is_timing(&self) -> bool {
+        // Asked when the endpoint joins: who listens by then is told how long attempts take.
+        evenkeel_metrics::IS_ON
+            || tracing::enabled!(target: "evenkeel::observe", tracing::Level::DEBUG)
+    }
+}

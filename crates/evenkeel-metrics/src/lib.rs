@@ -1,0 +1,308 @@
+//! The metrics of evenkeel. Every name is in the table below, and no other crate of it knows one.
+//!
+//! With the feature `metrics` they go to the recorder of the [`metrics`](https://docs.rs/metrics) facade
+//! that the program has installed: Prometheus, OpenTelemetry, StatsD. Without it each function here is
+//! empty. Install the recorder first and build the stack afterwards: what counts per endpoint takes hold
+//! of its series when the endpoint joins.
+//!
+//! Names and labels are OpenTelemetry's where it has them (`server.address`, `server.port`,
+//! `error.type`); an exporter for Prometheus makes underscores of the dots. Durations are in seconds.
+//! All labels but the endpoint's and the client's are words of a fixed list.
+//!
+#![doc = include_str!("metrics.md")]
+//!
+//! *endpoint* stands for `server.address`, `server.port` where there is one, and `client` where
+//! `ObserveLayer` has a name. `outcome` is `success`, `failure`, `throttled` or `ignored`; a failure has an
+//! `error.type`: `server`, `gateway` (502, 503, 504), or `local` (no answer). `gate` is `draining`,
+//! `broken`, `ejected`, `breaker`, `unhealthy` or `limit`.
+//!
+//! # What stays of an endpoint that left
+//! Its gauges fall to zero. Its counters and histograms stay as they are: the facade cannot take a series
+//! back. Exporters can, after an idle time (`idle_timeout` of the Prometheus exporter), and
+//! `ObserveLayer::endpoints_max` bounds how many endpoints get series of their own.
+//!
+//! # What it costs
+//! An attempt updates one counter, one histogram and one gauge twice, over handles that were made when the
+//! endpoint joined. The rest are rare events, and look their series up. Nothing is allocated for them, and
+//! for an endpoint's gate only when it closes for the first time.
+
+#[cfg(feature = "metrics")]
+mod series;
+#[cfg(not(feature = "metrics"))]
+mod silent;
+
+#[cfg(feature = "metrics")]
+pub use self::series::Series;
+#[cfg(not(feature = "metrics"))]
+pub use self::silent::Series;
+
+/// Whether this was built with metrics.
+pub const IS_ON: bool = cfg!(feature = "metrics");
+
+/// Counts one event; a label's value is one of a list, so that its series needs no allocation.
+#[cfg(feature = "metrics")]
+macro_rules! count {
+    ($name:tt, $number:expr) => {
+        ::metrics::counter!($name).increment($number)
+    };
+    ($name:tt, $number:expr, $label:tt, $value:expr, [$($word:tt)*]) => {
+        match $value {
+            $($word => ::metrics::counter!($name, $label => $word).increment($number),)*
+            _ => ::metrics::counter!($name, $label => "_OTHER").increment($number),
+        }
+    };
+}
+
+#[cfg(not(feature = "metrics"))]
+macro_rules! count {
+    ($name:tt, $number:expr $(, $label:tt, $value:expr, [$($word:tt)*])?) => {{
+        let _ = $number;
+        $(let _ = $value;)?
+    }};
+}
+
+/// Another attempt is made after one that ended with `error_type`.
+#[inline]
+pub fn retried(error_type: &str) {
+    count!("evenkeel.retries", 1, "error.type", error_type,
+        ["unsent" "timeout" "throttled" "failed"]);
+}
+
+/// A call failed, and no other attempt is made for `reason`.
+#[inline]
+pub fn not_retried(reason: &str) {
+    count!("evenkeel.retry.refusals", 1, "reason", reason,
+        ["exhausted" "no_budget" "too_late" "not_repeatable" "forbidden"]);
+}
+
+/// A second attempt was sent.
+#[inline]
+pub fn hedged() {
+    count!("evenkeel.hedges", 1);
+}
+
+/// It was time for a second attempt, and none is made for `reason`.
+#[inline]
+pub fn not_hedged(reason: &str) {
+    count!("evenkeel.hedge.refusals", 1, "reason", reason,
+        ["no_budget" "too_late" "not_repeatable" "not_ready"]);
+}
+
+/// A call with a second attempt under way was answered by the second one or not, and an attempt was
+/// cancelled or not.
+#[inline]
+pub fn hedge_ended(has_won: bool, is_cancelled: bool) {
+    if has_won {
+        count!("evenkeel.hedge.wins", 1);
+    }
+    if is_cancelled {
+        count!("evenkeel.hedge.cancellations", 1);
+    }
+}
+
+/// A circuit breaker went to `state`.
+#[inline]
+pub fn breaker_changed(state: &str) {
+    count!("evenkeel.breaker.transitions", 1, "state", state,
+        ["closed" "open" "half_open" "held_open" "held_closed"]);
+}
+
+/// A circuit breaker that stands alone refused a call.
+#[inline]
+pub fn breaker_refused() {
+    count!("evenkeel.breaker.refusals", 1);
+}
+
+/// An endpoint was ejected for `cause`.
+#[inline]
+pub fn ejected(cause: &str) {
+    count!("evenkeel.outlier.ejections", 1, "cause", cause,
+        ["consecutive_errors" "consecutive_gateway_errors" "consecutive_local_errors" "success_rate"
+         "failure_percentage" "latency" "probation"]);
+}
+
+/// An ejection is over.
+#[inline]
+pub fn returned() {
+    count!("evenkeel.outlier.returns", 1);
+}
+
+/// The set of a balancer was published, with so many endpoints more or less than before.
+#[inline]
+pub fn published(difference: isize) {
+    count!("evenkeel.balance.snapshots", 1);
+    endpoints_changed(difference);
+}
+
+/// The sets of all balancers together have so many endpoints more or less.
+#[inline]
+pub fn endpoints_changed(difference: isize) {
+    #[cfg(feature = "metrics")]
+    ::metrics::gauge!("evenkeel.balance.endpoints").increment(difference as f64);
+    #[cfg(not(feature = "metrics"))]
+    let _ = difference;
+}
+
+/// Discovery failed.
+#[inline]
+pub fn discovery_failed() {
+    count!("evenkeel.balance.discovery_errors", 1);
+}
+
+/// Nobody is open, and somebody waits.
+#[inline]
+pub fn balancer_waits() {
+    count!("evenkeel.balance.waits", 1);
+}
+
+/// Another endpoint is looked for, for `reason`.
+#[inline]
+pub fn repicked(reason: &str) {
+    count!("evenkeel.balance.repicks", 1, "reason", reason, ["not_ready" "failed"]);
+}
+
+/// A request goes to an endpoint that only its health closes.
+#[inline]
+pub fn failed_open() {
+    count!("evenkeel.balance.fail_open", 1);
+}
+
+/// A balancer refused a request with `error_type`.
+#[inline]
+pub fn balancer_refused(error_type: &str) {
+    count!("evenkeel.balance.refusals", 1, "error.type", error_type,
+        ["no_endpoints" "all_endpoints_closed" "all_endpoints_excluded"]);
+}
+
+/// A call was not over at its deadline.
+#[inline]
+pub fn deadline_exceeded() {
+    count!("evenkeel.deadline.exceeded", 1);
+}
+
+/// An active health check ended.
+#[inline]
+pub fn health_checked(has_passed: bool) {
+    let outcome = if has_passed { "success" } else { "failure" };
+    count!("evenkeel.health.checks", 1, "outcome", outcome, ["success" "failure"]);
+}
+
+/// Active health checks changed their mind about an endpoint.
+#[inline]
+pub fn health_changed(is_healthy: bool) {
+    let state = if is_healthy { "healthy" } else { "unhealthy" };
+    count!("evenkeel.health.transitions", 1, "state", state, ["healthy" "unhealthy"]);
+}
+
+/// A concurrency limit was reached, and a request refused.
+#[inline]
+pub fn limit_reached() {
+    count!("evenkeel.limit.refusals", 1);
+}
+
+/// A rate limit refused a request; `scope` is `service`, `key` or `endpoint`.
+#[inline]
+pub fn rate_limited(scope: &str) {
+    count!("evenkeel.rate_limit.refusals", 1, "scope", scope, ["service" "key" "endpoint"]);
+}
+
+/// A server refused a request because of its queue.
+#[inline]
+pub fn shed() {
+    count!("evenkeel.admission.shed", 1);
+}
+
+/// A client refused a request that the server would have refused.
+#[inline]
+pub fn throttled() {
+    count!("evenkeel.admission.throttled", 1);
+}
+
+/// A request was refused while nothing could be reached.
+#[inline]
+pub fn failed_fast() {
+    count!("evenkeel.fail_fast.refusals", 1);
+}
+
+/// The shared quota could not be asked, and the request was allowed or refused.
+#[inline]
+pub fn quota_failed(is_allowed: bool) {
+    let action = if is_allowed { "allowed" } else { "refused" };
+    count!("evenkeel.quota.failures", 1, "action", action, ["allowed" "refused"]);
+}
+
+/// A graceful stop did not wait for so many requests.
+#[inline]
+pub fn drain_cut(requests: u64) {
+    count!("evenkeel.drain.cut", requests);
+}
+
+/// Tells the recorder the unit and the meaning of each metric, from the table above. Call it once, after
+/// the recorder was installed.
+#[cfg(feature = "metrics")]
+pub fn describe() {
+    use ::metrics::Unit;
+    for [name, kind, _, when] in table() {
+        match kind.split(',').next() {
+            Some("counter") => ::metrics::describe_counter!(name, Unit::Count, when),
+            Some("gauge") => ::metrics::describe_gauge!(name, Unit::Count, when),
+            _ => ::metrics::describe_histogram!(name, Unit::Seconds, when),
+        }
+    }
+}
+
+/// Name, kind, labels and meaning of each metric: the table above is their only list.
+#[cfg(feature = "metrics")]
+fn table() -> impl Iterator<Item = [&'static str; 4]> {
+    include_str!("metrics.md").lines().filter_map(|line| {
+        let cells: Vec<_> = line.trim_matches(['|', ' ']).split(" | ").collect();
+        let [name, kind, labels, when] = cells[..] else { return None };
+        let name = name.trim_matches('`');
+        name.starts_with("evenkeel.").then_some([name, kind, labels, when])
+    })
+}
+
+#[cfg(all(test, feature = "metrics"))]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    fn names_in(text: &str) -> BTreeSet<&str> {
+        let words = text.split('"');
+        words
+            .filter(|word| word.starts_with("evenkeel.") && "evenkeel.".len() < word.len())
+            .collect()
+    }
+
+    #[test]
+    fn the_table_has_every_name_and_no_other() {
+        let (sources, _) = include_str!("lib.rs").split_once("#[cfg(all(test").unwrap();
+        let named = &names_in(sources) | &names_in(include_str!("series.rs"));
+        let rows: Vec<_> = table().collect();
+
+        assert_eq!(rows.iter().map(|[name, ..]| *name).collect::<BTreeSet<_>>(), named);
+        assert_eq!(rows.len(), named.len(), "each once");
+        for [name, kind, ..] in rows {
+            assert!(["counter", "gauge", "histogram, s"].contains(&kind), "{name}: {kind}");
+        }
+    }
+
+    #[test]
+    fn a_recorder_is_told_unit_and_meaning() {
+        let recorder = metrics_util::debugging::DebuggingRecorder::new();
+
+        ::metrics::with_local_recorder(&recorder, || {
+            describe();
+            drop(Series::of_client(None));
+        });
+
+        let described = recorder.snapshotter().snapshot().into_vec();
+        let (_, unit, meaning, _) = described
+            .iter()
+            .find(|(key, ..)| key.key().name() == "evenkeel.call.duration")
+            .unwrap();
+        assert_eq!(*unit, Some(::metrics::Unit::Seconds));
+        assert!(!meaning.as_ref().unwrap().is_empty());
+    }
+}

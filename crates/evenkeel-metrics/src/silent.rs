@@ -1,0 +1,38 @@
+//! What stands for the series where there are no metrics.
+
+use evenkeel_core::{endpoint::Address, node::Gate, observe::Report};
+
+/// What is counted of the attempts at one endpoint and of its gates, or of the calls of one client: nothing,
+/// without the feature `metrics`.
+#[derive(Debug)]
+pub struct Series(());
+
+impl Series {
+    /// Those of an endpoint.
+    #[must_use]
+    pub const fn of_endpoint(_: Option<&Address>, _: Option<&str>) -> Self {
+        Self(())
+    }
+
+    /// Those of a client.
+    #[must_use]
+    pub const fn of_client(_: Option<&str>) -> Self {
+        Self(())
+    }
+
+    /// One was sent.
+    #[inline]
+    pub const fn began(&self) {}
+
+    /// The head of its response is there, or it was cancelled.
+    #[inline]
+    pub const fn left(&self) {}
+
+    /// One ended.
+    #[inline]
+    pub const fn ended(&self, _: &Report) {}
+
+    /// The endpoint's `gate` has closed or opened.
+    #[inline]
+    pub fn follow(&self, _: Gate, _: impl Fn() -> bool) {}
+}

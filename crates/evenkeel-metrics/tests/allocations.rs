@@ -1,0 +1,54 @@
+//! Where no recorder is installed, an event costs no allocation.
+//!
+//! A binary of its own: its allocator counts.
+
+use std::time::Duration;
+
+use allocation_counter::measure;
+use evenkeel_core::{
+    node::Gate,
+    observe::{Fault, Report},
+    outcome::Outcome,
+};
+use evenkeel_metrics::Series;
+
+#[test]
+fn events_allocate_nothing_while_nobody_listens() {
+    let allocations = measure(|| {
+        evenkeel_metrics::retried("timeout");
+        evenkeel_metrics::retried("a word of nobody's list");
+        evenkeel_metrics::not_retried("exhausted");
+        evenkeel_metrics::hedged();
+        evenkeel_metrics::not_hedged("no_budget");
+        evenkeel_metrics::hedge_ended(true, true);
+        evenkeel_metrics::breaker_changed("open");
+        evenkeel_metrics::ejected("latency");
+        evenkeel_metrics::published(3);
+        evenkeel_metrics::balancer_refused("no_endpoints");
+        evenkeel_metrics::rate_limited("key");
+        evenkeel_metrics::quota_failed(true);
+        evenkeel_metrics::drain_cut(3);
+    });
+
+    assert_eq!(allocations.count_total, 0);
+}
+
+#[test]
+fn an_attempt_allocates_nothing_and_a_gate_only_the_first_time() {
+    let series = Series::of_endpoint(Some(&"10.0.0.1:80".parse().unwrap()), Some("greeter"));
+    let failure = Report::new(Outcome::Failure, Duration::from_millis(3)).fault(Fault::Local);
+
+    let attempt = || {
+        series.began();
+        series.ended(&failure);
+        series.left();
+    };
+    let turn = || {
+        series.follow(Gate::Limit, || true);
+        series.follow(Gate::Limit, || false);
+    };
+    turn();
+
+    assert_eq!(measure(attempt).count_total, 0);
+    assert_eq!(measure(turn).count_total, 0);
+}
