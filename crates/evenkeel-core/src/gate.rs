@@ -21,7 +21,7 @@ pub enum Gate {
     Unhealthy,
     /// It has as many requests as it may have.
     Limit,
-    /// Its first health check has not ended yet.
+    /// No health check of it has passed yet, and it gets no request before.
     Unchecked,
 }
 

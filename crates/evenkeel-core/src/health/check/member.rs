@@ -15,7 +15,7 @@ pub(super) struct Door(AtomicU8);
 
 const OPEN: u8 = 0;
 const UNHEALTHY: u8 = 1;
-/// Nothing is known, and nothing is to be sent before.
+/// No probe has passed yet, and nothing is to be sent before.
 const UNCHECKED: u8 = 2;
 
 impl Door {
@@ -137,7 +137,12 @@ impl Member {
         }
         self.standing = if is_up { Standing::Up } else { Standing::Down };
         let was_up = self.door.is_open();
-        self.door.set(if is_up { OPEN } else { UNHEALTHY });
+        if is_up {
+            self.door.set(OPEN);
+        } else if was_up {
+            // One that has never passed stays what it is.
+            self.door.set(UNHEALTHY);
+        }
         was_up != is_up
     }
 

@@ -28,7 +28,8 @@ pub struct CheckRules {
     pub fall: u32,
     /// So many must pass before it is open again. Default 2 (HAProxy).
     pub rise: u32,
-    /// Whether an endpoint gets no request before its first probe has passed. Default false.
+    /// Whether an endpoint gets no request before its first probe has passed, though all others look bad
+    /// and a balancer fails open. Default false.
     pub is_closed_at_first: bool,
     /// So many probes may begin in a second, over all endpoints. Default 500. What is due and finds no
     /// room waits, in order; those in doubt and the others take turns.
