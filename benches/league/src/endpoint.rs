@@ -56,7 +56,7 @@ const STOPS_WITHIN: Duration = Duration::from_secs(2);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Mode {
     Ok,
-    /// 500 at once.
+    /// 500 at once, in gRPC INTERNAL.
     Fail,
     /// A hundred times the service time.
     Slow,
@@ -174,7 +174,8 @@ async fn answer(
     }
     let is_health = request.uri().path() == HEALTH_PATH;
     let is_grpc = request.headers().get(header::CONTENT_TYPE).is_some_and(|value| value == GRPC);
-    let mut response = Response::new(if is_grpc { grpc_body() } else { Full::default().boxed() });
+    let mut response =
+        Response::new(if is_grpc { grpc_body(mode) } else { Full::default().boxed() });
     let headers = response.headers_mut();
     if is_grpc {
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(GRPC));
@@ -182,7 +183,7 @@ async fn answer(
     if state.closes && request.version() < http::Version::HTTP_2 {
         headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
-    if mode == Mode::Fail {
+    if mode == Mode::Fail && !is_grpc {
         *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
     } else if is_health && state.is_stopping.load(Relaxed) {
         *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
@@ -190,9 +191,10 @@ async fn answer(
     Ok(response)
 }
 
-/// An empty message and the status OK.
-fn grpc_body() -> BoxBody<Bytes, Infallible> {
+/// An empty message and the status: OK or INTERNAL.
+fn grpc_body(mode: Mode) -> BoxBody<Bytes, Infallible> {
     let mut trailers = HeaderMap::new();
-    trailers.insert("grpc-status", HeaderValue::from_static("0"));
+    let status = if mode == Mode::Fail { "13" } else { "0" };
+    trailers.insert("grpc-status", HeaderValue::from_static(status));
     Full::new(Bytes::from_static(&[0; 5])).with_trailers(ready(Some(Ok(trailers)))).boxed()
 }

@@ -4,11 +4,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::{
-    fault::Fault,
-    scene::ENDPOINTS,
-    trial::Record,
-};
+use crate::{fault::Fault, scene::ENDPOINTS, trial::Record};
 
 /// A call that takes longer has seen a fault that gave it no error: half of what a slow endpoint takes.
 pub(crate) const SLOW: Duration = Duration::from_millis(100);
@@ -28,6 +24,10 @@ pub(crate) struct Figures {
     pub(crate) stop: f64,
     /// How many attempts there were at it.
     pub(crate) after: usize,
+    /// From the first of them, by which the fault is seen at the latest, to the last.
+    pub(crate) span: f64,
+    /// What it got of a fair share while it was faulty.
+    pub(crate) share_at_target: f64,
     /// Calls that ended after the fault began, and what became of them.
     pub(crate) calls: usize,
     pub(crate) errors: usize,
@@ -61,12 +61,10 @@ impl Figures {
 
         let ended = record.calls.iter().filter(|call| record.struck <= call.end);
         let errors = ended.clone().filter(|call| call.failure.is_some());
-        let slow = ended
-            .clone()
-            .filter(|call| call.failure.is_none() && SLOW < call.end - call.start);
-        let started = |call: &&crate::load::Call| {
-            (record.struck..record.healing).contains(&call.start)
-        };
+        let slow =
+            ended.clone().filter(|call| call.failure.is_none() && SLOW < call.end - call.start);
+        let started =
+            |call: &&crate::load::Call| (record.struck..record.healing).contains(&call.start);
         let started = record.calls.iter().filter(started).count().max(1);
         let survivors = (0..ENDPOINTS).filter(|endpoint| *endpoint != record.target);
         let left_out = survivors.clone().filter(|&endpoint| {
@@ -83,7 +81,9 @@ impl Figures {
             .unwrap_or_default();
         Self {
             stop: millis(faulty.last().map_or(Duration::ZERO, |at| *at - record.struck)),
+            span: faulty.first().zip(faulty.last()).map_or(0.0, |(a, b)| millis(*b - *a)),
             after: faulty.len(),
+            share_at_target: (faulty.len() * ENDPOINTS) as f64 / started as f64,
             calls: ended.clone().count(),
             errors: errors.count(),
             slow: slow.count(),
@@ -215,7 +215,7 @@ mod tests {
 
         let figures = Figures::of(&record, Fault::Crash);
 
-        assert_eq!((figures.stop, figures.after), (80.0, 5));
+        assert_eq!((figures.stop, figures.after, figures.span), (80.0, 5, 80.0));
         assert_eq!(figures.regained, Some(0.0));
         assert_eq!((figures.errors, figures.slow, figures.left_out), (0, 0, 0));
         assert!(figures.extra.abs() < 1e-9, "{}", figures.extra);

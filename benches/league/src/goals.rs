@@ -34,7 +34,12 @@ pub(crate) fn print(faults: &[Fault], cells: &[Cell]) {
         let Some(ours) = of(fault, OURS) else { continue };
         for Goal { what, figure, limit } in goals(fault, ours, of(fault, PLAIN)) {
             let verdict = if figure <= limit { "met" } else { "MISSED" };
-            println!("{verdict:7} {:6} {what}: {} (at most {})", fault.name(), short(figure), short(limit));
+            println!(
+                "{verdict:7} {:6} {what}: {} (at most {})",
+                fault.name(),
+                short(figure),
+                short(limit)
+            );
         }
     }
     println!("\n## Who is first\n");
@@ -59,8 +64,15 @@ fn goals(fault: Fault, ours: &Cell, plain: Option<&Cell>) -> Vec<Goal> {
     match fault {
         Fault::GracefulStop => vec![errors(), stop(100.0)],
         Fault::Crash => {
-            let what = "attempts at it after the fault";
-            vec![errors(), stop(50.0), Goal { what, figure: worst(&|f| f.after as f64), limit: 1.0 }]
+            // The first attempt sees it: that there is none before one comes is nobody's doing.
+            let after = worst(&|f| f.after.saturating_sub(1) as f64);
+            let span = worst(&|f| f.span);
+            vec![
+                errors(),
+                Goal { what: "attempts after the one that sees it", figure: after, limit: 1.0 },
+                Goal { what: "ms from seeing it to the last attempt", figure: span, limit: 50.0 },
+                Goal { what: "ms from the fault to it", figure: worst(&|f| f.stop), limit: 50.0 },
+            ]
         }
         Fault::SilentNew => vec![errors(), stop(500.0)],
         Fault::SilentHttp1 | Fault::SilentHttp2 => vec![errors(), stop(2_000.0)],
@@ -70,7 +82,11 @@ fn goals(fault: Fault, ours: &Cell, plain: Option<&Cell>) -> Vec<Goal> {
         }
         Fault::Flaps => plain.map_or_else(Vec::new, |plain| {
             let share = |cell: &Cell| 100.0 * cell.share(|f| f.errors);
-            vec![Goal { what: "% errors, against hyper's", figure: share(ours), limit: share(plain) }]
+            vec![Goal {
+                what: "% errors, against hyper's",
+                figure: share(ours),
+                limit: share(plain),
+            }]
         }),
         Fault::AllFail => vec![
             Goal { what: "ms until no call fails", figure: worst(&|f| f.last_error), limit: 1e3 },
@@ -98,6 +114,7 @@ struct Row {
     unit: &'static str,
     tie: f64,
     figure: fn(&Cell) -> f64,
+    is_compared: fn(&Cell) -> bool,
 }
 
 fn rows(fault: Fault) -> Vec<Row> {
@@ -106,6 +123,7 @@ fn rows(fault: Fault) -> Vec<Row> {
         unit: "%",
         tie: 100.0 * TIE_SHARE,
         figure: |cell| 100.0 * cell.share(Figures::seen),
+        is_compared: |_| true,
     }];
     if fault.has_one_target() {
         rows.push(Row {
@@ -113,6 +131,7 @@ fn rows(fault: Fault) -> Vec<Row> {
             unit: "ms",
             tie: TIE_MILLIS,
             figure: |cell| median(cell, |figures| figures.stop),
+            is_compared: |_| true,
         });
     }
     if fault != Fault::RollingRestart {
@@ -121,6 +140,7 @@ fn rows(fault: Fault) -> Vec<Row> {
             unit: "ms",
             tie: 10.0 * TIE_MILLIS,
             figure: |cell| median(cell, |figures| figures.regained.unwrap_or(f64::INFINITY)),
+            is_compared: |cell| had_left(cell),
         });
     }
     rows
@@ -130,11 +150,18 @@ fn median(cell: &Cell, figure: fn(&Figures) -> f64) -> f64 {
     cell.percentiles(figure).map_or(f64::INFINITY, |percentiles| percentiles.p50)
 }
 
+/// Who sends to a faulty endpoint all the time has nothing to come back from.
+fn had_left(cell: &Cell) -> bool {
+    let share = |figures: &Figures| figures.share_at_target;
+    cell.percentiles(share).is_some_and(|shares| shares.p50 < 0.5)
+}
+
 impl Row {
     fn print(&self, fault: Fault, ours: &Cell, all: &[&Cell]) {
-        let Self { what, unit, tie, figure } = self;
+        let Self { what, unit, tie, figure, is_compared } = self;
         let own = figure(ours);
-        let first = all.iter().copied().min_by(|a, b| figure(a).total_cmp(&figure(b)));
+        let all = all.iter().copied().filter(|cell| is_compared(cell));
+        let first = all.min_by(|a, b| figure(a).total_cmp(&figure(b)));
         let Some(first) = first else { return };
         let name = fault.name();
         if own <= figure(first) + tie {

@@ -17,7 +17,8 @@ use crate::{BoxError, clock::Origin};
 pub(crate) const DEADLINE: Duration = Duration::from_secs(2);
 
 /// Makes the call with this number, and gives the status of the answer.
-pub(crate) type Client = Arc<dyn Fn(u64) -> BoxFuture<'static, Result<u16, BoxError>> + Send + Sync>;
+pub(crate) type Client =
+    Arc<dyn Fn(u64) -> BoxFuture<'static, Result<u16, BoxError>> + Send + Sync>;
 
 /// One call, as its caller saw it. Times are since the beginning of the trial.
 #[derive(Clone, Debug)]

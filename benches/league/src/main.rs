@@ -12,7 +12,7 @@
 //! connections as a dead process does. So the [wire](wire) is watched: a raw socket sees every TCP packet
 //! that arrives at an endpoint's address, in the same way for every contestant, whatever it is written in.
 //! An attempt is the head of a request (an HTTP/1.1 request line or an HTTP/2 HEADERS frame), or a SYN whose
-//! connection never carried one. Health checks go to a second port of the endpoint's process and are not
+//! connection did not carry one within 100 ms. Health checks go to a second port of the endpoint's process and are not
 //! counted. That needs the right to open raw sockets: root, or `unshare -rn`.
 //!
 //! # Silent loss

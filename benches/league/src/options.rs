@@ -132,8 +132,7 @@ mod tests {
     #[test]
     fn what_does_not_exist_is_answered_with_what_does() {
         let fault = options(&["--faults", "F9"]).faults().unwrap_err().to_string();
-        let contestant =
-            options(&["--contestants", "us"]).contestants().unwrap_err().to_string();
+        let contestant = options(&["--contestants", "us"]).contestants().unwrap_err().to_string();
 
         assert!(fault.contains("`F9`") && fault.contains("F3new"), "{fault}");
         assert!(contestant.contains("haproxy-tuned"), "{contestant}");

@@ -47,7 +47,13 @@ impl Endpoint {
         let (backlog, keep) =
             if self.closes { (BACKLOG_SHORT, "close") } else { (BACKLOG, "keep") };
         let mut process = Command::new(own_program()?)
-            .args([ARGUMENT, &requests.to_string(), &health.to_string(), &backlog.to_string(), keep])
+            .args([
+                ARGUMENT,
+                &requests.to_string(),
+                &health.to_string(),
+                &backlog.to_string(),
+                keep,
+            ])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .kill_on_drop(true)

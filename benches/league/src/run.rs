@@ -60,10 +60,8 @@ pub(crate) fn run(options: &Options) -> Result<(), BoxError> {
     if let Some(path) = &options.json {
         report::write_json(path, options, &cells)?;
     }
-    let failed: usize = plan
-        .iter()
-        .map(|(cell, ..)| options.trials as usize - cells[*cell].trials.len())
-        .sum();
+    let failed: usize =
+        plan.iter().map(|(cell, ..)| options.trials as usize - cells[*cell].trials.len()).sum();
     if 0 < failed { Err(format!("{failed} trials could not be run").into()) } else { Ok(()) }
 }
 

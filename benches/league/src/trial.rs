@@ -51,11 +51,24 @@ impl Setup {
             folder: folder.path().to_owned(),
             seed: self.seed,
         };
-        let starts = scene
-            .places()
-            .map(|place| Endpoint::start(place, self.fault.closes_connections()));
+        let closes = self.fault.closes_connections();
+        let starts = scene.places().map(|place| Endpoint::start(place, closes));
         let mut endpoints = futures_util::future::try_join_all(starts).await?;
-        let running = self.contestant.start(&scene).await?;
+        let record = self.watch(&scene, &mut endpoints, wire).await;
+        // The next trial in this lane needs their addresses.
+        for endpoint in &mut endpoints {
+            endpoint.kill().await?;
+        }
+        record
+    }
+
+    async fn watch(
+        &self,
+        scene: &Scene,
+        endpoints: &mut Vec<Endpoint>,
+        wire: &Wire,
+    ) -> Result<Record, BoxError> {
+        let (lane, running) = (scene.lane, self.contestant.start(scene).await?);
 
         let mut rng = fastrand::Rng::with_seed(self.seed);
         let target = rng.usize(..ENDPOINTS);
@@ -65,8 +78,7 @@ impl Setup {
         sleep(WARM_UP + PHASE.mul_f64(rng.f64())).await;
 
         let mut announce = running.announce;
-        let mut stage =
-            Stage { endpoints: &mut endpoints, announce: &mut *announce, lane, target };
+        let mut stage = Stage { endpoints, announce: &mut *announce, lane, target };
         let struck = origin.elapsed();
         stage.strike(self.fault).await?;
         let healing = origin.elapsed();

@@ -57,14 +57,16 @@ impl Contestant for Nginx {
     fn start<'a>(&'a self, scene: &'a Scene) -> BoxFuture<'a, Result<Running, BoxError>> {
         async move {
             let program = find(&self.program).ok_or("nginx is not installed")?;
-            let template = if self.is_tuned { TUNED } else { DEFAULT };
+            let (template, parameters) =
+                if self.is_tuned { (TUNED, " max_fails=1 fail_timeout=2s") } else { (DEFAULT, "") };
             let file = scene.folder.join("nginx.conf");
             let values = vec![
                 ("folder", scene.folder.display().to_string()),
                 ("listen", scene.lane.proxy().to_string()),
             ];
             let places = scene.places();
-            let written = Written { file, template, values, places, is_in: [true; ENDPOINTS] };
+            let written =
+                Written { file, template, parameters, values, places, is_in: [true; ENDPOINTS] };
             written.write()?;
             let proxy = Proxy::start(
                 Command::new(program)
@@ -87,6 +89,8 @@ impl Contestant for Nginx {
 struct Written {
     file: PathBuf,
     template: &'static str,
+    /// Of each server.
+    parameters: &'static str,
     values: Vec<(&'static str, String)>,
     places: [Place; ENDPOINTS],
     is_in: [bool; ENDPOINTS],
@@ -95,7 +99,9 @@ struct Written {
 impl Written {
     fn write(&self) -> std::io::Result<()> {
         let places = self.places.iter().zip(self.is_in).filter(|(_, is_in)| *is_in);
-        let servers = lines(places, |(place, _)| format!("        server {};", place.requests));
+        let servers = lines(places, |(place, _)| {
+            format!("        server {}{};", place.requests, self.parameters)
+        });
         let mut values = self.values.clone();
         values.push(("servers", servers));
         write_whole(&self.file, &fill(self.template, &values))

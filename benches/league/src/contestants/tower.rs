@@ -81,7 +81,12 @@ impl Contestant for Tower {
             let service = ServiceBuilder::new()
                 .layer(RetryLayer::new(policy))
                 .service(Buffer::new(balance, 1_024));
-            Ok(Running { client: client(service), announce: Box::new(announce), proxy: None, kept: None })
+            Ok(Running {
+                client: client(service),
+                announce: Box::new(announce),
+                proxy: None,
+                kept: None,
+            })
         }
         .boxed()
     }
@@ -125,7 +130,8 @@ impl Policy<Ask, Response<Incoming>, BoxError> for Retries {
         _: &mut Ask,
         result: &mut Result<Response<Incoming>, BoxError>,
     ) -> Option<Sleep> {
-        let is_failed = result.as_ref().map_or(true, |response| response.status().is_server_error());
+        let is_failed =
+            result.as_ref().map_or(true, |response| response.status().is_server_error());
         if !is_failed {
             self.budget.deposit();
             return None;

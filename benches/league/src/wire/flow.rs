@@ -10,6 +10,10 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const FRAME_HEAD: usize = 9;
 const HEADERS: u8 = 1;
 
+/// A connection that carries its first request later than that was not made for it, or did not come
+/// about at once: its SYN was an attempt of its own.
+const HEAD_WITHIN: Duration = Duration::from_millis(100);
+
 /// What matters of an IPv4 packet with TCP in it.
 #[derive(Debug)]
 pub(super) struct Packet<'a> {
@@ -51,9 +55,9 @@ impl<'a> Packet<'a> {
 #[derive(Debug, Default)]
 pub(super) struct Flow {
     syn: Option<(u32, Duration)>,
+    first_head: Option<Duration>,
     /// Where new data begins; what lies before is sent again.
     next: Option<u32>,
-    has_head: bool,
     is_http2: bool,
     /// So many bytes are left of the frame that is under way.
     frame_rest: usize,
@@ -73,13 +77,15 @@ impl Flow {
         before
     }
 
-    /// When it began, if it has carried no request.
+    /// When it began, if it carried no request, or none for long.
     pub(super) fn knocked_in_vain(&self) -> Option<Duration> {
-        self.syn.filter(|_| !self.has_head).map(|(_, at)| at)
+        let (_, begun) = self.syn?;
+        let is_in_vain = self.first_head.is_none_or(|first| begun + HEAD_WITHIN < first);
+        is_in_vain.then_some(begun)
     }
 
-    /// How many requests begin in this packet.
-    pub(super) fn heads(&mut self, packet: &Packet<'_>) -> usize {
+    /// How many requests begin in this packet, which arrived at `at`.
+    pub(super) fn heads(&mut self, packet: &Packet<'_>, at: Duration) -> usize {
         if packet.payload_length == 0 {
             return 0;
         }
@@ -97,7 +103,9 @@ impl Flow {
         } else {
             usize::from(is_request_line(packet.payload))
         };
-        self.has_head |= 0 < heads;
+        if 0 < heads {
+            self.first_head.get_or_insert(at);
+        }
         heads
     }
 
@@ -151,7 +159,8 @@ mod tests {
 
     fn feed(flow: &mut Flow, bytes: &[u8], millis: u64) -> (Option<Duration>, usize) {
         let packet = Packet::parse(bytes).unwrap();
-        (flow.begin_if_syn(&packet, Duration::from_millis(millis)), flow.heads(&packet))
+        let at = Duration::from_millis(millis);
+        (flow.begin_if_syn(&packet, at), flow.heads(&packet, at))
     }
 
     #[test]
@@ -188,6 +197,18 @@ mod tests {
 
         assert_eq!(before, Some(Duration::from_millis(1)));
         assert_eq!(flow.knocked_in_vain(), Some(Duration::from_millis(2_000)));
+    }
+
+    #[test]
+    fn a_connection_that_carries_its_request_much_later_was_an_attempt_of_its_own() {
+        for (first_head, expected) in [(101, None), (102, Some(Duration::from_millis(1)))] {
+            let mut flow = Flow::default();
+            feed(&mut flow, &packet(9, SYN, b""), 1);
+
+            let heads = feed(&mut flow, &packet(10, ACK, b"GET / HTTP/1.1"), first_head).1;
+
+            assert_eq!((heads, flow.knocked_in_vain()), (1, expected));
+        }
     }
 
     #[test]

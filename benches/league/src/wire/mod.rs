@@ -33,7 +33,7 @@ const BUFFER_BYTES: usize = 16 << 20;
 /// Longer packets are cut off: only their beginning matters.
 const PACKET_BYTES: usize = 4_096;
 
-/// A request, or a connection that never carried one, on its way to an endpoint.
+/// A request, or a connection that did not carry one soon, on its way to an endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Attempt {
     pub(crate) endpoint: usize,
@@ -130,7 +130,7 @@ impl Wire {
         if let Some(at) = flow.begin_if_syn(&packet, at) {
             lane.attempts.push(Attempt { endpoint, at });
         }
-        for _ in 0..flow.heads(&packet) {
+        for _ in 0..flow.heads(&packet, at) {
             lane.attempts.push(Attempt { endpoint, at });
         }
     }

@@ -58,7 +58,8 @@ fn pipeline(
                 .backoff(Backoff::full_jitter(Duration::from_millis(5), Duration::from_millis(50)))
                 .seed(seed),
         )
-        .layer(BalanceLayer::peak_ewma(discovery).seed(seed))
+        // Of five. Of many endpoints p2c finds a good one for less.
+        .layer(BalanceLayer::least_loaded(discovery).seed(seed))
         .layer(outlier.seed(seed))
         .layer(
             CircuitBreakerLayer::new()
@@ -80,13 +81,14 @@ fn pipeline(
     })
 }
 
-/// Two of five may be ejected, after three failures or for being slow. Who is ejected comes back when a
-/// health check passes, and is asked for nothing before.
+/// Two of five may be ejected: after one attempt without an answer, three failures, or for being slow.
+/// Who is ejected comes back when a health check passes, and is sent no call before. A slow endpoint
+/// answers little, so two calls have to be enough.
 fn outlier() -> OutlierLayer {
     OutlierLayer::new()
         .consecutive_errors(3)
         .consecutive_local_errors(1)
-        .latency(SlowerThanOthers { calls_min: 3, ..SlowerThanOthers::default() })
+        .latency(SlowerThanOthers { calls_min: 2, ..SlowerThanOthers::default() })
         .interval(Duration::from_millis(500))
         .ejected_max_percent(40)
 }
@@ -97,7 +99,7 @@ impl Contestant for Ours {
     }
 
     fn about(&self) -> &'static str {
-        "evenkeel: deadline, retry, Peak EWMA, outlier ejection, breaker; told of leavers"
+        "evenkeel: deadline, retry, least loaded, outlier ejection, breaker; told of leavers"
     }
 
     fn start<'a>(&'a self, scene: &'a Scene) -> BoxFuture<'a, Result<Running, BoxError>> {
