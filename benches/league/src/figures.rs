@@ -264,6 +264,7 @@ mod tests {
         let more: Vec<_> =
             (1_000..3_000).step_by(20).map(|t| Attempt { endpoint: 2, at: at(t) }).collect();
         record.attempts.extend(more);
+        record.attempts.sort_by_key(|attempt| attempt.at);
 
         assert!((Figures::of(&record, Fault::Crash).overshoot - 2.0).abs() < 1e-9);
         assert!((Figures::of(&record, Fault::Crash).extra - 0.25).abs() < 1e-9);
