@@ -1,7 +1,7 @@
 //! One endpoint, in a process of its own: it answers, and fails as it is told.
 //!
-//! It is told line by line on its standard input: `ok`, `fail`, `slow` or `hang`. The end of the input
-//! ends it, so that none is left over. On SIGTERM it stops as one should: not healthy, but still accepting for
+//! It is told line by line on its standard input: `ok`, `fail`, `slow` or `hang`. The end of the input, or
+//! of its parent, ends it, so that none is left over. On SIGTERM it stops as one should: not healthy, but still accepting for
 //! [`ACCEPTS_ON`]; then it refuses new connections, closes those that are idle, and answers what it has.
 
 use std::{
@@ -23,6 +23,7 @@ use hyper_util::{
     rt::{TokioExecutor, TokioIo},
     server::{conn::auto::Builder, graceful::GracefulShutdown},
 };
+use rustix::process::{Signal, set_parent_process_death_signal};
 use tokio::{
     io::{AsyncBufReadExt, BufReader, stdin},
     net::{TcpListener, TcpSocket},
@@ -94,6 +95,8 @@ pub(crate) fn run(words: &[String]) -> Result<(), BoxError> {
     let [requests, health, backlog, keep] = words else {
         return Err("usage: --endpoint ADDRESS HEALTH_ADDRESS BACKLOG keep|close".into());
     };
+    // Also one that is stopped, and so does not see its input end.
+    set_parent_process_death_signal(Some(Signal::KILL))?;
     let (requests, health, backlog) = (requests.parse()?, health.parse()?, backlog.parse()?);
     let closes = keep == "close";
     let state = Arc::new(State { mode: AtomicU8::new(0), is_stopping: false.into(), closes });

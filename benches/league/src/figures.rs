@@ -9,12 +9,13 @@ use crate::{fault::Fault, scene::ENDPOINTS, trial::Record};
 /// A call that takes longer has seen a fault that gave it no error: half of what a slow endpoint takes.
 pub(crate) const SLOW: Duration = Duration::from_millis(100);
 
-/// An endpoint that gets nothing for so long has been left out: at 50 a second, chance does that once in
-/// tens of thousands of years.
-const LEFT_OUT: Duration = Duration::from_millis(500);
+/// An endpoint that gets nothing in the time of so many of its requests has been left out: half a second
+/// at 50 a second. Chance does that once in tens of thousands of years.
+const LEFT_OUT_REQUESTS: f64 = 25.0;
 
-/// Within such a window an endpoint that has its share again gets at least half of it.
-const WINDOW: Duration = Duration::from_millis(250);
+/// In the time of so many requests an endpoint that has its share again gets at least half of them: a
+/// quarter of a second at 50 a second.
+const REGAINED_REQUESTS: f64 = 12.5;
 
 /// The figures of one trial. Times are in milliseconds.
 #[derive(Clone, Debug, Serialize)]
@@ -36,7 +37,7 @@ pub(crate) struct Figures {
     pub(crate) errors_before: usize,
     /// Attempts beyond the calls, for each call, while the fault lasted.
     pub(crate) extra: f64,
-    /// Survivors that got no request for half a second.
+    /// Survivors that got nothing for half a second, at 50 requests a second.
     pub(crate) left_out: usize,
     /// From the end of the fault until the endpoint (or the last of all) had its share again; nothing if
     /// it did not while it was looked at.
@@ -67,11 +68,12 @@ impl Figures {
             |call: &&crate::load::Call| (record.struck..record.healing).contains(&call.start);
         let started = record.calls.iter().filter(started).count().max(1);
         let survivors = (0..ENDPOINTS).filter(|endpoint| *endpoint != record.target);
+        let limit = time_of(record, LEFT_OUT_REQUESTS);
         let left_out = survivors.clone().filter(|&endpoint| {
             let mut times = vec![record.struck];
             times.extend(attempts(record.struck, record.healing, endpoint));
             times.push(record.healing);
-            times.windows(2).any(|pair| LEFT_OUT < pair[1] - pair[0])
+            times.windows(2).any(|pair| limit < pair[1] - pair[0])
         });
         let busiest = survivors.clone().map(|endpoint| all[endpoint]).max().unwrap_or_default();
         let last_error = errors
@@ -117,9 +119,10 @@ fn regained(record: &Record, fault: Fault) -> Option<Duration> {
 /// When the first window begins in which it gets half of its share, since it is well again.
 fn regained_by(record: &Record, endpoint: usize) -> Option<Duration> {
     const STEP: Duration = Duration::from_millis(10);
+    let window = time_of(record, REGAINED_REQUESTS);
     let mut begin = record.healed;
-    while begin + WINDOW <= record.ended {
-        let end = begin + WINDOW;
+    while begin + window <= record.ended {
+        let end = begin + window;
         let within = record.attempts.iter().filter(|a| (begin..end).contains(&a.at));
         let own = within.clone().filter(|attempt| attempt.endpoint == endpoint).count();
         if 0 < own && within.count() <= own * 2 * ENDPOINTS {
@@ -128,6 +131,11 @@ fn regained_by(record: &Record, endpoint: usize) -> Option<Duration> {
         begin += STEP;
     }
     None
+}
+
+/// How long one endpoint takes to get so many requests, if it has its share.
+fn time_of(record: &Record, requests: f64) -> Duration {
+    Duration::from_secs_f64(requests * ENDPOINTS as f64 / f64::from(record.rate))
 }
 
 fn millis(duration: Duration) -> f64 {
@@ -196,7 +204,7 @@ mod tests {
         let call = |a: &Attempt| Call { start: a.at, end: a.at + at(2), failure: None };
         let calls = attempts.iter().map(call).collect();
         let (struck, healing, healed, ended) = (at(1_000), at(3_000), at(3_000), at(4_000));
-        Record { calls, attempts, target: 1, struck, healing, healed, ended }
+        Record { rate: 250, calls, attempts, target: 1, struck, healing, healed, ended }
     }
 
     #[test]

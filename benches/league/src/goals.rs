@@ -24,7 +24,8 @@ struct Goal {
 }
 
 /// One line for each goal, and one for each row in which ours is or is not first.
-pub(crate) fn print(faults: &[Fault], cells: &[Cell]) {
+pub(crate) fn print(faults: &[Fault], cells: &[Cell], is_markdown: bool) {
+    let item = if is_markdown { "- " } else { "" };
     let of = |fault: Fault, contestant: &str| {
         let is_it = |c: &&Cell| c.fault == fault.name() && c.contestant == contestant;
         cells.iter().find(is_it).filter(|cell| !cell.trials.is_empty())
@@ -35,7 +36,7 @@ pub(crate) fn print(faults: &[Fault], cells: &[Cell]) {
         for Goal { what, figure, limit } in goals(fault, ours, of(fault, PLAIN)) {
             let verdict = if figure <= limit { "met" } else { "MISSED" };
             println!(
-                "{verdict:7} {:6} {what}: {} (at most {})",
+                "{item}{verdict:7} {:6} {what}: {} (at most {})",
                 fault.name(),
                 short(figure),
                 short(limit)
@@ -50,7 +51,7 @@ pub(crate) fn print(faults: &[Fault], cells: &[Cell]) {
             .filter(|cell| cell.fault == fault.name() && !cell.trials.is_empty())
             .collect();
         if 1 < all.len() {
-            rows(fault).into_iter().for_each(|row| row.print(fault, ours, &all));
+            rows(fault).into_iter().for_each(|row| row.print(item, fault, ours, &all));
         }
     }
 }
@@ -119,12 +120,19 @@ struct Row {
 
 fn rows(fault: Fault) -> Vec<Row> {
     let mut rows = vec![Row {
+        what: "errors",
+        unit: "%",
+        tie: 100.0 * TIE_SHARE,
+        figure: |cell| 100.0 * cell.share(|figures| figures.errors),
+        is_compared: |_| true,
+    }];
+    rows.push(Row {
         what: "calls that see it",
         unit: "%",
         tie: 100.0 * TIE_SHARE,
         figure: |cell| 100.0 * cell.share(Figures::seen),
         is_compared: |_| true,
-    }];
+    });
     if fault.has_one_target() {
         rows.push(Row {
             what: "last attempt, median",
@@ -157,7 +165,7 @@ fn had_left(cell: &Cell) -> bool {
 }
 
 impl Row {
-    fn print(&self, fault: Fault, ours: &Cell, all: &[&Cell]) {
+    fn print(&self, item: &str, fault: Fault, ours: &Cell, all: &[&Cell]) {
         let Self { what, unit, tie, figure, is_compared } = self;
         let own = figure(ours);
         let all = all.iter().copied().filter(|cell| is_compared(cell));
@@ -165,10 +173,13 @@ impl Row {
         let Some(first) = first else { return };
         let name = fault.name();
         if own <= figure(first) + tie {
-            println!("first     {name:6} {what}: {} {unit}", short(own));
+            println!("{item}first     {name:6} {what}: {} {unit}", short(own));
         } else {
             let (best, best_name) = (short(figure(first)), first.contestant);
-            println!("NOT FIRST {name:6} {what}: {} {unit}; {best_name} {best} {unit}", short(own));
+            println!(
+                "{item}NOT FIRST {name:6} {what}: {} {unit}; {best_name} {best} {unit}",
+                short(own)
+            );
         }
     }
 }

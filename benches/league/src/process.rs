@@ -141,6 +141,13 @@ impl Proxy {
     }
 }
 
+/// Where a trial breaks off, nothing stays behind.
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        _ = send(&self.process, Signal::TERM);
+    }
+}
+
 /// The process of a proxy.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ProxyId(Pid);

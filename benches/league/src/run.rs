@@ -56,7 +56,7 @@ pub(crate) fn run(options: &Options) -> Result<(), BoxError> {
     let busy = busy.zip(Busy::now()).and_then(|(before, after)| after.since(before));
 
     report::print(options, &faults, &contestants, &cells, busy);
-    goals::print(&faults, &cells);
+    goals::print(&faults, &cells, options.markdown);
     if let Some(path) = &options.json {
         report::write_json(path, options, &cells)?;
     }

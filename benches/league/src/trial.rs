@@ -31,6 +31,8 @@ pub(crate) struct Setup {
 /// What was seen in a trial. Times are since its beginning.
 #[derive(Clone, Debug)]
 pub(crate) struct Record {
+    /// Calls a second.
+    pub(crate) rate: u32,
     pub(crate) calls: Vec<Call>,
     pub(crate) attempts: Vec<Attempt>,
     pub(crate) target: usize,
@@ -93,6 +95,6 @@ impl Setup {
         if let Some(proxy) = running.proxy {
             proxy.stop().await?;
         }
-        Ok(Record { calls, attempts, target, struck, healing, healed, ended })
+        Ok(Record { rate: self.rate, calls, attempts, target, struck, healing, healed, ended })
     }
 }
