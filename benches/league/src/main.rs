@@ -47,6 +47,7 @@ fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
     let result = match words.split_first() {
         Some((first, rest)) if first == endpoint::ARGUMENT => endpoint::run(rest),
+        Some((first, rest)) if first == process::WITH_PARENT => process::become_program(rest),
         _ => run::run(&Options::parse()),
     };
     match result {

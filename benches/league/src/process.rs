@@ -1,8 +1,14 @@
 //! The processes of a trial: endpoints, which are killed and stopped, and proxies.
 
-use std::{path::PathBuf, process::Stdio, time::Duration};
+use std::{
+    ffi::OsStr,
+    os::unix::process::CommandExt,
+    path::{Path, PathBuf},
+    process::Stdio,
+    time::Duration,
+};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, kill_process, set_parent_process_death_signal};
 use tokio::{
     io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
     net::{TcpSocket, TcpStream},
@@ -15,6 +21,9 @@ use crate::{
     endpoint::{ARGUMENT, Mode},
     scene::{Lane, Place},
 };
+
+/// Says that this process is to become another: `--with-parent PROGRAM ...`.
+pub(crate) const WITH_PARENT: &str = "--with-parent";
 
 /// By then a process that was started answers, or one that was told to end has ended.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -122,7 +131,14 @@ pub(crate) struct Proxy {
 }
 
 impl Proxy {
-    pub(crate) fn start(command: &mut Command) -> Result<Self, BoxError> {
+    /// Starts `program`, which ends with this process at the latest.
+    pub(crate) fn start<I, S>(program: &Path, arguments: I) -> Result<Self, BoxError>
+    where
+        I: IntoIterator<Item = S>,
+        S: AsRef<OsStr>,
+    {
+        let mut command = Command::new(own_program()?);
+        command.arg(WITH_PARENT).arg(program).args(arguments);
         let process = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn();
         Ok(Self { process: process.map_err(|error| format!("{command:?}: {error}"))? })
     }
@@ -139,6 +155,15 @@ impl Proxy {
         }
         Ok(())
     }
+}
+
+/// Becomes the program that `words` name, which ends with the parent of this process: what a process asks
+/// for in this respect outlives its becoming another.
+pub(crate) fn become_program(words: &[String]) -> Result<(), BoxError> {
+    let (program, arguments) = words.split_first().ok_or("usage: --with-parent PROGRAM ...")?;
+    set_parent_process_death_signal(Some(Signal::TERM))?;
+    let error = std::process::Command::new(program).args(arguments).exec();
+    Err(format!("{program}: {error}").into())
 }
 
 /// Where a trial breaks off, nothing stays behind.

@@ -1,9 +1,8 @@
 //! Envoy, with its defaults and with a sensible configuration.
 
-use std::path::PathBuf;
+use std::{ffi::OsStr, path::PathBuf};
 
 use futures_util::{FutureExt, future::BoxFuture};
-use tokio::process::Command;
 
 use super::{
     Announce, Contestant, Running, Untold,
@@ -76,13 +75,10 @@ impl Contestant for Envoy {
             ];
             let file = scene.folder.join("envoy.yaml");
             std::fs::write(&file, fill(if self.is_tuned { TUNED } else { DEFAULT }, &values))?;
-            let proxy = Proxy::start(
-                // Without the last of these it ends with the thread that started it.
-                Command::new(program)
-                    .args(["--concurrency", "1", "-l", "critical", "--disable-hot-restart"])
-                    .arg("-c")
-                    .arg(&file),
-            )?;
+            // With hot restart several of them would meet at one socket.
+            let flags = ["--concurrency", "1", "-l", "critical", "--disable-hot-restart", "-c"];
+            let arguments = flags.iter().map(OsStr::new).chain([file.as_os_str()]);
+            let proxy = Proxy::start(&program, arguments)?;
             accepts(scene.lane.proxy(), self.name()).await?;
             let announce: Box<dyn Announce + Send> =
                 if self.is_tuned { Box::new(listed) } else { Box::new(Untold) };

@@ -7,7 +7,6 @@ use std::{
 };
 
 use futures_util::{FutureExt, future::BoxFuture};
-use tokio::process::Command;
 
 use super::{
     Announce, Contestant, Running, Untold,
@@ -76,7 +75,10 @@ impl Contestant for Haproxy {
             let file = scene.folder.join("haproxy.cfg");
             let template = if self.is_tuned { TUNED } else { DEFAULT };
             std::fs::write(&file, fill(template, &values))?;
-            let proxy = Proxy::start(Command::new(program).args(["-q", "-db", "-f"]).arg(&file))?;
+            let proxy = Proxy::start(
+                &program,
+                ["-q".as_ref(), "-db".as_ref(), "-f".as_ref(), file.as_os_str()],
+            )?;
             accepts(scene.lane.proxy(), self.name()).await?;
             let announce: Box<dyn Announce + Send> =
                 if self.is_tuned { Box::new(Socket(socket)) } else { Box::new(Untold) };

@@ -3,7 +3,6 @@
 use std::path::PathBuf;
 
 use futures_util::{FutureExt, future::BoxFuture};
-use tokio::process::Command;
 
 use super::{
     Announce, Contestant, Running,
@@ -68,15 +67,11 @@ impl Contestant for Nginx {
             let written =
                 Written { file, template, parameters, values, places, is_in: [true; ENDPOINTS] };
             written.write()?;
-            let proxy = Proxy::start(
-                Command::new(program)
-                    .arg("-p")
-                    .arg(&scene.folder)
-                    .arg("-e")
-                    .arg(scene.folder.join("start.log"))
-                    .arg("-c")
-                    .arg(&written.file),
-            )?;
+            let log = scene.folder.join("start.log");
+            let (folder, file) = (scene.folder.as_os_str(), written.file.as_os_str());
+            let arguments =
+                ["-p".as_ref(), folder, "-e".as_ref(), log.as_os_str(), "-c".as_ref(), file];
+            let proxy = Proxy::start(&program, arguments)?;
             accepts(scene.lane.proxy(), self.name()).await?;
             let announce = Box::new(Reloaded { written, proxy: proxy.id()? });
             Ok(Running { client: client(scene), announce, proxy: Some(proxy), kept: None })
