@@ -100,7 +100,7 @@ fn goals(fault: Fault, ours: &Cell, plain: Option<&Cell>) -> Vec<Goal> {
                 what: "retries in hundredths of the budget",
                 figure: worst(&|f| {
                     let calls = f.calls as f64;
-                    100.0 * f.extra * calls / (BUDGET_SHARE * calls + BUDGET_FLOOR)
+                    100.0 * f.extra.max(0.0) * calls / (BUDGET_SHARE * calls + BUDGET_FLOOR)
                 }),
                 limit: 100.0,
             },

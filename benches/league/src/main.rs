@@ -20,35 +20,49 @@
 //! silent (F3h1, F3h2). For new connections (F3new) the endpoint closes each after one answer, and its
 //! accept queue is filled when it stops, so that the kernel drops every further SYN.
 
+#[cfg(target_os = "linux")]
 mod clock;
+#[cfg(target_os = "linux")]
 mod contestants;
+#[cfg(target_os = "linux")]
 mod endpoint;
+#[cfg(target_os = "linux")]
 mod fault;
+#[cfg(target_os = "linux")]
 mod figures;
+#[cfg(target_os = "linux")]
 mod goals;
+#[cfg(target_os = "linux")]
 mod load;
+#[cfg(target_os = "linux")]
 mod options;
+#[cfg(target_os = "linux")]
 mod process;
+#[cfg(target_os = "linux")]
 mod report;
+#[cfg(target_os = "linux")]
 mod run;
+#[cfg(target_os = "linux")]
 mod scene;
+#[cfg(target_os = "linux")]
 mod trial;
+#[cfg(target_os = "linux")]
 mod wire;
 
-use std::process::ExitCode;
-
-use clap::Parser;
-
-use crate::options::Options;
-
+#[cfg(target_os = "linux")]
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-fn main() -> ExitCode {
+#[cfg(target_os = "linux")]
+fn main() -> std::process::ExitCode {
+    use std::process::ExitCode;
+
+    use clap::Parser;
+
     let words: Vec<String> = std::env::args().skip(1).collect();
     let result = match words.split_first() {
         Some((first, rest)) if first == endpoint::ARGUMENT => endpoint::run(rest),
         Some((first, rest)) if first == process::WITH_PARENT => process::become_program(rest),
-        _ => run::run(&Options::parse()),
+        _ => run::run(&options::Options::parse()),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -57,4 +71,9 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn main() {
+    eprintln!("the league of failures needs Linux: it watches the wire with a raw socket");
 }

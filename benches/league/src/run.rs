@@ -14,7 +14,7 @@ use crate::{
     options::Options,
     report,
     scene::Lane,
-    trial::{PHASE, Setup, WARM_UP},
+    trial::{PHASE, Record, Setup, WARM_UP},
     wire::Wire,
 };
 
@@ -139,11 +139,19 @@ async fn take(running: &mut JoinSet<Outcome>, cells: &mut [Cell]) -> Result<Lane
     Ok(lane)
 }
 
-/// What is worth knowing besides figures: errors that no fault explains.
-fn remarks(record: &crate::trial::Record) -> Vec<String> {
-    let early = record.calls.iter().filter(|call| call.end < record.struck);
-    let early = early.filter_map(|call| call.failure.as_ref());
-    early.map(|failure| format!("an error before the fault: {failure}")).collect()
+/// What is worth knowing besides figures: what went wrong before the fault, and so not by it.
+fn remarks(record: &Record) -> Vec<String> {
+    let early = || record.calls.iter().filter(|call| call.end < record.struck);
+    let errors = early().filter_map(|call| call.failure.as_ref());
+    let mut remarks: Vec<_> =
+        errors.map(|failure| format!("an error before the fault: {failure}")).collect();
+    // Every call that succeeded made an attempt.
+    let successes = early().filter(|call| call.failure.is_none()).count();
+    let attempts = record.attempts.iter().filter(|attempt| attempt.at < record.struck).count();
+    if attempts < successes {
+        remarks.push("the wire's watcher was too slow: attempts are missing".to_owned());
+    }
+    remarks
 }
 
 fn lasts(fault: Fault) -> Duration {

@@ -4,6 +4,7 @@
 //! ports and to stopped processes too. The time is that at which the watcher reads the packet, which on a
 //! busy machine is up to some milliseconds late, for all contestants alike.
 
+mod filter;
 mod flow;
 
 use std::{
@@ -68,6 +69,7 @@ impl Wire {
                  root or in a network of one's own: unshare -rn sh -c 'ip link set lo up && league ...'"
             )
         })?;
+        socket.attach_filter(&filter::requests(base, REQUEST_PORT, PACKET_BYTES as u32))?;
         // As much as is allowed.
         _ = socket.set_recv_buffer_size(BUFFER_BYTES);
         let wire = Arc::new(Self { base, lanes: Mutex::default() });
