@@ -35,7 +35,7 @@ pub(crate) struct Options {
     pub(crate) seed: u64,
 
     /// How many trials run at a time
-    #[arg(long, default_value_t = 16, value_parser = value_parser!(u8).range(1..=100))]
+    #[arg(long, default_value_t = 18, value_parser = value_parser!(u8).range(1..=100))]
     pub(crate) parallel: u8,
 
     /// Writes every trial's figures to this file
