@@ -9,7 +9,7 @@
 //!
 //! # What an attempt is, and who counts it
 //! An endpoint that is dead or stopped cannot say who knocked, and a relay in front of it would not refuse
-//! connections as a dead process does. So the [wire](wire) is watched: a raw socket sees every TCP packet
+//! connections as a dead process does. So the [wire] is watched: a raw socket sees every TCP packet
 //! that arrives at an endpoint's address, in the same way for every contestant, whatever it is written in.
 //! An attempt is the head of a request (an HTTP/1.1 request line or an HTTP/2 HEADERS frame), or a SYN whose
 //! connection did not carry one within 100 ms. Health checks go to a second port of the endpoint's process and are not
