@@ -1,0 +1,93 @@
+//! Who takes part. Each is one file; what they have in common is here.
+
+mod envoy;
+mod haproxy;
+mod hyper;
+mod nginx;
+mod ours;
+mod proxy;
+mod tonic;
+mod tower;
+
+use std::{any::Any, fmt, sync::Arc};
+
+use futures_util::future::BoxFuture;
+
+use crate::{
+    BoxError,
+    fault::Fault,
+    load::Client,
+    options::Programs,
+    process::Proxy,
+    scene::{Protocol, Scene},
+};
+
+/// Somebody who sends requests to five endpoints.
+pub(crate) trait Contestant: fmt::Debug + Send + Sync {
+    fn name(&self) -> &'static str;
+
+    /// What it is, in a line.
+    fn about(&self) -> &'static str;
+
+    /// What it speaks to the endpoints.
+    fn protocol(&self, fault: Fault) -> Protocol {
+        fault.protocol()
+    }
+
+    /// Why it does not take part in this.
+    fn unable(&self, fault: Fault) -> Option<&'static str> {
+        _ = fault;
+        None
+    }
+
+    /// What is missing to run it, and how to get it.
+    fn missing(&self) -> Option<String> {
+        None
+    }
+
+    fn start<'a>(&'a self, scene: &'a Scene) -> BoxFuture<'a, Result<Running, BoxError>>;
+}
+
+/// A contestant in a trial.
+pub(crate) struct Running {
+    pub(crate) client: Client,
+    pub(crate) announce: Box<dyn Announce + Send>,
+    pub(crate) proxy: Option<Proxy>,
+    /// Whatever has to live as long.
+    pub(crate) kept: Option<Box<dyn Any + Send>>,
+}
+
+/// How a contestant is told that an endpoint leaves or joins, if it can be told.
+pub(crate) trait Announce {
+    fn remove(&mut self, endpoint: usize) -> Result<(), BoxError>;
+    fn insert(&mut self, endpoint: usize) -> Result<(), BoxError>;
+}
+
+/// Cannot be told.
+pub(crate) struct Untold;
+
+impl Announce for Untold {
+    fn remove(&mut self, _: usize) -> Result<(), BoxError> {
+        Ok(())
+    }
+
+    fn insert(&mut self, _: usize) -> Result<(), BoxError> {
+        Ok(())
+    }
+}
+
+/// All contestants, in the order of the tables.
+pub(crate) fn all(programs: &Programs) -> Vec<Arc<dyn Contestant>> {
+    vec![
+        Arc::new(ours::Ours),
+        Arc::new(hyper::Hyper),
+        Arc::new(tower::Tower),
+        Arc::new(tonic::Tonic),
+        Arc::new(nginx::Nginx::new(programs, false)),
+        Arc::new(nginx::Nginx::new(programs, true)),
+        Arc::new(haproxy::Haproxy::new(programs, false)),
+        Arc::new(haproxy::Haproxy::new(programs, true)),
+        Arc::new(envoy::Envoy::new(programs, false)),
+        Arc::new(envoy::Envoy::new(programs, true)),
+    ]
+}

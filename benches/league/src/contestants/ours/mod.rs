@@ -1,0 +1,141 @@
+//! evenkeel: the pipeline that it recommends, the same for every fault.
+
+mod checks;
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use evenkeel::{
+    balance::BalanceLayer,
+    breaker::CircuitBreakerLayer,
+    core::{
+        backoff::Backoff, endpoint::Endpoint, health::outlier::SlowerThanOthers, retry::Budget,
+    },
+    deadline::DeadlineLayer,
+    discovery::{Sender, channel},
+    http::{HttpConnector, HttpDeadline, HttpRetry},
+    outlier::OutlierLayer,
+    per_endpoint::PerEndpoint,
+    retry::RetryLayer,
+};
+use futures_util::{FutureExt, future::BoxFuture};
+use http::Request;
+use http_body_util::{BodyExt, Empty};
+use tower::{ServiceBuilder, ServiceExt, timeout::TimeoutLayer};
+
+use super::{Announce, Contestant, Running};
+use crate::{
+    BoxError,
+    load::{Client, DEADLINE},
+    scene::{Place, Protocol, Scene},
+};
+
+/// An attempt without an answer is a failed one after that; a call has time for several.
+const ATTEMPT_TIMEOUT: Duration = Duration::from_millis(300);
+
+#[derive(Debug)]
+pub(crate) struct Ours;
+
+/// The pipeline, from the call to the wire.
+fn pipeline(
+    discovery: impl evenkeel::core::discover::Discovery,
+    protocol: Protocol,
+    seed: u64,
+    outlier: OutlierLayer,
+) -> Client {
+    let connector = HttpConnector::new().authority("league.internal");
+    let connector = match protocol {
+        Protocol::Http1 => connector.http1(),
+        Protocol::Http2 => connector.http2(),
+    };
+    let client = ServiceBuilder::new()
+        .layer(DeadlineLayer::new(DEADLINE).carry(HttpDeadline))
+        .layer(
+            RetryLayer::new(Budget::share(20.0))
+                // Only what is idempotent is repeated after a 500, as a GET is.
+                .rules(HttpRetry::new().statuses([500, 502, 503, 504]))
+                .attempts_max(4)
+                .backoff(Backoff::full_jitter(Duration::from_millis(5), Duration::from_millis(50)))
+                .seed(seed),
+        )
+        // Of five. Of many endpoints p2c finds a good one for less.
+        .layer(BalanceLayer::least_loaded(discovery).seed(seed))
+        .layer(outlier.seed(seed))
+        .layer(
+            CircuitBreakerLayer::new()
+                .open_time(Duration::from_millis(200), Duration::from_millis(500))
+                .seed(seed),
+        )
+        .layer(PerEndpoint::new(TimeoutLayer::new(ATTEMPT_TIMEOUT)))
+        .service(connector);
+    Arc::new(move |number| {
+        let request = Request::get(format!("/{number}")).body(Empty::<Bytes>::new());
+        let call = request.map(|request| client.clone().oneshot(request));
+        async move {
+            let response = call?.await?;
+            let status = response.status().as_u16();
+            response.into_body().collect().await?;
+            Ok(status)
+        }
+        .boxed()
+    })
+}
+
+/// Two of five may be ejected: after one attempt without an answer, after three failures, or for being much
+/// slower than the others. Who is ejected comes back when a health check passes, and is sent no call
+/// before. A slow endpoint answers little, so one call must be enough to tell; that it takes a mean of
+/// ten times the median, and 50 ms, keeps a hiccup among many calls from ejecting.
+fn outlier() -> OutlierLayer {
+    let much_slower = SlowerThanOthers {
+        factor: 10.0,
+        latency_min: Duration::from_millis(50),
+        calls_min: 1,
+        ..SlowerThanOthers::default()
+    };
+    OutlierLayer::new()
+        .consecutive_errors(3)
+        .consecutive_local_errors(1)
+        .latency(much_slower)
+        .interval(Duration::from_millis(250))
+        .ejected_max_percent(40)
+}
+
+impl Contestant for Ours {
+    fn name(&self) -> &'static str {
+        "ours"
+    }
+
+    fn about(&self) -> &'static str {
+        "evenkeel: deadline, retry, least loaded, outlier ejection, breaker; told of leavers"
+    }
+
+    fn start<'a>(&'a self, scene: &'a Scene) -> BoxFuture<'a, Result<Running, BoxError>> {
+        async move {
+            let (sender, discovery) = channel();
+            sender.set(scene.addresses());
+            let outlier = outlier();
+            let checks = checks::start(outlier.ejected(), scene.places());
+            let client = pipeline(discovery, scene.protocol, scene.seed, outlier);
+            let announce = Box::new(Announced { sender, places: scene.places().to_vec() });
+            Ok(Running { client, announce, proxy: None, kept: Some(Box::new(checks)) })
+        }
+        .boxed()
+    }
+}
+
+struct Announced {
+    sender: Sender,
+    places: Vec<Place>,
+}
+
+impl Announce for Announced {
+    fn remove(&mut self, endpoint: usize) -> Result<(), BoxError> {
+        self.sender.remove(&self.places[endpoint].requests.into());
+        Ok(())
+    }
+
+    fn insert(&mut self, endpoint: usize) -> Result<(), BoxError> {
+        self.sender.insert(Endpoint::from(self.places[endpoint].requests));
+        Ok(())
+    }
+}

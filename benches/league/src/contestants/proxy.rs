@@ -1,0 +1,75 @@
+//! What all proxies have in common: a program, a template, and a plain client in front.
+
+use std::{
+    ffi::OsStr,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use futures_util::FutureExt;
+use tokio::{net::TcpStream, time::sleep};
+
+use super::hyper::{get, plain};
+use crate::{
+    BoxError,
+    load::Client,
+    scene::{Protocol, Scene},
+};
+
+/// A proxy that does not accept connections by then does not start.
+const STARTS_WITHIN: Duration = Duration::from_secs(10);
+
+/// Finds a program: a path, or a name in the search path and where servers are kept.
+pub(super) fn find(program: &Path) -> Option<PathBuf> {
+    if 1 < program.components().count() {
+        return program.is_file().then(|| program.to_owned());
+    }
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let folders =
+        std::env::split_paths(&path).chain(["/usr/sbin".into(), "/usr/local/sbin".into()]);
+    folders.map(|folder| folder.join(program)).find(|path| path.is_file())
+}
+
+/// A call through the proxy: hyper's client, over HTTP/1.1.
+pub(super) fn client(scene: &Scene) -> Client {
+    let (client, address) = (plain(Protocol::Http1), scene.lane.proxy());
+    Arc::new(move |number| {
+        let client = client.clone();
+        async move { get(client, format!("http://{address}/{number}").parse()?).await }.boxed()
+    })
+}
+
+/// Fills in a template: `{{name}}` becomes its value.
+pub(super) fn fill(template: &str, values: &[(&str, String)]) -> String {
+    values.iter().fold(template.to_owned(), |text, (name, value)| {
+        text.replace(&format!("{{{{{name}}}}}"), value)
+    })
+}
+
+/// One line for each endpoint.
+pub(super) fn lines<T>(items: impl IntoIterator<Item = T>, line: impl Fn(T) -> String) -> String {
+    items.into_iter().map(line).collect::<Vec<_>>().join("\n")
+}
+
+/// Writes a file whole, so that nobody reads half of it.
+pub(super) fn write_whole(path: &Path, text: &str) -> std::io::Result<()> {
+    let new = path.with_extension("new");
+    std::fs::write(&new, text)?;
+    std::fs::rename(new, path)
+}
+
+/// Waits until it accepts connections.
+pub(super) async fn accepts(address: SocketAddr, name: impl AsRef<OsStr>) -> Result<(), BoxError> {
+    const STEP: Duration = Duration::from_millis(10);
+    let mut waited = Duration::ZERO;
+    while TcpStream::connect(address).await.is_err() {
+        if STARTS_WITHIN < waited {
+            return Err(format!("{} does not start", name.as_ref().display()).into());
+        }
+        sleep(STEP).await;
+        waited += STEP;
+    }
+    Ok(())
+}
