@@ -202,6 +202,9 @@ impl Node {
         debug_assert_ne!(gate, Gate::Retired, "a retired node stays closed");
         let before = self.gates.fetch_and(!gate.bit(), Ordering::AcqRel);
         if before & CLOSED == gate.bit() {
+            if gate.is_of_health() {
+                self.latency.forget();
+            }
             self.listener.opened(self);
         } else if before & UNUSABLE == gate.bit() {
             self.listener.usable(self);
@@ -391,6 +394,24 @@ mod tests {
 
         node.update(endpoint(0));
         assert!(!node.is_open());
+    }
+
+    #[test]
+    fn who_comes_back_is_measured_anew_and_who_was_only_drained_is_not() {
+        let decay = Some(std::time::Duration::from_secs(10));
+        let node = Node::joining(endpoint(1), Arc::new(NoListener), decay);
+        node.open(Gate::Joining);
+        let slow = std::time::Duration::from_millis(300);
+        let now = crate::time::Timestamp::from_nanos(1 << 50);
+        node.latency().record(crate::outcome::Outcome::Success, slow, now);
+
+        node.update(endpoint(0));
+        node.update(endpoint(1));
+        assert!(node.latency().estimate().is_some());
+        node.close(Gate::Ejected);
+        node.open(Gate::Ejected);
+
+        assert_eq!(node.latency().estimate(), None);
     }
 
     #[test]

@@ -90,6 +90,14 @@ impl PeakEwma {
         state.is_measured().then(|| Duration::from_nanos(state.estimate as u64))
     }
 
+    /// Forgets what was observed: it is as if it had never been measured.
+    ///
+    /// For a node that was taken out for its health and comes back: what was learnt while it was bad
+    /// would keep all requests from it, and it is tried with one.
+    pub fn forget(&self) {
+        self.state.store(0, Ordering::Relaxed);
+    }
+
     /// Takes in how an attempt ended and how long it took.
     pub fn record(&self, outcome: Outcome, latency: Duration, now: Timestamp) {
         if !self.is_measured() {
@@ -206,6 +214,18 @@ mod tests {
         let latency = PeakEwma::new(Some(DECAY));
         latency.record(Outcome::Success, Duration::from_millis(millis), at(0.0));
         latency
+    }
+
+    #[test]
+    fn forgotten_it_is_tried_once_and_measured_anew() {
+        let latency = measured(300);
+        latency.forget();
+
+        assert_eq!(latency.estimate(), None);
+        assert_eq!(latency.cost(0, at(0.1)), 0.0, "who comes back is tried");
+        assert!(measured(300).cost(9, at(0.1)) < latency.cost(1, at(0.1)), "with one request");
+        latency.record(Outcome::Success, Duration::from_millis(2), at(0.2));
+        assert_eq!(millis(&latency), 2.0);
     }
 
     #[test]
