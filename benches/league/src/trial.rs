@@ -91,7 +91,7 @@ impl Setup {
 
         let calls = load.stop().await?;
         let attempts = wire.end(lane.number);
-        drop((running.client, running.kept));
+        drop(running.client);
         if let Some(proxy) = running.proxy {
             proxy.stop().await?;
         }

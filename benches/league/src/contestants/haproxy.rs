@@ -82,7 +82,7 @@ impl Contestant for Haproxy {
             accepts(scene.lane.proxy(), self.name()).await?;
             let announce: Box<dyn Announce + Send> =
                 if self.is_tuned { Box::new(Socket(socket)) } else { Box::new(Untold) };
-            Ok(Running { client: client(scene), announce, proxy: Some(proxy), kept: None })
+            Ok(Running { client: client(scene), announce, proxy: Some(proxy) })
         }
         .boxed()
     }

@@ -64,7 +64,7 @@ impl Contestant for Hyper {
                 async move { get(client, format!("http://{address}/{number}").parse()?).await }
                     .boxed()
             });
-            Ok(Running { client, announce: Box::new(Untold), proxy: None, kept: None })
+            Ok(Running { client, announce: Box::new(Untold), proxy: None })
         }
         .boxed()
     }

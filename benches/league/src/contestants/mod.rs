@@ -9,7 +9,7 @@ mod proxy;
 mod tonic;
 mod tower;
 
-use std::{any::Any, fmt, sync::Arc};
+use std::{fmt, sync::Arc};
 
 use futures_util::future::BoxFuture;
 
@@ -53,8 +53,6 @@ pub(crate) struct Running {
     pub(crate) client: Client,
     pub(crate) announce: Box<dyn Announce + Send>,
     pub(crate) proxy: Option<Proxy>,
-    /// Whatever has to live as long.
-    pub(crate) kept: Option<Box<dyn Any + Send>>,
 }
 
 /// How a contestant is told that an endpoint leaves or joins, if it can be told.

@@ -74,7 +74,7 @@ impl Contestant for Nginx {
             let proxy = Proxy::start(&program, arguments)?;
             accepts(scene.lane.proxy(), self.name()).await?;
             let announce = Box::new(Reloaded { written, proxy: proxy.id()? });
-            Ok(Running { client: client(scene), announce, proxy: Some(proxy), kept: None })
+            Ok(Running { client: client(scene), announce, proxy: Some(proxy) })
         }
         .boxed()
     }

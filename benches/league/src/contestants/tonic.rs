@@ -49,7 +49,7 @@ impl Contestant for Tonic {
                 announce.insert(endpoint)?;
             }
             let client: Client = Arc::new(move |_| call(channel.clone()).boxed());
-            Ok(Running { client, announce: Box::new(announce), proxy: None, kept: None })
+            Ok(Running { client, announce: Box::new(announce), proxy: None })
         }
         .boxed()
     }

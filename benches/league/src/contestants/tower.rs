@@ -81,12 +81,7 @@ impl Contestant for Tower {
             let service = ServiceBuilder::new()
                 .layer(RetryLayer::new(policy))
                 .service(Buffer::new(balance, 1_024));
-            Ok(Running {
-                client: client(service),
-                announce: Box::new(announce),
-                proxy: None,
-                kept: None,
-            })
+            Ok(Running { client: client(service), announce: Box::new(announce), proxy: None })
         }
         .boxed()
     }

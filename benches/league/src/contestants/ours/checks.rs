@@ -1,22 +1,19 @@
-//! Asks those who are ejected for their health, so that they come back when they are well again.
+//! Health checks: who fails them is left alone, and who was ejected comes back when it passes them.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use evenkeel::outlier::Ejected;
-use futures_util::future::join_all;
+use evenkeel::{active_health::ActiveHealthLayer, core::node::Node};
+use futures_util::future::BoxFuture;
 use http::Request;
 use http_body_util::Empty;
 use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
     rt::TokioExecutor,
 };
-use tokio::{
-    task::{AbortHandle, spawn},
-    time::{interval, timeout},
-};
 
 use crate::{
+    BoxError,
     endpoint::HEALTH_PATH,
     scene::{ENDPOINTS, Place},
 };
@@ -24,40 +21,33 @@ use crate::{
 const INTERVAL: Duration = Duration::from_millis(100);
 const TIMEOUT: Duration = Duration::from_millis(100);
 
-/// The task that asks; it ends with this.
-pub(super) struct Checks(AbortHandle);
+/// Asks an endpoint at the port for health checks, which differs from one to the other here.
+pub(super) type Ask =
+    Box<dyn Fn(Arc<Node>) -> BoxFuture<'static, Result<(), BoxError>> + Send + Sync>;
 
-impl Drop for Checks {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
-
-pub(super) fn start(ejected: Ejected, places: [Place; ENDPOINTS]) -> Checks {
+pub(super) fn layer(places: [Place; ENDPOINTS]) -> ActiveHealthLayer<Ask> {
     let mut connector = HttpConnector::new();
     connector.set_connect_timeout(Some(TIMEOUT));
-    let client: Client<_, Empty<Bytes>> = Client::builder(TokioExecutor::new()).build(connector);
-    let asked = async move {
-        let mut ticks = interval(INTERVAL);
-        loop {
-            ticks.tick().await;
-            let out = ejected.list();
-            let is_out =
-                |place: &&Place| out.iter().any(|(address, _)| *address == place.requests.into());
-            join_all(places.iter().filter(is_out).map(async |place| {
-                if is_well(&client, place).await {
-                    ejected.passed_check(&place.requests.into());
-                }
-            }))
-            .await;
-        }
-    };
-    Checks(spawn(asked).abort_handle())
-}
-
-async fn is_well(client: &Client<HttpConnector, Empty<Bytes>>, place: &Place) -> bool {
-    let uri = format!("http://{}{HEALTH_PATH}", place.health);
-    let Ok(request) = Request::get(uri).body(Empty::new()) else { return false };
-    let answer = timeout(TIMEOUT, client.request(request)).await;
-    matches!(answer, Ok(Ok(response)) if response.status().is_success())
+    let client: Client<_, Empty<Bytes>> =
+        Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build(connector);
+    let ask: Ask = Box::new(move |node| {
+        let place = places.iter().find(|place| *node.address() == place.requests.into()).copied();
+        let client = client.clone();
+        Box::pin(async move {
+            let place = place.ok_or("an endpoint of another lane")?;
+            let request = Request::get(format!("http://{}{HEALTH_PATH}", place.health));
+            let answer = client.request(request.body(Empty::new())?).await?;
+            if answer.status().is_success() {
+                Ok(())
+            } else {
+                Err(answer.status().to_string().into())
+            }
+        })
+    });
+    ActiveHealthLayer::new(ask)
+        .interval(INTERVAL)
+        .interval_edge(INTERVAL / 2)
+        .timeout(TIMEOUT)
+        .fall(2)
+        .rise(1)
 }

@@ -6,6 +6,7 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use evenkeel::{
+    active_health::ActiveHealthLayer,
     balance::BalanceLayer,
     breaker::CircuitBreakerLayer,
     core::{
@@ -21,7 +22,7 @@ use evenkeel::{
 use futures_util::{FutureExt, future::BoxFuture};
 use http::Request;
 use http_body_util::{BodyExt, Empty};
-use tower::{ServiceBuilder, ServiceExt, timeout::TimeoutLayer};
+use tower::{ServiceBuilder, ServiceExt, timeout::TimeoutLayer, util::BoxCloneSyncService};
 
 use super::{Announce, Contestant, Running};
 use crate::{
@@ -41,7 +42,7 @@ fn pipeline(
     discovery: impl evenkeel::core::discover::Discovery,
     protocol: Protocol,
     seed: u64,
-    outlier: OutlierLayer,
+    checks: ActiveHealthLayer<checks::Ask>,
 ) -> Client {
     let connector = HttpConnector::new().authority("league.internal");
     let connector = match protocol {
@@ -58,9 +59,9 @@ fn pipeline(
                 .backoff(Backoff::full_jitter(Duration::from_millis(5), Duration::from_millis(50)))
                 .seed(seed),
         )
-        // Of five. Of many endpoints p2c finds a good one for less.
-        .layer(BalanceLayer::least_loaded(discovery).seed(seed))
-        .layer(outlier.seed(seed))
+        .layer(BalanceLayer::peak_ewma(discovery).seed(seed))
+        .layer(outlier().seed(seed))
+        .layer(checks.seed(seed))
         .layer(
             CircuitBreakerLayer::new()
                 .open_time(Duration::from_millis(200), Duration::from_millis(500))
@@ -68,6 +69,7 @@ fn pipeline(
         )
         .layer(PerEndpoint::new(TimeoutLayer::new(ATTEMPT_TIMEOUT)))
         .service(connector);
+    let client = BoxCloneSyncService::new(client);
     Arc::new(move |number| {
         let request = Request::get(format!("/{number}")).body(Empty::<Bytes>::new());
         let call = request.map(|request| client.clone().oneshot(request));
@@ -106,18 +108,17 @@ impl Contestant for Ours {
     }
 
     fn about(&self) -> &'static str {
-        "evenkeel: deadline, retry, least loaded, outlier ejection, breaker; told of leavers"
+        "evenkeel: deadline, retry, Peak EWMA, ejection, health checks, breaker; told of leavers"
     }
 
     fn start<'a>(&'a self, scene: &'a Scene) -> BoxFuture<'a, Result<Running, BoxError>> {
         async move {
             let (sender, discovery) = channel();
             sender.set(scene.addresses());
-            let outlier = outlier();
-            let checks = checks::start(outlier.ejected(), scene.places());
-            let client = pipeline(discovery, scene.protocol, scene.seed, outlier);
+            let checks = checks::layer(scene.places());
+            let client = pipeline(discovery, scene.protocol, scene.seed, checks);
             let announce = Box::new(Announced { sender, places: scene.places().to_vec() });
-            Ok(Running { client, announce, proxy: None, kept: Some(Box::new(checks)) })
+            Ok(Running { client, announce, proxy: None })
         }
         .boxed()
     }
