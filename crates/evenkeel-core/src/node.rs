@@ -30,11 +30,13 @@ pub enum Gate {
     Unhealthy,
     /// It has as many requests as it may have.
     Limit,
+    /// Its rate limit is used up.
+    RateLimit,
 }
 
 impl Gate {
     /// All gates, in the order of their bits.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Joining,
         Self::Draining,
         Self::Retired,
@@ -43,6 +45,7 @@ impl Gate {
         Self::Breaker,
         Self::Unhealthy,
         Self::Limit,
+        Self::RateLimit,
     ];
 
     const fn bit(self) -> u32 {
@@ -50,15 +53,15 @@ impl Gate {
     }
 
     const fn guard_bit(self) -> u32 {
-        self.bit() << 8
+        self.bit() << 9
     }
 }
 
 /// The bits of the gates that are closed; above them one bit for each that is guarded.
-const CLOSED: u32 = 0xFF;
+const CLOSED: u32 = 0x1FF;
 
-/// The upper half of a node's gates counts how often an observer closed it.
-const EPOCH: u32 = 1 << 16;
+/// The bits above those count how often an observer closed it.
+const EPOCH: u32 = 1 << 18;
 
 /// A node whose attempts are timed.
 const TIMED: u8 = 1;
@@ -209,7 +212,7 @@ impl Node {
         self.gates.load(Ordering::Acquire) & (EPOCH - 1) == 0
     }
 
-    /// How often an observer has closed it, modulo 2¹⁶.
+    /// How often an observer has closed it, modulo 2¹⁴.
     #[inline]
     pub(crate) fn epoch(&self) -> u16 {
         (self.gates.load(Ordering::Relaxed) / EPOCH) as u16

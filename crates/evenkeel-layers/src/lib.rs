@@ -38,6 +38,7 @@ pub mod deadline;
 pub mod hedge;
 pub mod outlier;
 pub mod per_endpoint;
+pub mod rate_limit;
 pub mod retry;
 
 mod clock;

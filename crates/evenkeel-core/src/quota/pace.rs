@@ -55,6 +55,13 @@ impl Pace {
         self.until.store(until, Relaxed);
     }
 
+    /// Whether it was ever told anything, without a look at the clock.
+    #[must_use]
+    #[inline]
+    pub fn is_told(&self) -> bool {
+        self.until.load(Relaxed) != 0
+    }
+
     /// Whether a request may go now; if not, after what time it is worth asking again.
     ///
     /// # Errors

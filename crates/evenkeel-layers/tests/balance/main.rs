@@ -9,6 +9,7 @@ mod lifecycle;
 mod outlier;
 mod probe;
 mod properties;
+mod rate_limit;
 mod readiness;
 mod removal;
 mod stress;
