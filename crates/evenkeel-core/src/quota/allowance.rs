@@ -54,7 +54,7 @@ pub enum Draw {
     },
     /// The server had none: it is worth asking again after this time.
     Refused(Duration),
-    /// So many must be fetched first, by whoever is told so.
+    /// So many must be fetched first, by whoever is told so, who then draws again like those who wait.
     Fetch(u32),
     /// Somebody else fetches.
     Wait,
@@ -64,7 +64,8 @@ pub enum Draw {
 ///
 /// Each request that is spent here was taken from the quota before, so the total is never exceeded. But it
 /// may be spent later than it was taken: in some span of time one process can send up to
-/// [`Plan::batch_max`] more than the quota says.
+/// [`Plan::batch_max`] more than the quota says, or as many as were waiting for the same fetch if
+/// those are more: they get theirs with the next one, whatever the batch.
 ///
 /// When a quarter of a batch is left, more is fetched, so that steady traffic never waits. Whoever is
 /// told to fetch must end that by [`granted`](Self::granted) or [`failed`](Self::failed).
@@ -74,6 +75,10 @@ pub struct Allowance {
     tokens: u32,
     batch: u32,
     is_fetching: bool,
+    /// How many have been told to wait since the fetch began.
+    waiting: u32,
+    /// How many will come back for what the last fetch did not bring.
+    unserved: u32,
     /// When the server had some the last time.
     granted_at: Option<Timestamp>,
     /// Until when the server will not have any.
@@ -92,6 +97,8 @@ impl Allowance {
             tokens: 0,
             batch,
             is_fetching: false,
+            waiting: 0,
+            unserved: 0,
             granted_at: None,
             empty_until: Timestamp::default(),
             remaining: 0,
@@ -112,21 +119,26 @@ impl Allowance {
         let fetch = (is_low && !is_ahead && !is_empty && !self.is_fetching).then(|| {
             self.is_fetching = true;
             self.batch = self.next_batch(now);
-            self.batch.saturating_sub(self.tokens).max(1)
+            let wanted = self.batch.saturating_sub(self.tokens).max(1);
+            wanted.max(std::mem::take(&mut self.unserved))
         });
         match (is_spent, fetch) {
             (true, fetch) => {
                 Draw::Spent { remaining: self.tokens.saturating_add(self.remaining), fetch }
             }
             (false, Some(wanted)) => Draw::Fetch(wanted),
-            (false, None) => Draw::Wait,
+            (false, None) => {
+                self.waiting += 1;
+                Draw::Wait
+            }
         }
     }
 
     /// The server gave so many.
     pub fn granted(&mut self, now: Timestamp, grant: &Grant) {
-        self.is_fetching = false;
-        self.tokens = self.tokens.saturating_add(grant.tokens).min(self.plan.batch_max);
+        self.ended();
+        self.unserved = self.unserved.saturating_sub(grant.tokens);
+        self.tokens = self.tokens.saturating_add(grant.tokens);
         self.remaining = grant.remaining;
         if 0 < grant.tokens {
             self.granted_at = Some(now);
@@ -137,7 +149,12 @@ impl Allowance {
 
     /// The server could not be asked.
     pub fn failed(&mut self) {
+        self.ended();
+    }
+
+    fn ended(&mut self) {
         self.is_fetching = false;
+        self.unserved = std::mem::take(&mut self.waiting);
     }
 
     fn next_batch(&self, now: Timestamp) -> u32 {
@@ -183,8 +200,24 @@ mod tests {
             assert!(matches!(allowance.draw(START), Draw::Spent { fetch: None, .. }));
         }
         assert_eq!(allowance.draw(START), Draw::Spent { remaining: 2, fetch: Some(6) });
-        allowance.granted(START, &grant(100));
+        allowance.granted(START, &grant(6));
         assert_eq!(allowance.draw(START), Draw::Spent { remaining: 7, fetch: None });
+    }
+
+    #[test]
+    fn a_crowd_is_served_by_its_second_fetch() {
+        let mut allowance = Allowance::new(Plan::fixed(1));
+        assert_eq!(allowance.draw(START), Draw::Fetch(1));
+        for _ in 0..100 {
+            assert_eq!(allowance.draw(START), Draw::Wait);
+        }
+        allowance.granted(START, &grant(1));
+        assert!(matches!(allowance.draw(START), Draw::Spent { .. }));
+        assert_eq!(allowance.draw(START), Draw::Fetch(99));
+        allowance.granted(START, &grant(99));
+        for _ in 0..99 {
+            assert!(matches!(allowance.draw(START), Draw::Spent { .. }));
+        }
     }
 
     #[test]
