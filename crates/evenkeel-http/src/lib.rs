@@ -73,6 +73,7 @@ mod error;
 mod happy_eyeballs;
 mod hints;
 mod multiplexed;
+mod rate_limit;
 #[cfg(feature = "reqwest")]
 mod reqwest_client;
 mod retry;
@@ -93,6 +94,10 @@ pub use connector::{HttpConnector, RequestBody};
 pub use deadline::HttpDeadline;
 pub use error::{ConnectError, ConnectTimeout, InvalidRequest, RequestError};
 pub use hints::{Exclude, HashKey, Prefer, ServedBy};
+pub use rate_limit::{
+    AddressSpender, DiscloseQuota, HeaderSpender, HeedQuota, HeedQuotaFuture, HeedQuotaLayer,
+    RateLimitHeaders, RateLimitHeadersFuture, RateLimitHeadersLayer, ServerQuota,
+};
 #[cfg(feature = "reqwest")]
 pub use reqwest_client::{ReqwestFuture, ReqwestService};
 pub use retry::{
