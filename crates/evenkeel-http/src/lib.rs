@@ -55,6 +55,7 @@
 //! | `tls` | `Tls`, and `https` URIs |
 //! | `tower-http` | `TowerClassifier`, which lets a classifier of tower-http decide what failed |
 //! | `reqwest` | `SharedClient::reqwest` |
+//! | `server` | `Drain`, which stops a server without losing a request |
 //!
 //! # What this crate does not do
 //! It does not choose an endpoint, retry, hedge, or bound how long a response may take: layers do.
@@ -69,6 +70,8 @@ mod connector;
 mod deadline;
 mod delay;
 mod dial;
+#[cfg(feature = "server")]
+mod drain;
 mod error;
 mod happy_eyeballs;
 mod hints;
@@ -92,6 +95,11 @@ pub use body::ResponseBody;
 pub use classify::{Classify, GrpcTrailers, StatusClassifier, Verdict};
 pub use connector::{HttpConnector, RequestBody};
 pub use deadline::HttpDeadline;
+#[cfg(feature = "server")]
+pub use drain::{
+    Deregistered, Drain, DrainBody, DrainFuture, DrainHandle, DrainLayer, DrainReport,
+    DrainService, Phase, Readiness,
+};
 pub use error::{ConnectError, ConnectTimeout, InvalidRequest, RequestError};
 pub use hints::{Exclude, HashKey, Prefer, ServedBy};
 pub use rate_limit::{
