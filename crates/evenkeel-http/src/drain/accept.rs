@@ -1,18 +1,13 @@
 //! Accepts connections until it is told to close.
 
-use std::{
-    convert::Infallible,
-    pin::pin,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{convert::Infallible, pin::pin, time::Duration};
 
 use evenkeel_core::BoxError;
 use http::{Request, Response};
 use http_body::Body;
-use hyper::{body::Incoming, rt::Executor};
+use hyper::body::Incoming;
 use hyper_util::{
-    rt::{TokioIo, TokioTimer},
+    rt::{TokioExecutor, TokioIo, TokioTimer},
     server::{
         conn::auto::Builder,
         graceful::{GracefulShutdown, Watcher},
@@ -27,7 +22,8 @@ use tower_service::Service;
 
 use super::state::{DrainHandle, Phase};
 
-/// A server of HTTP/1.1 and HTTP/2. Dropped, it takes its connections along.
+/// A server of HTTP/1.1 and HTTP/2. Dropped, it takes its connections along, and those their requests:
+/// hyper ends the streams of a connection that is gone.
 pub(super) struct Server<S> {
     listener: TcpListener,
     service: S,
@@ -81,28 +77,13 @@ where
     B: Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
 {
     let _ = stream.set_nodelay(true);
-    let mut builder = Builder::new(Streams::default());
+    let mut builder = Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new());
     builder.http2().timer(TokioTimer::new());
     let service = TowerToHyperService::new(service);
     let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
     // What ends a connection its caller knows.
     let _ = watcher.watch(connection.into_owned()).await;
-}
-
-/// The requests of one connection over HTTP/2, which end with it. hyper lets them run on otherwise.
-#[derive(Clone, Default)]
-struct Streams(Arc<Mutex<JoinSet<()>>>);
-
-impl<F> Executor<F> for Streams
-where
-    F: Future<Output: Send> + Send + 'static,
-{
-    fn execute(&self, stream: F) {
-        let mut streams = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        while streams.try_join_next().is_some() {}
-        streams.spawn(async move { drop(stream.await) });
-    }
 }
 
 fn is_of_connection(error: &std::io::Error) -> bool {
