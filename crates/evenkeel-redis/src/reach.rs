@@ -65,7 +65,49 @@ impl Reach {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use tracing::{
+        Event, Level, Metadata, Subscriber,
+        span::{Attributes, Id, Record},
+    };
+
     use super::*;
+
+    /// Keeps the level of each event.
+    #[derive(Clone, Default)]
+    struct Levels(Arc<Mutex<Vec<Level>>>);
+
+    impl Subscriber for Levels {
+        fn enabled(&self, _: &Metadata<'_>) -> bool {
+            true
+        }
+        fn new_span(&self, _: &Attributes<'_>) -> Id {
+            Id::from_u64(1)
+        }
+        fn record(&self, _: &Id, _: &Record<'_>) {}
+        fn record_follows_from(&self, _: &Id, _: &Id) {}
+        fn event(&self, event: &Event<'_>) {
+            self.0.lock().unwrap().push(*event.metadata().level());
+        }
+        fn enter(&self, _: &Id) {}
+        fn exit(&self, _: &Id) {}
+    }
+
+    #[test]
+    fn that_it_goes_and_comes_back_is_told_once_each() {
+        let levels = Levels::default();
+        tracing::subscriber::with_default(levels.clone(), || {
+            let reach = Reach::new("test", Duration::from_secs(1));
+            let start = Timestamp::from_nanos(1 << 62);
+            reach.answered();
+            reach.failed(start, &std::io::Error::other("down"));
+            reach.failed(start, &std::io::Error::other("down"));
+            reach.answered();
+            reach.answered();
+        });
+        assert_eq!(*levels.0.lock().unwrap(), [Level::WARN, Level::DEBUG, Level::INFO]);
+    }
 
     #[test]
     fn after_a_failure_one_asks_once_in_a_while_until_it_answers() {
