@@ -2,8 +2,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use evenkeel_core::node::Node;
-use evenkeel_layers::{balance::BalanceLayer, per_endpoint::PerEndpoint};
+use evenkeel_core::{node::Node, quota::Rate};
+use evenkeel_layers::{
+    balance::BalanceLayer, per_endpoint::PerEndpoint, rate_limit::RateLimitLayer,
+};
 use tower::{Layer, ServiceBuilder, limit::ConcurrencyLimitLayer};
 
 use crate::{
@@ -52,11 +54,21 @@ fn entries() -> Vec<Entry> {
     let limit = ConcurrencyLimitLayer::new(64);
     let balance = |count| BalanceLayer::p2c(endpoints(count));
     let connect = |_: &Arc<Node>| Nothing;
+    // More than any machine can ask for.
+    let rate = || RateLimitLayer::new(Rate::new(1_000_000_000, Duration::from_secs(1)));
     vec![
         Entry::new("no layer", |_| Shared(Nothing)),
         Entry::new("tower ConcurrencyLimit", {
             let limit = limit.clone();
             move |_| Shared(limit.layer(Nothing))
+        }),
+        Entry::new("rate limit", move |_| Shared(rate().layer(Nothing))),
+        Entry::new("rate limit of each of 1,000 keys", move |_| {
+            let keyed = rate().keyed(|request: &u64| Some((request % 1_000).to_be_bytes()), 4_096);
+            Shared(keyed.layer(Nothing))
+        }),
+        Entry::new("balance of 1 + rate limit each", move |count| {
+            Shared(balance(count).layer(rate().layer(connect)))
         }),
         Entry::new("balance of 1", move |count| Shared(balance(count).layer(connect))),
         Entry::new(PIPELINE, move |count| {
