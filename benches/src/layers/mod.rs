@@ -79,7 +79,11 @@ fn rows() -> impl Iterator<Item = Row> {
             peer(peers::failsafe_breaker()),
         ],
         vec![peer(peers::tower_concurrency_limit()), peer(peers::resilience_bulkhead())],
-        vec![peer(peers::resilience_rate_limit())],
+        vec![
+            ours(ours::rate_limit()),
+            peer(ours::rate_limit_keyed()),
+            peer(peers::resilience_rate_limit()),
+        ],
         vec![whole(ours::pipeline())],
     ]
     .into_iter()

@@ -2,10 +2,11 @@
 
 use std::{sync::Arc, time::Duration};
 
-use evenkeel_core::{node::Node, retry::Budget};
+use evenkeel_core::{node::Node, quota::Rate, retry::Budget};
 use evenkeel_layers::{
     balance::BalanceLayer, breaker::CircuitBreakerLayer, deadline::DeadlineLayer,
-    hedge::HedgeLayer, outlier::OutlierLayer, per_endpoint::PerEndpoint, retry::RetryLayer,
+    hedge::HedgeLayer, outlier::OutlierLayer, per_endpoint::PerEndpoint,
+    rate_limit::RateLimitLayer, retry::RetryLayer,
 };
 use tower::{Layer, ServiceBuilder, limit::ConcurrencyLimitLayer};
 
@@ -31,6 +32,22 @@ pub(super) fn hedge() -> Entry {
 
 pub(super) fn breaker() -> Entry {
     Entry::new("CircuitBreakerLayer", |_| Shared(CircuitBreakerLayer::new().layer(Nothing)))
+}
+
+/// More than any machine can ask for.
+fn plenty() -> RateLimitLayer {
+    RateLimitLayer::new(Rate::new(1_000_000_000, Duration::from_secs(1)))
+}
+
+pub(super) fn rate_limit() -> Entry {
+    Entry::new("RateLimitLayer", |_| Shared(plenty().layer(Nothing)))
+}
+
+pub(super) fn rate_limit_keyed() -> Entry {
+    Entry::new("RateLimitLayer, 1,000 keys", |_| {
+        let keyed = plenty().keyed(|request: &u64| Some((request % 1_000).to_be_bytes()), 4_096);
+        Shared(keyed.layer(Nothing))
+    })
 }
 
 /// What the README recommends, over ten endpoints.

@@ -2,7 +2,7 @@
 
 use std::{error::Error, sync::Arc, time::Duration};
 
-use crate::BoxError;
+use crate::{BoxError, quota::Rate};
 
 /// No endpoint was known within the time that a request may wait for one.
 #[derive(Clone, Debug)]
@@ -86,6 +86,25 @@ impl std::fmt::Display for CircuitOpen {
 }
 
 impl Error for CircuitOpen {}
+
+/// A rate limit or a quota is used up: the request was not sent.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("rate limited for another {retry_after:?}")]
+#[non_exhaustive]
+pub struct RateLimited {
+    /// When it is worth trying again, at the earliest.
+    pub retry_after: Duration,
+    /// How much may be spent.
+    pub rate: Rate,
+}
+
+impl RateLimited {
+    /// The refusal of a limiter of this `rate` that can be tried again after `retry_after`.
+    #[must_use]
+    pub fn new(retry_after: Duration, rate: Rate) -> Self {
+        Self { retry_after, rate }
+    }
+}
 
 /// The balancer was polled outside a tokio runtime, where it cannot follow its discovery.
 #[derive(Clone, Copy, Debug, Default, thiserror::Error)]

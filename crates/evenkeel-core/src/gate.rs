@@ -21,13 +21,15 @@ pub enum Gate {
     Unhealthy,
     /// It has as many requests as it may have.
     Limit,
+    /// Its rate limit is used up.
+    RateLimit,
     /// No health check of it has passed yet, and it gets no request before.
     Unchecked,
 }
 
 impl Gate {
     /// All gates, in the order of their bits.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Joining,
         Self::Draining,
         Self::Retired,
@@ -36,6 +38,7 @@ impl Gate {
         Self::Breaker,
         Self::Unhealthy,
         Self::Limit,
+        Self::RateLimit,
         Self::Unchecked,
     ];
 
@@ -61,6 +64,7 @@ impl Gate {
             Self::Breaker => "breaker",
             Self::Unhealthy => "unhealthy",
             Self::Limit => "limit",
+            Self::RateLimit => "rate_limit",
             Self::Unchecked => "unchecked",
         }
     }

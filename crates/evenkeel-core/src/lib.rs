@@ -41,6 +41,7 @@ pub mod node;
 pub mod observe;
 pub mod outcome;
 pub mod policy;
+pub mod quota;
 pub mod retry;
 pub mod rng;
 pub mod snapshot;

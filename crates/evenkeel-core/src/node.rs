@@ -169,7 +169,7 @@ impl Node {
         self.gates.load(Ordering::Acquire) & (EPOCH - 1) == 0
     }
 
-    /// How often an observer has closed it, modulo 2¹⁴.
+    /// How often an observer has closed it, modulo 2¹².
     #[inline]
     pub(crate) fn epoch(&self) -> u16 {
         (self.gates.load(Ordering::Relaxed) / EPOCH) as u16

@@ -2,14 +2,20 @@
 
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderName, header};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+
+use crate::rate_limit::{self, ServerQuota};
 
 const PUSHBACK: HeaderName = HeaderName::from_static("grpc-retry-pushback-ms");
 const RATE_LIMIT_RESET: HeaderName = HeaderName::from_static("ratelimit-reset");
 
-/// `Retry-After`, else `RateLimit-Reset`.
+/// `Retry-After`, else the reset of a quota of which nothing is left, else `RateLimit-Reset`.
 pub(crate) fn asked_for(headers: &HeaderMap) -> Option<Duration> {
-    retry_after(headers).or_else(|| seconds(headers, &RATE_LIMIT_RESET))
+    retry_after(headers).or_else(|| match ServerQuota::read(StatusCode::OK, headers) {
+        // What is left may be used: it was not the quota that failed the request.
+        Some(quota) => (quota.remaining == 0).then_some(quota.reset),
+        None => seconds(headers, &RATE_LIMIT_RESET),
+    })
 }
 
 /// `Retry-After`: seconds, or a date.
@@ -33,6 +39,17 @@ pub(crate) fn pushback(trailers: &HeaderMap) -> Option<Option<Duration>> {
     let milliseconds = pushback.to_str().ok().and_then(|text| text.parse::<i32>().ok());
     let delay = milliseconds.and_then(|milliseconds| u64::try_from(milliseconds).ok());
     Some(delay.map(Duration::from_millis))
+}
+
+/// Says when to try again: `Retry-After` in whole seconds, or gRPC's pushback. Both round up, since who
+/// comes back too early is refused again.
+pub(crate) fn tell(headers: &mut HeaderMap, after: Duration, is_grpc: bool) {
+    if is_grpc {
+        let milliseconds = after.as_nanos().div_ceil(1_000_000).min(i32::MAX as u128) as u64;
+        headers.insert(PUSHBACK, HeaderValue::from(milliseconds));
+    } else {
+        headers.insert(header::RETRY_AFTER, HeaderValue::from(rate_limit::seconds(after)));
+    }
 }
 
 fn seconds(headers: &HeaderMap, name: &HeaderName) -> Option<Duration> {
@@ -62,6 +79,8 @@ mod tests {
         assert_eq!(asked(&[date, earlier]), seconds(0));
         assert_eq!(asked(&[later]), None);
         assert_eq!(asked(&[("ratelimit-reset", "9")]), seconds(9));
+        assert_eq!(asked(&[("ratelimit", "\"a\";r=0;t=8"), ("ratelimit-reset", "9")]), seconds(8));
+        assert_eq!(asked(&[("ratelimit", "\"a\";r=1;t=8"), ("ratelimit-reset", "9")]), None);
         assert_eq!(asked(&[("ratelimit-reset", "9"), ("retry-after", "3")]), seconds(3));
         for nonsense in ["", "-1", "1.5", "soon", "99999999999999999999"] {
             assert_eq!(asked(&[("retry-after", nonsense)]), None, "{nonsense}");

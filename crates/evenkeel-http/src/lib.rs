@@ -59,6 +59,7 @@
 //! | `tls` | `Tls`, `https` URIs, and `TlsProbe` |
 //! | `tower-http` | `TowerClassifier`, which lets a classifier of tower-http decide what failed |
 //! | `reqwest` | `SharedClient::reqwest` |
+//! | `server` | `Drain`, which stops a server without losing a request |
 //!
 //! # What this crate does not do
 //! It does not choose an endpoint, retry, hedge, or bound how long a response may take: layers do.
@@ -73,11 +74,14 @@ mod connector;
 mod deadline;
 mod delay;
 mod dial;
+#[cfg(feature = "server")]
+mod drain;
 mod error;
 mod happy_eyeballs;
 mod hints;
 mod multiplexed;
 mod probe;
+mod rate_limit;
 #[cfg(feature = "reqwest")]
 mod reqwest_client;
 mod retry;
@@ -96,11 +100,20 @@ pub use body::ResponseBody;
 pub use classify::{Classify, GrpcTrailers, StatusClassifier, Verdict};
 pub use connector::{HttpConnector, RequestBody};
 pub use deadline::HttpDeadline;
+#[cfg(feature = "server")]
+pub use drain::{
+    Deregistered, Drain, DrainBody, DrainFuture, DrainHandle, DrainLayer, DrainReport,
+    DrainService, Phase, Readiness,
+};
 pub use error::{ConnectError, ConnectTimeout, InvalidRequest, RequestError};
 pub use hints::{Exclude, HashKey, Prefer, ServedBy};
 #[cfg(feature = "tls")]
 pub use probe::TlsProbe;
 pub use probe::{GrpcProbe, HttpProbe, TcpProbe};
+pub use rate_limit::{
+    AddressSpender, DiscloseQuota, HeaderSpender, HeedQuota, HeedQuotaFuture, HeedQuotaLayer,
+    RateLimitHeaders, RateLimitHeadersFuture, RateLimitHeadersLayer, ServerQuota,
+};
 #[cfg(feature = "reqwest")]
 pub use reqwest_client::{ReqwestFuture, ReqwestService};
 pub use retry::{

@@ -12,7 +12,7 @@ use evenkeel_core::{
     BoxError,
     error::{
         AllEndpointsClosed, AllEndpointsExcluded, AttemptTimeout, DeadlineExceeded, NoEndpoints,
-        SharedError, cause,
+        RateLimited, SharedError, cause,
     },
 };
 use http::{HeaderValue, Request, Response, StatusCode, header};
@@ -23,6 +23,7 @@ use tower_service::Service;
 
 use crate::{
     classify::is_grpc,
+    delay,
     error::{ConnectError, InvalidRequest},
 };
 
@@ -31,6 +32,7 @@ use crate::{
 /// | error | status |
 /// |---|---|
 /// | no endpoints, all closed or excluded | 503 |
+/// | a rate limit or a quota is used up | 429 |
 /// | a deadline; a timeout of an attempt, of connecting, or of tokio's | 504 |
 /// | a request that cannot be sent anywhere | 400 |
 /// | any other | 502 |
@@ -53,6 +55,8 @@ pub fn error_status(error: &(dyn std::error::Error + 'static)) -> StatusCode {
         || cause::<tokio::time::error::Elapsed>(error).is_some();
     if is_refused {
         StatusCode::SERVICE_UNAVAILABLE
+    } else if cause::<RateLimited>(error).is_some() {
+        StatusCode::TOO_MANY_REQUESTS
     } else if is_timeout {
         StatusCode::GATEWAY_TIMEOUT
     } else if cause::<InvalidRequest>(error).is_some() {
@@ -68,7 +72,8 @@ pub fn error_status(error: &(dyn std::error::Error + 'static)) -> StatusCode {
 /// a fallback service. A stack that calls on its own behalf is better off with the errors.
 ///
 /// The status is [`error_status`], or for a gRPC request the `grpc-status` `UNAVAILABLE`,
-/// `DEADLINE_EXCEEDED` or `INVALID_ARGUMENT`. The body is empty, since an error names addresses that
+/// `RESOURCE_EXHAUSTED`, `DEADLINE_EXCEEDED` or `INVALID_ARGUMENT`. Where the error says when to try again,
+/// so does the response: in `Retry-After`, or in `grpc-retry-pushback-ms`. The body is empty, since an error names addresses that
 /// are nobody's business outside; the error itself is in the response's extensions as a
 /// [`SharedError`].
 ///
@@ -202,6 +207,7 @@ fn respond<R>(error: BoxError, is_grpc: bool) -> Response<AnswerBody<R>> {
         let code = match status {
             StatusCode::BAD_REQUEST => 3,
             StatusCode::GATEWAY_TIMEOUT => 4,
+            StatusCode::TOO_MANY_REQUESTS => 8,
             _ => 14,
         };
         let headers = response.headers_mut();
@@ -209,6 +215,9 @@ fn respond<R>(error: BoxError, is_grpc: bool) -> Response<AnswerBody<R>> {
         headers.insert("grpc-status", HeaderValue::from(code));
     } else {
         *response.status_mut() = status;
+    }
+    if let Some(limited) = cause::<RateLimited>(error.as_ref()) {
+        delay::tell(response.headers_mut(), limited.retry_after, is_grpc);
     }
     response.extensions_mut().insert(SharedError::new(error));
     response
@@ -269,6 +278,8 @@ mod tests {
         assert_eq!(status(RequestError::new(address(), InvalidRequest::Uri).into()), 400);
         assert_eq!(status(DeadlineExceeded::new(Duration::ZERO).into()), 504);
         assert_eq!(status(AttemptTimeout::new(Duration::ZERO).into()), 504);
+        let rate = evenkeel_core::quota::Rate::per_second(1);
+        assert_eq!(status(RateLimited::new(Duration::ZERO, rate).into()), 429);
         assert_eq!(status("anything".into()), 502);
     }
 
@@ -300,6 +311,25 @@ mod tests {
 
         assert_eq!(refused.status(), 503);
         assert_eq!(answered.status(), 200);
+    }
+
+    #[tokio::test]
+    async fn who_is_rate_limited_is_told_when_to_try_again() {
+        let stack = ErrorToResponseLayer::new().layer(service_fn(|_: Request<String>| async {
+            let rate = evenkeel_core::quota::Rate::per_second(1);
+            let limited = RateLimited::new(Duration::from_micros(1_500_001), rate);
+            Err::<Response<String>, BoxError>(limited.into())
+        }));
+        let mut request = Request::new(String::new());
+        let http = stack.clone().oneshot(request.clone()).await.unwrap();
+        let grpc = HeaderValue::from_static("application/grpc");
+        request.headers_mut().insert(header::CONTENT_TYPE, grpc);
+        let grpc = stack.oneshot(request).await.unwrap();
+
+        assert_eq!(http.status(), 429);
+        assert_eq!(http.headers()["retry-after"], "2");
+        assert_eq!(grpc.headers()["grpc-status"], "8");
+        assert_eq!(grpc.headers()["grpc-retry-pushback-ms"], "1501");
     }
 
     #[tokio::test]

@@ -40,6 +40,7 @@ pub mod hedge;
 pub mod observe;
 pub mod outlier;
 pub mod per_endpoint;
+pub mod rate_limit;
 pub mod retry;
 
 mod clock;

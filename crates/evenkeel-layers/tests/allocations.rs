@@ -12,7 +12,9 @@ use std::{
 
 use allocation_counter::measure;
 use evenkeel_core::{endpoint::Endpoint, node::Node, policy};
-use evenkeel_layers::{balance::BalanceLayer, per_endpoint::PerEndpoint};
+use evenkeel_layers::{
+    balance::BalanceLayer, per_endpoint::PerEndpoint, rate_limit::RateLimitLayer,
+};
 use tower::{Layer, Service, ServiceBuilder, limit::ConcurrencyLimitLayer};
 
 const REQUESTS: u64 = 1_000;
@@ -130,4 +132,16 @@ async fn a_concurrency_limit_for_each_endpoint_allocates_nothing_either() {
             .service(|_: &Arc<Node>| Slow);
         assert_eq!(allocations(stack).await, 0, "{name}");
     }
+}
+
+#[tokio::test]
+async fn a_rate_limit_that_lets_through_allocates_nothing() {
+    let limit = || RateLimitLayer::per_second(1_000_000).burst(1_000_000);
+    assert_eq!(allocations(limit().layer(Slow)).await, 0, "alone");
+    let keyed = limit().keyed(|number: &u64| Some(number.to_be_bytes()), 512);
+    assert_eq!(allocations(keyed.layer(Slow)).await, 0, "for each key");
+    let waiting = limit().wait(std::time::Duration::from_secs(1));
+    assert_eq!(allocations(waiting.layer(Slow)).await, 0, "where others might wait");
+    let stack = layer("p2c").layer(limit().layer(|_: &Arc<Node>| Slow));
+    assert_eq!(allocations(stack).await, 0, "for each endpoint");
 }

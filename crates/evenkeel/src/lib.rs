@@ -77,6 +77,9 @@
 //! | [`OutlierLayer`](outlier::OutlierLayer) | leaves out for a while who does worse than the others | below the balancer |
 //! | [`ActiveHealthLayer`](active_health::ActiveHealthLayer) | probes endpoints, and leaves out who fails; `HttpProbe`, `GrpcProbe`, `TcpProbe`, `TlsProbe` (feature `http`) or a closure | below the balancer |
 //! | [`CircuitBreakerLayer`](breaker::CircuitBreakerLayer) | stops asking whoever keeps failing | below the balancer: one per endpoint; or alone around any service |
+//! | [`RateLimitLayer`](rate_limit::RateLimitLayer) | so many requests in a period; `HeaderSpender`, `AddressSpender`, `RateLimitHeadersLayer` and `HeedQuotaLayer` (feature `http`) for each caller, and the headers | alone around any service, of a client or a server; or below the balancer: one per endpoint |
+//! | `QuotaLayer` (feature `redis`) | the same for all machines together, on Redis | around any service |
+//! | `Drain` (feature `server`) | stops a server without losing a request | around a server |
 //! | `HttpConnector` (feature `http`) | speaks HTTP/1.1, HTTP/2 or gRPC to one endpoint | innermost |
 //! | `SharedClient` (feature `http`) | the same over a client you have | innermost |
 //! | any closure `Fn(&Arc<Node>) -> Service` | speaks whatever you like to one endpoint | innermost |
@@ -118,6 +121,7 @@
 //! [`AllEndpointsClosed`](core::error::AllEndpointsClosed) where none is open,
 //! [`AllEndpointsExcluded`](core::error::AllEndpointsExcluded) where the request itself excludes them,
 //! [`CircuitOpen`](core::error::CircuitOpen) where a breaker that stands alone is open,
+//! [`RateLimited`](core::error::RateLimited) where a rate limit or a quota is used up,
 //! [`DeadlineExceeded`](core::error::DeadlineExceeded) and
 //! [`AttemptTimeout`](core::error::AttemptTimeout) where it took too long.
 
@@ -127,5 +131,7 @@ pub use evenkeel_discovery as discovery;
 #[cfg(feature = "http")]
 pub use evenkeel_http as http;
 pub use evenkeel_layers::{
-    active_health, balance, breaker, deadline, hedge, outlier, per_endpoint, retry,
+    active_health, balance, breaker, deadline, hedge, outlier, per_endpoint, rate_limit, retry,
 };
+#[cfg(feature = "redis")]
+pub use evenkeel_redis as redis;

@@ -17,10 +17,11 @@ const FILE_LINES_MAX: usize = 400;
 const FUNCTION_LINES_MAX: usize = 70;
 
 /// The files that may read the clock, each for its crate; benches and the demo measure.
-const CLOCKS: [&str; 3] = [
+const CLOCKS: [&str; 4] = [
     "crates/evenkeel-layers/src/clock.rs",
     "crates/evenkeel-discovery/src/clock.rs",
     "crates/evenkeel-http/src/clock.rs",
+    "crates/evenkeel-redis/src/clock.rs",
 ];
 
 /// What a walk through one file found.

@@ -10,7 +10,9 @@ use std::{
 
 use crate::{
     BoxError,
-    error::{AllEndpointsClosed, AllEndpointsExcluded, DeadlineExceeded, NoEndpoints, cause},
+    error::{
+        AllEndpointsClosed, AllEndpointsExcluded, DeadlineExceeded, NoEndpoints, RateLimited, cause,
+    },
     time::Timestamp,
 };
 
@@ -198,6 +200,9 @@ pub fn judge_error(error: &(dyn Error + 'static)) -> Verdict {
         || cause::<AllEndpointsExcluded>(error).is_some();
     if is_over {
         return Verdict::Final;
+    }
+    if let Some(limited) = cause::<RateLimited>(error) {
+        return Verdict::Again { reach: Reach::Unprocessed, after: Some(limited.retry_after) };
     }
     let is_unsent = cause::<std::io::Error>(error)
         .is_some_and(|error| error.kind() == ErrorKind::ConnectionRefused);

@@ -28,7 +28,7 @@ const RESOURCE_EXHAUSTED: u32 = 8;
 /// | what happened | another attempt |
 /// |---|---|
 /// | no connection; a stream refused, or above the last one of a `GOAWAY` | always safe |
-/// | 429 with `Retry-After` or `RateLimit-Reset` | always safe, after that delay |
+/// | 429 with `Retry-After`, `RateLimit` or `RateLimit-Reset` | always safe, after that delay |
 /// | `RESOURCE_EXHAUSTED` with `grpc-retry-pushback-ms` | always safe, after that delay |
 /// | reset, or closed, or timed out before a response | if idempotent |
 /// | 502, 503, 504 | if idempotent, after `Retry-After` or `RateLimit-Reset` if there is one |

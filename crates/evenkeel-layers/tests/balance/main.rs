@@ -10,6 +10,7 @@ mod lifecycle;
 mod outlier;
 mod probe;
 mod properties;
+mod rate_limit;
 mod readiness;
 mod removal;
 mod stress;

@@ -1,0 +1,144 @@
+//! How much a caller may spend, and what is left of it.
+
+use std::time::Duration;
+
+/// So many requests in a period, and so many of them at once.
+///
+/// A bucket holds `burst` requests and is refilled evenly, one request every `period / amount`. So in
+/// any span of time at most `burst + span × amount / period` requests go through: no window whose edge
+/// lets twice as many through (GCRA, ATM Forum TM 4.0, 1996).
+///
+/// ```
+/// use std::time::Duration;
+/// use evenkeel_core::quota::Rate;
+///
+/// let rate = Rate::per_minute(600).burst(20);
+/// assert_eq!(rate.interval(), Duration::from_millis(100));
+/// assert_eq!(rate.window(), Duration::from_secs(2));
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Rate {
+    amount: u32,
+    period: Duration,
+    burst: u32,
+}
+
+impl Rate {
+    /// `amount` requests in each `period`, all of them at once if they like.
+    ///
+    /// # Panics
+    /// If `amount` is zero, if `period` is zero or longer than a year, or if more than one request a
+    /// nanosecond would come of it.
+    #[must_use]
+    pub const fn new(amount: u32, period: Duration) -> Self {
+        assert!(0 < amount, "a rate of nothing");
+        assert!(!period.is_zero() && period.as_secs() <= 31_536_000, "a period of up to a year");
+        assert!(amount as u128 <= period.as_nanos(), "a request a nanosecond at most");
+        Self { amount, period, burst: amount }
+    }
+
+    /// `amount` requests a second.
+    ///
+    /// # Panics
+    /// If `amount` is zero.
+    #[must_use]
+    pub const fn per_second(amount: u32) -> Self {
+        Self::new(amount, Duration::from_secs(1))
+    }
+
+    /// `amount` requests a minute.
+    ///
+    /// # Panics
+    /// If `amount` is zero.
+    #[must_use]
+    pub const fn per_minute(amount: u32) -> Self {
+        Self::new(amount, Duration::from_secs(60))
+    }
+
+    /// Sets how many requests may come at once. Default as many as in a period.
+    ///
+    /// With one they have to be evenly spaced, and whatever disturbs that costs throughput. Many let a
+    /// caller that was silent for a while strike all at once.
+    ///
+    /// # Panics
+    /// If `burst` is zero.
+    #[must_use]
+    pub const fn burst(mut self, burst: u32) -> Self {
+        assert!(0 < burst, "a burst of one is the least");
+        self.burst = burst;
+        self
+    }
+
+    /// How many requests may come at once.
+    #[must_use]
+    pub const fn burst_size(&self) -> u32 {
+        self.burst
+    }
+
+    /// After what time one more request may come.
+    #[must_use]
+    pub const fn interval(&self) -> Duration {
+        Duration::from_nanos(self.period.as_nanos() as u64 / self.amount as u64)
+    }
+
+    /// After what time an exhausted quota is full again.
+    #[must_use]
+    pub const fn window(&self) -> Duration {
+        self.interval().saturating_mul(self.burst)
+    }
+}
+
+/// What is left of a quota after a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct QuotaState {
+    /// How much there is in all.
+    pub rate: Rate,
+    /// How many requests may follow at once.
+    pub remaining: u32,
+    /// After what time the quota is full again.
+    pub reset: Duration,
+}
+
+impl QuotaState {
+    /// `remaining` requests of `rate` are left.
+    #[must_use]
+    pub const fn new(rate: Rate, remaining: u32) -> Self {
+        let missing = rate.burst_size().saturating_sub(remaining);
+        Self { rate, remaining, reset: rate.interval().saturating_mul(missing) }
+    }
+}
+
+/// Tells a caller what is left of its quota, in the response.
+pub trait Disclose<Res> {
+    /// Puts `state` into `response`.
+    fn disclose(&self, state: &QuotaState, response: &mut Res);
+}
+
+/// Tells nobody anything.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Silent;
+
+impl<Res> Disclose<Res> for Silent {
+    #[inline]
+    fn disclose(&self, _: &QuotaState, _: &mut Res) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_missing_takes_its_time_to_come_back() {
+        let rate = Rate::per_second(10).burst(5);
+        assert_eq!(QuotaState::new(rate, 5).reset, Duration::ZERO);
+        assert_eq!(QuotaState::new(rate, 3).reset, Duration::from_millis(200));
+        assert_eq!(QuotaState::new(rate, 0).reset, rate.window());
+    }
+
+    #[test]
+    #[should_panic(expected = "a rate of nothing")]
+    fn nothing_is_no_rate() {
+        _ = Rate::per_second(0);
+    }
+}

@@ -1,0 +1,93 @@
+//! Accepts connections until it is told to close.
+
+use std::{convert::Infallible, pin::pin, time::Duration};
+
+use evenkeel_core::BoxError;
+use http::{Request, Response};
+use http_body::Body;
+use hyper::body::Incoming;
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+    server::{
+        conn::auto::Builder,
+        graceful::{GracefulShutdown, Watcher},
+    },
+    service::TowerToHyperService,
+};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    task::JoinSet,
+};
+use tower_service::Service;
+
+use super::state::{DrainHandle, Phase};
+
+/// A server of HTTP/1.1 and HTTP/2. Dropped, it takes its connections along, and those their requests:
+/// hyper ends the streams of a connection that is gone.
+pub(super) struct Server<S> {
+    listener: TcpListener,
+    service: S,
+    handle: DrainHandle,
+    graceful: GracefulShutdown,
+    connections: JoinSet<()>,
+}
+
+impl<S, B> Server<S>
+where
+    S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
+    S::Future: Send + 'static,
+    S::Error: Into<BoxError>,
+    B: Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
+{
+    pub(super) fn new(listener: TcpListener, service: S, handle: DrainHandle) -> Self {
+        let (graceful, connections) = (GracefulShutdown::new(), JoinSet::new());
+        Self { listener, service, handle, graceful, connections }
+    }
+
+    /// Serves until it has to close and all connections have ended.
+    pub(super) async fn run(self) -> Result<(), Infallible> {
+        let Self { listener, service, handle, graceful, mut connections } = self;
+        let mut closing = pin!(handle.reached(Phase::Closing));
+        loop {
+            tokio::select! {
+                () = &mut closing => break,
+                accepted = listener.accept() => match accepted {
+                    Ok((stream, _)) => {
+                        connections.spawn(serve(stream, service.clone(), graceful.watcher()));
+                    }
+                    // Of a connection it is gone with it; of the process it may pass: too many files.
+                    Err(error) if is_of_connection(&error) => {}
+                    Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
+                },
+                Some(_) = connections.join_next() => {}
+            }
+        }
+        drop(listener);
+        graceful.shutdown().await;
+        while connections.join_next().await.is_some() {}
+        Ok(())
+    }
+}
+
+async fn serve<S, B>(stream: TcpStream, service: S, watcher: Watcher)
+where
+    S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
+    S::Future: Send + 'static,
+    S::Error: Into<BoxError>,
+    B: Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
+{
+    let _ = stream.set_nodelay(true);
+    let mut builder = Builder::new(TokioExecutor::new());
+    builder.http1().timer(TokioTimer::new());
+    builder.http2().timer(TokioTimer::new());
+    let service = TowerToHyperService::new(service);
+    let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
+    // What ends a connection its caller knows.
+    let _ = watcher.watch(connection.into_owned()).await;
+}
+
+fn is_of_connection(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
+
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
+}

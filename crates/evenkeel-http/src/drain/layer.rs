@@ -1,0 +1,161 @@
+//! Counts the requests that are under way, and asks callers to leave.
+
+use std::{
+    fmt,
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use http::{HeaderValue, Request, Response, StatusCode, Version, header};
+use http_body::{Body, Frame, SizeHint};
+use pin_project_lite::pin_project;
+use tower_layer::Layer;
+use tower_service::Service;
+
+use super::state::{InFlight, Phase, Shared};
+
+/// Counts the requests that are under way, and asks callers to leave. See [`Drain`](super::Drain).
+///
+/// It costs two atomic additions and a clone of an `Arc` a request, and allocates nothing.
+#[derive(Clone, Debug)]
+pub struct DrainLayer(pub(super) Arc<Shared>);
+
+impl<S> Layer<S> for DrainLayer {
+    type Service = DrainService<S>;
+
+    fn layer(&self, inner: S) -> DrainService<S> {
+        DrainService { inner, shared: self.0.clone() }
+    }
+}
+
+/// Counts the requests that are under way, and asks callers to leave. See [`DrainLayer`].
+#[derive(Clone, Debug)]
+pub struct DrainService<S> {
+    inner: S,
+    shared: Arc<Shared>,
+}
+
+impl<S, B, R> Service<Request<B>> for DrainService<S>
+where
+    S: Service<Request<B>, Response = Response<R>>,
+{
+    type Response = Response<DrainBody<R>>;
+    type Error = S::Error;
+    type Future = DrainFuture<S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let has_connection = request.version() <= Version::HTTP_11;
+        let in_flight = InFlight::new(&self.shared);
+        DrainFuture { future: self.inner.call(request), in_flight: Some(in_flight), has_connection }
+    }
+}
+
+pin_project! {
+    /// The future of [`DrainService`].
+    pub struct DrainFuture<F> {
+        #[pin]
+        future: F,
+        in_flight: Option<InFlight>,
+        // Whether the connection is the request's alone, as before HTTP/2.
+        has_connection: bool,
+    }
+}
+
+impl<F, R, E> Future for DrainFuture<F>
+where
+    F: Future<Output = Result<Response<R>, E>>,
+{
+    type Output = Result<Response<DrainBody<R>>, E>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let mut response = ready!(this.future.poll(cx))?;
+        let in_flight = this.in_flight.take().expect("a future is not polled after its end");
+        let is_upgrade = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+        if *this.has_connection && !is_upgrade && in_flight.has_reached(Phase::Waiting) {
+            let close = HeaderValue::from_static("close");
+            response.headers_mut().insert(header::CONNECTION, close);
+        }
+        Poll::Ready(Ok(response.map(|inner| DrainBody { inner, in_flight })))
+    }
+}
+
+impl<F> fmt::Debug for DrainFuture<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DrainFuture").finish_non_exhaustive()
+    }
+}
+
+pin_project! {
+    /// The body of a response, under way until it is dropped.
+    #[derive(Debug)]
+    pub struct DrainBody<B> {
+        #[pin]
+        inner: B,
+        in_flight: InFlight,
+    }
+}
+
+impl<B: Body> Body for DrainBody<B> {
+    type Data = B::Data;
+    type Error = B::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+        self.project().inner.poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+/// Answers 200 while the server is ready and 503 from when it drains, to any request.
+///
+/// ```
+/// use evenkeel_http::Drain;
+/// use tower::ServiceExt;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// let drain = Drain::new();
+/// let ready = drain.readiness(); // with axum: `.route_service("/ready", drain.readiness())`
+/// let ask = || http::Request::get("/ready").body(()).unwrap();
+///
+/// assert_eq!(ready.clone().oneshot(ask()).await.unwrap().status(), 200);
+/// drain.handle().start();
+/// assert_eq!(ready.oneshot(ask()).await.unwrap().status(), 503);
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+pub struct Readiness(pub(super) Arc<Shared>);
+
+impl<B> Service<Request<B>> for Readiness {
+    type Response = Response<String>;
+    type Error = std::convert::Infallible;
+    type Future = std::future::Ready<Result<Self::Response, Self::Error>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: Request<B>) -> Self::Future {
+        let mut response = Response::new(String::new());
+        if self.0.has_reached(Phase::NotReady) {
+            *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+        }
+        std::future::ready(Ok(response))
+    }
+}

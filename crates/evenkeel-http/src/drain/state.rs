@@ -1,0 +1,104 @@
+//! How far a drain has come, and who is still here.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU8, AtomicUsize, Ordering},
+};
+
+use tokio::sync::watch;
+
+/// How far a drain has come. Each follows the one before it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+#[repr(u8)]
+pub enum Phase {
+    /// It serves, and says that it is ready.
+    #[default]
+    Serving,
+    /// It still serves all that comes, and says that it is not ready. It deregisters.
+    NotReady,
+    /// It still serves all that comes, until everybody can have seen that it leaves. Over HTTP/1.1 it asks
+    /// to be left with each response.
+    Waiting,
+    /// It takes no new connections, asks to be left over HTTP/2 as well, and ends what is under way.
+    Closing,
+    /// What was still under way has been cut.
+    Ended,
+}
+
+/// Begins a drain, and watches it. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct DrainHandle(pub(super) Arc<Shared>);
+
+impl DrainHandle {
+    /// Begins the drain, if it has not begun.
+    pub fn start(&self) {
+        self.0.advance(Phase::NotReady);
+    }
+
+    /// How far it has come.
+    #[must_use]
+    pub fn phase(&self) -> Phase {
+        *self.0.phases.borrow()
+    }
+
+    /// Requests that are under way: until their responses have ended.
+    #[must_use]
+    pub fn in_flight(&self) -> usize {
+        self.0.in_flight.load(Ordering::Acquire)
+    }
+
+    /// Waits until it has come to `phase`.
+    pub async fn reached(&self, phase: Phase) {
+        let mut phases = self.0.phases.subscribe();
+        // The sender is here as well, so it never fails.
+        let _ = phases.wait_for(|now| phase <= *now).await;
+    }
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Shared {
+    /// The same as the last of `phases`, to be read without a lock.
+    phase: AtomicU8,
+    phases: watch::Sender<Phase>,
+    in_flight: AtomicUsize,
+}
+
+impl Shared {
+    /// Goes on to `phase`; never back.
+    pub(super) fn advance(&self, phase: Phase) {
+        self.phases.send_if_modified(|now| {
+            let is_later = *now < phase;
+            if is_later {
+                *now = phase;
+                self.phase.store(phase as u8, Ordering::Release);
+            }
+            is_later
+        });
+    }
+
+    pub(super) fn has_reached(&self, phase: Phase) -> bool {
+        phase as u8 <= self.phase.load(Ordering::Acquire)
+    }
+}
+
+/// One request that is under way.
+#[derive(Debug)]
+pub(super) struct InFlight(Arc<Shared>);
+
+impl InFlight {
+    pub(super) fn new(shared: &Arc<Shared>) -> Self {
+        shared.in_flight.fetch_add(1, Ordering::AcqRel);
+        Self(shared.clone())
+    }
+
+    pub(super) fn has_reached(&self, phase: Phase) -> bool {
+        self.0.has_reached(phase)
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.in_flight.fetch_sub(1, Ordering::AcqRel);
+    }
+}

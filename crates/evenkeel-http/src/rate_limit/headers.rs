@@ -1,0 +1,189 @@
+//! Tells callers of their quota.
+
+use std::{
+    fmt,
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use evenkeel_core::{
+    error::{RateLimited, SharedError, cause},
+    quota::{Disclose, QuotaState},
+};
+use http::{Request, Response};
+use pin_project_lite::pin_project;
+use tower_layer::Layer;
+use tower_service::Service;
+
+use super::fields;
+
+/// Tells callers of their quota, in the headers of each response.
+///
+/// It stands above [`ErrorToResponseLayer`](crate::ErrorToResponseLayer), which makes a 429 with
+/// `Retry-After` of a refusal, and that above the limit, which is told to
+/// [disclose](DiscloseQuota) what is left. The headers are `RateLimit-Policy` and `RateLimit`
+/// (draft-ietf-httpapi-ratelimit-headers, from its eighth version on), times in whole seconds, rounded up:
+///
+/// ```text
+/// RateLimit-Policy: "default";q=10;w=10
+/// RateLimit: "default";r=4;t=6
+/// ```
+///
+/// ```
+/// use std::convert::Infallible;
+/// use evenkeel_http::{DiscloseQuota, ErrorToResponseLayer, RateLimitHeadersLayer};
+/// use evenkeel_layers::rate_limit::RateLimitLayer;
+/// use http::{Request, Response};
+/// use tower::{ServiceBuilder, ServiceExt, service_fn};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// let service = ServiceBuilder::new()
+///     .layer(RateLimitHeadersLayer::new())
+///     .layer(ErrorToResponseLayer::new())
+///     .layer(RateLimitLayer::per_second(1).disclose(DiscloseQuota))
+///     .service(service_fn(|_: Request<()>| async {
+///         Ok::<_, Infallible>(Response::new(String::new()))
+///     }));
+///
+/// let allowed = service.clone().oneshot(Request::new(())).await.unwrap();
+/// assert_eq!(allowed.headers()["ratelimit"], "\"default\";r=0;t=1");
+///
+/// let refused = service.oneshot(Request::new(())).await.unwrap();
+/// assert_eq!(refused.status(), 429);
+/// assert_eq!(refused.headers()["retry-after"], "1");
+/// assert_eq!(refused.headers()["ratelimit"], "\"default\";r=0;t=1");
+/// # }
+/// ```
+///
+/// It costs two headers and what they are written in; a response without a quota is left alone.
+#[derive(Clone, Copy, Debug)]
+pub struct RateLimitHeadersLayer {
+    name: &'static str,
+    has_three: bool,
+}
+
+impl RateLimitHeadersLayer {
+    /// Tells of a quota that is called `default`.
+    #[must_use]
+    pub fn new() -> Self {
+        Self { name: "default", has_three: false }
+    }
+
+    /// Sets what the quota is called.
+    ///
+    /// # Panics
+    /// If `name` has anything in it but letters, digits, `-`, `_` and `.`.
+    #[must_use]
+    pub fn name(mut self, name: &'static str) -> Self {
+        let is_plain = |c: u8| c.is_ascii_alphanumeric() || b"-_.".contains(&c);
+        assert!(name.bytes().all(is_plain), "a plain name, not {name:?}");
+        self.name = name;
+        self
+    }
+
+    /// Writes `RateLimit-Limit`, `RateLimit-Remaining` and `RateLimit-Reset` as well, as the draft's
+    /// third version had it, for callers that know no other. Default not.
+    #[must_use]
+    pub fn three_headers(mut self) -> Self {
+        self.has_three = true;
+        self
+    }
+}
+
+impl Default for RateLimitHeadersLayer {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<S> Layer<S> for RateLimitHeadersLayer {
+    type Service = RateLimitHeaders<S>;
+
+    fn layer(&self, inner: S) -> RateLimitHeaders<S> {
+        RateLimitHeaders { inner, layer: *self }
+    }
+}
+
+/// Tells callers of their quota. See [`RateLimitHeadersLayer`].
+#[derive(Clone, Debug)]
+pub struct RateLimitHeaders<S> {
+    inner: S,
+    layer: RateLimitHeadersLayer,
+}
+
+impl<S, B, R> Service<Request<B>> for RateLimitHeaders<S>
+where
+    S: Service<Request<B>, Response = Response<R>>,
+{
+    type Response = Response<R>;
+    type Error = S::Error;
+    type Future = RateLimitHeadersFuture<S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        RateLimitHeadersFuture { future: self.inner.call(request), layer: self.layer }
+    }
+}
+
+pin_project! {
+    /// The future of [`RateLimitHeaders`].
+    pub struct RateLimitHeadersFuture<F> {
+        #[pin]
+        future: F,
+        layer: RateLimitHeadersLayer,
+    }
+}
+
+impl<F, R, E> Future for RateLimitHeadersFuture<F>
+where
+    F: Future<Output = Result<Response<R>, E>>,
+{
+    type Output = Result<Response<R>, E>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let mut response = ready!(this.future.poll(cx))?;
+        if let Some(state) = state(&response) {
+            fields::write(response.headers_mut(), this.layer.name, &state);
+            if this.layer.has_three {
+                fields::write_three(response.headers_mut(), &state);
+            }
+        }
+        Poll::Ready(Ok(response))
+    }
+}
+
+impl<F> fmt::Debug for RateLimitHeadersFuture<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RateLimitHeadersFuture").finish_non_exhaustive()
+    }
+}
+
+fn state<R>(response: &Response<R>) -> Option<QuotaState> {
+    let extensions = response.extensions();
+    let refused = || {
+        let limited = cause::<RateLimited>(extensions.get::<SharedError>()?.inner())?;
+        Some(fields::exhausted(limited.rate, limited.retry_after))
+    };
+    extensions.get::<QuotaState>().copied().or_else(refused)
+}
+
+/// Puts what is left of a quota into the extensions of a response, for [`RateLimitHeadersLayer`].
+///
+/// Of several quotas that a request spends, it is the one of which the least is left.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct DiscloseQuota;
+
+impl<R> Disclose<Response<R>> for DiscloseQuota {
+    fn disclose(&self, state: &QuotaState, response: &mut Response<R>) {
+        let known = response.extensions().get::<QuotaState>();
+        if known.is_none_or(|known| state.remaining < known.remaining) {
+            response.extensions_mut().insert(*state);
+        }
+    }
+}

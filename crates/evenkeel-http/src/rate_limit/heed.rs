@@ -1,0 +1,134 @@
+//! Keeps to what a server says of its quota.
+
+use std::{
+    fmt,
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use http::{Request, Response};
+use pin_project_lite::pin_project;
+use tower_layer::Layer;
+use tower_service::Service;
+
+use super::ServerQuota;
+
+/// Tells a limiter what the server says of its quota, so that a client slows down before it is refused.
+///
+/// It stands below the limit that it tells. What it reads is a [`ServerQuota`]; a response that says
+/// nothing is left alone. Costs two look-ups of headers.
+///
+/// ```
+/// use evenkeel_core::error::{RateLimited, cause};
+/// use evenkeel_http::HeedQuotaLayer;
+/// use evenkeel_layers::rate_limit::RateLimitLayer;
+/// use http::{Request, Response};
+/// use tower::{BoxError, ServiceBuilder, ServiceExt, service_fn};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// let limit = RateLimitLayer::per_second(1_000);
+/// let limiter = limit.limiter();
+/// let client = ServiceBuilder::new()
+///     .layer(limit)
+///     .layer(HeedQuotaLayer::new(move |quota| limiter.told(quota.remaining, quota.reset)))
+///     .service(service_fn(|_: Request<()>| async {
+///         let response = Response::builder().header("ratelimit", "\"default\";r=0;t=60");
+///         Ok::<_, BoxError>(response.body(()).expect("a response"))
+///     }));
+///
+/// client.clone().oneshot(Request::new(())).await.expect("nobody knows better yet");
+/// let refused = client.oneshot(Request::new(())).await.unwrap_err();
+/// assert_eq!(cause::<RateLimited>(refused.as_ref()).unwrap().retry_after.as_secs_f64().ceil(), 60.0);
+/// # }
+/// ```
+#[derive(Clone, Copy)]
+pub struct HeedQuotaLayer<F> {
+    told: F,
+}
+
+impl<F: Fn(ServerQuota)> HeedQuotaLayer<F> {
+    /// Calls `told` with what each response says. It runs on the request's path and must not block.
+    #[must_use]
+    pub fn new(told: F) -> Self {
+        Self { told }
+    }
+}
+
+impl<F: Clone, S> Layer<S> for HeedQuotaLayer<F> {
+    type Service = HeedQuota<S, F>;
+
+    fn layer(&self, inner: S) -> HeedQuota<S, F> {
+        HeedQuota { inner, told: self.told.clone() }
+    }
+}
+
+impl<F> fmt::Debug for HeedQuotaLayer<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HeedQuotaLayer").finish_non_exhaustive()
+    }
+}
+
+/// Tells a limiter what the server says of its quota. See [`HeedQuotaLayer`].
+#[derive(Clone)]
+pub struct HeedQuota<S, F> {
+    inner: S,
+    told: F,
+}
+
+impl<S, F, B, R> Service<Request<B>> for HeedQuota<S, F>
+where
+    S: Service<Request<B>, Response = Response<R>>,
+    F: Fn(ServerQuota) + Clone,
+{
+    type Response = Response<R>;
+    type Error = S::Error;
+    type Future = HeedQuotaFuture<S::Future, F>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        HeedQuotaFuture { future: self.inner.call(request), told: self.told.clone() }
+    }
+}
+
+impl<S, F> fmt::Debug for HeedQuota<S, F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HeedQuota").finish_non_exhaustive()
+    }
+}
+
+pin_project! {
+    /// The future of [`HeedQuota`].
+    pub struct HeedQuotaFuture<T, F> {
+        #[pin]
+        future: T,
+        told: F,
+    }
+}
+
+impl<T, F, R, E> Future for HeedQuotaFuture<T, F>
+where
+    T: Future<Output = Result<Response<R>, E>>,
+    F: Fn(ServerQuota),
+{
+    type Output = Result<Response<R>, E>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let response = ready!(this.future.poll(cx))?;
+        if let Some(quota) = ServerQuota::read(response.status(), response.headers()) {
+            (this.told)(quota);
+        }
+        Poll::Ready(Ok(response))
+    }
+}
+
+impl<T, F> fmt::Debug for HeedQuotaFuture<T, F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HeedQuotaFuture").finish_non_exhaustive()
+    }
+}

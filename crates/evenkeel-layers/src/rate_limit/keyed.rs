@@ -1,0 +1,73 @@
+//! What governor keeps of each key, in bounded memory.
+
+use std::{
+    hash::{BuildHasher, RandomState},
+    sync::{Mutex, PoisonError},
+};
+
+use governor::{nanos::Nanos, state::StateStore};
+
+/// So many keys share a lock and a place.
+const WAYS: usize = 8;
+
+/// The hash of a key. Never zero, which marks a free place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct KeyHash(u64);
+
+/// The state of at most so many keys, in sets of eight.
+///
+/// A key has its set by its hash, and in a full set the key goes that comes nearest to having its whole
+/// quota back: as long as it has, nothing is lost. So a look-up costs the same however many keys
+/// there are, and nothing is allocated after the start. Of the keys only hashes are kept, under a seed
+/// of this process: two keys share a quota once in 2⁶⁴ pairs.
+pub(super) struct Keyed {
+    hasher: RandomState,
+    sets: Box<[Mutex<[Cell; WAYS]>]>,
+}
+
+/// One key: its hash, and when its quota is whole again in governor's time.
+#[derive(Clone, Copy, Default)]
+struct Cell {
+    hash: u64,
+    full_at: u64,
+}
+
+impl Keyed {
+    pub(super) fn new(keys_max: usize) -> Self {
+        assert!(0 < keys_max, "room for one key at least");
+        let sets = keys_max.div_ceil(WAYS);
+        Self { hasher: RandomState::new(), sets: (0..sets).map(|_| Mutex::default()).collect() }
+    }
+
+    pub(super) fn hash(&self, key: &[u8]) -> KeyHash {
+        KeyHash(self.hasher.hash_one(key).max(1))
+    }
+}
+
+impl StateStore for Keyed {
+    type Key = KeyHash;
+
+    fn measure_and_replace<T, F, E>(&self, key: &KeyHash, measure: F) -> Result<T, E>
+    where
+        F: Fn(Option<Nanos>) -> Result<(T, Nanos), E>,
+    {
+        // The upper bits choose the set, without a division (Lemire 2019).
+        let set = ((u128::from(key.0) * self.sets.len() as u128) >> 64) as usize;
+        let mut cells = self.sets[set].lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(cell) = cells.iter_mut().find(|cell| cell.hash == key.0) {
+            let (passed, full_at) = measure(Some(Nanos::new(cell.full_at)))?;
+            cell.full_at = full_at.as_u64();
+            return Ok(passed);
+        }
+        let (passed, full_at) = measure(None)?;
+        let oldest = cells.iter_mut().min_by_key(|cell| cell.full_at).expect("eight of them");
+        *oldest = Cell { hash: key.0, full_at: full_at.as_u64() };
+        Ok(passed)
+    }
+}
+
+impl std::fmt::Debug for Keyed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Keyed").field("keys_max", &(self.sets.len() * WAYS)).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,155 @@
+//! How a rate limit is configured.
+
+use std::{sync::Arc, time::Duration};
+
+use evenkeel_core::{
+    quota::{Everyone, Rate, Silent},
+    rng::Seeds,
+};
+use tower_layer::Layer;
+
+use super::{RateLimit, RateLimiter};
+
+/// Makes rate limits. See the [module docs](super).
+#[derive(Clone, Debug)]
+pub struct RateLimitLayer<K = Everyone, D = Silent> {
+    limiter: RateLimiter,
+    spender: K,
+    disclose: D,
+    rules: Rules,
+}
+
+/// What is not the limiter's.
+#[derive(Clone, Debug)]
+pub(super) struct Rules {
+    pub(super) wait_max: Duration,
+    pub(super) jitter: Duration,
+    pub(super) throttle_max: Duration,
+    pub(super) seeds: Arc<Seeds>,
+}
+
+impl RateLimitLayer {
+    /// Lets `rate` through. Whatever comes above it is refused.
+    #[must_use]
+    pub fn new(rate: Rate) -> Self {
+        Self::shared(RateLimiter::new(rate))
+    }
+
+    /// Lets `amount` requests a second through, all of them at once if they come so.
+    ///
+    /// # Panics
+    /// If `amount` is zero.
+    #[must_use]
+    pub fn per_second(amount: u32) -> Self {
+        Self::new(Rate::per_second(amount))
+    }
+
+    /// Lets through what `limiter` does, which others may share. Below a balancer only its rate counts.
+    #[must_use]
+    pub fn shared(limiter: RateLimiter) -> Self {
+        let rules = Rules {
+            wait_max: Duration::ZERO,
+            jitter: limiter.rate().interval(),
+            throttle_max: Duration::ZERO,
+            seeds: Arc::new(Seeds::from_entropy()),
+        };
+        Self { limiter, spender: Everyone, disclose: Silent, rules }
+    }
+}
+
+impl<D> RateLimitLayer<Everyone, D> {
+    /// Gives each key a quota of its own; `keys_max` keys are known at the same time, rounded up to
+    /// eight.
+    ///
+    /// Set it after the rate and the burst. It takes 17 bytes a key, all of them at once. Room for twice
+    /// as many keys as are busy within a [window](Rate::window) hardly ever forgets one; a key that is
+    /// forgotten has its whole quota again.
+    ///
+    /// # Panics
+    /// If `keys_max` is zero.
+    #[must_use]
+    pub fn keyed<K>(self, spender: K, keys_max: usize) -> RateLimitLayer<K, D> {
+        RateLimitLayer {
+            limiter: RateLimiter::keyed(self.limiter.rate(), keys_max),
+            spender,
+            disclose: self.disclose,
+            rules: self.rules,
+        }
+    }
+
+    /// Sets how many requests may come at once. Default as many as in a period.
+    ///
+    /// # Panics
+    /// If `burst` is zero.
+    #[must_use]
+    pub fn burst(mut self, burst: u32) -> Self {
+        self.limiter = RateLimiter::new(self.limiter.rate().burst(burst));
+        self.rules.jitter = self.limiter.rate().interval();
+        self
+    }
+}
+
+impl<K, D> RateLimitLayer<K, D> {
+    /// Lets requests wait, up to `wait_max`. Default they are refused at once.
+    ///
+    /// Whoever would have to wait longer is refused at once. Those who wait are not served in the order
+    /// in which they came. Below a balancer nobody waits here: another endpoint is chosen.
+    #[must_use]
+    pub fn wait(mut self, wait_max: Duration) -> Self {
+        self.rules.wait_max = wait_max;
+        self
+    }
+
+    /// Sets by how much at most a wait is prolonged at random. Default the time between two requests.
+    ///
+    /// None lets all who wait wake at the same moment, of whom one goes. Much leaves the quota unused.
+    #[must_use]
+    pub fn jitter(mut self, jitter: Duration) -> Self {
+        self.rules.jitter = jitter;
+        self
+    }
+
+    /// Below a balancer: gives an endpoint a rest for as long as it asks when it throttles a request, up
+    /// to `throttle_max`. Default it does not.
+    ///
+    /// Over HTTP that is a 429 with `Retry-After`, over gRPC `RESOURCE_EXHAUSTED` with a pushback.
+    #[must_use]
+    pub fn heed_throttling(mut self, throttle_max: Duration) -> Self {
+        self.rules.throttle_max = throttle_max;
+        self
+    }
+
+    /// Sets what tells callers of their quota in the response. Default nothing.
+    #[must_use]
+    pub fn disclose<E>(self, disclose: E) -> RateLimitLayer<K, E> {
+        RateLimitLayer { limiter: self.limiter, spender: self.spender, disclose, rules: self.rules }
+    }
+
+    /// Sets the seed of all random choices, so that a run can be repeated. Default the process's
+    /// entropy.
+    #[must_use]
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.rules.seeds = Arc::new(Seeds::new(seed));
+        self
+    }
+
+    /// What this layer and all it makes share; below a balancer each endpoint has its own instead.
+    #[must_use]
+    pub fn limiter(&self) -> RateLimiter {
+        self.limiter.clone()
+    }
+}
+
+impl<T, K: Clone, D: Clone> Layer<T> for RateLimitLayer<K, D> {
+    type Service = RateLimit<T, K, D>;
+
+    fn layer(&self, inner: T) -> Self::Service {
+        RateLimit::new(
+            inner,
+            self.limiter.clone(),
+            self.spender.clone(),
+            self.disclose.clone(),
+            self.rules.clone(),
+        )
+    }
+}

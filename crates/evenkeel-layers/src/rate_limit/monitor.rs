@@ -1,0 +1,125 @@
+//! The rate limit of one endpoint, which closes and opens its gate.
+
+use std::{
+    any::Any,
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use evenkeel_core::{
+    node::{Access, Gate, Node},
+    observe::{Admission, Observer, Report},
+    outcome::Outcome,
+    time::Timestamp,
+};
+use tokio::{
+    runtime::Handle,
+    time::{Instant, sleep_until},
+};
+
+use super::RateLimiter;
+use crate::clock;
+
+/// The limiter of one endpoint. Each attempt asks it; with the last one it closes the gate.
+pub(super) struct Monitor {
+    limiter: RateLimiter,
+    /// The limiter of the layer, by which the layer knows its own.
+    of: RateLimiter,
+    throttle_max: Duration,
+    me: Weak<Self>,
+    node: Weak<Node>,
+    runtime: Handle,
+    /// Until when the gate has to stay closed.
+    closed_until: AtomicU64,
+}
+
+impl Monitor {
+    /// Gives `node` a limiter of its own, unless it has one of this layer: what was spent stays spent when
+    /// its service is made anew.
+    pub(super) fn watch(of: &RateLimiter, throttle_max: Duration, node: &Arc<Node>) {
+        let has_one = node.observers().any(|observer| {
+            let observer: &dyn Any = &**observer;
+            observer.downcast_ref::<Self>().is_some_and(|monitor| monitor.of.is(of))
+        });
+        if has_one {
+            return;
+        }
+        let Ok(runtime) = Handle::try_current() else {
+            tracing::warn!(address = %node.address(), "no runtime: its rate is not limited");
+            return;
+        };
+        let monitor = Arc::new_cyclic(|me| Self {
+            limiter: RateLimiter::new(of.rate()),
+            of: of.clone(),
+            throttle_max,
+            me: Weak::clone(me),
+            node: Arc::downgrade(node),
+            runtime,
+            closed_until: AtomicU64::new(0),
+        });
+        node.observe(monitor);
+        node.follow(Gate::RateLimit, || Access::Guarded);
+    }
+
+    /// Closes the gate for `wait`, without disturbing what is under way.
+    fn close(&self, node: &Node, wait: Duration) {
+        let until = (clock::now() + wait).as_nanos();
+        let before = self.closed_until.fetch_max(until, Ordering::AcqRel);
+        if node.close(Gate::RateLimit) {
+            tracing::debug!(address = %node.address(), ?wait, "rate limit used up");
+        }
+        // One timer for each time that is later than all before it. Of one that is not, the timer is
+        // under way; should it have fired already, nobody else would open the gate.
+        if before < until {
+            self.runtime.spawn(wake(self.me.clone(), clock::instant() + wait));
+        } else {
+            self.open_in_time(node);
+        }
+    }
+
+    fn open_in_time(&self, node: &Node) {
+        if Timestamp::from_nanos(self.closed_until.load(Ordering::Acquire)) <= clock::now() {
+            node.open(Gate::RateLimit);
+        }
+    }
+}
+
+/// Holds nothing while it sleeps.
+async fn wake(monitor: Weak<Monitor>, due: Instant) {
+    sleep_until(due).await;
+    if let Some(monitor) = monitor.upgrade()
+        && let Some(node) = monitor.node.upgrade()
+    {
+        monitor.open_in_time(&node);
+    }
+}
+
+impl Observer for Monitor {
+    fn ended(&self, node: &Node, report: &Report) {
+        if let Outcome::Throttled(Some(wait)) = report.outcome
+            && !self.throttle_max.is_zero()
+            && !wait.is_zero()
+        {
+            self.close(node, wait.min(self.throttle_max));
+        }
+    }
+
+    fn admit(&self, node: &Node) -> Admission {
+        match self.limiter.check() {
+            Ok(state) if state.remaining == 0 => {
+                // Nobody else is to pick it and be refused. What was refilled since the last whole
+                // request is kept, so the rate is kept too.
+                self.close(node, self.limiter.rate().interval());
+                Admission::Free
+            }
+            Ok(_) => Admission::Free,
+            Err(limited) => {
+                self.close(node, limited.retry_after);
+                Admission::Refused
+            }
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! A request that waits for its turn.
+
+use std::{
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use evenkeel_core::{
+    BoxError,
+    error::RateLimited,
+    quota::QuotaState,
+    rng::{Rng, Seeds},
+};
+use pin_project_lite::pin_project;
+use tokio::time::{Instant, Sleep, sleep_until};
+use tower_service::Service;
+
+use super::{RateLimiter, keyed::KeyHash, layer::Rules};
+use crate::clock;
+
+pin_project! {
+    /// A request that waits for its turn, and then for its service to be ready.
+    pub(super) struct Waiting<S, R> {
+        service: S,
+        request: Option<R>,
+        limiter: RateLimiter,
+        key: Option<KeyHash>,
+        jitter: Duration,
+        rng: Rng,
+        // No later than this it goes or is refused.
+        until: Instant,
+        #[pin]
+        sleep: Sleep,
+        // What was left when it was let through.
+        quota: Option<QuotaState>,
+    }
+}
+
+impl<S, R> Waiting<S, R> {
+    /// `limited` says how long at least.
+    pub(super) fn new(
+        service: S,
+        request: R,
+        limiter: RateLimiter,
+        key: Option<KeyHash>,
+        rules: &Rules,
+        limited: &RateLimited,
+    ) -> Self {
+        let until = clock::instant() + rules.wait_max;
+        let mut rng = Seeds::rng(&rules.seeds);
+        let sleep = sleep_until(wake(limited.retry_after, rules.jitter, until, &mut rng));
+        Self {
+            service,
+            request: Some(request),
+            limiter,
+            key,
+            jitter: rules.jitter,
+            rng,
+            until,
+            sleep,
+            quota: None,
+        }
+    }
+
+    /// Calls the service when it is this request's turn.
+    pub(super) fn poll_call(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(QuotaState, S::Future), BoxError>>
+    where
+        S: Service<R>,
+        S::Error: Into<BoxError>,
+    {
+        let mut this = self.project();
+        let quota = loop {
+            if let Some(quota) = *this.quota {
+                break quota;
+            }
+            ready!(this.sleep.as_mut().poll(cx));
+            match this.limiter.check_key(*this.key) {
+                Ok(quota) => *this.quota = Some(quota),
+                Err(limited) => {
+                    // Others came first.
+                    if *this.until < clock::instant() + limited.retry_after {
+                        return Poll::Ready(Err(limited.into()));
+                    }
+                    let again = wake(limited.retry_after, *this.jitter, *this.until, this.rng);
+                    this.sleep.as_mut().reset(again);
+                }
+            }
+        };
+        ready!(this.service.poll_ready(cx)).map_err(Into::into)?;
+        let request = this.request.take().expect("called once");
+        Poll::Ready(Ok((quota, this.service.call(request))))
+    }
+}
+
+/// After `wait` and some jitter, but not after `until`.
+fn wake(wait: Duration, jitter: Duration, until: Instant, rng: &mut Rng) -> Instant {
+    (clock::instant() + wait + jitter.mul_f64(rng.unit())).min(until)
+}

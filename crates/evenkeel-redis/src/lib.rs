@@ -1,0 +1,91 @@
+//! A quota that all machines share, on Redis, as a tower layer.
+//!
+//! A [`RedisQuota`] is a token bucket on a Redis server: whoever names it the same spends the same, on
+//! whatever machine. [`QuotaLayer`] puts it before a service; a request for which nothing is left fails
+//! with [`RateLimited`](evenkeel_core::error::RateLimited), which says when to try again.
+//!
+//! **Use it** where a quota is promised to a caller, or by somebody else to all of you, and there are
+//! several machines. **Not** to protect one process from too much: that is a rate limit of its
+//! own, which asks nobody. **Not** for billing: see below what is exact.
+//!
+//! ```no_run
+//! use evenkeel_core::quota::Rate;
+//! use evenkeel_redis::{QuotaLayer, RedisQuota};
+//! use tower::{BoxError, Layer, ServiceExt, service_fn};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), BoxError> {
+//! let quota = RedisQuota::open("redis://10.0.0.1:6379", "api", Rate::per_minute(6_000))?;
+//! let service = QuotaLayer::new(quota)
+//!     .layer(service_fn(|n: u32| async move { Ok::<_, BoxError>(n) }));
+//!
+//! assert_eq!(service.oneshot(1).await?, 1);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Configured: for each tenant, ten at a time, and a tenth of it in each process while Redis is away.
+//!
+//! ```
+//! use std::time::Duration;
+//! use evenkeel_core::quota::{Plan, Rate};
+//! use evenkeel_redis::{Failing, QuotaLayer, RedisQuota};
+//!
+//! # fn main() -> Result<(), evenkeel_core::BoxError> {
+//! let quota = RedisQuota::open("redis://10.0.0.1:6379", "tenants", Rate::per_second(100).burst(200))?
+//!     .plan(Plan::fixed(10))
+//!     .keys_max(50_000)
+//!     .timeout(Duration::from_millis(20))
+//!     .rest(Duration::from_secs(1))
+//!     .failing(Failing::Local(Rate::per_second(10)));
+//! let layer = QuotaLayer::new(quota.clone())
+//!     .keyed(|request: &(String, u32)| Some(request.0.clone()));
+//! assert!(quota.is_reachable());
+//! # drop(layer);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # How it counts
+//! The bucket is one number on the server, the time at which it will be full again. One script takes
+//! from it, atomically and by the server's clock, so that it does not matter what time the machines think
+//! it is, and sets it to expire when the bucket is full. A server that has lost the script gets it again
+//! with the same question; one that has lost the number starts with a full bucket.
+//!
+//! A process takes requests in batches and spends them by itself: see
+//! [`Allowance`](evenkeel_core::quota::Allowance). All that was ever spent was taken before, so in all
+//! no more goes through than the burst and what has been refilled. In some span of time it may be more
+//! by what each process held at its beginning: at most a batch each, or as many as were waiting for
+//! the same answer. With [`Plan::fixed(1)`](evenkeel_core::quota::Plan::fixed) it is exact, up to the time
+//! that a request takes from Redis to the service.
+//!
+//! # When Redis is away
+//! No request waits longer than the [`timeout`](RedisQuota::timeout). After a failure nobody asks for
+//! the [`rest`](RedisQuota::rest), then one does, by whom the others are not held up. Meanwhile what was
+//! fetched is spent, and then requests go through, are refused, or are limited by each process
+//! alone: [`Failing`]. The connection is made anew by itself. That Redis went, and came back,
+//! is a tracing event each: `warn` and `info`.
+//!
+//! # What it costs
+//! Where the process has some left: two locks that few share, each held for some instructions. Else
+//! one round trip and some allocations, for all who wait for the same key together. With batches more
+//! is fetched before the last is spent, so that steady traffic does not wait.
+//!
+//! # What this crate does not do
+//! It speaks to one server, or to what stands for one: no cluster, no sentinel; each key is by itself, so
+//! a proxy in front of a cluster will do. It needs Redis 5 or newer, or Valkey.
+//!
+//! # Features
+//! | feature | brings |
+//! |---|---|
+//! | `tls` | `rediss://`, by rustls, with the crypto provider that the program chooses |
+
+mod clock;
+mod layer;
+mod quota;
+mod reach;
+mod server;
+mod slots;
+
+pub use layer::{Quota, QuotaFuture, QuotaLayer};
+pub use quota::{Failing, RedisQuota};

@@ -1,0 +1,310 @@
+//! A quota that all machines share.
+
+use std::{
+    fmt,
+    future::Future,
+    pin::{Pin, pin},
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+
+use evenkeel_core::{
+    BoxError,
+    error::RateLimited,
+    quota::{Draw, Grant, Plan, QuotaState, Rate},
+};
+use redis::Client;
+use tokio::{runtime::Handle, time::timeout};
+
+use crate::{
+    clock,
+    reach::Reach,
+    server::Server,
+    slots::{Slot, Slots},
+};
+
+/// What becomes of requests while Redis does not answer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Failing {
+    /// They go through, unlimited. The default: a quota must not be what takes a service down.
+    #[default]
+    LetThrough,
+    /// They are refused, and told to try again when Redis will be asked again.
+    Refuse,
+    /// Each process limits them by itself, at this rate for each key: for example what is allowed in all,
+    /// divided by the number of machines.
+    Local(Rate),
+}
+
+/// A quota on Redis, shared by all who name it the same. Cheap to clone. See the [crate docs](crate).
+#[derive(Clone)]
+pub struct RedisQuota {
+    client: Client,
+    rules: Rules,
+    running: Arc<OnceLock<Arc<Running>>>,
+}
+
+#[derive(Clone, Debug)]
+struct Rules {
+    name: Box<str>,
+    rate: Rate,
+    plan: Plan,
+    keys_max: usize,
+    timeout: Duration,
+    rest: Duration,
+    failing: Failing,
+}
+
+/// What the clones share.
+struct Running {
+    rules: Rules,
+    server: Server,
+    slots: Slots,
+    reach: Reach,
+}
+
+impl RedisQuota {
+    /// The quota that is called `name` at `url`, such as `redis://10.0.0.1:6379`.
+    ///
+    /// Nothing is connected before the first request. All who share it must give it the same rate.
+    ///
+    /// # Errors
+    /// If `url` is none of Redis's.
+    pub fn open(url: &str, name: &str, rate: Rate) -> Result<Self, BoxError> {
+        Ok(Self::from_client(Client::open(url)?, name, rate))
+    }
+
+    /// The quota that is called `name`, by a client you have. The escape hatch for what a URL cannot say.
+    #[must_use]
+    pub fn from_client(client: Client, name: &str, rate: Rate) -> Self {
+        let batch_max = (rate.burst_size() / 10).clamp(1, 100);
+        let rules = Rules {
+            name: name.into(),
+            rate,
+            plan: Plan::adaptive(batch_max, Duration::from_millis(50)),
+            keys_max: 10_000,
+            timeout: Duration::from_millis(50),
+            rest: Duration::from_millis(250),
+            failing: Failing::default(),
+        };
+        Self { client, rules, running: Arc::default() }
+    }
+
+    /// Sets how many requests are fetched at a time, and so by how many each process may exceed the quota
+    /// in some span of time. Default adaptive, up to a tenth of the burst and no more than 100, in 50
+    /// milliseconds.
+    ///
+    /// One at a time is exact and pays a round trip for each request. Batches near the burst let one
+    /// process take all of it.
+    #[must_use]
+    pub fn plan(self, plan: Plan) -> Self {
+        self.with(|rules| rules.plan = plan)
+    }
+
+    /// Sets how many keys are known at the same time, rounded up to eight. Default 10,000.
+    ///
+    /// One takes some 250 bytes and its name. A key that is forgotten loses what was fetched for it and
+    /// asks Redis again.
+    ///
+    /// # Panics
+    /// If `keys_max` is zero.
+    #[must_use]
+    pub fn keys_max(self, keys_max: usize) -> Self {
+        assert!(0 < keys_max, "room for one key at least");
+        self.with(|rules| rules.keys_max = keys_max)
+    }
+
+    /// Sets how long a request waits for Redis at most. Default 50 milliseconds.
+    ///
+    /// Too short, and a hiccup of the network counts as a failure; too long, and every hiccup is felt.
+    #[must_use]
+    pub fn timeout(self, timeout: Duration) -> Self {
+        self.with(|rules| rules.timeout = timeout)
+    }
+
+    /// Sets for how long nobody asks Redis after it failed. Default 250 milliseconds.
+    ///
+    /// After that one request asks; the others do not wait for it.
+    #[must_use]
+    pub fn rest(self, rest: Duration) -> Self {
+        self.with(|rules| rules.rest = rest)
+    }
+
+    /// Sets what becomes of requests while Redis does not answer. Default they go through.
+    #[must_use]
+    pub fn failing(self, failing: Failing) -> Self {
+        self.with(|rules| rules.failing = failing)
+    }
+
+    /// How much may be spent, by all together, for each key.
+    #[must_use]
+    pub fn rate(&self) -> Rate {
+        self.rules.rate
+    }
+
+    /// Whether Redis answered the last question, or was never asked.
+    #[must_use]
+    pub fn is_reachable(&self) -> bool {
+        self.running.get().is_none_or(|running| running.reach.is_up())
+    }
+
+    /// Spends one request of `key`'s quota. Of a key only the first 256 bytes count.
+    ///
+    /// # Errors
+    /// [`RateLimited`] if there is none, or if Redis does not answer and requests are then refused.
+    pub async fn spend(&self, key: &[u8]) -> Result<QuotaState, RateLimited> {
+        match self.start_spending(key) {
+            Spending::Known(spent) => spent,
+            Spending::Asking(asking) => asking.await,
+        }
+    }
+
+    /// Spends what is there, or asks for more.
+    pub(crate) fn start_spending(&self, key: &[u8]) -> Spending {
+        let running = self.running();
+        let slot = running.slots.slot(key);
+        match running.draw(&slot) {
+            Some(spent) => Spending::Known(spent),
+            None => Spending::Asking(Box::pin(running.clone().wait(slot))),
+        }
+    }
+
+    fn with(mut self, change: impl FnOnce(&mut Rules)) -> Self {
+        change(&mut self.rules);
+        self.running = Arc::default();
+        self
+    }
+
+    fn running(&self) -> &Arc<Running> {
+        self.running.get_or_init(|| {
+            let rules = self.rules.clone();
+            let prefix = format!("evenkeel:quota:{}:", rules.name);
+            Arc::new(Running {
+                server: Server::new(self.client.clone(), rules.timeout),
+                slots: Slots::new(&prefix, rules.plan, rules.keys_max),
+                reach: Reach::new(&rules.name, rules.rest),
+                rules,
+            })
+        })
+    }
+}
+
+impl Running {
+    /// Spends one; nothing if it has to be waited for.
+    fn draw(self: &Arc<Self>, slot: &Arc<Slot>) -> Option<Result<QuotaState, RateLimited>> {
+        let now = clock::now();
+        let draw = slot.lock().allowance.draw(now);
+        let rate = self.rules.rate;
+        let (spent, fetch) = match draw {
+            Draw::Refused(wait) => return Some(Err(RateLimited::new(wait, rate))),
+            Draw::Wait => return None,
+            Draw::Fetch(wanted) => (None, Some(wanted)),
+            Draw::Spent { remaining, fetch } => (Some(QuotaState::new(rate, remaining)), fetch),
+        };
+        let is_asked = fetch.is_some_and(|wanted| self.fetch(slot, wanted));
+        match spent {
+            None if !is_asked => Some(self.stand_in(slot)),
+            spent => spent.map(Ok),
+        }
+    }
+
+    /// Has so many fetched, by a task of its own: whoever began it may give up. False if nobody may
+    /// ask now.
+    fn fetch(self: &Arc<Self>, slot: &Arc<Slot>, wanted: u32) -> bool {
+        let mut fetching = Fetching { slot: slot.clone(), grant: None };
+        let Ok(runtime) = Handle::try_current() else { return false };
+        if !self.reach.may_ask(clock::now()) {
+            return false;
+        }
+        let running = self.clone();
+        runtime.spawn(async move {
+            let taken = running.server.take(&fetching.slot.key, &running.rules.rate, wanted).await;
+            match taken {
+                Ok(grant) => {
+                    running.reach.answered();
+                    fetching.granted(grant);
+                }
+                Err(error) => running.reach.failed(clock::now(), error.as_ref()),
+            }
+        });
+        true
+    }
+
+    /// Waits for what is being fetched, but not longer than may be.
+    async fn wait(self: Arc<Self>, slot: Arc<Slot>) -> Result<QuotaState, RateLimited> {
+        let in_time = timeout(self.rules.timeout, async {
+            loop {
+                let mut changed = pin!(slot.changed.notified());
+                changed.as_mut().enable();
+                if !self.reach.is_up() {
+                    return None;
+                }
+                match self.draw(&slot) {
+                    Some(spent) => return Some(spent),
+                    None => changed.await,
+                }
+            }
+        });
+        in_time.await.ok().flatten().unwrap_or_else(|| self.stand_in(&slot))
+    }
+
+    /// What becomes of a request for which Redis could not be asked.
+    fn stand_in(&self, slot: &Slot) -> Result<QuotaState, RateLimited> {
+        let Rules { rate, rest, failing, .. } = &self.rules;
+        match failing {
+            Failing::LetThrough => Ok(QuotaState::new(*rate, 0)),
+            Failing::Refuse => Err(RateLimited::new(*rest, *rate)),
+            Failing::Local(local) => {
+                let grant = slot.lock().bucket.take(local, clock::now(), 1);
+                match grant.tokens {
+                    0 => Err(RateLimited::new(grant.retry_after, *local)),
+                    _ => Ok(QuotaState::new(*local, grant.remaining)),
+                }
+            }
+        }
+    }
+}
+
+/// Whether a request may be spent.
+pub(crate) enum Spending {
+    Known(Result<QuotaState, RateLimited>),
+    /// Redis is asked.
+    Asking(Asking),
+}
+
+pub(crate) type Asking = Pin<Box<dyn Future<Output = Result<QuotaState, RateLimited>> + Send>>;
+
+/// A fetch under way. However it ends, those who wait hear of it.
+struct Fetching {
+    slot: Arc<Slot>,
+    grant: Option<Grant>,
+}
+
+impl Fetching {
+    fn granted(&mut self, grant: Grant) {
+        self.grant = Some(grant);
+    }
+}
+
+impl Drop for Fetching {
+    fn drop(&mut self) {
+        let mut state = self.slot.lock();
+        match &self.grant {
+            Some(grant) => state.allowance.granted(clock::now(), grant),
+            None => state.allowance.failed(),
+        }
+        drop(state);
+        self.slot.changed.notify_waiters();
+    }
+}
+
+impl fmt::Debug for RedisQuota {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Not the client: its URL may hold a password.
+        f.debug_struct("RedisQuota")
+            .field("rules", &self.rules)
+            .field("is_reachable", &self.is_reachable())
+            .finish_non_exhaustive()
+    }
+}

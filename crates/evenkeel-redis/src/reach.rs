@@ -1,0 +1,127 @@
+//! Whether Redis can be reached: known once for all keys, told once for each change.
+
+use std::{
+    error::Error,
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
+
+use evenkeel_core::time::Timestamp;
+
+/// Whether the server answers.
+///
+/// Everything that is to be counted or told about the server passes through here: [`answered`] and
+/// [`failed`] hear the end of every question.
+///
+/// [`answered`]: Reach::answered
+/// [`failed`]: Reach::failed
+pub(crate) struct Reach {
+    name: Box<str>,
+    /// For how long nobody asks after a failure.
+    rest: Duration,
+    /// When it may be asked again; zero while it answers.
+    ask_again: AtomicU64,
+}
+
+impl Reach {
+    pub(crate) fn new(name: &str, rest: Duration) -> Self {
+        Self { name: name.into(), rest, ask_again: AtomicU64::new(0) }
+    }
+
+    /// Whether it answered the last question.
+    pub(crate) fn is_up(&self) -> bool {
+        self.ask_again.load(Ordering::Acquire) == 0
+    }
+
+    /// Whether it may be asked: while it does not answer, by one at a time.
+    pub(crate) fn may_ask(&self, now: Timestamp) -> bool {
+        let due = self.ask_again.load(Ordering::Acquire);
+        if due == 0 {
+            return true;
+        }
+        let next = (now + self.rest).as_nanos();
+        due <= now.as_nanos()
+            && self
+                .ask_again
+                .compare_exchange(due, next, Ordering::AcqRel, Ordering::Relaxed)
+                .is_ok()
+    }
+
+    pub(crate) fn answered(&self) {
+        if self.ask_again.swap(0, Ordering::AcqRel) != 0 {
+            tracing::info!(quota = &*self.name, "redis answers again");
+        }
+    }
+
+    pub(crate) fn failed(&self, now: Timestamp, error: &(dyn Error + 'static)) {
+        let before = self.ask_again.swap((now + self.rest).as_nanos(), Ordering::AcqRel);
+        if before == 0 {
+            tracing::warn!(quota = &*self.name, error, "redis does not answer");
+        } else {
+            tracing::debug!(quota = &*self.name, error, "redis still does not answer");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use tracing::{
+        Event, Level, Metadata, Subscriber,
+        span::{Attributes, Id, Record},
+    };
+
+    use super::*;
+
+    /// Keeps the level of each event.
+    #[derive(Clone, Default)]
+    struct Levels(Arc<Mutex<Vec<Level>>>);
+
+    impl Subscriber for Levels {
+        fn enabled(&self, _: &Metadata<'_>) -> bool {
+            true
+        }
+        fn new_span(&self, _: &Attributes<'_>) -> Id {
+            Id::from_u64(1)
+        }
+        fn record(&self, _: &Id, _: &Record<'_>) {}
+        fn record_follows_from(&self, _: &Id, _: &Id) {}
+        fn event(&self, event: &Event<'_>) {
+            self.0.lock().unwrap().push(*event.metadata().level());
+        }
+        fn enter(&self, _: &Id) {}
+        fn exit(&self, _: &Id) {}
+    }
+
+    #[test]
+    fn that_it_goes_and_comes_back_is_told_once_each() {
+        let levels = Levels::default();
+        tracing::subscriber::with_default(levels.clone(), || {
+            let reach = Reach::new("test", Duration::from_secs(1));
+            let start = Timestamp::from_nanos(1 << 62);
+            reach.answered();
+            reach.failed(start, &std::io::Error::other("down"));
+            reach.failed(start, &std::io::Error::other("down"));
+            reach.answered();
+            reach.answered();
+        });
+        assert_eq!(*levels.0.lock().unwrap(), [Level::WARN, Level::DEBUG, Level::INFO]);
+    }
+
+    #[test]
+    fn after_a_failure_one_asks_once_in_a_while_until_it_answers() {
+        let reach = Reach::new("test", Duration::from_secs(1));
+        let start = Timestamp::from_nanos(1 << 62);
+        assert!(reach.may_ask(start) && reach.is_up());
+
+        reach.failed(start, &std::io::Error::other("down"));
+        assert!(!reach.may_ask(start) && !reach.is_up());
+        let later = start + Duration::from_secs(1);
+        assert!(reach.may_ask(later));
+        assert!(!reach.may_ask(later), "somebody asks already");
+
+        reach.answered();
+        assert!(reach.may_ask(later) && reach.is_up());
+    }
+}

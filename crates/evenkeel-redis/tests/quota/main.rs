@@ -1,0 +1,295 @@
+//! Quotas on a real Redis, which is stopped and started meanwhile.
+
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "in tests, and to time them")]
+
+use std::time::Duration;
+
+use evenkeel_core::{
+    BoxError,
+    error::{RateLimited, cause},
+    quota::{Plan, Rate},
+};
+use evenkeel_redis::{Failing, QuotaLayer, RedisQuota};
+use server::Redis;
+use tokio::{
+    task::JoinSet,
+    time::{Instant, timeout},
+};
+use tower::{Layer, ServiceExt, service_fn};
+
+mod server;
+
+/// Longer than any answer of a server on this machine takes, however busy it is.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+fn now() -> Instant {
+    Instant::now()
+}
+
+/// One of the machines that share the quota called `name`: a client, connections and state of its own.
+fn machine(redis: &Redis, name: &str, rate: Rate) -> RedisQuota {
+    RedisQuota::open(&redis.url(), name, rate).unwrap().timeout(PATIENCE)
+}
+
+/// A rate at which nothing is refilled while a test runs.
+fn only(burst: u32) -> Rate {
+    Rate::new(1, Duration::from_secs(36_000)).burst(burst)
+}
+
+/// How many of `count` requests at the same time go through.
+async fn passed(quota: &RedisQuota, key: &'static [u8], count: usize) -> usize {
+    let mut spending = JoinSet::new();
+    for _ in 0..count {
+        let quota = quota.clone();
+        spending.spawn(async move { quota.spend(key).await.is_ok() });
+    }
+    spending.join_all().await.into_iter().filter(|&passed| passed).count()
+}
+
+/// Asks again until it says so: Redis comes and goes by itself.
+async fn until(quota: &RedisQuota, is_reachable: bool) {
+    let asked = timeout(PATIENCE * 4, async {
+        while quota.is_reachable() != is_reachable {
+            let _ = quota.spend(b"probe").await;
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    });
+    asked.await.expect("Redis is seen to come and go");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn machines_that_share_a_quota_never_spend_more_than_there_is() {
+    let Some(redis) = Redis::start() else { return };
+    for plan in [Plan::fixed(1), Plan::fixed(7), Plan::adaptive(50, Duration::from_millis(50))] {
+        let name = format!("{plan:?}");
+        let machines: Vec<_> =
+            (0..3).map(|_| machine(&redis, &name, only(300)).plan(plan)).collect();
+
+        let (one, two, three) = tokio::join!(
+            passed(&machines[0], b"a", 300),
+            passed(&machines[1], b"a", 300),
+            passed(&machines[2], b"a", 300),
+        );
+
+        let all = one + two + three;
+        assert!(all <= 300, "{plan:?}: {one} + {two} + {three}");
+        // What is missing is held by one that has no more requests for it: a batch at most.
+        let held = 3 * plan.batch_max() as usize;
+        assert!(300 <= all + held, "{plan:?}: {one} + {two} + {three}");
+        if plan == Plan::fixed(1) {
+            assert_eq!(all, 300);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_quota_is_refilled_at_its_rate_by_the_clock_of_the_server() {
+    let Some(redis) = Redis::start() else { return };
+    let rate = Rate::per_second(200).burst(20);
+    let machines = [0, 1].map(|_| machine(&redis, "rate", rate).plan(Plan::fixed(5)));
+    let begun = now();
+
+    let mut tasks = JoinSet::new();
+    for quota in machines {
+        tasks.spawn(async move {
+            let mut times = Vec::new();
+            while begun.elapsed() < Duration::from_secs(1) {
+                match quota.spend(b"a").await {
+                    Ok(_) => times.push(begun.elapsed()),
+                    Err(limited) => tokio::time::sleep(limited.retry_after).await,
+                }
+            }
+            times
+        });
+    }
+    let mut times = tasks.join_all().await.concat();
+    times.sort();
+
+    // In any span: the quota, and what both may hold at its beginning.
+    for (index, first) in times.iter().enumerate() {
+        for (count, last) in times[index..].iter().enumerate() {
+            let bound = 20.0 + (*last - *first).as_secs_f64() * 200.0 + 2.0 * 5.0;
+            // The script's times are rounded to a microsecond, requests take some time to be counted.
+            assert!((count + 1) as f64 <= bound + 1.0, "{} in {:?}", count + 1, *last - *first);
+        }
+    }
+    assert!(150 < times.len(), "{} went through", times.len());
+}
+
+#[tokio::test]
+async fn a_refusal_says_when_to_try_again_and_costs_no_round_trip_until_then() {
+    let Some(redis) = Redis::start() else { return };
+    let quota = machine(&redis, "refusal", Rate::per_second(4).burst(1)).plan(Plan::fixed(1));
+    quota.spend(b"").await.unwrap();
+
+    let refused = quota.spend(b"").await.unwrap_err();
+
+    assert!((1..=250).contains(&refused.retry_after.as_millis()), "{refused:?}");
+    // A server that answers nobody is not missed.
+    redis.freeze();
+    let again = quota.spend(b"").await.unwrap_err();
+    assert!(again.retry_after <= refused.retry_after);
+    redis.thaw();
+    tokio::time::sleep(refused.retry_after).await;
+    quota.spend(b"").await.unwrap();
+}
+
+#[tokio::test]
+async fn not_every_request_asks_redis() {
+    let Some(redis) = Redis::start() else { return };
+    let quota = machine(&redis, "batch", only(1_000)).plan(Plan::fixed(100));
+    quota.spend(b"").await.unwrap();
+
+    // 99 are left; while a quarter of a batch is, nobody asks.
+    redis.freeze();
+    for _ in 0..73 {
+        quota.spend(b"").await.unwrap();
+    }
+    redis.thaw();
+
+    // Of 1,000 taken in all, 100 at a time, the other machine finds the rest.
+    let other = machine(&redis, "batch", only(1_000)).plan(Plan::fixed(1));
+    assert_eq!(passed(&other, b"", 1_000).await, 900);
+}
+
+#[tokio::test]
+async fn each_key_and_each_name_has_a_quota_of_its_own_which_expires() {
+    let Some(redis) = Redis::start() else { return };
+    let quota = machine(&redis, "keys", only(3)).plan(Plan::fixed(1)).keys_max(8);
+    assert_eq!(passed(&quota, b"a", 5).await, 3);
+    assert_eq!(passed(&quota, b"b", 5).await, 3);
+    let other = machine(&redis, "others", only(3)).plan(Plan::fixed(1));
+    assert_eq!(passed(&other, b"a", 5).await, 3);
+    // What is known of a key on the server outlives what this process knows of it.
+    for key in 0..50_u8 {
+        quota.spend(&[key]).await.unwrap();
+    }
+    assert_eq!(passed(&quota, b"a", 5).await, 0);
+
+    let client = redis::Client::open(redis.url()).unwrap();
+    let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+    let key = "evenkeel:quota:keys:a";
+    let expires: i64 = redis::cmd("PTTL").arg(key).query_async(&mut connection).await.unwrap();
+    assert!((1..=3 * 36_000_001).contains(&expires), "{expires} ms");
+}
+
+#[tokio::test]
+async fn a_server_that_has_forgotten_the_script_is_told_again() {
+    let Some(redis) = Redis::start() else { return };
+    let quota = machine(&redis, "flush", only(10)).plan(Plan::fixed(1)).failing(Failing::Refuse);
+    let client = redis::Client::open(redis.url()).unwrap();
+    let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+    for _ in 0..5 {
+        quota.spend(b"").await.unwrap();
+        let () = redis::cmd("SCRIPT").arg("FLUSH").query_async(&mut connection).await.unwrap();
+        quota.spend(b"").await.unwrap();
+    }
+    assert_eq!(passed(&quota, b"", 5).await, 0);
+}
+
+#[tokio::test]
+async fn while_redis_is_dead_requests_go_as_configured_and_at_once_and_then_as_before() {
+    let Some(mut redis) = Redis::start() else { return };
+    let rest = Duration::from_millis(50);
+    let open = |failing| {
+        machine(&redis, "dead", only(1_000)).plan(Plan::fixed(1)).rest(rest).failing(failing)
+    };
+    let through = open(Failing::LetThrough);
+    let refuse = open(Failing::Refuse);
+    let local = open(Failing::Local(only(3)));
+    for quota in [&through, &refuse, &local] {
+        quota.spend(b"a").await.unwrap();
+    }
+
+    redis.kill();
+    for quota in [&through, &refuse, &local] {
+        until(quota, false).await;
+    }
+
+    assert_eq!(passed(&through, b"a", 100).await, 100);
+    assert_eq!(refuse.spend(b"a").await.unwrap_err().retry_after, rest);
+    assert_eq!(passed(&refuse, b"a", 100).await, 0);
+    assert_eq!(passed(&local, b"a", 100).await, 3);
+
+    redis.start_again();
+    for quota in [&through, &refuse, &local] {
+        until(quota, true).await;
+        quota.spend(b"a").await.unwrap();
+    }
+    // One memory again: it began anew, and three have spent.
+    assert_eq!(passed(&through, b"b", 1_500).await, 1_000);
+}
+
+#[tokio::test]
+async fn a_server_that_answers_nobody_holds_no_request_longer_than_the_timeout() {
+    let Some(redis) = Redis::start() else { return };
+    let bound = Duration::from_millis(100);
+    let quota = machine(&redis, "frozen", only(1_000))
+        .plan(Plan::fixed(1))
+        .timeout(bound)
+        .rest(Duration::from_millis(300));
+    until(&quota, true).await;
+    quota.spend(b"a").await.unwrap();
+
+    redis.freeze();
+    let begun = now();
+    assert_eq!(passed(&quota, b"a", 50).await, 50);
+    let first = begun.elapsed();
+    assert!(bound / 2 <= first, "they wait for an answer: {first:?}");
+    assert!(first < bound * 3, "and not for long: {first:?}");
+    // Within the rest nobody waits at all.
+    let begun = now();
+    assert_eq!(passed(&quota, b"b", 50).await, 50);
+    assert!(begun.elapsed() < bound / 2, "{:?}", begun.elapsed());
+
+    redis.thaw();
+    until(&quota, true).await;
+    // It counts again.
+    assert!(passed(&quota, b"c", 1_500).await <= 1_000);
+}
+
+#[tokio::test]
+async fn a_redis_that_was_never_there_is_no_different() {
+    let quota = RedisQuota::open("redis://127.0.0.1:1", "nowhere", only(1))
+        .unwrap()
+        .failing(Failing::Local(only(2)));
+    assert_eq!(passed(&quota, b"a", 10).await, 2);
+    assert!(!quota.is_reachable());
+    assert!(RedisQuota::open("nonsense", "nowhere", only(1)).is_err());
+}
+
+#[tokio::test]
+async fn a_caller_that_gives_up_leaves_the_answer_to_the_others() {
+    let Some(redis) = Redis::start() else { return };
+    let quota = machine(&redis, "cancelled", only(10)).plan(Plan::fixed(5));
+
+    // The first asks, and is gone before the answer.
+    assert!(has_to_wait(quota.spend(b"a")));
+    assert_eq!(passed(&quota, b"a", 20).await, 10);
+}
+
+/// Polls a future once and drops it; whether it had to wait.
+fn has_to_wait<F: Future>(future: F) -> bool {
+    let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+    std::pin::pin!(future).poll(&mut cx).is_pending()
+}
+
+#[tokio::test]
+async fn the_layer_refuses_with_the_error_of_every_rate_limit() {
+    let Some(redis) = Redis::start() else { return };
+    let quota = machine(&redis, "layer", only(2)).plan(Plan::fixed(1));
+    let spender = |tenant: &&'static str| (*tenant != "free").then_some(*tenant);
+    let service = QuotaLayer::new(quota)
+        .keyed(spender)
+        .layer(service_fn(|tenant: &'static str| async move { Ok::<_, BoxError>(tenant.len()) }));
+
+    for _ in 0..2 {
+        assert_eq!(service.clone().oneshot("acme").await.unwrap(), 4);
+    }
+    let refused = service.clone().oneshot("acme").await.unwrap_err();
+    assert!(cause::<RateLimited>(refused.as_ref()).is_some());
+    assert_eq!(service.clone().oneshot("other").await.unwrap(), 5);
+    for _ in 0..5 {
+        service.clone().oneshot("free").await.unwrap();
+    }
+}
