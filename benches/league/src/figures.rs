@@ -37,6 +37,11 @@ pub(crate) struct Figures {
     pub(crate) errors_before: usize,
     /// Attempts beyond the calls, for each call, while the fault lasted.
     pub(crate) extra: f64,
+    /// How many these were.
+    pub(crate) extra_attempts: f64,
+    /// Calls that had begun by the end of the fault, those before it among them: what a budget for
+    /// retries counts, as long as all this takes less than its ten seconds.
+    pub(crate) calls_begun: usize,
     /// Survivors that got nothing for half a second, at 50 requests a second.
     pub(crate) left_out: usize,
     /// From the end of the fault until the endpoint (or the last of all) had its share again; nothing if
@@ -95,6 +100,8 @@ impl Figures {
                 .filter(|call| call.end < record.struck && call.failure.is_some())
                 .count(),
             extra: (total as f64 - started as f64) / started as f64,
+            extra_attempts: total as f64 - started as f64,
+            calls_begun: record.calls.iter().filter(|call| call.start < record.healing).count(),
             left_out: left_out.count(),
             regained: regained(record, fault).map(millis),
             last_error: millis(last_error),

@@ -99,8 +99,8 @@ fn goals(fault: Fault, ours: &Cell, plain: Option<&Cell>) -> Vec<Goal> {
             Goal {
                 what: "retries in hundredths of the budget",
                 figure: worst(&|f| {
-                    let calls = f.calls as f64;
-                    100.0 * f.extra.max(0.0) * calls / (BUDGET_SHARE * calls + BUDGET_FLOOR)
+                    let budget = BUDGET_SHARE * f.calls_begun as f64 + BUDGET_FLOOR;
+                    100.0 * f.extra_attempts.max(0.0) / budget
                 }),
                 limit: 100.0,
             },
