@@ -62,6 +62,8 @@ pub enum Admission {
     /// It may, for all this observer cares.
     #[default]
     Free,
+    /// It may, and this observer is told [when it has left](Observer::left), however it ends.
+    Counted,
     /// It may, as a trial.
     Trial(Box<dyn Pass>),
     /// It may not. The gate is closed by now, so that nobody is refused again and again.
@@ -72,6 +74,7 @@ impl std::fmt::Debug for Admission {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::Free => "Free",
+            Self::Counted => "Counted",
             Self::Trial(_) => "Trial",
             Self::Refused => "Refused",
         })
@@ -95,7 +98,11 @@ pub trait Observer: Any + Send + Sync {
         Admission::Free
     }
 
-    /// The first gate has closed the node.
+    /// An attempt that it [counted](Admission::Counted), or an observer after it did, is over: it has
+    /// ended or was cancelled. All observers up to the last that counted it are told.
+    fn left(&self, _node: &Node) {}
+
+    /// The first gate has closed the node. One that is full for the moment is not closed in this sense.
     fn closed(&self, _node: &Node) {}
 
     /// Whether it needs to know how long attempts take, for two clock reads each. Asked once.

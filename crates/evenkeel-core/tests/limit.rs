@@ -14,9 +14,7 @@ use std::{
 };
 
 use evenkeel_core::{
-    limit::{
-        AdaptiveThrottle, Aimd, Fixed, Gradient2, Limit, Permits, Priority, Sample, Shed, Vegas,
-    },
+    limit::{Aimd, Fixed, Gradient2, Limit, Permits, Priority, Sample, Shed, Throttle, Vegas},
     rng::Rng,
     time::Timestamp,
 };
@@ -332,7 +330,7 @@ fn sixteen_threads_lose_no_growth_of_aimd() {
 
 #[test]
 fn sixteen_threads_are_all_counted_by_the_throttle() {
-    let throttle = AdaptiveThrottle::new().ratio(1.0);
+    let throttle = Throttle::new().ratio(1.0);
     thread::scope(|scope| {
         for thread in 0..THREADS {
             let throttle = &throttle;
@@ -353,7 +351,7 @@ fn sixteen_threads_are_all_counted_by_the_throttle() {
 #[test]
 fn the_throttle_is_that_of_the_book() {
     for (accepted, refused) in [(0, 0), (10, 0), (10, 10), (10, 11), (5, 100), (1_000, 3_000)] {
-        let throttle = AdaptiveThrottle::new();
+        let throttle = Throttle::new();
         let now = at(ms(0));
         for _ in 0..accepted {
             assert!(throttle.admit(|| 1.0, || now).is_ok());
@@ -368,11 +366,11 @@ fn the_throttle_is_that_of_the_book() {
     }
 }
 
-/// Vectors of grpc-java's AdaptiveThrottler, whose draws are all 0.5.
+/// Vectors of grpc-java's Throttler, whose draws are all 0.5.
 #[test]
 fn the_throttle_decides_as_grpc_javas_does() {
     for (ratio, expected) in [(1.1, "nnnnnnnnyyyyynnnyyy"), (1.4, "nnnnnnnnyynnnnnnnnn")] {
-        let throttle = AdaptiveThrottle::new().ratio(ratio).padding(8);
+        let throttle = Throttle::new().ratio(ratio).padding(8);
         let now = || at(ms(0));
         let mut decisions = String::new();
         for answer in "TTTTTTTTTAAAAAATTTT".chars() {
@@ -388,7 +386,7 @@ fn the_throttle_decides_as_grpc_javas_does() {
         assert_eq!(decisions, expected, "K = {ratio}");
     }
 
-    let throttle = AdaptiveThrottle::new().ratio(1.0);
+    let throttle = Throttle::new().ratio(1.0);
     let now = at(ms(0));
     let mut seen = Vec::new();
     assert!(throttle.admit(|| 1.0, || now).is_ok());
@@ -402,7 +400,7 @@ fn the_throttle_decides_as_grpc_javas_does() {
 
 #[test]
 fn the_throttle_forgets_after_two_minutes_also_after_a_long_silence() {
-    let throttle = AdaptiveThrottle::new();
+    let throttle = Throttle::new();
     for _ in 0..50 {
         assert!(throttle.admit(|| 1.0, || at(ms(0))).is_ok());
         throttle.refused(at(ms(0)));
@@ -419,7 +417,7 @@ fn the_throttle_forgets_after_two_minutes_also_after_a_long_silence() {
 
 #[test]
 fn a_throttled_client_asks_little_more_than_twice_what_is_accepted() {
-    let throttle = AdaptiveThrottle::new();
+    let throttle = Throttle::new();
     let mut rng = Rng::with_seed(5);
     let (mut sent, mut accepted) = (0, 0);
     let mut free_at = 0;
@@ -450,9 +448,9 @@ fn a_standing_queue_sheds_the_least_important_first_and_lets_them_back_in() {
         for call in 0..1_000 {
             let now = at(ms(number * 100) + Duration::from_micros(call * 100));
             for (index, priority) in [Priority::CRITICAL, Priority::SHEDDABLE].iter().enumerate() {
-                if shed.admit(*priority, || rng.unit(), now) {
+                if shed.admit(*priority, || rng.unit(), || now) {
                     let_in[index] += 1;
-                    shed.began(ms(waited), now);
+                    shed.began(ms(waited), || now);
                 }
             }
         }
@@ -476,13 +474,13 @@ fn a_standing_queue_sheds_the_least_important_first_and_lets_them_back_in() {
 fn one_that_did_not_wait_says_that_no_queue_stands() {
     let shed = Shed::new();
     for millis in 0..100 {
-        shed.began(ms(50), at(ms(millis)));
+        shed.began(ms(50), || at(ms(millis)));
     }
     assert_eq!(shed.wait_max(at(ms(100))), ms(5));
     assert!(shed.is_overloaded());
 
     for millis in 100..200 {
-        shed.began(if millis == 150 { ms(4) } else { ms(50) }, at(ms(millis)));
+        shed.began(if millis == 150 { ms(4) } else { ms(50) }, || at(ms(millis)));
     }
     assert_eq!(shed.wait_max(at(ms(200))), ms(100));
     assert!(!shed.is_overloaded());
@@ -496,7 +494,7 @@ fn whatever_the_overload_a_hundredth_is_let_in() {
     let mut let_in = 0;
     for millis in 0..60_000 {
         let now = at(ms(millis));
-        let is_in = shed.admit(Priority::CRITICAL_PLUS, || rng.unit(), now);
+        let is_in = shed.admit(Priority::CRITICAL_PLUS, || rng.unit(), || now);
         shed.gave_up(ms(5), now);
         let_in += u32::from(is_in && 30_000 <= millis);
     }

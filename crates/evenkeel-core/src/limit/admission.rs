@@ -16,9 +16,9 @@ use crate::time::Timestamp;
 /// as accepted until it is known to be refused: calls that are under way are no sign of overload.
 ///
 /// ```
-/// use evenkeel_core::{limit::AdaptiveThrottle, time::Timestamp};
+/// use evenkeel_core::{limit::Throttle, time::Timestamp};
 ///
-/// let throttle = AdaptiveThrottle::new();
+/// let throttle = Throttle::new();
 /// let now = || Timestamp::from_nanos(1 << 62);
 /// for _ in 0..99 {
 ///     assert!(throttle.admit(|| 0.99, now).is_ok());
@@ -28,7 +28,7 @@ use crate::time::Timestamp;
 /// assert_eq!(throttle.admit(|| 0.98, now), Err(0.99));
 /// ```
 #[derive(Debug)]
-pub struct AdaptiveThrottle {
+pub struct Throttle {
     ratio: f64,
     padding: u32,
     /// Requests, and those of them that were refused, here or there.
@@ -38,7 +38,7 @@ pub struct AdaptiveThrottle {
 /// While nothing is refused, one call in so many asks for the time.
 const CALLS_UNTOLD: u64 = 32;
 
-impl AdaptiveThrottle {
+impl Throttle {
     /// K = 2, over two minutes.
     #[must_use]
     pub fn new() -> Self {
@@ -117,7 +117,7 @@ impl AdaptiveThrottle {
     }
 }
 
-impl Default for AdaptiveThrottle {
+impl Default for Throttle {
     fn default() -> Self {
         Self::new()
     }

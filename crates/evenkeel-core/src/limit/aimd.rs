@@ -20,7 +20,7 @@ use crate::{
 /// use std::time::Duration;
 /// use evenkeel_core::{limit::{Aimd, Limit, Sample}, time::Timestamp};
 ///
-/// let limit = Aimd::new();
+/// let limit = Aimd::new().bounds(20, 10, 200);
 /// let now = Timestamp::from_nanos(1_000_000_000);
 /// let sample = Sample { latency: Duration::from_millis(1), in_flight: 10, is_dropped: false };
 /// limit.sample(sample, now);

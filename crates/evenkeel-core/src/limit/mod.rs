@@ -1,7 +1,7 @@
 //! How much may be under way at the same time, and who is let in: state machines that are told the time.
 //!
 //! A [`Limit`] says how many calls may be under way, and learns from those that end; [`Permits`] counts
-//! them. [`AdaptiveThrottle`] keeps a client from asking what refuses it anyway, [`Shed`] a server from
+//! them. [`Throttle`] keeps a client from asking what refuses it anyway, [`Shed`] a server from
 //! work that it will not get done in time.
 //!
 //! | limit | follows | use it when |
@@ -26,11 +26,11 @@ mod window;
 mod windowed;
 
 pub use self::{
-    admission::AdaptiveThrottle,
+    admission::Throttle,
     aimd::Aimd,
     gradient::Gradient2,
     permits::Permits,
-    shed::{Priority, Shed},
+    shed::{AllAlike, Priority, ReadPriority, Shed},
     vegas::Vegas,
 };
 

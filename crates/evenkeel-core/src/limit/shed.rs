@@ -46,6 +46,30 @@ impl Default for Priority {
     }
 }
 
+/// How much requests of type `Req` matter. A closure is one.
+pub trait ReadPriority<Req>: Clone {
+    /// How much this request matters.
+    fn priority(&self, request: &Req) -> Priority;
+}
+
+/// All requests matter as much.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct AllAlike;
+
+impl<Req> ReadPriority<Req> for AllAlike {
+    #[inline]
+    fn priority(&self, _: &Req) -> Priority {
+        Priority::default()
+    }
+}
+
+impl<Req, F: Fn(&Req) -> Priority + Clone> ReadPriority<Req> for F {
+    #[inline]
+    fn priority(&self, request: &Req) -> Priority {
+        self(request)
+    }
+}
+
 /// Decides which requests a server refuses, by how long they wait until their service begins.
 ///
 /// Of the waiting times of an interval it takes the least, as CoDel does: a burst makes some wait,
@@ -64,8 +88,8 @@ impl Default for Priority {
 ///
 /// let shed = Shed::new();
 /// let now = Timestamp::from_nanos(1 << 62);
-/// assert!(shed.admit(Priority::SHEDDABLE, || 0.5, now));
-/// shed.began(Duration::from_millis(1), now);
+/// assert!(shed.admit(Priority::SHEDDABLE, || 0.5, || now));
+/// shed.began(Duration::from_millis(1), || now);
 /// assert_eq!(shed.wait_max(now), Duration::from_millis(100));
 /// ```
 #[derive(Debug)]
@@ -88,6 +112,9 @@ pub struct Shed {
 /// Levels are kept in units of a 65,536th.
 const ONE: u32 = 1 << 16;
 const LEVEL_MAX: u32 = Priority::COUNT as u32 * ONE;
+
+/// More than that are not counted in one interval.
+const ASKED_MAX: u32 = 1 << 30;
 
 /// So much less of what was let in is let in after an interval of overload, and so much of the traffic
 /// more after one without.
@@ -140,11 +167,24 @@ impl Shed {
 
     /// Whether a request of this priority is let in, asked when it arrives. `draw` gives a number
     /// from \[0, 1).
+    ///
+    /// While nothing is refused it asks for neither a number nor the time.
     #[must_use]
-    pub fn admit(&self, priority: Priority, draw: impl FnOnce() -> f64, now: Timestamp) -> bool {
-        self.tell(now);
+    pub fn admit(
+        &self,
+        priority: Priority,
+        draw: impl FnOnce() -> f64,
+        now: impl FnOnce() -> Timestamp,
+    ) -> bool {
         let index = usize::from(priority.level());
-        self.asked[index].fetch_add(1, Ordering::Relaxed);
+        let asked = &self.asked[index];
+        if asked.load(Ordering::Relaxed) < ASKED_MAX {
+            asked.fetch_add(1, Ordering::Relaxed);
+        }
+        if self.level.load(Ordering::Relaxed) == LEVEL_MAX && !self.is_overloaded() {
+            return true;
+        }
+        self.tell(now());
         let level = self.level.load(Ordering::Relaxed);
         let from = index as u32 * ONE;
         if from + ONE <= level {
@@ -154,9 +194,13 @@ impl Shed {
     }
 
     /// The service of a request has begun, `waited` after it arrived.
-    pub fn began(&self, waited: Duration, now: Timestamp) {
-        self.tell(now);
+    ///
+    /// If it did not wait at all, nobody asks for the time.
+    pub fn began(&self, waited: Duration, now: impl FnOnce() -> Timestamp) {
         let waited = waited.as_nanos() as u64;
+        if 0 < waited {
+            self.tell(now());
+        }
         if waited < self.wait_min.load(Ordering::Relaxed) {
             self.wait_min.fetch_min(waited, Ordering::AcqRel);
         }
@@ -164,7 +208,7 @@ impl Shed {
 
     /// A request was refused after it had waited for so long, without its service having begun.
     pub fn gave_up(&self, waited: Duration, now: Timestamp) {
-        self.began(waited, now);
+        self.began(waited, || now);
     }
 
     /// How long a request that arrives now may wait.

@@ -63,6 +63,10 @@ impl Window {
     /// time.
     pub(super) fn add(&self, sample: Sample, now: Timestamp, close: impl FnOnce(Seen)) {
         let latency = sample.latency.as_nanos() as u64;
+        if latency == 0 && !sample.is_dropped {
+            // Answered at once, it was never under way.
+            return;
+        }
         let began = match self.began.load(Ordering::Acquire) {
             0 => self.begin(now, latency),
             began => began,
@@ -72,7 +76,7 @@ impl Window {
         }
         if sample.is_dropped {
             self.dropped.fetch_add(1, Ordering::Relaxed);
-        } else if 0 < latency {
+        } else {
             self.count(latency >> UNIT_BITS);
         }
         if self.in_flight_max.load(Ordering::Relaxed) < sample.in_flight {
