@@ -107,17 +107,17 @@ fn the_gate_of_a_node_with_room_is_open_in_the_end() {
 fn a_throttle_counts_what_comes_while_another_thread_moves_its_window() {
     loom::model(|| {
         let throttle = Arc::new(Throttle::new().ratio(1.0));
-        // Two slots of a minute: the next tick clears the slot that both count in.
-        let now = START + Duration::from_secs(60);
-        let count = move |throttle: &Throttle| {
-            throttle.admit(|| 1.0, || now).unwrap();
-            throttle.refused(now);
-        };
+        throttle.refused(START);
+        // Two slots of a minute: whoever comes first clears the slot that both count in.
+        let later = START + Duration::from_secs(60);
         let other = throttle.clone();
-        let thread = thread::spawn(move || count(&other));
-        count(&throttle);
+        let thread = thread::spawn(move || other.refused(later));
+        throttle.refused(later);
         thread.join().unwrap();
 
-        assert_eq!(throttle.probability(now), 2.0 / 3.0);
+        for _ in 0..4 {
+            throttle.admit(|| 1.0, || later).unwrap();
+        }
+        assert_eq!(throttle.probability(later), 3.0 / 5.0, "one of four was not refused");
     });
 }

@@ -32,12 +32,16 @@
 //! # What this crate does not do
 //! It knows no HTTP (`evenkeel-http` does) and no registry (`evenkeel-discovery` does).
 
+pub mod admission;
 pub mod balance;
 pub mod breaker;
+pub mod concurrency;
 pub mod deadline;
+pub mod fail_fast;
 pub mod hedge;
 pub mod outlier;
 pub mod per_endpoint;
 pub mod retry;
 
+mod alone;
 mod clock;

@@ -8,6 +8,8 @@ use crate::sync::{AtomicU32, Ordering};
 /// One word, changed by one comparison and exchange: no more are let in than the limit says, and none is
 /// refused while there is room. A limit that falls takes nothing back; it lets nobody in until so many
 /// have left.
+// In one order for all threads: who found no permit and says that it waits, and who gives one back and looks
+// for somebody who waits, must not miss each other.
 #[derive(Debug)]
 pub struct Permits {
     limit: Box<dyn Limit>,
@@ -33,7 +35,7 @@ impl Permits {
     pub fn acquire(&self) -> bool {
         let limit = self.limit.limit();
         let take = |in_flight: u32| (in_flight < limit).then(|| in_flight + 1);
-        self.in_flight.fetch_update(Ordering::AcqRel, Ordering::Relaxed, take).is_ok()
+        self.in_flight.fetch_update(Ordering::SeqCst, Ordering::SeqCst, take).is_ok()
     }
 
     /// Gives a permit back, and returns whether there was none left before.
@@ -42,7 +44,7 @@ impl Permits {
     /// In debug builds, if none was taken.
     #[inline]
     pub fn release(&self) -> bool {
-        let before = self.in_flight.fetch_sub(1, Ordering::AcqRel);
+        let before = self.in_flight.fetch_sub(1, Ordering::SeqCst);
         debug_assert_ne!(before, 0, "a permit came back that was never taken");
         self.limit.limit() <= before
     }
@@ -58,7 +60,7 @@ impl Permits {
     #[must_use]
     #[inline]
     pub fn in_flight(&self) -> u32 {
-        self.in_flight.load(Ordering::Acquire)
+        self.in_flight.load(Ordering::SeqCst)
     }
 
     /// What says how many may be.
