@@ -198,11 +198,12 @@ impl Shed {
     /// If it did not wait at all, nobody asks for the time.
     pub fn began(&self, waited: Duration, now: impl FnOnce() -> Timestamp) {
         let waited = waited.as_nanos() as u64;
-        if 0 < waited {
-            self.tell(now());
-        }
         if waited < self.wait_min.load(Ordering::Relaxed) {
             self.wait_min.fetch_min(waited, Ordering::AcqRel);
+        }
+        // After it is noted: it waited in the interval that may end now.
+        if 0 < waited {
+            self.tell(now());
         }
     }
 
@@ -251,9 +252,10 @@ impl Shed {
             let asked = self.asked.each_ref().map(|asked| asked.swap(0, Ordering::Relaxed));
             let silence = now.since(Timestamp::from_nanos(began)).as_nanos();
             let intervals = silence / self.interval.as_nanos().max(1);
-            // An interval in which nothing waited was none of overload.
-            let is_overloaded =
-                wait_min != u64::MAX && self.target <= Duration::from_nanos(wait_min);
+            // An interval in which nothing waited was none of overload, nor was the time before the first.
+            let is_overloaded = began != 0
+                && wait_min != u64::MAX
+                && self.target <= Duration::from_nanos(wait_min);
             self.is_overloaded.store(u32::from(is_overloaded), Ordering::Relaxed);
             let level = f64::from(self.level.load(Ordering::Relaxed)) / f64::from(ONE);
             let recovered = INCREASE * intervals.min(100) as f64;

@@ -167,8 +167,11 @@ impl<S, R> Turn<S, R> {
         let monitor = &*this.alone.monitor;
         let waiting = monitor.waiting.as_ref().expect("only who may wait gets here");
         let waited = || clock::now().since(*this.arrived);
+        let mut is_its_turn = false;
         if this.place.is_none() {
             *this.place = waiting.queue.enter(*this.priority);
+            // Behind somebody, a permit that is free at the moment is on its way to whoever was woken.
+            is_its_turn = this.place.as_ref().is_some_and(|place| !place.is_behind());
         }
         let Some(place) = this.place else {
             return Poll::Ready(Err(monitor.refusal(*this.priority, waited())));
@@ -179,16 +182,15 @@ impl<S, R> Turn<S, R> {
                 leave(this.place, monitor, waiting);
                 return Poll::Ready(Err(refusal));
             }
+            if !std::mem::take(&mut is_its_turn) && place.poll_woken(cx).is_pending() {
+                break;
+            }
             let mut attempt = Attempt::new(this.alone.clone());
             if attempt.admit() {
                 waiting.began(waited());
                 leave(this.place, monitor, waiting);
                 let (service, request) = this.call.take().expect("let in once");
                 return Poll::Ready(Ok((service, request, attempt)));
-            }
-            drop(attempt);
-            if place.poll_woken(cx).is_pending() {
-                break;
             }
         }
         ready!(this.timer.poll(cx));

@@ -106,6 +106,12 @@ pub(super) struct Place {
 }
 
 impl Place {
+    /// Whether somebody is in front of this one, which has just come. They wake it when they leave.
+    pub(super) fn is_behind(&self) -> bool {
+        let (own, before) = (self.level(), &self.queue.levels[..self.index]);
+        1 < own.waiting.load(SeqCst) || before.iter().any(|level| 0 < level.waiting.load(SeqCst))
+    }
+
     /// Whether this one has to give way.
     pub(super) fn is_evicted(&self) -> bool {
         let take = |evicted: u32| evicted.checked_sub(1);
