@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderName, header};
+use http::{HeaderMap, HeaderName, HeaderValue, header};
 
 const PUSHBACK: HeaderName = HeaderName::from_static("grpc-retry-pushback-ms");
 const RATE_LIMIT_RESET: HeaderName = HeaderName::from_static("ratelimit-reset");
@@ -33,6 +33,18 @@ pub(crate) fn pushback(trailers: &HeaderMap) -> Option<Option<Duration>> {
     let milliseconds = pushback.to_str().ok().and_then(|text| text.parse::<i32>().ok());
     let delay = milliseconds.and_then(|milliseconds| u64::try_from(milliseconds).ok());
     Some(delay.map(Duration::from_millis))
+}
+
+/// Says in `Retry-After` after how many seconds it is worth trying again, at least one.
+pub(crate) fn set_retry_after(headers: &mut HeaderMap, after: Duration) {
+    let seconds = after.as_secs() + u64::from(0 < after.subsec_nanos());
+    headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds.max(1)));
+}
+
+/// Says the same in `grpc-retry-pushback-ms`.
+pub(crate) fn set_pushback(headers: &mut HeaderMap, after: Duration) {
+    let milliseconds = i32::try_from(after.as_millis()).unwrap_or(i32::MAX);
+    headers.insert(PUSHBACK, HeaderValue::from(milliseconds));
 }
 
 fn seconds(headers: &HeaderMap, name: &HeaderName) -> Option<Duration> {

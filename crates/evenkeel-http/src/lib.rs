@@ -73,6 +73,7 @@ mod error;
 mod happy_eyeballs;
 mod hints;
 mod multiplexed;
+mod priority;
 #[cfg(feature = "reqwest")]
 mod reqwest_client;
 mod retry;
@@ -93,6 +94,7 @@ pub use connector::{HttpConnector, RequestBody};
 pub use deadline::HttpDeadline;
 pub use error::{ConnectError, ConnectTimeout, InvalidRequest, RequestError};
 pub use hints::{Exclude, HashKey, Prefer, ServedBy};
+pub use priority::HeaderPriority;
 #[cfg(feature = "reqwest")]
 pub use reqwest_client::{ReqwestFuture, ReqwestService};
 pub use retry::{

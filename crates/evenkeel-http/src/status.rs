@@ -11,8 +11,8 @@ use std::{
 use evenkeel_core::{
     BoxError,
     error::{
-        AllEndpointsClosed, AllEndpointsExcluded, AttemptTimeout, DeadlineExceeded, NoEndpoints,
-        SharedError, cause,
+        AttemptTimeout, CircuitOpen, DeadlineExceeded, RequestThrottled, SharedError, cause,
+        is_refusal,
     },
 };
 use http::{HeaderValue, Request, Response, StatusCode, header};
@@ -23,6 +23,7 @@ use tower_service::Service;
 
 use crate::{
     classify::is_grpc,
+    delay,
     error::{ConnectError, InvalidRequest},
 };
 
@@ -30,7 +31,8 @@ use crate::{
 ///
 /// | error | status |
 /// |---|---|
-/// | no endpoints, all closed or excluded | 503 |
+/// | no endpoints, all closed or excluded; a breaker, a limit, load shedding, fail fast | 503 |
+/// | this client's own throttle | 429 |
 /// | a deadline; a timeout of an attempt, of connecting, or of tokio's | 504 |
 /// | a request that cannot be sent anywhere | 400 |
 /// | any other | 502 |
@@ -44,14 +46,13 @@ use crate::{
 /// ```
 #[must_use]
 pub fn error_status(error: &(dyn std::error::Error + 'static)) -> StatusCode {
-    let is_refused = cause::<NoEndpoints>(error).is_some()
-        || cause::<AllEndpointsClosed>(error).is_some()
-        || cause::<AllEndpointsExcluded>(error).is_some();
     let is_timeout = cause::<DeadlineExceeded>(error).is_some()
         || cause::<AttemptTimeout>(error).is_some()
         || cause::<ConnectError>(error).is_some_and(ConnectError::is_timeout)
         || cause::<tokio::time::error::Elapsed>(error).is_some();
-    if is_refused {
+    if cause::<RequestThrottled>(error).is_some() {
+        StatusCode::TOO_MANY_REQUESTS
+    } else if is_refusal(error) {
         StatusCode::SERVICE_UNAVAILABLE
     } else if is_timeout {
         StatusCode::GATEWAY_TIMEOUT
@@ -68,7 +69,8 @@ pub fn error_status(error: &(dyn std::error::Error + 'static)) -> StatusCode {
 /// a fallback service. A stack that calls on its own behalf is better off with the errors.
 ///
 /// The status is [`error_status`], or for a gRPC request the `grpc-status` `UNAVAILABLE`,
-/// `DEADLINE_EXCEEDED` or `INVALID_ARGUMENT`. The body is empty, since an error names addresses that
+/// `RESOURCE_EXHAUSTED`, `DEADLINE_EXCEEDED` or `INVALID_ARGUMENT`. An open breaker that knows when it is
+/// worth trying again says so, in `Retry-After` or `grpc-retry-pushback-ms`. The body is empty, since an error names addresses that
 /// are nobody's business outside; the error itself is in the response's extensions as a
 /// [`SharedError`].
 ///
@@ -196,19 +198,27 @@ impl<F> fmt::Debug for ErrorToResponseFuture<F> {
 
 fn respond<R>(error: BoxError, is_grpc: bool) -> Response<AnswerBody<R>> {
     let status = error_status(error.as_ref());
+    let retry_after = cause::<CircuitOpen>(error.as_ref()).and_then(|open| open.retry_after);
     let mut response = Response::new(AnswerBody { inner: None });
     if is_grpc {
         // A response of trailers only: its status is 200, whatever the call's is.
         let code = match status {
             StatusCode::BAD_REQUEST => 3,
             StatusCode::GATEWAY_TIMEOUT => 4,
+            StatusCode::TOO_MANY_REQUESTS => 8,
             _ => 14,
         };
         let headers = response.headers_mut();
+        if let Some(after) = retry_after {
+            delay::set_pushback(headers, after);
+        }
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
         headers.insert("grpc-status", HeaderValue::from(code));
     } else {
         *response.status_mut() = status;
+        if let Some(after) = retry_after {
+            delay::set_retry_after(response.headers_mut(), after);
+        }
     }
     response.extensions_mut().insert(SharedError::new(error));
     response
@@ -247,7 +257,10 @@ impl<R: Body> Body for AnswerBody<R> {
 mod tests {
     use std::time::Duration;
 
-    use evenkeel_core::endpoint::Address;
+    use evenkeel_core::{
+        endpoint::Address,
+        error::{AllEndpointsClosed, FailedFast, LimitReached, NoEndpoints, Overloaded},
+    };
     use tower::{ServiceExt, service_fn};
 
     use super::*;
@@ -269,7 +282,25 @@ mod tests {
         assert_eq!(status(RequestError::new(address(), InvalidRequest::Uri).into()), 400);
         assert_eq!(status(DeadlineExceeded::new(Duration::ZERO).into()), 504);
         assert_eq!(status(AttemptTimeout::new(Duration::ZERO).into()), 504);
+        assert_eq!(status(CircuitOpen::new(None).into()), 503);
+        assert_eq!(status(LimitReached::new(7, Duration::ZERO).into()), 503);
+        assert_eq!(status(Overloaded::new(4, Duration::ZERO).into()), 503);
+        assert_eq!(status(FailedFast::new(Duration::ZERO).into()), 503);
+        assert_eq!(status(RequestThrottled::new(0.9).into()), 429);
         assert_eq!(status("anything".into()), 502);
+    }
+
+    #[test]
+    fn an_open_breaker_says_when_it_is_worth_trying_again() {
+        let respond = |is_grpc| {
+            let open = CircuitOpen::new(Some(Duration::from_millis(1_200)));
+            respond::<String>(open.into(), is_grpc)
+        };
+        assert_eq!(respond(false).headers()["retry-after"], "2");
+        assert_eq!(respond(true).headers()["grpc-retry-pushback-ms"], "1200");
+        assert_eq!(respond(true).headers()["grpc-status"], "14");
+        let throttled = super::respond::<String>(RequestThrottled::new(0.5).into(), true);
+        assert_eq!(throttled.headers()["grpc-status"], "8");
     }
 
     #[tokio::test]

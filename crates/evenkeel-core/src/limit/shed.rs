@@ -253,9 +253,8 @@ impl Shed {
             let silence = now.since(Timestamp::from_nanos(began)).as_nanos();
             let intervals = silence / self.interval.as_nanos().max(1);
             // An interval in which nothing waited was none of overload, nor was the time before the first.
-            let is_overloaded = began != 0
-                && wait_min != u64::MAX
-                && self.target <= Duration::from_nanos(wait_min);
+            let is_overloaded =
+                began != 0 && wait_min != u64::MAX && self.target <= Duration::from_nanos(wait_min);
             self.is_overloaded.store(u32::from(is_overloaded), Ordering::Relaxed);
             let level = f64::from(self.level.load(Ordering::Relaxed)) / f64::from(ONE);
             let recovered = INCREASE * intervals.min(100) as f64;
