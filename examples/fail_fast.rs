@@ -34,7 +34,7 @@ async fn main() -> Result<(), common::BoxError> {
     }
 
     let server = common::serve_text("hello").await?;
-    endpoints.set([server.into()]);
+    endpoints.set([server]);
     let response = loop {
         match client.clone().oneshot(hello()).await {
             Ok(response) => break response,

@@ -3,7 +3,13 @@
 use std::{sync::Arc, time::Duration};
 
 use evenkeel_core::node::Node;
-use evenkeel_layers::{balance::BalanceLayer, per_endpoint::PerEndpoint};
+use evenkeel_layers::{
+    admission::{LoadShedLayer, ThrottleLayer},
+    balance::BalanceLayer,
+    concurrency,
+    fail_fast::FailFastLayer,
+    per_endpoint::PerEndpoint,
+};
 use tower::{Layer, ServiceBuilder, limit::ConcurrencyLimitLayer};
 
 use crate::{
@@ -14,6 +20,8 @@ use crate::{
 };
 
 const ROUNDS: Rounds = Rounds { count: 200, length: Duration::from_millis(2) };
+type Limit = concurrency::ConcurrencyLimitLayer;
+
 const PIPELINE: &str = "balance of 1 + concurrency limit each";
 
 pub(crate) fn run() {
@@ -58,7 +66,18 @@ fn entries() -> Vec<Entry> {
             let limit = limit.clone();
             move |_| Shared(limit.layer(Nothing))
         }),
+        Entry::new("concurrency limit, fixed", |_| Shared(Limit::fixed(64).layer(Nothing))),
+        Entry::new("concurrency limit, vegas", |_| Shared(Limit::vegas().layer(Nothing))),
+        Entry::new("throttle", |_| Shared(ThrottleLayer::new().layer(Nothing))),
+        Entry::new("load shedding", |_| Shared(LoadShedLayer::fixed(64).layer(Nothing))),
+        Entry::new("fail fast", |_| {
+            Shared(FailFastLayer::new(Duration::from_secs(1)).layer(Nothing))
+        }),
         Entry::new("balance of 1", move |count| Shared(balance(count).layer(connect))),
+        Entry::new("balance of 1 + our concurrency limit each", move |count| {
+            let stack = ServiceBuilder::new().layer(balance(count)).layer(Limit::fixed(64));
+            Shared(stack.service(connect))
+        }),
         Entry::new(PIPELINE, move |count| {
             let each = PerEndpoint::new(limit.clone());
             Shared(ServiceBuilder::new().layer(balance(count)).layer(each).service(connect))

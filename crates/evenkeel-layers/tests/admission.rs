@@ -1,5 +1,7 @@
 //! The client's throttle and the server's load shedding.
 
+#![allow(clippy::disallowed_methods, reason = "the paused clock")]
+
 use std::{
     sync::{Arc, Mutex},
     time::Duration,
@@ -31,15 +33,15 @@ async fn sent(
 ) -> u32 {
     let mut sent = 0;
     for _ in 0..calls {
-        let mut call = spawn(client.ready().await.unwrap().call(1));
+        let mut call = spawn(client.ready().await.expect("a mock").call(1));
         match call.poll() {
             std::task::Poll::Pending => {
-                answer(handle.next_request().await.unwrap().1);
+                answer(handle.next_request().await.expect("a request").1);
                 _ = assert_ready!(call.poll());
                 sent += 1;
             }
             std::task::Poll::Ready(result) => {
-                let error = result.unwrap_err();
+                let error = result.expect_err("throttled");
                 let refused = cause::<RequestThrottled>(error.as_ref()).expect("the throttle");
                 assert!(0.0 < refused.probability && refused.probability < 1.0);
             }
@@ -109,13 +111,13 @@ fn server(queue_max: u32) -> (Server, Handle) {
 type Call = tokio_test::task::Spawn<<Server as Service<u8>>::Future>;
 
 async fn call(server: &mut Server, priority: u8) -> Call {
-    let mut call = spawn(server.ready().await.unwrap().call(priority));
+    let mut call = spawn(server.ready().await.expect("a mock").call(priority));
     assert_pending!(call.poll());
     call
 }
 
 fn shed(result: Result<u8, BoxError>) -> Overloaded {
-    let error = result.unwrap_err();
+    let error = result.expect_err("shed");
     *cause::<Overloaded>(error.as_ref()).unwrap_or_else(|| panic!("not shed: {error}"))
 }
 

@@ -1,5 +1,7 @@
 //! Calls that fail at once while nobody is there to take them.
 
+#![allow(clippy::disallowed_methods, reason = "the paused clock")]
+
 use std::{sync::Arc, time::Duration};
 
 use evenkeel_core::{
@@ -31,7 +33,8 @@ fn service() -> (FailFast<Mock<u8, u8>>, Handle) {
 }
 
 async fn failure(service: &mut FailFast<Mock<u8, u8>>) -> FailedFast {
-    let error = service.ready().await.unwrap().call(1).await.unwrap_err();
+    let ready = service.ready().await.expect("ready to fail");
+    let error = ready.call(1).await.expect_err("not ready");
     *cause::<FailedFast>(error.as_ref()).expect("failed fast")
 }
 
