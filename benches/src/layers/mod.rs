@@ -78,7 +78,13 @@ fn rows() -> impl Iterator<Item = Row> {
             peer(peers::resilience_breaker()),
             peer(peers::failsafe_breaker()),
         ],
-        vec![peer(peers::tower_concurrency_limit()), peer(peers::resilience_bulkhead())],
+        vec![
+            ours(ours::concurrency_limit()),
+            peer(peers::tower_concurrency_limit()),
+            peer(peers::resilience_bulkhead()),
+            ours(ours::concurrency_vegas()),
+        ],
+        vec![ours(ours::throttle()), ours(ours::load_shed()), ours(ours::fail_fast())],
         vec![
             ours(ours::rate_limit()),
             peer(ours::rate_limit_keyed()),

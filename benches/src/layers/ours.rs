@@ -4,11 +4,18 @@ use std::{sync::Arc, time::Duration};
 
 use evenkeel_core::{node::Node, quota::Rate, retry::Budget};
 use evenkeel_layers::{
-    balance::BalanceLayer, breaker::CircuitBreakerLayer, deadline::DeadlineLayer,
-    hedge::HedgeLayer, outlier::OutlierLayer, per_endpoint::PerEndpoint,
-    rate_limit::RateLimitLayer, retry::RetryLayer,
+    admission::{LoadShedLayer, ThrottleLayer},
+    balance::BalanceLayer,
+    breaker::CircuitBreakerLayer,
+    concurrency::ConcurrencyLimitLayer,
+    deadline::DeadlineLayer,
+    fail_fast::FailFastLayer,
+    hedge::HedgeLayer,
+    outlier::OutlierLayer,
+    rate_limit::RateLimitLayer,
+    retry::RetryLayer,
 };
-use tower::{Layer, ServiceBuilder, limit::ConcurrencyLimitLayer};
+use tower::{Layer, ServiceBuilder};
 
 use crate::{
     contender::{Entry, Shared},
@@ -50,6 +57,32 @@ pub(super) fn rate_limit_keyed() -> Entry {
     })
 }
 
+/// More than are ever under way here.
+const LIMIT: u32 = 64;
+
+pub(super) fn concurrency_limit() -> Entry {
+    let limit = || ConcurrencyLimitLayer::fixed(LIMIT);
+    Entry::new("ConcurrencyLimitLayer, fixed", move |_| Shared(limit().layer(Nothing)))
+}
+
+pub(super) fn concurrency_vegas() -> Entry {
+    Entry::new("ConcurrencyLimitLayer, Vegas", |_| {
+        Shared(ConcurrencyLimitLayer::vegas().layer(Nothing))
+    })
+}
+
+pub(super) fn throttle() -> Entry {
+    Entry::new("ThrottleLayer", |_| Shared(ThrottleLayer::new().layer(Nothing)))
+}
+
+pub(super) fn load_shed() -> Entry {
+    Entry::new("LoadShedLayer", |_| Shared(LoadShedLayer::fixed(LIMIT).layer(Nothing)))
+}
+
+pub(super) fn fail_fast() -> Entry {
+    Entry::new("FailFastLayer", |_| Shared(FailFastLayer::new(DEADLINE).layer(Nothing)))
+}
+
 /// What the README recommends, over ten endpoints.
 pub(super) fn pipeline() -> Entry {
     Entry::new("the whole pipeline, 10 endpoints", |count| {
@@ -59,7 +92,7 @@ pub(super) fn pipeline() -> Entry {
             .layer(BalanceLayer::peak_ewma(endpoints(count)))
             .layer(OutlierLayer::new())
             .layer(CircuitBreakerLayer::new())
-            .layer(PerEndpoint::new(ConcurrencyLimitLayer::new(64)))
+            .layer(ConcurrencyLimitLayer::fixed(LIMIT))
             .service(|_: &Arc<Node>| Nothing);
         Shared(client)
     })

@@ -41,6 +41,8 @@ pub struct Attempt<H: Holder + ?Sized = dyn Holder + Send + Sync> {
     trial: Option<Box<Trial>>,
     fault: Fault,
     epoch: u16,
+    /// So many observers count it: they are told when it leaves.
+    counted: u8,
 }
 
 /// What lets an attempt in at a guarded node. Behind a pointer: hardly any attempt has one.
@@ -74,6 +76,7 @@ impl<H: Holder + ?Sized> Attempt<H> {
             trial: None,
             fault: Fault::Server,
             epoch,
+            counted: 0,
         }
     }
 
@@ -86,22 +89,39 @@ impl<H: Holder + ?Sized> Attempt<H> {
         self.node().is_unguarded() || self.admit_guarded()
     }
 
-    #[cold]
+    #[inline(never)]
     fn admit_guarded(&mut self) -> bool {
-        let node = self.node().clone();
-        let is_admitted = node.is_open()
-            && node.observers().all(|observer| match observer.admit(&node) {
-                Admission::Free => true,
+        let node = self.holder.as_ref().expect("taken only when self is consumed").node();
+        if !node.is_open() {
+            return false;
+        }
+        let mut is_admitted = true;
+        for (asked, observer) in (1..).zip(node.observers()) {
+            match observer.admit(node) {
+                Admission::Free => {}
+                Admission::Counted => self.counted = asked,
                 Admission::Trial(pass) => {
                     self.trial.get_or_insert_default().passes.push(pass);
-                    true
                 }
-                Admission::Refused => false,
-            });
+                Admission::Refused => {
+                    is_admitted = false;
+                    break;
+                }
+            }
+        }
         if !is_admitted {
+            self.leave();
             self.trial = None;
         }
         is_admitted
+    }
+
+    /// Tells those who count it that it is over.
+    #[inline(never)]
+    fn leave(&mut self) {
+        let counted = usize::from(std::mem::take(&mut self.counted));
+        let node = self.node();
+        node.observers().take(counted).for_each(|observer| observer.left(node));
     }
 
     /// Says where the fault lies if the attempt fails. Default [`Fault::Server`].
@@ -182,6 +202,7 @@ impl<H: Holder + Send + Sync + 'static> Attempt<H> {
             trial: self.trial.take(),
             fault: self.fault,
             epoch: self.epoch,
+            counted: std::mem::take(&mut self.counted),
         }
     }
 }
@@ -189,6 +210,9 @@ impl<H: Holder + Send + Sync + 'static> Attempt<H> {
 impl<H: Holder + ?Sized> Drop for Attempt<H> {
     #[inline]
     fn drop(&mut self) {
+        if self.counted != 0 {
+            self.leave();
+        }
         if let Some(holder) = &self.holder
             && holder.is_counted()
         {

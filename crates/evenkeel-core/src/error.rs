@@ -106,6 +106,78 @@ impl RateLimited {
     }
 }
 
+/// As many calls are under way as may be: the request was not sent.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("limit of {limit} calls at once reached after waiting {waited:?}")]
+#[non_exhaustive]
+pub struct LimitReached {
+    /// How many may be under way at the same time.
+    pub limit: u32,
+    /// How long the request waited for another to end; zero if it was refused at once.
+    pub waited: Duration,
+}
+
+impl LimitReached {
+    /// The refusal at `limit`, after `waited`.
+    #[must_use]
+    pub fn new(limit: u32, waited: Duration) -> Self {
+        Self { limit, waited }
+    }
+}
+
+/// This client refuses a share of its requests because the other side refuses many: it was not sent.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("request throttled with probability {probability:.3}")]
+#[non_exhaustive]
+pub struct RequestThrottled {
+    /// The share of requests that is refused at the moment.
+    pub probability: f64,
+}
+
+impl RequestThrottled {
+    /// A refusal that had this probability.
+    #[must_use]
+    pub fn new(probability: f64) -> Self {
+        Self { probability }
+    }
+}
+
+/// This server is overloaded: the request's service did not begin.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("request of priority {priority} shed after waiting {waited:?}")]
+#[non_exhaustive]
+pub struct Overloaded {
+    /// How much it matters, 0 for what matters most.
+    pub priority: u8,
+    /// How long it waited; zero if it was refused on arrival.
+    pub waited: Duration,
+}
+
+impl Overloaded {
+    /// The refusal of a request of this priority after `waited`.
+    #[must_use]
+    pub fn new(priority: u8, waited: Duration) -> Self {
+        Self { priority, waited }
+    }
+}
+
+/// The service was not ready for too long; until it is, calls fail at once.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("service not ready for {unready:?}")]
+#[non_exhaustive]
+pub struct FailedFast {
+    /// For how long it has not been ready.
+    pub unready: Duration,
+}
+
+impl FailedFast {
+    /// The refusal of a service that has not been ready for so long.
+    #[must_use]
+    pub fn new(unready: Duration) -> Self {
+        Self { unready }
+    }
+}
+
 /// The balancer was polled outside a tokio runtime, where it cannot follow its discovery.
 #[derive(Clone, Copy, Debug, Default, thiserror::Error)]
 #[error("a balancer must be polled inside a tokio runtime")]
@@ -189,6 +261,30 @@ impl Error for SharedError {
 pub fn cause<'a, T: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a T> {
     std::iter::successors(Some(error), |&error| error.source())
         .find_map(|error| error.downcast_ref::<T>())
+}
+
+/// Whether a layer of this process refused a request that was not sent: no endpoint is at fault.
+///
+/// ```
+/// use std::time::Duration;
+/// use evenkeel_core::error::{LimitReached, is_refusal};
+///
+/// assert!(is_refusal(&LimitReached::new(64, Duration::ZERO)));
+/// assert!(!is_refusal(&std::io::Error::other("down")));
+/// ```
+#[must_use]
+pub fn is_refusal(error: &(dyn Error + 'static)) -> bool {
+    std::iter::successors(Some(error), |&error| error.source()).any(|error| {
+        error.is::<NoEndpoints>()
+            || error.is::<AllEndpointsClosed>()
+            || error.is::<AllEndpointsExcluded>()
+            || error.is::<CircuitOpen>()
+            || error.is::<LimitReached>()
+            || error.is::<RequestThrottled>()
+            || error.is::<Overloaded>()
+            || error.is::<FailedFast>()
+            || error.is::<RateLimited>()
+    })
 }
 
 #[cfg(test)]

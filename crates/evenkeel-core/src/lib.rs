@@ -36,6 +36,7 @@ pub mod discover;
 pub mod endpoint;
 pub mod error;
 pub mod health;
+pub mod limit;
 pub mod load;
 pub mod node;
 pub mod observe;

@@ -192,6 +192,8 @@ impl Node {
         let before = self.gates.fetch_or(gate.bit(), Ordering::AcqRel);
         if before & CLOSED == 0 {
             self.listener.closed(self);
+        }
+        if gate != Gate::Limit && before & CLOSED & !Gate::Limit.bit() == 0 {
             self.observers.iter().for_each(|observer| observer.closed(self));
         }
         self.changed(gate, before & gate.bit() == 0)
@@ -247,7 +249,8 @@ impl Node {
                 self.open(gate);
             }
             Access::Closed => {
-                if self.close(gate) {
+                // A node that is full is what it was: those under way still speak for it.
+                if self.close(gate) && gate != Gate::Limit {
                     // What is under way says nothing of the node as it will be.
                     self.gates.fetch_add(EPOCH, Ordering::AcqRel);
                 }

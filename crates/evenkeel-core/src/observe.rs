@@ -77,6 +77,8 @@ pub enum Admission {
     /// It may, for all this observer cares.
     #[default]
     Free,
+    /// It may, and this observer is told [when it has left](Observer::left), however it ends.
+    Counted,
     /// It may, as a trial.
     Trial(Box<dyn Pass>),
     /// It may not. The gate is closed by now, so that nobody is refused again and again.
@@ -87,6 +89,7 @@ impl std::fmt::Debug for Admission {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::Free => "Free",
+            Self::Counted => "Counted",
             Self::Trial(_) => "Trial",
             Self::Refused => "Refused",
         })
@@ -114,7 +117,11 @@ pub trait Observer: Any + Send + Sync {
         Admission::Free
     }
 
-    /// The first gate has closed the node.
+    /// An attempt that it [counted](Admission::Counted), or an observer after it did, is over: it has
+    /// ended or was cancelled. All observers up to the last that counted it are told.
+    fn left(&self, _node: &Node) {}
+
+    /// The first gate has closed the node. One that is full for the moment is not closed in this sense.
     fn closed(&self, _node: &Node) {}
 
     /// A gate has closed or opened. Which of them, [`Node::is_closed_by`] tells: two changes at the same

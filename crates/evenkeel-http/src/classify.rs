@@ -2,7 +2,11 @@
 
 use std::{any::Any, error::Error, fmt};
 
-use evenkeel_core::{BoxError, error::cause, outcome::Outcome};
+use evenkeel_core::{
+    BoxError,
+    error::{cause, is_refusal},
+    outcome::Outcome,
+};
 use http::{HeaderMap, HeaderName, Response, StatusCode, header};
 
 use crate::{delay, error::RequestError};
@@ -52,8 +56,8 @@ pub enum Verdict<End> {
 /// | `CANCELLED`, `UNIMPLEMENTED` | ignored: they tell of the caller and of the deployed version |
 /// | other | success |
 ///
-/// An error is a failure, unless the request itself is at fault: its body failed or it cannot be
-/// sent at all.
+/// An error is a failure, unless the request itself is at fault (its body failed or it cannot be
+/// sent at all) or a layer of this process refused it, such as a limit: the endpoint never saw it.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct StatusClassifier;
 
@@ -80,7 +84,7 @@ impl Classify for StatusClassifier {
     }
 
     fn error<E: fmt::Display + 'static>(&self, error: &E) -> Outcome {
-        if is_callers_fault(error) { Outcome::Ignored } else { Outcome::Failure }
+        if is_nobodys_fault(error) { Outcome::Ignored } else { Outcome::Failure }
     }
 
     fn end(_: GrpcTrailers, trailers: Option<&HeaderMap>) -> Outcome {
@@ -115,8 +119,8 @@ fn grpc_outcome(trailers: &HeaderMap) -> Outcome {
     }
 }
 
-/// Whether the request would have failed at any endpoint.
-fn is_callers_fault<E: 'static>(error: &E) -> bool {
+/// Whether the request would have failed at any endpoint, or reached none.
+fn is_nobodys_fault<E: 'static>(error: &E) -> bool {
     // The error's type is free, so that layers between may choose theirs: these two carry ours.
     let any: &dyn Any = error;
     let error: &(dyn Error + 'static) = match any.downcast_ref::<BoxError>() {
@@ -126,7 +130,7 @@ fn is_callers_fault<E: 'static>(error: &E) -> bool {
             None => return false,
         },
     };
-    cause::<RequestError>(error).is_some_and(RequestError::is_callers_fault)
+    is_refusal(error) || cause::<RequestError>(error).is_some_and(RequestError::is_callers_fault)
 }
 
 #[cfg(test)]
@@ -155,6 +159,15 @@ mod tests {
         for status in [500, 501, 502, 503, 504, 599] {
             assert_eq!(outcome(status, &[]), Verdict::Reached(Outcome::Failure), "{status}");
         }
+    }
+
+    #[test]
+    fn what_a_layer_of_this_process_refused_is_no_failure_of_the_endpoint() {
+        use evenkeel_core::error::LimitReached;
+        let refused: BoxError = LimitReached::new(7, Duration::ZERO).into();
+        assert_eq!(StatusClassifier.error(&refused), Outcome::Ignored);
+        let failed: BoxError = std::io::Error::other("down").into();
+        assert_eq!(StatusClassifier.error(&failed), Outcome::Failure);
     }
 
     #[test]

@@ -80,6 +80,7 @@ mod error;
 mod happy_eyeballs;
 mod hints;
 mod multiplexed;
+mod priority;
 mod probe;
 mod rate_limit;
 #[cfg(feature = "reqwest")]
@@ -107,6 +108,7 @@ pub use drain::{
 };
 pub use error::{ConnectError, ConnectTimeout, InvalidRequest, RequestError};
 pub use hints::{Exclude, HashKey, Prefer, ServedBy};
+pub use priority::HeaderPriority;
 #[cfg(feature = "tls")]
 pub use probe::TlsProbe;
 pub use probe::{GrpcProbe, HttpProbe, TcpProbe};

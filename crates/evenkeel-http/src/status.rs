@@ -11,8 +11,8 @@ use std::{
 use evenkeel_core::{
     BoxError,
     error::{
-        AllEndpointsClosed, AllEndpointsExcluded, AttemptTimeout, DeadlineExceeded, NoEndpoints,
-        RateLimited, SharedError, cause,
+        AttemptTimeout, CircuitOpen, DeadlineExceeded, RateLimited, RequestThrottled, SharedError,
+        cause, is_refusal,
     },
 };
 use http::{HeaderValue, Request, Response, StatusCode, header};
@@ -31,8 +31,8 @@ use crate::{
 ///
 /// | error | status |
 /// |---|---|
-/// | no endpoints, all closed or excluded | 503 |
-/// | a rate limit or a quota is used up | 429 |
+/// | no endpoints, all closed or excluded; a breaker, a limit, load shedding, fail fast | 503 |
+/// | a rate limit or a quota is used up; this client's own throttle | 429 |
 /// | a deadline; a timeout of an attempt, of connecting, or of tokio's | 504 |
 /// | a request that cannot be sent anywhere | 400 |
 /// | any other | 502 |
@@ -46,17 +46,16 @@ use crate::{
 /// ```
 #[must_use]
 pub fn error_status(error: &(dyn std::error::Error + 'static)) -> StatusCode {
-    let is_refused = cause::<NoEndpoints>(error).is_some()
-        || cause::<AllEndpointsClosed>(error).is_some()
-        || cause::<AllEndpointsExcluded>(error).is_some();
     let is_timeout = cause::<DeadlineExceeded>(error).is_some()
         || cause::<AttemptTimeout>(error).is_some()
         || cause::<ConnectError>(error).is_some_and(ConnectError::is_timeout)
         || cause::<tokio::time::error::Elapsed>(error).is_some();
-    if is_refused {
-        StatusCode::SERVICE_UNAVAILABLE
-    } else if cause::<RateLimited>(error).is_some() {
+    let is_throttled =
+        cause::<RequestThrottled>(error).is_some() || cause::<RateLimited>(error).is_some();
+    if is_throttled {
         StatusCode::TOO_MANY_REQUESTS
+    } else if is_refusal(error) {
+        StatusCode::SERVICE_UNAVAILABLE
     } else if is_timeout {
         StatusCode::GATEWAY_TIMEOUT
     } else if cause::<InvalidRequest>(error).is_some() {
@@ -201,6 +200,9 @@ impl<F> fmt::Debug for ErrorToResponseFuture<F> {
 
 fn respond<R>(error: BoxError, is_grpc: bool) -> Response<AnswerBody<R>> {
     let status = error_status(error.as_ref());
+    let limited = cause::<RateLimited>(error.as_ref()).map(|limited| limited.retry_after);
+    let open = || cause::<CircuitOpen>(error.as_ref()).and_then(|open| open.retry_after);
+    let retry_after = limited.or_else(open);
     let mut response = Response::new(AnswerBody { inner: None });
     if is_grpc {
         // A response of trailers only: its status is 200, whatever the call's is.
@@ -216,8 +218,8 @@ fn respond<R>(error: BoxError, is_grpc: bool) -> Response<AnswerBody<R>> {
     } else {
         *response.status_mut() = status;
     }
-    if let Some(limited) = cause::<RateLimited>(error.as_ref()) {
-        delay::tell(response.headers_mut(), limited.retry_after, is_grpc);
+    if let Some(after) = retry_after {
+        delay::tell(response.headers_mut(), after, is_grpc);
     }
     response.extensions_mut().insert(SharedError::new(error));
     response
@@ -256,7 +258,10 @@ impl<R: Body> Body for AnswerBody<R> {
 mod tests {
     use std::time::Duration;
 
-    use evenkeel_core::endpoint::Address;
+    use evenkeel_core::{
+        endpoint::Address,
+        error::{AllEndpointsClosed, FailedFast, LimitReached, NoEndpoints, Overloaded},
+    };
     use tower::{ServiceExt, service_fn};
 
     use super::*;
@@ -280,7 +285,25 @@ mod tests {
         assert_eq!(status(AttemptTimeout::new(Duration::ZERO).into()), 504);
         let rate = evenkeel_core::quota::Rate::per_second(1);
         assert_eq!(status(RateLimited::new(Duration::ZERO, rate).into()), 429);
+        assert_eq!(status(CircuitOpen::new(None).into()), 503);
+        assert_eq!(status(LimitReached::new(7, Duration::ZERO).into()), 503);
+        assert_eq!(status(Overloaded::new(4, Duration::ZERO).into()), 503);
+        assert_eq!(status(FailedFast::new(Duration::ZERO).into()), 503);
+        assert_eq!(status(RequestThrottled::new(0.9).into()), 429);
         assert_eq!(status("anything".into()), 502);
+    }
+
+    #[test]
+    fn an_open_breaker_says_when_it_is_worth_trying_again() {
+        let respond = |is_grpc| {
+            let open = CircuitOpen::new(Some(Duration::from_millis(1_200)));
+            respond::<String>(open.into(), is_grpc)
+        };
+        assert_eq!(respond(false).headers()["retry-after"], "2");
+        assert_eq!(respond(true).headers()["grpc-retry-pushback-ms"], "1200");
+        assert_eq!(respond(true).headers()["grpc-status"], "14");
+        let throttled = super::respond::<String>(RequestThrottled::new(0.5).into(), true);
+        assert_eq!(throttled.headers()["grpc-status"], "8");
     }
 
     #[tokio::test]

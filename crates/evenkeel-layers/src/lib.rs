@@ -33,9 +33,12 @@
 //! It knows no HTTP (`evenkeel-http` does) and no registry (`evenkeel-discovery` does).
 
 pub mod active_health;
+pub mod admission;
 pub mod balance;
 pub mod breaker;
+pub mod concurrency;
 pub mod deadline;
+pub mod fail_fast;
 pub mod hedge;
 pub mod observe;
 pub mod outlier;
@@ -43,4 +46,5 @@ pub mod per_endpoint;
 pub mod rate_limit;
 pub mod retry;
 
+mod alone;
 mod clock;

@@ -13,7 +13,12 @@ use std::{
 use allocation_counter::measure;
 use evenkeel_core::{endpoint::Endpoint, node::Node, policy};
 use evenkeel_layers::{
-    balance::BalanceLayer, per_endpoint::PerEndpoint, rate_limit::RateLimitLayer,
+    admission::{LoadShedLayer, ThrottleLayer},
+    balance::BalanceLayer,
+    concurrency,
+    fail_fast::FailFastLayer,
+    per_endpoint::PerEndpoint,
+    rate_limit::RateLimitLayer,
 };
 use tower::{Layer, Service, ServiceBuilder, limit::ConcurrencyLimitLayer};
 
@@ -144,4 +149,35 @@ async fn a_rate_limit_that_lets_through_allocates_nothing() {
     assert_eq!(allocations(waiting.layer(Slow)).await, 0, "where others might wait");
     let stack = layer("p2c").layer(limit().layer(|_: &Arc<Node>| Slow));
     assert_eq!(allocations(stack).await, 0, "for each endpoint");
+}
+
+#[tokio::test]
+async fn limits_throttle_and_shedding_allocate_nothing_while_nothing_is_refused() {
+    type Limit = concurrency::ConcurrencyLimitLayer;
+    let limits = [
+        ("fixed", Limit::fixed(64)),
+        ("aimd", Limit::aimd()),
+        ("gradient2", Limit::gradient2()),
+        ("vegas", Limit::vegas().wait(10, std::time::Duration::from_secs(1))),
+    ];
+    for (name, limit) in limits {
+        assert_eq!(allocations(limit.layer(Slow)).await, 0, "{name}, alone");
+        let stack =
+            ServiceBuilder::new().layer(layer("p2c")).layer(limit).service(|_: &Arc<Node>| Slow);
+        assert_eq!(allocations(stack).await, 0, "{name}, below a balancer");
+    }
+    assert_eq!(allocations(ThrottleLayer::new().layer(Slow)).await, 0, "throttle");
+    assert_eq!(allocations(LoadShedLayer::fixed(64).layer(Slow)).await, 0, "shedding");
+    let fail_fast = FailFastLayer::new(std::time::Duration::from_secs(1));
+    assert_eq!(allocations(fail_fast.layer(Slow)).await, 0, "fail fast");
+}
+
+/// A limit of one fills with each request: its gate closes and opens, and the balancer hears of it.
+#[tokio::test]
+async fn a_limit_that_fills_allocates_nothing_either() {
+    let stack = ServiceBuilder::new()
+        .layer(layer("p2c"))
+        .layer(concurrency::ConcurrencyLimitLayer::fixed(1))
+        .service(|_: &Arc<Node>| Slow);
+    assert_eq!(allocations(stack).await, 0);
 }

@@ -72,6 +72,8 @@
 //! | [`DeadlineLayer`](deadline::DeadlineLayer) | one deadline for the call; `HttpDeadline` (feature `http`) carries it | at the top, of a client or a server |
 //! | [`RetryLayer`](retry::RetryLayer) | makes another attempt where one failed, within a budget; `HttpRetry` (feature `http`) tells it of HTTP and gRPC | above the balancer |
 //! | [`HedgeLayer`](hedge::HedgeLayer) | asks a second endpoint where the first is slow, within the budget | above the balancer, below retries |
+//! | [`ThrottleLayer`](admission::ThrottleLayer) | asks less of a service that refuses much | above the balancer of a client |
+//! | [`FailFastLayer`](fail_fast::FailFastLayer) | fails at once while nobody is there | above the balancer |
 //! | [`BalanceLayer`](balance::BalanceLayer) | chooses an endpoint for each request | above a `Connect` |
 //! | [`PerEndpoint`](per_endpoint::PerEndpoint) | lifts any tower layer: one instance per endpoint | below the balancer |
 //! | [`OutlierLayer`](outlier::OutlierLayer) | leaves out for a while who does worse than the others | below the balancer |
@@ -80,6 +82,8 @@
 //! | [`RateLimitLayer`](rate_limit::RateLimitLayer) | so many requests in a period; `HeaderSpender`, `AddressSpender`, `RateLimitHeadersLayer` and `HeedQuotaLayer` (feature `http`) for each caller, and the headers | alone around any service, of a client or a server; or below the balancer: one per endpoint |
 //! | `QuotaLayer` (feature `redis`) | the same for all machines together, on Redis | around any service |
 //! | `Drain` (feature `server`) | stops a server without losing a request | around a server |
+//! | [`ConcurrencyLimitLayer`](concurrency::ConcurrencyLimitLayer) | limits how many calls are under way, by a number or by what it learns | below the balancer: one per endpoint; or alone around any service, a server's too |
+//! | [`LoadShedLayer`](admission::LoadShedLayer) | refuses what would wait too long, the least important first; `HeaderPriority` (feature `http`) | at the top of a server |
 //! | `HttpConnector` (feature `http`) | speaks HTTP/1.1, HTTP/2 or gRPC to one endpoint | innermost |
 //! | `SharedClient` (feature `http`) | the same over a client you have | innermost |
 //! | any closure `Fn(&Arc<Node>) -> Service` | speaks whatever you like to one endpoint | innermost |
@@ -122,6 +126,10 @@
 //! [`AllEndpointsExcluded`](core::error::AllEndpointsExcluded) where the request itself excludes them,
 //! [`CircuitOpen`](core::error::CircuitOpen) where a breaker that stands alone is open,
 //! [`RateLimited`](core::error::RateLimited) where a rate limit or a quota is used up,
+//! [`LimitReached`](core::error::LimitReached) where a limit that stands alone is,
+//! [`Overloaded`](core::error::Overloaded) where a server sheds load,
+//! [`RequestThrottled`](core::error::RequestThrottled) where a client spares a service that refuses,
+//! [`FailedFast`](core::error::FailedFast) where nobody has been there for a while,
 //! [`DeadlineExceeded`](core::error::DeadlineExceeded) and
 //! [`AttemptTimeout`](core::error::AttemptTimeout) where it took too long.
 
@@ -131,7 +139,8 @@ pub use evenkeel_discovery as discovery;
 #[cfg(feature = "http")]
 pub use evenkeel_http as http;
 pub use evenkeel_layers::{
-    active_health, balance, breaker, deadline, hedge, outlier, per_endpoint, rate_limit, retry,
+    active_health, admission, balance, breaker, concurrency, deadline, fail_fast, hedge, observe,
+    outlier, per_endpoint, rate_limit, retry,
 };
 #[cfg(feature = "redis")]
 pub use evenkeel_redis as redis;

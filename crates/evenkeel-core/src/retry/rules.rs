@@ -11,7 +11,7 @@ use std::{
 use crate::{
     BoxError,
     error::{
-        AllEndpointsClosed, AllEndpointsExcluded, DeadlineExceeded, NoEndpoints, RateLimited, cause,
+        CircuitOpen, DeadlineExceeded, LimitReached, Overloaded, RateLimited, cause, is_refusal,
     },
     time::Timestamp,
 };
@@ -192,17 +192,26 @@ impl<Req: Clone, Res> Rules<Req, Res> for AnyRules {
 }
 
 /// What an error says about another attempt, where nothing is known of the protocol.
+///
+/// A refusal is final where the one who refused speaks for all endpoints or has waited already. A breaker, a
+/// limit or an overload that refused without sending anything may be another endpoint's no more: what it
+/// refused is always safe to repeat, for a breaker when it says so.
 #[must_use]
 pub fn judge_error(error: &(dyn Error + 'static)) -> Verdict {
-    let is_over = cause::<DeadlineExceeded>(error).is_some()
-        || cause::<NoEndpoints>(error).is_some()
-        || cause::<AllEndpointsClosed>(error).is_some()
-        || cause::<AllEndpointsExcluded>(error).is_some();
-    if is_over {
+    let unprocessed = |after| Verdict::Again { reach: Reach::Unprocessed, after };
+    if cause::<DeadlineExceeded>(error).is_some() {
         return Verdict::Final;
     }
-    if let Some(limited) = cause::<RateLimited>(error) {
-        return Verdict::Again { reach: Reach::Unprocessed, after: Some(limited.retry_after) };
+    if is_refusal(error) {
+        if let Some(open) = cause::<CircuitOpen>(error) {
+            return unprocessed(open.retry_after);
+        }
+        if let Some(limited) = cause::<RateLimited>(error) {
+            return unprocessed(Some(limited.retry_after));
+        }
+        let is_elsewhere =
+            cause::<LimitReached>(error).is_some() || cause::<Overloaded>(error).is_some();
+        return if is_elsewhere { unprocessed(None) } else { Verdict::Final };
     }
     let is_unsent = cause::<std::io::Error>(error)
         .is_some_and(|error| error.kind() == ErrorKind::ConnectionRefused);

@@ -33,6 +33,7 @@ const RESOURCE_EXHAUSTED: u32 = 8;
 /// | reset, or closed, or timed out before a response | if idempotent |
 /// | 502, 503, 504 | if idempotent, after `Retry-After` or `RateLimit-Reset` if there is one |
 /// | `UNAVAILABLE` with no message before it | if idempotent, after `grpc-retry-pushback-ms` |
+/// | a breaker, a limit or load shedding of this process that stands below the retries | always safe |
 /// | a pushback that is negative | never |
 /// | the request itself is at fault; no endpoint is there; anything else | never |
 ///

@@ -7,6 +7,7 @@ mod discovery;
 mod hints;
 mod in_flight;
 mod lifecycle;
+mod limit;
 mod outlier;
 mod probe;
 mod properties;

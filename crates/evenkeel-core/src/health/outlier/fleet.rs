@@ -273,7 +273,8 @@ impl Member {
 
 /// Whether nothing but an ejection closes it.
 fn is_open_otherwise(node: &Node) -> bool {
-    node.closed_by().all(|gate| gate == Gate::Ejected)
+    // Nor is a node out of service that is full for the moment.
+    node.closed_by().all(|gate| matches!(gate, Gate::Ejected | Gate::Limit))
 }
 
 /// Whether so many open nodes are enough: one at least.

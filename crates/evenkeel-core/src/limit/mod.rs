@@ -1,0 +1,120 @@
+//! How much may be under way at the same time, and who is let in: state machines that are told the time.
+//!
+//! A [`Limit`] says how many calls may be under way, and learns from those that end; [`Permits`] counts
+//! them. [`Throttle`] keeps a client from asking what refuses it anyway, [`Shed`] a server from
+//! work that it will not get done in time.
+//!
+//! | limit | follows | use it when |
+//! |---|---|---|
+//! | [`Fixed`] | nothing | the number is known |
+//! | [`Aimd`] | failures alone | overload shows as refusals and timeouts, not as latency |
+//! | [`Gradient2`] | latency against its baseline, with a tolerance | latency varies by nature; some queueing is fine |
+//! | [`Vegas`] | the queue that latency betrays | the queue is to stay short |
+
+use std::{fmt::Debug, time::Duration};
+
+use crate::time::Timestamp;
+
+mod admission;
+mod aimd;
+mod gradient;
+mod permits;
+mod shed;
+mod tally;
+mod vegas;
+mod window;
+mod windowed;
+
+pub use self::{
+    admission::Throttle,
+    aimd::Aimd,
+    gradient::Gradient2,
+    permits::Permits,
+    shed::{AllAlike, Priority, ReadPriority, Shed},
+    vegas::Vegas,
+};
+
+/// What a call that has ended says of a limit. One that was cancelled says nothing and gives no sample.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sample {
+    /// How long it took; zero if it was answered without having to wait.
+    pub latency: Duration,
+    /// How many were under way with it, itself included.
+    pub in_flight: u32,
+    /// Whether it was refused, failed or timed out: its latency then says nothing.
+    pub is_dropped: bool,
+}
+
+/// How many calls may be under way at the same time.
+pub trait Limit: Debug + Send + Sync + 'static {
+    /// The limit as it is now, at least 1.
+    fn limit(&self) -> u32;
+
+    /// A call has ended. Called by any number of threads at the same time; it must be short.
+    fn sample(&self, sample: Sample, now: Timestamp);
+
+    /// Whether it wants samples at all. Asked once.
+    fn is_adaptive(&self) -> bool {
+        true
+    }
+}
+
+/// A limit that never changes.
+///
+/// ```
+/// use evenkeel_core::limit::{Fixed, Permits};
+///
+/// let permits = Permits::new(Fixed::new(2));
+/// assert!(permits.acquire() && permits.acquire());
+/// assert!(!permits.acquire());
+/// permits.release();
+/// assert!(permits.acquire());
+/// ```
+#[derive(Clone, Copy, Debug)]
+pub struct Fixed(u32);
+
+impl Fixed {
+    /// At most so many at the same time.
+    ///
+    /// # Panics
+    /// If `limit` is zero: nothing would ever be let in.
+    #[must_use]
+    pub const fn new(limit: u32) -> Self {
+        assert!(0 < limit, "a limit of 0");
+        Self(limit)
+    }
+}
+
+impl Limit for Fixed {
+    #[inline]
+    fn limit(&self) -> u32 {
+        self.0
+    }
+
+    fn sample(&self, _: Sample, _: Timestamp) {}
+
+    fn is_adaptive(&self) -> bool {
+        false
+    }
+}
+
+/// Between which numbers a limit stays, and where it begins.
+#[derive(Clone, Copy, Debug)]
+struct Bounds {
+    initial: f64,
+    min: f64,
+    max: f64,
+}
+
+impl Bounds {
+    fn new(initial: u32, min: u32, max: u32) -> Self {
+        assert!(0 < min, "a limit of 0");
+        assert!(min <= max, "a limit of at least {min} and at most {max}");
+        let (min, max) = (f64::from(min), f64::from(max));
+        Self { initial: f64::from(initial).clamp(min, max), min, max }
+    }
+
+    fn clamp(&self, limit: f64) -> f64 {
+        limit.clamp(self.min, self.max)
+    }
+}

@@ -1,0 +1,133 @@
+//! Samples of a short time, gathered without a lock.
+
+use std::time::Duration;
+
+use super::Sample;
+use crate::{
+    sync::{AtomicU32, AtomicU64, Ordering},
+    time::Timestamp,
+};
+
+/// Gathers samples until there are enough of them and some time has passed.
+///
+/// Only calls that began in the window count: what began before met another limit.
+#[derive(Debug)]
+pub(super) struct Window {
+    length: Duration,
+    /// When it began; zero until the first sample.
+    began: AtomicU64,
+    /// How many samples, and the sum of their latencies, in one word.
+    sums: AtomicU64,
+    dropped: AtomicU32,
+    in_flight_max: AtomicU32,
+    /// 1 while a thread closes a window. Nobody waits for it: others go on and sample.
+    closing: AtomicU32,
+}
+
+/// What the samples of a window say together.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Seen {
+    /// The mean latency in nanoseconds, if enough calls were not dropped.
+    pub(super) latency: Option<f64>,
+    pub(super) in_flight_max: u32,
+    /// Whether more than a tenth were dropped.
+    pub(super) is_overloaded: bool,
+}
+
+/// Fewer samples than this say nothing.
+pub(super) const SAMPLES_MIN: u64 = 16;
+
+const COUNT_BITS: u32 = 16;
+const COUNT_MAX: u64 = (1 << COUNT_BITS) - 1;
+/// Latencies are summed in units of 64 nanoseconds, so that 65,535 of up to 4 minutes find room.
+const UNIT_BITS: u32 = 6;
+const LATENCY_MAX: u64 = (1 << (64 - COUNT_BITS)) / COUNT_MAX - 1;
+
+impl Window {
+    pub(super) fn new(length: Duration) -> Self {
+        Self {
+            length,
+            began: AtomicU64::new(0),
+            sums: AtomicU64::new(0),
+            dropped: AtomicU32::new(0),
+            in_flight_max: AtomicU32::new(0),
+            closing: AtomicU32::new(0),
+        }
+    }
+
+    pub(super) const fn length(&self) -> Duration {
+        self.length
+    }
+
+    /// Adds a sample. If the window is complete with it, tells `close` what was seen, one thread at a
+    /// time.
+    pub(super) fn add(&self, sample: Sample, now: Timestamp, close: impl FnOnce(Seen)) {
+        let latency = sample.latency.as_nanos() as u64;
+        if latency == 0 && !sample.is_dropped {
+            // Answered at once, it was never under way.
+            return;
+        }
+        let began = match self.began.load(Ordering::Acquire) {
+            0 => self.begin(now, latency),
+            began => began,
+        };
+        if now.as_nanos().saturating_sub(latency) < began {
+            return;
+        }
+        if sample.is_dropped {
+            self.dropped.fetch_add(1, Ordering::Relaxed);
+        } else {
+            self.count(latency >> UNIT_BITS);
+        }
+        if self.in_flight_max.load(Ordering::Relaxed) < sample.in_flight {
+            self.in_flight_max.fetch_max(sample.in_flight, Ordering::Relaxed);
+        }
+        let is_over = self.length <= now.since(Timestamp::from_nanos(began));
+        let is_enough = SAMPLES_MIN <= self.samples();
+        if is_over && is_enough && self.closing.swap(1, Ordering::AcqRel) == 0 {
+            // Another thread may have closed it just before.
+            if self.began.load(Ordering::Acquire) == began {
+                close(self.take(now));
+            }
+            self.closing.store(0, Ordering::Release);
+        }
+    }
+
+    fn begin(&self, now: Timestamp, latency: u64) -> u64 {
+        // So that the very first sample counts.
+        let began = now.as_nanos().saturating_sub(latency).max(1);
+        match self.began.compare_exchange(0, began, Ordering::AcqRel, Ordering::Acquire) {
+            Ok(_) => began,
+            Err(other) => other,
+        }
+    }
+
+    fn count(&self, units: u64) {
+        let add = |sums: u64| {
+            let is_full = sums & COUNT_MAX == COUNT_MAX;
+            (!is_full).then(|| sums + (units.min(LATENCY_MAX) << COUNT_BITS) + 1)
+        };
+        // A full window closes with what it has.
+        let _ = self.sums.fetch_update(Ordering::AcqRel, Ordering::Relaxed, add);
+    }
+
+    fn samples(&self) -> u64 {
+        let answered = self.sums.load(Ordering::Relaxed) & COUNT_MAX;
+        answered + u64::from(self.dropped.load(Ordering::Relaxed))
+    }
+
+    /// Ends the window and begins the next one.
+    fn take(&self, now: Timestamp) -> Seen {
+        self.began.store(now.as_nanos().max(1), Ordering::Release);
+        let sums = self.sums.swap(0, Ordering::AcqRel);
+        let dropped = u64::from(self.dropped.swap(0, Ordering::AcqRel));
+        let in_flight_max = self.in_flight_max.swap(0, Ordering::AcqRel);
+        let (count, units) = (sums & COUNT_MAX, sums >> COUNT_BITS);
+        let mean = || (units << UNIT_BITS) as f64 / count as f64;
+        Seen {
+            latency: (SAMPLES_MIN / 2 <= count).then(mean),
+            in_flight_max,
+            is_overloaded: count + dropped < 10 * dropped,
+        }
+    }
+}

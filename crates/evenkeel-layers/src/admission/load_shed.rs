@@ -1,0 +1,219 @@
+//! The server's side: a limit with a short queue, and who is refused when that does not drain.
+
+use std::{
+    fmt,
+    sync::{Arc, OnceLock},
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use evenkeel_core::{
+    BoxError,
+    limit::{AllAlike, Fixed, Limit, ReadPriority, Shed},
+    rng::Seeds,
+    traffic::{AnyTraffic, Traffic},
+};
+use tower_layer::Layer;
+use tower_service::Service;
+
+use crate::concurrency::{
+    ConcurrencyLimitFuture, Limits,
+    inside::{Shared, begin, shedding},
+};
+
+/// Refuses what would wait too long, the least important first. See the [module docs](super).
+///
+/// Requests beyond the limit wait, those that matter more in front of those that matter less, up to
+/// [`queue_max`](Self::queue_max); one that matters more takes the place of one that matters less. How
+/// long they wait decides the rest: see [`Shed`]. What is refused fails with
+/// [`Overloaded`](evenkeel_core::error::Overloaded).
+#[derive(Clone)]
+pub struct LoadShedLayer<P = AllAlike, X = AnyTraffic> {
+    make: Arc<dyn Fn() -> Box<dyn Limit> + Send + Sync>,
+    queue_max: u32,
+    target: Duration,
+    interval: Duration,
+    seed: Option<u64>,
+    limits: Limits,
+    shared: Option<Arc<OnceLock<Arc<Shared>>>>,
+    priority: P,
+    traffic: X,
+}
+
+impl LoadShedLayer {
+    /// At most `limit` requests are worked on at the same time.
+    ///
+    /// # Panics
+    /// If it is zero.
+    #[must_use]
+    pub fn fixed(limit: u32) -> Self {
+        let fixed = Fixed::new(limit);
+        Self::adaptive(move || fixed)
+    }
+
+    /// As many requests are worked on at the same time as what `make` makes says, which learns from those that
+    /// end.
+    #[must_use]
+    pub fn adaptive<L: Limit>(make: impl Fn() -> L + Send + Sync + 'static) -> Self {
+        Self {
+            make: Arc::new(move || Box::new(make())),
+            queue_max: 1_000,
+            target: Duration::from_millis(5),
+            interval: Duration::from_millis(100),
+            seed: None,
+            limits: Limits::default(),
+            shared: None,
+            priority: AllAlike,
+            traffic: AnyTraffic,
+        }
+    }
+}
+
+impl<P, X> LoadShedLayer<P, X> {
+    /// Sets how many requests may wait. Default 1,000.
+    ///
+    /// It bounds memory; how long they wait bounds itself.
+    #[must_use]
+    pub fn queue_max(mut self, requests: u32) -> Self {
+        self.queue_max = requests;
+        self
+    }
+
+    /// Sets the waiting time that may stand. Default 5 milliseconds.
+    ///
+    /// Below what the scheduler takes to come round, it sees overload where there is none.
+    ///
+    /// # Panics
+    /// The first call does, if it is zero.
+    #[must_use]
+    pub fn target(mut self, target: Duration) -> Self {
+        self.target = target;
+        self
+    }
+
+    /// Sets how long a queue must stand to be an overload, and how long a request waits at most without
+    /// one. Default 100 milliseconds.
+    ///
+    /// It should be some times as long as a request takes.
+    ///
+    /// # Panics
+    /// The first call does, if it is zero.
+    #[must_use]
+    pub fn interval(mut self, interval: Duration) -> Self {
+        self.interval = interval;
+        self
+    }
+
+    /// Sets the seed of all random choices, so that a run can be repeated. Default the process's
+    /// entropy.
+    #[must_use]
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.seed = Some(seed);
+        self
+    }
+
+    /// Makes all services that this layer and its clones make share one limit and one queue. Default one
+    /// for each.
+    ///
+    /// For axum's `Router::layer`, which makes a service of each route. Call it last: what is set
+    /// after the first service is made changes nothing for them.
+    #[must_use]
+    pub fn shared(mut self) -> Self {
+        self.shared = Some(Arc::default());
+        self
+    }
+
+    /// Sets how a request's priority is read. Default all are
+    /// [`CRITICAL`](evenkeel_core::limit::Priority::CRITICAL).
+    ///
+    /// A closure will do; `HeaderPriority` of evenkeel-http reads a header.
+    #[must_use]
+    pub fn priority<Q>(self, priority: Q) -> LoadShedLayer<Q, X> {
+        let Self { make, queue_max, target, interval, seed, limits, shared, traffic, .. } = self;
+        LoadShedLayer { make, queue_max, target, interval, seed, limits, shared, priority, traffic }
+    }
+
+    /// Sets until when a request is worked on, and how it ended for limits that learn. Default until the
+    /// response is there.
+    ///
+    /// `HttpTraffic` of evenkeel-http counts it until the end of the response's body.
+    #[must_use]
+    pub fn traffic<Y>(self, traffic: Y) -> LoadShedLayer<P, Y> {
+        let Self { make, queue_max, target, interval, seed, limits, shared, priority, .. } = self;
+        LoadShedLayer { make, queue_max, target, interval, seed, limits, shared, priority, traffic }
+    }
+
+    /// The limits that this layer and its clones have made and will make, to be read.
+    #[must_use]
+    pub fn limits(&self) -> Limits {
+        self.limits.clone()
+    }
+
+    fn make_shared(&self) -> Arc<Shared> {
+        let Self { queue_max, target, interval, seed, .. } = *self;
+        Arc::new(shedding(self.make.clone(), self.limits.clone(), queue_max, move || {
+            let seeds = seed.map_or_else(Seeds::from_entropy, Seeds::new);
+            (Shed::new().target(target).interval(interval), seeds)
+        }))
+    }
+}
+
+impl<S, P: Clone, X: Clone> Layer<S> for LoadShedLayer<P, X> {
+    type Service = LoadShed<S, P, X>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        let shared = match &self.shared {
+            Some(shared) => shared.get_or_init(|| self.make_shared()).clone(),
+            None => self.make_shared(),
+        };
+        let (priority, traffic) = (self.priority.clone(), self.traffic.clone());
+        LoadShed { inner, priority, traffic, shared }
+    }
+}
+
+impl<P, X> fmt::Debug for LoadShedLayer<P, X> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LoadShedLayer")
+            .field("queue_max", &self.queue_max)
+            .field("target", &self.target)
+            .field("interval", &self.interval)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Refuses what would wait too long, the least important first. See the [module docs](super).
+#[derive(Clone)]
+pub struct LoadShed<S, P = AllAlike, X = AnyTraffic> {
+    inner: S,
+    priority: P,
+    traffic: X,
+    shared: Arc<Shared>,
+}
+
+impl<S, P, X, R> Service<R> for LoadShed<S, P, X>
+where
+    S: Service<R> + Clone,
+    S::Error: Into<BoxError>,
+    P: ReadPriority<R>,
+    X: Traffic<R, S::Response, S::Error>,
+{
+    type Response = X::Response;
+    type Error = BoxError;
+    type Future = ConcurrencyLimitFuture<S, X, R>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        self.inner.poll_ready(cx).map_err(Into::into)
+    }
+
+    fn call(&mut self, request: R) -> Self::Future {
+        let priority = self.priority.priority(&request);
+        let (alone, traffic) = (self.shared.alone(), self.traffic.clone());
+        begin(&mut self.inner, alone, traffic, request, priority)
+    }
+}
+
+impl<S: fmt::Debug, P, X> fmt::Debug for LoadShed<S, P, X> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LoadShed").field("inner", &self.inner).finish_non_exhaustive()
+    }
+}

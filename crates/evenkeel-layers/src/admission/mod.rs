@@ -1,0 +1,70 @@
+//! Who is let in under overload: on the client's side and on the server's.
+//!
+//! * [`ThrottleLayer`], on a client: refuses a share of its own calls when the other side refuses many
+//!   (the SRE book's adaptive throttling). Refusing costs an overloaded server nearly as much as answering;
+//!   what is refused here costs it nothing.
+//! * [`LoadShedLayer`], on a server: a limit with a short queue in front, and a rule for who is refused,
+//!   the least important first, when the queue does not drain.
+//!
+//! **Use** the throttle above the balancer of a client whose service refuses when it is overloaded, and load
+//! shedding at the top of a server's stack. **Not** the throttle where one bad endpoint out of many fails:
+//! that is for breakers and ejection. **Not** load shedding in front of what waits for others most of the
+//! time, with a limit of thousands: nothing ever queues there.
+//!
+//! ```
+//! use evenkeel_core::{BoxError, error::{RequestThrottled, cause}};
+//! use evenkeel_layers::admission::ThrottleLayer;
+//! use tower::{Layer, Service, ServiceExt, service_fn};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), BoxError> {
+//! let overloaded = service_fn(|_: u32| async { Err::<u32, BoxError>("overloaded".into()) });
+//! let mut client = ThrottleLayer::new().seed(1).layer(overloaded);
+//!
+//! let mut throttled = 0;
+//! for _ in 0..100 {
+//!     let error = client.ready().await?.call(1).await.unwrap_err();
+//!     throttled += u32::from(cause::<RequestThrottled>(error.as_ref()).is_some());
+//! }
+//! assert!(80 < throttled, "{throttled} of 100 were not sent");
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Load shedding, configured:
+//!
+//! ```
+//! use std::time::Duration;
+//! use evenkeel_core::{BoxError, limit::Priority};
+//! use evenkeel_layers::admission::LoadShedLayer;
+//! use tower::{Layer, ServiceExt, service_fn};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), BoxError> {
+//! let shed = LoadShedLayer::fixed(64)
+//!     .queue_max(500)
+//!     .target(Duration::from_millis(2))
+//!     .interval(Duration::from_millis(50))
+//!     .priority(|request: &&str| match *request {
+//!         "report" => Priority::SHEDDABLE,
+//!         _ => Priority::CRITICAL,
+//!     });
+//! let server = shed.layer(service_fn(|n: &'static str| async move { Ok::<_, BoxError>(n) }));
+//!
+//! assert_eq!(server.oneshot("report").await?, "report");
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # What it costs
+//! Both: a handful of atomic operations and no allocation, no clock and no random number while nothing is
+//! refused; the throttle asks for the time once in 32 calls. A request that has to queue allocates its
+//! place.
+
+mod load_shed;
+mod throttle;
+
+pub use self::{
+    load_shed::{LoadShed, LoadShedLayer},
+    throttle::{Throttle, ThrottleFuture, ThrottleLayer},
+};

@@ -1,0 +1,44 @@
+//! The made-up node of a service that stands alone: its attempts are counted there.
+
+use std::sync::Arc;
+
+use evenkeel_core::{
+    attempt::Holder,
+    endpoint::{Address, Endpoint},
+    node::Node,
+    observe::Observer,
+    time::Timestamp,
+};
+
+use crate::clock;
+
+/// A made-up node and what observes it.
+pub(crate) struct Alone<M> {
+    node: Arc<Node>,
+    pub(crate) monitor: Arc<M>,
+}
+
+impl<M: Observer> Alone<M> {
+    pub(crate) fn new(monitor: Arc<M>) -> Self {
+        let address = Address::Name { host: "alone".into(), port: 1 };
+        let node = Arc::new(Node::new(Endpoint::new(address)));
+        node.observe(monitor.clone());
+        Self { node, monitor }
+    }
+}
+
+impl<M> Holder for Alone<M> {
+    #[inline]
+    fn node(&self) -> &Arc<Node> {
+        &self.node
+    }
+
+    fn now(&self) -> Timestamp {
+        clock::now()
+    }
+
+    fn recently(&self) -> Timestamp {
+        // Only latency estimates ask for it, and there are none here.
+        Timestamp::default()
+    }
+}

@@ -1,0 +1,210 @@
+//! The way of one call: let in, waiting to be let in, or refused.
+
+use std::{
+    fmt,
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use evenkeel_core::{
+    BoxError, attempt::Attempt, limit::Priority, time::Timestamp, traffic::Traffic,
+};
+use pin_project_lite::pin_project;
+use tokio::time::{Sleep, sleep};
+use tower_service::Service;
+
+use super::{
+    monitor::{Monitor, Waiting},
+    queue::Place,
+};
+use crate::{alone::Alone, clock};
+
+pin_project! {
+    /// The response of the inner service, or a refusal. See the [module docs](super).
+    pub struct ConcurrencyLimitFuture<S, X, R>
+    where
+        S: Service<R>,
+    {
+        traffic: X,
+        // Holds the permit until it ends or is dropped.
+        attempt: Option<Attempt<Alone<Monitor>>>,
+        #[pin]
+        state: State<S, R, S::Future>,
+    }
+}
+
+pin_project! {
+    #[project = StateProject]
+    enum State<S, R, F> {
+        Refused { error: Option<BoxError> },
+        // Behind a pointer: most calls are let in at once and need no room for it.
+        Waits { turn: Pin<Box<Turn<S, R>>> },
+        Called { #[pin] future: F },
+    }
+}
+
+/// Calls `service`, or refuses, or puts a copy of it aside to wait with the request.
+pub(crate) fn begin<S, X, R>(
+    service: &mut S,
+    alone: &Arc<Alone<Monitor>>,
+    traffic: X,
+    request: R,
+    priority: Priority,
+) -> ConcurrencyLimitFuture<S, X, R>
+where
+    S: Service<R> + Clone,
+{
+    let monitor = &*alone.monitor;
+    let is_shed = monitor.is_shed(priority);
+    let is_behind = match &monitor.waiting {
+        Some(Waiting { queue, .. }) => queue.is_behind(priority),
+        None => false,
+    };
+    if !is_shed && !is_behind {
+        let mut attempt = Attempt::new(alone.clone());
+        if attempt.admit() {
+            if let Some(waiting) = &monitor.waiting {
+                waiting.began(Duration::ZERO);
+            }
+            let state = State::Called { future: service.call(request) };
+            return ConcurrencyLimitFuture { traffic, attempt: Some(attempt), state };
+        }
+    }
+    let state = if is_shed || monitor.waiting.is_none() {
+        State::Refused { error: Some(monitor.refusal(priority, Duration::ZERO)) }
+    } else {
+        // The one that was made ready goes with the request.
+        let clone = service.clone();
+        let service = std::mem::replace(service, clone);
+        let turn = Box::pin(Turn::new(service, request, alone.clone(), priority));
+        State::Waits { turn }
+    };
+    ConcurrencyLimitFuture { traffic, attempt: None, state }
+}
+
+impl<S, X, R> Future for ConcurrencyLimitFuture<S, X, R>
+where
+    S: Service<R>,
+    S::Error: Into<BoxError>,
+    X: Traffic<R, S::Response, S::Error>,
+{
+    type Output = Result<X::Response, BoxError>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut this = self.project();
+        loop {
+            match this.state.as_mut().project() {
+                StateProject::Refused { error } => {
+                    let error = error.take().expect("a future is not polled after its end");
+                    return Poll::Ready(Err(error));
+                }
+                StateProject::Waits { turn } => {
+                    let (mut service, request, attempt) = ready!(turn.as_mut().poll(cx))?;
+                    *this.attempt = Some(attempt);
+                    let future = service.call(request);
+                    this.state.set(State::Called { future });
+                }
+                StateProject::Called { future } => {
+                    let Poll::Ready(result) = future.poll(cx) else {
+                        this.attempt.as_mut().expect("under way").waits();
+                        return Poll::Pending;
+                    };
+                    let attempt =
+                        this.attempt.take().expect("a future is not polled after its end");
+                    let result = this.traffic.finish(attempt.erase(), result);
+                    return Poll::Ready(result.map_err(Into::into));
+                }
+            }
+        }
+    }
+}
+
+impl<S: Service<R>, X, R> fmt::Debug for ConcurrencyLimitFuture<S, X, R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ConcurrencyLimitFuture").finish_non_exhaustive()
+    }
+}
+
+pin_project! {
+    /// A request that waits for a permit.
+    struct Turn<S, R> {
+        // Taken when it is let in.
+        call: Option<(S, R)>,
+        alone: Arc<Alone<Monitor>>,
+        priority: Priority,
+        arrived: Timestamp,
+        // Taken when it is first polled: one that nobody polls must not keep others waiting.
+        place: Option<Place>,
+        #[pin]
+        timer: Sleep,
+    }
+
+    impl<S, R> PinnedDrop for Turn<S, R> {
+        fn drop(this: Pin<&mut Self>) {
+            let this = this.project();
+            if let Some(waiting) = &this.alone.monitor.waiting {
+                leave(this.place, &this.alone.monitor, waiting);
+            }
+        }
+    }
+}
+
+type Admitted<S, R> = (S, R, Attempt<Alone<Monitor>>);
+
+impl<S, R> Turn<S, R> {
+    fn new(service: S, request: R, alone: Arc<Alone<Monitor>>, priority: Priority) -> Self {
+        let waiting = alone.monitor.waiting.as_ref().expect("only who may wait gets here");
+        let timer = sleep(waiting.wait_max());
+        let arrived = clock::now();
+        Self { call: Some((service, request)), alone, priority, arrived, place: None, timer }
+    }
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<Admitted<S, R>, BoxError>> {
+        let this = self.project();
+        let monitor = &*this.alone.monitor;
+        let waiting = monitor.waiting.as_ref().expect("only who may wait gets here");
+        let waited = || clock::now().since(*this.arrived);
+        let mut is_its_turn = false;
+        if this.place.is_none() {
+            *this.place = waiting.queue.enter(*this.priority);
+            // Behind somebody, a permit that is free at the moment is on its way to whoever was woken.
+            is_its_turn = this.place.as_ref().is_some_and(|place| !place.is_behind());
+        }
+        let Some(place) = this.place else {
+            return Poll::Ready(Err(monitor.refusal(*this.priority, waited())));
+        };
+        loop {
+            if place.is_evicted() {
+                let refusal = monitor.refusal(*this.priority, waited());
+                leave(this.place, monitor, waiting);
+                return Poll::Ready(Err(refusal));
+            }
+            if !std::mem::take(&mut is_its_turn) && place.poll_woken(cx).is_pending() {
+                break;
+            }
+            let mut attempt = Attempt::new(this.alone.clone());
+            if attempt.admit() {
+                waiting.began(waited());
+                leave(this.place, monitor, waiting);
+                let (service, request) = this.call.take().expect("let in once");
+                return Poll::Ready(Ok((service, request, attempt)));
+            }
+        }
+        ready!(this.timer.poll(cx));
+        let waited = waited();
+        waiting.gave_up(waited);
+        let refusal = monitor.refusal(*this.priority, waited);
+        leave(this.place, monitor, waiting);
+        Poll::Ready(Err(refusal))
+    }
+}
+
+/// Gives up a place. Whoever comes next is woken if there is room: the wake-up may have been for it.
+fn leave(place: &mut Option<Place>, monitor: &Monitor, waiting: &Waiting) {
+    if place.take().is_some() && !monitor.permits.is_full() {
+        waiting.queue.wake();
+    }
+}

@@ -1,0 +1,147 @@
+//! How a concurrency limit is configured.
+
+use std::{
+    fmt,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+
+use evenkeel_core::{
+    limit::{Aimd, Fixed, Gradient2, Limit, Vegas},
+    traffic::AnyTraffic,
+};
+use tower_layer::Layer;
+
+use super::{
+    ConcurrencyLimit, Limits,
+    monitor::{Patience, Waiting},
+    queue::Queue,
+    service::Shared,
+};
+
+/// Makes a limit, one for each service or endpoint.
+type Make = Arc<dyn Fn() -> Box<dyn Limit> + Send + Sync>;
+
+/// Limits how many calls are under way at the same time. See the [module docs](super).
+#[derive(Clone)]
+pub struct ConcurrencyLimitLayer<X = AnyTraffic> {
+    pub(super) make: Make,
+    pub(super) wait: Option<(u32, Duration)>,
+    pub(super) limits: Limits,
+    shared: Option<Arc<OnceLock<Arc<Shared>>>>,
+    traffic: X,
+}
+
+impl ConcurrencyLimitLayer {
+    /// At most `limit` at the same time.
+    ///
+    /// # Panics
+    /// If it is zero.
+    #[must_use]
+    pub fn fixed(limit: u32) -> Self {
+        let fixed = Fixed::new(limit);
+        Self::adaptive(move || fixed)
+    }
+
+    /// As many as what `make` makes says, which learns from the calls that end. `make` is asked once for
+    /// each service, or for each endpoint.
+    #[must_use]
+    pub fn adaptive<L: Limit>(make: impl Fn() -> L + Send + Sync + 'static) -> Self {
+        Self {
+            make: Arc::new(move || Box::new(make())),
+            wait: None,
+            limits: Limits::default(),
+            shared: None,
+            traffic: AnyTraffic,
+        }
+    }
+
+    /// Grows until calls fail. See [`Aimd`].
+    #[must_use]
+    pub fn aimd() -> Self {
+        Self::adaptive(Aimd::new)
+    }
+
+    /// Grows while latency is not far above its baseline. See [`Gradient2`].
+    #[must_use]
+    pub fn gradient2() -> Self {
+        Self::adaptive(Gradient2::new)
+    }
+
+    /// Grows while hardly anything queues. See [`Vegas`].
+    #[must_use]
+    pub fn vegas() -> Self {
+        Self::adaptive(Vegas::new)
+    }
+}
+
+impl<X> ConcurrencyLimitLayer<X> {
+    /// Lets up to `callers_max` calls wait where it stands alone, each for `wait_max`. Default none:
+    /// refused at once.
+    ///
+    /// A long queue answers late instead of refusing soon, and each who waits keeps its request in memory.
+    /// Below a balancer it means nothing: another endpoint is chosen.
+    #[must_use]
+    pub fn wait(mut self, callers_max: u32, wait_max: Duration) -> Self {
+        self.wait = Some((callers_max, wait_max));
+        self
+    }
+
+    /// Makes all services that this layer and its clones make share one limit. Default one for each.
+    ///
+    /// For axum's `Router::layer`, which makes a service of each route. Call it last: what is set
+    /// after the first service is made changes nothing for them.
+    #[must_use]
+    pub fn shared(mut self) -> Self {
+        self.shared = Some(Arc::default());
+        self
+    }
+
+    /// Sets what tells how a call ended where the limit stands alone, for limits that learn, and until when
+    /// it counts as under way. Default every error is a drop, and until the response is there.
+    ///
+    /// `HttpTraffic` of evenkeel-http counts it until the end of the response's body. Below a balancer it
+    /// is what the innermost `Connect` says.
+    #[must_use]
+    pub fn traffic<Y>(self, traffic: Y) -> ConcurrencyLimitLayer<Y> {
+        let Self { make, wait, limits, shared, traffic: _ } = self;
+        ConcurrencyLimitLayer { make, wait, limits, shared, traffic }
+    }
+
+    /// The limits that this layer and its clones have made and will make, to be read.
+    #[must_use]
+    pub fn limits(&self) -> Limits {
+        self.limits.clone()
+    }
+
+    fn make_shared(&self) -> Arc<Shared> {
+        let wait = self.wait;
+        let waiting = move || {
+            let (callers_max, wait_max) = wait?;
+            let queue = Arc::new(Queue::new(callers_max));
+            Some(Waiting { queue, patience: Patience::Fixed(wait_max) })
+        };
+        Arc::new(Shared::new(self.make.clone(), self.limits.clone(), waiting))
+    }
+}
+
+impl<T, X: Clone> Layer<T> for ConcurrencyLimitLayer<X> {
+    type Service = ConcurrencyLimit<T, X>;
+
+    fn layer(&self, inner: T) -> Self::Service {
+        let shared = match &self.shared {
+            Some(shared) => shared.get_or_init(|| self.make_shared()).clone(),
+            None => self.make_shared(),
+        };
+        ConcurrencyLimit::new(shared, self.traffic.clone(), inner)
+    }
+}
+
+impl<X> fmt::Debug for ConcurrencyLimitLayer<X> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ConcurrencyLimitLayer")
+            .field("wait", &self.wait)
+            .field("limits", &self.limits)
+            .finish_non_exhaustive()
+    }
+}

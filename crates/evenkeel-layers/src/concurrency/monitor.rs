@@ -1,0 +1,253 @@
+//! One limit, the gate that follows it, and those who wait for it.
+
+use std::{
+    any::Any,
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, Weak},
+    time::Duration,
+};
+
+use evenkeel_core::{
+    BoxError,
+    endpoint::Address,
+    error::{LimitReached, Overloaded},
+    limit::{Limit, Permits, Priority, Sample, Shed},
+    node::{Access, Gate, Node},
+    observe::{Admission, Observer, Report},
+    outcome::Outcome,
+    rng::Seeds,
+    time::Timestamp,
+};
+
+use super::queue::Queue;
+use crate::clock;
+
+/// All limits of a layer and its clones.
+#[derive(Clone, Default)]
+pub struct Limits(Arc<Mutex<Vec<Weak<Monitor>>>>);
+
+impl Limits {
+    /// Those that are in use now, the oldest first.
+    #[must_use]
+    pub fn list(&self) -> Vec<LimitHandle> {
+        self.lock().iter().filter_map(Weak::upgrade).map(LimitHandle).collect()
+    }
+
+    pub(super) fn add(&self, monitor: &Arc<Monitor>) {
+        let mut known = self.lock();
+        // As many as there are; the dead are swept out here.
+        known.retain(|known| 0 < known.strong_count());
+        known.push(Arc::downgrade(monitor));
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Weak<Monitor>>> {
+        self.0.lock().expect("no panic under the lock")
+    }
+}
+
+impl fmt::Debug for Limits {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.list()).finish()
+    }
+}
+
+/// One limit, to be read.
+#[derive(Clone)]
+pub struct LimitHandle(Arc<Monitor>);
+
+impl LimitHandle {
+    /// Whose it is; `None` where it stands alone.
+    #[must_use]
+    pub fn address(&self) -> Option<&Address> {
+        self.0.address.as_ref()
+    }
+
+    /// How many may be under way at the same time, as it is now.
+    #[must_use]
+    pub fn limit(&self) -> u32 {
+        self.0.permits.limit().limit()
+    }
+
+    /// How many are under way.
+    #[must_use]
+    pub fn in_flight(&self) -> u32 {
+        self.0.permits.in_flight()
+    }
+
+    /// How many wait; zero below a balancer.
+    #[must_use]
+    pub fn waiting(&self) -> u32 {
+        self.0.waiting.as_ref().map_or(0, |waiting| waiting.queue.len())
+    }
+}
+
+impl fmt::Debug for LimitHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LimitHandle")
+            .field("address", &self.address().map(ToString::to_string))
+            .field("limit", &self.limit())
+            .field("in_flight", &self.in_flight())
+            .finish_non_exhaustive()
+    }
+}
+
+/// One limit.
+pub(crate) struct Monitor {
+    pub(super) permits: Permits,
+    pub(super) waiting: Option<Waiting>,
+    limits: Limits,
+    address: Option<Address>,
+    is_adaptive: bool,
+}
+
+/// Who may wait where it stands alone, and for how long.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    pub(super) queue: Arc<Queue>,
+    pub(super) patience: Patience,
+}
+
+#[derive(Debug)]
+pub(super) enum Patience {
+    Fixed(Duration),
+    Shed { shed: Shed, seeds: Seeds },
+}
+
+impl Monitor {
+    pub(super) fn alone(limit: Box<dyn Limit>, limits: &Limits, waiting: Option<Waiting>) -> Self {
+        Self::new(limit, limits, waiting, None)
+    }
+
+    /// The limit of an endpoint, whose gate follows it from now on.
+    pub(super) fn of(limit: Box<dyn Limit>, limits: &Limits, node: &Arc<Node>) {
+        let monitor = Arc::new(Self::new(limit, limits, None, Some(node.address().clone())));
+        limits.add(&monitor);
+        node.observe(monitor.clone());
+        monitor.follow(node);
+    }
+
+    fn new(
+        limit: Box<dyn Limit>,
+        limits: &Limits,
+        waiting: Option<Waiting>,
+        address: Option<Address>,
+    ) -> Self {
+        let is_adaptive = limit.is_adaptive();
+        let permits = Permits::boxed(limit);
+        Self { permits, waiting, limits: limits.clone(), address, is_adaptive }
+    }
+
+    /// Makes the gate follow the permits. Alone the gate only makes sure that attempts ask.
+    pub(super) fn follow(&self, node: &Node) {
+        node.follow(Gate::Limit, || {
+            let is_closed = self.address.is_some() && self.permits.is_full();
+            if is_closed { Access::Closed } else { Access::Guarded }
+        });
+    }
+
+    fn has_gate(&self) -> bool {
+        self.address.is_some()
+    }
+
+    /// Whether a request of this priority is turned away on arrival, whatever room there is.
+    #[inline]
+    pub(super) fn is_shed(&self, priority: Priority) -> bool {
+        match self.waiting.as_ref().map(|waiting| &waiting.patience) {
+            Some(Patience::Shed { shed, seeds }) => {
+                !shed.admit(priority, || seeds.rng().unit(), clock::now)
+            }
+            Some(Patience::Fixed(_)) | None => false,
+        }
+    }
+
+    /// A request of this priority may not go ahead.
+    #[cold]
+    pub(super) fn refusal(&self, priority: Priority, waited: Duration) -> BoxError {
+        match self.waiting.as_ref().map(|waiting| &waiting.patience) {
+            Some(Patience::Shed { .. }) => Overloaded::new(priority.level(), waited).into(),
+            Some(Patience::Fixed(_)) | None => {
+                LimitReached::new(self.permits.limit().limit(), waited).into()
+            }
+        }
+    }
+}
+
+impl Waiting {
+    pub(super) fn wait_max(&self) -> Duration {
+        match &self.patience {
+            Patience::Fixed(max) => *max,
+            Patience::Shed { shed, .. } => shed.wait_max(clock::now()),
+        }
+    }
+
+    /// The service of a request begins.
+    #[inline]
+    pub(super) fn began(&self, waited: Duration) {
+        if let Patience::Shed { shed, .. } = &self.patience {
+            shed.began(waited, clock::now);
+        }
+    }
+
+    /// A request has waited too long.
+    pub(super) fn gave_up(&self, waited: Duration) {
+        if let Patience::Shed { shed, .. } = &self.patience {
+            shed.gave_up(waited, clock::now());
+        }
+    }
+}
+
+impl Observer for Monitor {
+    fn ended(&self, node: &Node, report: &Report) {
+        if !self.is_adaptive {
+            return;
+        }
+        let is_dropped = match report.outcome {
+            Outcome::Success => false,
+            Outcome::Failure | Outcome::Throttled(_) => true,
+            _ => return,
+        };
+        let Report { latency, .. } = *report;
+        // One that was answered at once is dated by nobody.
+        let is_dated = is_dropped || !latency.is_zero();
+        let now = if is_dated { clock::now() } else { Timestamp::default() };
+        let in_flight = self.permits.in_flight();
+        let before = self.permits.limit().limit();
+        self.permits.limit().sample(Sample { latency, in_flight, is_dropped }, now);
+        if self.has_gate() && self.permits.limit().limit() != before {
+            self.follow(node);
+        }
+    }
+
+    #[inline]
+    fn admit(&self, node: &Node) -> Admission {
+        let is_admitted = self.permits.acquire();
+        if self.has_gate() && self.permits.is_full() {
+            self.follow(node);
+        }
+        if is_admitted { Admission::Counted } else { Admission::Refused }
+    }
+
+    #[inline]
+    fn left(&self, node: &Node) {
+        let was_full = self.permits.release();
+        if self.has_gate() && (was_full || node.is_closed_by(Gate::Limit)) {
+            self.follow(node);
+        }
+        if let Some(waiting) = &self.waiting {
+            waiting.queue.wake();
+        }
+    }
+
+    fn is_timing(&self) -> bool {
+        self.is_adaptive
+    }
+}
+
+/// Whether `node` has a limit of a layer whose limits are `limits`.
+pub(super) fn has_limit(node: &Node, limits: &Limits) -> bool {
+    node.observers().any(|observer| {
+        let observer: &dyn Any = &**observer;
+        let monitor = observer.downcast_ref::<Monitor>();
+        monitor.is_some_and(|monitor| Arc::ptr_eq(&monitor.limits.0, &limits.0))
+    })
+}

@@ -1,0 +1,48 @@
+//! Calls that fail at once while no endpoint is there, and go through as soon as one is.
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use evenkeel::{
+    balance::BalanceLayer,
+    core::error::{FailedFast, cause},
+    discovery,
+    fail_fast::FailFastLayer,
+    http::HttpConnector,
+};
+use http::Request;
+use http_body_util::{BodyExt, Empty};
+use tower::{ServiceBuilder, ServiceExt};
+
+mod common;
+
+#[tokio::main]
+async fn main() -> Result<(), common::BoxError> {
+    let (endpoints, discovery) = discovery::channel();
+    let client = ServiceBuilder::new()
+        .layer(FailFastLayer::new(Duration::from_millis(100)))
+        .layer(BalanceLayer::p2c(discovery)) // would let each caller wait three seconds
+        .service(HttpConnector::<Empty<Bytes>>::new());
+    let hello = || Request::get("/").body(Empty::new()).expect("a valid request");
+
+    for caller in 1..=5 {
+        let began = Instant::now();
+        let error = client.clone().oneshot(hello()).await.expect_err("nobody is there");
+        println!("caller {caller} after {:?}: {error}", began.elapsed());
+        assert!(cause::<FailedFast>(error.as_ref()).is_some());
+        assert!(caller == 1 || began.elapsed() < Duration::from_millis(50));
+    }
+
+    let server = common::serve_text("hello").await?;
+    endpoints.set([server]);
+    let response = loop {
+        match client.clone().oneshot(hello()).await {
+            Ok(response) => break response,
+            Err(_) => tokio::task::yield_now().await,
+        }
+    };
+    let body = response.into_body().collect().await?.to_bytes();
+    println!("and then: {body:?}");
+    assert_eq!(body, "hello");
+    Ok(())
+}
