@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use evenkeel_core::node::Node;
-use evenkeel_layers::{balance::BalanceLayer, per_endpoint::PerEndpoint};
+use evenkeel_layers::{balance::BalanceLayer, observe::ObserveLayer, per_endpoint::PerEndpoint};
 use tower::{Layer, ServiceBuilder, limit::ConcurrencyLimitLayer};
 
 use crate::{
@@ -59,6 +59,11 @@ fn entries() -> Vec<Entry> {
             move |_| Shared(limit.layer(Nothing))
         }),
         Entry::new("balance of 1", move |count| Shared(balance(count).layer(connect))),
+        Entry::new("observe, nobody listens", |_| Shared(ObserveLayer::new().layer(Nothing))),
+        Entry::new("balance of 1 + observe each", move |count| {
+            let each = ObserveLayer::new();
+            Shared(ServiceBuilder::new().layer(balance(count)).layer(each).service(connect))
+        }),
         Entry::new(PIPELINE, move |count| {
             let each = PerEndpoint::new(limit.clone());
             Shared(ServiceBuilder::new().layer(balance(count)).layer(each).service(connect))

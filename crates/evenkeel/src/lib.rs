@@ -73,6 +73,7 @@
 //! | [`RetryLayer`](retry::RetryLayer) | makes another attempt where one failed, within a budget; `HttpRetry` (feature `http`) tells it of HTTP and gRPC | above the balancer |
 //! | [`HedgeLayer`](hedge::HedgeLayer) | asks a second endpoint where the first is slow, within the budget | above the balancer, below retries |
 //! | [`BalanceLayer`](balance::BalanceLayer) | chooses an endpoint for each request | above a `Connect` |
+//! | [`ObserveLayer`](observe::ObserveLayer) | metrics and traces of attempts and gates, or of calls | directly below the balancer; or alone, at the top |
 //! | [`PerEndpoint`](per_endpoint::PerEndpoint) | lifts any tower layer: one instance per endpoint | below the balancer |
 //! | [`OutlierLayer`](outlier::OutlierLayer) | leaves out for a while who does worse than the others | below the balancer |
 //! | [`CircuitBreakerLayer`](breaker::CircuitBreakerLayer) | stops asking whoever keeps failing | below the balancer: one per endpoint; or alone around any service |
@@ -119,10 +120,19 @@
 //! [`CircuitOpen`](core::error::CircuitOpen) where a breaker that stands alone is open,
 //! [`DeadlineExceeded`](core::error::DeadlineExceeded) and
 //! [`AttemptTimeout`](core::error::AttemptTimeout) where it took too long.
+//!
+//! # What an operator sees
+//! Every layer tells what it does to `tracing`, under a target of its own such as `evenkeel::retry`, and with
+//! the feature `metrics` to the recorder of the `metrics` facade that the program installs before it
+//! builds the stack. [`metrics`] has the table of all names; [`ObserveLayer`](observe::ObserveLayer) adds
+//! those of each endpoint. Nothing is formatted or allocated while nobody listens.
 
 pub use evenkeel_core as core;
 #[cfg(feature = "discovery")]
 pub use evenkeel_discovery as discovery;
 #[cfg(feature = "http")]
 pub use evenkeel_http as http;
-pub use evenkeel_layers::{balance, breaker, deadline, hedge, outlier, per_endpoint, retry};
+pub use evenkeel_layers::{
+    balance, breaker, deadline, hedge, observe, outlier, per_endpoint, retry,
+};
+pub use evenkeel_metrics as metrics;
