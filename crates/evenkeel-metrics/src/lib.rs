@@ -32,9 +32,9 @@ mod series;
 mod silent;
 
 #[cfg(feature = "metrics")]
-pub use self::series::Series;
+pub use self::series::{Active, Series};
 #[cfg(not(feature = "metrics"))]
-pub use self::silent::Series;
+pub use self::silent::{Active, Series};
 
 /// Whether this was built with metrics.
 pub const IS_ON: bool = cfg!(feature = "metrics");

@@ -64,16 +64,11 @@ impl Series {
         }
     }
 
-    /// One was sent.
+    /// One was sent. It is active until what this returns is dropped.
     #[inline]
-    pub fn began(&self) {
+    pub fn begin(&self) -> Active {
         self.active.increment(1.0);
-    }
-
-    /// The head of its response is there, or it was cancelled.
-    #[inline]
-    pub fn left(&self) {
-        self.active.decrement(1.0);
+        Active(self.active.clone())
     }
 
     /// One ended.
@@ -107,6 +102,18 @@ impl Series {
             }
             wanted = now;
         }
+    }
+}
+
+/// One attempt or call that has no response yet.
+#[derive(Debug)]
+#[must_use = "it is active until this is dropped"]
+pub struct Active(Gauge);
+
+impl Drop for Active {
+    #[inline]
+    fn drop(&mut self) {
+        self.0.decrement(1.0);
     }
 }
 

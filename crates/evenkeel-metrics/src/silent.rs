@@ -22,11 +22,9 @@ impl Series {
 
     /// One was sent.
     #[inline]
-    pub const fn began(&self) {}
-
-    /// The head of its response is there, or it was cancelled.
-    #[inline]
-    pub const fn left(&self) {}
+    pub const fn begin(&self) -> Active {
+        Active(())
+    }
 
     /// One ended.
     #[inline]
@@ -36,3 +34,7 @@ impl Series {
     #[inline]
     pub fn follow(&self, _: Gate, _: impl Fn() -> bool) {}
 }
+
+/// One attempt or call that has no response yet.
+#[derive(Debug)]
+pub struct Active(());

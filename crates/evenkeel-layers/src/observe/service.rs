@@ -16,6 +16,7 @@ use evenkeel_core::{
     time::Timestamp,
     traffic::Traffic,
 };
+use evenkeel_metrics::Active;
 use pin_project_lite::pin_project;
 use tower_service::Service;
 use tracing::instrument::{Instrument, Instrumented};
@@ -202,6 +203,7 @@ pin_project! {
     pub struct ObservedFuture<F> {
         #[pin]
         inner: Instrumented<F>,
+        // `None` when the response is there.
         active: Option<Active>,
     }
 }
@@ -209,7 +211,7 @@ pin_project! {
 impl<F> ObservedFuture<F> {
     #[inline]
     fn new(monitor: &Arc<Monitor>, call: impl FnOnce() -> F) -> Self {
-        let active = evenkeel_metrics::IS_ON.then(|| Active::new(monitor));
+        let active = Some(monitor.series.begin());
         let span = monitor.span();
         // The inner service may do much of its work in `call`.
         let inner = span.in_scope(call);
@@ -234,21 +236,5 @@ impl<F: Future> Future for ObservedFuture<F> {
 impl<F> fmt::Debug for ObservedFuture<F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ObservedFuture").finish_non_exhaustive()
-    }
-}
-
-/// One that has no response yet.
-struct Active(Arc<Monitor>);
-
-impl Active {
-    fn new(monitor: &Arc<Monitor>) -> Self {
-        monitor.series.began();
-        Self(monitor.clone())
-    }
-}
-
-impl Drop for Active {
-    fn drop(&mut self) {
-        self.0.series.left();
     }
 }
