@@ -37,4 +37,5 @@ impl Series {
 
 /// One attempt or call that has no response yet.
 #[derive(Debug)]
+#[must_use = "it is active until this is dropped"]
 pub struct Active(());

@@ -185,7 +185,7 @@ mod tests {
     fn why_there_is_no_other_attempt_is_told() {
         let schedule = Schedule::default();
         let broke = Budget::share(0.0).floor_per_second(0);
-        let mut stop = |verdict| {
+        let stop = |verdict| {
             let (mut progress, mut rng) = (Progress::default(), Rng::with_seed(1));
             schedule.next(&mut progress, verdict, Some(&broke), NOW, None, &mut rng).unwrap_err()
         };
