@@ -1,8 +1,19 @@
-//! The spans and events that a subscriber gets.
+//! The spans and events that a subscriber of traces gets.
+//!
+//! A binary of its own, with one subscriber for all its tests: with one for each thread, whichever thread
+//! comes first to an event decides for the others whether anybody listens.
+
+// clippy knows test functions, but not the functions that they share; the clock is the paused one.
+#![allow(clippy::unwrap_used, clippy::disallowed_methods)]
+
+#[allow(dead_code, reason = "shared with the tests of the balancer, which need more of it")]
+#[path = "balance/probe.rs"]
+mod probe;
 
 use std::{
+    cell::RefCell,
     fmt::{Debug, Write},
-    sync::{Arc, Mutex},
+    sync::{Arc, Once},
     time::Duration,
 };
 
@@ -21,7 +32,6 @@ use tracing::{
     Event, Level, Subscriber,
     field::{Field, Visit},
     span,
-    subscriber::DefaultGuard,
 };
 use tracing_subscriber::{
     Registry,
@@ -29,35 +39,44 @@ use tracing_subscriber::{
     registry::LookupSpan,
 };
 
-use crate::probe::{Answer, Channel, World, ready};
+use self::probe::{Answer, Channel, World, ready};
 
-/// Everything that is traced on this thread, one line each.
-#[derive(Clone, Default)]
-struct Lines(Arc<Mutex<Vec<String>>>);
+thread_local! {
+    static LINES: RefCell<Vec<(Level, String)>> = const { RefCell::new(Vec::new()) };
+}
+
+/// What is traced on this thread, one line each.
+struct Lines(Level);
 
 impl Lines {
-    fn listen(level: Level) -> (Self, DefaultGuard) {
-        let lines = Self::default();
-        let filter = tracing_subscriber::filter::LevelFilter::from_level(level);
-        let subscriber = Registry::default().with(lines.clone().with_filter(filter));
-        (lines, tracing::subscriber::set_default(subscriber))
+    /// Listens to what is traced at `level` and above. A test calls it before anything else.
+    fn listen(level: Level) -> Self {
+        static SUBSCRIBER: Once = Once::new();
+        SUBSCRIBER.call_once(|| {
+            tracing::subscriber::set_global_default(Registry::default().with(Recorder)).unwrap();
+        });
+        Self(level)
     }
 
     /// What was traced under `target`, without it.
     fn of(&self, target: &str) -> Vec<String> {
-        let lines = self.0.lock().unwrap();
-        let of_target =
-            lines.iter().filter_map(|line| line.strip_prefix(target)?.strip_prefix(' '));
-        of_target.map(str::to_owned).collect()
+        LINES.with_borrow(|lines| {
+            let heard = lines.iter().filter(|(level, _)| *level <= self.0);
+            let of_target =
+                heard.filter_map(|(_, line)| line.strip_prefix(target)?.strip_prefix(' '));
+            of_target.map(str::to_owned).collect()
+        })
     }
 }
 
-impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Lines {
+struct Recorder;
+
+impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Recorder {
     fn on_new_span(&self, attributes: &span::Attributes<'_>, _: &span::Id, _: Context<'_, S>) {
         let metadata = attributes.metadata();
         let mut line = Line(format!("{} span {}", metadata.target(), metadata.name()));
         attributes.record(&mut line);
-        self.0.lock().unwrap().push(line.0);
+        LINES.with_borrow_mut(|lines| lines.push((*metadata.level(), line.0)));
     }
 
     fn on_event(&self, event: &Event<'_>, cx: Context<'_, S>) {
@@ -66,7 +85,7 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Lines {
         let within = within.unwrap_or_default();
         let mut line = Line(format!("{} {}{within}", metadata.target(), metadata.level()));
         event.record(&mut line);
-        self.0.lock().unwrap().push(line.0);
+        LINES.with_borrow_mut(|lines| lines.push((*metadata.level(), line.0)));
     }
 }
 
@@ -88,7 +107,7 @@ const fn ms(millis: u64) -> Duration {
 
 #[tokio::test(start_paused = true)]
 async fn an_attempt_has_a_span_with_its_endpoint_and_an_event_when_it_ends() {
-    let (lines, _guard) = Lines::listen(Level::DEBUG);
+    let lines = Lines::listen(Level::DEBUG);
     let endpoints = vec!["10.0.0.1:80".parse().unwrap()];
     let mut client = ServiceBuilder::new()
         .layer(ObserveLayer::new().client("greeter"))
@@ -121,7 +140,7 @@ async fn an_attempt_has_a_span_with_its_endpoint_and_an_event_when_it_ends() {
 
 #[tokio::test(start_paused = true)]
 async fn a_gate_is_told_at_info_with_its_name_and_that_of_a_limit_is_not() {
-    let (lines, _guard) = Lines::listen(Level::INFO);
+    let lines = Lines::listen(Level::INFO);
     let (world, channel) = (World::default(), Channel::of(&["a"]));
     let mut client = ServiceBuilder::new()
         .layer(BalanceLayer::round_robin(channel))
@@ -144,7 +163,7 @@ async fn a_gate_is_told_at_info_with_its_name_and_that_of_a_limit_is_not() {
 
 #[tokio::test(start_paused = true)]
 async fn a_retry_tells_cause_number_and_delay_and_its_end_the_reason() {
-    let (lines, _guard) = Lines::listen(Level::DEBUG);
+    let lines = Lines::listen(Level::DEBUG);
     let retry =
         RetryLayer::new(Budget::default()).rules(AnyRules::idempotent()).attempts_max(2).seed(1);
     let client = ServiceBuilder::new()
@@ -165,7 +184,7 @@ async fn a_retry_tells_cause_number_and_delay_and_its_end_the_reason() {
 
 #[tokio::test(start_paused = true)]
 async fn every_layer_has_a_target_of_its_own() {
-    let (lines, _guard) = Lines::listen(Level::DEBUG);
+    let lines = Lines::listen(Level::DEBUG);
     let (world, channel) = (World::default(), Channel::of(&["a", "b"]));
     let budget = Budget::default();
     let mut client = ServiceBuilder::new()
@@ -197,7 +216,7 @@ async fn every_layer_has_a_target_of_its_own() {
 
 #[tokio::test(start_paused = true)]
 async fn an_ejection_tells_its_cause() {
-    let (lines, _guard) = Lines::listen(Level::INFO);
+    let lines = Lines::listen(Level::INFO);
     let (world, channel) = (World::default(), Channel::of(&["a", "b"]));
     let mut client = ServiceBuilder::new()
         .layer(BalanceLayer::round_robin(channel))

@@ -1,4 +1,12 @@
-//! The series that a recorder gets.
+//! The series that a recorder of metrics gets.
+
+// clippy knows test functions, but not the functions that they share; the clock is the paused one.
+#![allow(clippy::unwrap_used, clippy::disallowed_methods)]
+#![cfg(feature = "metrics")]
+
+#[allow(dead_code, reason = "shared with the tests of the balancer, which need more of it")]
+#[path = "balance/probe.rs"]
+mod probe;
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -16,7 +24,7 @@ use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshotter};
 use tokio::time::sleep;
 use tower::{Service, ServiceBuilder, ServiceExt, service_fn};
 
-use crate::probe::{Answer, Channel, Readiness, World, ready, tick};
+use self::probe::{Answer, Channel, Readiness, World, ready, tick};
 
 /// What was recorded since the recorder was installed on this thread. A snapshot of the facade's debugging
 /// recorder takes what it reads away, so it is summed up here.
@@ -258,7 +266,7 @@ async fn what_a_balancer_refuses_and_passes_over_is_counted() {
     ready(&mut hurried).await.unwrap().call(1).await.unwrap_err();
 
     for name in ["a", "b"] {
-        channel.insert(crate::probe::endpoint(name));
+        channel.insert(probe::endpoint(name));
     }
     tick().await;
     world.host("a").is(Readiness::NotReady);
