@@ -32,9 +32,9 @@ mod series;
 mod silent;
 
 #[cfg(feature = "metrics")]
-pub use self::series::{Active, Series};
+pub use self::series::{Held, Series};
 #[cfg(not(feature = "metrics"))]
-pub use self::silent::{Active, Series};
+pub use self::silent::{Held, Series};
 
 /// Whether this was built with metrics.
 pub const IS_ON: bool = cfg!(feature = "metrics");
@@ -141,6 +141,21 @@ pub fn endpoints_changed(difference: isize) {
     ::metrics::gauge!("evenkeel.balance.endpoints").increment(difference as f64);
     #[cfg(not(feature = "metrics"))]
     let _ = difference;
+}
+
+/// A source of endpoints failed, once more perhaps.
+#[inline]
+pub fn source_failed() {
+    count!("evenkeel.discovery.failures", 1);
+}
+
+/// A source of endpoints fails from now on, until what this returns is dropped.
+#[inline]
+pub fn source_failing() -> Held {
+    #[cfg(feature = "metrics")]
+    return Held::new(::metrics::gauge!("evenkeel.discovery.failing"));
+    #[cfg(not(feature = "metrics"))]
+    Held(())
 }
 
 /// Discovery failed.

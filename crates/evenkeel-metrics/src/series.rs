@@ -66,9 +66,8 @@ impl Series {
 
     /// One was sent. It is active until what this returns is dropped.
     #[inline]
-    pub fn begin(&self) -> Active {
-        self.active.increment(1.0);
-        Active(self.active.clone())
+    pub fn begin(&self) -> Held {
+        Held::new(self.active.clone())
     }
 
     /// One ended.
@@ -105,12 +104,20 @@ impl Series {
     }
 }
 
-/// One attempt or call that has no response yet.
+/// Counted in a gauge until it is dropped.
 #[derive(Debug)]
-#[must_use = "it is active until this is dropped"]
-pub struct Active(Gauge);
+#[must_use = "it is counted until this is dropped"]
+pub struct Held(Gauge);
 
-impl Drop for Active {
+impl Held {
+    #[inline]
+    pub(crate) fn new(gauge: Gauge) -> Self {
+        gauge.increment(1.0);
+        Self(gauge)
+    }
+}
+
+impl Drop for Held {
     #[inline]
     fn drop(&mut self) {
         self.0.decrement(1.0);

@@ -22,8 +22,8 @@ impl Series {
 
     /// One was sent.
     #[inline]
-    pub const fn begin(&self) -> Active {
-        Active(())
+    pub const fn begin(&self) -> Held {
+        Held(())
     }
 
     /// One ended.
@@ -35,7 +35,7 @@ impl Series {
     pub fn follow(&self, _: Gate, _: impl Fn() -> bool) {}
 }
 
-/// One attempt or call that has no response yet.
+/// Counted in a gauge until it is dropped.
 #[derive(Debug)]
-#[must_use = "it is active until this is dropped"]
-pub struct Active(());
+#[must_use = "it is counted until this is dropped"]
+pub struct Held(pub(crate) ());

@@ -16,7 +16,7 @@ use evenkeel_core::{
     time::Timestamp,
     traffic::Traffic,
 };
-use evenkeel_metrics::Active;
+use evenkeel_metrics::Held;
 use pin_project_lite::pin_project;
 use tower_service::Service;
 use tracing::instrument::{Instrument, Instrumented};
@@ -204,7 +204,7 @@ pin_project! {
         #[pin]
         inner: Instrumented<F>,
         // `None` when the response is there.
-        active: Option<Active>,
+        active: Option<Held>,
     }
 }
 
