@@ -5,9 +5,25 @@
 //! empty. Install the recorder first and build the stack afterwards: what counts per endpoint takes hold
 //! of its series when the endpoint joins.
 //!
+//! ```
+//! # #[cfg(feature = "metrics")] {
+//! let recorder = metrics_util::debugging::DebuggingRecorder::new();
+//! let snapshotter = recorder.snapshotter();
+//! recorder.install().expect("the first recorder of this program");
+//! evenkeel_metrics::describe();
+//!
+//! evenkeel_metrics::retried("timeout"); // what `RetryLayer` does
+//!
+//! let (key, unit, ..) = snapshotter.snapshot().into_vec().remove(0);
+//! assert_eq!(key.key().to_string(), "Key(evenkeel.retries, [error.type = timeout])");
+//! assert_eq!(unit, Some(metrics::Unit::Count));
+//! # }
+//! ```
+//!
 //! Names and labels are OpenTelemetry's where it has them (`server.address`, `server.port`,
 //! `error.type`); an exporter for Prometheus makes underscores of the dots. Durations are in seconds.
-//! All labels but the endpoint's and the client's are words of a fixed list.
+//! All labels but the endpoint's and the client's are words of a fixed list. What `ObserveLayer` counts is told
+//! apart by endpoint and client; everything else is for the whole process.
 //!
 #![doc = include_str!("metrics.md")]
 //!
