@@ -85,6 +85,7 @@ fn rows() -> impl Iterator<Item = Row> {
             ours(ours::concurrency_vegas()),
         ],
         vec![ours(ours::throttle()), ours(ours::load_shed()), ours(ours::fail_fast())],
+        vec![ours(ours::observe())],
         vec![
             ours(ours::rate_limit()),
             peer(ours::rate_limit_keyed()),

@@ -11,6 +11,7 @@ use evenkeel_layers::{
     deadline::DeadlineLayer,
     fail_fast::FailFastLayer,
     hedge::HedgeLayer,
+    observe::ObserveLayer,
     outlier::OutlierLayer,
     rate_limit::RateLimitLayer,
     retry::RetryLayer,
@@ -81,6 +82,10 @@ pub(super) fn load_shed() -> Entry {
 
 pub(super) fn fail_fast() -> Entry {
     Entry::new("FailFastLayer", |_| Shared(FailFastLayer::new(DEADLINE).layer(Nothing)))
+}
+
+pub(super) fn observe() -> Entry {
+    Entry::new("ObserveLayer, nobody listens", |_| Shared(ObserveLayer::new().layer(Nothing)))
 }
 
 /// What the README recommends, over ten endpoints.

@@ -97,6 +97,7 @@ pub struct Session {
 struct Failing {
     since: Instant,
     error: String,
+    _counted: evenkeel_metrics::Held,
 }
 
 impl Session {
@@ -124,6 +125,7 @@ impl Session {
     pub fn fail(&mut self, error: impl Into<BoxError>) {
         let error = error.into();
         let text = chain(&*error);
+        evenkeel_metrics::source_failed();
         let origin = &*self.origin;
         match &mut self.failing {
             Some(failing) if failing.error == text => {
@@ -137,7 +139,8 @@ impl Session {
             None => {
                 let kept = self.journal.borrow().len();
                 tracing::warn!(origin, error = text, kept, "discovery fails");
-                self.failing = Some(Failing { since: clock::now(), error: text });
+                let _counted = evenkeel_metrics::source_failing();
+                self.failing = Some(Failing { since: clock::now(), error: text, _counted });
             }
         }
         self.journal.send_modify(|journal| journal.fail(error));

@@ -276,3 +276,26 @@ async fn a_polled_function_that_hangs_is_given_up_and_asked_again() {
     assert!(cause::<evenkeel_discovery::poll::PollTimedOut>(&*hung).is_some());
     assert!(next(&mut watch).await.is_ok());
 }
+
+#[cfg(feature = "metrics")]
+#[tokio::test(start_paused = true)]
+async fn a_source_that_fails_is_seen_in_metrics_until_it_works_again() {
+    use metrics_util::debugging::{DebugValue, DebuggingRecorder};
+    let recorder = DebuggingRecorder::new();
+    let _guard = metrics::set_default_local_recorder(&recorder);
+    // A snapshot takes what it reads away.
+    let read = |name: &str| {
+        let series = recorder.snapshotter().snapshot().into_vec();
+        let values = series.into_iter().filter(|(key, ..)| key.key().name() == name);
+        values.map(|(.., value)| value).next()
+    };
+    let source = Scripted::new([Line::Refuse]);
+    let mut watch = Reconnect::new(source.clone()).watch();
+
+    next(&mut watch).await.unwrap_err();
+    assert_eq!(read("evenkeel.discovery.failing"), Some(DebugValue::Gauge(1.0.into())));
+    source.play(Line::SayAndStay(vec![endpoint(1)]));
+    next(&mut watch).await.unwrap();
+
+    assert_eq!(read("evenkeel.discovery.failing"), Some(DebugValue::Gauge((-1.0).into())));
+}

@@ -5,20 +5,31 @@
 use std::{
     convert::Infallible,
     future::{Future, Ready, ready},
+    io::ErrorKind,
     pin::pin,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
     task::{Context, Poll, Waker},
 };
 
 use allocation_counter::measure;
-use evenkeel_core::{endpoint::Endpoint, node::Node, policy};
+use evenkeel_core::{
+    endpoint::Endpoint,
+    node::Node,
+    policy,
+    retry::{AnyRules, Budget},
+};
 use evenkeel_layers::{
     admission::{LoadShedLayer, ThrottleLayer},
     balance::BalanceLayer,
     concurrency,
     fail_fast::FailFastLayer,
+    observe::ObserveLayer,
     per_endpoint::PerEndpoint,
     rate_limit::RateLimitLayer,
+    retry::RetryLayer,
 };
 use tower::{Layer, Service, ServiceBuilder, limit::ConcurrencyLimitLayer};
 
@@ -180,4 +191,48 @@ async fn a_limit_that_fills_allocates_nothing_either() {
         .layer(concurrency::ConcurrencyLimitLayer::fixed(1))
         .service(|_: &Arc<Node>| Slow);
     assert_eq!(allocations(stack).await, 0);
+}
+
+#[tokio::test]
+async fn observation_allocates_nothing_while_nobody_listens() {
+    for name in policy::NAMES {
+        let stack = ServiceBuilder::new()
+            .layer(ObserveLayer::new())
+            .layer(layer(name))
+            .layer(ObserveLayer::new())
+            .service(|_: &Arc<Node>| Slow);
+        assert_eq!(allocations(stack).await, 0, "{name}");
+    }
+}
+
+/// Fails every other time, at once.
+#[derive(Clone)]
+struct Flaky(Arc<AtomicU64>);
+
+impl Service<u64> for Flaky {
+    type Response = u64;
+    type Error = std::io::Error;
+    type Future = Ready<Result<u64, std::io::Error>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), std::io::Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: u64) -> Self::Future {
+        let is_good = !self.0.fetch_add(1, Relaxed).is_multiple_of(2);
+        ready(if is_good { Ok(request) } else { Err(ErrorKind::ConnectionRefused.into()) })
+    }
+}
+
+#[tokio::test]
+async fn a_retry_that_nobody_listens_to_allocates_the_box_of_the_error_alone() {
+    let stack = ServiceBuilder::new()
+        .layer(RetryLayer::new(Budget::default()).rules(AnyRules::idempotent()))
+        .layer(layer("round_robin"))
+        .layer(ObserveLayer::new())
+        .service({
+            let calls = Arc::default();
+            move |_: &Arc<Node>| Flaky(Arc::clone(&calls))
+        });
+    assert_eq!(allocations(stack).await, REQUESTS);
 }

@@ -5,9 +5,25 @@
 //! empty. Install the recorder first and build the stack afterwards: what counts per endpoint takes hold
 //! of its series when the endpoint joins.
 //!
+//! ```
+//! # #[cfg(feature = "metrics")] {
+//! let recorder = metrics_util::debugging::DebuggingRecorder::new();
+//! let snapshotter = recorder.snapshotter();
+//! recorder.install().expect("the first recorder of this program");
+//! evenkeel_metrics::describe();
+//!
+//! evenkeel_metrics::retried("timeout"); // what `RetryLayer` does
+//!
+//! let (key, unit, ..) = snapshotter.snapshot().into_vec().remove(0);
+//! assert_eq!(key.key().to_string(), "Key(evenkeel.retries, [error.type = timeout])");
+//! assert_eq!(unit, Some(metrics::Unit::Count));
+//! # }
+//! ```
+//!
 //! Names and labels are OpenTelemetry's where it has them (`server.address`, `server.port`,
 //! `error.type`); an exporter for Prometheus makes underscores of the dots. Durations are in seconds.
-//! All labels but the endpoint's and the client's are words of a fixed list.
+//! All labels but the endpoint's and the client's are words of a fixed list. What `ObserveLayer` counts is told
+//! apart by endpoint and client; everything else is for the whole process.
 //!
 #![doc = include_str!("metrics.md")]
 //!
@@ -32,9 +48,9 @@ mod series;
 mod silent;
 
 #[cfg(feature = "metrics")]
-pub use self::series::Series;
+pub use self::series::{Held, Series};
 #[cfg(not(feature = "metrics"))]
-pub use self::silent::Series;
+pub use self::silent::{Held, Series};
 
 /// Whether this was built with metrics.
 pub const IS_ON: bool = cfg!(feature = "metrics");
@@ -141,6 +157,21 @@ pub fn endpoints_changed(difference: isize) {
     ::metrics::gauge!("evenkeel.balance.endpoints").increment(difference as f64);
     #[cfg(not(feature = "metrics"))]
     let _ = difference;
+}
+
+/// A source of endpoints failed, once more perhaps.
+#[inline]
+pub fn source_failed() {
+    count!("evenkeel.discovery.failures", 1);
+}
+
+/// A source of endpoints fails from now on, until what this returns is dropped.
+#[inline]
+pub fn source_failing() -> Held {
+    #[cfg(feature = "metrics")]
+    return Held::new(::metrics::gauge!("evenkeel.discovery.failing"));
+    #[cfg(not(feature = "metrics"))]
+    Held(())
 }
 
 /// Discovery failed.

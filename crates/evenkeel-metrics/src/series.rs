@@ -64,16 +64,10 @@ impl Series {
         }
     }
 
-    /// One was sent.
+    /// One was sent. It is active until what this returns is dropped.
     #[inline]
-    pub fn began(&self) {
-        self.active.increment(1.0);
-    }
-
-    /// The head of its response is there, or it was cancelled.
-    #[inline]
-    pub fn left(&self) {
-        self.active.decrement(1.0);
+    pub fn begin(&self) -> Held {
+        Held::new(self.active.clone())
     }
 
     /// One ended.
@@ -107,6 +101,26 @@ impl Series {
             }
             wanted = now;
         }
+    }
+}
+
+/// Counted in a gauge until it is dropped.
+#[derive(Debug)]
+#[must_use = "it is counted until this is dropped"]
+pub struct Held(Gauge);
+
+impl Held {
+    #[inline]
+    pub(crate) fn new(gauge: Gauge) -> Self {
+        gauge.increment(1.0);
+        Self(gauge)
+    }
+}
+
+impl Drop for Held {
+    #[inline]
+    fn drop(&mut self) {
+        self.0.decrement(1.0);
     }
 }
 

@@ -22,11 +22,9 @@ impl Series {
 
     /// One was sent.
     #[inline]
-    pub const fn began(&self) {}
-
-    /// The head of its response is there, or it was cancelled.
-    #[inline]
-    pub const fn left(&self) {}
+    pub const fn begin(&self) -> Held {
+        Held(())
+    }
 
     /// One ended.
     #[inline]
@@ -36,3 +34,8 @@ impl Series {
     #[inline]
     pub fn follow(&self, _: Gate, _: impl Fn() -> bool) {}
 }
+
+/// Counted in a gauge until it is dropped.
+#[derive(Debug)]
+#[must_use = "it is counted until this is dropped"]
+pub struct Held(pub(crate) ());

@@ -39,9 +39,9 @@ fn an_attempt_allocates_nothing_and_a_gate_only_the_first_time() {
     let failure = Report::new(Outcome::Failure, Duration::from_millis(3)).fault(Fault::Local);
 
     let attempt = || {
-        series.began();
+        let active = series.begin();
         series.ended(&failure);
-        series.left();
+        drop(active);
     };
     let turn = || {
         series.follow(Gate::Limit, || true);

@@ -75,6 +75,7 @@
 //! | [`ThrottleLayer`](admission::ThrottleLayer) | asks less of a service that refuses much | above the balancer of a client |
 //! | [`FailFastLayer`](fail_fast::FailFastLayer) | fails at once while nobody is there | above the balancer |
 //! | [`BalanceLayer`](balance::BalanceLayer) | chooses an endpoint for each request | above a `Connect` |
+//! | [`ObserveLayer`](observe::ObserveLayer) | metrics and traces of attempts and gates, or of calls | directly below the balancer; or alone, at the top |
 //! | [`PerEndpoint`](per_endpoint::PerEndpoint) | lifts any tower layer: one instance per endpoint | below the balancer |
 //! | [`OutlierLayer`](outlier::OutlierLayer) | leaves out for a while who does worse than the others | below the balancer |
 //! | [`ActiveHealthLayer`](active_health::ActiveHealthLayer) | probes endpoints, and leaves out who fails; `HttpProbe`, `GrpcProbe`, `TcpProbe`, `TlsProbe` (feature `http`) or a closure | below the balancer |
@@ -132,6 +133,12 @@
 //! [`FailedFast`](core::error::FailedFast) where nobody has been there for a while,
 //! [`DeadlineExceeded`](core::error::DeadlineExceeded) and
 //! [`AttemptTimeout`](core::error::AttemptTimeout) where it took too long.
+//!
+//! # What an operator sees
+//! Every layer tells what it does to `tracing`, under a target of its own such as `evenkeel::retry`, and with
+//! the feature `metrics` to the recorder of the `metrics` facade that the program installs before it
+//! builds the stack. [`metrics`] has the table of all names; [`ObserveLayer`](observe::ObserveLayer) adds
+//! those of each endpoint. Nothing is formatted or allocated while nobody listens.
 
 pub use evenkeel_core as core;
 #[cfg(feature = "discovery")]
@@ -142,5 +149,6 @@ pub use evenkeel_layers::{
     active_health, admission, balance, breaker, concurrency, deadline, fail_fast, hedge, observe,
     outlier, per_endpoint, rate_limit, retry,
 };
+pub use evenkeel_metrics as metrics;
 #[cfg(feature = "redis")]
 pub use evenkeel_redis as redis;

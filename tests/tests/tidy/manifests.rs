@@ -5,12 +5,13 @@ use toml::{Table, Value};
 use crate::workspace::{assert_none, file, files};
 
 /// Which crates of this workspace a crate may depend on; those that are not named, on all.
-const ARROWS: [(&str, &[&str]); 6] = [
+const ARROWS: [(&str, &[&str]); 7] = [
     ("evenkeel-core", &[]),
-    ("evenkeel-layers", &["evenkeel-core"]),
-    ("evenkeel-http", &["evenkeel-core"]),
-    ("evenkeel-discovery", &["evenkeel-core"]),
-    ("evenkeel-redis", &["evenkeel-core"]),
+    ("evenkeel-metrics", &["evenkeel-core"]),
+    ("evenkeel-layers", &["evenkeel-core", "evenkeel-metrics"]),
+    ("evenkeel-http", &["evenkeel-core", "evenkeel-metrics"]),
+    ("evenkeel-discovery", &["evenkeel-core", "evenkeel-metrics"]),
+    ("evenkeel-redis", &["evenkeel-core", "evenkeel-metrics"]),
     ("evenkeel-sim", &["evenkeel-core"]),
 ];
 
@@ -64,7 +65,21 @@ fn siblings_never_import_each_other() {
             }
         }
     }
-    assert_none("crates meet in evenkeel-core alone", &broken);
+    assert_none("crates meet in evenkeel-core, and count in evenkeel-metrics", &broken);
+}
+
+#[test]
+fn metrics_are_recorded_in_one_crate() {
+    let broken: Vec<_> = members()
+        .iter()
+        .filter(|manifest| manifest.path.starts_with("crates/"))
+        .filter(|manifest| manifest.name() != "evenkeel-metrics")
+        .filter(|manifest| {
+            manifest.dependencies("dependencies").iter().any(|(name, _)| name == "metrics")
+        })
+        .map(|manifest| manifest.path.clone())
+        .collect();
+    assert_none("evenkeel-metrics has the list of all names", &broken);
 }
 
 #[test]

@@ -34,8 +34,10 @@
 //! ```
 //!
 //! # Metrics
-//! With the feature `metrics`; [`evenkeel_metrics`] lists them, and says what stays of an endpoint that
-//! left. Install a recorder before the stack is built.
+//! Switch the feature `metrics` on and install a recorder of the `metrics` facade in `main`, before the stack
+//! is built: `PrometheusBuilder::new().install_recorder()` of metrics-exporter-prometheus, for example.
+//! [`evenkeel_metrics`] lists all names, its `describe` tells them to the recorder, and it says what stays of
+//! an endpoint that left.
 //!
 //! # Traces
 //! Each layer has a target of its own, `evenkeel::observe` here, `evenkeel::retry`, `evenkeel::hedge`,

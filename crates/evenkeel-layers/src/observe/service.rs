@@ -16,6 +16,7 @@ use evenkeel_core::{
     time::Timestamp,
     traffic::Traffic,
 };
+use evenkeel_metrics::Held;
 use pin_project_lite::pin_project;
 use tower_service::Service;
 use tracing::instrument::{Instrument, Instrumented};
@@ -202,14 +203,15 @@ pin_project! {
     pub struct ObservedFuture<F> {
         #[pin]
         inner: Instrumented<F>,
-        active: Option<Active>,
+        // `None` when the response is there.
+        active: Option<Held>,
     }
 }
 
 impl<F> ObservedFuture<F> {
     #[inline]
     fn new(monitor: &Arc<Monitor>, call: impl FnOnce() -> F) -> Self {
-        let active = evenkeel_metrics::IS_ON.then(|| Active::new(monitor));
+        let active = Some(monitor.series.begin());
         let span = monitor.span();
         // The inner service may do much of its work in `call`.
         let inner = span.in_scope(call);
@@ -234,21 +236,5 @@ impl<F: Future> Future for ObservedFuture<F> {
 impl<F> fmt::Debug for ObservedFuture<F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ObservedFuture").finish_non_exhaustive()
-    }
-}
-
-/// One that has no response yet.
-struct Active(Arc<Monitor>);
-
-impl Active {
-    fn new(monitor: &Arc<Monitor>) -> Self {
-        monitor.series.began();
-        Self(monitor.clone())
-    }
-}
-
-impl Drop for Active {
-    fn drop(&mut self) {
-        self.0.series.left();
     }
 }

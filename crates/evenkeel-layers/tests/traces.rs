@@ -1,0 +1,233 @@
+//! The spans and events that a subscriber of traces gets.
+//!
+//! A binary of its own, with one subscriber for all its tests: with one for each thread, whichever thread
+//! comes first to an event decides for the others whether anybody listens.
+
+// clippy knows test functions, but not the functions that they share; the clock is the paused one.
+#![allow(clippy::unwrap_used, clippy::disallowed_methods)]
+
+#[allow(dead_code, reason = "shared with the tests of the balancer, which need more of it")]
+#[path = "balance/probe.rs"]
+mod probe;
+
+use std::{
+    cell::RefCell,
+    fmt::{Debug, Write},
+    sync::{Arc, Once},
+    time::Duration,
+};
+
+use evenkeel_core::{
+    BoxError,
+    node::Gate,
+    retry::{AnyRules, Budget},
+};
+use evenkeel_layers::{
+    balance::BalanceLayer, breaker::CircuitBreakerLayer, deadline::DeadlineLayer,
+    hedge::HedgeLayer, observe::ObserveLayer, outlier::OutlierLayer, retry::RetryLayer,
+};
+use tokio::time::sleep;
+use tower::{Service, ServiceBuilder, ServiceExt, service_fn};
+use tracing::{
+    Event, Level, Subscriber,
+    field::{Field, Visit},
+    span,
+};
+use tracing_subscriber::{
+    Registry,
+    layer::{Context, Layer, SubscriberExt},
+    registry::LookupSpan,
+};
+
+use self::probe::{Answer, Channel, World, ready};
+
+thread_local! {
+    static LINES: RefCell<Vec<(Level, String)>> = const { RefCell::new(Vec::new()) };
+}
+
+/// What is traced on this thread, one line each.
+struct Lines(Level);
+
+impl Lines {
+    /// Listens to what is traced at `level` and above. A test calls it before anything else.
+    fn listen(level: Level) -> Self {
+        static SUBSCRIBER: Once = Once::new();
+        SUBSCRIBER.call_once(|| {
+            tracing::subscriber::set_global_default(Registry::default().with(Recorder)).unwrap();
+        });
+        Self(level)
+    }
+
+    /// What was traced under `target`, without it.
+    fn of(&self, target: &str) -> Vec<String> {
+        LINES.with_borrow(|lines| {
+            let heard = lines.iter().filter(|(level, _)| *level <= self.0);
+            let of_target =
+                heard.filter_map(|(_, line)| line.strip_prefix(target)?.strip_prefix(' '));
+            of_target.map(str::to_owned).collect()
+        })
+    }
+}
+
+struct Recorder;
+
+impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Recorder {
+    fn on_new_span(&self, attributes: &span::Attributes<'_>, _: &span::Id, _: Context<'_, S>) {
+        let metadata = attributes.metadata();
+        let mut line = Line(format!("{} span {}", metadata.target(), metadata.name()));
+        attributes.record(&mut line);
+        LINES.with_borrow_mut(|lines| lines.push((*metadata.level(), line.0)));
+    }
+
+    fn on_event(&self, event: &Event<'_>, cx: Context<'_, S>) {
+        let metadata = event.metadata();
+        let within = cx.event_span(event).map(|span| format!(" in {}", span.name()));
+        let within = within.unwrap_or_default();
+        let mut line = Line(format!("{} {}{within}", metadata.target(), metadata.level()));
+        event.record(&mut line);
+        LINES.with_borrow_mut(|lines| lines.push((*metadata.level(), line.0)));
+    }
+}
+
+struct Line(String);
+
+impl Visit for Line {
+    fn record_str(&mut self, field: &Field, value: &str) {
+        write!(self.0, " {}={value}", field.name()).unwrap();
+    }
+
+    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
+        write!(self.0, " {}={value:?}", field.name()).unwrap();
+    }
+}
+
+const fn ms(millis: u64) -> Duration {
+    Duration::from_millis(millis)
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_attempt_has_a_span_with_its_endpoint_and_an_event_when_it_ends() {
+    let lines = Lines::listen(Level::DEBUG);
+    let endpoints = vec!["10.0.0.1:80".parse().unwrap()];
+    let mut client = ServiceBuilder::new()
+        .layer(ObserveLayer::new().client("greeter"))
+        .layer(BalanceLayer::round_robin(endpoints))
+        .layer(ObserveLayer::new())
+        .service(|_: &Arc<_>| {
+            service_fn(|(): ()| {
+                tracing::info!(target: "inner", "called");
+                async {
+                    sleep(ms(7)).await;
+                    tracing::info!(target: "inner", "answers");
+                    Err::<(), BoxError>("no".into())
+                }
+            })
+        });
+
+    client.ready().await.unwrap().call(()).await.unwrap_err();
+
+    let inner = ["INFO in attempt message=called", "INFO in attempt message=answers"];
+    assert_eq!(lines.of("inner"), inner);
+    let expected = [
+        "span call client=greeter",
+        "span attempt endpoint=10.0.0.1:80",
+        "DEBUG in call message=attempt ended endpoint=10.0.0.1:80 outcome=failure \
+         error.type=server latency=7ms",
+        "DEBUG message=call ended client=greeter outcome=failure error.type=server latency=7ms",
+    ];
+    assert_eq!(lines.of("evenkeel::observe"), expected);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_gate_is_told_at_info_with_its_name_and_that_of_a_limit_is_not() {
+    let lines = Lines::listen(Level::INFO);
+    let (world, channel) = (World::default(), Channel::of(&["a"]));
+    let mut client = ServiceBuilder::new()
+        .layer(BalanceLayer::round_robin(channel))
+        .layer(ObserveLayer::new())
+        .service(world.connector());
+    ready(&mut client).await.unwrap().call(1).await.unwrap();
+
+    let node = world.host("a").node();
+    for gate in [Gate::Unhealthy, Gate::Limit] {
+        node.close(gate);
+        node.open(gate);
+    }
+
+    let expected = [
+        "INFO message=gate closed endpoint=a:80 gate=unhealthy",
+        "INFO message=gate opened endpoint=a:80 gate=unhealthy",
+    ];
+    assert_eq!(lines.of("evenkeel::observe"), expected);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_retry_tells_cause_number_and_delay_and_its_end_the_reason() {
+    let lines = Lines::listen(Level::DEBUG);
+    let retry =
+        RetryLayer::new(Budget::default()).rules(AnyRules::idempotent()).attempts_max(2).seed(1);
+    let client = ServiceBuilder::new()
+        .layer(retry)
+        .service(service_fn(|(): ()| async { Err::<(), BoxError>("broken pipe".into()) }));
+
+    client.oneshot(()).await.unwrap_err();
+
+    let [again, end] = &lines.of("evenkeel::retry")[..] else { panic!("two events") };
+    let (again, delay) = again.split_once(" delay=").unwrap();
+    let expected = "DEBUG message=another attempt attempt=2 error.type=failed error=broken pipe";
+    assert_eq!(again, expected);
+    assert!(delay.ends_with("ms"), "{delay}");
+    let expected =
+        "DEBUG message=no other attempt reason=exhausted error.type=failed error=broken pipe";
+    assert_eq!(end, expected);
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_layer_has_a_target_of_its_own() {
+    let lines = Lines::listen(Level::DEBUG);
+    let (world, channel) = (World::default(), Channel::of(&["a", "b"]));
+    let budget = Budget::default();
+    let mut client = ServiceBuilder::new()
+        .layer(DeadlineLayer::new(ms(100)))
+        .layer(HedgeLayer::after(ms(10), budget).rules(AnyRules::idempotent()))
+        .layer(BalanceLayer::round_robin(channel))
+        .layer(OutlierLayer::new())
+        .layer(CircuitBreakerLayer::new().consecutive_failures(3))
+        .service(world.connector());
+    world.host("a").answers(Answer::Error);
+    for _ in 0..8 {
+        _ = ready(&mut client).await.unwrap().call(1).await;
+    }
+    for name in ["a", "b"] {
+        world.host(name).answers(Answer::Held);
+    }
+
+    ready(&mut client).await.unwrap().call(1).await.unwrap_err();
+
+    let breaker = lines.of("evenkeel::breaker");
+    let opened = "INFO message=circuit breaker endpoint=a:80 state=open \
+                  why=too many calls failed or were slow";
+    assert_eq!(breaker, [opened]);
+    assert!(lines.of("evenkeel::balance").iter().any(|line| line.contains("endpoint joined")));
+    assert_eq!(lines.of("evenkeel::hedge"), ["DEBUG message=second attempt"]);
+    let late = ["DEBUG message=deadline exceeded after=100ms"];
+    assert_eq!(lines.of("evenkeel::deadline"), late);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_ejection_tells_its_cause() {
+    let lines = Lines::listen(Level::INFO);
+    let (world, channel) = (World::default(), Channel::of(&["a", "b"]));
+    let mut client = ServiceBuilder::new()
+        .layer(BalanceLayer::round_robin(channel))
+        .layer(OutlierLayer::new())
+        .service(world.connector());
+    world.host("a").answers(Answer::Error);
+
+    for _ in 0..10 {
+        _ = ready(&mut client).await.unwrap().call(1).await;
+    }
+
+    let ejected = "INFO message=endpoint ejected endpoint=a:80 cause=consecutive_errors";
+    assert_eq!(lines.of("evenkeel::outlier"), [ejected]);
+}
