@@ -26,6 +26,7 @@ async fn main() -> Result<(), common::BoxError> {
     let hello = || Request::get("/").body(Empty::new()).expect("a valid request");
 
     for caller in 1..=5 {
+        #[allow(clippy::disallowed_methods, reason = "an example may look at its watch")]
         let began = Instant::now();
         let error = client.clone().oneshot(hello()).await.expect_err("nobody is there");
         println!("caller {caller} after {:?}: {error}", began.elapsed());

@@ -6,7 +6,8 @@ use std::net::SocketAddr;
 use axum::{Router, routing::get};
 use bytes::Bytes;
 use evenkeel::{balance::BalanceLayer, discovery::Fixed, http::HttpConnector};
-use http::Request;
+use http::{Request, Response};
+use http_body::Body;
 use http_body_util::{BodyExt, Empty};
 use tokio::net::TcpListener;
 use tower::{Layer, ServiceExt};
@@ -30,6 +31,14 @@ pub(crate) async fn serve_text(text: &'static str) -> Result<SocketAddr, BoxErro
 pub(crate) async fn get_text(address: SocketAddr, path: &str) -> Result<String, BoxError> {
     let client = BalanceLayer::pick_first(Fixed::new([address])).layer(HttpConnector::new());
     let request = Request::get(path).body(Empty::<Bytes>::new())?;
-    let body = client.oneshot(request).await?.into_body().collect().await?.to_bytes();
+    text(client.oneshot(request).await?).await
+}
+
+/// What a response says.
+pub(crate) async fn text<B>(response: Response<B>) -> Result<String, BoxError>
+where
+    B: Body<Error: Into<BoxError>>,
+{
+    let body = response.into_body().collect().await.map_err(Into::into)?.to_bytes();
     Ok(String::from_utf8_lossy(&body).into_owned())
 }

@@ -19,6 +19,9 @@ const UNUSABLE: u32 = CLOSED & !(Gate::Ejected.bit() | Gate::Breaker.bit() | Gat
 /// Above those, what is left counts how often an observer closed it.
 const EPOCH: u32 = 1 << (2 * Gate::ALL.len());
 
+// A count of fewer would soon be the same again.
+const _: () = assert!(2 * Gate::ALL.len() <= 20, "there are bits left to count");
+
 /// A node whose attempts are timed.
 const TIMED: u8 = 1;
 
