@@ -38,17 +38,73 @@ pub struct Attempt<H: Holder + ?Sized = dyn Holder + Send + Sync> {
     holder: Option<Arc<H>>,
     clock: Clock,
     /// Only at a guarded node.
-    trial: Option<Box<Trial>>,
-    fault: Fault,
-    epoch: u16,
-    /// So many observers count it: they are told when it leaves.
-    counted: u8,
+    trial: Option<Arc<Trial>>,
+    marks: Marks,
 }
 
-/// What lets an attempt in at a guarded node. Behind a pointer: hardly any attempt has one.
-#[derive(Default)]
+/// What lets an attempt in at a guarded node. Behind a pointer: hardly any attempt has one. An `Arc`,
+/// though there is only one: unlike that of a `Box`, dropping none of them is a comparison and no call.
 struct Trial {
     passes: Vec<Box<dyn Pass>>,
+}
+
+/// What is small about an attempt, in one word: an attempt that moves is read in words, and a word that
+/// was just written in parts stalls the processor.
+#[derive(Clone, Copy)]
+struct Marks(u64);
+
+impl Marks {
+    const COUNTED: u32 = 16;
+    const FAULT: u32 = 24;
+    const IN_FLIGHT: u32 = 32;
+
+    #[inline]
+    fn new(epoch: u16, is_in_flight: bool) -> Self {
+        Self(u64::from(epoch) | u64::from(is_in_flight) << Self::IN_FLIGHT)
+    }
+
+    /// That of the node when the attempt began.
+    #[inline]
+    fn epoch(self) -> u16 {
+        self.0 as u16
+    }
+
+    /// So many observers, from the first one on, may have counted it.
+    #[inline]
+    fn counted(self) -> u8 {
+        (self.0 >> Self::COUNTED) as u8
+    }
+
+    #[inline]
+    fn set_counted(&mut self, observers: u8) {
+        self.0 = self.0 & !(0xFF << Self::COUNTED) | u64::from(observers) << Self::COUNTED;
+    }
+
+    #[inline]
+    fn fault(self) -> Fault {
+        match (self.0 >> Self::FAULT) as u8 {
+            0 => Fault::Server,
+            1 => Fault::Gateway,
+            _ => Fault::Local,
+        }
+    }
+
+    #[inline]
+    fn set_fault(&mut self, fault: Fault) {
+        self.0 = self.0 & !(0xFF << Self::FAULT) | (fault as u64) << Self::FAULT;
+    }
+
+    /// Whether its end is to be counted at the node.
+    #[inline]
+    fn is_in_flight(self) -> bool {
+        self.0 >> Self::IN_FLIGHT & 1 != 0
+    }
+
+    /// Leaves an attempt that is counted nowhere.
+    #[inline]
+    fn take(&mut self) -> Self {
+        std::mem::replace(self, Self(0))
+    }
 }
 
 /// How long an attempt has been waiting.
@@ -66,18 +122,12 @@ impl<H: Holder + ?Sized> Attempt<H> {
     #[inline]
     pub fn new(holder: Arc<H>) -> Self {
         let node = holder.node();
-        if holder.is_counted() {
+        let is_in_flight = holder.is_counted();
+        if is_in_flight {
             node.enter();
         }
-        let epoch = node.epoch();
-        Self {
-            holder: Some(holder),
-            clock: Clock::NotStarted,
-            trial: None,
-            fault: Fault::Server,
-            epoch,
-            counted: 0,
-        }
+        let marks = Marks::new(node.epoch(), is_in_flight);
+        Self { holder: Some(holder), clock: Clock::NotStarted, trial: None, marks }
     }
 
     /// Whether the attempt may go ahead: its node is open, and no observer refuses it.
@@ -86,47 +136,56 @@ impl<H: Holder + ?Sized> Attempt<H> {
     #[must_use]
     #[inline]
     pub fn admit(&mut self) -> bool {
-        self.node().is_unguarded() || self.admit_guarded()
+        self.node().is_unguarded() || self.node().is_open() && self.admit_guarded(false)
     }
 
+    /// The same where no node is open, and one that only its [health](crate::node::Gate::is_of_health)
+    /// closes is better than none: those who judge health are not heeded, those who count are.
+    #[must_use]
+    #[cold]
+    pub fn admit_failing_open(&mut self) -> bool {
+        self.node().is_usable() && self.admit_guarded(true)
+    }
+
+    /// Where it fails open, a refusal counts only if it closes a gate that is not of health.
     #[inline(never)]
-    fn admit_guarded(&mut self) -> bool {
+    fn admit_guarded(&mut self, fails_open: bool) -> bool {
         let node = self.holder.as_ref().expect("taken only when self is consumed").node();
-        if !node.is_open() {
-            return false;
-        }
+        let mut passes = Vec::new();
         let mut is_admitted = true;
         for (asked, observer) in (1..).zip(node.observers()) {
             match observer.admit(node) {
                 Admission::Free => {}
-                Admission::Counted => self.counted = asked,
-                Admission::Trial(pass) => {
-                    self.trial.get_or_insert_default().passes.push(pass);
-                }
-                Admission::Refused => {
-                    is_admitted = false;
-                    break;
-                }
+                Admission::Counted => self.marks.set_counted(asked),
+                Admission::Trial(pass) => passes.push(pass),
+                Admission::Refused => is_admitted = fails_open && node.is_usable(),
+            }
+            if !is_admitted {
+                break;
             }
         }
         if !is_admitted {
             self.leave();
-            self.trial = None;
+            return false;
         }
-        is_admitted
+        if !passes.is_empty() {
+            self.trial = Some(Arc::new(Trial { passes }));
+        }
+        true
     }
 
     /// Tells those who count it that it is over.
     #[inline(never)]
     fn leave(&mut self) {
-        let counted = usize::from(std::mem::take(&mut self.counted));
+        let counted = usize::from(self.marks.counted());
+        self.marks.set_counted(0);
         let node = self.node();
         node.observers().take(counted).for_each(|observer| observer.left(node));
     }
 
     /// Says where the fault lies if the attempt fails. Default [`Fault::Server`].
     pub fn blame(&mut self, fault: Fault) {
-        self.fault = fault;
+        self.marks.set_fault(fault);
     }
 
     /// What keeps the node's service alive.
@@ -160,7 +219,9 @@ impl<H: Holder + ?Sized> Attempt<H> {
     }
 
     /// Ends the attempt with its outcome.
-    #[inline]
+    // Always, like all that each request passes: left to itself the compiler calls them where there is
+    // more than one kind of holder.
+    #[inline(always)]
     pub fn finish(self, outcome: Outcome) {
         if self.node().is_heard() {
             self.report(outcome);
@@ -178,13 +239,14 @@ impl<H: Holder + ?Sized> Attempt<H> {
             }
         };
         node.latency().record(outcome, took, ended);
-        let report = Report::new(outcome, took).fault(self.fault);
-        if self.epoch == node.epoch() {
+        let report = Report::new(outcome, took).fault(self.marks.fault());
+        if self.marks.epoch() == node.epoch() {
             node.observers().for_each(|observer| observer.ended(node, &report));
         } else {
             node.observers().for_each(|observer| observer.ended_late(node, &report));
         }
         if let Some(trial) = self.trial.take() {
+            let trial = Arc::into_inner(trial).expect("nobody else has it");
             trial.passes.into_iter().for_each(|pass| pass.ended(&report));
         }
     }
@@ -193,16 +255,15 @@ impl<H: Holder + ?Sized> Attempt<H> {
 impl<H: Holder + Send + Sync + 'static> Attempt<H> {
     /// The same attempt, without the type of what holds it.
     #[must_use]
-    #[inline]
+    #[inline(always)]
     pub fn erase(mut self) -> Attempt {
         let holder = self.holder.take().map(|holder| holder as Arc<dyn Holder + Send + Sync>);
         Attempt {
             holder,
             clock: self.clock,
             trial: self.trial.take(),
-            fault: self.fault,
-            epoch: self.epoch,
-            counted: std::mem::take(&mut self.counted),
+            // Told to those who count it by the new one.
+            marks: self.marks.take(),
         }
     }
 }
@@ -210,11 +271,11 @@ impl<H: Holder + Send + Sync + 'static> Attempt<H> {
 impl<H: Holder + ?Sized> Drop for Attempt<H> {
     #[inline]
     fn drop(&mut self) {
-        if self.counted != 0 {
+        if self.marks.counted() != 0 {
             self.leave();
         }
         if let Some(holder) = &self.holder
-            && holder.is_counted()
+            && self.marks.is_in_flight()
         {
             holder.node().exit();
         }

@@ -34,7 +34,7 @@ impl<Req, Res, Err> Traffic<Req, Res, Err> for AnyTraffic {
         Hints::default()
     }
 
-    #[inline]
+    #[inline(always)]
     fn finish(&self, attempt: Attempt, result: Result<Res, Err>) -> Result<Res, Err> {
         attempt.finish(if result.is_ok() { Outcome::Success } else { Outcome::Failure });
         result

@@ -41,4 +41,10 @@ impl<M> Holder for Alone<M> {
         // Only latency estimates ask for it, and there are none here.
         Timestamp::default()
     }
+
+    #[inline]
+    fn is_counted(&self) -> bool {
+        // Nobody picks it by its load.
+        false
+    }
 }

@@ -99,10 +99,14 @@ impl PeakEwma {
     }
 
     /// Takes in how an attempt ended and how long it took.
+    #[inline]
     pub fn record(&self, outcome: Outcome, latency: Duration, now: Timestamp) {
-        if !self.is_measured() {
-            return;
+        if self.is_measured() {
+            self.record_measured(outcome, latency, now);
         }
+    }
+
+    fn record_measured(&self, outcome: Outcome, latency: Duration, now: Timestamp) {
         let latency = nanos(latency).max(ESTIMATE_MIN);
         match outcome {
             Outcome::Success => {

@@ -211,10 +211,13 @@ where
 /// Whether the request may leave: its node is open and lets it in, or is used for lack of an open one.
 #[inline]
 pub(super) fn admit<S>(attempt: &mut Attempt<Slot<S>>) -> bool {
-    attempt.admit() || {
-        let slot = attempt.holder();
-        !slot.node.is_open() && slot.shared.is_available(&slot.node)
-    }
+    attempt.admit() || admit_failing_open(attempt)
+}
+
+#[cold]
+fn admit_failing_open<S>(attempt: &mut Attempt<Slot<S>>) -> bool {
+    let slot = attempt.holder();
+    !slot.node.is_open() && slot.shared.fails_open() && attempt.admit_failing_open()
 }
 
 /// Picks until there are enough candidates or no more nodes.
