@@ -59,6 +59,8 @@
 //! nothing anywhere. It resolves no host names of endpoints: that is done when connecting, where both
 //! address families can be raced. It installs no logger; what it has to say goes to `tracing`.
 
+#[cfg(feature = "consul")]
+pub mod consul;
 #[cfg(feature = "dns")]
 pub mod dns;
 #[cfg(any(feature = "json", feature = "yaml", feature = "toml"))]
@@ -70,14 +72,22 @@ pub mod combine;
 pub mod error;
 pub mod fixed;
 pub mod poll;
+#[cfg(feature = "tls")]
+pub mod tls;
 pub mod watch;
 
+#[cfg(any(feature = "consul", feature = "etcd"))]
+mod client;
 mod clock;
 mod journal;
 mod refresh;
 mod running;
 mod set;
 
+#[cfg(any(feature = "consul", feature = "etcd"))]
+pub use client::{Server, ServerError};
+#[cfg(feature = "consul")]
+pub use consul::Consul;
 #[cfg(feature = "dns")]
 pub use dns::Dns;
 #[cfg(any(feature = "json", feature = "yaml", feature = "toml"))]
