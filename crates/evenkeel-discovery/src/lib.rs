@@ -72,6 +72,7 @@ pub mod combine;
 pub mod error;
 pub mod fixed;
 pub mod poll;
+pub mod register;
 #[cfg(feature = "tls")]
 pub mod tls;
 pub mod watch;

@@ -36,9 +36,9 @@ pub(crate) struct Agent {
 
 /// What an agent answered with success.
 #[derive(Debug)]
-pub(super) struct Answer {
+pub(crate) struct Answer {
     pub(super) headers: HeaderMap,
-    pub(super) body: Bytes,
+    pub(crate) body: Bytes,
 }
 
 impl Answer {
@@ -80,13 +80,13 @@ impl Agent {
     }
 
     /// Asks for `path`, which the agent may hold back for `wait`.
-    pub(super) async fn get(&self, path: &str, wait: Duration) -> Result<Answer, BoxError> {
+    pub(crate) async fn get(&self, path: &str, wait: Duration) -> Result<Answer, BoxError> {
         // The agent adds up to a sixteenth of the wait, so that not all come back at once.
         let after = wait + wait / 16 + self.timeout;
         self.ask(Method::GET, path, Bytes::new(), after).await
     }
 
-    pub(super) async fn put(&self, path: &str, body: Bytes) -> Result<Answer, BoxError> {
+    pub(crate) async fn put(&self, path: &str, body: Bytes) -> Result<Answer, BoxError> {
         self.ask(Method::PUT, path, body, self.timeout).await
     }
 
@@ -144,7 +144,7 @@ impl Agent {
 }
 
 /// A text as one segment of a path or one value of a query (RFC 3986).
-pub(super) fn encode(text: &str) -> String {
+pub(crate) fn encode(text: &str) -> String {
     let mut encoded = String::with_capacity(text.len());
     for byte in text.bytes() {
         match byte {
@@ -158,7 +158,7 @@ pub(super) fn encode(text: &str) -> String {
 }
 
 /// The status of an agent's refusal, if that is what went wrong.
-pub(super) fn refused_with(error: &BoxError) -> Option<u16> {
+pub(crate) fn refused_with(error: &BoxError) -> Option<u16> {
     error.downcast_ref::<AgentRefused>().map(|refused| refused.status)
 }
 

@@ -22,7 +22,7 @@ use crate::client::{Server, ServerError};
 /// ```
 #[derive(Clone, Debug)]
 pub struct Agents {
-    pub(super) servers: Vec<Server>,
+    pub(crate) servers: Vec<Server>,
     pub(super) token: Token,
     pub(super) namespace: Option<Arc<str>>,
     pub(super) partition: Option<Arc<str>>,
@@ -120,8 +120,13 @@ impl Agents {
         self
     }
 
+    /// What the agent at `index` is called, counted on beyond the last.
+    pub(crate) fn name(&self, index: usize) -> String {
+        format!("consul agent {}", self.servers[index % self.servers.len()])
+    }
+
     /// A client for the agent at `index`, counted on beyond the last.
-    pub(super) fn agent(&self, index: usize) -> Result<Agent, BoxError> {
+    pub(crate) fn agent(&self, index: usize) -> Result<Agent, BoxError> {
         let server = &self.servers[index % self.servers.len()];
         let dial = crate::client::Dial::new(server.clone(), self.timeout);
         #[cfg(feature = "tls")]

@@ -64,7 +64,7 @@
 //! It does not read prepared queries, sidecar proxies or the key-value store, and does not see that part
 //! of a list was withheld for want of rights by an agent older than 1.11.
 
-mod agent;
+pub(crate) mod agent;
 mod agents;
 mod answer;
 mod doubt;

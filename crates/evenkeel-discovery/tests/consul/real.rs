@@ -1,4 +1,5 @@
 //! A real agent of Consul, started for a test on free ports.
+#![allow(dead_code, reason = "no test needs all of it")]
 
 use std::{path::PathBuf, process::Command};
 
