@@ -63,6 +63,8 @@
 pub mod consul;
 #[cfg(feature = "dns")]
 pub mod dns;
+#[cfg(feature = "etcd")]
+pub mod etcd;
 #[cfg(any(feature = "json", feature = "yaml", feature = "toml"))]
 pub mod file;
 
@@ -80,6 +82,8 @@ pub mod watch;
 #[cfg(any(feature = "consul", feature = "etcd"))]
 mod client;
 mod clock;
+#[cfg(any(feature = "consul", feature = "etcd"))]
+mod doubt;
 mod journal;
 mod refresh;
 mod running;
@@ -91,6 +95,8 @@ pub use client::{Server, ServerError};
 pub use consul::Consul;
 #[cfg(feature = "dns")]
 pub use dns::Dns;
+#[cfg(feature = "etcd")]
+pub use etcd::Etcd;
 #[cfg(any(feature = "json", feature = "yaml", feature = "toml"))]
 pub use file::File;
 

@@ -35,16 +35,7 @@ pub struct NotPermitted {
     pub service: Arc<str>,
 }
 
-/// The last answer misses endpoints, and is not believed yet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the last answer misses {missing} endpoints, which are kept until it is confirmed")]
-#[non_exhaustive]
-pub struct NotConfirmed {
-    /// How many endpoints are missing.
-    pub missing: usize,
-}
-
-/// A folder or file with the token that cannot be read.
+/// A file with the token that cannot be read.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("the token in {path} cannot be read")]
 #[non_exhaustive]

@@ -67,7 +67,6 @@
 pub(crate) mod agent;
 mod agents;
 mod answer;
-mod doubt;
 mod error;
 mod index;
 mod pace;
@@ -87,7 +86,7 @@ use crate::watch::Reconnect;
 pub use self::{
     agents::Agents,
     answer::AddressOf,
-    error::{AgentRefused, NoAnswer, NotConfirmed, NotPermitted, TokenUnreadable},
+    error::{AgentRefused, NoAnswer, NotPermitted, TokenUnreadable},
 };
 
 /// Follows the instances of a service in Consul.

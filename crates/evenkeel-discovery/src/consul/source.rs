@@ -10,14 +10,15 @@ use super::{
     agent::{Agent, Answer, refused_with},
     agents::Agents,
     answer::{self, Found, Reading},
-    doubt::Doubt,
-    error::{NotConfirmed, NotPermitted},
+    error::NotPermitted,
     index::{Index, Moved},
     pace::Pace,
     query::Query,
 };
 use crate::{
     clock,
+    doubt::Doubt,
+    error::NotConfirmed,
     watch::{Session, Source},
 };
 

@@ -69,6 +69,8 @@ mod registered;
 
 #[cfg(feature = "consul")]
 pub mod consul;
+#[cfg(feature = "etcd")]
+pub mod etcd;
 
 use std::time::Duration;
 
@@ -82,6 +84,8 @@ pub use self::{
 
 #[cfg(feature = "consul")]
 pub use self::consul::ConsulRegistry;
+#[cfg(feature = "etcd")]
+pub use self::etcd::EtcdRegistry;
 
 /// Where services enter themselves.
 ///

@@ -12,23 +12,23 @@ use tokio::time::Instant;
 /// restore a snapshot and tokens that run out all give such answers, and services enter themselves
 /// again within seconds. So what is missing is kept for a while, and what is new is used at once.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Doubt {
+pub(crate) struct Doubt {
     believed: Vec<Endpoint>,
     since: Option<Instant>,
 }
 
 /// What is made of an answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Verdict {
+pub(crate) struct Verdict {
     /// The set that is to be used.
-    pub(super) endpoints: Vec<Endpoint>,
+    pub(crate) endpoints: Vec<Endpoint>,
     /// How many of them are kept although the answer misses them, and until when at most.
-    pub(super) kept: Option<(usize, Instant)>,
+    pub(crate) kept: Option<(usize, Instant)>,
 }
 
 impl Doubt {
     /// Takes an answer; `is_rebuilt` says that the registry's state was, before it.
-    pub(super) fn take(
+    pub(crate) fn take(
         &mut self,
         answer: Vec<Endpoint>,
         is_rebuilt: bool,
@@ -62,8 +62,14 @@ impl Doubt {
         Verdict { endpoints: union, kept: Some((missing, since + hold)) }
     }
 
+    /// Sets what is believed, where it is kept elsewhere while nothing is doubted.
+    #[cfg(feature = "etcd")]
+    pub(crate) fn believed(&mut self, endpoints: Vec<Endpoint>) {
+        self.believed = endpoints;
+    }
+
     /// When what is kept in spite of the last answer is let go.
-    pub(super) fn ends_at(&self, hold: Duration) -> Option<Instant> {
+    pub(crate) fn ends_at(&self, hold: Duration) -> Option<Instant> {
         self.since.map(|since| since + hold)
     }
 
