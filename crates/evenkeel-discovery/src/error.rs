@@ -38,6 +38,16 @@ impl Error for SourceFailed {
     }
 }
 
+/// The last answer misses endpoints, and is not believed yet.
+#[cfg(any(feature = "consul", feature = "etcd"))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the last answer misses {missing} endpoints, which are kept until it is confirmed")]
+#[non_exhaustive]
+pub struct NotConfirmed {
+    /// How many endpoints are missing.
+    pub missing: usize,
+}
+
 /// An error and what caused it, in one line, for a log.
 pub(crate) fn chain(error: &(dyn Error + 'static)) -> String {
     std::iter::successors(Some(error), |&error| error.source())

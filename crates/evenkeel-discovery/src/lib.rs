@@ -59,8 +59,12 @@
 //! nothing anywhere. It resolves no host names of endpoints: that is done when connecting, where both
 //! address families can be raced. It installs no logger; what it has to say goes to `tracing`.
 
+#[cfg(feature = "consul")]
+pub mod consul;
 #[cfg(feature = "dns")]
 pub mod dns;
+#[cfg(feature = "etcd")]
+pub mod etcd;
 #[cfg(any(feature = "json", feature = "yaml", feature = "toml"))]
 pub mod file;
 
@@ -70,16 +74,29 @@ pub mod combine;
 pub mod error;
 pub mod fixed;
 pub mod poll;
+pub mod register;
+#[cfg(feature = "tls")]
+pub mod tls;
 pub mod watch;
 
+#[cfg(any(feature = "consul", feature = "etcd"))]
+mod client;
 mod clock;
+#[cfg(any(feature = "consul", feature = "etcd"))]
+mod doubt;
 mod journal;
 mod refresh;
 mod running;
 mod set;
 
+#[cfg(any(feature = "consul", feature = "etcd"))]
+pub use client::{Server, ServerError};
+#[cfg(feature = "consul")]
+pub use consul::Consul;
 #[cfg(feature = "dns")]
 pub use dns::Dns;
+#[cfg(feature = "etcd")]
+pub use etcd::Etcd;
 #[cfg(any(feature = "json", feature = "yaml", feature = "toml"))]
 pub use file::File;
 

@@ -1,0 +1,116 @@
+//! Where a registry's server listens.
+
+use std::{fmt, path::PathBuf, str::FromStr};
+
+use http::{Uri, uri::Authority};
+
+/// Where a registry's server listens: `http://host:port`, `https://host:port` or `unix:///path`.
+///
+/// ```
+/// use evenkeel_discovery::Server;
+///
+/// let server: Server = "10.0.0.1:8500".parse()?;
+/// assert_eq!(server.to_string(), "http://10.0.0.1:8500");
+/// assert!("http://".parse::<Server>().is_err());
+/// # Ok::<(), evenkeel_discovery::ServerError>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Server {
+    pub(crate) place: Place,
+    pub(crate) is_tls: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    Tcp(Authority),
+    Unix(PathBuf),
+}
+
+/// A text that does not say where a server listens, and why.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "`{text}` is no server: {reason} (write http://host:port, https://host:port or unix:///path)"
+)]
+#[non_exhaustive]
+pub struct ServerError {
+    /// The text as it was given.
+    pub text: String,
+    /// What is wrong with it.
+    pub reason: &'static str,
+}
+
+impl Server {
+    /// The URI that a request for `path` has, which begins with a slash.
+    pub(crate) fn uri(&self, path: &str) -> Result<Uri, http::Error> {
+        let scheme = if self.is_tls { "https" } else { "http" };
+        let uri = Uri::builder().scheme(scheme).path_and_query(path);
+        match &self.place {
+            Place::Tcp(authority) => uri.authority(authority.clone()).build(),
+            Place::Unix(_) => uri.authority("localhost").build(),
+        }
+    }
+}
+
+impl FromStr for Server {
+    type Err = ServerError;
+
+    fn from_str(text: &str) -> Result<Self, ServerError> {
+        let error = |reason| ServerError { text: text.to_owned(), reason };
+        if let Some(path) = text.strip_prefix("unix:") {
+            let path = path.strip_prefix("//").unwrap_or(path);
+            if path.is_empty() {
+                return Err(error("the path is empty"));
+            }
+            return Ok(Self { place: Place::Unix(path.into()), is_tls: false });
+        }
+        let (scheme, rest) = text.split_once("://").unwrap_or(("http", text));
+        let is_tls = match scheme {
+            "http" => false,
+            "https" => true,
+            _ => return Err(error("the scheme is neither http nor https nor unix")),
+        };
+        let rest = rest.strip_suffix('/').unwrap_or(rest);
+        if rest.contains(['/', '?', '#', '@']) {
+            return Err(error("there is more than a host and a port"));
+        }
+        let authority: Authority =
+            rest.parse().map_err(|_| error("the host and the port cannot be read"))?;
+        if authority.port_u16().is_none_or(|port| port == 0) {
+            return Err(error("the port is missing"));
+        }
+        Ok(Self { place: Place::Tcp(authority), is_tls })
+    }
+}
+
+impl fmt::Display for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.place {
+            Place::Tcp(authority) if self.is_tls => write!(f, "https://{authority}"),
+            Place::Tcp(authority) => write!(f, "http://{authority}"),
+            Place::Unix(path) => write!(f, "unix://{}", path.display()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_survives_being_written_and_read() {
+        for text in ["http://10.0.0.1:8500", "https://consul.internal:8501", "unix:///run/c.sock"] {
+            assert_eq!(text.parse::<Server>().unwrap().to_string(), text);
+        }
+        let v6: Server = "http://[::1]:8500/".parse().unwrap();
+        assert_eq!(v6.uri("/v1/x?a=b").unwrap().to_string(), "http://[::1]:8500/v1/x?a=b");
+    }
+
+    #[test]
+    fn what_is_no_server_is_refused() {
+        for text in
+            ["", "http://", "ftp://a:1", "http://a", "a:0", "a:65536", "a:1/b", "u@a:1", "unix:"]
+        {
+            assert!(text.parse::<Server>().is_err(), "{text} was taken");
+        }
+    }
+}

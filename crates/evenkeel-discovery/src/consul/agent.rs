@@ -1,0 +1,174 @@
+//! One agent of Consul over HTTP: a question, an answer of bounded size and time.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use evenkeel_core::BoxError;
+use http::{HeaderMap, Method, Request, header::HeaderValue};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper_util::{
+    client::legacy::Client,
+    rt::{TokioExecutor, TokioTimer},
+};
+
+use super::{
+    agents::{Agents, Token},
+    error::{AgentRefused, NoAnswer},
+};
+use crate::client::{Dial, Server};
+
+/// The most bytes of an answer that are read: some 30,000 endpoints.
+const ANSWER_BYTES_MAX: usize = 64 << 20;
+
+/// Idle connections that are kept to an agent.
+const IDLE_MAX: usize = 2;
+
+/// A client of one agent, whose clones share its connections.
+#[derive(Clone, Debug)]
+pub(crate) struct Agent {
+    client: Client<Dial, Full<Bytes>>,
+    server: Server,
+    token: Token,
+    namespace: Option<Arc<str>>,
+    partition: Option<Arc<str>>,
+    timeout: Duration,
+}
+
+/// What an agent answered with success.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(super) headers: HeaderMap,
+    pub(crate) body: Bytes,
+}
+
+impl Answer {
+    /// The index to block on, 0 where there is none.
+    pub(super) fn index(&self) -> u64 {
+        self.number("x-consul-index").unwrap_or(0)
+    }
+
+    /// Whether something was left out for want of rights; told since Consul 1.11.
+    pub(super) fn is_filtered(&self) -> bool {
+        self.headers.get("x-consul-results-filtered-by-acls").is_some_and(|value| value == "true")
+    }
+
+    fn number(&self, name: &str) -> Option<u64> {
+        self.headers.get(name)?.to_str().ok()?.parse().ok()
+    }
+}
+
+impl Agent {
+    pub(super) fn new(agents: &Agents, server: Server, dial: Dial) -> Self {
+        let client = Client::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(Duration::from_secs(60))
+            .pool_max_idle_per_host(IDLE_MAX)
+            .build(dial);
+        Self {
+            client,
+            server,
+            token: agents.token.clone(),
+            namespace: agents.namespace.clone(),
+            partition: agents.partition.clone(),
+            timeout: agents.timeout,
+        }
+    }
+
+    /// Its address.
+    pub(super) fn name(&self) -> String {
+        format!("consul agent {}", self.server)
+    }
+
+    /// Asks for `path`, which the agent may hold back for `wait`.
+    pub(crate) async fn get(&self, path: &str, wait: Duration) -> Result<Answer, BoxError> {
+        // The agent adds up to a sixteenth of the wait, so that not all come back at once.
+        let after = wait + wait / 16 + self.timeout;
+        self.ask(Method::GET, path, Bytes::new(), after).await
+    }
+
+    pub(crate) async fn put(&self, path: &str, body: Bytes) -> Result<Answer, BoxError> {
+        self.ask(Method::PUT, path, body, self.timeout).await
+    }
+
+    pub(super) async fn post(&self, path: &str, body: Bytes) -> Result<Answer, BoxError> {
+        self.ask(Method::POST, path, body, self.timeout).await
+    }
+
+    async fn ask(
+        &self,
+        method: Method,
+        path: &str,
+        body: Bytes,
+        after: Duration,
+    ) -> Result<Answer, BoxError> {
+        let request = self.request(method, path, body).await?;
+        let answer = async {
+            let response = self.client.request(request).await?;
+            let (head, body) = response.into_parts();
+            let body = Limited::new(body, ANSWER_BYTES_MAX).collect().await?.to_bytes();
+            Ok::<_, BoxError>((head, body))
+        };
+        let answered = tokio::time::timeout(after, answer).await;
+        let (head, body) = answered.map_err(|_| NoAnswer { agent: self.name(), after })??;
+        if !head.status.is_success() {
+            let message = String::from_utf8_lossy(&body[..body.len().min(200)]).trim().to_owned();
+            let status = head.status.as_u16();
+            return Err(AgentRefused { agent: self.name(), status, message }.into());
+        }
+        Ok(Answer { headers: head.headers, body })
+    }
+
+    async fn request(
+        &self,
+        method: Method,
+        path: &str,
+        body: Bytes,
+    ) -> Result<Request<Full<Bytes>>, BoxError> {
+        let mut path = path.to_owned();
+        for (name, value) in [("ns", &self.namespace), ("partition", &self.partition)] {
+            if let Some(value) = value {
+                path.push(if path.contains('?') { '&' } else { '?' });
+                path.push_str(name);
+                path.push('=');
+                path.push_str(&encode(value));
+            }
+        }
+        let mut request = Request::builder().method(method).uri(self.server.uri(&path)?);
+        if let Some(token) = self.token.read().await? {
+            let mut token = HeaderValue::from_str(&token)?;
+            token.set_sensitive(true);
+            request = request.header("x-consul-token", token);
+        }
+        Ok(request.body(Full::new(body))?)
+    }
+}
+
+/// A text as one segment of a path or one value of a query (RFC 3986).
+pub(crate) fn encode(text: &str) -> String {
+    let mut encoded = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
+                encoded.push(char::from(byte));
+            }
+            _ => encoded.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    encoded
+}
+
+/// The status of an agent's refusal, if that is what went wrong.
+pub(crate) fn refused_with(error: &BoxError) -> Option<u16> {
+    error.downcast_ref::<AgentRefused>().map(|refused| refused.status)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_sent_as_they_are() {
+        assert_eq!(encode("go.micro.api"), "go.micro.api");
+        assert_eq!(encode("a/b c?d=é"), "a%2Fb%20c%3Fd%3D%C3%A9");
+    }
+}

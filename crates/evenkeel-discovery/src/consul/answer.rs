@@ -1,0 +1,269 @@
+//! From what an agent says of a service to endpoints.
+
+use std::{borrow::Cow, collections::BTreeMap};
+
+use evenkeel_core::endpoint::{Address, Endpoint};
+use serde::{Deserialize, Deserializer};
+
+/// The greatest weight that is taken over, that of an SRV record.
+const WEIGHT_MAX: i64 = 65_535;
+
+/// How rows become endpoints.
+#[derive(Clone, Debug)]
+pub(super) struct Reading {
+    pub(super) address: AddressOf,
+    pub(super) zone_key: String,
+    /// Whether endpoints count of which a check warns.
+    pub(super) warnings: bool,
+    /// Whether the order of the answer means something.
+    pub(super) is_ordered: bool,
+}
+
+/// Which address of an entry is used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum AddressOf {
+    /// That of the service, or of its node where the service has none.
+    Service,
+    /// That of the node, with the service's port.
+    Node,
+    /// That with this tag, such as `wan` or `lan_ipv6`; where there is none, as [`Self::Service`].
+    Tagged(String),
+}
+
+/// What an answer comes to.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Found {
+    pub(super) endpoints: Vec<Endpoint>,
+    /// The nodes of all rows, whose reading needs a right too.
+    pub(super) nodes: Vec<String>,
+    pub(super) rows: usize,
+    /// What is wrong with the first row that cannot be used, and how many there are.
+    pub(super) skipped: Option<(String, usize)>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Row<'a> {
+    #[serde(borrow)]
+    node: Node<'a>,
+    #[serde(borrow)]
+    service: Service<'a>,
+    #[serde(borrow, default, deserialize_with = "nullable")]
+    checks: Vec<Check<'a>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Node<'a> {
+    #[serde(borrow, default)]
+    node: Cow<'a, str>,
+    #[serde(borrow, default)]
+    address: Cow<'a, str>,
+    #[serde(borrow, default)]
+    datacenter: Cow<'a, str>,
+    #[serde(default, deserialize_with = "nullable")]
+    meta: BTreeMap<String, String>,
+    #[serde(default, deserialize_with = "nullable")]
+    tagged_addresses: BTreeMap<String, String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Service<'a> {
+    #[serde(rename = "ID", borrow, default)]
+    id: Cow<'a, str>,
+    #[serde(borrow, default)]
+    address: Cow<'a, str>,
+    #[serde(default)]
+    port: i64,
+    #[serde(borrow, default)]
+    socket_path: Cow<'a, str>,
+    #[serde(default, deserialize_with = "nullable")]
+    tags: Vec<String>,
+    #[serde(default, deserialize_with = "nullable")]
+    meta: BTreeMap<String, String>,
+    #[serde(default, deserialize_with = "nullable")]
+    weights: Weights,
+    #[serde(default, deserialize_with = "nullable")]
+    tagged_addresses: BTreeMap<String, Tagged>,
+}
+
+/// Old agents write the keys of this small, new ones large.
+#[derive(Deserialize)]
+struct Tagged {
+    #[serde(default, alias = "Address")]
+    address: String,
+    #[serde(default, alias = "Port")]
+    port: i64,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+struct Weights {
+    passing: i64,
+    warning: i64,
+}
+
+impl Default for Weights {
+    fn default() -> Self {
+        Self { passing: 1, warning: 1 }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Check<'a> {
+    #[serde(rename = "CheckID", borrow, default)]
+    id: Cow<'a, str>,
+    #[serde(borrow, default)]
+    status: Cow<'a, str>,
+}
+
+/// What is null counts as left out.
+fn nullable<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(
+    deserializer: D,
+) -> Result<T, D::Error> {
+    Option::deserialize(deserializer).map(Option::unwrap_or_default)
+}
+
+/// The worst of an entry's checks, those of its node included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Health {
+    Passing,
+    Warning,
+    Critical,
+    /// Somebody has taken it out: it finishes what it has.
+    Maintenance,
+}
+
+impl Check<'_> {
+    fn health(&self) -> Health {
+        let id = &*self.id;
+        match &*self.status {
+            "critical" if id == "_node_maintenance" || id.starts_with("_service_maintenance") => {
+                Health::Maintenance
+            }
+            "passing" => Health::Passing,
+            "warning" => Health::Warning,
+            _ => Health::Critical,
+        }
+    }
+}
+
+/// Reads the rows of an answer. A row that cannot be used costs no other.
+///
+/// # Errors
+/// If it is no answer at all.
+pub(super) fn read(body: &[u8], reading: &Reading) -> Result<Found, serde_json::Error> {
+    let rows: Option<Vec<Row<'_>>> = serde_json::from_slice(body)?;
+    let rows = rows.unwrap_or_default();
+    let mut found = Found { rows: rows.len(), ..Found::default() };
+    let mut endpoints: BTreeMap<Address, Endpoint> = BTreeMap::new();
+    let mut order = Vec::new();
+    for row in rows {
+        if !found.nodes.iter().any(|node| *node == row.node.node) && found.nodes.len() < 16 {
+            found.nodes.push(row.node.node.clone().into_owned());
+        }
+        match row.endpoint(reading) {
+            Ok(Some(endpoint)) => {
+                let address = endpoint.address.clone();
+                // Of two entries with one address, the one counts that more may be sent to: the
+                // other is what a reschedule left behind.
+                match endpoints.get(&address) {
+                    Some(other) if endpoint.weight <= other.weight => {}
+                    Some(_) => drop(endpoints.insert(address, endpoint)),
+                    None => {
+                        order.push(address.clone());
+                        endpoints.insert(address, endpoint);
+                    }
+                }
+            }
+            Ok(None) => {}
+            Err(reason) => {
+                let (_, count) = found.skipped.get_or_insert((reason, 0));
+                *count += 1;
+            }
+        }
+    }
+    found.endpoints = if reading.is_ordered {
+        order.iter().filter_map(|address| endpoints.remove(address)).collect()
+    } else {
+        // Agents list in no order in particular; one of our own makes the same set the same.
+        endpoints.into_values().collect()
+    };
+    Ok(found)
+}
+
+impl Row<'_> {
+    /// The endpoint, if it is one that may be used.
+    fn endpoint(self, reading: &Reading) -> Result<Option<Endpoint>, String> {
+        let health = self.checks.iter().map(Check::health).max().unwrap_or(Health::Passing);
+        let weight = match health {
+            Health::Passing => self.service.weights.passing,
+            Health::Warning if reading.warnings => self.service.weights.warning,
+            Health::Maintenance => 0,
+            Health::Warning | Health::Critical => return Ok(None),
+        };
+        let address = self.address(&reading.address)?;
+        let weight = u32::try_from(weight.clamp(0, WEIGHT_MAX)).unwrap_or(0);
+        let zone = [&self.service.meta, &self.node.meta]
+            .into_iter()
+            .find_map(|meta| meta.get(&reading.zone_key).cloned());
+        let mut endpoint = Endpoint::new(address).weight(weight);
+        if let Some(zone) = zone {
+            endpoint = endpoint.zone(zone);
+        }
+        let mut tags = self.service.tags;
+        tags.sort_unstable();
+        for (key, value) in [
+            ("consul.id", self.service.id.into_owned()),
+            ("consul.node", self.node.node.into_owned()),
+            ("consul.datacenter", self.node.datacenter.into_owned()),
+            ("tags", tags.join(",")),
+        ] {
+            if !value.is_empty() {
+                endpoint = endpoint.metadata(key, value);
+            }
+        }
+        for (key, value) in self.service.meta {
+            endpoint = endpoint.metadata(key, value);
+        }
+        Ok(Some(endpoint))
+    }
+
+    fn address(&self, which: &AddressOf) -> Result<Address, String> {
+        let service = &self.service;
+        if !service.socket_path.is_empty() {
+            return Ok(Address::unix(&*service.socket_path));
+        }
+        let own = (&*service.address, service.port);
+        let (host, port) = match which {
+            AddressOf::Node => ("", service.port),
+            AddressOf::Service => own,
+            AddressOf::Tagged(tag) => match service.tagged_addresses.get(tag) {
+                Some(tagged) => {
+                    (&*tagged.address, if tagged.port == 0 { service.port } else { tagged.port })
+                }
+                // A service without an address of its own has those of its node.
+                None => (
+                    self.node
+                        .tagged_addresses
+                        .get(tag)
+                        .map_or(own.0, |address| if own.0.is_empty() { address } else { own.0 }),
+                    service.port,
+                ),
+            },
+        };
+        let host = if host.is_empty() { &*self.node.address } else { host };
+        // An IPv6 address stands without brackets here, and with them before a port.
+        let text = match host.parse::<std::net::Ipv6Addr>() {
+            Ok(v6) => format!("[{v6}]:{port}"),
+            Err(_) => format!("{host}:{port}"),
+        };
+        text.parse().map_err(|error| format!("{}: {error}", service.id))
+    }
+}
+
+#[cfg(test)]
+mod tests;

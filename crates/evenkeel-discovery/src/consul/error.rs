@@ -1,0 +1,47 @@
+//! What an agent of Consul can refuse, and what is wrong with its answers.
+
+use std::{sync::Arc, time::Duration};
+
+/// An agent answered with a status that is no success.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{agent} answered {status}: {message}")]
+#[non_exhaustive]
+pub struct AgentRefused {
+    /// Which agent.
+    pub agent: String,
+    /// The HTTP status: 403 without the rights, 429 when it is overloaded, 500 without a leader.
+    pub status: u16,
+    /// What the agent says, shortened to 200 bytes.
+    pub message: String,
+}
+
+/// An agent gave no whole answer within its time.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{agent} gave no answer within {after:?}")]
+#[non_exhaustive]
+pub struct NoAnswer {
+    /// Which agent.
+    pub agent: String,
+    /// How much time it had.
+    pub after: Duration,
+}
+
+/// The token has no right to read the service, so an empty answer says nothing.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the token may not read the service `{service}` or its nodes, so nothing is known of it")]
+#[non_exhaustive]
+pub struct NotPermitted {
+    /// The service.
+    pub service: Arc<str>,
+}
+
+/// A file with the token that cannot be read.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("the token in {path} cannot be read")]
+#[non_exhaustive]
+pub struct TokenUnreadable {
+    /// Where it should be.
+    pub path: String,
+    #[source]
+    pub(crate) source: Arc<std::io::Error>,
+}

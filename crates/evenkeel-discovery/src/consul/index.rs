@@ -1,0 +1,94 @@
+//! The index of blocking queries: what is asked next, after what was answered.
+
+/// The index that was last seen, and whether the next query may block on it.
+///
+/// An answer is no proof of a change, an index can go backwards, and an index of 0 would make a query
+/// that never blocks: the rules are those of Consul's documentation of blocking queries.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Index {
+    last: u64,
+    /// The last that was seen before a reset, to which the next is compared.
+    before: u64,
+}
+
+/// Where an answer's index lies relative to the last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Moved {
+    /// There may be news.
+    Forward,
+    /// The query's time is up.
+    Same,
+    /// The state was rebuilt, from a snapshot or from nothing. The next query does not block.
+    Back,
+}
+
+impl Index {
+    /// What the next query blocks on; none if it must not block.
+    pub(super) fn blocks_on(self) -> Option<u64> {
+        (0 < self.last).then_some(self.last)
+    }
+
+    /// Takes the index of an answer.
+    pub(super) fn take(&mut self, index: u64) -> Moved {
+        // Blocking on 0 means not blocking at all, which would ask as fast as it is answered.
+        let index = index.max(1);
+        let known = self.last.max(self.before);
+        let moved = if index < known {
+            *self = Self::default();
+            return Moved::Back;
+        } else if index == known {
+            Moved::Same
+        } else {
+            Moved::Forward
+        };
+        *self = Self { last: index, before: 0 };
+        moved
+    }
+
+    /// Makes the next query one that does not block, and is compared to the last all the same.
+    pub(super) fn reset(&mut self) {
+        *self = Self { last: 0, before: self.last.max(self.before) };
+    }
+
+    /// Forgets all, as what another server says cannot be compared.
+    pub(super) fn forget(&mut self) {
+        *self = Self::default();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_index_that_goes_backwards_starts_over() {
+        let mut index = Index::default();
+        assert_eq!((index.take(40), index.blocks_on()), (Moved::Forward, Some(40)));
+        assert_eq!((index.take(40), index.blocks_on()), (Moved::Same, Some(40)));
+        assert_eq!((index.take(41), index.blocks_on()), (Moved::Forward, Some(41)));
+
+        assert_eq!((index.take(7), index.blocks_on()), (Moved::Back, None));
+
+        assert_eq!((index.take(7), index.blocks_on()), (Moved::Forward, Some(7)));
+    }
+
+    #[test]
+    fn an_index_of_zero_counts_as_one() {
+        let mut index = Index::default();
+        index.take(0);
+        assert_eq!(index.blocks_on(), Some(1));
+    }
+
+    #[test]
+    fn what_is_asked_anew_is_compared_to_what_was_known() {
+        let mut index = Index::default();
+        index.take(40);
+        index.reset();
+        assert_eq!(index.blocks_on(), None);
+        assert_eq!(index.take(39), Moved::Back);
+
+        index.take(40);
+        index.forget();
+        assert_eq!(index.take(39), Moved::Forward);
+    }
+}

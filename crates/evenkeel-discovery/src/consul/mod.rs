@@ -1,0 +1,210 @@
+//! Endpoints from Consul: the healthy instances of a service, by blocking queries.
+//!
+//! **When to use it.** Where services enter themselves, or are entered, in Consul. A change that an agent
+//! announces is told within milliseconds: the agent holds a query back until there is one.
+//!
+//! **When not.** Where only Consul's DNS can be reached: [`Dns`](crate::Dns) reads that.
+//!
+//! ```
+//! use evenkeel_discovery::consul::{Agents, Consul};
+//!
+//! let web = Consul::new(Agents::local(), "web");
+//! # let _ = web;
+//! ```
+//!
+//! With what can be set:
+//!
+//! ```
+//! use std::time::Duration;
+//! use evenkeel_discovery::consul::{Agents, AddressOf, Consul};
+//!
+//! let agents = Agents::at(["http://10.0.0.1:8500", "http://10.0.0.2:8500"])?
+//!     .token_file("/run/secrets/consul");
+//! let web = Consul::new(agents, "web")
+//!     .tag("v2")
+//!     .filter("Service.Meta.canary != \"true\"")
+//!     .datacenter("dc2")
+//!     .address(AddressOf::Tagged("lan_ipv6".into()))
+//!     .passing_only()
+//!     .wait(Duration::from_secs(60));
+//! # let _ = web;
+//! # Ok::<(), evenkeel_discovery::ServerError>(())
+//! ```
+//!
+//! **Health and weight.** The worst of an instance's checks counts, those of its node included: passing
+//! gives `Weights.Passing`, warning gives `Weights.Warning` (or leaves it out, with
+//! [`passing_only`](Consul::passing_only)), critical leaves it out. Who is in maintenance stays with
+//! weight 0: it gets nothing new and finishes what it has. Weights are kept within 0 to 65,535.
+//!
+//! **Address.** The service's own, else its node's; or one of [`AddressOf`]. IPv6 addresses, host names
+//! and Unix sockets are understood. An entry without a usable address or port is left out and costs no
+//! other. Of several entries with one address, that of the greatest weight counts.
+//!
+//! **Metadata.** The service's `Meta`, and `consul.id`, `consul.node`, `consul.datacenter` and `tags`
+//! (sorted, with commas). The zone is `Meta.zone` of the service, else of the node
+//! ([`zone_key`](Consul::zone_key)).
+//!
+//! **What it believes.** The first answer as it is. Later, an answer without any endpoint, and one that
+//! misses some after the index went backwards, have to stand for [`hold`](Consul::hold) (5 s): agents that
+//! restarted without data and servers that restored a snapshot give such answers until services have
+//! entered themselves again. What is new is used at once in any case. An answer that is empty because the
+//! token may not see the service is a failure ([`NotPermitted`]), and changes nothing.
+//!
+//! **On a bad day.** Refused, hanging, garbled, halved, redirected or too large (64 MiB) answers and
+//! those with an error status change nothing: the last set stays, the failure is told to the watchers and
+//! logged once, and the next agent is asked, or the same after 0.5 s to 30 s. An agent that hangs
+//! is noticed after [`wait`](Consul::wait) and its jitter and [`timeout`](Agents::timeout), or sooner if
+//! a balancer reports that an endpoint cannot be reached.
+//!
+//! **What it costs.** One connection to one agent for each service that is followed, whatever the number
+//! of balancers; an agent accepts 200 from one address unless told otherwise. Each query brings the whole
+//! list. After five in a row, queries follow each other at 10 a second while they bring news, and slow
+//! down to one a second while they do not.
+//!
+//! It does not read prepared queries, sidecar proxies or the key-value store, and does not see that part
+//! of a list was withheld for want of rights by an agent older than 1.11.
+
+pub(crate) mod agent;
+mod agents;
+mod answer;
+mod error;
+mod index;
+mod pace;
+mod query;
+mod source;
+
+use std::{sync::Arc, time::Duration};
+
+use evenkeel_core::{
+    backoff::Backoff,
+    discover::{Discovery, Watch},
+};
+
+use self::source::ConsulSource;
+use crate::watch::Reconnect;
+
+pub use self::{
+    agents::Agents,
+    answer::AddressOf,
+    error::{AgentRefused, NoAnswer, NotPermitted, TokenUnreadable},
+};
+
+/// Follows the instances of a service in Consul.
+///
+/// See the [module docs](self). A clone shares the session of its original.
+#[derive(Clone, Debug)]
+pub struct Consul {
+    reconnect: Reconnect<ConsulSource>,
+}
+
+impl Consul {
+    /// The instances of `service`, whose name is sent as it is.
+    #[must_use]
+    pub fn new(agents: Agents, service: impl Into<Arc<str>>) -> Self {
+        Self { reconnect: Reconnect::new(ConsulSource::new(service.into(), agents)) }
+    }
+
+    /// Takes only instances with this tag, and with those that are added so.
+    #[must_use]
+    pub fn tag(self, tag: impl Into<Arc<str>>) -> Self {
+        self.with(|source| source.query.tags.push(tag.into()))
+    }
+
+    /// Takes only instances for which this expression of Consul's filter language holds. Default all.
+    #[must_use]
+    pub fn filter(self, expression: impl Into<Arc<str>>) -> Self {
+        self.with(|source| source.query.filter = Some(expression.into()))
+    }
+
+    /// Sets the data centre. Default that of the agent.
+    #[must_use]
+    pub fn datacenter(self, name: impl Into<Arc<str>>) -> Self {
+        self.with(|source| source.query.datacenter = Some(name.into()))
+    }
+
+    /// Lists them by round trip time from a node, `_agent` for the agent's own, nearest first.
+    ///
+    /// Default in the order of their addresses. The order changes as measurements do, which is news each
+    /// time; it is of use to `pick_first`.
+    #[must_use]
+    pub fn near(self, node: impl Into<Arc<str>>) -> Self {
+        self.with(|source| {
+            source.query.near = Some(node.into());
+            source.reading.is_ordered = true;
+        })
+    }
+
+    /// Leaves out instances of which a check warns. By default they count with their warning weight.
+    #[must_use]
+    pub fn passing_only(self) -> Self {
+        self.with(|source| source.reading.warnings = false)
+    }
+
+    /// Sets which address of an instance is used. Default [`AddressOf::Service`].
+    #[must_use]
+    pub fn address(self, address: AddressOf) -> Self {
+        self.with(|source| source.reading.address = address)
+    }
+
+    /// Sets the key in `Meta` under which the zone stands. Default `zone`.
+    #[must_use]
+    pub fn zone_key(self, key: impl Into<String>) -> Self {
+        self.with(|source| source.reading.zone_key = key.into())
+    }
+
+    /// Sets how long an agent may hold a query back. Default 30 s; Consul's most is 10 min.
+    ///
+    /// A short one asks in vain more often; with a long one it takes long to notice that an agent hangs.
+    ///
+    /// # Panics
+    /// If it is below 10 ms or above 10 min.
+    #[must_use]
+    pub fn wait(self, wait: Duration) -> Self {
+        let bounds = Duration::from_millis(10)..=Duration::from_secs(600);
+        assert!(bounds.contains(&wait), "a wait of {wait:?}");
+        self.with(|source| source.wait = wait)
+    }
+
+    /// Sets for how long endpoints are kept that a suspicious answer misses. Default 5 s.
+    ///
+    /// It should be longer than services take to enter themselves again: a third of their TTL. A short
+    /// one gives a moment without endpoints when an agent restarts without data; with a long one, callers
+    /// of a service that really ended fail to connect where they would be refused.
+    #[must_use]
+    pub fn hold(self, hold: Duration) -> Self {
+        self.with(|source| source.hold = hold)
+    }
+
+    /// Sets the rest after an error. Default 1 s to 30 s. See [`Reconnect::backoff`].
+    #[must_use]
+    pub fn backoff(self, backoff: Backoff) -> Self {
+        Self { reconnect: self.reconnect.backoff(backoff) }
+    }
+
+    /// Sets how long the last endpoints are used while no agent answers. Default for ever. See
+    /// [`Reconnect::stale_max`].
+    #[must_use]
+    pub fn stale_max(self, age: Duration) -> Self {
+        Self { reconnect: self.reconnect.stale_max(age) }
+    }
+
+    /// Sets the seed of the jitter. Default the process's entropy.
+    #[must_use]
+    pub fn seed(self, seed: u64) -> Self {
+        Self { reconnect: self.reconnect.seed(seed) }
+    }
+
+    fn with(self, change: impl FnOnce(&mut ConsulSource)) -> Self {
+        Self { reconnect: self.reconnect.with(change) }
+    }
+}
+
+impl Discovery for Consul {
+    fn watch(&self) -> Watch {
+        self.reconnect.watch()
+    }
+
+    fn refresh(&self) {
+        self.reconnect.refresh();
+    }
+}

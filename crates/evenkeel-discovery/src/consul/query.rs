@@ -1,0 +1,81 @@
+//! What is asked about a service.
+
+use std::{sync::Arc, time::Duration};
+
+use super::agent::encode;
+
+/// The question about a service, apart from the index that it blocks on.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Query {
+    pub(super) tags: Vec<Arc<str>>,
+    pub(super) filter: Option<Arc<str>>,
+    pub(super) datacenter: Option<Arc<str>>,
+    pub(super) near: Option<Arc<str>>,
+}
+
+impl Query {
+    /// The path to ask for. Which endpoints are healthy is not left to the agent, since it would leave
+    /// out those in maintenance, too.
+    pub(super) fn path(&self, service: &str, blocks_on: Option<(u64, Duration)>) -> String {
+        let mut path = format!("/v1/health/service/{}", encode(service));
+        let mut separator = '?';
+        let mut add = |name: &str, value: &str| {
+            path.push(separator);
+            separator = '&';
+            path.push_str(name);
+            path.push('=');
+            path.push_str(&encode(value));
+        };
+        if let Some(filter) = self.expression() {
+            add("filter", &filter);
+        }
+        if let Some(datacenter) = &self.datacenter {
+            add("dc", datacenter);
+        }
+        if let Some(near) = &self.near {
+            add("near", near);
+        }
+        if let Some((index, wait)) = blocks_on {
+            add("index", &index.to_string());
+            add("wait", &format!("{}ms", wait.as_millis()));
+        }
+        path
+    }
+
+    /// Tags are part of the filter: as a parameter of their own they are deprecated.
+    fn expression(&self) -> Option<String> {
+        let tags = self.tags.iter().map(|tag| format!("{} in Service.Tags", quoted(tag)));
+        let filter = self.filter.iter().map(|filter| format!("({filter})"));
+        tags.chain(filter).reduce(|all, one| format!("{all} and {one}"))
+    }
+}
+
+fn quoted(text: &str) -> String {
+    format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn everything_that_is_asked_for_is_in_the_path() {
+        let plain = Query::default();
+        assert_eq!(plain.path("web", None), "/v1/health/service/web");
+        let wait = Duration::from_millis(1_500);
+        assert_eq!(
+            plain.path("a/b", Some((7, wait))),
+            "/v1/health/service/a%2Fb?index=7&wait=1500ms"
+        );
+
+        let all = Query {
+            tags: vec!["v1".into(), "a\"b".into()],
+            filter: Some("Service.Meta.k == 1 or Node.Node == n".into()),
+            datacenter: Some("dc2".into()),
+            near: Some("_agent".into()),
+        };
+        let expected = r#""v1" in Service.Tags and "a\"b" in Service.Tags and (Service.Meta.k == 1 or Node.Node == n)"#;
+        assert_eq!(all.expression().as_deref(), Some(expected));
+        assert!(all.path("web", None).ends_with("&dc=dc2&near=_agent"));
+    }
+}

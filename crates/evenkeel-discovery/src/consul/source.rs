@@ -1,0 +1,198 @@
+//! One agent after the other is asked, and asked again, what it knows of a service.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use evenkeel_core::{BoxError, endpoint::Endpoint};
+use tokio::time::Instant;
+
+use super::{
+    agent::{Agent, Answer, refused_with},
+    agents::Agents,
+    answer::{self, Found, Reading},
+    error::NotPermitted,
+    index::{Index, Moved},
+    pace::Pace,
+    query::Query,
+};
+use crate::{
+    clock,
+    doubt::Doubt,
+    error::NotConfirmed,
+    watch::{Session, Source},
+};
+
+#[derive(Clone, Debug)]
+pub(super) struct ConsulSource {
+    pub(super) service: Arc<str>,
+    pub(super) agents: Agents,
+    pub(super) query: Query,
+    pub(super) reading: Reading,
+    pub(super) wait: Duration,
+    pub(super) hold: Duration,
+    /// Which agent is asked, counted on beyond the last.
+    asked: usize,
+    index: Index,
+    doubt: Doubt,
+    /// What was told last; none before the first answer.
+    told: Option<Vec<Endpoint>>,
+    /// Of whose nodes the last rows were.
+    nodes: Vec<String>,
+}
+
+impl ConsulSource {
+    pub(super) fn new(service: Arc<str>, agents: Agents) -> Self {
+        let reading = Reading {
+            address: answer::AddressOf::Service,
+            zone_key: "zone".into(),
+            warnings: true,
+            is_ordered: false,
+        };
+        Self {
+            service,
+            agents,
+            query: Query::default(),
+            reading,
+            wait: Duration::from_secs(30),
+            hold: Duration::from_secs(5),
+            asked: 0,
+            index: Index::default(),
+            doubt: Doubt::default(),
+            told: None,
+            nodes: vec![],
+        }
+    }
+
+    /// Follows one agent until it fails.
+    async fn follow(&mut self, session: &mut Session) -> Result<(), BoxError> {
+        let agent = self.agents.agent(self.asked)?;
+        let mut pace = Pace::new(clock::now());
+        self.index.reset();
+        loop {
+            tokio::time::sleep(pace.delay(clock::now())).await;
+            let asked_at = clock::now();
+            let wait = self.wait_from(asked_at);
+            let blocks_on = self.index.blocks_on().map(|index| (index, wait));
+            let path = self.query.path(&self.service, blocks_on);
+            let wait = blocks_on.map_or(Duration::ZERO, |(_, wait)| wait);
+            let answer = tokio::select! {
+                answer = agent.get(&path, wait) => answer?,
+                () = session.refresh_wanted(), if blocks_on.is_some() => {
+                    // Somebody cannot reach an endpoint. What the agent says at once is also a sign
+                    // that it still answers at all.
+                    self.index.reset();
+                    continue;
+                }
+            };
+            let has_waited = wait / 2 <= clock::now() - asked_at && blocks_on.is_some();
+            let is_news = self.take(session, &agent, &answer).await?;
+            pace.answered(is_news || has_waited);
+        }
+    }
+
+    /// How long the agent may hold an answer back: not beyond the end of a doubt.
+    fn wait_from(&self, now: Instant) -> Duration {
+        match self.doubt.ends_at(self.hold) {
+            Some(end) => self.wait.min(end.saturating_duration_since(now)),
+            None => self.wait,
+        }
+        .max(Duration::from_millis(1))
+    }
+
+    /// Takes an answer in; true if it brought news.
+    async fn take(
+        &mut self,
+        session: &mut Session,
+        agent: &Agent,
+        answer: &Answer,
+    ) -> Result<bool, BoxError> {
+        let found = answer::read(&answer.body, &self.reading)?;
+        if found.rows == 0 && (answer.is_filtered() || !self.may_read(agent).await) {
+            return Err(NotPermitted { service: self.service.clone() }.into());
+        }
+        let moved = self.index.take(answer.index());
+        let Found { endpoints, nodes, skipped, .. } = found;
+        if let Some((reason, count)) = skipped {
+            let origin = self.origin();
+            tracing::debug!(origin, reason, count, "entries that cannot be used are left out");
+        }
+        if !nodes.is_empty() {
+            self.nodes = nodes;
+        }
+        let verdict = self.doubt.take(endpoints, moved == Moved::Back, clock::now(), self.hold);
+        let is_news = self.told.as_ref() != Some(&verdict.endpoints);
+        if is_news {
+            self.told = Some(verdict.endpoints.clone());
+        }
+        match verdict.kept {
+            None => session.set(verdict.endpoints),
+            Some((missing, _)) => {
+                if is_news || session.known() == 0 {
+                    session.set(verdict.endpoints);
+                }
+                session.fail(NotConfirmed { missing });
+            }
+        }
+        Ok(is_news || moved == Moved::Back)
+    }
+
+    /// Whether the token can see the service at all. Without the right an agent says that there is
+    /// nothing, and before 1.11 it does not say why. An agent that cannot tell is believed.
+    async fn may_read(&self, agent: &Agent) -> bool {
+        let right = |resource: &str, segment: &str| serde_json::json!({ "Resource": resource, "Access": "read", "Segment": segment });
+        let mut rights = vec![right("service", &self.service)];
+        rights.extend(self.nodes.iter().map(|node| right("node", node)));
+        let body = Bytes::from(serde_json::Value::from(rights).to_string());
+        match agent.post("/v1/internal/acl/authorize", body).await {
+            Ok(answer) => !is_denied(&answer.body),
+            Err(error) => refused_with(&error) != Some(403),
+        }
+    }
+}
+
+/// Whether the service, or every one of the nodes, is denied.
+fn is_denied(body: &[u8]) -> bool {
+    let rights: Vec<serde_json::Value> = serde_json::from_slice(body).unwrap_or_default();
+    let mut allowed = rights.iter().map(|right| right["Allow"] != false);
+    let service = allowed.next().unwrap_or(true);
+    let nodes: Vec<bool> = allowed.collect();
+    !service || (!nodes.is_empty() && nodes.iter().all(|allowed| !allowed))
+}
+
+impl Source for ConsulSource {
+    fn origin(&self) -> String {
+        format!("consul service {}", self.service)
+    }
+
+    async fn session(&mut self, session: &mut Session) -> Result<(), BoxError> {
+        let mut failed: BoxError = "no agent is named".into();
+        for _ in 0..self.agents.servers.len() {
+            match self.follow(session).await {
+                Ok(()) => return Ok(()),
+                Err(error) => failed = error,
+            }
+            if 1 < self.agents.servers.len() {
+                let agent = self.agents.servers[self.asked % self.agents.servers.len()].to_string();
+                tracing::debug!(agent, error = %failed, "the next agent is asked");
+                self.asked += 1;
+                // Another agent's state may be older without having been rebuilt.
+                self.index.forget();
+            }
+        }
+        Err(failed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_service_or_all_its_nodes_can_be_denied() {
+        assert!(!is_denied(br#"[{"Allow":true},{"Allow":false},{"Allow":true}]"#));
+        assert!(is_denied(br#"[{"Allow":true},{"Allow":false}]"#));
+        assert!(is_denied(br#"[{"Allow":false}]"#));
+        assert!(!is_denied(br#"[{"Allow":true}]"#));
+        assert!(!is_denied(b"garbage"));
+    }
+}

@@ -1,0 +1,170 @@
+//! How entries are laid out in etcd's keys and values.
+//!
+//! | dialect | key | value |
+//! |---|---|---|
+//! | [`Plain`] | `/evenkeel/SERVICE/ID` | JSON as in a file of endpoints: `{"address":"10.0.0.1:80","weight":10}` |
+//! | [`Naming`] | `SERVICE/ID` | etcd's own package `naming/endpoints`, which grpc-go resolves: `{"Op":0,"Addr":"10.0.0.1:80","Metadata":{}}` |
+//! | [`Micro`] | `/micro/registry/SERVICE/ID` | go-micro v2: the service with one node, as JSON |
+//! | [`Kit`] | `PREFIX/ID` | go-kit: the address alone, with or without a scheme |
+//! | [`Zero`] | `SERVICE/LEASE` | go-zero: the address alone |
+//! | [`Kratos`] | `/microservices/SERVICE/ID` | Kratos: the instance with a URL for each protocol, as JSON |
+//!
+//! Every prefix ends with a slash, so that `web` never finds what is of `web-admin`. Where a layout has no
+//! place for a weight of its own, it is the entry `weight` of the metadata, and so is `zone`; where it has
+//! none for metadata either, all weigh the same, and a service in maintenance is taken out.
+
+mod bare;
+mod kratos;
+mod micro;
+mod naming;
+mod plain;
+
+use std::collections::BTreeMap;
+
+use evenkeel_core::{BoxError, endpoint::Endpoint};
+use serde_json::Value;
+
+use crate::register::Entry;
+
+pub use self::{
+    bare::{Kit, Zero},
+    kratos::Kratos,
+    micro::Micro,
+    naming::Naming,
+    plain::Plain,
+};
+
+/// How entries are laid out in etcd's keys and values.
+///
+/// One of your own is put to use with [`Etcd::dialect`](super::Etcd::dialect).
+pub trait Dialect: Send + Sync + 'static {
+    /// What the keys of `service` begin with, and those of no other service: it should end with a slash.
+    fn prefix(&self, service: &str) -> String;
+
+    /// The endpoints in one key; none for a key that is there for something else.
+    ///
+    /// # Errors
+    /// If the value cannot be read. The key is then left out, which costs no other.
+    fn read(&self, service: &str, key: &str, value: &[u8]) -> Result<Vec<Endpoint>, BoxError>;
+
+    /// The key and the value for an entry that hangs on `lease`.
+    ///
+    /// # Errors
+    /// If the layout cannot express it.
+    fn write(&self, entry: &Entry, lease: i64) -> Result<(String, Vec<u8>), BoxError>;
+
+    /// Whether weights can be told. Where not, an entry of weight 0 is taken out.
+    fn has_weights(&self) -> bool {
+        true
+    }
+}
+
+/// An endpoint with what its metadata says of weight and zone.
+fn with_metadata(mut endpoint: Endpoint, metadata: BTreeMap<String, String>) -> Endpoint {
+    for (key, value) in metadata {
+        match (&*key, value.parse()) {
+            ("weight", Ok(weight)) => endpoint = endpoint.weight(weight),
+            ("zone", _) => endpoint = endpoint.zone(&*value).metadata(key, value),
+            _ => endpoint = endpoint.metadata(key, value),
+        }
+    }
+    endpoint
+}
+
+/// The metadata of an entry, with its weight where it differs from 1.
+fn metadata_of(entry: &Entry) -> BTreeMap<String, String> {
+    let mut metadata = entry.all_metadata();
+    if !entry.tags.is_empty() {
+        metadata.insert("tags".into(), entry.tags.join(","));
+    }
+    if entry.effective_weight() != 1 {
+        metadata.insert("weight".into(), entry.effective_weight().to_string());
+    }
+    metadata
+}
+
+/// The entries of a JSON object as texts; what is no object has none.
+fn texts(value: &Value) -> BTreeMap<String, String> {
+    let text = |value: &Value| match value {
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    };
+    let entries = value.as_object().into_iter().flatten();
+    entries.map(|(key, value)| (key.clone(), text(value))).collect()
+}
+
+/// One segment of a key.
+fn segment(text: &str) -> String {
+    text.replace('/', "-")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn all() -> [Box<dyn Dialect>; 6] {
+        [
+            Box::new(Plain),
+            Box::new(Naming),
+            Box::new(Micro),
+            Box::new(Kit::new("/services/web")),
+            Box::new(Zero),
+            Box::new(Kratos::new("grpc")),
+        ]
+    }
+
+    #[test]
+    fn what_is_written_is_read_again() {
+        for (dialect, address) in all()
+            .iter()
+            .flat_map(|dialect| [(dialect, "10.0.0.1:80"), (dialect, "[2001:db8::1]:80")])
+        {
+            let entry =
+                Entry::new("web", address.parse().unwrap()).weight(7).zone("eu").version("2");
+
+            let (key, value) = dialect.write(&entry, 77).unwrap();
+            let read = dialect.read("web", &key, &value).unwrap();
+
+            assert!(key.starts_with(&dialect.prefix("web")), "{key}");
+            assert_eq!(read.len(), 1, "{key}");
+            assert_eq!(read[0].address, entry.address, "{key}");
+            if dialect.has_weights() {
+                assert_eq!((read[0].weight, read[0].zone.as_deref()), (7, Some("eu")), "{key}");
+                assert_eq!(read[0].metadata["version"], "2", "{key}");
+                let drained = Entry { maintenance: Some("x".into()), ..entry };
+                let (key, value) = dialect.write(&drained, 77).unwrap();
+                assert_eq!(dialect.read("web", &key, &value).unwrap()[0].weight, 0, "{key}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_service_has_no_keys_of_one_with_a_longer_name() {
+        for dialect in all() {
+            let prefix = dialect.prefix("web");
+            assert!(prefix.ends_with('/'), "{prefix}");
+        }
+    }
+
+    #[test]
+    fn garbage_is_an_error_or_nothing_and_never_a_panic() {
+        let values: [&[u8]; 10] = [
+            b"",
+            b"{",
+            b"null",
+            b"[]",
+            b"{}",
+            b"\xff\xfe",
+            b"{\"Addr\":7}",
+            b"10.0.0.1:0",
+            b"{\"nodes\":[{\"address\":\"x\"}]}",
+            b"{\"endpoints\":[\"grpc://\",7]}",
+        ];
+        for dialect in all() {
+            for value in values {
+                let read = dialect.read("web", "/whatever", value);
+                assert!(read.is_err() || read.unwrap().is_empty(), "{value:?}");
+            }
+        }
+    }
+}

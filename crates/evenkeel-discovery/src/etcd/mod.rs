@@ -1,0 +1,149 @@
+//! Endpoints from etcd: a list, then a watch of what changes.
+//!
+//! **When to use it.** Where services enter themselves in etcd, in any of the usual [layouts](dialect).
+//!
+//! ```
+//! use evenkeel_discovery::etcd::{Cluster, Etcd};
+//!
+//! let web = Etcd::new(Cluster::local(), "web");
+//! # let _ = web;
+//! ```
+//!
+//! With what can be set:
+//!
+//! ```
+//! use std::time::Duration;
+//! use evenkeel_discovery::etcd::{Cluster, Etcd, dialect::Naming};
+//!
+//! let three = Cluster::at(["http://10.0.0.1:2379", "http://10.0.0.2:2379", "http://10.0.0.3:2379"])?
+//!     .user("orders", "secret");
+//! let web = Etcd::new(three, "web")
+//!     .dialect(Naming)
+//!     .quiet(Duration::from_secs(2))
+//!     .hold(Duration::from_secs(10));
+//! # let _ = web;
+//! # Ok::<(), evenkeel_discovery::ServerError>(())
+//! ```
+//!
+//! **What it does.** It reads all keys of the service as they were at one moment, in pages, and then follows
+//! every change after it, each event of each response. A watch that breaks is taken up where it was, on the
+//! next member; if what lies between is compacted, the keys are read anew and compared. A member that has no
+//! leader ends the watch, and one that is silent for [`quiet`](Etcd::quiet) (5 s) has as long again to give a
+//! sign of life; HTTP/2 pings run beside that.
+//!
+//! **What it believes.** The first list as it is, also an empty one. Later, that there is no endpoint left,
+//! and a list without some of them after the cluster was built anew, have to stand for
+//! [`hold`](Etcd::hold) (5 s). What is new is used at once in any case.
+//!
+//! **On a bad day.** Refusals, silence and broken streams change nothing: the last set stays, the failure
+//! is told to the watchers and logged once, the next member is asked, or the same after 0.5 s to 30 s. A
+//! key whose value cannot be read is left out and costs no other. A user's token that is not known any more
+//! is fetched again.
+//!
+//! **What it costs.** One connection to one member and one watch for each service, whatever the number of
+//! balancers. Memory is that of the keys.
+//!
+//! The API is that of etcd 3.4 and later. It does not discover members by DNS or from the cluster itself.
+
+pub mod dialect;
+
+pub(crate) mod client;
+mod cluster;
+mod error;
+mod proto;
+mod source;
+mod table;
+
+use std::{sync::Arc, time::Duration};
+
+use evenkeel_core::{
+    backoff::Backoff,
+    discover::{Discovery, Watch},
+};
+
+use self::source::EtcdSource;
+use crate::watch::Reconnect;
+
+pub use self::{
+    cluster::Cluster,
+    dialect::Dialect,
+    error::{MemberRefused, NoAnswer, WatchEnded},
+};
+
+/// Follows the instances of a service in etcd.
+///
+/// See the [module docs](self). A clone shares the session of its original.
+#[derive(Clone, Debug)]
+pub struct Etcd {
+    reconnect: Reconnect<EtcdSource>,
+}
+
+impl Etcd {
+    /// The instances of `service`, laid out as [`dialect::Plain`] unless told otherwise.
+    #[must_use]
+    pub fn new(cluster: Cluster, service: impl Into<Arc<str>>) -> Self {
+        let source = EtcdSource::new(service.into(), cluster, Arc::new(dialect::Plain));
+        Self { reconnect: Reconnect::new(source) }
+    }
+
+    /// Sets how entries are laid out. Default [`dialect::Plain`].
+    #[must_use]
+    pub fn dialect(self, dialect: impl Dialect) -> Self {
+        self.with(|source| source.dialect = Arc::new(dialect))
+    }
+
+    /// Sets how long a member may be silent before it has to give a sign of life. Default 5 s.
+    ///
+    /// A short one asks more often; with a long one it takes long to notice that a member hangs, as it has
+    /// as long again to answer.
+    ///
+    /// # Panics
+    /// If it is below 100 ms.
+    #[must_use]
+    pub fn quiet(self, time: Duration) -> Self {
+        assert!(Duration::from_millis(100) <= time, "a silence of {time:?}");
+        self.with(|source| source.quiet = time)
+    }
+
+    /// Sets for how long endpoints are kept whose loss is suspicious. Default 5 s.
+    ///
+    /// See [the module docs](self). It should be longer than services take to enter themselves again: a
+    /// third of their TTL.
+    #[must_use]
+    pub fn hold(self, hold: Duration) -> Self {
+        self.with(|source| source.hold = hold)
+    }
+
+    /// Sets the rest after an error. Default 1 s to 30 s. See [`Reconnect::backoff`].
+    #[must_use]
+    pub fn backoff(self, backoff: Backoff) -> Self {
+        Self { reconnect: self.reconnect.backoff(backoff) }
+    }
+
+    /// Sets how long the last endpoints are used while no member answers. Default for ever. See
+    /// [`Reconnect::stale_max`].
+    #[must_use]
+    pub fn stale_max(self, age: Duration) -> Self {
+        Self { reconnect: self.reconnect.stale_max(age) }
+    }
+
+    /// Sets the seed of the jitter. Default the process's entropy.
+    #[must_use]
+    pub fn seed(self, seed: u64) -> Self {
+        Self { reconnect: self.reconnect.seed(seed) }
+    }
+
+    fn with(self, change: impl FnOnce(&mut EtcdSource)) -> Self {
+        Self { reconnect: self.reconnect.with(change) }
+    }
+}
+
+impl Discovery for Etcd {
+    fn watch(&self) -> Watch {
+        self.reconnect.watch()
+    }
+
+    fn refresh(&self) {
+        self.reconnect.refresh();
+    }
+}

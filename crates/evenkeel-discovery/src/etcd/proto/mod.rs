@@ -1,0 +1,12 @@
+//! etcd's messages and clients, generated from `etcd.proto`.
+#![allow(
+    clippy::all,
+    clippy::pedantic,
+    missing_docs,
+    missing_debug_implementations,
+    unreachable_pub,
+    dead_code,
+    reason = "generated code is as it is"
+)]
+
+include!("etcd.rs");

@@ -1,0 +1,245 @@
+//! A list, then a watch of what changes, on one member after the other.
+
+use std::{sync::Arc, time::Duration};
+
+use evenkeel_core::{BoxError, endpoint::Endpoint};
+use tokio::time::Instant;
+
+use super::{
+    Cluster, Dialect,
+    client::{Client, Position},
+    error::WatchEnded,
+    proto::{Event, KeyValue, WatchResponse, event::EventType},
+    table::{Change, Table},
+};
+use crate::{
+    clock,
+    doubt::Doubt,
+    error::{NotConfirmed, chain},
+    watch::{Session, Source},
+};
+
+#[derive(Clone)]
+pub(super) struct EtcdSource {
+    pub(super) service: Arc<str>,
+    pub(super) cluster: Cluster,
+    pub(super) dialect: Arc<dyn Dialect>,
+    pub(super) quiet: Duration,
+    pub(super) hold: Duration,
+    /// Which member is asked, counted on beyond the last.
+    asked: usize,
+    /// Up to where the table is told; none before the first list, and when it has to be listed anew.
+    position: Option<Position>,
+    /// Where the last list or event was, whatever became of the position.
+    last: Option<Position>,
+    table: Table,
+    doubt: Doubt,
+}
+
+/// Why a watch is given up for a new list.
+enum Round {
+    /// What is between the position and the oldest that etcd still has is lost.
+    Compacted,
+}
+
+impl EtcdSource {
+    pub(super) fn new(service: Arc<str>, cluster: Cluster, dialect: Arc<dyn Dialect>) -> Self {
+        Self {
+            service,
+            cluster,
+            dialect,
+            quiet: Duration::from_secs(5),
+            hold: Duration::from_secs(5),
+            asked: 0,
+            position: None,
+            last: None,
+            table: Table::default(),
+            doubt: Doubt::default(),
+        }
+    }
+
+    /// Follows one member until it fails.
+    async fn follow(&mut self, session: &mut Session) -> Result<(), BoxError> {
+        let client = self.cluster.client(self.asked).await?;
+        loop {
+            let position = match self.position {
+                Some(position) => position,
+                None => self.list(session, &client).await?,
+            };
+            let Round::Compacted = self.watch(session, &client, position).await?;
+            self.position = None;
+        }
+    }
+
+    /// Reads all keys, and tells what they come to, compared to what was told.
+    async fn list(&mut self, session: &mut Session, client: &Client) -> Result<Position, BoxError> {
+        let (keys, position) = client.list(&self.dialect.prefix(&self.service)).await?;
+        let is_rebuilt = self.last.is_some_and(|last| is_rebuilt(last, position));
+        if self.doubt.ends_at(self.hold).is_none() {
+            self.doubt.believed(self.table.endpoints());
+        }
+        let mut table = Table::default();
+        for KeyValue { key, value, .. } in keys {
+            let endpoints = self.read(&key, &value);
+            table.put(&key, endpoints, &mut vec![]);
+        }
+        self.table = table;
+        self.stand_at(position);
+        self.tell_all(session, is_rebuilt);
+        Ok(position)
+    }
+
+    async fn watch(
+        &mut self,
+        session: &mut Session,
+        client: &Client,
+        position: Position,
+    ) -> Result<Round, BoxError> {
+        let prefix = self.dialect.prefix(&self.service);
+        let mut watching = client.watch(&prefix, position.revision + 1).await?;
+        let mut events = vec![];
+        loop {
+            let doubted_until = self.doubt.ends_at(self.hold);
+            let response = tokio::select! {
+                response = watching.next(self.quiet) => response?,
+                () = until(doubted_until) => {
+                    self.tell_all(session, false);
+                    continue;
+                }
+                () = session.refresh_wanted() => {
+                    watching.ask();
+                    continue;
+                }
+            };
+            if response.canceled {
+                if 0 < response.compact_revision {
+                    return Ok(Round::Compacted);
+                }
+                let reason = response.cancel_reason;
+                return Err(WatchEnded { member: client.name(), reason }.into());
+            }
+            if response.created && self.is_elsewhere(&response) {
+                return Ok(Round::Compacted);
+            }
+            events.extend(response.events);
+            // A large response comes in parts, which belong together.
+            if !response.fragment && !events.is_empty() {
+                self.apply(session, std::mem::take(&mut events));
+            } else if response.created && doubted_until.is_none() {
+                // The session works, although there is no news.
+                session.set(self.table.endpoints());
+            }
+        }
+    }
+
+    /// Whether the watch was created on a state that does not follow from what is known.
+    fn is_elsewhere(&self, response: &WatchResponse) -> bool {
+        let now = response
+            .header
+            .as_ref()
+            .map(|header| Position { cluster: header.cluster_id, revision: header.revision });
+        now.zip(self.position).is_some_and(|(now, position)| is_rebuilt(position, now))
+    }
+
+    /// Applies every event of a response.
+    fn apply(&mut self, session: &mut Session, events: Vec<Event>) {
+        let is_doubted = self.doubt.ends_at(self.hold).is_some();
+        if !is_doubted && self.table.keys() <= events.len() {
+            self.doubt.believed(self.table.endpoints());
+        }
+        let had_some = 0 < self.table.len();
+        let (mut changes, mut position) = (vec![], self.position);
+        for event in events {
+            let is_put = event.r#type() == EventType::Put;
+            let Some(entry) = event.kv else { continue };
+            if let Some(position) = &mut position {
+                position.revision = position.revision.max(entry.mod_revision);
+            }
+            if is_put {
+                let endpoints = self.read(&entry.key, &entry.value);
+                self.table.put(&entry.key, endpoints, &mut changes);
+            } else {
+                self.table.delete(&entry.key, &mut changes);
+            }
+        }
+        if let Some(position) = position {
+            self.stand_at(position);
+        }
+        let is_emptied = had_some && self.table.len() == 0;
+        if is_doubted || is_emptied {
+            return self.tell_all(session, false);
+        }
+        for change in changes {
+            match change {
+                Change::Insert(endpoint) => session.insert(endpoint),
+                Change::Remove(address) => session.remove(&address),
+            }
+        }
+    }
+
+    /// Tells the whole table, as far as it is believed.
+    fn tell_all(&mut self, session: &mut Session, is_rebuilt: bool) {
+        let endpoints = self.table.endpoints();
+        let verdict = self.doubt.take(endpoints, is_rebuilt, clock::now(), self.hold);
+        session.set(verdict.endpoints);
+        if let Some((missing, _)) = verdict.kept {
+            session.fail(NotConfirmed { missing });
+        }
+    }
+
+    fn stand_at(&mut self, position: Position) {
+        self.position = Some(position);
+        self.last = Some(position);
+    }
+
+    /// The endpoints in one key. One that cannot be read costs no other.
+    fn read(&self, key: &[u8], value: &[u8]) -> Vec<Endpoint> {
+        let text = String::from_utf8_lossy(key);
+        self.dialect.read(&self.service, &text, value).unwrap_or_else(|error| {
+            let (key, error) = (&*text, chain(&*error));
+            tracing::debug!(key, error, "an entry that cannot be read is left out");
+            vec![]
+        })
+    }
+}
+
+/// Whether `now` belongs to a state that does not follow from `before`.
+fn is_rebuilt(before: Position, now: Position) -> bool {
+    now.cluster != before.cluster || now.revision < before.revision
+}
+
+async fn until(instant: Option<Instant>) {
+    match instant {
+        Some(instant) => tokio::time::sleep_until(instant).await,
+        None => std::future::pending().await,
+    }
+}
+
+impl Source for EtcdSource {
+    fn origin(&self) -> String {
+        format!("etcd {}", self.dialect.prefix(&self.service))
+    }
+
+    async fn session(&mut self, session: &mut Session) -> Result<(), BoxError> {
+        let mut failed: BoxError = "no member is named".into();
+        for _ in 0..self.cluster.members.len() {
+            match self.follow(session).await {
+                Ok(()) => return Ok(()),
+                Err(error) => failed = error,
+            }
+            let member = self.cluster.name(self.asked);
+            tracing::debug!(member, error = %failed, "the next member is asked");
+            self.asked += 1;
+        }
+        Err(failed)
+    }
+}
+
+impl std::fmt::Debug for EtcdSource {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("EtcdSource")
+            .field("service", &self.service)
+            .field("cluster", &self.cluster)
+            .finish_non_exhaustive()
+    }
+}

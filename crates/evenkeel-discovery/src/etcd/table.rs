@@ -1,0 +1,119 @@
+//! Keys and the endpoints that stand in them.
+
+use std::collections::{BTreeMap, HashMap};
+
+use evenkeel_core::endpoint::{Address, Endpoint};
+
+/// The endpoints of each key, and for each address the keys that name it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Table {
+    keys: HashMap<Vec<u8>, Vec<Address>>,
+    /// Several keys may name one address, as after a restart with another id; the last in their order counts.
+    addresses: BTreeMap<Address, BTreeMap<Vec<u8>, Endpoint>>,
+}
+
+/// What a change of one key comes to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Change {
+    Insert(Endpoint),
+    Remove(Address),
+}
+
+impl Table {
+    /// How many keys there are, those without a usable endpoint included.
+    pub(super) fn keys(&self) -> usize {
+        self.keys.len()
+    }
+
+    /// All endpoints, in the order of their addresses.
+    pub(super) fn endpoints(&self) -> Vec<Endpoint> {
+        self.addresses.values().filter_map(|keys| keys.values().next_back()).cloned().collect()
+    }
+
+    /// How many endpoints there are.
+    pub(super) fn len(&self) -> usize {
+        self.addresses.len()
+    }
+
+    /// Puts the endpoints of a key in the place of those that it had.
+    pub(super) fn put(&mut self, key: &[u8], endpoints: Vec<Endpoint>, changes: &mut Vec<Change>) {
+        let new: Vec<_> = endpoints.iter().map(|endpoint| endpoint.address.clone()).collect();
+        let old = self.keys.insert(key.to_vec(), new.clone()).unwrap_or_default();
+        for address in old.into_iter().filter(|address| !new.contains(address)) {
+            self.unname(key, address, changes);
+        }
+        for endpoint in endpoints {
+            let address = endpoint.address.clone();
+            let keys = self.addresses.entry(address).or_default();
+            keys.insert(key.to_vec(), endpoint);
+            changes.extend(keys.values().next_back().cloned().map(Change::Insert));
+        }
+    }
+
+    /// Takes a key out.
+    pub(super) fn delete(&mut self, key: &[u8], changes: &mut Vec<Change>) {
+        for address in self.keys.remove(key).unwrap_or_default() {
+            self.unname(key, address, changes);
+        }
+    }
+
+    fn unname(&mut self, key: &[u8], address: Address, changes: &mut Vec<Change>) {
+        let Some(keys) = self.addresses.get_mut(&address) else { return };
+        keys.remove(key);
+        match keys.values().next_back() {
+            Some(other) => changes.push(Change::Insert(other.clone())),
+            None => {
+                self.addresses.remove(&address);
+                changes.push(Change::Remove(address));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn endpoint(address: &str) -> Endpoint {
+        address.parse().unwrap()
+    }
+
+    fn put(table: &mut Table, key: &str, endpoints: &[Endpoint]) -> Vec<Change> {
+        let mut changes = vec![];
+        table.put(key.as_bytes(), endpoints.to_vec(), &mut changes);
+        changes
+    }
+
+    fn delete(table: &mut Table, key: &str) -> Vec<Change> {
+        let mut changes = vec![];
+        table.delete(key.as_bytes(), &mut changes);
+        changes
+    }
+
+    #[test]
+    fn keys_come_change_and_go() {
+        let mut table = Table::default();
+        let (a, b) = (endpoint("a:1"), endpoint("b:1"));
+
+        assert_eq!(put(&mut table, "1", &[a.clone()]), [Change::Insert(a.clone())]);
+        let heavy = a.clone().weight(7);
+        assert_eq!(put(&mut table, "1", &[heavy.clone()]), [Change::Insert(heavy)]);
+        let moved = [Change::Remove(a.address.clone()), Change::Insert(b.clone())];
+        assert_eq!(put(&mut table, "1", &[b.clone()]), moved);
+        assert_eq!(delete(&mut table, "1"), [Change::Remove(b.address)]);
+        assert_eq!(delete(&mut table, "1"), []);
+        assert_eq!((table.len(), table.keys()), (0, 0));
+    }
+
+    #[test]
+    fn an_address_in_two_keys_goes_with_the_last_of_them() {
+        let mut table = Table::default();
+        let (a, heavy) = (endpoint("a:1"), endpoint("a:1").weight(7));
+        put(&mut table, "1", &[a.clone()]);
+        put(&mut table, "2", &[heavy.clone()]);
+        assert_eq!(table.endpoints(), [heavy]);
+
+        assert_eq!(delete(&mut table, "2"), [Change::Insert(a.clone())]);
+        assert_eq!(delete(&mut table, "1"), [Change::Remove(a.address)]);
+    }
+}

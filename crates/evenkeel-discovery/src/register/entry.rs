@@ -1,0 +1,222 @@
+//! What a service says of itself in a registry.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use evenkeel_core::endpoint::Address;
+
+/// What a service says of itself in a registry: what its callers need in order to find it.
+///
+/// ```
+/// use std::time::Duration;
+/// use evenkeel_discovery::register::{Check, Entry};
+///
+/// let entry = Entry::new("web", "10.0.0.1:8080".parse()?)
+///     .weight(10)
+///     .zone("eu-1a")
+///     .tag("v2")
+///     .version("2.4.1")
+///     .check(Check::http("http://10.0.0.1:8080/health", Duration::from_secs(5)));
+/// assert_eq!(entry.id, "web-10.0.0.1-8080");
+/// # Ok::<(), evenkeel_core::endpoint::AddressError>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Entry {
+    /// The name under which callers look for it.
+    pub service: Arc<str>,
+    /// Which instance of the service it is. Default the service and the address.
+    pub id: String,
+    /// Where it listens, as its callers reach it.
+    pub address: Address,
+    /// Its share relative to the others; 0 means that it gets nothing new. Default 1.
+    pub weight: u32,
+    /// The zone it runs in. Default unknown.
+    pub zone: Option<String>,
+    /// Its tags. Default none.
+    pub tags: Vec<String>,
+    /// Its version. Default unknown.
+    pub version: Option<String>,
+    /// What else its callers may want to know. Default empty.
+    pub metadata: BTreeMap<String, String>,
+    /// How the registry checks it, where it can. Default by heartbeats alone, which there are in any case.
+    pub checks: Vec<Check>,
+    /// Why it gets nothing new for now. Default it does.
+    pub maintenance: Option<String>,
+}
+
+impl Entry {
+    /// An instance of `service` that its callers reach at `address`.
+    ///
+    /// In Consul, an unspecified IP address (`0.0.0.0`) stands for that of the agent's node.
+    #[must_use]
+    pub fn new(service: impl Into<Arc<str>>, address: Address) -> Self {
+        let service = service.into();
+        let place = address.to_string();
+        let place: Vec<_> = place
+            .split(|c: char| !c.is_ascii_alphanumeric() && c != '.')
+            .filter(|p| !p.is_empty())
+            .collect();
+        Self {
+            id: format!("{service}-{}", place.join("-")),
+            service,
+            address,
+            weight: 1,
+            zone: None,
+            tags: vec![],
+            version: None,
+            metadata: BTreeMap::new(),
+            checks: vec![],
+            maintenance: None,
+        }
+    }
+
+    /// Sets which instance of the service it is.
+    ///
+    /// Of two that use one id, the one that entered last counts, and the other says that it is left out.
+    #[must_use]
+    pub fn id(mut self, id: impl Into<String>) -> Self {
+        self.id = id.into();
+        self
+    }
+
+    /// Sets its share relative to the others, 0 to get nothing new.
+    #[must_use]
+    pub fn weight(mut self, weight: u32) -> Self {
+        self.weight = weight;
+        self
+    }
+
+    /// Sets the zone it runs in.
+    #[must_use]
+    pub fn zone(mut self, zone: impl Into<String>) -> Self {
+        self.zone = Some(zone.into());
+        self
+    }
+
+    /// Adds a tag.
+    #[must_use]
+    pub fn tag(mut self, tag: impl Into<String>) -> Self {
+        self.tags.push(tag.into());
+        self
+    }
+
+    /// Sets its version.
+    #[must_use]
+    pub fn version(mut self, version: impl Into<String>) -> Self {
+        self.version = Some(version.into());
+        self
+    }
+
+    /// Adds one entry to its metadata.
+    #[must_use]
+    pub fn metadata(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
+        self.metadata.insert(key.into(), value.into());
+        self
+    }
+
+    /// Adds a check that the registry makes, where it can: Consul does, etcd does not.
+    #[must_use]
+    pub fn check(mut self, check: Check) -> Self {
+        self.checks.push(check);
+        self
+    }
+
+    /// Its metadata with zone and version, which are entries of it in most registries.
+    #[cfg_attr(not(any(feature = "consul", feature = "etcd")), allow(dead_code))]
+    pub(crate) fn all_metadata(&self) -> BTreeMap<String, String> {
+        let mut all = self.metadata.clone();
+        let own = [("zone", &self.zone), ("version", &self.version)];
+        for (key, value) in own {
+            if let Some(value) = value {
+                all.insert(key.to_owned(), value.clone());
+            }
+        }
+        all
+    }
+
+    /// Its weight, 0 in maintenance.
+    #[cfg_attr(not(any(feature = "consul", feature = "etcd")), allow(dead_code))]
+    pub(crate) fn effective_weight(&self) -> u32 {
+        if self.maintenance.is_some() { 0 } else { self.weight }
+    }
+}
+
+/// A check that the registry makes by itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Check {
+    /// What is asked.
+    pub probe: Probe,
+    /// How often. Consul's least is 1 s.
+    pub interval: Duration,
+    /// How long an answer may take. Default the interval, and 10 s at most.
+    pub timeout: Duration,
+}
+
+/// What a check asks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Probe {
+    /// A GET of this URL: 2xx passes, 429 warns, all else is critical.
+    Http(String),
+    /// A connection to this `host:port`.
+    Tcp(String),
+    /// `grpc.health.v1.Health/Check` at this `host:port`, or `host:port/service`.
+    Grpc(String),
+}
+
+impl Check {
+    /// A GET of `url` at each `interval`.
+    #[must_use]
+    pub fn http(url: impl Into<String>, interval: Duration) -> Self {
+        Self::new(Probe::Http(url.into()), interval)
+    }
+
+    /// A connection to `address` at each `interval`.
+    #[must_use]
+    pub fn tcp(address: impl Into<String>, interval: Duration) -> Self {
+        Self::new(Probe::Tcp(address.into()), interval)
+    }
+
+    /// A gRPC health check of `target` at each `interval`.
+    #[must_use]
+    pub fn grpc(target: impl Into<String>, interval: Duration) -> Self {
+        Self::new(Probe::Grpc(target.into()), interval)
+    }
+
+    /// Sets how long an answer may take.
+    #[must_use]
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
+    }
+
+    fn new(probe: Probe, interval: Duration) -> Self {
+        Self { probe, interval, timeout: interval.min(Duration::from_secs(10)) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_is_made_of_service_and_address() {
+        let id = |address: &str| Entry::new("web", address.parse().unwrap()).id;
+        assert_eq!(id("10.0.0.1:80"), "web-10.0.0.1-80");
+        assert_eq!(id("[2001:db8::1]:80"), "web-2001-db8-1-80");
+        assert_eq!(id("a.internal:80"), "web-a.internal-80");
+        assert_eq!(id("unix:/run/a.sock"), "web-unix-run-a.sock");
+    }
+
+    #[test]
+    fn zone_and_version_are_part_of_the_metadata() {
+        let entry = Entry::new("web", "a:1".parse().unwrap()).zone("z").version("7");
+        let entry = entry.metadata("k", "v");
+        let all = entry.all_metadata();
+        assert_eq!(
+            (all["zone"].as_str(), all["version"].as_str(), all["k"].as_str()),
+            ("z", "7", "v")
+        );
+    }
+}

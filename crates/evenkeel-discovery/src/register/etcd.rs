@@ -1,0 +1,143 @@
+//! Registration in etcd.
+//!
+//! The entry is a key that hangs on a lease, which heartbeats keep alive. When they stop, the key is gone
+//! after the TTL; etcd's least is 2 s, and a new leader gives every lease its whole TTL anew. Checks are not
+//! made: nobody is there to make them.
+//!
+//! Weight 0 and maintenance are told as weight 0, or by taking the key out where a
+//! [layout](crate::etcd::dialect) knows no weights.
+//!
+//! **Rights** that a user needs: to read and write the keys of the service.
+
+use std::{sync::Arc, time::Duration};
+
+use evenkeel_core::BoxError;
+
+use super::{Entry, Kept, Registry};
+use crate::etcd::{Cluster, Dialect, client::Client, dialect::Plain};
+
+/// Enters services in etcd. See the [module docs](self).
+///
+/// ```
+/// use evenkeel_discovery::{etcd::{Cluster, dialect::Naming}, register::EtcdRegistry};
+///
+/// let registry = EtcdRegistry::new(Cluster::local()).dialect(Naming);
+/// # let _ = registry;
+/// ```
+pub struct EtcdRegistry {
+    cluster: Cluster,
+    dialect: Arc<dyn Dialect>,
+    /// The member that is asked, counted on beyond the last.
+    asked: usize,
+    client: Option<Client>,
+    lease: Option<i64>,
+    /// Where the entry stands; none while it is taken out.
+    key: Option<String>,
+}
+
+impl EtcdRegistry {
+    /// Enters services in this cluster, laid out as [`Plain`] unless told otherwise.
+    #[must_use]
+    pub fn new(cluster: Cluster) -> Self {
+        Self { cluster, dialect: Arc::new(Plain), asked: 0, client: None, lease: None, key: None }
+    }
+
+    /// Sets how entries are laid out. Default [`Plain`].
+    #[must_use]
+    pub fn dialect(mut self, dialect: impl Dialect) -> Self {
+        self.dialect = Arc::new(dialect);
+        self
+    }
+
+    /// Makes an attempt on one member; after one that fails or is given up, the next is asked.
+    async fn client(&mut self) -> Result<Client, BoxError> {
+        match self.client.take() {
+            Some(client) => Ok(client),
+            None => {
+                self.asked += 1;
+                self.cluster.client(self.asked - 1).await
+            }
+        }
+    }
+
+    async fn enter_at(
+        &mut self,
+        client: &Client,
+        entry: &Entry,
+        ttl: Duration,
+    ) -> Result<(), BoxError> {
+        // A lease that ran out takes the key with it as soon as it is put.
+        if let Some(lease) = self.lease
+            && !client.keep(lease).await?
+        {
+            self.lease = None;
+        }
+        let lease = match self.lease {
+            Some(lease) => lease,
+            None => *self.lease.insert(client.grant(ttl).await?),
+        };
+        let (key, value) = self.dialect.write(entry, lease)?;
+        if entry.effective_weight() == 0 && !self.dialect.has_weights() {
+            // The key hangs on the lease, and goes with it.
+            client.revoke(lease).await?;
+            (self.lease, self.key) = (None, None);
+            return Ok(());
+        }
+        client.put(&key, value, lease).await?;
+        self.key = Some(key);
+        Ok(())
+    }
+
+    async fn keep_at(&mut self, client: &Client) -> Result<Kept, BoxError> {
+        let (Some(lease), Some(key)) = (self.lease, &self.key) else {
+            return Ok(Kept::Alive);
+        };
+        let is_alive = client.keep(lease).await?;
+        let found = client.find(key).await?;
+        if !is_alive {
+            self.lease = None;
+        }
+        Ok(match found {
+            Some(found) if found.lease != lease => Kept::Taken,
+            Some(_) if is_alive => Kept::Alive,
+            _ => Kept::Lost,
+        })
+    }
+}
+
+impl Registry for EtcdRegistry {
+    fn origin(&self) -> String {
+        self.cluster.name(self.asked.saturating_sub(1))
+    }
+
+    async fn enter(&mut self, entry: &Entry, ttl: Duration) -> Result<(), BoxError> {
+        let client = self.client().await?;
+        self.enter_at(&client, entry, ttl).await?;
+        self.client = Some(client);
+        Ok(())
+    }
+
+    async fn keep(&mut self, _: &Entry, _: Duration) -> Result<Kept, BoxError> {
+        let client = self.client().await?;
+        let kept = self.keep_at(&client).await?;
+        self.client = Some(client);
+        Ok(kept)
+    }
+
+    async fn leave(&mut self, _: &Entry) -> Result<(), BoxError> {
+        let Some(lease) = self.lease else { return Ok(()) };
+        let client = self.client().await?;
+        // Only what hangs on this lease goes: another's entry under the same key hangs on its own.
+        client.revoke(lease).await
+    }
+}
+
+impl std::fmt::Debug for EtcdRegistry {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("EtcdRegistry")
+            .field("cluster", &self.cluster)
+            .field("lease", &self.lease)
+            .field("key", &self.key)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,214 @@
+//! The task that enters a service, keeps it in the registry, and removes it.
+
+use std::{future::Future, pin::Pin, time::Duration};
+
+use evenkeel_core::{BoxError, backoff::Backoff, error::SharedError, rng::Rng};
+use tokio::{
+    sync::{oneshot, watch},
+    time::{Instant, sleep, sleep_until, timeout},
+};
+
+use super::{Entry, EntryLost, Kept, NotInTime, Registration, Registry, Status, Taken};
+use crate::{clock, error::chain};
+
+/// The first rest after a try that failed.
+const REST_MIN: Duration = Duration::from_millis(200);
+
+pub(super) struct Keeper<R> {
+    registry: R,
+    ttl: Duration,
+    timeout: Duration,
+    propagation: Duration,
+    rng: Rng,
+    wishes: watch::Receiver<Entry>,
+    status: watch::Sender<Status>,
+    /// How the entry stands in the registry, as far as is known.
+    stands: Stands,
+    /// When it was last known to be there.
+    alive_at: Instant,
+    failures: u32,
+    failing: Option<(Instant, String)>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stands {
+    /// It has to be entered, or what has changed of it.
+    Outdated,
+    /// It is there as it should be.
+    Current,
+    /// Somebody else has it.
+    Taken,
+}
+
+/// Why the waiting is over.
+enum Wake {
+    Due,
+    Changed,
+    Leave,
+    Dropped,
+}
+
+impl<R: Registry> Keeper<R> {
+    pub(super) fn new(
+        registration: Registration<R>,
+        wishes: watch::Receiver<Entry>,
+        status: watch::Sender<Status>,
+    ) -> Self {
+        let Registration { registry, ttl, timeout, propagation, rng, .. } = registration;
+        Self {
+            registry,
+            ttl,
+            timeout,
+            propagation,
+            rng,
+            wishes,
+            status,
+            stands: Stands::Outdated,
+            alive_at: clock::now(),
+            failures: 0,
+            failing: None,
+        }
+    }
+
+    pub(super) async fn run(
+        mut self,
+        ready: Pin<Box<dyn Future<Output = ()> + Send>>,
+        mut leave: oneshot::Receiver<()>,
+    ) {
+        let is_dropped = tokio::select! {
+            () = ready => self.keep(&mut leave).await,
+            told = &mut leave => {
+                // What was never entered need not leave.
+                self.status.send_replace(Status::Left);
+                return drop(told);
+            }
+        };
+        self.leave().await;
+        if !is_dropped {
+            sleep(self.propagation).await;
+        }
+        self.status.send_replace(Status::Left);
+    }
+
+    /// Keeps the entry there until it is to leave; true if the handle was dropped.
+    async fn keep(&mut self, leave: &mut oneshot::Receiver<()>) -> bool {
+        loop {
+            let delay = self.step().await;
+            let due_at = clock::now() + delay;
+            let wake = tokio::select! {
+                biased;
+                told = &mut *leave => if told.is_ok() { Wake::Leave } else { Wake::Dropped },
+                Ok(()) = self.wishes.changed() => Wake::Changed,
+                () = sleep_until(due_at) => Wake::Due,
+            };
+            match wake {
+                Wake::Leave => return false,
+                Wake::Dropped => return true,
+                Wake::Changed if self.stands == Stands::Current => self.stands = Stands::Outdated,
+                Wake::Changed | Wake::Due => {}
+            }
+        }
+    }
+
+    /// One try, and how long to wait for the next.
+    async fn step(&mut self) -> Duration {
+        let entry = self.wishes.borrow_and_update().clone();
+        let (ttl, after) = (self.ttl, self.timeout);
+        let outcome = if self.stands == Stands::Outdated {
+            bounded(after, self.registry.enter(&entry, ttl)).await.map(|()| Kept::Alive)
+        } else {
+            bounded(after, self.registry.keep(&entry, ttl)).await
+        };
+        match outcome {
+            Ok(Kept::Alive) => {
+                self.stands = Stands::Current;
+                self.alive();
+                // Spread, so that services that started together do not stay together.
+                return (ttl / 3).mul_f64(0.9 + 0.1 * self.rng.unit());
+            }
+            Ok(Kept::Lost) => {
+                self.stands = Stands::Outdated;
+                self.fail(EntryLost { id: entry.id }.into());
+                self.failures = 0;
+                // At once, and once: what is lost again and again waits as any failure does.
+                return if self.alive_at + REST_MIN < clock::now() {
+                    self.alive_at = clock::now();
+                    Duration::ZERO
+                } else {
+                    REST_MIN
+                };
+            }
+            Ok(Kept::Taken) => {
+                self.stands = Stands::Taken;
+                self.fail(Taken { id: entry.id }.into());
+                return ttl / 3;
+            }
+            Err(error) => self.fail(error),
+        }
+        if self.stands == Stands::Current && self.alive_at + ttl <= clock::now() {
+            // It has run out by now; the registry may not know it as one that can be kept.
+            self.stands = Stands::Outdated;
+        }
+        let rest = Backoff::new(REST_MIN, (ttl / 3).max(REST_MIN));
+        self.failures = self.failures.saturating_add(1);
+        rest.delay(self.failures - 1, &mut self.rng)
+    }
+
+    /// Removes the entry, or gives up in time. Whether it ever was entered is not known for sure: a try
+    /// that failed may have succeeded over there.
+    async fn leave(&mut self) {
+        let entry = self.wishes.borrow().clone();
+        let (id, registry) = (&entry.id, self.registry.origin());
+        match bounded(self.timeout, self.registry.leave(&entry)).await {
+            Ok(()) => tracing::info!(id, registry, "left the registry"),
+            Err(error) => {
+                let (error, ttl) = (chain(&*error), self.ttl);
+                tracing::warn!(id, registry, error, ?ttl, "not removed, and will run out");
+            }
+        }
+    }
+
+    fn alive(&mut self) {
+        self.alive_at = clock::now();
+        self.failures = 0;
+        let (id, registry) = (self.wishes.borrow().id.clone(), self.registry.origin());
+        if let Some((since, _)) = self.failing.take() {
+            let failed_for = since.elapsed();
+            tracing::info!(id, registry, ?failed_for, "registration works again");
+        } else if matches!(*self.status.borrow(), Status::Waiting) {
+            tracing::info!(id, registry, "entered the registry");
+        }
+        self.status.send_if_modified(|status| {
+            let is_new = !matches!(status, Status::Entered);
+            *status = Status::Entered;
+            is_new
+        });
+    }
+
+    fn fail(&mut self, error: BoxError) {
+        let text = chain(&*error);
+        let registry = self.registry.origin();
+        match &mut self.failing {
+            Some((_, last)) if *last == text => return,
+            Some((_, last)) => {
+                tracing::debug!(registry, error = text, "registration fails still");
+                *last = text;
+            }
+            None => {
+                tracing::warn!(registry, error = text, "registration fails");
+                self.failing = Some((clock::now(), text));
+            }
+        }
+        self.status.send_replace(Status::Failing(SharedError::new(error)));
+    }
+}
+
+async fn bounded<T>(
+    after: Duration,
+    attempt: impl Future<Output = Result<T, BoxError>>,
+) -> Result<T, BoxError> {
+    timeout(after, attempt).await.unwrap_or_else(|_| Err(NotInTime { after }.into()))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,127 @@
+//! A service enters itself in a registry, keeps itself there, and leaves in the right order.
+//!
+//! **When to use it.** Where nobody else enters the service: no orchestrator, no sidecar.
+//!
+//! **When not.** Where the platform does it, as Kubernetes with its readiness probes: two that write one
+//! entry undo each other's work.
+//!
+//! ```
+//! # use evenkeel_core::BoxError;
+//! # use evenkeel_discovery::register::{Entry, Kept, Registration, Registry};
+//! # use std::{convert::Infallible, time::Duration};
+//! # #[derive(Clone)]
+//! # struct ConsulRegistry;
+//! # struct Agents;
+//! # impl Agents { fn local() -> Self { Self } }
+//! # impl ConsulRegistry { fn new(_: Agents) -> Self { Self } }
+//! # impl Registry for ConsulRegistry {
+//! #     fn origin(&self) -> String { "nowhere".into() }
+//! #     async fn enter(&mut self, _: &Entry, _: Duration) -> Result<(), BoxError> { Ok(()) }
+//! #     async fn keep(&mut self, _: &Entry, _: Duration) -> Result<Kept, BoxError> { Ok(Kept::Alive) }
+//! #     async fn leave(&mut self, _: &Entry) -> Result<(), BoxError> { Ok(()) }
+//! # }
+//! # async fn shutdown_signal() {}
+//! # async fn serve(shutdown: impl Future<Output = ()>) { shutdown.await }
+//! # tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap().block_on(async {
+//! // Two lines around a server that listens already: axum's `with_graceful_shutdown`, tonic's
+//! // `serve_with_shutdown`.
+//! let entry = Entry::new("web", "10.0.0.1:8080".parse()?).zone("eu-1a").version("2.4.1");
+//! let registered = Registration::new(ConsulRegistry::new(Agents::local()), entry).start();
+//!
+//! serve(registered.leave_on(shutdown_signal())).await;
+//! # Ok::<(), BoxError>(())
+//! # }).unwrap();
+//! ```
+//!
+//! # The order
+//! 1. **Enter**: as soon as [`ready_when`](Registration::ready_when) says so, and not before. A server
+//!    should listen by then.
+//! 2. **Keep**: a heartbeat at each third of the [`ttl`](Registration::ttl), with jitter. If the registry
+//!    has lost the entry, because it restarted without data, because its lease is gone or because somebody
+//!    deleted it, the service enters again at once.
+//! 3. **Change**: [`Registered::change`] sets weight, tags and metadata while the service runs,
+//!    [`Registered::maintenance`] lets it get nothing new for a while.
+//! 4. **Leave**: [`Registered::leave`] deregisters, and then waits until callers can have seen it
+//!    ([`propagation`](Registration::propagation)), while the server serves on. Only then should it stop
+//!    accepting and drain. [`Registered::leave_on`] is the future to give to a server's graceful shutdown.
+//!
+//! # Bad days
+//! - **The process dies.** The entry is gone, or critical, when its TTL is over: 10 s unless set, and with
+//!   heartbeats at a third of it between 6.7 s and 10 s after the death. Callers should not wait for that:
+//!   connecting fails at once.
+//! - **The registry is down at the start.** The service serves, and enters when the registry is back: tries
+//!   follow each other after 0.2 s to a third of the TTL.
+//! - **The registry is down at the end.** Leaving gives up after [`timeout`](Registration::timeout) (3 s) and
+//!   waits for callers all the same; the entry runs out by its TTL.
+//! - **Two instances under one id.** The one that entered last counts. The other notices at its next
+//!   heartbeat, says so in [`Registered::status`] and in the log, does not fight, and enters when the
+//!   other has left. It does not remove the other's entry when it leaves.
+//! - **The clock steps.** Nothing here reads the time of day.
+//! - **The handle is dropped** without leaving: the entry is removed in the background, if the runtime lives
+//!   that long, and nothing waits.
+//!
+//! A failure is logged when it begins and when it ends, and is in [`Registered::status`].
+
+mod entry;
+mod error;
+mod keeper;
+mod registered;
+
+#[cfg(feature = "consul")]
+pub mod consul;
+#[cfg(feature = "etcd")]
+pub mod etcd;
+
+use std::time::Duration;
+
+use evenkeel_core::BoxError;
+
+pub use self::{
+    entry::{Check, Entry, Probe},
+    error::{EntryLost, NotInTime, Taken},
+    registered::{Registered, Registration, Status},
+};
+
+#[cfg(feature = "consul")]
+pub use self::consul::ConsulRegistry;
+#[cfg(feature = "etcd")]
+pub use self::etcd::EtcdRegistry;
+
+/// Where services enter themselves.
+///
+/// Each method is one attempt; [`Registration`] bounds its time and tries again.
+pub trait Registry: Send + 'static {
+    /// What it is, for errors and logs, such as `consul agent http://127.0.0.1:8500`.
+    fn origin(&self) -> String;
+
+    /// Puts the entry there, or what is new about it. The same again changes nothing.
+    ///
+    /// Without a heartbeat for `ttl` it has to go by itself.
+    fn enter(
+        &mut self,
+        entry: &Entry,
+        ttl: Duration,
+    ) -> impl Future<Output = Result<(), BoxError>> + Send;
+
+    /// One heartbeat.
+    fn keep(
+        &mut self,
+        entry: &Entry,
+        ttl: Duration,
+    ) -> impl Future<Output = Result<Kept, BoxError>> + Send;
+
+    /// Removes the entry, if it is still one's own. One that is gone already is no error.
+    fn leave(&mut self, entry: &Entry) -> impl Future<Output = Result<(), BoxError>> + Send;
+}
+
+/// What became of an entry since the last heartbeat.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Kept {
+    /// It is there, for another TTL.
+    Alive,
+    /// It is gone: it has to be entered again.
+    Lost,
+    /// Another instance has entered under the same id, later.
+    Taken,
+}

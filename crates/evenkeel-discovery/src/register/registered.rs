@@ -1,0 +1,198 @@
+//! How a registration is set up, and the handle to one that runs.
+
+use std::{fmt, future::Future, pin::Pin, time::Duration};
+
+use evenkeel_core::{error::SharedError, rng::Rng};
+use tokio::sync::{oneshot, watch};
+
+use super::{Entry, Registry, keeper::Keeper};
+
+/// How a service enters itself. See the [module docs](super).
+pub struct Registration<R> {
+    pub(super) registry: R,
+    pub(super) entry: Entry,
+    pub(super) ttl: Duration,
+    pub(super) timeout: Duration,
+    pub(super) propagation: Duration,
+    pub(super) rng: Rng,
+    ready: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+}
+
+impl<R: Registry> Registration<R> {
+    /// Enters `entry` in `registry`, once it is started.
+    #[must_use]
+    pub fn new(registry: R, entry: Entry) -> Self {
+        Self {
+            registry,
+            entry,
+            ttl: Duration::from_secs(10),
+            timeout: Duration::from_secs(3),
+            propagation: Duration::from_secs(2),
+            rng: Rng::from_entropy(),
+            ready: None,
+        }
+    }
+
+    /// Sets how long the entry lives without a heartbeat. Default 10 s.
+    ///
+    /// A short one burdens the registry and loses the entry in its short outages; a long one leaves the
+    /// entry of a process that died in place for longer. etcd's least is 2 s.
+    ///
+    /// # Panics
+    /// If it is below 1 s.
+    #[must_use]
+    pub fn ttl(mut self, ttl: Duration) -> Self {
+        assert!(Duration::from_secs(1) <= ttl, "a time to live of {ttl:?}");
+        self.ttl = ttl;
+        self
+    }
+
+    /// Sets how long the registry may take for one answer. Default 3 s.
+    ///
+    /// It bounds how long a registry that is down keeps the service from stopping.
+    ///
+    /// # Panics
+    /// If it is zero.
+    #[must_use]
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        assert!(Duration::ZERO < timeout, "no answer comes in no time");
+        self.timeout = timeout;
+        self
+    }
+
+    /// Sets how long callers take to see that the service has left. Default 2 s.
+    ///
+    /// That is enough for those who are pushed what is new; who looks into DNS takes its TTL. Too short, and
+    /// callers meet a port that nobody listens at; too long, and every stop takes so long.
+    #[must_use]
+    pub fn propagation(mut self, time: Duration) -> Self {
+        self.propagation = time;
+        self
+    }
+
+    /// Enters only when `ready` is over. Default at once.
+    #[must_use]
+    pub fn ready_when(mut self, ready: impl Future<Output = ()> + Send + 'static) -> Self {
+        self.ready = Some(Box::pin(ready));
+        self
+    }
+
+    /// Sets the seed of the jitter. Default the process's entropy.
+    #[must_use]
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.rng = Rng::with_seed(seed);
+        self
+    }
+
+    /// Enters the service, in the background, and keeps it there as long as the handle is held.
+    ///
+    /// # Panics
+    /// If it is not called inside a tokio runtime.
+    pub fn start(mut self) -> Registered {
+        let (wanted, wishes) = watch::channel(self.entry.clone());
+        let (teller, status) = watch::channel(Status::Waiting);
+        let (leave, leaving) = oneshot::channel();
+        let ready = self.ready.take().unwrap_or_else(|| Box::pin(std::future::ready(())));
+        let keeper = Keeper::new(self, wishes, teller);
+        let task = tokio::spawn(keeper.run(ready, leaving));
+        Registered { wanted, status, leave, task }
+    }
+}
+
+impl<R: fmt::Debug> fmt::Debug for Registration<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Registration")
+            .field("registry", &self.registry)
+            .field("entry", &self.entry)
+            .field("ttl", &self.ttl)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Where a registration stands.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Status {
+    /// The service is not ready yet, or its first try is under way.
+    Waiting,
+    /// It is in the registry, as far as the last heartbeat knows.
+    Entered,
+    /// The last try failed, for this reason; it goes on.
+    Failing(SharedError),
+    /// It has left.
+    Left,
+}
+
+/// A service that has entered itself, or tries to.
+///
+/// Dropped without leaving, the entry is removed in the background.
+#[derive(Debug)]
+pub struct Registered {
+    wanted: watch::Sender<Entry>,
+    status: watch::Receiver<Status>,
+    leave: oneshot::Sender<()>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Registered {
+    /// Where it stands.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        self.status.borrow().clone()
+    }
+
+    /// Waits until the service is in the registry; for ever, if the registry is down for ever.
+    pub async fn entered(&self) {
+        let mut status = self.status.clone();
+        // An error means that the task is gone, with its runtime.
+        let _ = status.wait_for(|status| matches!(status, Status::Entered)).await;
+    }
+
+    /// Waits until the last try has failed.
+    pub async fn failing(&self) {
+        let mut status = self.status.clone();
+        let _ = status.wait_for(|status| matches!(status, Status::Failing(_))).await;
+    }
+
+    /// Changes the entry while the service runs. The id, the service and the address stay.
+    pub fn change(&self, change: impl FnOnce(&mut Entry)) {
+        self.wanted.send_if_modified(|entry| {
+            let mut changed = entry.clone();
+            change(&mut changed);
+            changed.id.clone_from(&entry.id);
+            changed.service.clone_from(&entry.service);
+            changed.address.clone_from(&entry.address);
+            let is_new = changed != *entry;
+            *entry = changed;
+            is_new
+        });
+    }
+
+    /// Sets the service's share relative to the others, 0 to get nothing new.
+    pub fn weight(&self, weight: u32) {
+        self.change(|entry| entry.weight = weight);
+    }
+
+    /// Lets the service get nothing new, for this reason, or again something with none.
+    pub fn maintenance(&self, reason: Option<String>) {
+        self.change(|entry| entry.maintenance = reason);
+    }
+
+    /// Leaves: deregisters, and waits until callers can have seen it. The server serves on meanwhile.
+    ///
+    /// It takes at most twice the timeout, for the try that is under way and for this one, and the
+    /// propagation.
+    pub async fn leave(self) {
+        let Self { wanted, leave, task, .. } = self;
+        let _ = leave.send(());
+        // An error means that the runtime is being shut down, or that the registry's code panicked.
+        let _ = task.await;
+        drop(wanted);
+    }
+
+    /// Waits for `signal`, then leaves: the future for a server's graceful shutdown.
+    pub async fn leave_on(self, signal: impl Future<Output = ()>) {
+        signal.await;
+        self.leave().await;
+    }
+}

@@ -1,0 +1,214 @@
+//! Agents that end, hang, lie and garble.
+
+use std::time::Instant;
+
+use evenkeel_core::{discover::Discovery, error::cause};
+use evenkeel_discovery::consul::{AgentRefused, Agents, NotPermitted};
+
+use crate::{
+    at, ms,
+    real::Agent,
+    simulated::{Reply, Simulated},
+    watching::Watching,
+    web,
+};
+
+#[tokio::test]
+async fn an_agent_that_restarts_with_its_data_disturbs_nobody() {
+    let Some(mut agent) = Agent::start_lasting().await else { return };
+    agent.enter(1).await;
+    agent.enter(2).await;
+    let mut watching = Watching::new(&web(at(&agent.url)).hold(ms(10_000)));
+    watching.until_addresses(&["10.0.0.1:1", "10.0.0.1:2"]).await;
+
+    agent.kill();
+    watching.until_failure().await;
+    agent.start_again().await;
+    agent.enter(3).await;
+
+    watching.until_addresses(&["10.0.0.1:1", "10.0.0.1:2", "10.0.0.1:3"]).await;
+    assert_eq!(watching.least, 2);
+}
+
+#[tokio::test]
+async fn an_agent_that_restarts_without_data_empties_nothing() {
+    let Some(mut agent) = Agent::start().await else { return };
+    for port in 1..=3 {
+        agent.enter(port).await;
+    }
+    let mut watching = Watching::new(&web(at(&agent.url)).hold(ms(5_000)));
+    watching.until_addresses(&["10.0.0.1:1", "10.0.0.1:2", "10.0.0.1:3"]).await;
+
+    agent.kill();
+    agent.start_again().await;
+    watching.until_failure().await;
+    watching.during(ms(300)).await;
+    // Two enter themselves again, one does not, one is new.
+    for port in [4, 2, 1] {
+        agent.enter(port).await;
+    }
+
+    watching.until(|set| set.len() == 4).await;
+    watching.until_addresses(&["10.0.0.1:1", "10.0.0.1:2", "10.0.0.1:4"]).await;
+    assert_eq!(watching.least, 3, "there was no moment with fewer");
+}
+
+#[tokio::test]
+async fn an_agent_that_hangs_costs_no_endpoint_and_is_followed_again() {
+    let Some(agent) = Agent::start().await else { return };
+    agent.enter(1).await;
+    let web = web(at(&agent.url).timeout(ms(300))).wait(ms(300));
+    let web = web.hold(ms(10_000));
+    let mut watching = Watching::new(&web);
+    watching.until_addresses(&["10.0.0.1:1"]).await;
+
+    agent.process.pause();
+    let failed = watching.until_failure().await.to_string();
+    assert!(failed.contains("its last 1 endpoints stay in use"), "{failed}");
+    watching.during(ms(1_000)).await;
+    agent.process.resume();
+    agent.enter(2).await;
+
+    watching.until_addresses(&["10.0.0.1:1", "10.0.0.1:2"]).await;
+    assert_eq!(watching.least, 1);
+}
+
+#[tokio::test]
+async fn the_next_agent_is_asked_where_one_ends() {
+    let (Some(mut first), Some(second)) = (Agent::start().await, Agent::start().await) else {
+        return;
+    };
+    first.enter(1).await;
+    second.enter(1).await;
+    let agents = Agents::at(["http://127.0.0.1:9", &first.url, &second.url]).unwrap();
+    let mut watching = Watching::new(&web(agents));
+    watching.until_addresses(&["10.0.0.1:1"]).await;
+
+    first.kill();
+    second.enter(2).await;
+
+    watching.until_addresses(&["10.0.0.1:1", "10.0.0.1:2"]).await;
+    assert!(watching.failures.is_empty(), "another took over: {:?}", watching.failures);
+}
+
+#[tokio::test]
+async fn an_index_that_goes_backwards_is_asked_anew() {
+    let agent = Simulated::start([
+        Reply::Ports(90, vec![1, 2]),
+        Reply::Ports(4, vec![2]),
+        Reply::HoldBack(4, vec![2, 1]),
+    ])
+    .await;
+    let mut watching = Watching::new(&web(at(&agent.url)).hold(ms(20_000)));
+    watching.until_addresses(&["10.0.0.1:1", "10.0.0.1:2"]).await;
+    watching.until_failure().await;
+    // Until the fourth question is held back.
+    watching.during(ms(300)).await;
+
+    agent.play([Reply::HoldBack(5, vec![1, 2, 3])]);
+
+    watching.until_addresses(&["10.0.0.1:1", "10.0.0.1:2", "10.0.0.1:3"]).await;
+    let asked = agent.asked();
+    assert!(!asked[0].contains("index="), "{asked:?}");
+    assert!(asked[1].contains("index=90&"), "{asked:?}");
+    assert!(!asked[2].contains("index="), "at once and without waiting: {asked:?}");
+    assert!(asked[3].contains("index=4&"), "{asked:?}");
+    assert_eq!(watching.least, 2, "what the rebuilt state misses is kept");
+}
+
+#[tokio::test]
+async fn an_index_of_zero_is_no_busy_loop() {
+    let agent = Simulated::start([Reply::Ports(0, vec![1]), Reply::HoldBack(1, vec![1])]).await;
+    let mut watching = Watching::new(&web(at(&agent.url)));
+    watching.until_addresses(&["10.0.0.1:1"]).await;
+    watching.during(ms(200)).await;
+
+    let asked = agent.asked();
+    assert_eq!(asked.len(), 2, "{asked:?}");
+    assert!(asked[1].contains("index=1&"), "{asked:?}");
+}
+
+#[tokio::test]
+async fn queries_without_news_slow_down() {
+    let same = (0..1_000).map(|index| Reply::Ports(7 + index, vec![1]));
+    let agent = Simulated::start(same).await;
+    let mut watching = Watching::new(&web(at(&agent.url)));
+    watching.until_addresses(&["10.0.0.1:1"]).await;
+    watching.during(ms(1_500)).await;
+
+    let asked = agent.asked().len();
+    assert!(asked <= 8, "asked {asked} times in 1.5 s");
+    assert!(watching.failures.is_empty(), "an answer without news is no failure");
+}
+
+#[tokio::test]
+async fn whatever_an_agent_answers_the_last_set_stays() {
+    let faults = [
+        Reply::Status(500),
+        Reply::Status(429),
+        Reply::Status(403),
+        Reply::Status(302),
+        Reply::Status(404),
+        Reply::Body("<html>proxy</html>"),
+        Reply::Body("[{\"Node\":null}]"),
+        Reply::Half,
+        Reply::Close,
+        Reply::Silence,
+        Reply::Filtered,
+    ];
+    for fault in faults {
+        let agent = Simulated::start([Reply::HoldBack(7, vec![1])]).await;
+        let web = web(at(&agent.url).timeout(ms(200))).wait(ms(200));
+        let mut watching = Watching::new(&web);
+        watching.until_addresses(&["10.0.0.1:1"]).await;
+
+        agent.play([fault.clone()]);
+        let failed = watching.until_failure().await.to_string();
+        assert!(failed.contains("its last 1 endpoints stay in use"), "{fault:?}: {failed}");
+        watching.during(ms(600)).await;
+        assert_eq!(watching.addresses(), ["10.0.0.1:1"], "{fault:?}");
+
+        agent.play([Reply::HoldBack(8, vec![1, 2])]);
+        watching.until_addresses(&["10.0.0.1:1", "10.0.0.1:2"]).await;
+        assert_eq!(watching.least, 1, "{fault:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_refusal_says_who_refused_and_why() {
+    let agent = Simulated::start([Reply::Status(429)]).await;
+    let mut watching = Watching::new(&web(at(&agent.url)));
+    let failed = watching.until_failure().await;
+
+    let refused = cause::<AgentRefused>(&**failed).unwrap();
+    assert_eq!((refused.status, refused.message.as_str()), (429, "refused"));
+    assert!(refused.agent.contains(&agent.url));
+}
+
+#[tokio::test]
+async fn an_empty_answer_for_want_of_rights_is_a_failure() {
+    let agent = Simulated::start([Reply::Ports(7, vec![])]).await;
+    agent.rights(r#"[{"Allow":false}]"#);
+    let mut watching = Watching::new(&web(at(&agent.url)));
+    assert!(cause::<NotPermitted>(&**watching.until_failure().await).is_some());
+
+    agent.rights(r#"[{"Allow":true}]"#);
+    watching.until_addresses(&[]).await;
+}
+
+#[tokio::test]
+async fn a_refresh_finds_an_agent_that_hangs_long_before_its_wait_is_over() {
+    let hanging = Simulated::start([Reply::Ports(7, vec![1]), Reply::Silence]).await;
+    let other = Simulated::start([Reply::HoldBack(7, vec![1, 2])]).await;
+    let agents = Agents::at([&*hanging.url, &*other.url]).unwrap();
+    let web = web(agents).wait(ms(600_000));
+    let mut watching = Watching::new(&web);
+    watching.until_addresses(&["10.0.0.1:1"]).await;
+    watching.during(ms(100)).await;
+
+    let asked_at = Instant::now();
+    web.refresh();
+
+    watching.until_addresses(&["10.0.0.1:1", "10.0.0.1:2"]).await;
+    assert!(asked_at.elapsed() < ms(10_000));
+}

@@ -1,0 +1,147 @@
+//! A real agent of Consul, started for a test on free ports.
+#![allow(dead_code, reason = "no test needs all of it")]
+
+use std::{path::PathBuf, process::Command};
+
+use bytes::Bytes;
+use http::Request;
+use http_body_util::{BodyExt, Full};
+use hyper_util::{client::legacy::Client, rt::TokioExecutor};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::servers::{Process, find, free_ports, until};
+
+pub(crate) struct Agent {
+    pub(crate) process: Process,
+    pub(crate) url: String,
+    pub(crate) folder: TempDir,
+    program: PathBuf,
+    arguments: Vec<String>,
+    token: Option<String>,
+}
+
+impl Agent {
+    /// An agent that keeps nothing when it ends; none where Consul is missing.
+    pub(crate) async fn start() -> Option<Self> {
+        Self::with(json!({}), &["-dev"], None).await
+    }
+
+    /// An agent that keeps its data.
+    pub(crate) async fn start_lasting() -> Option<Self> {
+        let raft = json!({ "performance": { "raft_multiplier": 1 } });
+        Self::with(raft, &["-server", "-bootstrap-expect=1"], None).await
+    }
+
+    /// An agent with this configuration; `token` is what the test itself asks with.
+    pub(crate) async fn with(
+        configuration: Value,
+        arguments: &[&str],
+        token: Option<&str>,
+    ) -> Option<Self> {
+        let program = find("consul", "consul")?;
+        let folder = tempfile::tempdir().unwrap();
+        let [http, server, lan] = free_ports();
+        let mut all = json!({
+            "node_name": format!("n{http}"), "bind_addr": "127.0.0.1", "client_addr": "127.0.0.1",
+            "ports": { "http": http, "server": server, "serf_lan": lan, "serf_wan": -1, "dns": -1,
+                "grpc": -1 },
+            "disable_update_check": true, "leave_on_terminate": false,
+        });
+        for (key, value) in configuration.as_object().unwrap() {
+            match (all.get_mut(key).and_then(Value::as_object_mut), value.as_object()) {
+                (Some(all), Some(more)) => all.extend(more.clone()),
+                _ => all[key] = value.clone(),
+            }
+        }
+        let path = folder.path().join("agent.json");
+        std::fs::write(&path, all.to_string()).unwrap();
+        let mut arguments: Vec<_> = arguments.iter().map(ToString::to_string).collect();
+        arguments.push(format!("-config-file={}", path.display()));
+        if !arguments.contains(&"-dev".to_owned()) {
+            arguments.push(format!("-data-dir={}", folder.path().join("data").display()));
+        }
+        let process = launch(&program, &arguments, &folder);
+        let token = token.map(str::to_owned);
+        let url = format!("http://127.0.0.1:{http}");
+        let agent = Self { process, url, folder, program, arguments, token };
+        agent.until_ready().await;
+        Some(agent)
+    }
+
+    /// Ends it without a good-bye.
+    pub(crate) fn kill(&mut self) {
+        self.process.kill();
+    }
+
+    /// Starts it again, on the same ports.
+    pub(crate) async fn start_again(&mut self) {
+        self.process = launch(&self.program, &self.arguments, &self.folder);
+        self.until_ready().await;
+    }
+
+    async fn until_ready(&self) {
+        until("a leader of Consul", || async {
+            self.ask("GET", "/v1/status/leader", Value::Null)
+                .await
+                .is_ok_and(|leader| leader.as_str().is_some_and(|leader| !leader.is_empty()))
+        })
+        .await;
+        // A leader begins to serve the catalogue a little later.
+        until("a catalogue", || async {
+            self.ask("GET", "/v1/health/service/consul", Value::Null)
+                .await
+                .is_ok_and(|rows| rows.as_array().is_some_and(|rows| !rows.is_empty()))
+        })
+        .await;
+    }
+
+    /// What it answers, or the status and the text of its refusal.
+    pub(crate) async fn ask(
+        &self,
+        method: &str,
+        path: &str,
+        body: Value,
+    ) -> Result<Value, (u16, String)> {
+        let client = Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>();
+        let mut request = Request::builder().method(method).uri(format!("{}{path}", self.url));
+        if let Some(token) = &self.token {
+            request = request.header("x-consul-token", token);
+        }
+        let body = if body.is_null() { String::new() } else { body.to_string() };
+        let answer = client.request(request.body(Full::from(body)).unwrap()).await;
+        let answer = answer.map_err(|error| (0, error.to_string()))?;
+        let status = answer.status();
+        let body = answer.into_body().collect().await.map_err(|error| (0, error.to_string()))?;
+        let body = body.to_bytes();
+        if !status.is_success() {
+            return Err((status.as_u16(), String::from_utf8_lossy(&body).into_owned()));
+        }
+        Ok(serde_json::from_slice(&body).unwrap_or(Value::Null))
+    }
+
+    pub(crate) async fn put(&self, path: &str, body: Value) {
+        self.ask("PUT", path, body).await.unwrap();
+    }
+
+    /// Enters an instance of `web` on `port` of 10.0.0.1.
+    pub(crate) async fn enter(&self, port: u16) {
+        self.enter_with(port, json!({})).await;
+    }
+
+    pub(crate) async fn enter_with(&self, port: u16, more: Value) {
+        let mut service = json!({ "ID": format!("web-{port}"), "Name": "web", "Address": "10.0.0.1", "Port": port });
+        service.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        self.put("/v1/agent/service/register", service).await;
+    }
+
+    pub(crate) async fn leave(&self, port: u16) {
+        self.put(&format!("/v1/agent/service/deregister/web-{port}"), Value::Null).await;
+    }
+}
+
+fn launch(program: &PathBuf, arguments: &[String], folder: &TempDir) -> Process {
+    let mut command = Command::new(program);
+    command.arg("agent").args(arguments);
+    Process::start(&mut command, &folder.path().join("log"))
+}

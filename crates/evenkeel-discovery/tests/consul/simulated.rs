@@ -1,0 +1,169 @@
+//! An agent that plays what a real one cannot be made to do.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex},
+};
+
+use tokio::{
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
+    net::{TcpListener, TcpStream},
+    sync::Notify,
+};
+
+/// What is answered to one question about the service. The last of a script is repeated.
+#[derive(Clone, Debug)]
+pub(crate) enum Reply {
+    /// These ports of 10.0.0.1, at this index.
+    Ports(u64, Vec<u16>),
+    /// These ports, when the question blocks on this index already; else at once.
+    HoldBack(u64, Vec<u16>),
+    Status(u16),
+    Body(&'static str),
+    /// The head and half of the body.
+    Half,
+    Silence,
+    Close,
+    /// An empty list, of which the agent says that something was left out.
+    Filtered,
+}
+
+#[derive(Clone, Default)]
+struct State {
+    script: VecDeque<Reply>,
+    asked: Vec<String>,
+    /// What is answered to the question for rights.
+    rights: Option<&'static str>,
+}
+
+pub(crate) struct Simulated {
+    pub(crate) url: String,
+    state: Arc<Mutex<State>>,
+    changed: Arc<Notify>,
+}
+
+impl Simulated {
+    pub(crate) async fn start(script: impl IntoIterator<Item = Reply>) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let state = State { script: script.into_iter().collect(), ..State::default() };
+        let simulated = Self { url, state: Arc::new(Mutex::new(state)), changed: Arc::default() };
+        let (state, changed) = (simulated.state.clone(), simulated.changed.clone());
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                tokio::spawn(serve(stream, state.clone(), changed.clone()));
+            }
+        });
+        simulated
+    }
+
+    /// Plays this from now on, also to whom an answer is held back.
+    pub(crate) fn play(&self, script: impl IntoIterator<Item = Reply>) {
+        self.state.lock().unwrap().script = script.into_iter().collect();
+        self.changed.notify_waiters();
+    }
+
+    pub(crate) fn rights(&self, answer: &'static str) {
+        self.state.lock().unwrap().rights = Some(answer);
+    }
+
+    /// The paths that were asked for, of the service alone.
+    pub(crate) fn asked(&self) -> Vec<String> {
+        self.state.lock().unwrap().asked.clone()
+    }
+}
+
+async fn serve(stream: TcpStream, state: Arc<Mutex<State>>, changed: Arc<Notify>) {
+    let mut stream = BufReader::new(stream);
+    while let Some(path) = question(&mut stream).await {
+        if path.contains("/acl/") {
+            let rights = state.lock().unwrap().rights;
+            let answer = rights.map_or((404, String::new()), |rights| (200, rights.to_owned()));
+            send(&mut stream, answer.0, 0, &answer.1).await;
+            continue;
+        }
+        state.lock().unwrap().asked.push(path.clone());
+        loop {
+            let wait = changed.notified();
+            let reply = {
+                let mut state = state.lock().unwrap();
+                let next = state.script.pop_front().expect("a script is never empty");
+                if state.script.is_empty() {
+                    state.script.push_back(next.clone());
+                }
+                next
+            };
+            match reply {
+                Reply::HoldBack(index, _) if path.contains(&format!("index={index}&")) => {
+                    wait.await;
+                    continue;
+                }
+                Reply::Silence => {
+                    wait.await;
+                    continue;
+                }
+                Reply::Ports(index, ports) | Reply::HoldBack(index, ports) => {
+                    send(&mut stream, 200, index, &rows(&ports)).await;
+                }
+                Reply::Status(status) => send(&mut stream, status, 0, "refused").await,
+                Reply::Body(body) => send(&mut stream, 200, 7, body).await,
+                Reply::Filtered => {
+                    let head = "HTTP/1.1 200 OK\r\nX-Consul-Results-Filtered-By-ACLs: true\r\n\
+                                X-Consul-Index: 9\r\nContent-Length: 2\r\n\r\n[]";
+                    let _ = stream.write_all(head.as_bytes()).await;
+                }
+                Reply::Half => {
+                    let rows = rows(&[1, 2, 3]);
+                    let head = format!(
+                        "HTTP/1.1 200 OK\r\nX-Consul-Index: 9\r\nContent-Length: {}\r\n\r\n{}",
+                        rows.len(),
+                        &rows[..rows.len() / 2]
+                    );
+                    let _ = stream.write_all(head.as_bytes()).await;
+                    return;
+                }
+                Reply::Close => return,
+            }
+            break;
+        }
+    }
+}
+
+/// The path of the next request, whose body is read too.
+async fn question(stream: &mut BufReader<TcpStream>) -> Option<String> {
+    let mut first = String::new();
+    stream.read_line(&mut first).await.ok().filter(|read| 0 < *read)?;
+    let path = first.split(' ').nth(1)?.to_owned();
+    let mut length = 0;
+    loop {
+        let mut line = String::new();
+        stream.read_line(&mut line).await.ok()?;
+        let line = line.trim().to_lowercase();
+        if let Some(value) = line.strip_prefix("content-length:") {
+            length = value.trim().parse().ok()?;
+        }
+        if line.is_empty() {
+            break;
+        }
+    }
+    stream.read_exact(&mut vec![0; length]).await.ok()?;
+    Some(path)
+}
+
+async fn send(stream: &mut BufReader<TcpStream>, status: u16, index: u64, body: &str) {
+    let head = format!(
+        "HTTP/1.1 {status} Whatever\r\nX-Consul-Index: {index}\r\nLocation: /elsewhere\r\n\
+         Content-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    let _ = stream.write_all(head.as_bytes()).await;
+}
+
+fn rows(ports: &[u16]) -> String {
+    let rows = ports.iter().map(|port| {
+        format!(
+            r#"{{"Node":{{"Node":"n","Address":"10.0.0.1"}},"Service":{{"ID":"web-{port}","Port":{port}}},"Checks":[]}}"#
+        )
+    });
+    format!("[{}]", rows.collect::<Vec<_>>().join(","))
+}

@@ -1,0 +1,244 @@
+//! At a real agent of Consul.
+
+use std::time::{Duration, Instant};
+
+use evenkeel_core::{backoff::Backoff, error::cause};
+use evenkeel_discovery::{
+    consul::{Agents, Consul},
+    register::{Check, ConsulRegistry, Entry, Registered, Registration, Status, Taken},
+};
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+
+use crate::{real::Agent, servers::until, watching::Watching};
+
+const fn ms(millis: u64) -> Duration {
+    Duration::from_millis(millis)
+}
+
+fn agents(agent: &Agent) -> Agents {
+    Agents::at([&*agent.url]).unwrap()
+}
+
+fn web(agent: &Agent) -> Consul {
+    Consul::new(agents(agent), "web").backoff(Backoff::new(ms(20), ms(100))).hold(ms(10_000))
+}
+
+fn entry(port: u16) -> Entry {
+    Entry::new("web", format!("10.0.0.1:{port}").parse().unwrap())
+}
+
+fn registration(agent: &Agent, entry: Entry) -> Registration<ConsulRegistry> {
+    Registration::new(ConsulRegistry::new(agents(agent)), entry).ttl(ms(3_000)).propagation(ms(10))
+}
+
+/// Whether another instance has its id.
+async fn is_taken(registered: &Registered) -> bool {
+    matches!(registered.status(), Status::Failing(e) if cause::<Taken>(e.inner()).is_some())
+}
+
+#[tokio::test]
+async fn a_service_enters_changes_is_maintained_and_leaves() {
+    let Some(agent) = Agent::start().await else { return };
+    let mut watching = Watching::new(&web(&agent).hold(ms(100)));
+    watching.until_addresses(&[]).await;
+    let entry = entry(80).weight(10).zone("eu-1a").tag("v2").version("2.4").metadata("k", "v");
+
+    let registered = registration(&agent, entry).start();
+    watching.until_weights(&[("10.0.0.1:80", 10)]).await;
+    let found = watching.find("10.0.0.1:80").unwrap();
+    assert_eq!(found.zone.as_deref(), Some("eu-1a"));
+    let metadata = |key: &str| found.metadata[key].as_str();
+    assert_eq!((metadata("version"), metadata("k"), metadata("tags")), ("2.4", "v", "v2"));
+
+    registered.weight(3);
+    watching.until_weights(&[("10.0.0.1:80", 3)]).await;
+    registered.change(|entry| entry.metadata.insert("k".into(), "w".into()).map_or((), drop));
+    watching.until(|set| set.values().all(|e| e.metadata["k"] == "w")).await;
+    registered.maintenance(Some("upgrade & restart".into()));
+    watching.until_weights(&[("10.0.0.1:80", 0)]).await;
+    registered.maintenance(None);
+    watching.until_weights(&[("10.0.0.1:80", 3)]).await;
+    registered.weight(0);
+    watching.until_weights(&[("10.0.0.1:80", 0)]).await;
+    registered.weight(5);
+    watching.until_weights(&[("10.0.0.1:80", 5)]).await;
+
+    registered.leave().await;
+    let services = agent.ask("GET", "/v1/agent/services", Value::Null).await.unwrap();
+    assert_eq!(services, json!({}), "gone before leaving is over");
+    watching.until_addresses(&[]).await;
+}
+
+#[tokio::test]
+async fn a_service_enters_itself_again_when_its_agent_restarts_without_data() {
+    let Some(mut agent) = Agent::start().await else { return };
+    let mut watching = Watching::new(&web(&agent));
+    let one = registration(&agent, entry(1)).start();
+    let two = registration(&agent, entry(2).weight(2)).start();
+    one.entered().await;
+    two.entered().await;
+    watching.until_weights(&[("10.0.0.1:1", 1), ("10.0.0.1:2", 2)]).await;
+    watching.least = 2;
+
+    agent.kill();
+    one.failing().await;
+    agent.start_again().await;
+    one.entered().await;
+    two.entered().await;
+
+    watching.until_failure().await;
+    watching.until_weights(&[("10.0.0.1:1", 1), ("10.0.0.1:2", 2)]).await;
+    watching.during(ms(500)).await;
+    assert_eq!(watching.least, 2, "no caller saw fewer");
+}
+
+#[tokio::test]
+async fn a_service_that_somebody_deregisters_comes_back_and_stays_in_maintenance() {
+    let Some(agent) = Agent::start().await else { return };
+    let mut watching = Watching::new(&web(&agent).hold(ms(50)));
+    let registered = registration(&agent, entry(80)).start();
+    registered.entered().await;
+    registered.maintenance(Some("by its own will".into()));
+    watching.until_weights(&[("10.0.0.1:80", 0)]).await;
+
+    agent.put("/v1/agent/service/deregister/web-10.0.0.1-80", Value::Null).await;
+    watching.until_addresses(&[]).await;
+    watching.until_weights(&[("10.0.0.1:80", 0)]).await;
+
+    registered.maintenance(None);
+    watching.until_weights(&[("10.0.0.1:80", 1)]).await;
+}
+
+#[tokio::test]
+async fn maintenance_by_hand_survives_heartbeats_and_changes() {
+    let Some(agent) = Agent::start().await else { return };
+    let mut watching = Watching::new(&web(&agent));
+    let registered = registration(&agent, entry(80)).start();
+    watching.until_weights(&[("10.0.0.1:80", 1)]).await;
+
+    agent.put("/v1/agent/service/maintenance/web-10.0.0.1-80?enable=true", Value::Null).await;
+    watching.until_weights(&[("10.0.0.1:80", 0)]).await;
+    registered.change(|entry| entry.tags.push("new".into()));
+    watching.until(|set| set.values().all(|e| e.metadata.contains_key("tags"))).await;
+    watching.during(ms(1_500)).await;
+
+    assert_eq!(watching.find("10.0.0.1:80").unwrap().weight, 0);
+}
+
+#[tokio::test]
+async fn a_process_that_dies_is_gone_when_its_ttl_is_over() {
+    let Some(agent) = Agent::start().await else { return };
+    let mut watching = Watching::new(&web(&agent).hold(ms(10)));
+    // A process of its own, of which nothing is left when its runtime is shut down.
+    let process = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    let registered = {
+        let _in_it = process.enter();
+        registration(&agent, entry(80)).start()
+    };
+    watching.until_addresses(&["10.0.0.1:80"]).await;
+
+    let died_at = Instant::now();
+    process.shutdown_background();
+    watching.until_addresses(&[]).await;
+
+    let gone_after = died_at.elapsed();
+    assert!((ms(1_500)..ms(4_500)).contains(&gone_after), "{gone_after:?} of a TTL of 3 s");
+    drop(registered);
+}
+
+#[tokio::test]
+async fn an_agent_that_is_down_keeps_nobody_from_starting_or_stopping() {
+    let Some(mut agent) = Agent::start().await else { return };
+    agent.kill();
+    let start = Instant::now();
+    let registered = registration(&agent, entry(80)).timeout(ms(500)).start();
+    registered.failing().await;
+    registered.leave().await;
+    assert!(start.elapsed() < ms(5_000), "{:?}", start.elapsed());
+
+    let registered = registration(&agent, entry(80)).start();
+    registered.failing().await;
+    agent.start_again().await;
+    registered.entered().await;
+    agent.process.pause();
+    let start = Instant::now();
+    let leaving = registered.leave();
+    leaving.await;
+    assert!(start.elapsed() < ms(8_000), "{:?}", start.elapsed());
+    agent.process.resume();
+}
+
+#[tokio::test]
+async fn of_two_under_one_id_the_later_counts_and_leaving_is_its_own() {
+    let Some(agent) = Agent::start().await else { return };
+    let mut watching = Watching::new(&web(&agent));
+    let first = registration(&agent, entry(80).weight(1)).start();
+    first.entered().await;
+    let second = registration(&agent, entry(80).weight(2)).start();
+    watching.until_weights(&[("10.0.0.1:80", 2)]).await;
+    until("the first to notice", || is_taken(&first)).await;
+
+    let third = registration(&agent, entry(80).weight(3)).start();
+    watching.until_weights(&[("10.0.0.1:80", 3)]).await;
+    until("the second to notice", || is_taken(&second)).await;
+    second.leave().await;
+    watching.during(ms(300)).await;
+    assert_eq!(watching.find("10.0.0.1:80").unwrap().weight, 3, "the entry of another stays");
+
+    third.leave().await;
+    watching.until_weights(&[("10.0.0.1:80", 1)]).await;
+}
+
+#[tokio::test]
+async fn checks_are_made_by_the_agent_and_those_of_a_predecessor_are_removed() {
+    let Some(agent) = Agent::start().await else { return };
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let old = json!({ "ID": "web-10.0.0.1-80", "Name": "web", "Port": 80,
+        "Check": { "CheckID": "of-a-predecessor", "TTL": "100s" } });
+    agent.put("/v1/agent/service/register", old).await;
+    let entry = entry(80)
+        .check(Check::tcp(address.to_string(), ms(1_000)))
+        .check(Check::tcp(address.to_string(), ms(1_000)).timeout(ms(500)));
+    let mut watching = Watching::new(&web(&agent).hold(ms(50)));
+
+    let registered = registration(&agent, entry).start();
+    watching.until_addresses(&["10.0.0.1:80"]).await;
+    let checks = agent.ask("GET", "/v1/agent/checks", Value::Null).await.unwrap();
+    let checks: Vec<_> = checks.as_object().unwrap().keys().cloned().collect();
+    let expected = ["web-10.0.0.1-80:0", "web-10.0.0.1-80:1", "web-10.0.0.1-80:heartbeat"];
+    assert_eq!(checks, expected);
+
+    // The process lives and beats, but does not listen any more.
+    drop(listener);
+    watching.until_addresses(&[]).await;
+    drop(registered);
+}
+
+#[tokio::test]
+async fn the_next_agent_is_used_where_one_is_down() {
+    let (Some(mut first), Some(second)) = (Agent::start().await, Agent::start().await) else {
+        return;
+    };
+    let agents = Agents::at([&*first.url, &*second.url]).unwrap();
+    let registry = ConsulRegistry::new(agents);
+    let registered = Registration::new(registry, entry(80)).ttl(ms(1_500)).start();
+    registered.entered().await;
+
+    first.kill();
+    let mut watching = Watching::new(&web(&second));
+    watching.until_addresses(&["10.0.0.1:80"]).await;
+}
+
+#[tokio::test]
+async fn ipv6_host_names_and_the_address_of_the_node_are_entered() {
+    let Some(agent) = Agent::start().await else { return };
+    let mut held = Vec::new();
+    for address in ["[2001:db8::1]:1", "web.internal:2", "0.0.0.0:3"] {
+        let entry = Entry::new("web", address.parse().unwrap());
+        held.push(registration(&agent, entry).start());
+    }
+    let mut watching = Watching::new(&web(&agent));
+    watching.until_addresses(&["[2001:db8::1]:1", "web.internal:2", "127.0.0.1:3"]).await;
+}

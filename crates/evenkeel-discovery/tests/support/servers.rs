@@ -1,0 +1,99 @@
+//! Real servers for tests: where they are found, how they are started and ended.
+#![allow(dead_code, reason = "no test needs all of it")]
+
+use std::{
+    fs::File,
+    io::Write,
+    net::{TcpListener, UdpSocket},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+/// How long a server may take to start, on a machine that does other things too.
+const START_MAX: Duration = Duration::from_secs(60);
+
+/// The program of a server, as `.ci/get-servers` keeps it or as PATH has it.
+///
+/// Where it is missing, says so loudly, and fails if this is CI.
+pub(crate) fn find(server: &str, program: &str) -> Option<PathBuf> {
+    let cached = std::env::var_os("EVENKEEL_SERVERS").map(PathBuf::from);
+    let beside = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().map(|t| t.join("servers"));
+    let folders = cached.into_iter().chain(beside).map(|f| f.join(server).join("usr/bin"));
+    let on_path = std::env::var_os("PATH").unwrap_or_default();
+    let found = folders
+        .chain(std::env::split_paths(&on_path))
+        .map(|folder| folder.join(program))
+        .find(|path| path.is_file());
+    if found.is_none() {
+        let advice = format!("{server} is missing (`.ci/get-servers {server}` gets it)");
+        assert!(std::env::var_os("CI").is_none(), "{advice}");
+        // Not by a macro, whose output the test harness hides when the test passes.
+        let _ = writeln!(std::io::stderr(), "\n!!! NOT TESTED AGAINST THE REAL SERVER: {advice}\n");
+    }
+    found
+}
+
+/// A server's process, which ends with this.
+pub(crate) struct Process(Child);
+
+impl Process {
+    /// Starts `command`, whose output goes to `log`.
+    pub(crate) fn start(command: &mut Command, log: &Path) -> Self {
+        let log = File::options().create(true).append(true).open(log).unwrap();
+        let command = command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
+        Self(command.spawn().unwrap())
+    }
+
+    /// Stops it where it is, with its sockets open.
+    pub(crate) fn pause(&self) {
+        kill_process(self.pid(), Signal::STOP).unwrap();
+    }
+
+    pub(crate) fn resume(&self) {
+        kill_process(self.pid(), Signal::CONT).unwrap();
+    }
+
+    /// Ends it without giving it a chance to say good-bye.
+    pub(crate) fn kill(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+
+    fn pid(&self) -> Pid {
+        Pid::from_child(&self.0)
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// Ports that are free now, for TCP and UDP.
+pub(crate) fn free_ports<const N: usize>() -> [u16; N] {
+    // All are held until all are found, so that they differ.
+    let held = [(); N].map(|()| {
+        loop {
+            let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
+            let address = tcp.local_addr().unwrap();
+            if let Ok(udp) = UdpSocket::bind(address) {
+                break (address.port(), tcp, udp);
+            }
+        }
+    });
+    held.map(|(port, ..)| port)
+}
+
+/// Asks again and again until the answer is yes.
+pub(crate) async fn until<F: Future<Output = bool>>(what: &str, mut is_so: impl FnMut() -> F) {
+    let asked = async {
+        while !is_so().await {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(START_MAX, asked).await.unwrap_or_else(|_| panic!("not in time: {what}"));
+}
