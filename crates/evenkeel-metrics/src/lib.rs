@@ -1,6 +1,6 @@
 //! The metrics of evenkeel. Every name is in the table below, and no other crate of it knows one.
 //!
-//! With the feature `metrics` they go to the recorder of the [`metrics`](https://docs.rs/metrics) facade
+//! With the feature `metrics` they go to the recorder of the [`metrics`](https://github.com/metrics-rs/metrics) facade
 //! that the program has installed: Prometheus, OpenTelemetry, StatsD. Without it each function here is
 //! empty. Install the recorder first and build the stack afterwards: what counts per endpoint takes hold
 //! of its series when the endpoint joins.
