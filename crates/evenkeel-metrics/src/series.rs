@@ -2,7 +2,7 @@
 
 use std::sync::{
     OnceLock,
-    atomic::{AtomicU8, Ordering},
+    atomic::{AtomicU32, Ordering},
 };
 
 use evenkeel_core::{
@@ -60,7 +60,7 @@ impl Series {
             failed_local: counter(Outcome::Failure, Some(Fault::Local)),
             duration: histogram!(duration, labels.clone()),
             active: gauge!(active, labels.clone()),
-            gates: Gates { closed: AtomicU8::new(0), series: Default::default(), labels },
+            gates: Gates { closed: AtomicU32::new(0), series: Default::default(), labels },
         }
     }
 
@@ -134,12 +134,16 @@ impl Drop for Series {
 #[derive(Debug)]
 struct Gates {
     /// One bit each; that of [`Gate::Retired`] says that the endpoint has left, and nothing more is shown.
-    closed: AtomicU8,
+    closed: AtomicU32,
     series: [OnceLock<(Gauge, Counter)>; Gate::ALL.len()],
     labels: Vec<Label>,
 }
 
-const LEFT: u8 = 1 << Gate::Retired as u8;
+const LEFT: u32 = bit(Gate::Retired);
+
+const fn bit(gate: Gate) -> u32 {
+    1 << gate as u8
+}
 
 impl Gates {
     fn set(&self, gate: Gate, is_closed: bool) {
@@ -147,7 +151,7 @@ impl Gates {
             // Every endpoint joins, and nobody waits for that.
             return;
         }
-        let bit = 1 << gate as u8;
+        let bit = bit(gate);
         if is_closed {
             let before = self.closed.fetch_or(bit, Ordering::AcqRel);
             if before & (bit | LEFT) == 0 {
@@ -166,7 +170,7 @@ impl Gates {
     fn open_all(&self) {
         let before = self.closed.swap(LEFT, Ordering::AcqRel);
         if before & LEFT == 0 {
-            let closed = Gate::ALL.into_iter().filter(|&gate| before & 1 << gate as u8 != 0);
+            let closed = Gate::ALL.into_iter().filter(|&gate| before & bit(gate) != 0);
             closed.for_each(|gate| self.of(gate).0.decrement(1.0));
         }
     }
