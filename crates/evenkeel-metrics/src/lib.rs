@@ -30,7 +30,7 @@
 //! *endpoint* stands for `server.address`, `server.port` where there is one, and `client` where
 //! `ObserveLayer` has a name. `outcome` is `success`, `failure`, `throttled` or `ignored`; a failure has an
 //! `error.type`: `server`, `gateway` (502, 503, 504), or `local` (no answer). `gate` is `draining`,
-//! `broken`, `ejected`, `breaker`, `unhealthy` or `limit`.
+//! `broken`, `ejected`, `breaker`, `unhealthy`, `limit`, `rate_limit` or `unchecked`.
 //!
 //! # What stays of an endpoint that left
 //! Its gauges fall to zero. Its counters and histograms stay as they are: the facade cannot take a series
