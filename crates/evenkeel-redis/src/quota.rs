@@ -326,7 +326,7 @@ mod tests {
         let recorder = DebuggingRecorder::new();
         metrics::with_local_recorder(&recorder, || {
             let rate = Rate::per_second(100);
-            let quota = RedisQuota::open("redis://127.0.0.1:0", "test", rate).unwrap();
+            let quota = RedisQuota::open("redis://127.0.0.1:0", "test", rate).expect("a URL");
             let quota = quota.failing(failing);
             for _ in 0..calls {
                 assert!(matches!(quota.start_spending(b"key"), Spending::Known(_)));
