@@ -173,7 +173,12 @@ where
 
     fn call(&mut self, request: R) -> Self::Future {
         match self.failing.take() {
-            Some(failed) => FailFastFuture { future: None, failed },
+            Some(failed) => {
+                evenkeel_metrics::failed_fast();
+                let unready = failed.unready;
+                tracing::debug!(target: "evenkeel::fail_fast", ?unready, "call failed at once");
+                FailFastFuture { future: None, failed }
+            }
             None => {
                 let failed = FailedFast::new(Duration::ZERO);
                 FailFastFuture { future: Some(self.inner.call(request)), failed }

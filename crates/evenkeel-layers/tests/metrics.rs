@@ -7,6 +7,8 @@
 #[allow(dead_code, reason = "shared with the tests of the balancer, which need more of it")]
 #[path = "balance/probe.rs"]
 mod probe;
+#[path = "balance/scenes.rs"]
+mod scenes;
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -334,4 +336,65 @@ async fn a_service_that_is_made_anew_goes_on_with_the_same_series() {
     let broken = "endpoint.closings{server.address=a,server.port=80,gate=broken}";
     assert!(recorded.of("endpoint.closings").iter().any(|(found, _)| found == broken));
     assert_eq!(recorded.of("endpoint.closed{"), [], "and open again");
+}
+
+#[tokio::test(start_paused = true)]
+async fn health_checks_are_counted_and_what_they_come_to() {
+    let mut recorded = Recorded::new();
+
+    scenes::an_endpoint_is_ill_for_a_while().await;
+
+    let expected = series([
+        ("health.checks{outcome=failure}", 3.0),
+        ("health.checks{outcome=success}", 3.0),
+        ("health.transitions{state=healthy}", 1.0),
+        ("health.transitions{state=unhealthy}", 1.0),
+    ]);
+    assert_eq!(recorded.of("health."), expected);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_concurrency_limit_refuses_is_counted() {
+    let mut recorded = Recorded::new();
+
+    scenes::a_limit_is_reached_and_another_one_learns().await;
+
+    let expected = series([("limit.refusals{}", 1.0)]);
+    assert_eq!(recorded.read().into_iter().collect::<Vec<_>>(), expected);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_rate_limits_refuse_is_counted_by_whose_quota_it_was() {
+    let mut recorded = Recorded::new();
+
+    scenes::rates_are_exceeded().await;
+
+    let expected = series([
+        ("rate_limit.refusals{scope=endpoint}", 1.0),
+        ("rate_limit.refusals{scope=key}", 1.0),
+        ("rate_limit.refusals{scope=service}", 2.0),
+    ]);
+    assert_eq!(recorded.of("rate_limit."), expected);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_client_does_not_send_and_a_server_sheds_is_counted() {
+    let mut recorded = Recorded::new();
+
+    let throttled = scenes::too_much_is_asked_for().await;
+
+    assert!(0 < throttled);
+    let expected =
+        series([("admission.shed{}", 1.0), ("admission.throttled{}", f64::from(throttled))]);
+    assert_eq!(recorded.read().into_iter().collect::<Vec<_>>(), expected);
+}
+
+#[tokio::test(start_paused = true)]
+async fn calls_that_fail_at_once_are_counted() {
+    let mut recorded = Recorded::new();
+
+    scenes::nobody_is_ready().await;
+
+    let expected = series([("fail_fast.refusals{}", 2.0)]);
+    assert_eq!(recorded.read().into_iter().collect::<Vec<_>>(), expected);
 }

@@ -9,6 +9,8 @@
 #[allow(dead_code, reason = "shared with the tests of the balancer, which need more of it")]
 #[path = "balance/probe.rs"]
 mod probe;
+#[path = "balance/scenes.rs"]
+mod scenes;
 
 use std::{
     cell::RefCell,
@@ -230,4 +232,77 @@ async fn an_ejection_tells_its_cause() {
 
     let ejected = "INFO message=endpoint ejected endpoint=a:80 cause=consecutive_errors";
     assert_eq!(lines.of("evenkeel::outlier"), [ejected]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn health_checks_tell_what_they_come_to_and_why() {
+    let lines = Lines::listen(Level::DEBUG);
+
+    scenes::an_endpoint_is_ill_for_a_while().await;
+
+    let failed = "DEBUG message=a health check failed endpoint=a:80 reason=connection refused";
+    let expected = [
+        failed,
+        failed,
+        "WARN message=endpoint fails its health check: closed endpoint=a:80 \
+         reason=connection refused",
+        "INFO message=endpoint passes its health check: open endpoint=a:80",
+    ];
+    assert_eq!(lines.of("evenkeel::active_health"), expected);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_concurrency_limit_tells_when_it_is_reached_and_what_it_learns() {
+    let lines = Lines::listen(Level::DEBUG);
+
+    scenes::a_limit_is_reached_and_another_one_learns().await;
+
+    let expected = [
+        "DEBUG message=limit reached limit=1 waited=0ns",
+        "DEBUG message=limit changed limit=18 before=20",
+    ];
+    assert_eq!(lines.of("evenkeel::concurrency"), expected);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rate_limit_tells_whose_quota_is_used_up_and_for_how_long() {
+    let lines = Lines::listen(Level::DEBUG);
+
+    scenes::rates_are_exceeded().await;
+
+    let expected = [
+        "DEBUG message=request refused scope=service retry_after=100ms",
+        "DEBUG message=request refused scope=service retry_after=100ms",
+        "DEBUG message=request refused scope=key retry_after=100ms",
+        "DEBUG message=rate limit used up endpoint=a:80 wait=100ms",
+        "DEBUG message=request refused scope=endpoint retry_after=100ms",
+        "DEBUG message=rate limit used up endpoint=a:80 wait=100ms",
+        "DEBUG message=rate limit used up endpoint=a:80 wait=100ms",
+    ];
+    assert_eq!(lines.of("evenkeel::rate_limit"), expected);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_not_sent_and_what_is_shed_is_told() {
+    let lines = Lines::listen(Level::DEBUG);
+
+    let throttled = scenes::too_much_is_asked_for().await;
+
+    let mut told = lines.of("evenkeel::admission");
+    let shed = told.pop().unwrap();
+    assert_eq!(shed, "DEBUG message=request shed priority=4 waited=0ns");
+    assert_eq!(told.len(), throttled as usize);
+    for line in told {
+        assert!(line.starts_with("DEBUG message=request not sent probability=0."), "{line}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_fails_at_once_says_for_how_long_nobody_was_ready() {
+    let lines = Lines::listen(Level::DEBUG);
+
+    scenes::nobody_is_ready().await;
+
+    let told = "DEBUG message=call failed at once unready=100ms";
+    assert_eq!(lines.of("evenkeel::fail_fast"), [told, told]);
 }

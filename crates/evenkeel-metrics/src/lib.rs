@@ -30,7 +30,7 @@
 //! *endpoint* stands for `server.address`, `server.port` where there is one, and `client` where
 //! `ObserveLayer` has a name. `outcome` is `success`, `failure`, `throttled` or `ignored`; a failure has an
 //! `error.type`: `server`, `gateway` (502, 503, 504), or `local` (no answer). `gate` is `draining`,
-//! `broken`, `ejected`, `breaker`, `unhealthy` or `limit`.
+//! `broken`, `ejected`, `breaker`, `unhealthy`, `limit`, `rate_limit` or `unchecked`.
 //!
 //! # What stays of an endpoint that left
 //! Its gauges fall to zero. Its counters and histograms stay as they are: the facade cannot take a series
@@ -297,6 +297,9 @@ fn table() -> impl Iterator<Item = [&'static str; 4]> {
 mod tests {
     use std::collections::BTreeSet;
 
+    use evenkeel_core::node::Gate;
+    use metrics_util::debugging::DebugValue;
+
     use super::*;
 
     fn names_in(text: &str) -> BTreeSet<&str> {
@@ -335,5 +338,29 @@ mod tests {
             .unwrap();
         assert_eq!(*unit, Some(::metrics::Unit::Seconds));
         assert!(!meaning.as_ref().unwrap().is_empty());
+    }
+
+    #[test]
+    fn an_endpoint_that_leaves_closes_no_gate() {
+        let recorder = metrics_util::debugging::DebuggingRecorder::new();
+        let address = "10.0.0.1:80".parse().unwrap();
+
+        ::metrics::with_local_recorder(&recorder, || {
+            let series = Series::of_endpoint(Some(&address), None);
+            let gates = Gate::ALL.into_iter().filter(|gate| *gate != Gate::Retired);
+            gates.for_each(|gate| series.follow(gate, || true));
+            series.follow(Gate::Retired, || true);
+        });
+
+        let recorded = recorder.snapshotter().snapshot().into_vec();
+        let values_of = |name| {
+            let of_name = recorded.iter().filter(move |(key, ..)| key.key().name() == name);
+            of_name.map(|(.., value)| value)
+        };
+        // All gates but that of joining, which is not shown, and that of leaving.
+        assert_eq!(values_of("evenkeel.endpoint.closings").count(), Gate::ALL.len() - 2);
+        for value in values_of("evenkeel.endpoint.closed") {
+            assert_eq!(*value, DebugValue::Gauge(0.0.into()));
+        }
     }
 }

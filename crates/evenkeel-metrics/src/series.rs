@@ -139,7 +139,11 @@ struct Gates {
     labels: Vec<Label>,
 }
 
-const LEFT: u32 = 1 << Gate::Retired as u32;
+const LEFT: u32 = bit(Gate::Retired);
+
+const fn bit(gate: Gate) -> u32 {
+    1 << gate as u8
+}
 
 impl Gates {
     fn set(&self, gate: Gate, is_closed: bool) {
@@ -147,7 +151,7 @@ impl Gates {
             // Every endpoint joins, and nobody waits for that.
             return;
         }
-        let bit = 1 << gate as u32;
+        let bit = bit(gate);
         if is_closed {
             let before = self.closed.fetch_or(bit, Ordering::AcqRel);
             if before & (bit | LEFT) == 0 {
@@ -166,7 +170,7 @@ impl Gates {
     fn open_all(&self) {
         let before = self.closed.swap(LEFT, Ordering::AcqRel);
         if before & LEFT == 0 {
-            let closed = Gate::ALL.into_iter().filter(|&gate| before & 1 << gate as u32 != 0);
+            let closed = Gate::ALL.into_iter().filter(|&gate| before & bit(gate) != 0);
             closed.for_each(|gate| self.of(gate).0.decrement(1.0));
         }
     }

@@ -64,7 +64,7 @@
 //! the [`rest`](RedisQuota::rest), then one does, by whom the others are not held up. Meanwhile what was
 //! fetched is spent, and then requests go through, are refused, or are limited by each process
 //! alone: [`Failing`]. The connection is made anew by itself. That Redis went, and came back,
-//! is a tracing event each: `warn` and `info`.
+//! is a tracing event each: `warn` and `info`. Requests for which it could not be asked are counted.
 //!
 //! # What it costs
 //! Where the process has some left: two locks that few share, each held for some instructions. Else
@@ -79,6 +79,7 @@
 //! | feature | brings |
 //! |---|---|
 //! | `tls` | `rediss://`, by rustls, with the crypto provider that the program chooses |
+//! | `metrics` | metrics, for the recorder of the `metrics` facade that the program installs |
 
 mod clock;
 mod layer;

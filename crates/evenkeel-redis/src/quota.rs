@@ -18,7 +18,7 @@ use tokio::{runtime::Handle, time::timeout};
 
 use crate::{
     clock,
-    reach::Reach,
+    reach::{Reach, TARGET},
     server::Server,
     slots::{Slot, Slots},
 };
@@ -251,8 +251,8 @@ impl Running {
 
     /// What becomes of a request for which Redis could not be asked.
     fn stand_in(&self, slot: &Slot) -> Result<QuotaState, RateLimited> {
-        let Rules { rate, rest, failing, .. } = &self.rules;
-        match failing {
+        let Rules { name, rate, rest, failing, .. } = &self.rules;
+        let spent = match failing {
             Failing::LetThrough => Ok(QuotaState::new(*rate, 0)),
             Failing::Refuse => Err(RateLimited::new(*rest, *rate)),
             Failing::Local(local) => {
@@ -262,7 +262,11 @@ impl Running {
                     _ => Ok(QuotaState::new(*local, grant.remaining)),
                 }
             }
-        }
+        };
+        let is_allowed = spent.is_ok();
+        evenkeel_metrics::quota_failed(is_allowed);
+        tracing::debug!(target: TARGET, quota = &**name, is_allowed, "redis could not be asked");
+        spent
     }
 }
 
@@ -306,5 +310,41 @@ impl fmt::Debug for RedisQuota {
             .field("rules", &self.rules)
             .field("is_reachable", &self.is_reachable())
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(all(test, feature = "metrics"))]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use metrics_util::debugging::{DebugValue, DebuggingRecorder};
+
+    use super::*;
+
+    /// What `calls` requests become where nobody can be asked, since there is no runtime.
+    fn counted(failing: Failing, calls: usize) -> BTreeMap<String, u64> {
+        let recorder = DebuggingRecorder::new();
+        metrics::with_local_recorder(&recorder, || {
+            let rate = Rate::per_second(100);
+            let quota = RedisQuota::open("redis://127.0.0.1:0", "test", rate).expect("a URL");
+            let quota = quota.failing(failing);
+            for _ in 0..calls {
+                assert!(matches!(quota.start_spending(b"key"), Spending::Known(_)));
+            }
+        });
+        let counted = recorder.snapshotter().snapshot().into_vec().into_iter();
+        let count = |value| if let DebugValue::Counter(count) = value { count } else { 0 };
+        counted.map(|(key, .., value)| (key.key().to_string(), count(value))).collect()
+    }
+
+    #[test]
+    fn requests_without_redis_are_counted_by_what_became_of_them() {
+        let name = |action| format!("Key(evenkeel.quota.failures, [action = {action}])");
+        let (allowed, refused) = (name("allowed"), name("refused"));
+
+        let local = Failing::Local(Rate::per_second(10).burst(2));
+        assert_eq!(counted(Failing::LetThrough, 3), [(allowed.clone(), 3)].into());
+        assert_eq!(counted(Failing::Refuse, 3), [(refused.clone(), 3)].into());
+        assert_eq!(counted(local, 3), [(allowed, 2), (refused, 1)].into());
     }
 }

@@ -8,6 +8,9 @@ use std::{
 
 use evenkeel_core::time::Timestamp;
 
+/// Of all that is traced here.
+pub(crate) const TARGET: &str = "evenkeel::redis";
+
 /// Whether the server answers.
 ///
 /// Everything that is to be counted or told about the server passes through here: [`answered`] and
@@ -49,16 +52,16 @@ impl Reach {
 
     pub(crate) fn answered(&self) {
         if self.ask_again.swap(0, Ordering::AcqRel) != 0 {
-            tracing::info!(quota = &*self.name, "redis answers again");
+            tracing::info!(target: TARGET, quota = &*self.name, "redis answers again");
         }
     }
 
     pub(crate) fn failed(&self, now: Timestamp, error: &(dyn Error + 'static)) {
         let before = self.ask_again.swap((now + self.rest).as_nanos(), Ordering::AcqRel);
         if before == 0 {
-            tracing::warn!(quota = &*self.name, error, "redis does not answer");
+            tracing::warn!(target: TARGET, quota = &*self.name, error, "redis does not answer");
         } else {
-            tracing::debug!(quota = &*self.name, error, "redis still does not answer");
+            tracing::debug!(target: TARGET, quota = &*self.name, error, "redis still does not answer");
         }
     }
 }

@@ -5,6 +5,7 @@ mod layer;
 mod state;
 
 use std::{
+    error::Error,
     fmt,
     future::{Future, IntoFuture},
     io,
@@ -21,7 +22,10 @@ use tokio::{net::TcpListener, time::timeout};
 use tower_layer::Layer;
 use tower_service::Service;
 
-use self::{accept::Server, state::Shared};
+use self::{
+    accept::Server,
+    state::{Shared, TARGET},
+};
 pub use self::{
     layer::{DrainBody, DrainFuture, DrainLayer, DrainService, Readiness},
     state::{DrainHandle, Phase},
@@ -37,6 +41,8 @@ pub use self::{
 ///    so that what crosses it on the way is still served.
 /// 5. It waits for what is under way, up to a [bound](Self::grace), and cuts the rest.
 /// 6. It reports.
+///
+/// Each step is a tracing event of `evenkeel::drain`, and what was cut a warning and a metric.
 ///
 /// Nothing that reaches the service is refused before the cut: new connections are refused by the
 /// system, new streams by the second `GOAWAY`, which tells the caller that they were not processed.
@@ -237,6 +243,10 @@ impl Drain {
         let ended = timeout(self.grace, server).await;
         // Read before the server and its connections are dropped, or nothing would be under way.
         let requests_cut = handle.in_flight();
+        if 0 < requests_cut {
+            evenkeel_metrics::drain_cut(requests_cut as u64);
+            tracing::warn!(target: TARGET, requests_cut, grace = ?self.grace, "requests were cut");
+        }
         self.shared.advance(Phase::Ended);
         let is_in_time = ended.is_ok();
         ended.unwrap_or(Ok(())).map_err(Into::into)?;
@@ -258,8 +268,16 @@ impl Drain {
             None => Deregistered::NotAsked,
             Some(deregister) => match timeout(self.deregister_max, deregister()).await {
                 Ok(Ok(())) => Deregistered::Done,
-                Ok(Err(_)) => Deregistered::Failed,
-                Err(_) => Deregistered::TimedOut,
+                Ok(Err(error)) => {
+                    let error = &*error as &(dyn Error + 'static);
+                    tracing::warn!(target: TARGET, error, "deregistering failed");
+                    Deregistered::Failed
+                }
+                Err(_) => {
+                    let after = self.deregister_max;
+                    tracing::warn!(target: TARGET, ?after, "deregistering took too long");
+                    Deregistered::TimedOut
+                }
             },
         };
         self.shared.advance(Phase::Waiting);

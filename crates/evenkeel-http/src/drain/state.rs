@@ -7,6 +7,9 @@ use std::sync::{
 
 use tokio::sync::watch;
 
+/// Of all that is traced here.
+pub(super) const TARGET: &str = "evenkeel::drain";
+
 /// How far a drain has come. Each follows the one before it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
@@ -24,6 +27,18 @@ pub enum Phase {
     Closing,
     /// What was still under way has been cut.
     Ended,
+}
+
+impl Phase {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Serving => "serving",
+            Self::NotReady => "not_ready",
+            Self::Waiting => "waiting",
+            Self::Closing => "closing",
+            Self::Ended => "ended",
+        }
+    }
 }
 
 /// Begins a drain, and watches it. Cheap to clone.
@@ -67,7 +82,7 @@ pub(super) struct Shared {
 impl Shared {
     /// Goes on to `phase`; never back.
     pub(super) fn advance(&self, phase: Phase) {
-        self.phases.send_if_modified(|now| {
+        let has_advanced = self.phases.send_if_modified(|now| {
             let is_later = *now < phase;
             if is_later {
                 *now = phase;
@@ -75,6 +90,10 @@ impl Shared {
             }
             is_later
         });
+        if has_advanced {
+            let in_flight = self.in_flight.load(Ordering::Acquire);
+            tracing::info!(target: TARGET, phase = phase.name(), in_flight, "drain");
+        }
     }
 
     pub(super) fn has_reached(&self, phase: Phase) -> bool {

@@ -21,6 +21,9 @@ use super::{
 };
 use crate::{clock, outlier};
 
+/// Of all that is traced here.
+pub(super) const TARGET: &str = "evenkeel::active_health";
+
 /// What a probe found.
 type Found = Result<(), BoxError>;
 
@@ -108,6 +111,7 @@ impl<P: Probe> Task<P> {
             Err(error) if cause::<NotServing>(&**error).is_some() => Verdict::Denied,
             Err(_) => Verdict::Failed,
         };
+        evenkeel_metrics::health_checked(found.is_ok());
         let (node, now) = (ticket.node().clone(), clock::now());
         let effect = self.watch.checks.finish(ticket, verdict, now);
         self.tell(node.address(), effect, &found);
@@ -127,20 +131,24 @@ impl<P: Probe> Task<P> {
         }
     }
 
-    fn tell(&self, address: &Address, effect: Effect, found: &Found) {
+    fn tell(&self, endpoint: &Address, effect: Effect, found: &Found) {
         let reason = found.as_ref().err().map(|error| &**error as &(dyn Error + 'static));
         match effect.change {
             Some(Standing::Up) => {
-                tracing::info!(%address, "endpoint passes its health check: open");
+                evenkeel_metrics::health_changed(true);
+                tracing::info!(target: TARGET, %endpoint, "endpoint passes its health check: open");
             }
             Some(_) => {
-                tracing::warn!(%address, reason, "endpoint fails its health check: closed");
+                evenkeel_metrics::health_changed(false);
+                tracing::warn!(target: TARGET, %endpoint, reason, "endpoint fails its health check: closed");
             }
-            None if found.is_err() => tracing::debug!(%address, reason, "a health check failed"),
+            None if found.is_err() => {
+                tracing::debug!(target: TARGET, %endpoint, reason, "a health check failed");
+            }
             None => {}
         }
         if effect.ends_ejection {
-            let nodes = self.watch.checks.nodes(address);
+            let nodes = self.watch.checks.nodes(endpoint);
             nodes.iter().for_each(|node| outlier::passed_check(node));
         }
     }

@@ -13,7 +13,7 @@ use evenkeel_core::{
 };
 use tokio::{runtime::Handle, sync::Notify, task::AbortHandle};
 
-use super::task::probe_all;
+use super::task::{TARGET, probe_all};
 use crate::clock;
 
 /// What is known of the endpoints, and who is to be told of news.
@@ -67,7 +67,7 @@ impl Watch {
         probe: &Arc<P>,
     ) {
         let Ok(runtime) = Handle::try_current() else {
-            tracing::warn!(address = %node.address(), "no runtime: its health is not checked");
+            tracing::warn!(target: TARGET, endpoint = %node.address(), "no runtime: its health is not checked");
             return;
         };
         self.checks.join(node, clock::now());

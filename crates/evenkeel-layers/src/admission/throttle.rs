@@ -163,6 +163,8 @@ where
                 ThrottleFuture { traffic, attempt, state }
             }
             Err(probability) => {
+                evenkeel_metrics::throttled();
+                tracing::debug!(target: "evenkeel::admission", probability, "request not sent");
                 let state = State::Refused { refused: RequestThrottled::new(probability) };
                 ThrottleFuture { traffic, attempt: None, state }
             }

@@ -160,13 +160,21 @@ impl Monitor {
         }
     }
 
-    /// A request of this priority may not go ahead.
+    /// A request of this priority may not go ahead. Asked once for each, since it is counted.
     #[cold]
     pub(super) fn refusal(&self, priority: Priority, waited: Duration) -> BoxError {
         match self.waiting.as_ref().map(|waiting| &waiting.patience) {
-            Some(Patience::Shed { .. }) => Overloaded::new(priority.level(), waited).into(),
+            Some(Patience::Shed { .. }) => {
+                let priority = priority.level();
+                evenkeel_metrics::shed();
+                tracing::debug!(target: "evenkeel::admission", priority, ?waited, "request shed");
+                Overloaded::new(priority, waited).into()
+            }
             Some(Patience::Fixed(_)) | None => {
-                LimitReached::new(self.permits.limit().limit(), waited).into()
+                let limit = self.permits.limit().limit();
+                evenkeel_metrics::limit_reached();
+                tracing::debug!(target: "evenkeel::concurrency", limit, ?waited, "limit reached");
+                LimitReached::new(limit, waited).into()
             }
         }
     }
@@ -213,7 +221,13 @@ impl Observer for Monitor {
         let in_flight = self.permits.in_flight();
         let before = self.permits.limit().limit();
         self.permits.limit().sample(Sample { latency, in_flight, is_dropped }, now);
-        if self.has_gate() && self.permits.limit().limit() != before {
+        let limit = self.permits.limit().limit();
+        if limit == before {
+            return;
+        }
+        let endpoint = self.address.as_ref().map(tracing::field::display);
+        tracing::debug!(target: "evenkeel::concurrency", endpoint, limit, before, "limit changed");
+        if self.has_gate() {
             self.follow(node);
         }
     }

@@ -129,7 +129,7 @@ impl Observer for Monitor {
         let what = if is_closed { "gate closed" } else { "gate opened" };
         match gate {
             Gate::Joining => {}
-            Gate::Limit => {
+            Gate::Limit | Gate::RateLimit => {
                 tracing::debug!(target: "evenkeel::observe", endpoint, gate = gate.name(), "{what}");
             }
             _ => {

@@ -18,6 +18,9 @@ use governor::{
 use super::keyed::{KeyHash, Keyed};
 use crate::clock;
 
+/// Of all that is traced here.
+pub(super) const TARGET: &str = "evenkeel::rate_limit";
+
 /// A limiter, which a [`RateLimitLayer`](super::RateLimitLayer) and all it makes share. Cheap to clone.
 ///
 /// It can be asked by hand, where no layer fits, and told what a server says of its quota.
@@ -106,6 +109,14 @@ impl RateLimiter {
         Arc::ptr_eq(&self.0, &other.0)
     }
 
+    /// Whose the quota is.
+    pub(super) fn scope(&self) -> &'static str {
+        match &self.0.cells {
+            Cells::One(_) => "service",
+            Cells::Each(..) => "key",
+        }
+    }
+
     pub(super) fn hash(&self, key: &[u8]) -> Option<KeyHash> {
         match &self.0.cells {
             Cells::One(_) => None,
@@ -133,6 +144,13 @@ impl RateLimiter {
             }
         }
     }
+}
+
+/// Tells that a request is refused, and by whose limit.
+#[cold]
+pub(super) fn refused(scope: &'static str, limited: &RateLimited) {
+    evenkeel_metrics::rate_limited(scope);
+    tracing::debug!(target: TARGET, scope, retry_after = ?limited.retry_after, "request refused");
 }
 
 impl fmt::Debug for RateLimiter {

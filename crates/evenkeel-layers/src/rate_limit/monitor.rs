@@ -20,7 +20,10 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use super::RateLimiter;
+use super::{
+    RateLimiter,
+    limiter::{TARGET, refused},
+};
 use crate::clock;
 
 /// The limiter of one endpoint. Each attempt asks it; with the last one it closes the gate.
@@ -48,7 +51,7 @@ impl Monitor {
             return;
         }
         let Ok(runtime) = Handle::try_current() else {
-            tracing::warn!(address = %node.address(), "no runtime: its rate is not limited");
+            tracing::warn!(target: TARGET, endpoint = %node.address(), "no runtime: its rate is not limited");
             return;
         };
         let monitor = Arc::new_cyclic(|me| Self {
@@ -69,7 +72,7 @@ impl Monitor {
         let until = (clock::now() + wait).as_nanos();
         let before = self.closed_until.fetch_max(until, Ordering::AcqRel);
         if node.close(Gate::RateLimit) {
-            tracing::debug!(address = %node.address(), ?wait, "rate limit used up");
+            tracing::debug!(target: TARGET, endpoint = %node.address(), ?wait, "rate limit used up");
         }
         // One timer for each time that is later than all before it. Of one that is not, the timer is
         // under way; should it have fired already, nobody else would open the gate.
@@ -117,6 +120,7 @@ impl Observer for Monitor {
             }
             Ok(_) => Admission::Free,
             Err(limited) => {
+                refused("endpoint", &limited);
                 self.close(node, limited.retry_after);
                 Admission::Refused
             }

@@ -18,7 +18,7 @@ use evenkeel_core::{
 use pin_project_lite::pin_project;
 use tower_service::Service;
 
-use super::{RateLimiter, layer::Rules, monitor::Monitor, wait::Waiting};
+use super::{RateLimiter, layer::Rules, limiter::refused, monitor::Monitor, wait::Waiting};
 
 /// Lets through what its limiter does. See the [module docs](super).
 #[derive(Clone, Debug)]
@@ -93,6 +93,7 @@ where
                         Waiting::new(service, request, limiter, key, &self.rules, &limited);
                     State::Waiting { waiting: Box::pin(waiting) }
                 } else {
+                    refused(self.limiter.scope(), &limited);
                     State::Refused { limited }
                 };
                 RateLimitFuture { disclose, quota: None, state }

@@ -17,7 +17,7 @@ use pin_project_lite::pin_project;
 use tokio::time::{Instant, Sleep, sleep_until};
 use tower_service::Service;
 
-use super::{RateLimiter, keyed::KeyHash, layer::Rules};
+use super::{RateLimiter, keyed::KeyHash, layer::Rules, limiter::refused};
 use crate::clock;
 
 pin_project! {
@@ -84,6 +84,7 @@ impl<S, R> Waiting<S, R> {
                 Err(limited) => {
                     // Others came first.
                     if *this.until < clock::instant() + limited.retry_after {
+                        refused(this.limiter.scope(), &limited);
                         return Poll::Ready(Err(limited.into()));
                     }
                     let again = wake(limited.retry_after, *this.jitter, *this.until, this.rng);
