@@ -108,9 +108,13 @@ impl Client {
         }
     }
 
-    /// The entry of one key.
-    pub(crate) async fn find(&self, key: &str) -> Result<Option<KeyValue>, BoxError> {
-        let request = RangeRequest { key: key.into(), ..RangeRequest::default() };
+    /// The entry of one key, as it was at `revision`, or as it is now where that is 0.
+    pub(crate) async fn find(
+        &self,
+        key: &[u8],
+        revision: i64,
+    ) -> Result<Option<KeyValue>, BoxError> {
+        let request = RangeRequest { key: key.into(), revision, ..RangeRequest::default() };
         let answer = self.bounded(self.kv().range(self.request(request))).await?;
         Ok(answer.into_inner().kvs.pop())
     }

@@ -27,7 +27,8 @@
 //!
 //! **What it does.** It reads all keys of the service as they were at one moment, in pages, and then follows
 //! every change after it, each event of each response. A watch that breaks is taken up where it was, on the
-//! next member; if what lies between is compacted, the keys are read anew and compared. A member that has no
+//! next member, once a key that is known turns out to be there with the revision and lease that are known; if
+//! not, or if what lies between is compacted, all keys are read anew and compared. A member that has no
 //! leader ends the watch, and one that is silent for [`quiet`](Etcd::quiet) (5 s) has as long again to give a
 //! sign of life; HTTP/2 pings run beside that.
 //!

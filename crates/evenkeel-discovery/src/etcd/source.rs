@@ -8,9 +8,9 @@ use tokio::time::Instant;
 use super::{
     Cluster, Dialect,
     client::{Client, Position},
-    error::WatchEnded,
+    error::{MemberRefused, WatchEnded},
     proto::{Event, KeyValue, WatchResponse, event::EventType},
-    table::{Change, Table},
+    table::{Change, Stamp, Table},
 };
 use crate::{
     clock,
@@ -61,31 +61,60 @@ impl EtcdSource {
     /// Follows one member until it fails.
     async fn follow(&mut self, session: &mut Session) -> Result<(), BoxError> {
         let client = self.cluster.client(self.asked).await?;
+        let mut is_rebuilt = false;
+        if let Some(position) = self.position {
+            match self.is_as_known(&client, position).await? {
+                Some(true) => {}
+                Some(false) => (self.position, is_rebuilt) = (None, true),
+                None => self.position = None,
+            }
+        }
         loop {
             let position = match self.position {
                 Some(position) => position,
-                None => self.list(session, &client).await?,
+                None => self.list(session, &client, is_rebuilt).await?,
             };
             let Round::Compacted = self.watch(session, &client, position).await?;
-            self.position = None;
+            (self.position, is_rebuilt) = (None, false);
+        }
+    }
+
+    /// Whether the member's past is the one that is known, so that a watch can be taken up; none if it
+    /// cannot tell. A cluster that lost its data has the same name, and soon the same revision again.
+    async fn is_as_known(
+        &self,
+        client: &Client,
+        position: Position,
+    ) -> Result<Option<bool>, BoxError> {
+        let Some((key, stamp)) = self.table.sample() else { return Ok(None) };
+        match client.find(key, position.revision).await {
+            Ok(found) => Ok(Some(found.as_ref().map(stamp_of) == Some(stamp))),
+            // The position is compacted, or lies in the member's future.
+            Err(error) if code_of(&error) == Some(tonic::Code::OutOfRange as i32) => Ok(None),
+            Err(error) => Err(error),
         }
     }
 
     /// Reads all keys, and tells what they come to, compared to what was told.
-    async fn list(&mut self, session: &mut Session, client: &Client) -> Result<Position, BoxError> {
+    async fn list(
+        &mut self,
+        session: &mut Session,
+        client: &Client,
+        is_rebuilt: bool,
+    ) -> Result<Position, BoxError> {
         let (keys, position) = client.list(&self.dialect.prefix(&self.service)).await?;
-        let is_rebuilt = self.last.is_some_and(|last| is_rebuilt(last, position));
+        let goes_on = self.last.is_none_or(|last| !does_not_follow(last, position));
         if self.doubt.ends_at(self.hold).is_none() {
             self.doubt.believed(self.table.endpoints());
         }
         let mut table = Table::default();
-        for KeyValue { key, value, .. } in keys {
-            let endpoints = self.read(&key, &value);
-            table.put(&key, endpoints, &mut vec![]);
+        for entry in keys {
+            let endpoints = self.read(&entry.key, &entry.value);
+            table.put(&entry.key, stamp_of(&entry), endpoints, &mut vec![]);
         }
         self.table = table;
         self.stand_at(position);
-        self.tell_all(session, is_rebuilt);
+        self.tell_all(session, is_rebuilt || !goes_on);
         Ok(position)
     }
 
@@ -138,7 +167,7 @@ impl EtcdSource {
             .header
             .as_ref()
             .map(|header| Position { cluster: header.cluster_id, revision: header.revision });
-        now.zip(self.position).is_some_and(|(now, position)| is_rebuilt(position, now))
+        now.zip(self.position).is_some_and(|(now, position)| does_not_follow(position, now))
     }
 
     /// Applies every event of a response.
@@ -157,7 +186,7 @@ impl EtcdSource {
             }
             if is_put {
                 let endpoints = self.read(&entry.key, &entry.value);
-                self.table.put(&entry.key, endpoints, &mut changes);
+                self.table.put(&entry.key, stamp_of(&entry), endpoints, &mut changes);
             } else {
                 self.table.delete(&entry.key, &mut changes);
             }
@@ -204,8 +233,16 @@ impl EtcdSource {
 }
 
 /// Whether `now` belongs to a state that does not follow from `before`.
-fn is_rebuilt(before: Position, now: Position) -> bool {
+fn does_not_follow(before: Position, now: Position) -> bool {
     now.cluster != before.cluster || now.revision < before.revision
+}
+
+fn stamp_of(entry: &KeyValue) -> Stamp {
+    Stamp { revision: entry.mod_revision, lease: entry.lease }
+}
+
+fn code_of(error: &BoxError) -> Option<i32> {
+    error.downcast_ref::<MemberRefused>().map(|refused| refused.code)
 }
 
 async fn until(instant: Option<Instant>) {

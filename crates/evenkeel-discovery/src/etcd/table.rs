@@ -7,9 +7,23 @@ use evenkeel_core::endpoint::{Address, Endpoint};
 /// The endpoints of each key, and for each address the keys that name it.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Table {
-    keys: HashMap<Vec<u8>, Vec<Address>>,
+    keys: HashMap<Vec<u8>, Row>,
     /// Several keys may name one address, as after a restart with another id; the last in their order counts.
     addresses: BTreeMap<Address, BTreeMap<Vec<u8>, Endpoint>>,
+}
+
+/// What is known of one key.
+#[derive(Clone, Debug)]
+struct Row {
+    addresses: Vec<Address>,
+    stamp: Stamp,
+}
+
+/// When a key was written last, and on which lease it hangs: no other cluster has the same.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Stamp {
+    pub(super) revision: i64,
+    pub(super) lease: i64,
 }
 
 /// What a change of one key comes to.
@@ -35,11 +49,24 @@ impl Table {
         self.addresses.len()
     }
 
+    /// One key, whichever, and its stamp.
+    pub(super) fn sample(&self) -> Option<(&[u8], Stamp)> {
+        self.keys.iter().next().map(|(key, row)| (&key[..], row.stamp))
+    }
+
     /// Puts the endpoints of a key in the place of those that it had.
-    pub(super) fn put(&mut self, key: &[u8], endpoints: Vec<Endpoint>, changes: &mut Vec<Change>) {
+    pub(super) fn put(
+        &mut self,
+        key: &[u8],
+        stamp: Stamp,
+        endpoints: Vec<Endpoint>,
+        changes: &mut Vec<Change>,
+    ) {
         let new: Vec<_> = endpoints.iter().map(|endpoint| endpoint.address.clone()).collect();
-        let old = self.keys.insert(key.to_vec(), new.clone()).unwrap_or_default();
-        for address in old.into_iter().filter(|address| !new.contains(address)) {
+        let row = Row { addresses: new.clone(), stamp };
+        let old = self.keys.insert(key.to_vec(), row).map(|row| row.addresses);
+        for address in old.unwrap_or_default().into_iter().filter(|address| !new.contains(address))
+        {
             self.unname(key, address, changes);
         }
         for endpoint in endpoints {
@@ -52,7 +79,7 @@ impl Table {
 
     /// Takes a key out.
     pub(super) fn delete(&mut self, key: &[u8], changes: &mut Vec<Change>) {
-        for address in self.keys.remove(key).unwrap_or_default() {
+        for address in self.keys.remove(key).map(|row| row.addresses).unwrap_or_default() {
             self.unname(key, address, changes);
         }
     }
@@ -80,7 +107,7 @@ mod tests {
 
     fn put(table: &mut Table, key: &str, endpoints: &[Endpoint]) -> Vec<Change> {
         let mut changes = vec![];
-        table.put(key.as_bytes(), endpoints.to_vec(), &mut changes);
+        table.put(key.as_bytes(), Stamp::default(), endpoints.to_vec(), &mut changes);
         changes
     }
 

@@ -93,7 +93,7 @@ impl EtcdRegistry {
             return Ok(Kept::Alive);
         };
         let is_alive = client.keep(lease).await?;
-        let found = client.find(key).await?;
+        let found = client.find(key.as_bytes(), 0).await?;
         if !is_alive {
             self.lease = None;
         }

@@ -97,3 +97,43 @@ pub(crate) async fn until<F: Future<Output = bool>>(what: &str, mut is_so: impl 
     };
     tokio::time::timeout(START_MAX, asked).await.unwrap_or_else(|_| panic!("not in time: {what}"));
 }
+
+/// A way to a server that can be shut and opened: what comes through is cut off, or let through.
+pub(crate) struct Gate {
+    pub(crate) url: String,
+    is_open: tokio::sync::watch::Sender<bool>,
+}
+
+impl Gate {
+    /// A way to `url`, which is `http://` and an address.
+    pub(crate) async fn to(url: &str) -> Self {
+        let target = url.trim_start_matches("http://").to_owned();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let (is_open, opened) = tokio::sync::watch::channel(true);
+        tokio::spawn(async move {
+            while let Ok((mut inside, _)) = listener.accept().await {
+                let (target, mut opened) = (target.clone(), opened.clone());
+                tokio::spawn(async move {
+                    if !*opened.borrow() {
+                        return;
+                    }
+                    let mut outside = tokio::net::TcpStream::connect(target).await.unwrap();
+                    tokio::select! {
+                        _ = tokio::io::copy_bidirectional(&mut inside, &mut outside) => {}
+                        _ = opened.wait_for(|is_open| !is_open) => {}
+                    }
+                });
+            }
+        });
+        Self { url, is_open }
+    }
+
+    pub(crate) fn shut(&self) {
+        self.is_open.send_replace(false);
+    }
+
+    pub(crate) fn open(&self) {
+        self.is_open.send_replace(true);
+    }
+}

@@ -1,0 +1,163 @@
+//! Members that end, hang, forget, and refuse.
+
+use evenkeel_core::error::cause;
+use evenkeel_discovery::etcd::{Cluster, MemberRefused};
+
+use crate::{
+    ms,
+    real::{Etcd, VERSIONS},
+    watching::Watching,
+    web,
+};
+
+#[tokio::test]
+async fn a_compacted_position_is_answered_by_a_fresh_list() {
+    for version in VERSIONS {
+        let Some(etcd) = Etcd::start(version).await else { return };
+        let gate = crate::servers::Gate::to(&etcd.members[0].url).await;
+        etcd.put("1", "10.0.0.1:1");
+        etcd.put("2", "10.0.0.1:2");
+        let cluster = Cluster::at([&*gate.url]).unwrap();
+        let mut watching = Watching::new(&web(cluster));
+        watching.until_addresses(&["10.0.0.1:1", "10.0.0.1:2"]).await;
+
+        gate.shut();
+        watching.until_failure().await;
+        etcd.delete("1");
+        etcd.put("3", "10.0.0.1:3");
+        etcd.control(&["compact", &etcd.revision().to_string()]);
+        gate.open();
+
+        watching.until_addresses(&["10.0.0.1:2", "10.0.0.1:3"]).await;
+        assert_eq!(watching.least, 2, "no moment with fewer");
+    }
+}
+
+#[tokio::test]
+async fn a_member_that_hangs_costs_no_endpoint_and_is_followed_again() {
+    for version in VERSIONS {
+        let Some(etcd) = Etcd::start(version).await else { return };
+        etcd.put("1", "10.0.0.1:1");
+        let mut watching = Watching::new(&web(etcd.cluster().timeout(ms(500))));
+        watching.until_addresses(&["10.0.0.1:1"]).await;
+
+        etcd.members[0].process.pause();
+        let failed = watching.until_failure().await.to_string();
+        assert!(failed.contains("its last 1 endpoints stay in use"), "{failed}");
+        watching.during(ms(500)).await;
+        etcd.members[0].process.resume();
+        etcd.put("2", "10.0.0.1:2");
+
+        watching.until_addresses(&["10.0.0.1:1", "10.0.0.1:2"]).await;
+        assert_eq!(watching.least, 1);
+    }
+}
+
+#[tokio::test]
+async fn a_quiet_watch_is_no_failure() {
+    for version in VERSIONS {
+        let Some(etcd) = Etcd::start(version).await else { return };
+        etcd.put("1", "10.0.0.1:1");
+        let mut watching = Watching::new(&web(etcd.cluster()).quiet(ms(100)));
+        watching.until_addresses(&["10.0.0.1:1"]).await;
+        watching.during(ms(1_500)).await;
+        assert!(watching.failures.is_empty(), "{:?}", watching.failures);
+    }
+}
+
+#[tokio::test]
+async fn a_member_that_restarts_without_data_empties_nothing() {
+    for version in VERSIONS {
+        let Some(mut etcd) = Etcd::start(version).await else { return };
+        for id in 1..=3 {
+            etcd.put(&id.to_string(), &format!("10.0.0.1:{id}"));
+        }
+        let mut watching = Watching::new(&web(etcd.cluster()).hold(ms(4_000)));
+        watching.until(|set| set.len() == 3).await;
+
+        etcd.members[0].kill();
+        etcd.members[0].forget();
+        watching.until_failure().await;
+        etcd.members[0].start_again();
+        etcd.until_ready().await;
+        // Two enter themselves again, one does not, one is new.
+        for id in [4, 1, 2] {
+            etcd.put(&id.to_string(), &format!("10.0.0.1:{id}"));
+        }
+
+        watching.until(|set| set.len() == 4).await;
+        watching.until_addresses(&["10.0.0.1:1", "10.0.0.1:2", "10.0.0.1:4"]).await;
+        assert_eq!(watching.least, 3, "there was no moment with fewer");
+    }
+}
+
+#[tokio::test]
+async fn the_loss_of_a_member_and_of_the_leader_disturbs_nobody() {
+    for version in VERSIONS {
+        let Some(mut etcd) = Etcd::start_three(version).await else { return };
+        etcd.put("1", "10.0.0.1:1");
+        let mut urls: Vec<_> = etcd.members.iter().map(|member| member.url.clone()).collect();
+        // The one that is followed first is the one that ends.
+        urls.rotate_left(2);
+        let cluster = Cluster::at(urls.iter().map(|url| &**url)).unwrap();
+        let mut watching = Watching::new(&web(cluster));
+        watching.until_addresses(&["10.0.0.1:1"]).await;
+
+        etcd.members[2].kill();
+        etcd.until_ready_of(&[0, 1]).await;
+        etcd.put("2", "10.0.0.1:2");
+        watching.until_addresses(&["10.0.0.1:1", "10.0.0.1:2"]).await;
+        assert_eq!(watching.least, 1);
+
+        // One of three has no leader, whatever it says of itself: its watch ends, and its news count not.
+        etcd.members[1].kill();
+        watching.until_failure().await;
+        etcd.members[1].start_again();
+        etcd.members[2].start_again();
+        etcd.until_ready().await;
+        etcd.put("3", "10.0.0.1:3");
+        watching.until_addresses(&["10.0.0.1:1", "10.0.0.1:2", "10.0.0.1:3"]).await;
+        assert_eq!(watching.least, 1);
+    }
+}
+
+#[tokio::test]
+async fn a_user_is_authenticated_and_rights_that_are_taken_away_empty_nothing() {
+    for version in VERSIONS {
+        // Tokens that live for 1 s, so that they run out while the test lasts.
+        let ttl = ["--auth-token-ttl=1"];
+        let Some(mut etcd) = Etcd::start_with(version, &ttl).await else { return };
+        for command in [
+            &["user", "add", "root:root"][..],
+            &["user", "grant-role", "root", "root"],
+            &["user", "add", "reader:secret"],
+            &["role", "add", "reader"],
+            &["role", "grant-permission", "reader", "read", "--prefix=true", "/evenkeel/web/"],
+            &["user", "grant-role", "reader", "reader"],
+            &["put", "/evenkeel/web/1", "10.0.0.1:1"],
+        ] {
+            if command == ["user", "grant-role", "root", "root"] {
+                // Made by the version itself since 3.5, and by hand before.
+                let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+                    etcd.control(&["role", "add", "root"])
+                }));
+            }
+            etcd.control(command);
+        }
+        etcd.control(&["auth", "enable"]);
+        etcd.ask_as("root:root");
+
+        let wrong = etcd.cluster().user("reader", "wrong");
+        let mut refused = Watching::new(&web(wrong));
+        assert!(cause::<MemberRefused>(&**refused.until_failure().await).is_some());
+        let mut anonymous = Watching::new(&web(etcd.cluster()));
+        anonymous.until_failure().await;
+
+        let mut watching = Watching::new(&web(etcd.cluster().user("reader", "secret")));
+        watching.until_addresses(&["10.0.0.1:1"]).await;
+        watching.during(ms(2_500)).await;
+        etcd.put("2", "10.0.0.1:2");
+        watching.until_addresses(&["10.0.0.1:1", "10.0.0.1:2"]).await;
+        assert_eq!(watching.least, 1);
+    }
+}
