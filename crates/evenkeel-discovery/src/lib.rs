@@ -36,7 +36,7 @@
 //! | `Consul` | the healthy instances of a service in Consul | services are in Consul | `consul` |
 //! | `Etcd` | keys of etcd, in any of six layouts | services are in etcd | `etcd` |
 //!
-//! Any of them by its address, such as `consul:///web?tag=v2`: [`target::discover`].
+//! Any of them by its address, such as `consul:///web?tag=v2`: [`targets::discover`].
 //!
 //! and made of others, with [`DiscoveryExt`]:
 //!
@@ -82,7 +82,7 @@ pub mod error;
 pub mod fixed;
 pub mod poll;
 pub mod register;
-pub mod target;
+pub mod targets;
 #[cfg(feature = "tls")]
 pub mod tls;
 pub mod watch;

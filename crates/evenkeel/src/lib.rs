@@ -93,7 +93,7 @@
 //! | `Dns` | A, AAAA and SRV records | `dns` |
 //! | `Consul` | services in Consul | `consul` |
 //! | `Etcd` | services in etcd | `etcd` |
-//! | `target::discover` | any of them by an address such as `consul:///web` | |
+//! | `targets::discover` | any of them by an address such as `consul:///web` | |
 //! | `merge`, `fallback`, `filter`, `map` | putting them together | |
 //!
 //! A service enters itself where its callers look, and leaves in the right order, with

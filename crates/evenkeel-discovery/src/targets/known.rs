@@ -98,7 +98,7 @@ fn servers(target: &Target, host: &str, port: u16) -> Result<Vec<String>, BoxErr
 fn consul(target: &Target) -> Made {
     use std::time::Duration;
 
-    use crate::consul::{Agents, Consul};
+    use crate::consul::Consul;
 
     target.only(&[
         "tag",
@@ -120,23 +120,7 @@ fn consul(target: &Target) -> Made {
     if target.user.is_some() {
         return Err("Consul knows no users: write `token_file`".into());
     }
-    let servers = servers(target, "127.0.0.1", 8_500)?;
-    let mut agents = Agents::at(servers.iter().map(|server| &**server))?;
-    if let Some(token) = target.one("token")? {
-        agents = agents.token(token);
-    }
-    if let Some(path) = target.one("token_file")? {
-        agents = agents.token_file(path);
-    }
-    if let Some(namespace) = target.one("ns")? {
-        agents = agents.namespace(namespace);
-    }
-    if let Some(partition) = target.one("partition")? {
-        agents = agents.partition(partition);
-    }
-    if let Some(timeout) = positive(target, "timeout")? {
-        agents = agents.timeout(timeout);
-    }
+    let agents = agents(target)?;
     let service = service(target)?;
     let mut consul = target.all("tag").fold(Consul::new(agents, service), Consul::tag);
     if let Some(filter) = target.one("filter")? {
@@ -168,6 +152,28 @@ fn consul(target: &Target) -> Made {
         consul = consul.stale_max(age);
     }
     Ok(Arc::new(consul))
+}
+
+#[cfg(feature = "consul")]
+fn agents(target: &Target) -> Result<crate::consul::Agents, BoxError> {
+    let servers = servers(target, "127.0.0.1", 8_500)?;
+    let mut agents = crate::consul::Agents::at(servers.iter().map(|server| &**server))?;
+    if let Some(token) = target.one("token")? {
+        agents = agents.token(token);
+    }
+    if let Some(path) = target.one("token_file")? {
+        agents = agents.token_file(path);
+    }
+    if let Some(namespace) = target.one("ns")? {
+        agents = agents.namespace(namespace);
+    }
+    if let Some(partition) = target.one("partition")? {
+        agents = agents.partition(partition);
+    }
+    if let Some(timeout) = positive(target, "timeout")? {
+        agents = agents.timeout(timeout);
+    }
+    Ok(agents)
 }
 
 #[cfg(not(feature = "consul"))]

@@ -20,14 +20,14 @@
 //! | etcd | `dialect` (`plain`, `naming`, `micro`, `zero`, `kratos-grpc`, `kratos-http`, `kit`, where the path is the prefix), `quiet=5s`, `hold=5s`, `timeout=5s`, `stale_max=1h`, `tls=true`; the user before the hosts: `etcd://name:password@host/web` |
 //!
 //! ```
-//! use evenkeel_discovery::target::discover;
+//! use evenkeel_discovery::targets::discover;
 //!
 //! let discovery = discover("list:10.0.0.1:80,10.0.0.2:80")?;
 //!
 //! let error = discover("carrier-pigeon:///web").unwrap_err().to_string();
 //! assert!(error.starts_with("`carrier-pigeon:///web` names no discovery: there is no `carrier-pigeon`"));
 //! # let _ = discovery;
-//! # Ok::<(), evenkeel_discovery::target::TargetError>(())
+//! # Ok::<(), evenkeel_discovery::targets::TargetError>(())
 //! ```
 //!
 //! More of them:
@@ -35,7 +35,7 @@
 //! ```
 //! use std::sync::Arc;
 //! use evenkeel_core::{BoxError, discover::Discovery};
-//! use evenkeel_discovery::{Fixed, target::{Target, Targets}};
+//! use evenkeel_discovery::{Fixed, targets::{Target, Targets}};
 //!
 //! let targets = Targets::new().with("rack", |target: &Target| {
 //!     let number: u8 = target.path.parse()?;
