@@ -1,4 +1,4 @@
-//! Where endpoints come from: lists, channels, streams, functions, files and DNS, alone or combined.
+//! Where endpoints come from: lists, streams, files, DNS, Consul and etcd; and how services enter there.
 //!
 //! A [`Discovery`](evenkeel_core::discover::Discovery) is a cheap handle. Each of its watches is told
 //! the current set first and then what changes; a balancer does the watching.
@@ -33,6 +33,10 @@
 //! | [`watch::Reconnect`] | sessions of a [`watch::Source`] | a registry pushes, and its connection can break | |
 //! | `File` | a JSON, YAML or TOML file | configuration management or a ConfigMap writes it | `json`, `yaml`, `toml` (default) |
 //! | `Dns` | A, AAAA and SRV records | the platform has nothing better, as with headless services | `dns` |
+//! | `Consul` | the healthy instances of a service in Consul | services are in Consul | `consul` |
+//! | `Etcd` | keys of etcd, in any of six layouts | services are in etcd | `etcd` |
+//!
+//! Any of them by its address, such as `consul:///web?tag=v2`: [`targets::discover`].
 //!
 //! and made of others, with [`DiscoveryExt`]:
 //!
@@ -54,9 +58,12 @@
 //! - **A request for fresh news** (`refresh`), which a balancer makes when an endpoint cannot be
 //!   reached, is granted at once up to 3 times after a calm, and then once a second.
 //!
+//! # The other side
+//! A service enters itself in Consul or etcd, keeps itself there and leaves in the right order with
+//! [`register`].
+//!
 //! # What this crate does not do
-//! It does not balance, connect, or check whether endpoints are healthy: the layers do. It registers
-//! nothing anywhere. It resolves no host names of endpoints: that is done when connecting, where both
+//! It does not balance, connect, or check whether endpoints are healthy: the layers do. It resolves no host names of endpoints: that is done when connecting, where both
 //! address families can be raced. It installs no logger; what it has to say goes to `tracing`.
 
 #[cfg(feature = "consul")]
@@ -75,6 +82,7 @@ pub mod error;
 pub mod fixed;
 pub mod poll;
 pub mod register;
+pub mod targets;
 #[cfg(feature = "tls")]
 pub mod tls;
 pub mod watch;

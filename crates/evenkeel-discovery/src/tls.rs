@@ -86,6 +86,7 @@ impl Tls {
     }
 
     /// The configuration for connections that speak one of `protocols`.
+    #[cfg_attr(not(any(feature = "consul", feature = "etcd")), allow(dead_code))]
     pub(crate) fn config(&self, protocols: &[&[u8]]) -> Result<Arc<ClientConfig>, BoxError> {
         let mut config = match &self.trust {
             Trust::Config(config) => (**config).clone(),

@@ -100,7 +100,13 @@
 //! | `Poll` | an async function that lists endpoints | |
 //! | `File` | a file that somebody writes: JSON, YAML, TOML; a Kubernetes ConfigMap | `json`, `yaml`, `toml` |
 //! | `Dns` | A, AAAA and SRV records | `dns` |
+//! | `Consul` | services in Consul | `consul` |
+//! | `Etcd` | services in etcd | `etcd` |
+//! | `targets::discover` | any of them by an address such as `consul:///web` | |
 //! | `merge`, `fallback`, `filter`, `map` | putting them together | |
+//!
+//! A service enters itself where its callers look, and leaves in the right order, with
+//! `discovery::register`.
 //!
 //! # Which endpoint takes a request
 //!

@@ -105,9 +105,9 @@ mod tests {
         address.parse().unwrap()
     }
 
-    fn put(table: &mut Table, key: &str, endpoints: &[Endpoint]) -> Vec<Change> {
+    fn put(table: &mut Table, key: &str, endpoint: &Endpoint) -> Vec<Change> {
         let mut changes = vec![];
-        table.put(key.as_bytes(), Stamp::default(), endpoints.to_vec(), &mut changes);
+        table.put(key.as_bytes(), Stamp::default(), vec![endpoint.clone()], &mut changes);
         changes
     }
 
@@ -122,11 +122,11 @@ mod tests {
         let mut table = Table::default();
         let (a, b) = (endpoint("a:1"), endpoint("b:1"));
 
-        assert_eq!(put(&mut table, "1", &[a.clone()]), [Change::Insert(a.clone())]);
+        assert_eq!(put(&mut table, "1", &a), [Change::Insert(a.clone())]);
         let heavy = a.clone().weight(7);
-        assert_eq!(put(&mut table, "1", &[heavy.clone()]), [Change::Insert(heavy)]);
+        assert_eq!(put(&mut table, "1", &heavy), [Change::Insert(heavy)]);
         let moved = [Change::Remove(a.address.clone()), Change::Insert(b.clone())];
-        assert_eq!(put(&mut table, "1", &[b.clone()]), moved);
+        assert_eq!(put(&mut table, "1", &b), moved);
         assert_eq!(delete(&mut table, "1"), [Change::Remove(b.address)]);
         assert_eq!(delete(&mut table, "1"), []);
         assert_eq!((table.len(), table.keys()), (0, 0));
@@ -136,8 +136,8 @@ mod tests {
     fn an_address_in_two_keys_goes_with_the_last_of_them() {
         let mut table = Table::default();
         let (a, heavy) = (endpoint("a:1"), endpoint("a:1").weight(7));
-        put(&mut table, "1", &[a.clone()]);
-        put(&mut table, "2", &[heavy.clone()]);
+        put(&mut table, "1", &a);
+        put(&mut table, "2", &heavy);
         assert_eq!(table.endpoints(), [heavy]);
 
         assert_eq!(delete(&mut table, "2"), [Change::Insert(a.clone())]);

@@ -1,0 +1,260 @@
+//! The schemes of this crate.
+
+use std::sync::Arc;
+
+use evenkeel_core::{BoxError, discover::Discovery, endpoint::Endpoint};
+
+use super::Target;
+use crate::Fixed;
+
+type Made = Result<Arc<dyn Discovery>, BoxError>;
+
+/// Each scheme, and what makes a discovery of it.
+pub(super) const SCHEMES: [(&str, fn(&Target) -> Made); 8] = [
+    ("list", list),
+    ("ipv4", list),
+    ("ipv6", list),
+    ("unix", unix),
+    ("file", file),
+    ("dns", dns),
+    ("consul", consul),
+    ("etcd", etcd),
+];
+
+fn list(target: &Target) -> Made {
+    target.only(&[])?;
+    let addresses = target.path.split(',').map(str::trim).filter(|address| !address.is_empty());
+    let endpoints: Vec<Endpoint> = addresses.map(str::parse).collect::<Result<_, _>>()?;
+    if endpoints.is_empty() {
+        return Err("there is no address in the list".into());
+    }
+    Ok(Arc::new(Fixed::new(endpoints)))
+}
+
+fn unix(target: &Target) -> Made {
+    Ok(Arc::new(Fixed::parse([&*target.text])?))
+}
+
+/// A host and a port, without a scheme.
+pub(super) fn plain(address: &str) -> Made {
+    use evenkeel_core::endpoint::Address;
+    match address.parse()? {
+        Address::Name { .. } => dns(&Target::parse(&format!("dns:///{address}"))?),
+        address => Ok(Arc::new(Fixed::new([Endpoint::new(address)]))),
+    }
+}
+
+#[cfg(any(feature = "json", feature = "yaml", feature = "toml"))]
+fn file(target: &Target) -> Made {
+    target.only(&[])?;
+    if !target.authority.is_empty() {
+        return Err("a file has no host: write file:///path".into());
+    }
+    let path = match target.text.strip_prefix("file://") {
+        Some(_) => format!("/{}", target.path),
+        None => target.path.clone(),
+    };
+    Ok(Arc::new(crate::File::new(path)?))
+}
+
+#[cfg(not(any(feature = "json", feature = "yaml", feature = "toml")))]
+fn file(_: &Target) -> Made {
+    Err("it needs one of the features `json`, `yaml` and `toml`".into())
+}
+
+#[cfg(feature = "dns")]
+fn dns(target: &Target) -> Made {
+    target.only(&[])?;
+    if target.path.starts_with('_') && !target.path.contains(':') {
+        return Ok(Arc::new(crate::Dns::srv(&target.text)?));
+    }
+    Ok(Arc::new(crate::Dns::new(&target.text)?))
+}
+
+#[cfg(not(feature = "dns"))]
+fn dns(_: &Target) -> Made {
+    Err("it needs the feature `dns`".into())
+}
+
+/// The servers of a registry as URLs, with its own port where none is written.
+#[cfg(any(feature = "consul", feature = "etcd"))]
+fn servers(target: &Target, host: &str, port: u16) -> Result<Vec<String>, BoxError> {
+    let scheme = if target.flag("tls")?.unwrap_or(false) { "https" } else { "http" };
+    let authority = if target.authority.is_empty() { host } else { &target.authority };
+    let servers = authority.split(',').map(str::trim).filter(|server| !server.is_empty());
+    Ok(servers
+        .map(|server| {
+            let has_port = server.rsplit_once(':').is_some_and(|(_, port)| !port.ends_with(']'));
+            if has_port {
+                format!("{scheme}://{server}")
+            } else {
+                format!("{scheme}://{server}:{port}")
+            }
+        })
+        .collect())
+}
+
+#[cfg(feature = "consul")]
+fn consul(target: &Target) -> Made {
+    use std::time::Duration;
+
+    use crate::consul::Consul;
+
+    target.only(&[
+        "tag",
+        "filter",
+        "dc",
+        "near",
+        "ns",
+        "partition",
+        "passing",
+        "healthy",
+        "wait",
+        "hold",
+        "timeout",
+        "stale_max",
+        "token",
+        "token_file",
+        "tls",
+    ])?;
+    if target.user.is_some() {
+        return Err("Consul knows no users: write `token_file`".into());
+    }
+    let agents = agents(target)?;
+    let service = service(target)?;
+    let mut consul = target.all("tag").fold(Consul::new(agents, service), Consul::tag);
+    if let Some(filter) = target.one("filter")? {
+        consul = consul.filter(filter);
+    }
+    if let Some(datacenter) = target.one("dc")? {
+        consul = consul.datacenter(datacenter);
+    }
+    if let Some(node) = target.one("near")? {
+        consul = consul.near(node);
+    }
+    if target.flag("healthy")? == Some(false) {
+        return Err("who is critical is left out in any case: leave `healthy` out, too".into());
+    }
+    if target.flag("passing")?.or(target.flag("healthy")?) == Some(true) {
+        consul = consul.passing_only();
+    }
+    if let Some(wait) = target.time("wait")? {
+        let bounds = Duration::from_millis(10)..=Duration::from_secs(600);
+        if !bounds.contains(&wait) {
+            return Err("`wait` lies between 10ms and 10m".into());
+        }
+        consul = consul.wait(wait);
+    }
+    if let Some(hold) = target.time("hold")? {
+        consul = consul.hold(hold);
+    }
+    if let Some(age) = target.time("stale_max")? {
+        consul = consul.stale_max(age);
+    }
+    Ok(Arc::new(consul))
+}
+
+#[cfg(feature = "consul")]
+fn agents(target: &Target) -> Result<crate::consul::Agents, BoxError> {
+    let servers = servers(target, "127.0.0.1", 8_500)?;
+    let mut agents = crate::consul::Agents::at(servers.iter().map(|server| &**server))?;
+    if let Some(token) = target.one("token")? {
+        agents = agents.token(token);
+    }
+    if let Some(path) = target.one("token_file")? {
+        agents = agents.token_file(path);
+    }
+    if let Some(namespace) = target.one("ns")? {
+        agents = agents.namespace(namespace);
+    }
+    if let Some(partition) = target.one("partition")? {
+        agents = agents.partition(partition);
+    }
+    if let Some(timeout) = positive(target, "timeout")? {
+        agents = agents.timeout(timeout);
+    }
+    Ok(agents)
+}
+
+#[cfg(not(feature = "consul"))]
+fn consul(_: &Target) -> Made {
+    Err("it needs the feature `consul`".into())
+}
+
+#[cfg(feature = "etcd")]
+fn etcd(target: &Target) -> Made {
+    use std::time::Duration;
+
+    use crate::etcd::{Cluster, Etcd};
+
+    target.only(&["dialect", "quiet", "hold", "timeout", "stale_max", "tls"])?;
+    let servers = servers(target, "127.0.0.1", 2_379)?;
+    let mut cluster = Cluster::at(servers.iter().map(|server| &**server))?;
+    match &target.user {
+        Some((name, Some(password))) => cluster = cluster.user(&**name, &**password),
+        Some((name, None)) => return Err(format!("the user {name} needs a password").into()),
+        None => {}
+    }
+    if let Some(timeout) = positive(target, "timeout")? {
+        cluster = cluster.timeout(timeout);
+    }
+    let service = service(target)?;
+    let dialect = target.one("dialect")?.unwrap_or("plain");
+    let mut etcd = with_dialect(Etcd::new(cluster, service), service, dialect)?;
+    if let Some(quiet) = target.time("quiet")? {
+        if quiet < Duration::from_millis(100) {
+            return Err("`quiet` is at least 100ms".into());
+        }
+        etcd = etcd.quiet(quiet);
+    }
+    if let Some(hold) = target.time("hold")? {
+        etcd = etcd.hold(hold);
+    }
+    if let Some(age) = target.time("stale_max")? {
+        etcd = etcd.stale_max(age);
+    }
+    Ok(Arc::new(etcd))
+}
+
+#[cfg(feature = "etcd")]
+fn with_dialect(etcd: crate::Etcd, service: &str, dialect: &str) -> Result<crate::Etcd, BoxError> {
+    use crate::etcd::dialect::{Kit, Kratos, Micro, Naming, Plain, Zero};
+
+    Ok(match dialect {
+        "plain" => etcd.dialect(Plain),
+        "naming" => etcd.dialect(Naming),
+        "micro" => etcd.dialect(Micro),
+        "zero" => etcd.dialect(Zero),
+        "kratos-grpc" => etcd.dialect(Kratos::new("grpc")),
+        "kratos-http" => etcd.dialect(Kratos::new("http")),
+        "kit" => etcd.dialect(Kit::new(&format!("/{service}"))),
+        _ => {
+            let known = "plain, naming, micro, zero, kratos-grpc, kratos-http, kit";
+            return Err(format!("there is no dialect `{dialect}`; there are {known}").into());
+        }
+    })
+}
+
+#[cfg(not(feature = "etcd"))]
+fn etcd(_: &Target) -> Made {
+    Err("it needs the feature `etcd`".into())
+}
+
+#[cfg(any(feature = "consul", feature = "etcd"))]
+fn service(target: &Target) -> Result<&str, BoxError> {
+    if target.path.is_empty() {
+        return Err(
+            format!("the service is missing: write {}://host/service", target.scheme).into()
+        );
+    }
+    Ok(&target.path)
+}
+
+#[cfg(any(feature = "consul", feature = "etcd"))]
+fn positive(target: &Target, key: &str) -> Result<Option<std::time::Duration>, BoxError> {
+    let time = target.time(key)?;
+    if time.is_some_and(|time| time.is_zero()) {
+        return Err(format!("`{key}` is more than nothing").into());
+    }
+    Ok(time)
+}

@@ -1,0 +1,230 @@
+//! Discoveries from addresses as people write them, in a flag or a configuration.
+//!
+//! | address | discovery | feature |
+//! |---|---|---|
+//! | `list:10.0.0.1:80,10.0.0.2:80` (also `ipv4:…`, `ipv6:…`, `unix:/path`) | [`Fixed`](crate::Fixed) | |
+//! | `10.0.0.1:80` | [`Fixed`](crate::Fixed) | |
+//! | `file:///etc/app/endpoints.yaml` | `File` | `json`, `yaml`, `toml` |
+//! | `dns:///db.internal:5432`, `dns://10.0.0.53:53/db.internal:5432`, `db.internal:5432` | `Dns`, addresses | `dns` |
+//! | `dns:///_grpc._tcp.shop.internal` | `Dns`, SRV records | `dns` |
+//! | `consul://10.0.0.1:8500,10.0.0.2:8500/web?tag=v2` | `Consul` | `consul` |
+//! | `etcd://10.0.0.1:2379,10.0.0.2:2379/web?dialect=naming` | `Etcd` | `etcd` |
+//!
+//! Where no host is written, as in `consul:///web`, it is that of this machine; a port that is left out is
+//! the registry's own. What may stand behind the `?`, with `&` between two and `%20` and its like for what
+//! means something:
+//!
+//! | registry | options |
+//! |---|---|
+//! | Consul | `tag` (may be repeated), `filter`, `dc`, `near`, `ns`, `partition`, `passing=true` (or `healthy=true`), `wait=30s`, `hold=5s`, `timeout=5s`, `stale_max=1h`, `token`, `token_file`, `tls=true` |
+//! | etcd | `dialect` (`plain`, `naming`, `micro`, `zero`, `kratos-grpc`, `kratos-http`, `kit`, where the path is the prefix), `quiet=5s`, `hold=5s`, `timeout=5s`, `stale_max=1h`, `tls=true`; the user before the hosts: `etcd://name:password@host/web` |
+//!
+//! ```
+//! use evenkeel_discovery::targets::discover;
+//!
+//! let discovery = discover("list:10.0.0.1:80,10.0.0.2:80")?;
+//!
+//! let error = discover("carrier-pigeon:///web").unwrap_err().to_string();
+//! assert!(error.starts_with("`carrier-pigeon:///web` names no discovery: there is no `carrier-pigeon`"));
+//! # let _ = discovery;
+//! # Ok::<(), evenkeel_discovery::targets::TargetError>(())
+//! ```
+//!
+//! More of them:
+//!
+//! ```
+//! use std::sync::Arc;
+//! use evenkeel_core::{BoxError, discover::Discovery};
+//! use evenkeel_discovery::{Fixed, targets::{Target, Targets}};
+//!
+//! let targets = Targets::new().with("rack", |target: &Target| {
+//!     let number: u8 = target.path.parse()?;
+//!     Ok(Arc::new(Fixed::parse([&*format!("10.0.{number}.1:80")])?))
+//! });
+//! assert!(targets.discover("rack:///7").is_ok());
+//! assert!(targets.discover("rack:///seven").is_err());
+//! ```
+//!
+//! What stands in an address may end up in a list of processes and in logs: a token is better put into a
+//! file, a password better given in the program.
+
+mod known;
+mod parse;
+
+use std::{collections::BTreeMap, fmt, sync::Arc};
+
+use evenkeel_core::{BoxError, discover::Discovery};
+
+pub use self::parse::Target;
+
+type Make = dyn Fn(&Target) -> Result<Arc<dyn Discovery>, BoxError> + Send + Sync;
+
+/// The discovery that an address names, by one of the schemes of this crate.
+///
+/// # Errors
+/// If there is no such scheme, its feature is switched off, or the rest cannot be read.
+pub fn discover(address: &str) -> Result<Arc<dyn Discovery>, TargetError> {
+    Targets::new().discover(address)
+}
+
+/// The schemes of addresses that are known.
+#[derive(Clone)]
+pub struct Targets {
+    schemes: BTreeMap<String, Arc<Make>>,
+}
+
+/// An address that names no discovery, and why.
+#[derive(Debug, thiserror::Error)]
+#[error("`{address}` names no discovery: {reason}")]
+#[non_exhaustive]
+pub struct TargetError {
+    /// The address, without a user's password.
+    pub address: String,
+    /// What is wrong with it.
+    pub reason: String,
+}
+
+impl Targets {
+    /// Those of this crate.
+    #[must_use]
+    pub fn new() -> Self {
+        known::SCHEMES
+            .into_iter()
+            .fold(Self { schemes: BTreeMap::new() }, |all, (scheme, make)| all.with(scheme, make))
+    }
+
+    /// Adds a scheme, or replaces it.
+    #[must_use]
+    pub fn with(
+        mut self,
+        scheme: &str,
+        make: impl Fn(&Target) -> Result<Arc<dyn Discovery>, BoxError> + Send + Sync + 'static,
+    ) -> Self {
+        self.schemes.insert(scheme.to_owned(), Arc::new(make));
+        self
+    }
+
+    /// The discovery that an address names.
+    ///
+    /// # Errors
+    /// If there is no such scheme, or the rest cannot be read.
+    pub fn discover(&self, address: &str) -> Result<Arc<dyn Discovery>, TargetError> {
+        self.make(address).map_err(|error| TargetError {
+            address: parse::without_password(address),
+            reason: crate::error::chain(&*error),
+        })
+    }
+
+    fn make(&self, address: &str) -> Result<Arc<dyn Discovery>, BoxError> {
+        let scheme = address.split_once(':').map_or("", |(scheme, _)| scheme);
+        if let Some(make) = self.schemes.get(scheme) {
+            return make(&Target::parse(address)?);
+        }
+        // A host and a port have a colon, too.
+        if !address.contains('/') && address.parse::<evenkeel_core::endpoint::Address>().is_ok() {
+            return known::plain(address);
+        }
+        let known: Vec<_> = self.schemes.keys().map(|scheme| format!("{scheme}:")).collect();
+        let known = known.join(" ");
+        Err(format!("there is no `{scheme}`; there are {known} and host:port").into())
+    }
+}
+
+impl Default for Targets {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for Targets {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.schemes.keys()).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reason(address: &str) -> String {
+        let Err(error) = discover(address) else { panic!("{address} was taken") };
+        error.to_string()
+    }
+
+    #[test]
+    fn addresses_that_need_no_registry_are_read() {
+        for address in [
+            "list:10.0.0.1:80,[::1]:80,web.internal:80",
+            "ipv4:10.0.0.1:80,10.0.0.2:80",
+            "ipv6:[::1]:80",
+            "unix:/run/app.sock",
+            "unix:///run/app.sock",
+            "10.0.0.1:80",
+            "[::1]:80",
+        ] {
+            assert!(discover(address).is_ok(), "{}", reason(address));
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_is_said() {
+        assert!(reason("").contains("there is no ``"));
+        assert!(reason("k8x://a/b").contains("there is no `k8x`"));
+        assert!(reason("list:").contains("no address"));
+        assert!(reason("list:10.0.0.1").contains("the port is missing"));
+        assert!(reason("list:10.0.0.1:80?weight=3").contains("no option `weight`"));
+    }
+
+    #[cfg(feature = "consul")]
+    #[test]
+    fn services_in_consul_are_read() {
+        for address in [
+            "consul:///web",
+            "consul://agent/web",
+            "consul://10.0.0.1:8500,10.0.0.2:8501/go.micro.web?tag=a&tag=b&dc=dc2",
+            "consul://[::1]:8500/web?wait=500ms&hold=1m&near=_agent&healthy=true",
+            "consul:///web?filter=Service.Meta.v%20%3D%3D%202&token_file=/run/token&timeout=2s",
+        ] {
+            assert!(discover(address).is_ok(), "{}", reason(address));
+        }
+        assert!(reason("consul://10.0.0.1:8500").contains("the service is missing"));
+        assert!(reason("consul:///web?tags=a").contains("no option `tags`"));
+        assert!(reason("consul:///web?wait=soon").contains("`soon` is no time"));
+        assert!(reason("consul:///web?wait=1h").contains("between 10ms and 10m"));
+        assert!(reason("consul:///web?passing=maybe").contains("true or false"));
+        assert!(reason("consul:///web?healthy=false").contains("critical"));
+        assert!(reason("consul:///web?dc=1&dc=2").contains("`dc` stands there twice"));
+        assert!(reason("consul://u:s3cret@/web").contains("Consul knows no users"));
+        assert!(!reason("consul://u:s3cret@/web").contains("s3cret"));
+        assert!(!reason("consul:///web?token=s3cret&x=1").contains("s3cret"));
+    }
+
+    #[cfg(feature = "etcd")]
+    #[test]
+    fn services_in_etcd_are_read() {
+        for dialect in ["plain", "naming", "micro", "zero", "kratos-grpc", "kratos-http", "kit"] {
+            let address = format!("etcd://a:2379,b/services/web?dialect={dialect}&quiet=2s");
+            assert!(discover(&address).is_ok(), "{}", reason(&address));
+        }
+        assert!(discover("etcd://orders:secret@a:2379/web").is_ok());
+        assert!(reason("etcd:///web?dialect=x").contains("plain, naming"));
+        assert!(reason("etcd://orders@a:2379/web").contains("a password"));
+    }
+
+    #[cfg(all(feature = "dns", feature = "json"))]
+    #[test]
+    fn names_and_files_are_read() {
+        for address in [
+            "dns:///db.internal:5432",
+            "dns://10.0.0.53:53/db.internal:5432",
+            "dns:db.internal:5432",
+            "db.internal:5432",
+            "dns:///_grpc._tcp.shop.internal",
+            "file:///etc/app/endpoints.json",
+        ] {
+            assert!(discover(address).is_ok(), "{}", reason(address));
+        }
+        assert!(reason("dns:///db.internal").contains("host:port"));
+        assert!(reason("file:///etc/app/endpoints.ini").contains("names no discovery"));
+    }
+}

@@ -1,0 +1,204 @@
+//! The parts of an address.
+
+use std::time::Duration;
+
+use evenkeel_core::BoxError;
+
+/// The parts of an address: `scheme://user@authority/path?key=value`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Target {
+    /// The address as it was written.
+    pub text: String,
+    /// What stands before the first colon.
+    pub scheme: String,
+    /// A user, and a password after a colon. Decoded.
+    pub user: Option<(String, Option<String>)>,
+    /// The hosts, which commas separate.
+    pub authority: String,
+    /// What follows the hosts, without the slash between them. Decoded.
+    pub path: String,
+    /// The options, in their order. Decoded.
+    pub options: Vec<(String, String)>,
+}
+
+impl Target {
+    /// Takes an address apart.
+    ///
+    /// # Errors
+    /// If it has no scheme, or what is encoded cannot be decoded.
+    pub fn parse(text: &str) -> Result<Self, BoxError> {
+        let (scheme, rest) = text.split_once(':').ok_or("there is no scheme")?;
+        let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
+        let (authority, path) = match rest.strip_prefix("//") {
+            Some(rest) => rest.split_once('/').unwrap_or((rest, "")),
+            None => ("", rest),
+        };
+        let (user, authority) = match authority.rsplit_once('@') {
+            Some((user, authority)) => (Some(user), authority),
+            None => (None, authority),
+        };
+        let user = user.map(|user| {
+            let (name, password) = match user.split_once(':') {
+                Some((name, password)) => (name, Some(password)),
+                None => (user, None),
+            };
+            Ok::<_, BoxError>((decode(name)?, password.map(decode).transpose()?))
+        });
+        let options = query.split('&').filter(|option| !option.is_empty()).map(|option| {
+            let (key, value) = option.split_once('=').unwrap_or((option, ""));
+            Ok::<_, BoxError>((decode(key)?, decode(value)?))
+        });
+        Ok(Self {
+            text: text.to_owned(),
+            scheme: scheme.to_owned(),
+            user: user.transpose()?,
+            authority: authority.to_owned(),
+            path: decode(path)?,
+            options: options.collect::<Result<_, _>>()?,
+        })
+    }
+
+    /// The values of an option that may be repeated.
+    pub fn all<'a>(&'a self, key: &'a str) -> impl Iterator<Item = &'a str> {
+        self.options.iter().filter(move |(found, _)| found == key).map(|(_, value)| &**value)
+    }
+
+    /// The value of an option.
+    ///
+    /// # Errors
+    /// If it stands there twice.
+    pub fn one(&self, key: &str) -> Result<Option<&str>, BoxError> {
+        let mut values = self.options.iter().filter(|(found, _)| found == key);
+        let value = values.next().map(|(_, value)| &**value);
+        if values.next().is_some() {
+            return Err(format!("the option `{key}` stands there twice").into());
+        }
+        Ok(value)
+    }
+
+    /// An option that is `true` or `false`.
+    ///
+    /// # Errors
+    /// If it is neither, or stands there twice.
+    pub fn flag(&self, key: &str) -> Result<Option<bool>, BoxError> {
+        match self.one(key)? {
+            None => Ok(None),
+            Some("true" | "1" | "") => Ok(Some(true)),
+            Some("false" | "0") => Ok(Some(false)),
+            Some(other) => Err(format!("`{key}={other}` is neither true or false").into()),
+        }
+    }
+
+    /// An option that is a time: `500ms`, `2s`, `1m` or `1h`.
+    ///
+    /// # Errors
+    /// If it is none, or stands there twice.
+    pub fn time(&self, key: &str) -> Result<Option<Duration>, BoxError> {
+        self.one(key)?.map(time).transpose()
+    }
+
+    /// Refuses options that are not among `known`: one that is written wrong must not be left out quietly.
+    ///
+    /// # Errors
+    /// If there is another one.
+    pub fn only(&self, known: &[&str]) -> Result<(), BoxError> {
+        match self.options.iter().find(|(key, _)| !known.contains(&&**key)) {
+            None => Ok(()),
+            Some((key, _)) if known.is_empty() => {
+                Err(format!("there is no option `{key}`, nor any other").into())
+            }
+            Some((key, _)) => {
+                Err(format!("there is no option `{key}`; there are {}", known.join(", ")).into())
+            }
+        }
+    }
+}
+
+/// The address without what must not be printed: a user's password and a token.
+pub(super) fn without_password(address: &str) -> String {
+    let (rest, query) = address.split_once('?').unwrap_or((address, ""));
+    let rest = match (rest.split_once("//"), rest.rsplit_once('@')) {
+        (Some((scheme, user)), Some((_, host))) if user.contains('@') => {
+            let user = user.split([':', '@']).next().unwrap_or_default();
+            format!("{scheme}//{user}:…@{host}")
+        }
+        _ => rest.to_owned(),
+    };
+    let hidden = |option: &str| match option.strip_prefix("token=") {
+        Some(_) => "token=…".to_owned(),
+        None => option.to_owned(),
+    };
+    match query {
+        "" => rest,
+        query => format!("{rest}?{}", query.split('&').map(hidden).collect::<Vec<_>>().join("&")),
+    }
+}
+
+fn time(text: &str) -> Result<Duration, BoxError> {
+    let error = || format!("`{text}` is no time; write 500ms, 2s, 1m or 1h");
+    let digits = text.find(|c: char| !c.is_ascii_digit()).ok_or_else(error)?;
+    let (number, unit) = text.split_at(digits);
+    let number: u32 = number.parse().map_err(|_| error())?;
+    let one = match unit {
+        "ms" => Duration::from_millis(1),
+        "s" => Duration::from_secs(1),
+        "m" => Duration::from_secs(60),
+        "h" => Duration::from_secs(3_600),
+        _ => return Err(error().into()),
+    };
+    Ok(one * number)
+}
+
+/// What `%` and two digits stand for (RFC 3986).
+fn decode(text: &str) -> Result<String, BoxError> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((&byte, after)) = rest.split_first() {
+        if byte != b'%' {
+            bytes.push(byte);
+            rest = after;
+            continue;
+        }
+        let digits = after.get(..2).and_then(|digits| std::str::from_utf8(digits).ok());
+        let decoded = digits.and_then(|digits| u8::from_str_radix(digits, 16).ok());
+        bytes.push(decoded.ok_or_else(|| format!("`{text}` has a `%` without two digits"))?);
+        rest = &after[2..];
+    }
+    Ok(String::from_utf8(bytes)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_taken_apart() {
+        let target = Target::parse("x://u:p%40@a:1,b:2/c%2Fd?k=1&k=%26&flag").unwrap();
+        assert_eq!(target.scheme, "x");
+        assert_eq!(target.user, Some(("u".into(), Some("p@".into()))));
+        assert_eq!((&*target.authority, &*target.path), ("a:1,b:2", "c/d"));
+        assert_eq!(target.all("k").collect::<Vec<_>>(), ["1", "&"]);
+        assert_eq!(target.flag("flag").unwrap(), Some(true));
+        assert!(target.one("k").is_err());
+        assert!(target.only(&["k"]).is_err());
+        assert!(Target::parse("x:///%zz").is_err());
+        assert!(Target::parse("x:///%e").is_err());
+    }
+
+    #[test]
+    fn times_have_units() {
+        assert_eq!(time("500ms").unwrap(), Duration::from_millis(500));
+        assert_eq!(time("1h").unwrap(), Duration::from_secs(3_600));
+        for text in ["", "5", "s", "5 s", "-1s", "5d", "99999999999s"] {
+            assert!(time(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn passwords_and_tokens_are_hidden() {
+        assert_eq!(without_password("x://u:p@h/s?token=t&k=v"), "x://u:…@h/s?token=…&k=v");
+        assert_eq!(without_password("x:///s?k=a@b"), "x:///s?k=a@b");
+        assert_eq!(without_password("dns:///a:1"), "dns:///a:1");
+    }
+}
