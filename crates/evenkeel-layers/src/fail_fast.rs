@@ -6,7 +6,7 @@
 //! ready only while it is polled, such as tower's `Reconnect`: callers that give up at once would never get
 //! it there. A balancer has a task of its own that does.
 //!
-//! Calls fail with [`FailedFast`](evenkeel_core::error::FailedFast). Whoever calls asks the service below
+//! Calls fail with [`FailedFast`]. Whoever calls asks the service below
 //! first, so that the very first call after it has recovered goes through. After a pause of twice the time,
 //! in which nobody asked, nothing is known: the next caller waits again.
 //!
