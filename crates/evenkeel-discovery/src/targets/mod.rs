@@ -24,7 +24,7 @@
 //!
 //! let discovery = discover("list:10.0.0.1:80,10.0.0.2:80")?;
 //!
-//! let error = discover("carrier-pigeon:///web").unwrap_err().to_string();
+//! let error = discover("carrier-pigeon:///web").err().expect("nobody carries it").to_string();
 //! assert!(error.starts_with("`carrier-pigeon:///web` names no discovery: there is no `carrier-pigeon`"));
 //! # let _ = discovery;
 //! # Ok::<(), evenkeel_discovery::targets::TargetError>(())
