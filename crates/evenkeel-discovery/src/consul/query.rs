@@ -50,7 +50,14 @@ impl Query {
     }
 }
 
+/// A text of the filter language. Old agents know no escapes, but raw texts between backticks.
 fn quoted(text: &str) -> String {
+    if !text.contains(['"', '\\']) {
+        return format!("\"{text}\"");
+    }
+    if !text.contains('`') {
+        return format!("`{text}`");
+    }
     format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
 }
 
@@ -74,7 +81,7 @@ mod tests {
             datacenter: Some("dc2".into()),
             near: Some("_agent".into()),
         };
-        let expected = r#""v1" in Service.Tags and "a\"b" in Service.Tags and (Service.Meta.k == 1 or Node.Node == n)"#;
+        let expected = r#""v1" in Service.Tags and `a"b` in Service.Tags and (Service.Meta.k == 1 or Node.Node == n)"#;
         assert_eq!(all.expression().as_deref(), Some(expected));
         assert!(all.path("web", None).ends_with("&dc=dc2&near=_agent"));
     }
