@@ -2,6 +2,10 @@
 
 mod latency_window;
 mod peak_ewma;
+mod probe;
+mod server_load;
 
 pub use latency_window::LatencyWindow;
 pub use peak_ewma::PeakEwma;
+pub use probe::LoadProbe;
+pub use server_load::ServerLoad;
