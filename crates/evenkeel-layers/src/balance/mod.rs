@@ -43,6 +43,7 @@
 mod future;
 mod layer;
 mod pool;
+mod probes;
 mod repair;
 mod select;
 mod service;

@@ -2,7 +2,7 @@
 
 use std::{
     fmt,
-    future::Future,
+    future::{self, Future},
     pin::Pin,
     sync::{
         Arc, Mutex, Weak,
@@ -127,7 +127,21 @@ where
         let mut task = self.task.lock().expect("no panic under the lock");
         if !self.running.swap(true, Ordering::AcqRel) {
             let pool = Pool::new(&self.layer, &self.connect, &self.shared, &self.running);
-            *task = Some(runtime.spawn(pool.run()).abort_handle());
+            let (probes, shared) = (self.layer.probes.clone(), self.shared.clone());
+            let run = async move {
+                let probes = async {
+                    match probes {
+                        Some(probes) => probes.run(shared).await,
+                        None => future::pending().await,
+                    }
+                };
+                tokio::select! {
+                    biased;
+                    () = pool.run() => {}
+                    () = probes => {}
+                }
+            };
+            *task = Some(runtime.spawn(run).abort_handle());
         }
         Ok(())
     }
