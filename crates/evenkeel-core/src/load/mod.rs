@@ -4,10 +4,12 @@ mod estimate;
 mod latency_window;
 mod peak_ewma;
 mod probe;
+mod report;
 mod server_load;
 
 pub use estimate::{Arrival, LoadEstimate};
 pub use latency_window::LatencyWindow;
 pub use peak_ewma::PeakEwma;
 pub use probe::LoadProbe;
+pub use report::LoadReport;
 pub use server_load::ServerLoad;

@@ -7,8 +7,8 @@ use evenkeel_core::{
     discover::Discovery,
     load::LoadProbe,
     policy::{
-        LeastLoaded, P2c, PeakEwma, PickFirst, Policy, Prequal, Random, RoundRobin, WeightedP2c,
-        WeightedRandom, WeightedRoundRobin,
+        ClientSideWeighted, LeastLoaded, P2c, PeakEwma, PickFirst, Policy, Prequal, Random,
+        RoundRobin, WeightedP2c, WeightedRandom, WeightedRoundRobin,
     },
 };
 use tower_layer::Layer;
@@ -73,6 +73,13 @@ impl BalanceLayer {
     #[must_use]
     pub fn peak_ewma(discovery: impl Discovery) -> Self {
         Self::with_policy(discovery, PeakEwma::default())
+    }
+
+    /// Each open endpoint in turn, as often as the load that it reports allows. See
+    /// [`ClientSideWeighted`].
+    #[must_use]
+    pub fn client_side_weighted_round_robin(discovery: impl Discovery) -> Self {
+        Self::with_policy(discovery, ClientSideWeighted::default())
     }
 
     /// The quickest of those recently probed that are not busier than usual. See [`Prequal`].

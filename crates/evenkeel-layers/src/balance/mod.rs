@@ -48,5 +48,6 @@ mod repair;
 mod select;
 mod service;
 mod shared;
+mod tend;
 
 pub use self::{future::BalanceFuture, layer::BalanceLayer, service::Balance};

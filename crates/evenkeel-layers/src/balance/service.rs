@@ -28,6 +28,7 @@ use super::{
     pool::Pool,
     select::{First, Wish, select},
     shared::{Shared, Snapshot, waits},
+    tend::tend,
 };
 
 /// Chooses an endpoint for each request. See the [module docs](super).
@@ -127,7 +128,8 @@ where
         let mut task = self.task.lock().expect("no panic under the lock");
         if !self.running.swap(true, Ordering::AcqRel) {
             let pool = Pool::new(&self.layer, &self.connect, &self.shared, &self.running);
-            let (probes, shared) = (self.layer.probes.clone(), self.shared.clone());
+            let probes = self.layer.probes.clone();
+            let (shared, tended) = (self.shared.clone(), self.shared.clone());
             let run = async move {
                 let probes = async {
                     match probes {
@@ -139,6 +141,7 @@ where
                     biased;
                     () = pool.run() => {}
                     () = probes => {}
+                    () = tend(tended) => {}
                 }
             };
             *task = Some(runtime.spawn(run).abort_handle());

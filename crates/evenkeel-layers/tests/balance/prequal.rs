@@ -12,13 +12,17 @@ use std::{
 
 use evenkeel_core::{
     BoxError,
-    load::{LoadProbe, ServerLoad},
+    attempt::Attempt,
+    connect::Connect,
+    load::{LoadProbe, LoadReport, ServerLoad},
     node::Node,
-    policy::Prequal,
+    outcome::Outcome,
+    policy::{ClientSideWeighted, Prequal},
+    traffic::{Hints, Traffic},
 };
 use evenkeel_layers::balance::BalanceLayer;
 use tokio::time::sleep;
-use tower::{Layer, Service, service_fn};
+use tower::{Layer, Service, service_fn, util::BoxCloneSyncService};
 
 use crate::probe::{Channel, World, ready};
 
@@ -190,4 +194,63 @@ async fn without_a_probe_it_goes_by_requests_in_flight() {
         slow += u32::from(answer.unwrap().unwrap());
     }
     assert!(slow < 5, "{slow} of 100 went to the slow one");
+}
+
+/// Endpoints whose answers are their own addresses, and report their load: `a` can do three times as much.
+struct Reporting;
+
+#[derive(Clone)]
+struct Reports;
+
+impl Connect for Reporting {
+    type Service = BoxCloneSyncService<u32, String, BoxError>;
+    type Traffic = Reports;
+
+    fn connect(&self, node: &Arc<Node>) -> Self::Service {
+        let address = node.address().to_string();
+        let answer = service_fn(move |_| {
+            let address = address.clone();
+            async move { Ok(address) }
+        });
+        BoxCloneSyncService::new(answer)
+    }
+
+    fn traffic(&self) -> Reports {
+        Reports
+    }
+}
+
+impl Traffic<u32, String, BoxError> for Reports {
+    type Response = String;
+
+    fn hints<'a>(&self, _: &'a u32) -> Hints<'a> {
+        Hints::default()
+    }
+
+    fn finish(
+        &self,
+        attempt: Attempt,
+        result: Result<String, BoxError>,
+    ) -> Result<String, BoxError> {
+        let served_by = result?;
+        assert!(attempt.wants_report());
+        let rps = if served_by == "a:80" { 30.0 } else { 10.0 };
+        let report =
+            LoadReport { requests_per_second: rps, cpu_utilization: 0.5, ..LoadReport::default() };
+        attempt.reported(&report);
+        attempt.finish(Outcome::Success);
+        Ok(served_by)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn shares_follow_what_endpoints_report_of_their_load() {
+    let policy = ClientSideWeighted::new().blackout(ms(1_000));
+    let layer = BalanceLayer::with_policy(Channel::of(&["a", "b"]), policy).seed(1);
+    let mut client = layer.layer(Reporting);
+    ready(&mut client).await.unwrap();
+
+    assert_eq!(share(&mut client, "a").await, 50, "nothing is trusted at first");
+    sleep(ms(2_000)).await;
+    assert_eq!(share(&mut client, "a").await, 75);
 }

@@ -202,9 +202,10 @@ impl Policy for Prequal {
         pool.reindex(|id| indices.get(&id).copied());
         drop(pool);
 
-        let reuse = state.rules.reuse(nodes.len());
+        state.set_reuse(state.rules.reuse(nodes.len()));
+        (0..).zip(&peers).for_each(|(index, peer)| peer.is_at(index, generation));
         ask_for_a_pool(&state, nodes.len());
-        Box::new(PrequalPicker { probing: Probing { state, peers, generation, reuse } })
+        Box::new(PrequalPicker { probing: Probing { state, peers, generation } })
     }
 }
 

@@ -12,11 +12,11 @@ use super::{
     rules::{POOL, Rules},
 };
 use crate::{
-    load::ServerLoad,
+    load::{LoadReport, ServerLoad},
     node::Node,
     observe::{Observer, Report},
     outcome::Outcome,
-    rng::Rng,
+    rng::{Rng, Seeds},
     sync::{AtomicU32, AtomicU64, Mutex, Ordering},
     time::Timestamp,
 };
@@ -40,6 +40,10 @@ pub(super) struct State {
     probed: AtomicU64,
     now: AtomicU64,
     wake: OnceLock<Box<dyn Fn() + Send + Sync>>,
+    /// Requests that a probe may decide on average, as `f64` bits.
+    reuse: AtomicU64,
+    /// For what rides on responses, where there is no randomness to be had.
+    seeds: Seeds,
 }
 
 impl State {
@@ -55,6 +59,8 @@ impl State {
             probed: AtomicU64::new(0),
             now: AtomicU64::new(0),
             wake: OnceLock::new(),
+            reuse: AtomicU64::new(1.0_f64.to_bits()),
+            seeds: Seeds::new(0x5EED),
         }
     }
 
@@ -87,6 +93,15 @@ impl State {
         }
     }
 
+    pub(super) fn set_reuse(&self, reuse: f64) {
+        self.reuse.store(reuse.to_bits(), Ordering::Relaxed);
+    }
+
+    /// How many requests one probe may decide, rounded at random.
+    fn uses(&self, rng: &mut Rng) -> u32 {
+        (f64::from_bits(self.reuse.load(Ordering::Relaxed)) + rng.unit()) as u32
+    }
+
     /// The latest time that anybody told; never back.
     fn advance(&self, now: Timestamp) {
         if self.now.load(Ordering::Relaxed) < now.as_nanos() {
@@ -108,18 +123,26 @@ pub(super) struct Peer {
     state: Weak<State>,
     id: u64,
     pub(super) aversion: Aversion,
+    /// Its index among the nodes, above it the generation of those.
+    place: AtomicU64,
 }
 
 impl Peer {
     pub(super) fn new(state: &Arc<State>, node: &Node) -> Arc<Self> {
         let aversion = Aversion::default();
-        let peer = Arc::new(Self { state: Arc::downgrade(state), id: node.id(), aversion });
+        let place = AtomicU64::new(0);
+        let peer = Arc::new(Self { state: Arc::downgrade(state), id: node.id(), aversion, place });
         node.observe(peer.clone());
         peer
     }
 
     pub(super) fn id(&self) -> u64 {
         self.id
+    }
+
+    /// Its node has this index in the set of this generation.
+    pub(super) fn is_at(&self, index: usize, generation: u64) {
+        self.place.store(generation << 32 | index as u64, Ordering::Release);
     }
 }
 
@@ -135,6 +158,24 @@ impl Observer for Peer {
         if has_failed && let Ok(mut pool) = state.pool.try_lock() {
             pool.forget(self.id);
         }
+    }
+
+    /// What rides on a response is as good as a probe's answer.
+    fn reported(&self, node: &Node, report: &LoadReport, now: Timestamp) {
+        let (Some(load), Some(state)) = (report.server_load, self.state.upgrade()) else { return };
+        state.advance(now);
+        let place = self.place.load(Ordering::Acquire);
+        // This request is on its way out, and not among those that were sent since.
+        let own = node.in_flight();
+        let mut rng = state.seeds.rng();
+        let uses = state.uses(&mut rng);
+        let (index, arrived) = (place as u32, state.now());
+        let probe = Pooled { index, id: self.id, own, uses, arrived };
+        insert(&state, self, place >> 32, probe, load, rng.unit() as f32);
+    }
+
+    fn is_reading_reports(&self) -> bool {
+        true
     }
 }
 
@@ -175,8 +216,6 @@ pub struct Probing {
     /// Of each node, in the order of the nodes.
     pub(super) peers: Box<[Arc<Peer>]>,
     pub(super) generation: u64,
-    /// Requests that one probe may decide, on average.
-    pub(super) reuse: f64,
 }
 
 impl Probing {
@@ -195,12 +234,16 @@ impl Probing {
         state.advance(now);
         state.pool.lock().expect("no panic under the lock").age_out(state.now(), rules.age_max);
 
+        if !self.is_current() {
+            // What is owed waits for the picker that comes into use.
+            return state.now() + rules.idle_interval / 2;
+        }
         let probed = Timestamp::from_nanos(state.probed.load(Ordering::Relaxed));
         let is_idle = rules.idle_interval <= state.now().since(probed);
         let owed = state.owed.swap(0, Ordering::SeqCst).max(is_idle.into());
         let room = rules.probes_max.saturating_sub(state.under_way.load(Ordering::SeqCst));
         let count = owed.min(room);
-        if count != 0 && !nodes.is_empty() && self.is_current() {
+        if count != 0 && !nodes.is_empty() {
             state.probed.store(state.now().as_nanos(), Ordering::Relaxed);
             self.draw(nodes, rng, count as usize, begin);
         }
@@ -257,7 +300,7 @@ impl Probing {
                 node: nodes[index].clone(),
                 index,
                 generation: self.generation,
-                uses: (self.reuse + rng.unit()) as u32,
+                uses: self.state.uses(rng),
                 luck: rng.unit() as f32,
             });
         }
@@ -320,15 +363,16 @@ impl Ticket {
 
 /// Takes an answer into the pool, if the set is still the same and the node's failures allow it.
 fn insert(state: &State, peer: &Peer, generation: u64, probe: Pooled, load: ServerLoad, luck: f32) {
-    let mut hotness = state.hotness.lock().expect("no panic under the lock");
-    let hot_above = hotness.record(load.in_flight(), state.rules.quantile);
-    drop(hotness);
+    let hot_above = {
+        let mut hotness = state.hotness.lock().expect("no panic under the lock");
+        hotness.record(load.in_flight(), state.rules.quantile)
+    };
 
     let mut pool = state.pool.lock().expect("no panic under the lock");
     pool.set_hot_above(hot_above);
     if luck < peer.aversion.share(state.now()) {
         pool.forget(probe.id);
-    } else if state.generation.load(Ordering::Acquire) == generation {
+    } else if state.generation.load(Ordering::Acquire) as u32 == generation as u32 {
         pool.insert(probe, load);
     }
 }

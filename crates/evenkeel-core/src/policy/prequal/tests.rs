@@ -3,6 +3,7 @@ use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 use super::*;
 use crate::{
     endpoint::{Address, Endpoint},
+    load::LoadReport,
     observe::Report,
     outcome::Outcome,
     rng::Rng,
@@ -277,4 +278,23 @@ fn another_score_may_choose() {
     let mut fleet = Fleet::new(&Prequal::new().scored(by_port), 8);
     fleet.probe(|_| (1.0, 10));
     assert_eq!(fleet.pick(), 7);
+}
+
+#[test]
+fn what_rides_on_responses_is_as_good_as_an_answer() {
+    let policy = Prequal::new().probe_rate(0.0);
+    let mut fleet = Fleet::new(&policy, 10);
+    let report = |fleet: &Fleet, index: usize, in_flight: f64, millis| {
+        let load = Some(ServerLoad::new(in_flight, Duration::from_millis(millis)));
+        let report = LoadReport { server_load: load, ..LoadReport::default() };
+        fleet.nodes[index].reported(&report, fleet.now);
+    };
+    (0..10).for_each(|index| report(&fleet, index, 9.0 - index as f64, 10));
+    report(&fleet, 3, 1.0, 2);
+    assert_eq!((fleet.pooled(), fleet.pick()), (10, 3));
+
+    fleet.nodes.remove(0);
+    fleet.picker = policy.build(&fleet.nodes, Some(&*fleet.picker));
+    report(&fleet, 7, 1.0, 1);
+    assert_eq!(fleet.pick(), 7, "where it is now");
 }
