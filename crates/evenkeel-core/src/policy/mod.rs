@@ -11,6 +11,10 @@
 //! | [`least_loaded`](LeastLoaded) | the least busy of all, relative to weight | yes | O(n) |
 //! | [`peak_ewma`](PeakEwma) | the one of two that costs less latency | no | O(1) |
 //! | [`pick_first`](PickFirst) | the first that is open | no | O(1) while the first is open |
+//! | [`ring_hash`](RingHash) | the same for the same key, as Envoy and gRPC | yes | O(1) |
+//! | [`ketama`](Ketama) | the same for the same key, as nginx and pingora | yes | O(1) |
+//! | [`maglev`](Maglev) | the same for the same key, most evenly, as Envoy | yes | O(1) |
+//! | [`rendezvous`](Rendezvous) | the same for the same key, moving the fewest | yes | O(n) |
 //!
 //! A pick costs O(n) in one case more: where nearly all nodes are closed, the few open ones are
 //! looked for, so that each keeps its fair share.
@@ -24,22 +28,33 @@ use crate::{endpoint::Address, node::Node, rng::Rng, time::Timestamp};
 
 mod alias;
 mod draw;
+mod hashed;
+mod ketama;
 pub mod laws;
 mod least_loaded;
+mod load_bound;
+mod maglev;
 mod p2c;
 mod peak_ewma;
 mod pick_first;
+mod points;
 mod random;
+mod rendezvous;
+mod ring_hash;
 mod round_robin;
 mod weighted_p2c;
 mod weighted_random;
 mod weighted_round_robin;
 
+pub use ketama::Ketama;
 pub use least_loaded::LeastLoaded;
+pub use maglev::Maglev;
 pub use p2c::P2c;
 pub use peak_ewma::PeakEwma;
 pub use pick_first::PickFirst;
 pub use random::Random;
+pub use rendezvous::Rendezvous;
+pub use ring_hash::RingHash;
 pub use round_robin::RoundRobin;
 pub use weighted_p2c::WeightedP2c;
 pub use weighted_random::WeightedRandom;
@@ -131,7 +146,7 @@ impl<P: Policy + ?Sized> Policy for Box<P> {
 }
 
 /// The names of all policies here: what simulator, benches and configurations choose from.
-pub const NAMES: [&str; 9] = [
+pub const NAMES: [&str; 13] = [
     "round_robin",
     "weighted_round_robin",
     "random",
@@ -141,6 +156,10 @@ pub const NAMES: [&str; 9] = [
     "least_loaded",
     "peak_ewma",
     "pick_first",
+    "ring_hash",
+    "ketama",
+    "maglev",
+    "rendezvous",
 ];
 
 /// The policy of this name with its defaults, or `None` if there is none.
@@ -165,6 +184,10 @@ pub fn by_name(name: &str) -> Option<Box<dyn Policy>> {
         "least_loaded" => Box::new(LeastLoaded),
         "peak_ewma" => Box::new(PeakEwma::default()),
         "pick_first" => Box::new(PickFirst),
+        "ring_hash" => Box::new(RingHash::new()),
+        "ketama" => Box::new(Ketama::new()),
+        "maglev" => Box::new(Maglev::new()),
+        "rendezvous" => Box::new(Rendezvous::new()),
         _ => return None,
     })
 }
