@@ -13,6 +13,10 @@
 //! | [`client_side_weighted_round_robin`](ClientSideWeighted) | each in turn, as often as its reported load allows | reported | O(1) |
 //! | [`prequal`](Prequal) | the quickest of those probed that are not busier than usual | no | O(1) |
 //! | [`pick_first`](PickFirst) | the first that is open | no | O(1) while the first is open |
+//! | [`ring_hash`](RingHash) | the same for the same key, as Envoy and gRPC | yes | O(1) |
+//! | [`ketama`](Ketama) | the same for the same key, as nginx and pingora | yes | O(1) |
+//! | [`maglev`](Maglev) | the same for the same key, most evenly, as Envoy | yes | O(1) |
+//! | [`rendezvous`](Rendezvous) | the same for the same key, moving the fewest | yes | O(n) |
 //!
 //! A pick costs O(n) in one case more: where nearly all nodes are closed, the few open ones are
 //! looked for, so that each keeps its fair share.
@@ -27,25 +31,36 @@ use crate::{endpoint::Address, node::Node, rng::Rng, time::Timestamp};
 mod alias;
 mod client_side_weighted;
 mod draw;
+mod hashed;
+mod ketama;
 pub mod laws;
 mod least_loaded;
+mod load_bound;
+mod maglev;
 mod p2c;
 mod peak_ewma;
 mod pick_first;
+mod points;
 mod prequal;
 mod random;
+mod rendezvous;
+mod ring_hash;
 mod round_robin;
 mod weighted_p2c;
 mod weighted_random;
 mod weighted_round_robin;
 
 pub use client_side_weighted::ClientSideWeighted;
+pub use ketama::Ketama;
 pub use least_loaded::LeastLoaded;
+pub use maglev::Maglev;
 pub use p2c::P2c;
 pub use peak_ewma::PeakEwma;
 pub use pick_first::PickFirst;
 pub use prequal::{Prequal, Probing, Ticket};
 pub use random::Random;
+pub use rendezvous::Rendezvous;
+pub use ring_hash::RingHash;
 pub use round_robin::RoundRobin;
 pub use weighted_p2c::WeightedP2c;
 pub use weighted_random::WeightedRandom;
@@ -150,7 +165,7 @@ impl<P: Policy + ?Sized> Policy for Box<P> {
 }
 
 /// The names of all policies here: what simulator, benches and configurations choose from.
-pub const NAMES: [&str; 11] = [
+pub const NAMES: [&str; 15] = [
     "round_robin",
     "weighted_round_robin",
     "random",
@@ -162,6 +177,10 @@ pub const NAMES: [&str; 11] = [
     "client_side_weighted_round_robin",
     "prequal",
     "pick_first",
+    "ring_hash",
+    "ketama",
+    "maglev",
+    "rendezvous",
 ];
 
 /// The policy of this name with its defaults, or `None` if there is none.
@@ -188,6 +207,10 @@ pub fn by_name(name: &str) -> Option<Box<dyn Policy>> {
         "client_side_weighted_round_robin" => Box::new(ClientSideWeighted::default()),
         "prequal" => Box::new(Prequal::default()),
         "pick_first" => Box::new(PickFirst),
+        "ring_hash" => Box::new(RingHash::new()),
+        "ketama" => Box::new(Ketama::new()),
+        "maglev" => Box::new(Maglev::new()),
+        "rendezvous" => Box::new(Rendezvous::new()),
         _ => return None,
     })
 }

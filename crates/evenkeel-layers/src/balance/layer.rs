@@ -7,8 +7,8 @@ use evenkeel_core::{
     discover::Discovery,
     load::LoadProbe,
     policy::{
-        ClientSideWeighted, LeastLoaded, P2c, PeakEwma, PickFirst, Policy, Prequal, Random,
-        RoundRobin, WeightedP2c, WeightedRandom, WeightedRoundRobin,
+        ClientSideWeighted, Ketama, LeastLoaded, Maglev, P2c, PeakEwma, PickFirst, Policy, Prequal,
+        Random, Rendezvous, RingHash, RoundRobin, WeightedP2c, WeightedRandom, WeightedRoundRobin,
     },
 };
 use tower_layer::Layer;
@@ -94,6 +94,32 @@ impl BalanceLayer {
     #[must_use]
     pub fn pick_first(discovery: impl Discovery) -> Self {
         Self::with_policy(discovery, PickFirst)
+    }
+
+    /// The same endpoint for the same key, as Envoy and gRPC. See [`RingHash`].
+    ///
+    /// What the key of a request is says its hash: for HTTP `HttpConnector::hash_by`.
+    #[must_use]
+    pub fn ring_hash(discovery: impl Discovery) -> Self {
+        Self::with_policy(discovery, RingHash::new())
+    }
+
+    /// The same endpoint for the same key, as nginx and pingora. See [`Ketama`].
+    #[must_use]
+    pub fn ketama(discovery: impl Discovery) -> Self {
+        Self::with_policy(discovery, Ketama::new())
+    }
+
+    /// The same endpoint for the same key, most evenly. See [`Maglev`].
+    #[must_use]
+    pub fn maglev(discovery: impl Discovery) -> Self {
+        Self::with_policy(discovery, Maglev::new())
+    }
+
+    /// The same endpoint for the same key, where as few keys as possible move. See [`Rendezvous`].
+    #[must_use]
+    pub fn rendezvous(discovery: impl Discovery) -> Self {
+        Self::with_policy(discovery, Rendezvous::new())
     }
 
     /// Whatever `policy` chooses.
