@@ -46,6 +46,8 @@ impl<Req, Res, Err> Traffic<Req, Res, Err> for AnyTraffic {
 pub struct Hints<'a> {
     /// Requests of the same hash go to the same endpoint, under a policy that hashes.
     pub hash: Option<u64>,
+    /// The name of the subset of endpoints that it wishes for, under a policy that splits.
+    pub subset: Option<&'a str>,
     /// The nodes that this call has tried: avoided while another is open, and added to.
     pub tried: Option<&'a Tried>,
     /// Endpoints that must not be used.

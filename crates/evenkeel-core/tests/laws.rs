@@ -2,9 +2,13 @@
 
 #![cfg(not(loom))]
 
+use std::time::Duration;
+
 use evenkeel_core::policy::{
-    NAMES, by_name,
+    NAMES, PanicThreshold, PickFirst, PreferZone, Priority, RoundRobin, SlowStart, Split,
+    WeightedP2c, WeightedRoundRobin, ZoneAware, ZoneWeighted, by_name,
     laws::{self, Spread},
+    split,
 };
 
 #[test]
@@ -19,4 +23,27 @@ fn every_policy_keeps_the_laws() {
         };
         laws::check(&*by_name(name).unwrap(), spread);
     }
+}
+
+#[test]
+fn a_policy_that_wraps_others_keeps_the_laws_of_its_child() {
+    let second = Duration::from_secs(1);
+    laws::check(&Priority::new(WeightedRoundRobin), Spread::ByWeight);
+    laws::check(&Priority::new(PickFirst), Spread::Not);
+    laws::check(&PanicThreshold::new(100, WeightedP2c), Spread::ByWeight);
+    laws::check(&ZoneAware::new("here", WeightedP2c), Spread::ByWeight);
+    laws::check(&SlowStart::new(second, WeightedRoundRobin), Spread::ByWeight);
+    let nested = Priority::new(ZoneAware::new("here", SlowStart::new(second, RoundRobin)));
+    laws::check(&nested, Spread::Even);
+}
+
+#[test]
+fn nobody_is_picked_against_the_laws_where_nodes_differ_in_tier_zone_and_label() {
+    let other_port = |endpoint: &evenkeel_core::endpoint::Endpoint| {
+        endpoint.address.to_string().bytes().map(u32::from).sum::<u32>() % 3 == 0
+    };
+    // Split by the address, so that the laws' own nodes fall into both subsets.
+    laws::check(&Split::new(RoundRobin).subset("third", 1, other_port), Spread::Not);
+    let nested = Split::new(PreferZone::new("here", ZoneWeighted::new(RoundRobin)));
+    laws::check(&nested.subset("none", 5, split::label("track", "canary")), Spread::Even);
 }

@@ -15,3 +15,4 @@ mod rate_limit;
 mod readiness;
 mod removal;
 mod stress;
+mod tiers;
