@@ -154,7 +154,7 @@ impl Observer for Member {
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::endpoint::{Address, Endpoint};

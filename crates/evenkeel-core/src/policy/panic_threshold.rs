@@ -104,7 +104,7 @@ impl Picker for PanicPicker {
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::{endpoint::Endpoint, node::Gate, policy::RoundRobin, rng::Rng};

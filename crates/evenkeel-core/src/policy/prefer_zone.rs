@@ -80,7 +80,7 @@ impl Picker for PreferZonePicker {
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::{endpoint::Endpoint, node::Gate, policy::RoundRobin, rng::Rng};

@@ -216,7 +216,7 @@ fn tier_of(ticket: u64, capacities: impl Iterator<Item = u64> + Clone) -> usize 
     capacities.into_iter().position(|capacity| 0 < capacity).unwrap_or(0)
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::{

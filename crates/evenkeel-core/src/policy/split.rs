@@ -187,7 +187,7 @@ impl Picker for SplitPicker {
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::{endpoint::Address, node::Gate, policy::RoundRobin, rng::Rng};

@@ -179,7 +179,7 @@ impl ZoneAwarePicker {
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::{

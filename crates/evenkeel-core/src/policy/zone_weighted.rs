@@ -143,7 +143,7 @@ impl Picker for ZoneWeightedPicker {
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::{
