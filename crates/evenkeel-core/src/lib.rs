@@ -52,6 +52,7 @@ pub mod traffic;
 
 mod gate;
 mod sync;
+mod warming;
 
 /// A boxed error that can cross threads, the same type as tower's.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;

@@ -56,6 +56,8 @@ pub struct Hints<'a> {
     /// key is; numbers in sequence are all in one place. `None` belongs with no other request: each goes
     /// somewhere at random.
     pub hash: Option<u64>,
+    /// The name of the subset of endpoints that it wishes for, under a policy that splits.
+    pub subset: Option<&'a str>,
     /// The nodes that this call has tried: avoided while another is open, and added to.
     pub tried: Option<&'a Tried>,
     /// Endpoints that must not be used.

@@ -2,9 +2,14 @@
 
 #![cfg(not(loom))]
 
+use std::time::Duration;
+
 use evenkeel_core::policy::{
-    Ketama, Maglev, NAMES, Policy, Rendezvous, RingHash, by_name,
+    Ketama, Maglev, NAMES, PanicThreshold, PickFirst, Policy, PreferZone, Priority, Rendezvous,
+    RingHash, RoundRobin, SlowStart, Split, WeightedP2c, WeightedRoundRobin, ZoneAware,
+    ZoneWeighted, by_name,
     laws::{self, Spread},
+    split,
 };
 
 const HASHING: [&str; 4] = ["ring_hash", "ketama", "maglev", "rendezvous"];
@@ -44,4 +49,27 @@ fn bounds_on_the_load_break_no_law() {
         laws::check(&*policy, spread);
         laws::check_hashing(&*policy);
     }
+}
+
+#[test]
+fn a_policy_that_wraps_others_keeps_the_laws_of_its_child() {
+    let second = Duration::from_secs(1);
+    laws::check(&Priority::new(WeightedRoundRobin), Spread::ByWeight);
+    laws::check(&Priority::new(PickFirst), Spread::Not);
+    laws::check(&PanicThreshold::new(100, WeightedP2c), Spread::ByWeight);
+    laws::check(&ZoneAware::new("here", WeightedP2c), Spread::ByWeight);
+    laws::check(&SlowStart::new(second, WeightedRoundRobin), Spread::ByWeight);
+    let nested = Priority::new(ZoneAware::new("here", SlowStart::new(second, RoundRobin)));
+    laws::check(&nested, Spread::Even);
+}
+
+#[test]
+fn nobody_is_picked_against_the_laws_where_nodes_differ_in_tier_zone_and_label() {
+    let other_port = |endpoint: &evenkeel_core::endpoint::Endpoint| {
+        endpoint.address.to_string().bytes().map(u32::from).sum::<u32>() % 3 == 0
+    };
+    // Split by the address, so that the laws' own nodes fall into both subsets.
+    laws::check(&Split::new(RoundRobin).subset("third", 1, other_port), Spread::Not);
+    let nested = Split::new(PreferZone::new("here", ZoneWeighted::new(RoundRobin)));
+    laws::check(&nested.subset("none", 5, split::label("track", "canary")), Spread::Even);
 }

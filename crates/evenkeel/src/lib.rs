@@ -130,6 +130,18 @@
 //! parameter, the path or the caller's address. With `bounded_load` a key that everybody asks for goes to others
 //! too.
 //!
+//! Others wrap one of these, and each other:
+//!
+//! | policy | does | use it when |
+//! |---|---|---|
+//! | [`priority`](core::policy::Priority) | the next tier carries what the first cannot | there is a stand-by |
+//! | [`zone_aware`](core::policy::ZoneAware) | keeps in the own zone what that can carry | crossing zones costs |
+//! | [`zone_weighted`](core::policy::ZoneWeighted) | a share for each zone | shares of zones are a decision |
+//! | [`prefer_zone`](core::policy::PreferZone) | the own zone while it has anybody | each zone can carry all its callers |
+//! | [`split`](core::policy::Split) | a share for each subset | canaries, blue and green |
+//! | [`slow_start`](core::policy::SlowStart) | less for those who are new or just back | endpoints are cold at first |
+//! | [`panic_threshold`](core::policy::PanicThreshold) | uses ill nodes, too, where few are well | the well ones would drown |
+//!
 //! A policy of your own implements [`Policy`](core::policy::Policy) and
 //! [`Picker`](core::policy::Picker), is put to [the laws](core::policy::laws), and goes to
 //! [`BalanceLayer::with_policy`](balance::BalanceLayer::with_policy).

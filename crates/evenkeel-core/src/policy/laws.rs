@@ -61,6 +61,12 @@ fn pick(picker: &dyn Picker, nodes: &[Arc<Node>], rng: &mut Rng) -> Option<usize
     picker.pick(nodes, &mut PickContext::new(rng))
 }
 
+/// Whether `picker` may pick `node`: it is open, or only its health closes it and the picker says that it
+/// panics for it.
+fn takes(picker: &dyn Picker, node: &Node) -> bool {
+    node.is_open() || node.is_usable() && picker.panics(node)
+}
+
 fn picks_only_open_nodes(policy: &dyn Policy) {
     let mut rng = Rng::with_seed(1);
     for n in [1, 2, 3, 10, 1_000, 10_000] {
@@ -78,7 +84,11 @@ fn picks_only_open_nodes(policy: &dyn Policy) {
             for _ in 0..20 {
                 let picked = pick(&*picker, &nodes, &mut rng);
                 let picked = picked.expect("picks while one is open");
-                assert!(nodes[picked].is_open(), "{} picked a closed node of {n}", policy.name());
+                assert!(
+                    takes(&*picker, &nodes[picked]),
+                    "{} picked a closed node of {n}",
+                    policy.name()
+                );
             }
         }
     }
@@ -147,7 +157,7 @@ fn spreads(policy: &dyn Policy, spread: Spread, nodes: &[Arc<Node>], weights: &[
     let shares: Vec<_> = nodes
         .iter()
         .zip(weights)
-        .map(|(node, &weight)| match (node.is_open(), spread) {
+        .map(|(node, &weight)| match (takes(&*picker, node), spread) {
             (false, _) => 0.0,
             (true, Spread::ByWeight | Spread::Roughly) => f64::from(weight),
             (true, _) => 1.0,

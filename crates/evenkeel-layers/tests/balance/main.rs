@@ -16,3 +16,4 @@ mod rate_limit;
 mod readiness;
 mod removal;
 mod stress;
+mod tiers;

@@ -256,7 +256,7 @@ impl Probing {
     ///
     /// Only the first one counts.
     pub fn wake_with(&self, wake: impl Fn() + Send + Sync + 'static) {
-        _ = self.state.wake.set(Box::new(wake));
+        self.state.wake.get_or_init(|| Box::new(wake));
     }
 
     /// So many probes are in the pool now.
