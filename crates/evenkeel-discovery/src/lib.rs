@@ -92,6 +92,8 @@ mod client;
 mod clock;
 #[cfg(any(feature = "consul", feature = "etcd"))]
 mod doubt;
+#[cfg(any(feature = "consul", feature = "etcd"))]
+mod go;
 mod journal;
 mod refresh;
 mod running;

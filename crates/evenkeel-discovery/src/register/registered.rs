@@ -2,7 +2,7 @@
 
 use std::{fmt, future::Future, pin::Pin, time::Duration};
 
-use evenkeel_core::{error::SharedError, rng::Rng};
+use evenkeel_core::{BoxError, deregister::Deregister, error::SharedError, rng::Rng};
 use tokio::sync::{oneshot, watch};
 
 use super::{Entry, Registry, keeper::Keeper};
@@ -89,13 +89,14 @@ impl<R: Registry> Registration<R> {
     /// # Panics
     /// If it is not called inside a tokio runtime.
     pub fn start(mut self) -> Registered {
+        let propagation = self.propagation;
         let (wanted, wishes) = watch::channel(self.entry.clone());
         let (teller, status) = watch::channel(Status::Waiting);
         let (leave, leaving) = oneshot::channel();
         let ready = self.ready.take().unwrap_or_else(|| Box::pin(std::future::ready(())));
         let keeper = Keeper::new(self, wishes, teller);
         let task = tokio::spawn(keeper.run(ready, leaving));
-        Registered { wanted, status, leave, task }
+        Registered { wanted, status, leave, task, propagation }
     }
 }
 
@@ -130,8 +131,18 @@ pub enum Status {
 pub struct Registered {
     wanted: watch::Sender<Entry>,
     status: watch::Receiver<Status>,
-    leave: oneshot::Sender<()>,
-    task: tokio::task::JoinHandle<()>,
+    leave: oneshot::Sender<Leave>,
+    task: tokio::task::JoinHandle<Result<(), BoxError>>,
+    propagation: Duration,
+}
+
+/// How a service leaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Leave {
+    /// It deregisters, and its callers are given the time to see it.
+    AndWait,
+    /// It deregisters.
+    AtOnce,
 }
 
 impl Registered {
@@ -183,16 +194,41 @@ impl Registered {
     /// It takes at most twice the timeout, for the try that is under way and for this one, and the
     /// propagation.
     pub async fn leave(self) {
+        // What failed is in the log; the entry runs out by its TTL.
+        let _ = self.end(Leave::AndWait).await;
+    }
+
+    async fn end(self, how: Leave) -> Result<(), BoxError> {
         let Self { wanted, leave, task, .. } = self;
-        let _ = leave.send(());
-        // An error means that the runtime is being shut down, or that the registry's code panicked.
-        let _ = task.await;
+        let _ = leave.send(how);
+        // The task fails if the runtime is being shut down, or the registry's code panicked.
+        let left = task.await.unwrap_or_else(|error| Err(error.into()));
         drop(wanted);
+        left
+    }
+
+    /// Deregisters, and does not wait for anybody: for who sees to that, such as evenkeel-http's `Drain`, to
+    /// which this is given as it is (`Drain::registered`).
+    ///
+    /// # Errors
+    /// If the registry did not remove the entry in time. It runs out by its TTL.
+    pub async fn deregister(self) -> Result<(), BoxError> {
+        self.end(Leave::AtOnce).await
     }
 
     /// Waits for `signal`, then leaves: the future for a server's graceful shutdown.
     pub async fn leave_on(self, signal: impl Future<Output = ()>) {
         signal.await;
         self.leave().await;
+    }
+}
+
+impl Deregister for Registered {
+    fn deregister(self: Box<Self>) -> Pin<Box<dyn Future<Output = Result<(), BoxError>> + Send>> {
+        Box::pin((*self).end(Leave::AtOnce))
+    }
+
+    fn propagation(&self) -> Duration {
+        self.propagation
     }
 }

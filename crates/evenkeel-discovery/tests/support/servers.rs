@@ -7,7 +7,8 @@ use std::{
     net::{TcpListener, UdpSocket},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    time::Duration,
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
 };
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -102,6 +103,7 @@ pub(crate) async fn until<F: Future<Output = bool>>(what: &str, mut is_so: impl 
 pub(crate) struct Gate {
     pub(crate) url: String,
     is_open: tokio::sync::watch::Sender<bool>,
+    tried: Arc<Mutex<Vec<Instant>>>,
 }
 
 impl Gate {
@@ -111,14 +113,20 @@ impl Gate {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let (is_open, opened) = tokio::sync::watch::channel(true);
+        let tried = Arc::<Mutex<Vec<Instant>>>::default();
+        let trying = tried.clone();
         tokio::spawn(async move {
             while let Ok((mut inside, _)) = listener.accept().await {
+                if !*opened.borrow() {
+                    trying.lock().unwrap().push(Instant::now());
+                    continue;
+                }
                 let (target, mut opened) = (target.clone(), opened.clone());
                 tokio::spawn(async move {
-                    if !*opened.borrow() {
+                    // What the other side does not take is cut off, too.
+                    let Ok(mut outside) = tokio::net::TcpStream::connect(target).await else {
                         return;
-                    }
-                    let mut outside = tokio::net::TcpStream::connect(target).await.unwrap();
+                    };
                     tokio::select! {
                         _ = tokio::io::copy_bidirectional(&mut inside, &mut outside) => {}
                         _ = opened.wait_for(|is_open| !is_open) => {}
@@ -126,7 +134,12 @@ impl Gate {
                 });
             }
         });
-        Self { url, is_open }
+        Self { url, is_open, tried }
+    }
+
+    /// When somebody tried to get through while it was shut.
+    pub(crate) fn tried(&self) -> Vec<Instant> {
+        self.tried.lock().unwrap().clone()
     }
 
     pub(crate) fn shut(&self) {
