@@ -80,6 +80,9 @@ pub mod channel;
 pub mod combine;
 pub mod error;
 pub mod fixed;
+#[cfg(all(feature = "fuzzing", feature = "consul", feature = "dns"))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod poll;
 pub mod register;
 pub mod targets;

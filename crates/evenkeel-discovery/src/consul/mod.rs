@@ -72,6 +72,8 @@ mod agents;
 mod answer;
 mod environment;
 mod error;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 mod index;
 pub(crate) mod micro;
 mod pace;

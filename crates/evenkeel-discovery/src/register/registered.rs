@@ -1,11 +1,11 @@
-//! How a registration is set up, and the handle to one that runs.
+//! How a registration is set up, and one that runs.
 
 use std::{fmt, future::Future, pin::Pin, time::Duration};
 
-use evenkeel_core::{BoxError, deregister::Deregister, error::SharedError, rng::Rng};
+use evenkeel_core::{BoxError, deregister::Deregister, rng::Rng};
 use tokio::sync::{oneshot, watch};
 
-use super::{Entry, Registry, keeper::Keeper};
+use super::{Entry, RegisteredHandle, Registry, Status, keeper::Keeper};
 
 /// How a service enters itself. See the [module docs](super).
 pub struct Registration<R> {
@@ -96,7 +96,7 @@ impl<R: Registry> Registration<R> {
         let ready = self.ready.take().unwrap_or_else(|| Box::pin(std::future::ready(())));
         let keeper = Keeper::new(self, wishes, teller);
         let task = tokio::spawn(keeper.run(ready, leaving));
-        Registered { wanted, status, leave, task, propagation }
+        Registered { handle: RegisteredHandle { wanted, status }, leave, task, propagation }
     }
 }
 
@@ -110,27 +110,12 @@ impl<R: fmt::Debug> fmt::Debug for Registration<R> {
     }
 }
 
-/// Where a registration stands.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub enum Status {
-    /// The service is not ready yet, or its first try is under way.
-    Waiting,
-    /// It is in the registry, as far as the last heartbeat knows.
-    Entered,
-    /// The last try failed, for this reason; it goes on.
-    Failing(SharedError),
-    /// It has left.
-    Left,
-}
-
 /// A service that has entered itself, or tries to.
 ///
 /// Dropped without leaving, the entry is removed in the background.
 #[derive(Debug)]
 pub struct Registered {
-    wanted: watch::Sender<Entry>,
-    status: watch::Receiver<Status>,
+    handle: RegisteredHandle,
     leave: oneshot::Sender<Leave>,
     task: tokio::task::JoinHandle<Result<(), BoxError>>,
     propagation: Duration,
@@ -146,47 +131,41 @@ pub(super) enum Leave {
 }
 
 impl Registered {
-    /// Where it stands.
+    /// What changes and watches it while a server holds this.
+    #[must_use]
+    pub fn handle(&self) -> RegisteredHandle {
+        self.handle.clone()
+    }
+
+    /// See [`RegisteredHandle::status`].
     #[must_use]
     pub fn status(&self) -> Status {
-        self.status.borrow().clone()
+        self.handle.status()
     }
 
-    /// Waits until the service is in the registry; for ever, if the registry is down for ever.
+    /// See [`RegisteredHandle::entered`].
     pub async fn entered(&self) {
-        let mut status = self.status.clone();
-        // An error means that the task is gone, with its runtime.
-        let _ = status.wait_for(|status| matches!(status, Status::Entered)).await;
+        self.handle.entered().await;
     }
 
-    /// Waits until the last try has failed.
+    /// See [`RegisteredHandle::failing`].
     pub async fn failing(&self) {
-        let mut status = self.status.clone();
-        let _ = status.wait_for(|status| matches!(status, Status::Failing(_))).await;
+        self.handle.failing().await;
     }
 
-    /// Changes the entry while the service runs. The id, the service and the address stay.
+    /// See [`RegisteredHandle::change`].
     pub fn change(&self, change: impl FnOnce(&mut Entry)) {
-        self.wanted.send_if_modified(|entry| {
-            let mut changed = entry.clone();
-            change(&mut changed);
-            changed.id.clone_from(&entry.id);
-            changed.service.clone_from(&entry.service);
-            changed.address.clone_from(&entry.address);
-            let is_new = changed != *entry;
-            *entry = changed;
-            is_new
-        });
+        self.handle.change(change);
     }
 
-    /// Sets the service's share relative to the others, 0 to get nothing new.
+    /// See [`RegisteredHandle::weight`].
     pub fn weight(&self, weight: u32) {
-        self.change(|entry| entry.weight = weight);
+        self.handle.weight(weight);
     }
 
-    /// Lets the service get nothing new, for this reason, or again something with none.
+    /// See [`RegisteredHandle::maintenance`].
     pub fn maintenance(&self, reason: Option<String>) {
-        self.change(|entry| entry.maintenance = reason);
+        self.handle.maintenance(reason);
     }
 
     /// Leaves: deregisters, and waits until callers can have seen it. The server serves on meanwhile.
@@ -199,11 +178,11 @@ impl Registered {
     }
 
     async fn end(self, how: Leave) -> Result<(), BoxError> {
-        let Self { wanted, leave, task, .. } = self;
+        let Self { handle, leave, task, .. } = self;
         let _ = leave.send(how);
         // The task fails if the runtime is being shut down, or the registry's code panicked.
         let left = task.await.unwrap_or_else(|error| Err(error.into()));
-        drop(wanted);
+        drop(handle);
         left
     }
 

@@ -7,8 +7,7 @@ use std::{
     net::{TcpListener, UdpSocket},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    sync::{Arc, Mutex},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -103,7 +102,6 @@ pub(crate) async fn until<F: Future<Output = bool>>(what: &str, mut is_so: impl 
 pub(crate) struct Gate {
     pub(crate) url: String,
     is_open: tokio::sync::watch::Sender<bool>,
-    tried: Arc<Mutex<Vec<Instant>>>,
 }
 
 impl Gate {
@@ -113,12 +111,9 @@ impl Gate {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let (is_open, opened) = tokio::sync::watch::channel(true);
-        let tried = Arc::<Mutex<Vec<Instant>>>::default();
-        let trying = tried.clone();
         tokio::spawn(async move {
             while let Ok((mut inside, _)) = listener.accept().await {
                 if !*opened.borrow() {
-                    trying.lock().unwrap().push(Instant::now());
                     continue;
                 }
                 let (target, mut opened) = (target.clone(), opened.clone());
@@ -134,12 +129,7 @@ impl Gate {
                 });
             }
         });
-        Self { url, is_open, tried }
-    }
-
-    /// When somebody tried to get through while it was shut.
-    pub(crate) fn tried(&self) -> Vec<Instant> {
-        self.tried.lock().unwrap().clone()
+        Self { url, is_open }
     }
 
     pub(crate) fn shut(&self) {
