@@ -14,4 +14,5 @@ mod properties;
 mod rate_limit;
 mod readiness;
 mod removal;
+mod sinkhole;
 mod stress;
