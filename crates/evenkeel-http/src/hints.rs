@@ -30,6 +30,16 @@ pub struct Prefer(pub Vec<Address>);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HashKey(pub u64);
 
+/// Request extension: the subset of the endpoints that the request wishes for, under a policy that
+/// [splits](evenkeel_core::policy::Split).
+///
+/// ```
+/// let mut request = http::Request::new(());
+/// request.extensions_mut().insert(evenkeel_http::Subset("canary".into()));
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Subset(pub Arc<str>);
+
 /// Response extension: the node that served the response.
 ///
 /// The leaf puts it there, [`HttpConnector`](crate::HttpConnector) and
@@ -64,6 +74,7 @@ pub(crate) fn read(extensions: &http::Extensions) -> Hints<'_> {
     }
     Hints {
         hash: extensions.get::<HashKey>().map(|key| key.0),
+        subset: extensions.get::<Subset>().map(|subset| &*subset.0),
         tried: extensions.get::<Tried>(),
         exclude: extensions.get::<Exclude>().map_or(&[], |exclude| &exclude.0),
         prefer: extensions.get::<Prefer>().map_or(&[], |prefer| &prefer.0),

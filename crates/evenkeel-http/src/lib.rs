@@ -3,7 +3,7 @@
 //! [`HttpConnector`] stands below a balancer and speaks HTTP/1.1 or HTTP/2 to each endpoint, over
 //! connections that belong to that endpoint alone. [`SharedClient`] puts a client there that you
 //! have already. Both bring [`HttpTraffic`], by which the balancer reads hints from a request
-//! ([`HashKey`], [`Prefer`], [`Exclude`]) and the outcome from a response.
+//! ([`HashKey`], [`Prefer`], [`Exclude`], [`Subset`]) and the outcome from a response.
 //!
 //! ```
 //! use std::sync::Arc;
@@ -108,7 +108,7 @@ pub use drain::{
     DrainService, Phase, Readiness,
 };
 pub use error::{ConnectError, ConnectTimeout, InvalidRequest, RequestError};
-pub use hints::{Exclude, HashKey, Prefer, ServedBy};
+pub use hints::{Exclude, HashKey, Prefer, ServedBy, Subset};
 pub use priority::HeaderPriority;
 #[cfg(feature = "tls")]
 pub use probe::TlsProbe;

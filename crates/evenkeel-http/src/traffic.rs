@@ -35,7 +35,7 @@ pub enum InFlight {
 
 /// Reads hints from request extensions, and outcomes from responses.
 ///
-/// A request may carry [`HashKey`](crate::HashKey), [`Prefer`](crate::Prefer),
+/// A request may carry [`HashKey`](crate::HashKey), [`Subset`](crate::Subset), [`Prefer`](crate::Prefer),
 /// [`Exclude`](crate::Exclude) and core's [`Tried`](evenkeel_core::traffic::Tried) in its extensions.
 /// [`StatusClassifier`] tells what counts as a failure. Latency is measured until the head of the
 /// response in either case.
