@@ -70,6 +70,7 @@
 
 mod body;
 mod classify;
+mod clock;
 mod connector;
 mod deadline;
 mod delay;
