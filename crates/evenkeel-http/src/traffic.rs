@@ -12,7 +12,7 @@ use http::{Request, Response, StatusCode};
 use http_body::Body;
 
 use crate::{
-    body::ResponseBody,
+    body::{self, ResponseBody},
     classify::{Classify, StatusClassifier, Verdict},
     hints,
 };
@@ -61,6 +61,7 @@ pub enum InFlight {
 pub struct HttpTraffic<C = StatusClassifier> {
     in_flight: InFlight,
     classifier: C,
+    reads_reports: bool,
 }
 
 impl HttpTraffic {
@@ -79,10 +80,21 @@ impl<C> HttpTraffic<C> {
         self
     }
 
+    /// Reads what endpoints report of their load, in any form of ORCA, where a policy goes by it.
+    ///
+    /// In the head of a response, and in its trailers. Default reports are not looked for: a lookup
+    /// or two in the headers of each response.
+    #[cfg(feature = "orca")]
+    #[must_use]
+    pub fn load_reports(mut self) -> Self {
+        self.reads_reports = true;
+        self
+    }
+
     /// Sets what counts as a failure. Default [`StatusClassifier`].
     #[must_use]
     pub fn classify<D: Classify>(self, classifier: D) -> HttpTraffic<D> {
-        HttpTraffic { in_flight: self.in_flight, classifier }
+        HttpTraffic { in_flight: self.in_flight, classifier, reads_reports: self.reads_reports }
     }
 }
 
@@ -113,11 +125,18 @@ where
         };
         let verdict = self.classifier.response(&response);
         attempt.responded();
+        let reads_reports = self.reads_reports && attempt.wants_report();
+        if reads_reports {
+            body::report(&attempt, response.headers());
+        }
         if is_gateways_fault(response.status()) {
             attempt.blame(Fault::Gateway);
         }
         Ok(match self.in_flight {
-            InFlight::Body => response.map(|body| ResponseBody::tracked(body, attempt, verdict)),
+            InFlight::Body => response.map(|body| {
+                let body = ResponseBody::tracked(body, attempt, verdict);
+                if reads_reports { body.reading_reports() } else { body }
+            }),
             InFlight::Head => {
                 attempt.finish(match verdict {
                     Verdict::Reached(outcome) => outcome,
