@@ -52,6 +52,8 @@ pub struct Hints<'a> {
     pub exclude: &'a [Address],
     /// Endpoints that are used before the policy is asked, the first that is open.
     pub prefer: &'a [Address],
+    /// How long it takes says nothing of the endpoint: a long poll, which is answered when there is news.
+    pub is_untimed: bool,
 }
 
 /// The nodes that one call has tried, shared by all its attempts.

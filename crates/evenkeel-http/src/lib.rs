@@ -114,7 +114,7 @@ pub use drain::{
     DrainService, Phase, Readiness,
 };
 pub use error::{ConnectError, ConnectTimeout, InvalidRequest, RequestError};
-pub use hints::{Exclude, HashKey, Prefer, ServedBy};
+pub use hints::{Exclude, HashKey, Prefer, ServedBy, Untimed};
 pub use load::{
     InvalidReport, LoadMeter, PROBE_PATH, ReportForm, ReportLoad, ReportLoadBody, ReportLoadFuture,
     ReportLoadLayer,

@@ -14,7 +14,7 @@ use http_body::Body;
 use crate::{
     body::{self, ResponseBody},
     classify::{Classify, StatusClassifier, Verdict},
-    hints,
+    delay, hints,
 };
 
 /// Until when a request counts as in flight.
@@ -38,7 +38,9 @@ pub enum InFlight {
 /// A request may carry [`HashKey`](crate::HashKey), [`Prefer`](crate::Prefer),
 /// [`Exclude`](crate::Exclude) and core's [`Tried`](evenkeel_core::traffic::Tried) in its extensions.
 /// [`StatusClassifier`] tells what counts as a failure. Latency is measured until the head of the
-/// response in either case.
+/// response in either case, so that long bodies and streams do not count; a request with
+/// [`Untimed`](crate::Untimed) in its extensions is not timed at all. What a server asks to be spared for,
+/// in a 429, a 503 or a gRPC status, counts as latency.
 ///
 /// ```
 /// use evenkeel_core::traffic::{Traffic, Tried};
@@ -131,6 +133,10 @@ where
         }
         if is_gateways_fault(response.status()) {
             attempt.blame(Fault::Gateway);
+            // A failure that says when to come back costs what it asks for, as a 429 does.
+            if let Some(delay) = delay::retry_after(response.headers()) {
+                attempt.throttled(delay);
+            }
         }
         Ok(match self.in_flight {
             InFlight::Body => response.map(|body| {
