@@ -21,6 +21,12 @@ pub trait Traffic<Req, Res, Err>: Clone + Send + Sync + 'static {
         self.hints(request).tried
     }
 
+    /// Whether the request's latency says nothing: what [`hints`](Self::hints) says of that, without the rest.
+    #[inline]
+    fn is_untimed(&self, request: &Req) -> bool {
+        self.hints(request).is_untimed
+    }
+
     /// Ends the attempt with the outcome that the result shows, now or when the response has ended.
     ///
     /// # Errors
@@ -64,6 +70,8 @@ pub struct Hints<'a> {
     pub exclude: &'a [Address],
     /// Endpoints that are used before the policy is asked, the first that is open.
     pub prefer: &'a [Address],
+    /// How long it takes says nothing of the endpoint: a long poll, which is answered when there is news.
+    pub is_untimed: bool,
 }
 
 /// The nodes that one call has tried, shared by all its attempts.

@@ -88,8 +88,13 @@ impl Classify for StatusClassifier {
     }
 
     fn end(_: GrpcTrailers, trailers: Option<&HeaderMap>) -> Outcome {
-        trailers.map_or(Outcome::Failure, grpc_outcome)
+        grpc_end(trailers)
     }
+}
+
+/// What the end of a gRPC response says.
+pub(crate) fn grpc_end(trailers: Option<&HeaderMap>) -> Outcome {
+    trailers.map_or(Outcome::Failure, grpc_outcome)
 }
 
 /// Whether a response is gRPC's and its status is still to come.

@@ -170,6 +170,17 @@ impl<B, C> HttpConnector<B, C> {
         self
     }
 
+    /// Reads what endpoints report of their load, in any form of ORCA, where a policy goes by it.
+    ///
+    /// For [`ClientSideWeighted`](evenkeel_core::policy::ClientSideWeighted), and beside probes for
+    /// [`Prequal`](evenkeel_core::policy::Prequal). Default reports are not looked for.
+    #[cfg(feature = "orca")]
+    #[must_use]
+    pub fn load_reports(mut self) -> Self {
+        self.traffic = self.traffic.load_reports();
+        self
+    }
+
     /// Sets what counts as a failure. Default [`StatusClassifier`].
     #[must_use]
     pub fn classify<D: Classify>(self, classifier: D) -> HttpConnector<B, D> {

@@ -40,6 +40,19 @@ pub struct HashKey(pub u64);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Subset(pub Arc<str>);
 
+/// Request extension: how long this request takes says nothing of the endpoint.
+///
+/// For long polls, which are answered when there is news: their latency would spoil what
+/// [`PeakEwma`](evenkeel_core::policy::PeakEwma) and latency-based ejection know. Streams and long bodies
+/// need it not: latency ends with the head of the response.
+///
+/// ```
+/// let mut request = http::Request::new(());
+/// request.extensions_mut().insert(evenkeel_http::Untimed);
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Untimed;
+
 /// Response extension: the node that served the response.
 ///
 /// The leaf puts it there, [`HttpConnector`](crate::HttpConnector) and
@@ -78,5 +91,6 @@ pub(crate) fn read(extensions: &http::Extensions) -> Hints<'_> {
         tried: extensions.get::<Tried>(),
         exclude: extensions.get::<Exclude>().map_or(&[], |exclude| &exclude.0),
         prefer: extensions.get::<Prefer>().map_or(&[], |prefer| &prefer.0),
+        is_untimed: extensions.get::<Untimed>().is_some(),
     }
 }

@@ -53,12 +53,17 @@
 //! [`HttpProbe`], [`GrpcProbe`], [`TcpProbe`] and `TlsProbe` ask endpoints whether they are well, for the
 //! layer of active health checks in `evenkeel-layers`.
 //!
+//! # Load
+//! A server with [`ReportLoadLayer`] answers [`HttpLoadProbe`] and [`GrpcLoadProbe`], by which the policy
+//! `prequal` goes, and reports with its responses, in the forms of ORCA.
+//!
 //! # Features
 //! | feature | brings |
 //! |---|---|
 //! | `tls` | `Tls`, `https` URIs, and `TlsProbe` |
 //! | `tower-http` | `TowerClassifier`, which lets a classifier of tower-http decide what failed |
 //! | `reqwest` | `SharedClient::reqwest` |
+//! | `orca` | reports of load as JSON, in binary and out of band, and clients that read them |
 //! | `server` | `Drain`, which stops a server without losing a request |
 //!
 //! # What this crate does not do
@@ -80,6 +85,7 @@ mod drain;
 mod error;
 mod happy_eyeballs;
 mod hints;
+mod load;
 mod multiplexed;
 mod priority;
 mod probe;
@@ -108,11 +114,17 @@ pub use drain::{
     DrainService, Phase, Readiness,
 };
 pub use error::{ConnectError, ConnectTimeout, InvalidRequest, RequestError};
-pub use hints::{Exclude, HashKey, Prefer, ServedBy, Subset};
+pub use hints::{Exclude, HashKey, Prefer, ServedBy, Subset, Untimed};
+pub use load::{
+    InvalidReport, LoadMeter, PROBE_PATH, ReportForm, ReportLoad, ReportLoadBody, ReportLoadFuture,
+    ReportLoadLayer,
+};
+#[cfg(feature = "orca")]
+pub use load::{OrcaConnect, OrcaLayer};
 pub use priority::HeaderPriority;
 #[cfg(feature = "tls")]
 pub use probe::TlsProbe;
-pub use probe::{GrpcProbe, HttpProbe, TcpProbe};
+pub use probe::{GrpcLoadProbe, GrpcProbe, HttpLoadProbe, HttpProbe, TcpProbe};
 pub use rate_limit::{
     AddressSpender, DiscloseQuota, HeaderSpender, HeedQuota, HeedQuotaFuture, HeedQuotaLayer,
     RateLimitHeaders, RateLimitHeadersFuture, RateLimitHeadersLayer, ServerQuota,

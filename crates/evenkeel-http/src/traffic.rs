@@ -12,9 +12,9 @@ use http::{Request, Response, StatusCode};
 use http_body::Body;
 
 use crate::{
-    body::ResponseBody,
+    body::{self, ResponseBody},
     classify::{Classify, StatusClassifier, Verdict},
-    hints,
+    delay, hints,
 };
 
 /// Until when a request counts as in flight.
@@ -38,7 +38,9 @@ pub enum InFlight {
 /// A request may carry [`HashKey`](crate::HashKey), [`Subset`](crate::Subset), [`Prefer`](crate::Prefer),
 /// [`Exclude`](crate::Exclude) and core's [`Tried`](evenkeel_core::traffic::Tried) in its extensions.
 /// [`StatusClassifier`] tells what counts as a failure. Latency is measured until the head of the
-/// response in either case.
+/// response in either case, so that long bodies and streams do not count; a request with
+/// [`Untimed`](crate::Untimed) in its extensions is not timed at all. What a server asks to be spared for,
+/// in a 429, a 503 or a gRPC status, counts as latency.
 ///
 /// ```
 /// use evenkeel_core::traffic::{Traffic, Tried};
@@ -61,6 +63,7 @@ pub enum InFlight {
 pub struct HttpTraffic<C = StatusClassifier> {
     in_flight: InFlight,
     classifier: C,
+    reads_reports: bool,
 }
 
 impl HttpTraffic {
@@ -79,10 +82,21 @@ impl<C> HttpTraffic<C> {
         self
     }
 
+    /// Reads what endpoints report of their load, in any form of ORCA, where a policy goes by it.
+    ///
+    /// In the head of a response, and in its trailers. Default reports are not looked for: a lookup
+    /// or two in the headers of each response.
+    #[cfg(feature = "orca")]
+    #[must_use]
+    pub fn load_reports(mut self) -> Self {
+        self.reads_reports = true;
+        self
+    }
+
     /// Sets what counts as a failure. Default [`StatusClassifier`].
     #[must_use]
     pub fn classify<D: Classify>(self, classifier: D) -> HttpTraffic<D> {
-        HttpTraffic { in_flight: self.in_flight, classifier }
+        HttpTraffic { in_flight: self.in_flight, classifier, reads_reports: self.reads_reports }
     }
 }
 
@@ -113,11 +127,22 @@ where
         };
         let verdict = self.classifier.response(&response);
         attempt.responded();
+        let reads_reports = self.reads_reports && attempt.wants_report();
+        if reads_reports {
+            body::report(&attempt, response.headers());
+        }
         if is_gateways_fault(response.status()) {
             attempt.blame(Fault::Gateway);
+            // A failure that says when to come back costs what it asks for, as a 429 does.
+            if let Some(delay) = delay::retry_after(response.headers()) {
+                attempt.throttled(delay);
+            }
         }
         Ok(match self.in_flight {
-            InFlight::Body => response.map(|body| ResponseBody::tracked(body, attempt, verdict)),
+            InFlight::Body => response.map(|body| {
+                let body = ResponseBody::tracked(body, attempt, verdict);
+                if reads_reports { body.reading_reports() } else { body }
+            }),
             InFlight::Head => {
                 attempt.finish(match verdict {
                     Verdict::Reached(outcome) => outcome,

@@ -62,6 +62,7 @@ impl Wish {
             tried: self.tried.as_ref(),
             exclude: &self.exclude,
             prefer: &self.prefer,
+            ..Hints::default()
         }
     }
 }

@@ -37,6 +37,7 @@ impl Traffic<Request, String, BoxError> for Hinted {
             tried: request.tried.as_ref(),
             exclude: &request.exclude,
             prefer: &request.prefer,
+            ..Hints::default()
         }
     }
 
