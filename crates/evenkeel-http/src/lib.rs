@@ -3,7 +3,8 @@
 //! [`HttpConnector`] stands below a balancer and speaks HTTP/1.1 or HTTP/2 to each endpoint, over
 //! connections that belong to that endpoint alone. [`SharedClient`] puts a client there that you
 //! have already. Both bring [`HttpTraffic`], by which the balancer reads hints from a request
-//! ([`HashKey`], [`Prefer`], [`Exclude`]) and the outcome from a response.
+//! ([`HashKey`], [`Prefer`], [`Exclude`]) and the outcome from a response. [`HashBy`] reads the hash for
+//! a policy that hashes from a header, a cookie, the path or a query parameter.
 //!
 //! ```
 //! use std::sync::Arc;
@@ -59,6 +60,7 @@
 //! | `tls` | `Tls`, `https` URIs, and `TlsProbe` |
 //! | `tower-http` | `TowerClassifier`, which lets a classifier of tower-http decide what failed |
 //! | `reqwest` | `SharedClient::reqwest` |
+//! | `sticky` | `StickyLayer`: sessions that stay on their endpoint by a cookie |
 //! | `server` | `Drain`, which stops a server without losing a request |
 //!
 //! # What this crate does not do
@@ -71,6 +73,7 @@
 mod body;
 mod classify;
 mod connector;
+mod cookie;
 mod deadline;
 mod delay;
 mod dial;
@@ -78,6 +81,7 @@ mod dial;
 mod drain;
 mod error;
 mod happy_eyeballs;
+mod hash_by;
 mod hints;
 mod multiplexed;
 mod priority;
@@ -89,6 +93,8 @@ mod retry;
 mod service;
 mod shared_client;
 mod status;
+#[cfg(feature = "sticky")]
+mod sticky;
 mod stream;
 mod target;
 #[cfg(feature = "tls")]
@@ -107,6 +113,7 @@ pub use drain::{
     DrainService, Phase, Readiness,
 };
 pub use error::{ConnectError, ConnectTimeout, InvalidRequest, RequestError};
+pub use hash_by::{HashBy, RequestHead};
 pub use hints::{Exclude, HashKey, Prefer, ServedBy};
 pub use priority::HeaderPriority;
 #[cfg(feature = "tls")]
@@ -127,6 +134,8 @@ pub use shared_client::{SharedClient, SharedFuture, SharedService};
 pub use status::{
     AnswerBody, ErrorToResponse, ErrorToResponseFuture, ErrorToResponseLayer, error_status,
 };
+#[cfg(feature = "sticky")]
+pub use sticky::{SameSite, Sticky, StickyFuture, StickyLayer};
 #[cfg(feature = "tls")]
 pub use tls::{Tls, TlsError};
 #[cfg(feature = "tower-http")]
