@@ -13,6 +13,7 @@ use hyper_util::{
 use crate::{
     classify::{Classify, StatusClassifier},
     dial::{Dial, DialOptions},
+    hash_by::HashBy,
     multiplexed::Multiplexed,
     service::{HttpService, Transport},
     target::Host,
@@ -189,6 +190,15 @@ impl<B, C> HttpConnector<B, C> {
             settings: self.settings,
             body: PhantomData,
         }
+    }
+
+    /// Sets what requests are hashed by, for a policy that hashes. Default nothing: each goes anywhere.
+    ///
+    /// A request with a [`HashKey`](crate::HashKey) in its extensions is not asked.
+    #[must_use]
+    pub fn hash_by(mut self, hash_by: HashBy) -> Self {
+        self.traffic = self.traffic.hash_by(hash_by);
+        self
     }
 
     /// Sets how long a connection may take: name, TCP and TLS together. Default 500 ms.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use evenkeel_core::{
     endpoint::Address,
+    hash::xxh64,
     node::Node,
     traffic::{Hints, Tried},
 };
@@ -23,9 +24,12 @@ pub struct Prefer(pub Vec<Address>);
 
 /// Request extension: requests of the same key go to the same endpoint, under a policy that hashes.
 ///
+/// It must be spread over all 64 bits, as that [of](Self::of) a key is. [`HashBy`](crate::HashBy) reads it
+/// from what a request says; where there is one in the extensions, that is not asked.
+///
 /// ```
 /// let mut request = http::Request::new(());
-/// request.extensions_mut().insert(evenkeel_http::HashKey(42));
+/// request.extensions_mut().insert(evenkeel_http::HashKey::of("alice"));
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HashKey(pub u64);
@@ -52,6 +56,14 @@ pub struct Subset(pub Arc<str>);
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Untimed;
+
+impl HashKey {
+    /// The hash of a key: its xxHash64, as in Envoy and gRPC.
+    #[must_use]
+    pub fn of(key: impl AsRef<[u8]>) -> Self {
+        Self(xxh64(key.as_ref()))
+    }
+}
 
 /// Response extension: the node that served the response.
 ///

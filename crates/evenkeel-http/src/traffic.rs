@@ -1,12 +1,12 @@
 //! What a balancer reads from HTTP requests and responses.
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use evenkeel_core::{
     attempt::Attempt,
     observe::Fault,
     outcome::Outcome,
-    traffic::{Hints, Traffic},
+    traffic::{Hints, Traffic, Tried},
 };
 use http::{Request, Response, StatusCode};
 use http_body::Body;
@@ -14,7 +14,9 @@ use http_body::Body;
 use crate::{
     body::{self, ResponseBody},
     classify::{Classify, StatusClassifier, Verdict},
-    delay, hints,
+    delay,
+    hash_by::{HashBy, RequestHead},
+    hints::{self, Untimed},
 };
 
 /// Until when a request counts as in flight.
@@ -37,17 +39,17 @@ pub enum InFlight {
 ///
 /// A request may carry [`HashKey`](crate::HashKey), [`Subset`](crate::Subset), [`Prefer`](crate::Prefer),
 /// [`Exclude`](crate::Exclude) and core's [`Tried`](evenkeel_core::traffic::Tried) in its extensions.
-/// [`StatusClassifier`] tells what counts as a failure. Latency is measured until the head of the
-/// response in either case, so that long bodies and streams do not count; a request with
-/// [`Untimed`](crate::Untimed) in its extensions is not timed at all. What a server asks to be spared for,
-/// in a 429, a 503 or a gRPC status, counts as latency.
+/// [`HashBy`] reads a hash from what else it says. [`StatusClassifier`] tells what counts as a failure.
+/// Latency is measured until the head of the response in either case, so that long bodies and streams do not
+/// count; a request with [`Untimed`](crate::Untimed) in its extensions is not timed at all. What a server
+/// asks to be spared for, in a 429, a 503 or a gRPC status, counts as latency.
 ///
 /// ```
 /// use evenkeel_core::traffic::{Traffic, Tried};
 /// use evenkeel_http::{Exclude, HashKey, HttpTraffic, Prefer};
 ///
 /// let mut request = http::Request::new(());
-/// request.extensions_mut().insert(HashKey(42));
+/// request.extensions_mut().insert(HashKey::of("alice"));
 /// request.extensions_mut().insert(Prefer(vec!["10.0.0.1:80".parse().unwrap()]));
 /// request.extensions_mut().insert(Exclude(vec!["10.0.0.2:80".parse().unwrap()]));
 /// request.extensions_mut().insert(Tried::default());
@@ -56,14 +58,15 @@ pub enum InFlight {
 ///     &HttpTraffic::new(),
 ///     &request,
 /// );
-/// assert_eq!(hints.hash, Some(42));
+/// assert_eq!(hints.hash, Some(HashKey::of("alice").0));
 /// assert_eq!(hints.prefer.len(), 1);
 /// ```
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct HttpTraffic<C = StatusClassifier> {
     in_flight: InFlight,
     classifier: C,
     reads_reports: bool,
+    hash_by: Option<Arc<HashBy>>,
 }
 
 impl HttpTraffic {
@@ -96,7 +99,19 @@ impl<C> HttpTraffic<C> {
     /// Sets what counts as a failure. Default [`StatusClassifier`].
     #[must_use]
     pub fn classify<D: Classify>(self, classifier: D) -> HttpTraffic<D> {
-        HttpTraffic { in_flight: self.in_flight, classifier, reads_reports: self.reads_reports }
+        HttpTraffic {
+            in_flight: self.in_flight,
+            classifier,
+            reads_reports: self.reads_reports,
+            hash_by: self.hash_by,
+        }
+    }
+
+    /// Sets what requests are hashed by that have no [`HashKey`](crate::HashKey). Default nothing.
+    #[must_use]
+    pub fn hash_by(mut self, hash_by: HashBy) -> Self {
+        self.hash_by = Some(Arc::new(hash_by));
+        self
     }
 }
 
@@ -109,7 +124,20 @@ where
     type Response = Response<ResponseBody<R, C>>;
 
     fn hints<'a>(&self, request: &'a Request<B>) -> Hints<'a> {
-        hints::read(request.extensions())
+        let mut hints = hints::read(request.extensions());
+        if let (None, Some(by)) = (hints.hash, &self.hash_by) {
+            hints.hash = by.hash(RequestHead::of(request));
+        }
+        hints
+    }
+
+    // Asked of every request, and nothing need be hashed for it.
+    fn tried<'a>(&self, request: &'a Request<B>) -> Option<&'a Tried> {
+        request.extensions().get()
+    }
+
+    fn is_untimed(&self, request: &Request<B>) -> bool {
+        request.extensions().get::<Untimed>().is_some()
     }
 
     fn finish(
