@@ -35,6 +35,7 @@ pub mod deadline;
 pub mod discover;
 pub mod endpoint;
 pub mod error;
+pub mod hash;
 pub mod health;
 pub mod limit;
 pub mod load;

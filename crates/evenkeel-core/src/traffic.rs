@@ -15,6 +15,12 @@ pub trait Traffic<Req, Res, Err>: Clone + Send + Sync + 'static {
     /// What the request says about where it wants to go.
     fn hints<'a>(&self, request: &'a Req) -> Hints<'a>;
 
+    /// The nodes that the call has tried: what [`hints`](Self::hints) says of that, without the rest.
+    #[inline]
+    fn tried<'a>(&self, request: &'a Req) -> Option<&'a Tried> {
+        self.hints(request).tried
+    }
+
     /// Ends the attempt with the outcome that the result shows, now or when the response has ended.
     ///
     /// # Errors
@@ -45,6 +51,10 @@ impl<Req, Res, Err> Traffic<Req, Res, Err> for AnyTraffic {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Hints<'a> {
     /// Requests of the same hash go to the same endpoint, under a policy that hashes.
+    ///
+    /// It is a place on a ring, so it must be spread over all 64 bits, as [`xxh64`](crate::hash::xxh64) of a
+    /// key is; numbers in sequence are all in one place. `None` belongs with no other request: each goes
+    /// somewhere at random.
     pub hash: Option<u64>,
     /// The name of the subset of endpoints that it wishes for, under a policy that splits.
     pub subset: Option<&'a str>,

@@ -5,19 +5,26 @@
 use std::time::Duration;
 
 use evenkeel_core::policy::{
-    NAMES, PanicThreshold, PickFirst, PreferZone, Priority, RoundRobin, SlowStart, Split,
-    WeightedP2c, WeightedRoundRobin, ZoneAware, ZoneWeighted, by_name,
+    Ketama, Maglev, NAMES, PanicThreshold, PickFirst, Policy, PreferZone, Priority, Rendezvous,
+    RingHash, RoundRobin, SlowStart, Split, WeightedP2c, WeightedRoundRobin, ZoneAware,
+    ZoneWeighted, by_name,
     laws::{self, Spread},
     split,
 };
+
+const HASHING: [&str; 4] = ["ring_hash", "ketama", "maglev", "rendezvous"];
 
 #[test]
 fn every_policy_keeps_the_laws() {
     for name in NAMES {
         let spread = match name {
-            "weighted_round_robin" | "weighted_random" | "weighted_p2c" | "least_loaded" => {
-                Spread::ByWeight
-            }
+            "weighted_round_robin"
+            | "weighted_random"
+            | "weighted_p2c"
+            | "least_loaded"
+            | "maglev"
+            | "rendezvous" => Spread::ByWeight,
+            "ring_hash" | "ketama" => Spread::Roughly,
             "pick_first" => Spread::Not,
             _ => Spread::Even,
         };
@@ -35,6 +42,9 @@ fn a_policy_that_wraps_others_keeps_the_laws_of_its_child() {
     laws::check(&SlowStart::new(second, WeightedRoundRobin), Spread::ByWeight);
     let nested = Priority::new(ZoneAware::new("here", SlowStart::new(second, RoundRobin)));
     laws::check(&nested, Spread::Even);
+    let hashed = Priority::new(ZoneAware::new("here", SlowStart::new(second, Maglev::new())));
+    laws::check(&hashed, Spread::ByWeight);
+    laws::check_hashing(&hashed);
 }
 
 #[test]
@@ -46,4 +56,23 @@ fn nobody_is_picked_against_the_laws_where_nodes_differ_in_tier_zone_and_label()
     laws::check(&Split::new(RoundRobin).subset("third", 1, other_port), Spread::Not);
     let nested = Split::new(PreferZone::new("here", ZoneWeighted::new(RoundRobin)));
     laws::check(&nested.subset("none", 5, split::label("track", "canary")), Spread::Even);
+}
+
+#[test]
+fn every_policy_that_hashes_keeps_the_laws_of_hashing() {
+    HASHING.iter().for_each(|name| laws::check_hashing(&*by_name(name).unwrap()));
+}
+
+#[test]
+fn bounds_on_the_load_break_no_law() {
+    let bounded: [(Box<dyn Policy>, Spread); 4] = [
+        (Box::new(RingHash::new().bounded_load(1.25)), Spread::Roughly),
+        (Box::new(Ketama::new().bounded_load(1.25)), Spread::Roughly),
+        (Box::new(Maglev::new().bounded_load(1.25)), Spread::ByWeight),
+        (Box::new(Rendezvous::new().bounded_load(1.25)), Spread::ByWeight),
+    ];
+    for (policy, spread) in bounded {
+        laws::check(&*policy, spread);
+        laws::check_hashing(&*policy);
+    }
 }

@@ -11,6 +11,10 @@
 //! | [`least_loaded`](LeastLoaded) | the least busy of all, relative to weight | yes | O(n) |
 //! | [`peak_ewma`](PeakEwma) | the one of two that costs less latency | no | O(1) |
 //! | [`pick_first`](PickFirst) | the first that is open | no | O(1) while the first is open |
+//! | [`ring_hash`](RingHash) | the same for the same key, as Envoy and gRPC | yes | O(1) |
+//! | [`ketama`](Ketama) | the same for the same key, as nginx and pingora | yes | O(1) |
+//! | [`maglev`](Maglev) | the same for the same key, most evenly, as Envoy | yes | O(1) |
+//! | [`rendezvous`](Rendezvous) | the same for the same key, moving the fewest | yes | O(n) |
 //!
 //! Others wrap a policy, the child, and can wrap each other. By name they wrap `p2c`:
 //!
@@ -38,15 +42,22 @@ mod alias;
 mod census;
 mod draw;
 mod groups;
+mod hashed;
+mod ketama;
 pub mod laws;
 mod least_loaded;
+mod load_bound;
+mod maglev;
 mod p2c;
 mod panic_threshold;
 mod peak_ewma;
 mod pick_first;
+mod points;
 mod prefer_zone;
 mod priority;
 mod random;
+mod rendezvous;
+mod ring_hash;
 mod round_robin;
 mod slow_start;
 pub mod split;
@@ -56,7 +67,9 @@ mod weighted_round_robin;
 mod zone_aware;
 mod zone_weighted;
 
+pub use ketama::Ketama;
 pub use least_loaded::LeastLoaded;
+pub use maglev::Maglev;
 pub use p2c::P2c;
 pub use panic_threshold::PanicThreshold;
 pub use peak_ewma::PeakEwma;
@@ -64,6 +77,8 @@ pub use pick_first::PickFirst;
 pub use prefer_zone::PreferZone;
 pub use priority::Priority;
 pub use random::Random;
+pub use rendezvous::Rendezvous;
+pub use ring_hash::RingHash;
 pub use round_robin::RoundRobin;
 pub use slow_start::SlowStart;
 pub use split::Split;
@@ -213,7 +228,7 @@ impl<P: Policy + ?Sized> Policy for Arc<P> {
 }
 
 /// The names of all policies here: what simulator, benches and configurations choose from.
-pub const NAMES: [&str; 16] = [
+pub const NAMES: [&str; 20] = [
     "round_robin",
     "weighted_round_robin",
     "random",
@@ -230,6 +245,10 @@ pub const NAMES: [&str; 16] = [
     "split",
     "slow_start",
     "panic_threshold",
+    "ring_hash",
+    "ketama",
+    "maglev",
+    "rendezvous",
 ];
 
 /// The policy of this name with its defaults, or `None` if there is none.
@@ -261,6 +280,10 @@ pub fn by_name(name: &str) -> Option<Box<dyn Policy>> {
         "split" => Box::new(Split::default()),
         "slow_start" => Box::new(SlowStart::default()),
         "panic_threshold" => Box::new(PanicThreshold::default()),
+        "ring_hash" => Box::new(RingHash::new()),
+        "ketama" => Box::new(Ketama::new()),
+        "maglev" => Box::new(Maglev::new()),
+        "rendezvous" => Box::new(Rendezvous::new()),
         _ => return None,
     })
 }

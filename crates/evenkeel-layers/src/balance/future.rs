@@ -147,7 +147,7 @@ where
     X: Traffic<R, S::Response, S::Error>,
 {
     let request = request.take().expect("called once");
-    if let Some(tried) = traffic.hints(&request).tried {
+    if let Some(tried) = traffic.tried(&request) {
         tried.add(attempt.node().id());
     }
     service.call(request)

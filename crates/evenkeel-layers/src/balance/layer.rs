@@ -6,8 +6,9 @@ use evenkeel_core::{
     connect::Connect,
     discover::Discovery,
     policy::{
-        LeastLoaded, P2c, PanicThreshold, PeakEwma, PickFirst, Policy, Priority, Random,
-        RoundRobin, SlowStart, WeightedP2c, WeightedRandom, WeightedRoundRobin, ZoneAware,
+        Ketama, LeastLoaded, Maglev, P2c, PanicThreshold, PeakEwma, PickFirst, Policy, Priority,
+        Random, Rendezvous, RingHash, RoundRobin, SlowStart, WeightedP2c, WeightedRandom,
+        WeightedRoundRobin, ZoneAware,
     },
 };
 use tower_layer::Layer;
@@ -77,6 +78,32 @@ impl BalanceLayer {
     #[must_use]
     pub fn pick_first(discovery: impl Discovery) -> Self {
         Self::with_policy(discovery, PickFirst)
+    }
+
+    /// The same endpoint for the same key, as Envoy and gRPC. See [`RingHash`].
+    ///
+    /// What the key of a request is says its hash: for HTTP `HttpConnector::hash_by`.
+    #[must_use]
+    pub fn ring_hash(discovery: impl Discovery) -> Self {
+        Self::with_policy(discovery, RingHash::new())
+    }
+
+    /// The same endpoint for the same key, as nginx and pingora. See [`Ketama`].
+    #[must_use]
+    pub fn ketama(discovery: impl Discovery) -> Self {
+        Self::with_policy(discovery, Ketama::new())
+    }
+
+    /// The same endpoint for the same key, most evenly. See [`Maglev`].
+    #[must_use]
+    pub fn maglev(discovery: impl Discovery) -> Self {
+        Self::with_policy(discovery, Maglev::new())
+    }
+
+    /// The same endpoint for the same key, where as few keys as possible move. See [`Rendezvous`].
+    #[must_use]
+    pub fn rendezvous(discovery: impl Discovery) -> Self {
+        Self::with_policy(discovery, Rendezvous::new())
     }
 
     /// Whatever `policy` chooses.
