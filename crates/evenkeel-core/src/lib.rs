@@ -47,6 +47,7 @@ pub mod quota;
 pub mod retry;
 pub mod rng;
 pub mod snapshot;
+pub mod subset;
 pub mod time;
 pub mod traffic;
 

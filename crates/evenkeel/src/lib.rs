@@ -104,6 +104,7 @@
 //! | `Etcd` | services in etcd | `etcd` |
 //! | `targets::discover` | any of them by an address such as `consul:///web` | |
 //! | `merge`, `fallback`, `filter`, `map` | putting them together | |
+//! | `subset` | thousands of clients of thousands of endpoints: [`RandomSubset`](core::subset::RandomSubset), [`Aperture`](core::subset::Aperture), [`Rocksteadier`](core::subset::Rocksteadier) | |
 //!
 //! A service enters itself where its callers look, and leaves in the right order, with
 //! `discovery::register`.
