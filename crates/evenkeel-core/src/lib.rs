@@ -32,6 +32,7 @@ pub mod attempt;
 pub mod backoff;
 pub mod connect;
 pub mod deadline;
+pub mod deregister;
 pub mod discover;
 pub mod endpoint;
 pub mod error;

@@ -33,6 +33,25 @@ fn every_policy_keeps_the_laws() {
 }
 
 #[test]
+fn every_policy_that_hashes_keeps_the_laws_of_hashing() {
+    HASHING.iter().for_each(|name| laws::check_hashing(&*by_name(name).unwrap()));
+}
+
+#[test]
+fn bounds_on_the_load_break_no_law() {
+    let bounded: [(Box<dyn Policy>, Spread); 4] = [
+        (Box::new(RingHash::new().bounded_load(1.25)), Spread::Roughly),
+        (Box::new(Ketama::new().bounded_load(1.25)), Spread::Roughly),
+        (Box::new(Maglev::new().bounded_load(1.25)), Spread::ByWeight),
+        (Box::new(Rendezvous::new().bounded_load(1.25)), Spread::ByWeight),
+    ];
+    for (policy, spread) in bounded {
+        laws::check(&*policy, spread);
+        laws::check_hashing(&*policy);
+    }
+}
+
+#[test]
 fn a_policy_that_wraps_others_keeps_the_laws_of_its_child() {
     let second = Duration::from_secs(1);
     laws::check(&Priority::new(WeightedRoundRobin), Spread::ByWeight);
@@ -56,23 +75,4 @@ fn nobody_is_picked_against_the_laws_where_nodes_differ_in_tier_zone_and_label()
     laws::check(&Split::new(RoundRobin).subset("third", 1, other_port), Spread::Not);
     let nested = Split::new(PreferZone::new("here", ZoneWeighted::new(RoundRobin)));
     laws::check(&nested.subset("none", 5, split::label("track", "canary")), Spread::Even);
-}
-
-#[test]
-fn every_policy_that_hashes_keeps_the_laws_of_hashing() {
-    HASHING.iter().for_each(|name| laws::check_hashing(&*by_name(name).unwrap()));
-}
-
-#[test]
-fn bounds_on_the_load_break_no_law() {
-    let bounded: [(Box<dyn Policy>, Spread); 4] = [
-        (Box::new(RingHash::new().bounded_load(1.25)), Spread::Roughly),
-        (Box::new(Ketama::new().bounded_load(1.25)), Spread::Roughly),
-        (Box::new(Maglev::new().bounded_load(1.25)), Spread::ByWeight),
-        (Box::new(Rendezvous::new().bounded_load(1.25)), Spread::ByWeight),
-    ];
-    for (policy, spread) in bounded {
-        laws::check(&*policy, spread);
-        laws::check_hashing(&*policy);
-    }
 }

@@ -500,3 +500,48 @@ fn whatever_the_overload_a_hundredth_is_let_in() {
     }
     assert!((200..=450).contains(&let_in), "{let_in} of 30,000");
 }
+
+#[test]
+fn a_client_that_calls_little_and_well_is_not_throttled_by_its_first_failures() {
+    let throttle = Throttle::new();
+    for call in 0..34_u64 {
+        // One in ten seconds: twelve in two minutes. The last four of them are refused.
+        let now = at(ms(call * 10_000));
+        assert!(throttle.admit(|| 0.0, || now).is_ok(), "call {call}");
+        if 30 <= call {
+            throttle.refused(now);
+        }
+        assert_eq!(throttle.probability(now), 0.0, "call {call}");
+    }
+}
+
+#[test]
+fn the_throttle_counts_what_a_list_of_all_calls_does() {
+    const TICK: u64 = 7_500;
+    let mut rng = Rng::with_seed(17);
+    for seed in 0..20 {
+        let throttle = Throttle::new().ratio(1.5);
+        let mut calls: Vec<(u64, bool)> = Vec::new();
+        let (mut millis, mut share) = (0, 0.0);
+        for step in 0..2_000 {
+            if rng.below(200) == 0 {
+                millis += [30_000, 500_000, 4_000_000_000][rng.below(3)];
+                share = [0.0, 0.3, 0.9][rng.below(3)];
+            }
+            millis += rng.below_u64(2_000);
+            let now = at(ms(millis));
+            let tick = now.as_nanos() / 1_000_000 / TICK;
+            calls.retain(|(at, _)| tick - at < 16);
+            let is_refused = rng.unit() < share;
+            assert!(throttle.admit(|| 1.0, || now).is_ok());
+            if is_refused {
+                throttle.refused(now);
+            }
+            calls.push((tick, is_refused));
+            let requests = calls.len() as f64;
+            let accepts = calls.iter().filter(|(_, is_refused)| !is_refused).count() as f64;
+            let expected = ((requests - 1.5 * accepts) / (requests + 1.0)).max(0.0);
+            assert_eq!(throttle.probability(now), expected, "seed {seed}, step {step}");
+        }
+    }
+}

@@ -275,3 +275,16 @@ fn a_refusal_may_be_tried_again_after_its_time() {
     let after = Some(limited.retry_after);
     assert_eq!(verdict, Verdict::Again { reach: Reach::Unprocessed, after });
 }
+
+#[tokio::test(start_paused = true)]
+async fn who_may_wait_for_ever_with_any_jitter_waits_and_does_not_overflow() {
+    let limit = RateLimitLayer::new(Rate::per_second(10).burst(1)).wait(Duration::MAX);
+    let (service, late) = (limit.layer(echo()), limit.jitter(Duration::MAX).layer(echo()));
+    service.clone().oneshot("a").await.unwrap();
+
+    assert!(late.oneshot("a").now_or_never().is_none());
+
+    let begin = now();
+    service.oneshot("a").await.unwrap();
+    assert!(begin.elapsed() <= Duration::from_millis(201));
+}

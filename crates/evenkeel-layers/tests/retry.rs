@@ -422,3 +422,16 @@ fn a_call_whose_first_attempt_succeeds_allocates_nothing() {
         assert_eq!(allocations.count_total, 0, "pending: {is_pending}");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_attempt_that_never_gets_to_be_sent_ends_with_what_became_of_the_one_before() {
+    let script = Script::new([RESET]);
+    script.is([Readiness::Ready, Readiness::Pending, Readiness::Pending]);
+    let layer = layer().attempt_timeout(ms(50));
+
+    let error = script.retry(&layer).oneshot(1).await.unwrap_err();
+
+    assert_eq!(error.to_string(), "attempt 1");
+    assert!(cause::<AttemptTimeout>(error.as_ref()).is_none());
+    assert_eq!(script.attempts(), 1);
+}

@@ -3,10 +3,10 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
-    PickContext, Picker, Policy,
+    PickContext, Picker, Policy, Visit,
     census::{Census, Roll},
 };
-use crate::{endpoint::Endpoint, node::Node};
+use crate::{endpoint::Endpoint, node::Node, time::Timestamp};
 
 /// The nodes in groups by a key, in the order of the keys.
 ///
@@ -85,6 +85,16 @@ impl<K> Groups<K> {
         self.whole.fit()
     }
 
+    /// Tends each group's picker.
+    pub(super) fn tend(&self, now: Timestamp) -> Option<Timestamp> {
+        self.list.iter().filter_map(|group| group.picker.tend(now)).min()
+    }
+
+    /// What each group's picker has to be told by probes.
+    pub(super) fn each_probing<'a>(&'a self, visit: &mut Visit<'_, 'a>) {
+        self.list.iter().for_each(|group| group.each_probing(visit));
+    }
+
     /// A pick in the first group that has somebody, in the order of the keys, but not in `except`.
     #[cold]
     pub(super) fn pick_in_order(
@@ -119,5 +129,9 @@ impl<K> Group<K> {
 
     pub(super) fn panics(&self, node: &Node) -> bool {
         self.picker.panics(node)
+    }
+
+    fn each_probing<'a>(&'a self, visit: &mut Visit<'_, 'a>) {
+        self.picker.each_probing(&self.nodes, visit);
     }
 }

@@ -10,6 +10,8 @@
 //! | [`weighted_p2c`](WeightedP2c) | the less busy of two, relative to weight | yes | O(1) |
 //! | [`least_loaded`](LeastLoaded) | the least busy of all, relative to weight | yes | O(n) |
 //! | [`peak_ewma`](PeakEwma) | the one of two that costs less latency | no | O(1) |
+//! | [`client_side_weighted_round_robin`](ClientSideWeighted) | each in turn, as often as its reported load allows | reported | O(1) |
+//! | [`prequal`](Prequal) | the quickest of those probed that are not busier than usual | no | O(1) |
 //! | [`pick_first`](PickFirst) | the first that is open | no | O(1) while the first is open |
 //! | [`ring_hash`](RingHash) | the same for the same key, as Envoy and gRPC | yes | O(1) |
 //! | [`ketama`](Ketama) | the same for the same key, as nginx and pingora | yes | O(1) |
@@ -40,6 +42,7 @@ use crate::{endpoint::Address, node::Node, rng::Rng, time::Timestamp};
 
 mod alias;
 mod census;
+mod client_side_weighted;
 mod draw;
 mod groups;
 mod hashed;
@@ -54,6 +57,7 @@ mod peak_ewma;
 mod pick_first;
 mod points;
 mod prefer_zone;
+mod prequal;
 mod priority;
 mod random;
 mod rendezvous;
@@ -67,6 +71,7 @@ mod weighted_round_robin;
 mod zone_aware;
 mod zone_weighted;
 
+pub use client_side_weighted::ClientSideWeighted;
 pub use ketama::Ketama;
 pub use least_loaded::LeastLoaded;
 pub use maglev::Maglev;
@@ -75,6 +80,7 @@ pub use panic_threshold::PanicThreshold;
 pub use peak_ewma::PeakEwma;
 pub use pick_first::PickFirst;
 pub use prefer_zone::PreferZone;
+pub use prequal::{Prequal, Probing, Ticket};
 pub use priority::Priority;
 pub use random::Random;
 pub use rendezvous::Rendezvous;
@@ -117,12 +123,35 @@ pub trait Picker: Any + Send + Sync {
     /// Picks only what [`PickContext::admits`], or what it [panics](Picker::panics) for.
     fn pick(&self, nodes: &[Arc<Node>], cx: &mut PickContext<'_>) -> Option<usize>;
 
+    /// Does what is to be done now and then, and says when to do so again. Default nothing, never.
+    ///
+    /// Called in the background, so that no request has to: at first when the picker comes into use, and
+    /// at the time that it gave.
+    fn tend(&self, _now: Timestamp) -> Option<Timestamp> {
+        None
+    }
+
+    /// What it has to be told by probes, if it goes by what servers say. Default nothing.
+    fn probing(&self) -> Option<&Probing> {
+        None
+    }
+
+    /// Visits what it and the pickers within it have to be told by probes, each with its nodes.
+    fn each_probing<'a>(&'a self, nodes: &'a [Arc<Node>], visit: &mut Visit<'_, 'a>) {
+        if let Some(probing) = self.probing() {
+            visit(probing, nodes);
+        }
+    }
+
     /// Whether it gives requests to `node` though only its health closes it and others are open,
     /// because those are too few to carry the load. Asked where a closed node was picked. Default false.
     fn panics(&self, _node: &Node) -> bool {
         false
     }
 }
+
+/// What [`Picker::each_probing`] calls, with a [`Probing`] and the nodes that it is of.
+pub type Visit<'v, 'a> = dyn FnMut(&'a Probing, &'a [Arc<Node>]) + 'v;
 
 /// What a picker is told of the request and of the moment.
 #[derive(Debug)]
@@ -228,7 +257,7 @@ impl<P: Policy + ?Sized> Policy for Arc<P> {
 }
 
 /// The names of all policies here: what simulator, benches and configurations choose from.
-pub const NAMES: [&str; 20] = [
+pub const NAMES: [&str; 22] = [
     "round_robin",
     "weighted_round_robin",
     "random",
@@ -237,7 +266,13 @@ pub const NAMES: [&str; 20] = [
     "weighted_p2c",
     "least_loaded",
     "peak_ewma",
+    "client_side_weighted_round_robin",
+    "prequal",
     "pick_first",
+    "ring_hash",
+    "ketama",
+    "maglev",
+    "rendezvous",
     "priority",
     "zone_aware",
     "zone_weighted",
@@ -245,10 +280,6 @@ pub const NAMES: [&str; 20] = [
     "split",
     "slow_start",
     "panic_threshold",
-    "ring_hash",
-    "ketama",
-    "maglev",
-    "rendezvous",
 ];
 
 /// The policy of this name with its defaults, or `None` if there is none.
@@ -272,7 +303,13 @@ pub fn by_name(name: &str) -> Option<Box<dyn Policy>> {
         "weighted_p2c" => Box::new(WeightedP2c),
         "least_loaded" => Box::new(LeastLoaded),
         "peak_ewma" => Box::new(PeakEwma::default()),
+        "client_side_weighted_round_robin" => Box::new(ClientSideWeighted::default()),
+        "prequal" => Box::new(Prequal::default()),
         "pick_first" => Box::new(PickFirst),
+        "ring_hash" => Box::new(RingHash::new()),
+        "ketama" => Box::new(Ketama::new()),
+        "maglev" => Box::new(Maglev::new()),
+        "rendezvous" => Box::new(Rendezvous::new()),
         "priority" => Box::new(Priority::default()),
         "zone_aware" => Box::new(ZoneAware::default()),
         "zone_weighted" => Box::new(ZoneWeighted::default()),
@@ -280,10 +317,6 @@ pub fn by_name(name: &str) -> Option<Box<dyn Policy>> {
         "split" => Box::new(Split::default()),
         "slow_start" => Box::new(SlowStart::default()),
         "panic_threshold" => Box::new(PanicThreshold::default()),
-        "ring_hash" => Box::new(RingHash::new()),
-        "ketama" => Box::new(Ketama::new()),
-        "maglev" => Box::new(Maglev::new()),
-        "rendezvous" => Box::new(Rendezvous::new()),
         _ => return None,
     })
 }

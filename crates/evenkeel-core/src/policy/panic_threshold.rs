@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use super::{
-    P2c, PickContext, Picker, Policy,
+    P2c, PickContext, Picker, Policy, Visit,
     census::{Census, Roll},
     previous_as,
 };
-use crate::node::Node;
+use crate::{node::Node, time::Timestamp};
 
 /// Uses nodes that only their health closes, while fewer than a share of all are fit.
 ///
@@ -101,6 +101,14 @@ impl Picker for PanicPicker {
 
     fn panics(&self, node: &Node) -> bool {
         self.is_in_panic() || self.child.panics(node)
+    }
+
+    fn tend(&self, now: Timestamp) -> Option<Timestamp> {
+        self.child.tend(now)
+    }
+
+    fn each_probing<'a>(&'a self, nodes: &'a [Arc<Node>], visit: &mut Visit<'_, 'a>) {
+        self.child.each_probing(nodes, visit);
     }
 }
 

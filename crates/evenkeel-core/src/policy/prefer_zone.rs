@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use super::{P2c, PickContext, Picker, Policy, groups::Groups, previous_as};
-use crate::node::Node;
+use super::{P2c, PickContext, Picker, Policy, Visit, groups::Groups, previous_as};
+use crate::{node::Node, time::Timestamp};
 
 /// Keeps requests in the caller's own zone as long as one of its nodes takes them.
 ///
@@ -78,6 +78,15 @@ impl Picker for PreferZonePicker {
     fn panics(&self, node: &Node) -> bool {
         self.everywhere.panics(node) || self.zones.list().iter().any(|zone| zone.panics(node))
     }
+
+    fn tend(&self, now: Timestamp) -> Option<Timestamp> {
+        [self.everywhere.tend(now), self.zones.tend(now)].into_iter().flatten().min()
+    }
+
+    fn each_probing<'a>(&'a self, nodes: &'a [Arc<Node>], visit: &mut Visit<'_, 'a>) {
+        self.everywhere.each_probing(nodes, visit);
+        self.zones.each_probing(visit);
+    }
 }
 
 #[cfg(test)]
@@ -117,5 +126,17 @@ mod tests {
         let nodes = nodes(&["b", "b", "c"]);
         let picker = PreferZone::new("a", RoundRobin).build(&nodes, None);
         assert_eq!(picks(&*picker, &nodes), [0, 1, 2, 0, 1, 2]);
+    }
+
+    #[test]
+    fn a_child_that_probes_does_so_in_every_group() {
+        let nodes = nodes(&["b", "a", "b", "a"]);
+        let prequal = crate::policy::Prequal::new();
+        let picker = PreferZone::new("a", prequal).build(&nodes, None);
+
+        let mut groups = Vec::new();
+        picker.each_probing(&nodes, &mut |_, nodes| groups.push(nodes.len()));
+
+        assert_eq!(groups, [4, 2, 2], "the whole, here, elsewhere");
     }
 }

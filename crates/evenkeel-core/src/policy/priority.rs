@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use super::{
-    P2c, PickContext, Picker, Policy,
+    P2c, PickContext, Picker, Policy, Visit,
     groups::{Group, Groups},
     previous_as,
 };
-use crate::node::Node;
+use crate::{node::Node, time::Timestamp};
 
 /// Sends requests to the endpoints of tier 0, and to those of the next as far as it cannot carry them.
 ///
@@ -145,6 +145,14 @@ impl Picker for PriorityPicker {
     fn panics(&self, node: &Node) -> bool {
         let tier = self.tiers.find(&node.endpoint().priority);
         tier.is_some_and(|tier| self.is_short() && self.is_in_panic(tier) || tier.panics(node))
+    }
+
+    fn tend(&self, now: Timestamp) -> Option<Timestamp> {
+        self.tiers.tend(now)
+    }
+
+    fn each_probing<'a>(&'a self, _: &'a [Arc<Node>], visit: &mut Visit<'_, 'a>) {
+        self.tiers.each_probing(visit);
     }
 }
 

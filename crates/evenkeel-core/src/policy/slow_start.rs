@@ -2,8 +2,8 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{P2c, PickContext, Picker, Policy, previous_as};
-use crate::node::Node;
+use super::{P2c, PickContext, Picker, Policy, Visit, previous_as};
+use crate::{node::Node, time::Timestamp};
 
 /// So many nodes may be turned down for one request.
 const TURNED_DOWN_MAX: usize = 8;
@@ -157,6 +157,14 @@ impl Picker for SlowStartPicker {
 
     fn panics(&self, node: &Node) -> bool {
         self.child.panics(node)
+    }
+
+    fn tend(&self, now: Timestamp) -> Option<Timestamp> {
+        self.child.tend(now)
+    }
+
+    fn each_probing<'a>(&'a self, nodes: &'a [Arc<Node>], visit: &mut Visit<'_, 'a>) {
+        self.child.each_probing(nodes, visit);
     }
 }
 

@@ -2,8 +2,8 @@
 
 use std::{fmt, sync::Arc};
 
-use super::{P2c, PickContext, Picker, Policy, groups::Groups, previous_as};
-use crate::{endpoint::Endpoint, node::Node};
+use super::{P2c, PickContext, Picker, Policy, Visit, groups::Groups, previous_as};
+use crate::{endpoint::Endpoint, node::Node, time::Timestamp};
 
 /// The name of what belongs to no subset that was named.
 pub const REST: &str = "rest";
@@ -184,6 +184,14 @@ impl Picker for SplitPicker {
 
     fn panics(&self, node: &Node) -> bool {
         self.subsets.list().iter().any(|group| group.panics(node))
+    }
+
+    fn tend(&self, now: Timestamp) -> Option<Timestamp> {
+        self.subsets.tend(now)
+    }
+
+    fn each_probing<'a>(&'a self, _: &'a [Arc<Node>], visit: &mut Visit<'_, 'a>) {
+        self.subsets.each_probing(visit);
     }
 }
 

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use super::{P2c, PickContext, Picker, Policy, groups::Groups, previous_as};
-use crate::node::Node;
+use super::{P2c, PickContext, Picker, Policy, Visit, groups::Groups, previous_as};
+use crate::{node::Node, time::Timestamp};
 
 /// Keeps in the caller's own zone what its share of the nodes can carry, and spreads the rest over the
 /// zones that have more nodes than callers.
@@ -135,6 +135,15 @@ impl Picker for ZoneAwarePicker {
 
     fn panics(&self, node: &Node) -> bool {
         self.everywhere.panics(node) || self.zones.list().iter().any(|zone| zone.panics(node))
+    }
+
+    fn tend(&self, now: Timestamp) -> Option<Timestamp> {
+        [self.everywhere.tend(now), self.zones.tend(now)].into_iter().flatten().min()
+    }
+
+    fn each_probing<'a>(&'a self, nodes: &'a [Arc<Node>], visit: &mut Visit<'_, 'a>) {
+        self.everywhere.each_probing(nodes, visit);
+        self.zones.each_probing(visit);
     }
 }
 

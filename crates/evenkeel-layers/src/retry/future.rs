@@ -137,7 +137,13 @@ where
             };
             let result = match polled {
                 Poll::Ready(result) => result,
-                Poll::Pending => Err(ready!(self.as_mut().poll_timeout(cx)).into()),
+                Poll::Pending => {
+                    let timeout = ready!(self.as_mut().poll_timeout(cx));
+                    if let Some(error) = self.as_mut().unsent() {
+                        return Poll::Ready(Err(error));
+                    }
+                    Err(timeout.into())
+                }
             };
             if let Some(result) = self.as_mut().end_or_retry(result) {
                 return Poll::Ready(result);
@@ -166,6 +172,13 @@ where
         }
         let timer = this.timer.as_mut().as_pin_mut().expect("set above");
         timer.poll(cx).map(|()| AttemptTimeout::new(timeout))
+    }
+
+    /// What the attempt before ended with, if the one whose time is over was never sent.
+    fn unsent(self: Pin<&mut Self>) -> Option<BoxError> {
+        let mut this = self.project();
+        let is_unsent = matches!(this.state.as_mut().project(), StateProject::Readying);
+        this.error.take().filter(|_| is_unsent)
     }
 
     /// What the call ends with, or nothing if there is to be another attempt.
