@@ -5,7 +5,7 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
-use crate::{attempt::Attempt, endpoint::Address, outcome::Outcome};
+use crate::{attempt::Attempt, endpoint::Address, outcome::Outcome, why::Why};
 
 /// What a balancer may read from requests of type `Req` and their results.
 pub trait Traffic<Req, Res, Err>: Clone + Send + Sync + 'static {
@@ -64,6 +64,8 @@ pub struct Hints<'a> {
     pub exclude: &'a [Address],
     /// Endpoints that are used before the policy is asked, the first that is open.
     pub prefer: &'a [Address],
+    /// Where to tell why the request goes where it goes; `None` unless somebody wants to know.
+    pub why: Option<&'a Why>,
 }
 
 /// The nodes that one call has tried, shared by all its attempts.
