@@ -40,6 +40,7 @@ pub mod hash;
 pub mod health;
 pub mod limit;
 pub mod load;
+pub mod mirror;
 pub mod node;
 pub mod observe;
 pub mod outcome;
@@ -51,6 +52,7 @@ pub mod snapshot;
 pub mod subset;
 pub mod time;
 pub mod traffic;
+pub mod why;
 
 mod gate;
 mod sync;

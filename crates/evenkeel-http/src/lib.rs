@@ -79,6 +79,7 @@ mod drain;
 mod error;
 mod happy_eyeballs;
 mod hints;
+mod mirror;
 mod multiplexed;
 mod priority;
 mod probe;
@@ -108,6 +109,7 @@ pub use drain::{
 };
 pub use error::{ConnectError, ConnectTimeout, InvalidRequest, RequestError};
 pub use hints::{Exclude, HashKey, Prefer, ServedBy, Subset};
+pub use mirror::{HttpMirror, KeptRequest, Mirrored};
 pub use priority::HeaderPriority;
 #[cfg(feature = "tls")]
 pub use probe::TlsProbe;

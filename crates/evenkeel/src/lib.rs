@@ -74,6 +74,7 @@
 //! | [`HedgeLayer`](hedge::HedgeLayer) | asks a second endpoint where the first is slow, within the budget | above the balancer, below retries |
 //! | [`ThrottleLayer`](admission::ThrottleLayer) | asks less of a service that refuses much | above the balancer of a client |
 //! | [`FailFastLayer`](fail_fast::FailFastLayer) | fails at once while nobody is there | above the balancer |
+//! | [`MirrorLayer`](mirror::MirrorLayer) | sends copies of a share of the requests to another service; `HttpMirror` (feature `http`) | above the balancer |
 //! | [`BalanceLayer`](balance::BalanceLayer) | chooses an endpoint for each request | above a `Connect` |
 //! | [`ObserveLayer`](observe::ObserveLayer) | metrics and traces of attempts and gates, or of calls | directly below the balancer; or alone, at the top |
 //! | [`PerEndpoint`](per_endpoint::PerEndpoint) | lifts any tower layer: one instance per endpoint | below the balancer |
@@ -161,6 +162,10 @@
 //! [`DeadlineExceeded`](core::error::DeadlineExceeded) and
 //! [`AttemptTimeout`](core::error::AttemptTimeout) where it took too long.
 //!
+//! # Why this endpoint
+//! A request that carries a [`Why`](core::why::Why), over HTTP in its extensions, is told for each of its attempts
+//! which endpoints were looked at, how busy and how well they were, and which rule decided.
+//!
 //! # What an operator sees
 //! Every layer tells what it does to `tracing`, under a target of its own such as `evenkeel::retry`, and with
 //! the feature `metrics` to the recorder of the `metrics` facade that the program installs before it
@@ -173,8 +178,8 @@ pub use evenkeel_discovery as discovery;
 #[cfg(feature = "http")]
 pub use evenkeel_http as http;
 pub use evenkeel_layers::{
-    active_health, admission, balance, breaker, concurrency, deadline, fail_fast, hedge, observe,
-    outlier, per_endpoint, rate_limit, retry,
+    active_health, admission, balance, breaker, concurrency, deadline, fail_fast, hedge, mirror,
+    observe, outlier, per_endpoint, rate_limit, retry,
 };
 pub use evenkeel_metrics as metrics;
 #[cfg(feature = "redis")]
