@@ -45,6 +45,7 @@
 //! | [`merge`](combine::merge) | the endpoints of both; the first counts where both name an address |
 //! | [`fallback`](combine::fallback) | those of the second while the first has none |
 //! | [`filter`, `map`](combine::filter_map) | some of them; each changed |
+//! | [`subset`](combine::subset) | as many as one client of thousands needs |
 //!
 //! # What all of them promise
 //! - **The last good set stays** when a source fails or ends. A failure is told to the watchers as an

@@ -8,7 +8,7 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use evenkeel_core::{BoxError, error::cause, node::Node};
+use evenkeel_core::{BoxError, error::cause, node::Node, why::Why};
 use http::{Method, Request, Response, Version, header, uri::Scheme};
 use hyper::body::Incoming;
 use hyper_util::client::legacy::{Client, Error as ClientError, ResponseFuture};
@@ -18,7 +18,7 @@ use crate::{
     connector::RequestBody,
     dial::Dial,
     error::{ConnectError, InvalidRequest, RequestError},
-    hints::ServedBy,
+    hints,
     multiplexed::{Answer, Multiplexed},
     target::{self, Host},
 };
@@ -89,9 +89,10 @@ impl<B: RequestBody> Service<Request<B>> for HttpService<B> {
 
     fn call(&mut self, mut request: Request<B>) -> HttpFuture {
         let node = self.0.node.clone();
+        let why = hints::why(request.extensions());
         if let Err(error) = self.0.address(&mut request) {
             let error = RequestError::new(node.address().clone(), error);
-            return HttpFuture { node, state: State::Refused(Some(error)) };
+            return HttpFuture { node, why, state: State::Refused(Some(error)) };
         }
         let state = match &self.0.transport {
             Transport::Pooled(client) => State::Pooled(client.request(request)),
@@ -99,7 +100,7 @@ impl<B: RequestBody> Service<Request<B>> for HttpService<B> {
                 State::Multiplexed(connection.clone().request(request))
             }
         };
-        HttpFuture { node, state }
+        HttpFuture { node, why, state }
     }
 }
 
@@ -118,6 +119,7 @@ impl<B> fmt::Debug for HttpService<B> {
 /// The future of [`HttpService`].
 pub struct HttpFuture {
     node: Arc<Node>,
+    why: Option<Why>,
     state: State,
 }
 
@@ -142,7 +144,7 @@ impl Future for HttpFuture {
             }
         };
         Poll::Ready(result.map(|mut response| {
-            response.extensions_mut().insert(ServedBy(this.node.clone()));
+            hints::answer(response.extensions_mut(), &this.node, this.why.take());
             response
         }))
     }

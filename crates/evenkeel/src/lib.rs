@@ -75,6 +75,7 @@
 //! | [`ThrottleLayer`](admission::ThrottleLayer) | asks less of a service that refuses much | above the balancer of a client |
 //! | `StickyLayer` (feature `sticky`) | keeps each session on its endpoint, by a cookie | above the balancer and retries |
 //! | [`FailFastLayer`](fail_fast::FailFastLayer) | fails at once while nobody is there | above the balancer |
+//! | [`MirrorLayer`](mirror::MirrorLayer) | sends copies of a share of the requests to another service; `HttpMirror` (feature `http`) | above the balancer |
 //! | [`BalanceLayer`](balance::BalanceLayer) | chooses an endpoint for each request | above a `Connect` |
 //! | [`ObserveLayer`](observe::ObserveLayer) | metrics and traces of attempts and gates, or of calls | directly below the balancer; or alone, at the top |
 //! | [`PerEndpoint`](per_endpoint::PerEndpoint) | lifts any tower layer: one instance per endpoint | below the balancer |
@@ -105,6 +106,7 @@
 //! | `Etcd` | services in etcd | `etcd` |
 //! | `targets::discover` | any of them by an address such as `consul:///web` | |
 //! | `merge`, `fallback`, `filter`, `map` | putting them together | |
+//! | `subset` | thousands of clients of thousands of endpoints: [`RandomSubset`](core::subset::RandomSubset), [`Aperture`](core::subset::Aperture), [`Rocksteadier`](core::subset::Rocksteadier) | |
 //!
 //! A service enters itself where its callers look, and leaves in the right order, with
 //! `discovery::register`.
@@ -161,6 +163,10 @@
 //! [`DeadlineExceeded`](core::error::DeadlineExceeded) and
 //! [`AttemptTimeout`](core::error::AttemptTimeout) where it took too long.
 //!
+//! # Why this endpoint
+//! A request that carries a [`Why`](core::why::Why), over HTTP in its extensions, is told for each of its attempts
+//! which endpoints were looked at, how busy and how well they were, and which rule decided.
+//!
 //! # What an operator sees
 //! Every layer tells what it does to `tracing`, under a target of its own such as `evenkeel::retry`, and with
 //! the feature `metrics` to the recorder of the `metrics` facade that the program installs before it
@@ -173,8 +179,8 @@ pub use evenkeel_discovery as discovery;
 #[cfg(feature = "http")]
 pub use evenkeel_http as http;
 pub use evenkeel_layers::{
-    active_health, admission, balance, breaker, concurrency, deadline, fail_fast, hedge, observe,
-    outlier, per_endpoint, rate_limit, retry,
+    active_health, admission, balance, breaker, concurrency, deadline, fail_fast, hedge, mirror,
+    observe, outlier, per_endpoint, rate_limit, retry,
 };
 pub use evenkeel_metrics as metrics;
 #[cfg(feature = "redis")]

@@ -63,6 +63,7 @@ impl<T: Table> HashedPicker<T> {
 impl<T: Table> Picker for HashedPicker<T> {
     fn pick(&self, nodes: &[Arc<Node>], cx: &mut PickContext<'_>) -> Option<usize> {
         let hash = hash_of(cx);
+        cx.tell(|| format!("the first that is open for the hash {hash:016x}"));
         let mut candidates = self.table.candidates(hash).map(|index| index as usize);
         let Some(bound) = &self.bound else {
             return candidates
