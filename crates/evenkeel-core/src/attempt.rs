@@ -3,6 +3,7 @@
 use std::{fmt, sync::Arc, time::Duration};
 
 use crate::{
+    load::LoadReport,
     node::Node,
     observe::{Admission, Fault, Pass, Report},
     outcome::Outcome,
@@ -216,6 +217,18 @@ impl<H: Holder + ?Sized> Attempt<H> {
             let took = self.holder().now().since(started);
             self.clock = Clock::Stopped(took.as_nanos() as u64);
         }
+    }
+
+    /// Whether anybody wants to know what the endpoint reports of its load.
+    #[must_use]
+    #[inline]
+    pub fn wants_report(&self) -> bool {
+        self.node().is_reporting()
+    }
+
+    /// Tells what the endpoint has reported of its load, with the head of the response or at its end.
+    pub fn reported(&self, report: &LoadReport) {
+        self.node().reported(report, self.holder().now());
     }
 
     /// Ends the attempt with its outcome.

@@ -5,9 +5,10 @@ use std::{fmt, sync::Arc, time::Duration};
 pub use crate::gate::{Access, Gate};
 use crate::{
     endpoint::{Address, Endpoint},
-    load::PeakEwma,
+    load::{LoadReport, PeakEwma},
     observe::{Observer, Observers},
     sync::{AtomicU8, AtomicU32, Mutex, Ordering},
+    time::Timestamp,
 };
 
 /// The bits of the gates that are closed; above them one bit for each that is guarded.
@@ -27,6 +28,9 @@ const TIMED: u8 = 1;
 
 /// A node that has observers.
 const OBSERVED: u8 = 2;
+
+/// A node that has observers who read reports of its load.
+const REPORTING: u8 = 4;
 
 /// Hears of what happens to nodes. Called on the request path: it must be short and must not block.
 pub trait Listener: Send + Sync {
@@ -264,8 +268,9 @@ impl Node {
     /// Tells `observer` from now on how attempts end. It stays as long as the node.
     pub fn observe(&self, observer: Arc<dyn Observer>) {
         let timed = if observer.is_timing() { TIMED } else { 0 };
+        let reporting = if observer.is_reading_reports() { REPORTING } else { 0 };
         self.observers.push(observer);
-        self.hearing.fetch_or(OBSERVED | timed, Ordering::Release);
+        self.hearing.fetch_or(OBSERVED | timed | reporting, Ordering::Release);
     }
 
     /// Those who are told how attempts end, in the order in which they came.
@@ -278,6 +283,18 @@ impl Node {
     #[inline]
     pub fn is_timed(&self) -> bool {
         self.hearing.load(Ordering::Relaxed) & TIMED != 0
+    }
+
+    /// Whether anybody wants to know what it [reports](Self::reported) of its load.
+    #[must_use]
+    #[inline]
+    pub fn is_reporting(&self) -> bool {
+        self.hearing.load(Ordering::Relaxed) & REPORTING != 0
+    }
+
+    /// Tells observers what the endpoint has reported of its load, with a response or beside.
+    pub fn reported(&self, report: &LoadReport, now: Timestamp) {
+        self.observers.iter().for_each(|observer| observer.reported(self, report, now));
     }
 
     /// Whether anybody wants to know how attempts end: the policy, or an observer.

@@ -10,6 +10,8 @@
 //! | [`weighted_p2c`](WeightedP2c) | the less busy of two, relative to weight | yes | O(1) |
 //! | [`least_loaded`](LeastLoaded) | the least busy of all, relative to weight | yes | O(n) |
 //! | [`peak_ewma`](PeakEwma) | the one of two that costs less latency | no | O(1) |
+//! | [`client_side_weighted_round_robin`](ClientSideWeighted) | each in turn, as often as its reported load allows | reported | O(1) |
+//! | [`prequal`](Prequal) | the quickest of those probed that are not busier than usual | no | O(1) |
 //! | [`pick_first`](PickFirst) | the first that is open | no | O(1) while the first is open |
 //!
 //! A pick costs O(n) in one case more: where nearly all nodes are closed, the few open ones are
@@ -23,22 +25,26 @@ use std::{any::Any, fmt, sync::Arc, time::Duration};
 use crate::{endpoint::Address, node::Node, rng::Rng, time::Timestamp};
 
 mod alias;
+mod client_side_weighted;
 mod draw;
 pub mod laws;
 mod least_loaded;
 mod p2c;
 mod peak_ewma;
 mod pick_first;
+mod prequal;
 mod random;
 mod round_robin;
 mod weighted_p2c;
 mod weighted_random;
 mod weighted_round_robin;
 
+pub use client_side_weighted::ClientSideWeighted;
 pub use least_loaded::LeastLoaded;
 pub use p2c::P2c;
 pub use peak_ewma::PeakEwma;
 pub use pick_first::PickFirst;
+pub use prequal::{Prequal, Probing, Ticket};
 pub use random::Random;
 pub use round_robin::RoundRobin;
 pub use weighted_p2c::WeightedP2c;
@@ -67,6 +73,19 @@ pub trait Picker: Any + Send + Sync {
     ///
     /// Picks only what [`PickContext::admits`].
     fn pick(&self, nodes: &[Arc<Node>], cx: &mut PickContext<'_>) -> Option<usize>;
+
+    /// Does what is to be done now and then, and says when to do so again. Default nothing, never.
+    ///
+    /// Called in the background, so that no request has to: at first when the picker comes into use, and
+    /// at the time that it gave.
+    fn tend(&self, _now: Timestamp) -> Option<Timestamp> {
+        None
+    }
+
+    /// What it has to be told by probes, if it goes by what servers say. Default nothing.
+    fn probing(&self) -> Option<&Probing> {
+        None
+    }
 }
 
 /// What a picker is told of the request and of the moment.
@@ -131,7 +150,7 @@ impl<P: Policy + ?Sized> Policy for Box<P> {
 }
 
 /// The names of all policies here: what simulator, benches and configurations choose from.
-pub const NAMES: [&str; 9] = [
+pub const NAMES: [&str; 11] = [
     "round_robin",
     "weighted_round_robin",
     "random",
@@ -140,6 +159,8 @@ pub const NAMES: [&str; 9] = [
     "weighted_p2c",
     "least_loaded",
     "peak_ewma",
+    "client_side_weighted_round_robin",
+    "prequal",
     "pick_first",
 ];
 
@@ -164,6 +185,8 @@ pub fn by_name(name: &str) -> Option<Box<dyn Policy>> {
         "weighted_p2c" => Box::new(WeightedP2c),
         "least_loaded" => Box::new(LeastLoaded),
         "peak_ewma" => Box::new(PeakEwma::default()),
+        "client_side_weighted_round_robin" => Box::new(ClientSideWeighted::default()),
+        "prequal" => Box::new(Prequal::default()),
         "pick_first" => Box::new(PickFirst),
         _ => return None,
     })

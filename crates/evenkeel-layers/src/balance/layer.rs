@@ -5,14 +5,15 @@ use std::{sync::Arc, time::Duration};
 use evenkeel_core::{
     connect::Connect,
     discover::Discovery,
+    load::LoadProbe,
     policy::{
-        LeastLoaded, P2c, PeakEwma, PickFirst, Policy, Random, RoundRobin, WeightedP2c,
-        WeightedRandom, WeightedRoundRobin,
+        ClientSideWeighted, LeastLoaded, P2c, PeakEwma, PickFirst, Policy, Prequal, Random,
+        RoundRobin, WeightedP2c, WeightedRandom, WeightedRoundRobin,
     },
 };
 use tower_layer::Layer;
 
-use super::Balance;
+use super::{Balance, probes::Probes};
 
 /// Balances over the endpoints of a discovery. See the [module docs](super).
 #[derive(Clone)]
@@ -22,6 +23,7 @@ pub struct BalanceLayer {
     pub(super) wait_max: Duration,
     pub(super) fail_open: bool,
     pub(super) seed: Option<u64>,
+    pub(super) probes: Option<Probes>,
 }
 
 impl BalanceLayer {
@@ -73,6 +75,21 @@ impl BalanceLayer {
         Self::with_policy(discovery, PeakEwma::default())
     }
 
+    /// Each open endpoint in turn, as often as the load that it reports allows. See
+    /// [`ClientSideWeighted`].
+    #[must_use]
+    pub fn client_side_weighted_round_robin(discovery: impl Discovery) -> Self {
+        Self::with_policy(discovery, ClientSideWeighted::default())
+    }
+
+    /// The quickest of those recently probed that are not busier than usual. See [`Prequal`].
+    ///
+    /// `probe` asks an endpoint for its load: an async closure, or a probe of evenkeel-http.
+    #[must_use]
+    pub fn prequal(discovery: impl Discovery, probe: impl LoadProbe) -> Self {
+        Self::with_policy(discovery, Prequal::default()).probe(probe)
+    }
+
     /// The first open endpoint of the list. See [`PickFirst`].
     #[must_use]
     pub fn pick_first(discovery: impl Discovery) -> Self {
@@ -88,6 +105,7 @@ impl BalanceLayer {
             wait_max: Duration::from_secs(3),
             fail_open: true,
             seed: None,
+            probes: None,
         }
     }
 
@@ -111,6 +129,29 @@ impl BalanceLayer {
     #[must_use]
     pub fn fail_open(mut self, fail_open: bool) -> Self {
         self.fail_open = fail_open;
+        self
+    }
+
+    /// Sets how endpoints are asked for their load, for a policy that goes by what they answer.
+    ///
+    /// Default nobody is asked, and [`Prequal`] goes by requests in flight. A policy that wants no
+    /// probes sends none.
+    #[must_use]
+    pub fn probe(mut self, probe: impl LoadProbe) -> Self {
+        self.probes = Some(Probes::new(probe));
+        self
+    }
+
+    /// Sets how long such a probe may take. Default 100 ms. Without [`probe`](Self::probe) it does
+    /// nothing.
+    ///
+    /// What comes later than the load changes is of little use; what is shorter than the network's
+    /// delays leaves the policy without answers. Inside one data centre 3 ms have been enough.
+    #[must_use]
+    pub fn probe_timeout(mut self, timeout: Duration) -> Self {
+        if let Some(probes) = &mut self.probes {
+            probes.timeout(timeout);
+        }
         self
     }
 

@@ -68,6 +68,8 @@ pub(super) struct Signals {
     pub(super) changed: Notify,
     /// The pool has something to look after.
     pub(super) attention: Notify,
+    /// Probes are to be sent.
+    pub(super) probes: Notify,
     unreachable: AtomicBool,
 }
 

@@ -9,6 +9,7 @@ mod in_flight;
 mod lifecycle;
 mod limit;
 mod outlier;
+mod prequal;
 mod probe;
 mod properties;
 mod rate_limit;
