@@ -7,7 +7,7 @@ use evenkeel_core::{
     endpoint::Endpoint,
     load::LatencyWindow,
     node::{Gate, Listener, Node},
-    policy::{PickContext, Picker, Policy},
+    policy::{PickContext, Picker, Policy, Ticket},
     retry::Budget,
     rng::Rng,
     time::Timestamp,
@@ -67,6 +67,8 @@ pub(crate) struct Client {
     pub(crate) breakers: Option<Arc<Breakers>>,
     /// When its nodes are looked after next.
     pub(crate) sweep: u64,
+    /// When it is asked for probes next.
+    pub(crate) probes: u64,
 }
 
 /// What is chosen for an attempt.
@@ -94,6 +96,7 @@ impl Client {
             watch: None,
             breakers: None,
             sweep: u64::MAX,
+            probes: 0,
         }
     }
 
@@ -141,9 +144,29 @@ impl Client {
         self.picker = policy.build(&self.nodes, Some(&*self.picker));
     }
 
-    /// The nodes, and which server each is.
-    pub(crate) fn nodes(&self) -> impl Iterator<Item = (u32, &Arc<Node>)> {
-        self.servers.iter().copied().zip(&self.nodes)
+    /// Which server a node is.
+    pub(crate) fn server(&self, index: usize) -> u32 {
+        self.servers[index]
+    }
+
+    /// Whether its policy goes by probes.
+    pub(crate) fn is_probing(&self) -> bool {
+        self.picker.probing().is_some()
+    }
+
+    /// Begins the probes that are due, and says when to ask again, if its policy goes by probes.
+    pub(crate) fn due_probes(
+        &mut self,
+        now: Timestamp,
+        begin: &mut dyn FnMut(Ticket),
+    ) -> Option<Timestamp> {
+        let probing = self.picker.probing()?;
+        Some(probing.due(&self.nodes, &mut self.rng, now, begin))
+    }
+
+    /// Lets the picker do what it does from time to time, and says when to do it again.
+    pub(crate) fn tend(&self, now: Timestamp) -> Option<Timestamp> {
+        self.picker.tend(now)
     }
 
     /// Chooses a node as `Balance` does: one that is open and was not tried, if there is one; one that

@@ -38,6 +38,7 @@
 //! cancelled stops at once. What a client drops because it took too long says nothing of its endpoint,
 //! as in the layers.
 
+pub mod chart;
 mod client;
 pub mod dice;
 mod health;

@@ -3,23 +3,31 @@
 //! Each is written anew from its description. Some know what no client can know, such as the requests
 //! in flight at each server: that stands for the polls, probes and reports that they have in reality.
 
+mod polled;
 mod tower;
 
 use std::sync::{
     Arc,
-    atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
+    atomic::{AtomicU32, Ordering::Relaxed},
 };
 
-use evenkeel_core::{endpoint::Address, node::Node, policy::Policy};
+use evenkeel_core::{
+    endpoint::Address,
+    node::Node,
+    policy::{PickContext, Policy},
+    rng::Rng,
+};
 
 /// The names of all rules here.
-pub const NAMES: [&str; 2] = ["tower_p2c", "tower_peak_ewma"];
+pub const NAMES: [&str; 4] = ["tower_p2c", "tower_peak_ewma", "polled_p2c", "least_loaded_in_turn"];
 
 /// The rule of this name.
 #[must_use]
-pub fn by_name(name: &str, _surroundings: &Surroundings) -> Option<Box<dyn Policy>> {
+pub fn by_name(name: &str, surroundings: &Surroundings) -> Option<Box<dyn Policy>> {
     Some(match name {
         "tower_p2c" => Box::new(tower::PendingRequests),
+        "polled_p2c" => Box::new(polled::PolledP2c { surroundings: surroundings.clone() }),
+        "least_loaded_in_turn" => Box::new(polled::LeastLoadedInTurn),
         "tower_peak_ewma" => Box::new(tower::TowerPeakEwma),
         _ => return None,
     })
@@ -33,9 +41,6 @@ pub struct Surroundings(Arc<Vec<Seen>>);
 #[derive(Debug, Default)]
 pub(crate) struct Seen {
     in_flight: AtomicU32,
-    completed: AtomicU64,
-    /// Core-seconds, as the bits of an `f64`.
-    busy: AtomicU64,
 }
 
 impl Surroundings {
@@ -58,22 +63,6 @@ impl Seen {
     pub(crate) fn set_in_flight(&self, in_flight: u32) {
         self.in_flight.store(in_flight, Relaxed);
     }
-
-    pub(crate) fn completed(&self) -> u64 {
-        self.completed.load(Relaxed)
-    }
-
-    pub(crate) fn complete(&self) {
-        self.completed.fetch_add(1, Relaxed);
-    }
-
-    pub(crate) fn busy(&self) -> f64 {
-        f64::from_bits(self.busy.load(Relaxed))
-    }
-
-    pub(crate) fn set_busy(&self, busy: f64) {
-        self.busy.store(busy.to_bits(), Relaxed);
-    }
 }
 
 /// The address of a server: its number in 10.0.0.0/8.
@@ -93,4 +82,21 @@ pub(crate) fn server_of(node: &Node) -> u32 {
         }
         _ => unreachable!("every server has an IPv4 address"),
     }
+}
+
+/// Two distinct nodes that are admitted, or the same one twice.
+fn two(nodes: &[Arc<Node>], cx: &mut PickContext<'_>) -> Option<(usize, usize)> {
+    let draw = |rng: &mut Rng| rng.below(nodes.len());
+    if nodes.is_empty() {
+        return None;
+    }
+    for _ in 0..64 {
+        let (first, second) = (draw(cx.rng), draw(cx.rng));
+        let is_admitted = cx.admits(&nodes[first]) && cx.admits(&nodes[second]);
+        if is_admitted && (first != second || nodes.len() == 1) {
+            return Some((first, second));
+        }
+    }
+    let only = nodes.iter().position(|node| cx.admits(node))?;
+    Some((only, only))
 }

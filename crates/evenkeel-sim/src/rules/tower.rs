@@ -12,9 +12,10 @@ use evenkeel_core::{
     node::Node,
     observe::{Observer, Report},
     policy::{PickContext, Picker, Policy},
-    rng::Rng,
     time::Timestamp,
 };
+
+use super::two;
 
 /// `tower::balance::p2c` over `tower::load::PendingRequests`.
 #[derive(Debug)]
@@ -145,21 +146,4 @@ impl Observer for Estimate {
     fn is_timing(&self) -> bool {
         true
     }
-}
-
-/// Two distinct nodes that are admitted, or the same one twice.
-fn two(nodes: &[Arc<Node>], cx: &mut PickContext<'_>) -> Option<(usize, usize)> {
-    let draw = |rng: &mut Rng| rng.below(nodes.len());
-    if nodes.is_empty() {
-        return None;
-    }
-    for _ in 0..64 {
-        let (first, second) = (draw(cx.rng), draw(cx.rng));
-        let is_admitted = cx.admits(&nodes[first]) && cx.admits(&nodes[second]);
-        if is_admitted && (first != second || nodes.len() == 1) {
-            return Some((first, second));
-        }
-    }
-    let only = nodes.iter().position(|node| cx.admits(node))?;
-    Some((only, only))
 }

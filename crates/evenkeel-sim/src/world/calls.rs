@@ -81,6 +81,8 @@ impl World<'_> {
             server,
             began: self.now,
             place: Place::Away,
+            arrival: None,
+            arrived: 0,
             outcome: Outcome::Success,
             fault: Fault::Server,
         });
@@ -98,15 +100,20 @@ impl World<'_> {
             self.queue.add_after(lane, self.now, Event::AttemptTimeout(attempt));
         }
         self.send(number, server, Event::Reach(attempt));
+        self.probe(number);
     }
 
     /// An answer reaches its client.
     pub(super) fn answered(&mut self, ticket: Ticket) {
-        let Some(Try { mut attempt, call, client, began, outcome, fault, .. }) =
+        let Some(Try { mut attempt, call, client, server, began, outcome, fault, .. }) =
             self.tries.take(ticket)
         else {
             return;
         };
+        if attempt.node().is_reporting() && outcome == Outcome::Success {
+            let report = self.report_of(server);
+            attempt.node().reported(&report, Timestamp::from_nanos(self.now));
+        }
         attempt.blame(fault);
         attempt.finish(outcome);
         self.heed(client);

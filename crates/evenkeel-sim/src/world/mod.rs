@@ -2,6 +2,7 @@
 
 mod calls;
 mod faults;
+mod probes;
 mod servers;
 mod setup;
 
@@ -9,14 +10,15 @@ use std::time::Duration;
 
 use evenkeel_core::{
     attempt::Attempt,
+    load::Arrival,
     observe::Fault,
     outcome::Outcome,
-    policy::Policy,
+    policy::{Policy, Ticket as Begun},
     retry::{Progress, Schedule},
     rng::Rng,
 };
 
-use self::servers::Server;
+use self::{probes::Probe, servers::Server};
 use crate::{
     client::{Client, Slot},
     dice::Zipf,
@@ -68,6 +70,16 @@ pub(crate) enum Event {
     Sweep(u32),
     /// An open breaker of a client is to be tried.
     HalfOpen { client: u32, breaker: u32 },
+    /// A client is asked for its probes.
+    Probe(u32),
+    /// A probe reaches its server.
+    ProbeReach(Ticket),
+    /// Its answer reaches the client.
+    ProbeAnswer(Ticket),
+    /// It has taken too long.
+    ProbeTimeout(Ticket),
+    /// A client's picker does what it does from time to time.
+    Tend(u32),
     /// The load changes.
     Step(u32),
     /// From now on it is counted.
@@ -101,6 +113,9 @@ pub(crate) struct Try {
     server: u32,
     began: u64,
     place: Place,
+    /// At its server, if that counts for probes.
+    arrival: Option<Arrival>,
+    arrived: u64,
     outcome: Outcome,
     fault: Fault,
 }
@@ -141,6 +156,9 @@ pub(crate) struct World<'a> {
     surroundings: Surroundings,
     calls: Slab<Call>,
     tries: Slab<Try>,
+    probes: Slab<Probe>,
+    /// Kept for its memory.
+    begun: Vec<Begun>,
     hops: Hops,
     deadline: Option<Lane>,
     attempt_timeout: Option<Lane>,
@@ -209,6 +227,11 @@ impl World<'_> {
                     breakers.try_again(breaker);
                 }
             }
+            Event::Probe(client) => self.probe_due(client),
+            Event::ProbeReach(ticket) => self.probe_reaches(ticket),
+            Event::ProbeAnswer(ticket) => self.probe_answered(ticket),
+            Event::ProbeTimeout(ticket) => self.probe_timed_out(ticket),
+            Event::Tend(client) => self.tend(client),
             Event::Step(step) => self.step(step as usize),
             Event::Count => self.phase = Some(0),
             Event::Look => self.look(),

@@ -1,9 +1,10 @@
 //! What happens at servers.
 
-use evenkeel_core::{observe::Fault, outcome::Outcome, rng::Rng};
+use evenkeel_core::{observe::Fault, outcome::Outcome, rng::Rng, time::Timestamp};
 
 use super::{
     Event, Place, World,
+    probes::Knowledge,
     setup::{zone_number, zones},
 };
 use crate::{
@@ -30,6 +31,7 @@ pub(crate) struct Server {
     /// How warm it is.
     pub(super) warmth: f64,
     remembered: Option<Remembered>,
+    pub(super) knowledge: Knowledge,
     /// When it looks next whether a request has ended.
     wakes: u64,
 }
@@ -55,6 +57,7 @@ impl Server {
                     remembered: scenario
                         .keys
                         .map(|keys| Remembered::new(keys.count, keys.remembered)),
+                    knowledge: Knowledge::default(),
                     wakes: u64::MAX,
                 };
                 server.set_capacity(scenario, crate::time::START);
@@ -107,6 +110,8 @@ impl World<'_> {
             }
         }
         attempt.place = Place::Idle;
+        attempt.arrived = self.now;
+        attempt.arrival = server.knowledge.enter();
         server.in_flight += 1;
         let in_flight = server.in_flight;
         self.surroundings.server(number).set_in_flight(in_flight);
@@ -156,7 +161,7 @@ impl World<'_> {
             else {
                 break;
             };
-            self.surroundings.server(number).complete();
+            self.servers[number as usize].knowledge.complete();
             self.answer(ticket);
         }
         self.wake(number);
@@ -166,6 +171,12 @@ impl World<'_> {
     pub(super) fn answer(&mut self, ticket: Ticket) {
         let attempt = self.tries.find_mut(ticket).expect("it is live");
         attempt.place = Place::Away;
+        if let Some(arrival) = attempt.arrival.take()
+            && attempt.outcome == Outcome::Success
+        {
+            let took = std::time::Duration::from_nanos(self.now - attempt.arrived);
+            arrival.took(took, Timestamp::from_nanos(self.now));
+        }
         let (client, server) = (attempt.client, attempt.server);
         self.left_server(server);
         self.send(client, server, Event::Answer(ticket));
@@ -209,8 +220,6 @@ impl World<'_> {
     /// early looks again.
     pub(super) fn wake(&mut self, number: u32) {
         let server = &mut self.servers[number as usize];
-        let busy = server.machine.busy(self.now);
-        self.surroundings.server(number).set_busy(busy);
         if let Some(next) = server.machine.next_end()
             && next < server.wakes
         {

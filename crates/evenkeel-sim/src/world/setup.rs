@@ -14,7 +14,7 @@ use evenkeel_core::{
     rng::Rng,
 };
 
-use super::{ANYBODY, Event, Hops, LOOK, World, servers::Server};
+use super::{ANYBODY, Event, Hops, LOOK, World, probes::Knowledge, servers::Server};
 use crate::{
     client::Client,
     dice::Zipf,
@@ -98,6 +98,8 @@ impl<'a> World<'a> {
             policy,
             calls: Slab::new(),
             tries: Slab::new(),
+            probes: Slab::new(),
+            begun: Vec::new(),
             hops,
             deadline,
             attempt_timeout,
@@ -132,6 +134,9 @@ impl<'a> World<'a> {
             }
             client.rebuild(&*self.policy);
             self.clients.push(client);
+        }
+        if self.clients.iter().any(Client::is_probing) {
+            self.servers.iter_mut().for_each(|server| server.knowledge = Knowledge::estimating());
         }
     }
 
@@ -181,6 +186,8 @@ impl<'a> World<'a> {
         self.plan_groups();
         for client in 0..self.clients.len() as u32 {
             self.look_after(client);
+            self.probe(client);
+            self.tend(client);
         }
         match load.concurrency {
             None => self.queue.add(START, Event::Call(ANYBODY)),
