@@ -51,6 +51,7 @@ pub mod rules;
 pub mod run;
 pub mod scenario;
 pub mod slab;
+pub mod studies;
 mod tally;
 pub mod time;
 pub mod work;

@@ -8,10 +8,11 @@ use std::{
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use evenkeel_sim::{
-    policies,
+    chart, policies,
     report::{Report, series_csv, to_csv, to_table},
     run::{self, Job, run_all},
     scenario::{BUILT_IN, Scenario},
+    studies::{self, Studio},
 };
 
 /// Simulates fleets with evenkeel's own policies and health machines: virtual time, one seed, no sockets.
@@ -25,6 +26,8 @@ struct Cli {
 enum Command {
     /// Runs a scenario with each of several policies.
     Run(Run),
+    /// Makes the tables and charts of a document: fast_failing, which_policy, prequal, scale, or all.
+    Study(Study),
     /// Lists the policies, and the scenarios that come with the program.
     List,
 }
@@ -45,9 +48,30 @@ struct Run {
     /// How the result is printed.
     #[arg(long, value_enum, default_value_t = Format::Table)]
     format: Format,
-    /// A folder for the result as CSV and JSON.
+    /// A folder for the result as CSV and JSON, and for charts as SVG and PNG.
     #[arg(long)]
     out: Option<PathBuf>,
+    /// How many runs are made at a time; default one for each core.
+    #[arg(long)]
+    threads: Option<usize>,
+    /// Shows no progress.
+    #[arg(long)]
+    quiet: bool,
+}
+
+#[derive(Debug, Args)]
+struct Study {
+    /// Which: fast_failing, which_policy, prequal, scale, or all.
+    name: String,
+    /// The folder of the documents, whose tables and SVG charts are replaced.
+    #[arg(long, default_value = "docs/simulation")]
+    out: PathBuf,
+    /// A folder for the charts as PNG, too.
+    #[arg(long)]
+    png: Option<PathBuf>,
+    /// A tenth of the calls, to see that it works.
+    #[arg(long)]
+    quick: bool,
     /// How many runs are made at a time; default one for each core.
     #[arg(long)]
     threads: Option<usize>,
@@ -64,11 +88,12 @@ enum Format {
     Json,
 }
 
-type Failure = Box<dyn std::error::Error>;
+type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Run(arguments) => run(arguments),
+        Command::Study(arguments) => study(arguments),
         Command::List => {
             list();
             Ok(())
@@ -81,6 +106,17 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn study(arguments: Study) -> Result<(), Failure> {
+    let studio = Studio {
+        out: arguments.out,
+        png: arguments.png,
+        is_quick: arguments.quick,
+        threads: arguments.threads.unwrap_or_else(run::threads).max(1),
+        is_quiet: arguments.quiet,
+    };
+    Ok(studies::make(&arguments.name, &studio)?)
 }
 
 fn list() {
@@ -135,5 +171,13 @@ fn write(folder: &Path, scenario: &Scenario, reports: &[Report]) -> Result<(), F
     fs::write(folder.join("table.csv"), to_csv(reports))?;
     fs::write(folder.join("series.csv"), series_csv(reports, bucket))?;
     fs::write(folder.join("report.json"), serde_json::to_string_pretty(reports)? + "\n")?;
+    let over_time = studies::over_time(reports, bucket);
+    chart::write_svg(&over_time, folder, "over_time")?;
+    chart::write_png(&over_time, folder, "over_time")?;
+    if reports.iter().all(|report| report.phases.len() == 1) {
+        let latencies = studies::latencies(&scenario.name, reports);
+        chart::write_svg(&latencies, folder, "latency")?;
+        chart::write_png(&latencies, folder, "latency")?;
+    }
     Ok(())
 }

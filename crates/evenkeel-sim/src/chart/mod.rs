@@ -42,18 +42,26 @@ pub type Drawn<B> = Result<(), DrawingAreaErrorKind<<B as DrawingBackend>::Error
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
-/// Writes a chart as `folder/name.svg` and `folder/name.png`.
+/// Writes a chart as `folder/name.svg`.
 ///
 /// # Errors
 /// If it cannot be written.
-pub fn write(chart: &impl Chart, folder: &Path, name: &str) -> Result<(), Failure> {
+pub fn write_svg(chart: &impl Chart, folder: &Path, name: &str) -> Result<(), Failure> {
     fs::create_dir_all(folder)?;
     fs::write(folder.join(format!("{name}.svg")), to_svg(chart)?)?;
+    Ok(())
+}
+
+/// Writes a chart as `folder/name.png`, in twice the resolution.
+///
+/// # Errors
+/// If it cannot be written.
+pub fn write_png(chart: &impl Chart, folder: &Path, name: &str) -> Result<(), Failure> {
+    fs::create_dir_all(folder)?;
     let (width, height) = chart.size();
     let path = folder.join(format!("{name}.png"));
     let area = BitMapBackend::new(&path, (width * SCALE, height * SCALE)).into_drawing_area();
-    paint(chart, &area, SCALE)?;
-    Ok(())
+    paint(chart, &area, SCALE)
 }
 
 /// A chart as SVG.
@@ -207,7 +215,8 @@ mod tests {
     #[test]
     fn a_chart_is_written_as_svg_and_as_png() {
         let folder = tempfile::tempdir().unwrap();
-        write(&lines(), folder.path(), "squares").unwrap();
+        write_svg(&lines(), folder.path(), "squares").unwrap();
+        write_png(&lines(), folder.path(), "squares").unwrap();
         let png = fs::read(folder.path().join("squares.png")).unwrap();
         assert!(png.starts_with(b"\x89PNG"));
         assert!(fs::read_to_string(folder.path().join("squares.svg")).unwrap().starts_with("<svg"));

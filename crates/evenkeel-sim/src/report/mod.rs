@@ -5,6 +5,7 @@ mod table;
 
 use serde::Serialize;
 
+pub(crate) use self::table::{millis, percent};
 pub use self::{
     csv::{series_csv, to_csv},
     table::{Table, to_table},

@@ -48,7 +48,8 @@ impl World<'_> {
     fn plan_antagonist(&mut self, server: u32) {
         let group = self.servers[server as usize].group as usize;
         if let Some(antagonist) = &self.scenario.servers[group].antagonist {
-            let lasts = antagonist.every.seconds() * dice::exponential(&mut self.rng);
+            let lasts = antagonist.every.seconds()
+                * dice::exponential(&mut self.servers[server as usize].rng);
             let lasts = (lasts * SECOND as f64) as u64 + 1;
             self.queue.add(self.now + lasts, Event::Antagonist(server));
         }
@@ -58,7 +59,7 @@ impl World<'_> {
         let server = &mut self.servers[number as usize];
         let antagonist = self.scenario.servers[server.group as usize].antagonist.as_ref();
         let antagonist = antagonist.expect("planned for those that have one");
-        server.left = level(&antagonist.levels, self.rng.unit());
+        server.left = level(&antagonist.levels, server.rng.unit());
         server.set_capacity(self.scenario, self.now);
         self.wake(number);
         self.plan_antagonist(number);
@@ -155,7 +156,7 @@ impl World<'_> {
         let mut clients = std::mem::take(&mut self.clients);
         for client in &mut clients {
             for server in &joining {
-                if share == 1.0 || self.rng.unit() < share {
+                if share == 1.0 || client.rng.unit() < share {
                     client.join(*server, self.endpoint(*server), &*self.policy, &self.clock);
                 }
             }

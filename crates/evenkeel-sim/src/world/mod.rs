@@ -147,6 +147,7 @@ pub(crate) struct World<'a> {
     clock: Clock,
     now: u64,
     queue: Queue<Event>,
+    /// Draws calls alone, so that they are the same whatever policy there is.
     rng: Rng,
     law: WorkLaw,
     zipf: Option<Zipf>,
@@ -179,6 +180,7 @@ pub(crate) struct Hops {
     between: Lane,
     delays: [u64; 2],
     jitter: u64,
+    rng: Rng,
 }
 
 impl World<'_> {

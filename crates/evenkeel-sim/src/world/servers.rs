@@ -31,6 +31,8 @@ pub(crate) struct Server {
     /// How warm it is.
     pub(super) warmth: f64,
     remembered: Option<Remembered>,
+    /// Its own, so that antagonists do the same whatever clients do.
+    pub(super) rng: Rng,
     pub(super) knowledge: Knowledge,
     /// When it looks next whether a request has ended.
     wakes: u64,
@@ -43,6 +45,7 @@ impl Server {
         for (group, of_group) in (0..).zip(&scenario.servers) {
             for number in 0..of_group.count {
                 let levels = of_group.antagonist.as_ref().map(|antagonist| &antagonist.levels);
+                let mut rng = rng.fork();
                 let left = levels.map_or(1.0, |levels| super::faults::level(levels, rng.unit()));
                 let mut server = Self {
                     group,
@@ -57,6 +60,7 @@ impl Server {
                     remembered: scenario
                         .keys
                         .map(|keys| Remembered::new(keys.count, keys.remembered)),
+                    rng,
                     knowledge: Knowledge::default(),
                     wakes: u64::MAX,
                 };
@@ -103,7 +107,7 @@ impl World<'_> {
             match fault.kind {
                 FaultKind::Hangs => hangs = true,
                 FaultKind::Refuses => refusal = Some((fault.after, Fault::Local)),
-                FaultKind::Fails if self.rng.unit() < fault.share.0 => {
+                FaultKind::Fails if server.rng.unit() < fault.share.0 => {
                     refusal = Some((fault.after, Fault::Server));
                 }
                 FaultKind::Fails | FaultKind::Slow => {}
@@ -190,7 +194,7 @@ impl World<'_> {
             self.queue.add_after(lane, self.now, event);
         } else {
             let delay = self.hops.delays[usize::from(!is_near)];
-            let jitter = self.rng.below_u64(self.hops.jitter);
+            let jitter = self.hops.rng.below_u64(self.hops.jitter);
             self.queue.add(self.now + delay + jitter, event);
         }
     }

@@ -67,6 +67,7 @@ impl<'a> World<'a> {
             between: queue.lane(delays[1]),
             delays,
             jitter: network.jitter.nanos(),
+            rng: rng.fork(),
         };
         let lane = |queue: &mut Queue<Event>, time: crate::scenario::Time| queue.lane(time.nanos());
         let deadline = scenario.call.deadline.map(|time| lane(&mut queue, time));

@@ -1,0 +1,94 @@
+//! Which policy when: the same policies in one kind of fleet after another.
+
+use super::{Failure, Studio, balancing, latencies, latency_table};
+use crate::{
+    chart::Bars,
+    report::{Report, Table, millis, percent},
+    scenario::{Discipline, Scenario},
+};
+
+pub(super) fn make(studio: &Studio) -> Result<(), Failure> {
+    let mut document = studio.document("which_policy")?;
+    let mut all = Vec::new();
+    for (name, scenario) in fleets()? {
+        let reports = studio.compare(&scenario, &unhashed());
+        document.table(name, &latency_table(&reports));
+        studio.chart(&latencies(&scenario.name, &reports), &format!("which_policy_{name}"))?;
+        all.push((name, reports));
+    }
+    document.table("summary", &summary(&all));
+    let caches = Scenario::built_in("cold_caches")?;
+    let reports = studio.compare(&caches, &balancing());
+    document.table("cold_caches", &latency_table(&reports));
+    studio.chart(&latencies(&caches.name, &reports), "which_policy_cold_caches")?;
+    let (table, chart) = small_fleets(studio)?;
+    document.table("small_fleets", &table);
+    studio.chart(&chart, "which_policy_small_fleets")?;
+    document.write()
+}
+
+/// Policies that do not need a key: the others would send all requests to one endpoint.
+fn unhashed() -> Vec<&'static str> {
+    const HASHING: [&str; 4] = ["hash", "ketama", "maglev", "rendezvous"];
+    let mut names = balancing();
+    names.retain(|name| !HASHING.iter().any(|word| name.contains(word)));
+    names
+}
+
+fn fleets() -> Result<Vec<(&'static str, Scenario)>, Failure> {
+    let mut first_come = Scenario::built_in("equal")?;
+    first_come.name = "equal servers, first come, first served".into();
+    first_come.servers[0].queue = Discipline::Fifo;
+    let mut subsets = Scenario::built_in("equal")?;
+    subsets.name = "1,000 clients, 1,000 servers, subsets of 20".into();
+    (subsets.clients.count, subsets.clients.subset) = (1_000, 20);
+    subsets.servers[0].count = 1_000;
+    subsets.load.lasts = Some(crate::scenario::Time::millis(25_000));
+    Ok(vec![
+        ("equal", Scenario::built_in("equal")?),
+        ("first_come", first_come),
+        ("two_speeds", Scenario::built_in("two_speeds")?),
+        ("noisy", Scenario::built_in("noisy")?),
+        ("heavy_tail", Scenario::built_in("heavy_tail")?),
+        ("subsets", subsets),
+    ])
+}
+
+/// The 99th percentile of each policy in each fleet, in percent of the best there.
+fn summary(all: &[(&str, Vec<Report>)]) -> Table {
+    let head = std::iter::once("p99 in % of the best").chain(all.iter().map(|(name, _)| *name));
+    let mut table = Table::new(head);
+    let policies = all.first().map_or(0, |(_, reports)| reports.len());
+    for policy in 0..policies {
+        let label = all[0].1[policy].label.clone();
+        let cells = all.iter().map(|(_, reports)| {
+            let p99 = |report: &Report| report.phase().p99;
+            let best = reports.iter().map(p99).fold(f64::INFINITY, f64::min);
+            format!("{:.0}", p99(&reports[policy]) / best * 100.0)
+        });
+        table.row(std::iter::once(label).chain(cells));
+    }
+    table
+}
+
+/// Two, three and five servers, of which one is half as fast or not.
+fn small_fleets(studio: &Studio) -> Result<(Table, Bars), Failure> {
+    let policies = unhashed();
+    let mut table =
+        Table::new(["policy", "2: p99 ms", "errors", "3: p99 ms", "errors", "5: p99 ms", "errors"]);
+    let mut columns = Vec::new();
+    for servers in [2, 3, 5] {
+        let mut scenario = Scenario::built_in("small")?;
+        scenario.servers[0].count = servers;
+        columns.push(studio.compare(&scenario, &policies));
+    }
+    let mut bars = Bars::new("p99 in small fleets", "ms", ["2 servers", "3 servers", "5 servers"]);
+    for (index, policy) in policies.iter().enumerate() {
+        let phases = columns.iter().map(|reports| reports[index].phase());
+        let cells =
+            phases.clone().flat_map(|phase| [millis(phase.p99), percent(phase.error_share())]);
+        table.row(std::iter::once((*policy).to_owned()).chain(cells));
+        bars = bars.row(*policy, phases.map(|phase| phase.p99));
+    }
+    Ok((table, bars))
+}
