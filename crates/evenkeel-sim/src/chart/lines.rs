@@ -140,7 +140,9 @@ impl Chart for Lines {
             let points =
                 line.points.iter().filter(is_good).map(|point| (x.at(point.0), y.at(point.1)));
             let points: Vec<_> = points.collect();
-            canvas.line(&points, colour(index), 2)?;
+            if 1 < points.len() {
+                canvas.line(&points, colour(index), 2)?;
+            }
             // Where there are few, each is to be seen.
             if points.len() <= 20 {
                 for (px, py) in points {

@@ -70,12 +70,6 @@ impl Studio {
         run_all(jobs, self.threads, self.is_quiet)
     }
 
-    fn compare(&self, scenario: &Scenario, policies: &[&str]) -> Vec<Report> {
-        let jobs: Vec<_> =
-            policies.iter().map(|policy| Job::new(self.sized(scenario.clone()), policy)).collect();
-        self.run(&jobs)
-    }
-
     /// A scenario as large as the studio wants it.
     fn sized(&self, mut scenario: Scenario) -> Scenario {
         if self.is_quick {

@@ -1,9 +1,12 @@
 //! Which policy when: the same policies in one kind of fleet after another.
 
-use super::{Failure, Studio, balancing, latencies, latency_table};
+use evenkeel_core::policy::Prequal;
+
+use super::{Failure, Studio, balancing, job, latencies, latency_table};
 use crate::{
     chart::Bars,
     report::{Report, Table, millis, percent},
+    run::Job,
     scenario::{Discipline, Scenario},
 };
 
@@ -11,20 +14,37 @@ pub(super) fn make(studio: &Studio) -> Result<(), Failure> {
     let mut document = studio.document("which_policy")?;
     let mut all = Vec::new();
     for (name, scenario) in fleets()? {
-        let reports = studio.compare(&scenario, &unhashed());
+        let reports = compare(studio, &scenario);
         document.table(name, &latency_table(&reports));
         studio.chart(&latencies(&scenario.name, &reports), &format!("which_policy_{name}"))?;
         all.push((name, reports));
     }
     document.table("summary", &summary(&all));
     let caches = Scenario::built_in("cold_caches")?;
-    let reports = studio.compare(&caches, &balancing());
+    let reports = studio.run(
+        &balancing()
+            .into_iter()
+            .map(|name| Job::new(studio.sized(caches.clone()), name))
+            .collect::<Vec<_>>(),
+    );
     document.table("cold_caches", &latency_table(&reports));
     studio.chart(&latencies(&caches.name, &reports), "which_policy_cold_caches")?;
     let (table, chart) = small_fleets(studio)?;
     document.table("small_fleets", &table);
     studio.chart(&chart, "which_policy_small_fleets")?;
     document.write()
+}
+
+/// What Prequal's hot and cold are told apart by where it should not herd.
+const CALM: f64 = 0.6;
+
+/// All policies that need no key, and Prequal once more.
+fn compare(studio: &Studio, scenario: &Scenario) -> Vec<Report> {
+    let scenario = studio.sized(scenario.clone());
+    let mut jobs: Vec<_> =
+        unhashed().into_iter().map(|name| Job::new(scenario.clone(), name)).collect();
+    jobs.push(job(&scenario, "prequal, quantile 0.6", Prequal::new().quantile(CALM)));
+    studio.run(&jobs)
 }
 
 /// Policies that do not need a key: the others would send all requests to one endpoint.
@@ -73,22 +93,22 @@ fn summary(all: &[(&str, Vec<Report>)]) -> Table {
 
 /// Two, three and five servers, of which one is half as fast or not.
 fn small_fleets(studio: &Studio) -> Result<(Table, Bars), Failure> {
-    let policies = unhashed();
     let mut table =
         Table::new(["policy", "2: p99 ms", "errors", "3: p99 ms", "errors", "5: p99 ms", "errors"]);
     let mut columns = Vec::new();
     for servers in [2, 3, 5] {
         let mut scenario = Scenario::built_in("small")?;
         scenario.servers[0].count = servers;
-        columns.push(studio.compare(&scenario, &policies));
+        columns.push(compare(studio, &scenario));
     }
     let mut bars = Bars::new("p99 in small fleets", "ms", ["2 servers", "3 servers", "5 servers"]);
-    for (index, policy) in policies.iter().enumerate() {
+    for (index, report) in columns[0].iter().enumerate() {
+        let policy = &report.label;
         let phases = columns.iter().map(|reports| reports[index].phase());
         let cells =
             phases.clone().flat_map(|phase| [millis(phase.p99), percent(phase.error_share())]);
-        table.row(std::iter::once((*policy).to_owned()).chain(cells));
-        bars = bars.row(*policy, phases.map(|phase| phase.p99));
+        table.row(std::iter::once(policy.clone()).chain(cells));
+        bars = bars.row(policy, phases.map(|phase| phase.p99));
     }
     Ok((table, bars))
 }
