@@ -139,6 +139,11 @@ pub trait Observer: Any + Send + Sync {
         false
     }
 
+    /// Whether it wants to know how attempts end, and not only how gates change. Asked once.
+    fn is_hearing(&self) -> bool {
+        true
+    }
+
     /// Whether it needs to know how long attempts take, for two clock reads each. Asked once.
     fn is_timing(&self) -> bool {
         false

@@ -36,7 +36,7 @@ enum Command {
 struct Run {
     /// A file, or the name of a scenario that comes with the program.
     scenario: String,
-    /// The policies, by name; default those of the scenario, or all that ship.
+    /// The policies, by name; default those of the scenario, or all that balance and need no key.
     #[arg(long, value_delimiter = ',')]
     policies: Vec<String>,
     /// What all that is random follows from.
@@ -143,7 +143,7 @@ fn run(arguments: Run) -> Result<(), Failure> {
         names.clone_from(&scenario.policies);
     }
     if names.is_empty() {
-        names = evenkeel_core::policy::NAMES.map(str::to_owned).into();
+        names = policies::balancing().into_iter().map(str::to_owned).collect();
     }
     names.iter().try_for_each(|name| policies::check(name))?;
     let jobs: Vec<_> = names.iter().map(|name| Job::new(scenario.clone(), name)).collect();

@@ -13,6 +13,29 @@ pub fn names() -> Vec<&'static str> {
     policy::NAMES.into_iter().chain(rules::NAMES).collect()
 }
 
+/// Policies that go by the key of a request.
+pub const HASHING: [&str; 4] = ["ring_hash", "ketama", "maglev", "rendezvous"];
+
+/// Policies that say something about the set or wrap another one, and do not balance by themselves.
+const OTHERS: [&str; 8] = [
+    "pick_first",
+    "priority",
+    "zone_aware",
+    "zone_weighted",
+    "prefer_zone",
+    "split",
+    "slow_start",
+    "panic_threshold",
+];
+
+/// The policies that are compared where nothing else is said: those that ship, balance by themselves
+/// and need no key.
+#[must_use]
+pub fn balancing() -> Vec<&'static str> {
+    let ships = policy::NAMES.into_iter();
+    ships.filter(|name| !HASHING.contains(name) && !OTHERS.contains(name)).collect()
+}
+
 /// The policy of this name: one that ships, or one that others have.
 #[must_use]
 pub fn by_name(name: &str, surroundings: &Surroundings) -> Option<Box<dyn Policy>> {

@@ -7,8 +7,9 @@ use evenkeel_core::{
     discover::Discovery,
     load::LoadProbe,
     policy::{
-        ClientSideWeighted, LeastLoaded, P2c, PeakEwma, PickFirst, Policy, Prequal, Random,
-        RoundRobin, WeightedP2c, WeightedRandom, WeightedRoundRobin,
+        ClientSideWeighted, Ketama, LeastLoaded, Maglev, P2c, PanicThreshold, PeakEwma, PickFirst,
+        Policy, Prequal, Priority, Random, Rendezvous, RingHash, RoundRobin, SlowStart,
+        WeightedP2c, WeightedRandom, WeightedRoundRobin, ZoneAware,
     },
 };
 use tower_layer::Layer;
@@ -96,6 +97,32 @@ impl BalanceLayer {
         Self::with_policy(discovery, PickFirst)
     }
 
+    /// The same endpoint for the same key, as Envoy and gRPC. See [`RingHash`].
+    ///
+    /// What the key of a request is says its hash: for HTTP `HttpConnector::hash_by`.
+    #[must_use]
+    pub fn ring_hash(discovery: impl Discovery) -> Self {
+        Self::with_policy(discovery, RingHash::new())
+    }
+
+    /// The same endpoint for the same key, as nginx and pingora. See [`Ketama`].
+    #[must_use]
+    pub fn ketama(discovery: impl Discovery) -> Self {
+        Self::with_policy(discovery, Ketama::new())
+    }
+
+    /// The same endpoint for the same key, most evenly. See [`Maglev`].
+    #[must_use]
+    pub fn maglev(discovery: impl Discovery) -> Self {
+        Self::with_policy(discovery, Maglev::new())
+    }
+
+    /// The same endpoint for the same key, where as few keys as possible move. See [`Rendezvous`].
+    #[must_use]
+    pub fn rendezvous(discovery: impl Discovery) -> Self {
+        Self::with_policy(discovery, Rendezvous::new())
+    }
+
     /// Whatever `policy` chooses.
     #[must_use]
     pub fn with_policy(discovery: impl Discovery, policy: impl Policy) -> Self {
@@ -107,6 +134,48 @@ impl BalanceLayer {
             seed: None,
             probes: None,
         }
+    }
+
+    /// Uses endpoints by their tiers: what the first cannot carry goes to the next, and within each the policy
+    /// that is set so far chooses. See [`Priority`]. Default off: tiers are ignored.
+    #[must_use]
+    pub fn tiers(self) -> Self {
+        self.wrap(Priority::new)
+    }
+
+    /// Keeps in the zone `own` as much as its endpoints can carry; within each zone the policy that is set so
+    /// far chooses. See [`ZoneAware`]. Default off: zones are ignored.
+    ///
+    /// Call it before [`tiers`](Self::tiers) for zones within each tier.
+    #[must_use]
+    pub fn zone(self, own: impl Into<Arc<str>>) -> Self {
+        self.wrap(|policy| ZoneAware::new(own, policy))
+    }
+
+    /// Gives an endpoint that is new, or back from an ejection, less than the policy that is set so far
+    /// would, until `window` has passed. See [`SlowStart`]. Default off.
+    ///
+    /// # Panics
+    /// If `window` is zero, or longer than 30 days.
+    #[must_use]
+    pub fn slow_start(self, window: Duration) -> Self {
+        self.wrap(|policy| SlowStart::new(window, policy))
+    }
+
+    /// Uses endpoints, too, that only their health closes, while fewer than `percent` are well. See
+    /// [`PanicThreshold`]. Default 0: only while no other is open, which [`fail_open`](Self::fail_open) is
+    /// for. Needless over [`tiers`](Self::tiers), each of which has a threshold of 50.
+    ///
+    /// # Panics
+    /// If `percent` is more than 100.
+    #[must_use]
+    pub fn panic_threshold(self, percent: u32) -> Self {
+        self.wrap(|policy| PanicThreshold::new(percent, policy))
+    }
+
+    fn wrap<P: Policy>(mut self, wrapper: impl FnOnce(Arc<dyn Policy>) -> P) -> Self {
+        self.policy = Arc::new(wrapper(self.policy));
+        self
     }
 
     /// Sets how long a request waits for an open endpoint before it is refused. Default 3 seconds.

@@ -47,22 +47,22 @@ impl Probes {
         let mut rng = shared.rng();
         let mut reader = shared.snapshots.reader();
         let signals = shared.signals.clone();
-        if let Some(probing) = shared.snapshots.current().picker.probing() {
-            let signals = signals.clone();
-            probing.wake_with(move || signals.probes.notify_one());
-        }
         // Each probe is a task of its own: one that panics or takes long is nobody else's matter.
         let mut under_way = JoinSet::new();
         loop {
             let again = {
                 let snapshot = reader.read(&shared.snapshots);
                 let now = clock::now();
-                match snapshot.picker.probing() {
-                    Some(probing) => probing.due(&snapshot.nodes, &mut rng, now, &mut |ticket| {
+                let mut again = now + AGAIN;
+                snapshot.picker.each_probing(&snapshot.nodes, &mut |probing, nodes| {
+                    let signals = signals.clone();
+                    probing.wake_with(move || signals.probes.notify_one());
+                    let due = probing.due(nodes, &mut rng, now, &mut |ticket| {
                         under_way.spawn(self.clone().ask(ticket));
-                    }),
-                    None => now + AGAIN,
-                }
+                    });
+                    again = again.min(due);
+                });
+                again
             };
             let wait = again.since(clock::now());
             tokio::select! {

@@ -51,7 +51,7 @@ pub struct Scenario {
     /// What all that is random follows from. Default 1.
     #[serde(default = "one")]
     pub seed: u64,
-    /// The policies that are compared, by name. Default all.
+    /// The policies that are compared, by name. Default those that balance and need no key.
     #[serde(default)]
     pub policies: Vec<String>,
     /// How many calls come.

@@ -1,8 +1,9 @@
 //! Endpoints that fail fast: how much traffic they draw.
 
-use super::{Failure, Studio, balancing};
+use super::{Failure, Studio};
 use crate::{
     chart::{Bars, Line, Lines},
+    policies::balancing,
     report::{Report, Table, percent},
     run::Job,
     scenario::{Outlier, Scenario, Share},

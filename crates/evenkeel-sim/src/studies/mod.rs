@@ -58,13 +58,6 @@ pub fn make(name: &str, studio: &Studio) -> Result<(), Failure> {
     }
 }
 
-/// The policies that are compared where nothing else is said: all that ship but the one that does not
-/// balance.
-fn balancing() -> Vec<&'static str> {
-    let ships = evenkeel_core::policy::NAMES.into_iter();
-    ships.filter(|name| *name != "pick_first").collect()
-}
-
 impl Studio {
     fn run(&self, jobs: &[Job]) -> Vec<Report> {
         run_all(jobs, self.threads, self.is_quiet)

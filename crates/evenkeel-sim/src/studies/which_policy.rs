@@ -1,10 +1,11 @@
 //! Which policy when: the same policies in one kind of fleet after another.
 
-use evenkeel_core::policy::Prequal;
+use evenkeel_core::policy::{Maglev, Prequal, RingHash};
 
-use super::{Failure, Studio, balancing, job, latencies, latency_table};
+use super::{Failure, Studio, job, latencies, latency_table, over_time};
 use crate::{
     chart::Bars,
+    policies::{HASHING, balancing},
     report::{Report, Table, millis, percent},
     run::Job,
     scenario::{Discipline, Scenario},
@@ -20,15 +21,15 @@ pub(super) fn make(studio: &Studio) -> Result<(), Failure> {
         all.push((name, reports));
     }
     document.table("summary", &summary(&all));
-    let caches = Scenario::built_in("cold_caches")?;
-    let reports = studio.run(
-        &balancing()
-            .into_iter()
-            .map(|name| Job::new(studio.sized(caches.clone()), name))
-            .collect::<Vec<_>>(),
-    );
-    document.table("cold_caches", &latency_table(&reports));
-    studio.chart(&latencies(&caches.name, &reports), "which_policy_cold_caches")?;
+    let (table, chart) = cold_caches(studio)?;
+    document.table("cold_caches", &table);
+    studio.chart(&chart, "which_policy_cold_caches")?;
+    let newcomers = Scenario::built_in("newcomers")?;
+    let names = ["p2c", "slow_start", "peak_ewma", "prequal", "round_robin"];
+    let jobs = names.map(|name| Job::new(studio.sized(newcomers.clone()), name));
+    let reports = studio.run(&jobs);
+    document.table("newcomers", &latency_table(&reports));
+    studio.chart(&over_time(&reports, 0.5), "which_policy_newcomers")?;
     let (table, chart) = small_fleets(studio)?;
     document.table("small_fleets", &table);
     studio.chart(&chart, "which_policy_small_fleets")?;
@@ -42,17 +43,20 @@ const CALM: f64 = 0.6;
 fn compare(studio: &Studio, scenario: &Scenario) -> Vec<Report> {
     let scenario = studio.sized(scenario.clone());
     let mut jobs: Vec<_> =
-        unhashed().into_iter().map(|name| Job::new(scenario.clone(), name)).collect();
+        balancing().into_iter().map(|name| Job::new(scenario.clone(), name)).collect();
     jobs.push(job(&scenario, "prequal, quantile 0.6", Prequal::new().quantile(CALM)));
     studio.run(&jobs)
 }
 
-/// Policies that do not need a key: the others would send all requests to one endpoint.
-fn unhashed() -> Vec<&'static str> {
-    const HASHING: [&str; 4] = ["hash", "ketama", "maglev", "rendezvous"];
-    let mut names = balancing();
-    names.retain(|name| !HASHING.iter().any(|word| name.contains(word)));
-    names
+/// Servers that remember keys: without and with hashing, and with a bound on each server's load.
+fn cold_caches(studio: &Studio) -> Result<(Table, Bars), Failure> {
+    let caches = studio.sized(Scenario::built_in("cold_caches")?);
+    let names = balancing().into_iter().chain(HASHING);
+    let mut jobs: Vec<_> = names.map(|name| Job::new(caches.clone(), name)).collect();
+    jobs.push(job(&caches, "maglev, load at most 1.25", Maglev::new().bounded_load(1.25)));
+    jobs.push(job(&caches, "ring_hash, load at most 1.25", RingHash::new().bounded_load(1.25)));
+    let reports = studio.run(&jobs);
+    Ok((latency_table(&reports), latencies(&caches.name, &reports)))
 }
 
 fn fleets() -> Result<Vec<(&'static str, Scenario)>, Failure> {
