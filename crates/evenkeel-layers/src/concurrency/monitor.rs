@@ -20,7 +20,7 @@ use evenkeel_core::{
 };
 
 use super::queue::Queue;
-use crate::clock;
+use crate::{alone::Doorkeeper, clock};
 
 /// All limits of a layer and its clones.
 #[derive(Clone, Default)]
@@ -137,11 +137,10 @@ impl Monitor {
         Self { permits, waiting, limits: limits.clone(), address, is_adaptive }
     }
 
-    /// Makes the gate follow the permits. Alone the gate only makes sure that attempts ask.
-    pub(super) fn follow(&self, node: &Node) {
+    /// Makes the gate follow the permits: each attempt asks for one.
+    fn follow(&self, node: &Node) {
         node.follow(Gate::Limit, || {
-            let is_closed = self.address.is_some() && self.permits.is_full();
-            if is_closed { Access::Closed } else { Access::Guarded }
+            if self.permits.is_full() { Access::Closed } else { Access::Guarded }
         });
     }
 
@@ -235,7 +234,7 @@ impl Observer for Monitor {
     #[inline]
     fn admit(&self, node: &Node) -> Admission {
         let is_admitted = self.permits.acquire();
-        if self.has_gate() && self.permits.is_full() {
+        if self.permits.is_full() {
             self.follow(node);
         }
         if is_admitted { Admission::Counted } else { Admission::Refused }
@@ -244,16 +243,30 @@ impl Observer for Monitor {
     #[inline]
     fn left(&self, node: &Node) {
         let was_full = self.permits.release();
-        if self.has_gate() && (was_full || node.is_closed_by(Gate::Limit)) {
+        if was_full || node.is_closed_by(Gate::Limit) {
             self.follow(node);
         }
-        if let Some(waiting) = &self.waiting {
-            waiting.queue.wake();
-        }
+    }
+
+    fn is_hearing(&self) -> bool {
+        self.is_adaptive
     }
 
     fn is_timing(&self) -> bool {
         self.is_adaptive
+    }
+}
+
+/// Alone it is asked for permits in `call`, where there may be a queue.
+impl Doorkeeper for Monitor {
+    const IS_COUNTING: bool = true;
+
+    #[inline]
+    fn exit(&self) {
+        self.permits.release();
+        if let Some(waiting) = &self.waiting {
+            waiting.queue.wake();
+        }
     }
 }
 
