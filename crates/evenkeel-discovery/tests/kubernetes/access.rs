@@ -49,7 +49,7 @@ async fn a_token_that_is_not_known_any_more_is_read_again() {
     let file = cluster.path("token");
     std::fs::write(&file, "first").unwrap();
     cluster.permit("first shop");
-    let kubeconfig = cluster.kubeconfig_at(&cluster.url(), json!({ "tokenFile": file }));
+    let kubeconfig = cluster.kubeconfig_at(&cluster.url(), &json!({ "tokenFile": file }));
     let mut watching = Watching::new(&web(ApiServer::kubeconfig(kubeconfig)).wait(ms(1_000)));
     watching.until_addresses(&[&at(1)]).await;
 

@@ -19,13 +19,14 @@ fn at(pod: u32) -> String {
 }
 
 fn bookmark(version: u64) -> String {
-    line("BOOKMARK", json!({ "metadata": { "resourceVersion": version.to_string() } }))
+    line("BOOKMARK", &json!({ "metadata": { "resourceVersion": version.to_string() } }))
 }
 
 #[tokio::test]
 async fn a_list_comes_in_pages_and_all_at_once_when_the_pages_expire() {
     let (one, two) = (slice("web-a", 4, &[1]), slice("web-b", 5, &[2]));
-    let pages = [page(7, &[one.clone()], "next/+="), list(7, &[two.clone()])];
+    let pages =
+        [page(7, std::slice::from_ref(&one), "next/+="), list(7, std::slice::from_ref(&two))];
     let simulated = Simulated::start(pages, [Reply::Held(vec![])]).await;
     let mut watching = Watching::new(&web(simulated.server()));
     watching.until_addresses(&[&at(1), &at(2)]).await;
@@ -34,7 +35,11 @@ async fn a_list_comes_in_pages_and_all_at_once_when_the_pages_expire() {
     assert!(asked[0].contains("labelSelector=kubernetes.io%2Fservice-name%3Dweb"), "{asked:?}");
     assert!(asked[1].contains("continue=next%2F%2B%3D"), "{asked:?}");
 
-    let pages = [page(7, &[one.clone()], "next"), status(410, "", "Expired"), list(9, &[one, two])];
+    let pages = [
+        page(7, std::slice::from_ref(&one), "next"),
+        status(410, "", "Expired"),
+        list(9, &[one, two]),
+    ];
     let simulated = Simulated::start(pages, [Reply::Held(vec![])]).await;
     let mut watching = Watching::new(&web(simulated.server()));
     watching.until_addresses(&[&at(1), &at(2)]).await;
@@ -59,7 +64,7 @@ async fn bookmarks_move_the_version_that_a_watch_goes_on_from() {
 
 #[tokio::test]
 async fn an_expired_version_within_a_watch_is_answered_by_a_fresh_list_and_no_failure() {
-    let expired = Reply::Ended(vec![line("ERROR", refusal(410, "Expired"))]);
+    let expired = Reply::Ended(vec![line("ERROR", &refusal(410, "Expired"))]);
     let lists = [list(7, &[slice("web-a", 4, &[1])]), list(9, &[slice("web-a", 8, &[1, 2])])];
     let simulated = Simulated::start(lists, [expired, Reply::Held(vec![])]).await;
     let mut watching = Watching::new(&web(simulated.server()));
@@ -76,10 +81,10 @@ async fn garbled_halved_and_refused_answers_change_nothing() {
     for (what, bad) in [
         ("no JSON", Reply::Ended(vec!["<html>".into()])),
         ("deep JSON", Reply::Ended(vec![deep])),
-        ("an object without metadata", Reply::Ended(vec![line("ADDED", json!({}))])),
-        ("a number for an object", Reply::Ended(vec![line("ADDED", json!(7))])),
+        ("an object without metadata", Reply::Ended(vec![line("ADDED", &json!({}))])),
+        ("a number for an object", Reply::Ended(vec![line("ADDED", &json!(7))])),
         ("a broken connection", Reply::Cut(vec![])),
-        ("an error", Reply::Ended(vec![line("ERROR", refusal(500, "InternalError"))])),
+        ("an error", Reply::Ended(vec![line("ERROR", &refusal(500, "InternalError"))])),
         ("a status", status(500, "", "InternalError")),
         ("a status without a body", Reply::Body(503, "", String::new())),
         ("a redirection", Reply::Body(302, "Location: http://127.0.0.1:1/\r\n", String::new())),
@@ -128,7 +133,7 @@ async fn a_slice_or_an_endpoint_that_cannot_be_read_costs_no_other() {
     host["endpoints"][0]["addresses"] = json!(["db.example.test"]);
     let unreadable = line(
         "MODIFIED",
-        json!({ "metadata": { "name": "web-h", "resourceVersion": "9" }, "endpoints": 7 }),
+        &json!({ "metadata": { "name": "web-h", "resourceVersion": "9" }, "endpoints": 7 }),
     );
     let lists = [list(7, &[odd, nameless, no_port, port_0, v6, host])];
     let simulated = Simulated::start(lists, [Reply::Held(vec![unreadable])]).await;
@@ -165,7 +170,7 @@ async fn a_server_that_ends_every_watch_at_once_is_not_asked_in_a_loop() {
     assert!((3..=15).contains(&asked), "{asked} questions in 3 s");
     assert!(watching.failures.is_empty(), "{:?}", watching.failures);
 
-    let expired = Reply::Ended(vec![line("ERROR", refusal(410, "Expired"))]);
+    let expired = Reply::Ended(vec![line("ERROR", &refusal(410, "Expired"))]);
     let lists = [list(7, &[slice("web-a", 4, &[1])])];
     let simulated = Simulated::start(lists, [expired]).await;
     let mut watching = Watching::new(&web(simulated.server()));
@@ -178,7 +183,7 @@ async fn a_server_that_ends_every_watch_at_once_is_not_asked_in_a_loop() {
 #[tokio::test]
 async fn a_watch_that_says_nothing_is_asked_for_again() {
     let lists = [list(7, &[slice("web-a", 4, &[1])])];
-    let event = Reply::Held(vec![line("MODIFIED", slice("web-a", 8, &[1, 2]))]);
+    let event = Reply::Held(vec![line("MODIFIED", &slice("web-a", 8, &[1, 2]))]);
     let simulated = Simulated::start(lists, [Reply::Held(vec![]), event]).await;
     let never = Backoff::new(ms(600_000), ms(600_000));
     let mut watching = Watching::new(&web(simulated.server()).quiet(ms(200)).backoff(never));

@@ -6,7 +6,7 @@ use std::{path::PathBuf, process::Command, sync::Once};
 use evenkeel_discovery::kubernetes::ApiServer;
 use kube::{
     Client, Config,
-    config::{AuthInfo, KubeConfigOptions, Kubeconfig},
+    config::{KubeConfigOptions, Kubeconfig},
 };
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -96,11 +96,11 @@ impl Cluster {
 
     /// A kubeconfig for whoever has this token.
     pub(crate) fn kubeconfig(&self, token: &str) -> PathBuf {
-        self.kubeconfig_at(&self.url(), json!({ "token": token }))
+        self.kubeconfig_at(&self.url(), &json!({ "token": token }))
     }
 
     /// A kubeconfig for a server at `url` and a user who is described so.
-    pub(crate) fn kubeconfig_at(&self, url: &str, user: Value) -> PathBuf {
+    pub(crate) fn kubeconfig_at(&self, url: &str, user: &Value) -> PathBuf {
         let authority = self.path("certificates/apiserver.crt");
         let cluster = json!({ "server": url, "certificate-authority": authority });
         let config = json!({
@@ -131,7 +131,7 @@ impl Cluster {
         let mut object = json!({
             "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
             "metadata": { "name": name, "labels": { "kubernetes.io/service-name": service } },
-            "addressType": "IPv4", "ports": [{ "name": "http", "port": 8080 }],
+            "addressType": "IPv4", "ports": [{ "name": "http", "port": 8080, "protocol": "TCP" }],
         });
         object.as_object_mut().unwrap().extend(slice.as_object().unwrap().clone());
         let request = http::Request::put(format!("{SLICES}/{name}"))
@@ -197,11 +197,6 @@ impl Cluster {
     /// Changes what tokens permit.
     pub(crate) fn permit(&self, lines: &str) {
         std::fs::write(self.path("tokens"), format!("{TOKENS}{lines}\n")).unwrap();
-    }
-
-    /// Who has the token in a file.
-    pub(crate) fn by_token_file(&self, path: PathBuf) -> AuthInfo {
-        AuthInfo { token_file: Some(path.to_str().unwrap().into()), ..AuthInfo::default() }
     }
 }
 

@@ -95,7 +95,7 @@ pub(crate) fn slice(name: &str, version: u64, pods: &[u32]) -> Value {
     })
 }
 
-pub(crate) fn line(kind: &str, object: Value) -> String {
+pub(crate) fn line(kind: &str, object: &Value) -> String {
     json!({ "type": kind, "object": object }).to_string()
 }
 
