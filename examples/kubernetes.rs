@@ -129,10 +129,13 @@ impl Cluster {
             .args([&format!("--initial-cluster=default={peer}"), "--log-level=error"])
             .stderr(Stdio::null())
             .spawn()?;
+        let tokens = folder.path().join("tokens");
+        std::fs::write(&tokens, "example *")?;
         let server = Command::new(server)
             .arg(format!("-etcd={client}"))
             .arg(format!("-port={}", ports[0]))
             .arg(format!("-cert-dir={}", folder.path().join("certificates").display()))
+            .arg(format!("-tokens={}", tokens.display()))
             .stderr(Stdio::null())
             .spawn()?;
         let processes = [Process(server), Process(etcd)];
@@ -184,7 +187,7 @@ fn kubeconfig(folder: &Path, port: u16) -> Result<PathBuf, common::BoxError> {
     let config = json!({
         "apiVersion": "v1", "kind": "Config", "current-context": "example",
         "clusters": [{ "name": "example", "cluster": { "server": server, "certificate-authority": authority } }],
-        "users": [{ "name": "example", "user": {} }],
+        "users": [{ "name": "example", "user": { "token": "example" } }],
         "contexts": [{ "name": "example", "context": { "cluster": "example", "user": "example" } }],
     });
     let path = folder.join("kubeconfig");

@@ -64,7 +64,7 @@ func main() {
 	port := flag.Int("port", 0, "port on 127.0.0.1")
 	certificates := flag.String("cert-dir", "", "folder for a self-signed certificate, apiserver.crt")
 	prefix := flag.String("prefix", "/registry", "prefix of all keys in etcd")
-	tokens := flag.String("tokens", "", "file of tokens and rights; without one everybody may do everything")
+	tokens := flag.String("tokens", "", "file of tokens and what they permit")
 	klog.InitFlags(nil)
 	flag.Parse()
 
@@ -85,9 +85,7 @@ func main() {
 	storage := options.NewEtcdOptions(storagebackend.NewDefaultConfig(*prefix, codec))
 	storage.StorageConfig.Transport.ServerList = []string{*etcd}
 	must(storage.ApplyTo(&config.Config))
-	if *tokens != "" {
-		guard(&config.Config, *tokens)
-	}
+	guard(&config.Config, *tokens)
 
 	serverOf, err := config.Complete().New("tests", server.NewEmptyDelegate())
 	must(err)

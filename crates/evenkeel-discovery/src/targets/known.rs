@@ -5,9 +5,11 @@ use std::sync::Arc;
 use evenkeel_core::{BoxError, discover::Discovery, endpoint::Endpoint};
 
 use super::Target;
+#[cfg(feature = "kubernetes")]
+use super::kubernetes::kubernetes;
 use crate::Fixed;
 
-type Made = Result<Arc<dyn Discovery>, BoxError>;
+pub(super) type Made = Result<Arc<dyn Discovery>, BoxError>;
 
 /// Each scheme, and what makes a discovery of it.
 pub(super) const SCHEMES: [(&str, fn(&Target) -> Made); 10] = [
@@ -242,116 +244,13 @@ fn etcd(_: &Target) -> Made {
     Err("it needs the feature `etcd`".into())
 }
 
-#[cfg(feature = "kubernetes")]
-fn kubernetes(target: &Target) -> Made {
-    use crate::kubernetes::{Kubernetes, is_name};
-
-    target.only(&[
-        "kubeconfig",
-        "context",
-        "in_cluster",
-        "zone",
-        "node",
-        "family",
-        "timeout",
-        "hold",
-        "stale_max",
-    ])?;
-    if target.user.is_some() {
-        return Err("who asks stands in the kubeconfig: write `context`".into());
-    }
-    let name = service(target)?;
-    let (name, port) = name.split_once(':').map_or((name, None), |(name, port)| (name, Some(port)));
-    // Behind the service may stand its namespace, as in DNS.
-    let mut labels = name.split('.');
-    let service = labels.next().unwrap_or_default();
-    let namespace = match (&*target.authority, labels.next()) {
-        ("", namespace) => namespace,
-        (namespace, None) => Some(namespace),
-        _ => return Err("the namespace stands there twice".into()),
-    };
-    if labels.next().is_some_and(|label| label != "svc") {
-        return Err("write service.namespace:port, or namespace/service:port".into());
-    }
-    if let Some(wrong) = [Some(service), namespace].into_iter().flatten().find(|n| !is_name(n)) {
-        return Err(format!("`{wrong}` is no name in Kubernetes").into());
-    }
-    let mut kubernetes = Kubernetes::new(api_server(target)?, service);
-    if let Some(namespace) = namespace {
-        kubernetes = kubernetes.namespace(namespace);
-    }
-    kubernetes = match port.map(|port| (port, port.parse())) {
-        None => kubernetes,
-        Some((_, Ok(number @ 1..))) => kubernetes.port_number(number),
-        Some((name, Err(_))) if is_name(name) && !is_number(name) => kubernetes.port(name),
-        Some((port, _)) => return Err(format!("`{port}` is no port").into()),
-    };
-    if let Some(zone) = target.one("zone")? {
-        kubernetes = kubernetes.zone(zone);
-    }
-    if let Some(node) = target.one("node")? {
-        kubernetes = kubernetes.node(node);
-    }
-    if let Some(family) = target.one("family")? {
-        kubernetes = kubernetes.family(family_of(family)?);
-    }
-    if let Some(hold) = target.time("hold")? {
-        kubernetes = kubernetes.hold(hold);
-    }
-    if let Some(age) = target.time("stale_max")? {
-        kubernetes = kubernetes.stale_max(age);
-    }
-    Ok(Arc::new(kubernetes))
-}
-
-#[cfg(feature = "kubernetes")]
-fn api_server(target: &Target) -> Result<crate::kubernetes::ApiServer, BoxError> {
-    use crate::kubernetes::ApiServer;
-
-    let mut server = match (target.one("kubeconfig")?, target.flag("in_cluster")?) {
-        (Some(_), Some(true)) => return Err("it is `kubeconfig` or `in_cluster`".into()),
-        (Some(path), _) => ApiServer::kubeconfig(path),
-        (None, Some(true)) => ApiServer::in_cluster(),
-        (None, _) => ApiServer::infer(),
-    };
-    if let Some(context) = target.one("context")? {
-        server = server.context(context);
-    }
-    if let Some(timeout) = positive(target, "timeout")? {
-        server = server.timeout(timeout);
-    }
-    Ok(server)
-}
-
-#[cfg(feature = "kubernetes")]
-fn family_of(text: &str) -> Result<crate::kubernetes::Family, BoxError> {
-    use crate::kubernetes::Family;
-
-    Ok(match text {
-        "prefer_ipv4" => Family::PreferIpv4,
-        "prefer_ipv6" => Family::PreferIpv6,
-        "ipv4" => Family::Ipv4,
-        "ipv6" => Family::Ipv6,
-        "both" => Family::Both,
-        _ => {
-            let known = "prefer_ipv4, prefer_ipv6, ipv4, ipv6, both";
-            return Err(format!("there is no family `{text}`; there are {known}").into());
-        }
-    })
-}
-
-#[cfg(feature = "kubernetes")]
-fn is_number(text: &str) -> bool {
-    text.bytes().all(|byte| byte.is_ascii_digit())
-}
-
 #[cfg(not(feature = "kubernetes"))]
 fn kubernetes(_: &Target) -> Made {
     Err("it needs the feature `kubernetes`".into())
 }
 
 #[cfg(any(feature = "consul", feature = "etcd", feature = "kubernetes"))]
-fn service(target: &Target) -> Result<&str, BoxError> {
+pub(super) fn service(target: &Target) -> Result<&str, BoxError> {
     if target.path.is_empty() {
         return Err(
             format!("the service is missing: write {}://host/service", target.scheme).into()
@@ -361,7 +260,10 @@ fn service(target: &Target) -> Result<&str, BoxError> {
 }
 
 #[cfg(any(feature = "consul", feature = "etcd", feature = "kubernetes"))]
-fn positive(target: &Target, key: &str) -> Result<Option<std::time::Duration>, BoxError> {
+pub(super) fn positive(
+    target: &Target,
+    key: &str,
+) -> Result<Option<std::time::Duration>, BoxError> {
     let time = target.time(key)?;
     if time.is_some_and(|time| time.is_zero()) {
         return Err(format!("`{key}` is more than nothing").into());

@@ -51,6 +51,8 @@
 //! file, a password better given in the program.
 
 mod known;
+#[cfg(feature = "kubernetes")]
+mod kubernetes;
 mod parse;
 
 use std::{collections::BTreeMap, fmt, sync::Arc};
