@@ -4,12 +4,13 @@
 //! has put one where it looks, and plays the controllers: it writes the endpoint slices.
 //! `cargo run --release --example kubernetes -- k8s://shop/web:http` follows a service of the cluster that the
 //! kubeconfig leads to, and prints who joins and who leaves.
+//! `cargo run --release --example kubernetes -- measure` prints how fast changes are told, and what 10,000 endpoints cost.
 
 use std::{
     net::{SocketAddr, TcpListener},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -32,8 +33,9 @@ mod common;
 async fn main() -> Result<(), common::BoxError> {
     // The program chooses the cryptography.
     rustls::crypto::ring::default_provider().install_default().ok();
-    if let Some(address) = std::env::args().nth(1) {
-        return follow(&address).await;
+    let asked = std::env::args().nth(1);
+    if let Some(address) = asked.as_ref().filter(|asked| *asked != "measure") {
+        return follow(address).await;
     }
     let Some(cluster) = Cluster::start().await? else {
         let missing = "no API server: `.ci/get-servers apiserver etcd-3.5` gets one, or name a service of yours, \
@@ -44,6 +46,9 @@ async fn main() -> Result<(), common::BoxError> {
         println!("{missing}");
         return Ok(());
     };
+    if asked.is_some() {
+        return measure(&cluster).await;
+    }
     let (one, two) = (common::serve_text("one").await?, common::serve_text("two").await?);
     let ready = json!({ "ready": true, "serving": true, "terminating": false });
     cluster.put(&[(one, &ready), (two, &ready)]).await?;
@@ -93,6 +98,52 @@ async fn follow(address: &str) -> Result<(), common::BoxError> {
         }
     }
     Ok(())
+}
+
+/// How long it takes from the moment when somebody writes a slice until a watch is told.
+#[allow(clippy::disallowed_methods, reason = "an example may look at its watch")]
+async fn measure(cluster: &Cluster) -> Result<(), common::BoxError> {
+    for (slices, changes) in [(1, 300), (100, 100)] {
+        for slice in 0..slices {
+            cluster.put_hundred("many", slice, 0).await?;
+        }
+        let (memory, began) = (resident_kib()?, Instant::now());
+        let many =
+            Kubernetes::new(ApiServer::kubeconfig(cluster.kubeconfig()), "many").namespace("shop");
+        let mut watch = many.watch();
+        watch.next().await.ok_or("no end")??;
+        println!(
+            "{} endpoints: told after {:.1?} with connecting, {:.1} MiB more",
+            slices * 100,
+            began.elapsed(),
+            f64::from(resident_kib()?.saturating_sub(memory)) / 1_024.0,
+        );
+        let mut delays = vec![];
+        for change in 1..=changes {
+            let began = Instant::now();
+            // One endpoint of them is in another zone than before.
+            let (written, told) =
+                tokio::join!(cluster.put_hundred("many", 0, change), watch.next());
+            written?;
+            told.ok_or("no end")??;
+            delays.push(began.elapsed());
+        }
+        delays.sort();
+        let at = |share: usize| delays[(delays.len() * share / 100).min(delays.len() - 1)];
+        println!(
+            "  {changes} changes, written and told: p50 {:.1?}, p99 {:.1?}, worst {:.1?}",
+            at(50),
+            at(99),
+            at(100)
+        );
+    }
+    Ok(())
+}
+
+fn resident_kib() -> Result<u32, common::BoxError> {
+    let status = std::fs::read_to_string("/proc/self/status")?;
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).ok_or("no VmRSS")?;
+    Ok(line.split_whitespace().nth(1).ok_or("no number")?.parse()?)
 }
 
 /// An API server over an etcd, which keep what they know in a folder and end with this.
@@ -157,19 +208,51 @@ impl Cluster {
     async fn put(&self, pods: &[(SocketAddr, &Value)]) -> Result<(), common::BoxError> {
         // Pods have addresses of their own and one port; here it is the other way round, so each has a slice.
         for (number, (address, conditions)) in pods.iter().enumerate() {
-            let name = format!("greeter-{number}");
-            let slice = json!({
-                "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
-                "metadata": { "name": name, "labels": { "kubernetes.io/service-name": "greeter" } },
-                "addressType": "IPv4", "ports": [{ "name": "http", "port": address.port() }],
-                "endpoints": [{ "addresses": [address.ip()], "conditions": conditions }],
-            });
-            let path = format!("/apis/discovery.k8s.io/v1/namespaces/shop/endpointslices/{name}");
-            let request = Request::put(path)
-                .header("content-type", "application/json")
-                .body(slice.to_string().into_bytes())?;
-            self.admin.request_text(request).await?;
+            let endpoints = json!([{ "addresses": [address.ip()], "conditions": conditions }]);
+            self.put_slice("greeter", number, address.port(), &endpoints).await?;
         }
+        Ok(())
+    }
+
+    /// A hundred pods, of which the first is in a zone with this number.
+    async fn put_hundred(
+        &self,
+        service: &str,
+        slice: usize,
+        zone: usize,
+    ) -> Result<(), common::BoxError> {
+        let pod = |pod: usize| {
+            json!({
+                "addresses": [format!("10.{}.{}.{}", slice / 250, slice % 250, pod + 1)],
+                "zone": format!("zone-{}", if pod == 0 { zone } else { 0 }),
+                "conditions": { "ready": true, "serving": true, "terminating": false },
+                "nodeName": format!("node-{pod}"),
+                "targetRef": { "kind": "Pod", "name": format!("{service}-{slice}-{pod}"), "uid": format!("{slice}-{pod}") },
+            })
+        };
+        let endpoints: Vec<_> = (0..100).map(pod).collect();
+        self.put_slice(service, slice, 8_080, &endpoints.into()).await
+    }
+
+    async fn put_slice(
+        &self,
+        service: &str,
+        number: usize,
+        port: u16,
+        endpoints: &Value,
+    ) -> Result<(), common::BoxError> {
+        let name = format!("{service}-{number}");
+        let slice = json!({
+            "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
+            "metadata": { "name": name, "labels": { "kubernetes.io/service-name": service } },
+            "addressType": "IPv4", "ports": [{ "name": "http", "port": port, "protocol": "TCP" }],
+            "endpoints": endpoints,
+        });
+        let path = format!("/apis/discovery.k8s.io/v1/namespaces/shop/endpointslices/{name}");
+        let request = Request::put(path)
+            .header("content-type", "application/json")
+            .body(slice.to_string().into_bytes())?;
+        self.admin.request_text(request).await?;
         Ok(())
     }
 }
