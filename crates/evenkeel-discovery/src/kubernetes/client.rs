@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 use evenkeel_core::BoxError;
-use http::{HeaderMap, Request, Response, header::RETRY_AFTER};
+use http::{
+    HeaderMap, Request, Response,
+    header::{ACCEPT_ENCODING, HeaderValue, RETRY_AFTER},
+};
 use http_body_util::{BodyExt, Limited};
 use kube::{
     client::Body,
@@ -111,8 +114,10 @@ impl Client {
         Ok(serde_json::from_slice(&body)?)
     }
 
-    async fn send(&self, request: Request<Vec<u8>>) -> Result<Response<Body>, BoxError> {
-        // Compression is for people who pay for bytes; here it would cost time on both sides.
+    async fn send(&self, mut request: Request<Vec<u8>>) -> Result<Response<Body>, BoxError> {
+        // Servers compress each event for itself, which not every client of a program can read.
+        let identity = HeaderValue::from_static("identity");
+        request.headers_mut().insert(ACCEPT_ENCODING, identity);
         let response = self.kube.send(request.map(Body::from)).await?;
         if response.status().is_success() {
             return Ok(response);
@@ -123,6 +128,9 @@ impl Client {
         let mut status: Status = serde_json::from_slice(&text).unwrap_or_default();
         if status.message.is_empty() {
             status.message = String::from_utf8_lossy(&text[..text.len().min(300)]).into_owned();
+        }
+        if status.reason.is_empty() {
+            status.reason = head.status.canonical_reason().unwrap_or_default().to_owned();
         }
         status.code = head.status.as_u16();
         Err(refusal(status, Some(&head.headers)).into())

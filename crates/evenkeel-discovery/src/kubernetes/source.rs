@@ -213,6 +213,8 @@ impl KubernetesSource {
             // Nothing is known of the endpoints that were meant; to tell that there are none would be wrong.
             let (service, wanted) = (self.service.clone(), self.reading.port.to_string());
             session.fail(NoSuchPort { service, wanted, there });
+            // What was doubted is kept in any case, so nothing has to be looked at again in a while.
+            self.doubt = Doubt::default();
             return;
         }
         let endpoints = self.table.endpoints(&self.reading);

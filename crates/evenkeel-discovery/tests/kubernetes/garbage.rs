@@ -218,3 +218,19 @@ async fn an_old_server_that_has_the_beta_alone_is_understood() {
     let asked = simulated.asked();
     assert!(asked[1].starts_with("/apis/discovery.k8s.io/v1beta1/"), "{asked:?}");
 }
+
+#[tokio::test]
+async fn a_port_that_is_lost_while_a_loss_is_doubted_is_no_busy_loop() {
+    let mut other_port = slice("web-a", 10, &[1]);
+    other_port["ports"] = json!([{ "name": "web", "port": 8080 }]);
+    let empty = line("MODIFIED", &slice("web-a", 9, &[]));
+    let lists = [list(7, &[slice("web-a", 4, &[1])])];
+    let lost = Reply::Held(vec![empty, line("MODIFIED", &other_port)]);
+    let simulated = Simulated::start(lists, [Reply::Ended(vec![]), lost]).await;
+    let mut watching = Watching::new(&web(simulated.server()).hold(ms(100)));
+    watching.until_addresses(&[&at(1)]).await;
+    watching.until_failure().await;
+    watching.during(ms(500)).await;
+    assert!(watching.failures.len() < 4, "{:?}", watching.failures);
+    assert_eq!(watching.least, 1);
+}
