@@ -202,3 +202,65 @@ impl fmt::Display for PortChoice {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+
+    fn reading(port: PortChoice) -> Reading {
+        Reading { port, family: Family::Both, zone: None, node: Some("n".into()) }
+    }
+
+    #[test]
+    fn a_port_without_a_number_stands_for_the_one_that_is_wanted() {
+        let slice = json!({
+            "metadata": { "name": "a" }, "addressType": "IPv4", "ports": [{ "name": "" }],
+            "endpoints": [{ "addresses": ["10.0.0.1"] }],
+        });
+        let slice: Slice = serde_json::from_value(slice).unwrap();
+
+        let rows = reading(PortChoice::Number(81)).rows(&slice);
+        assert_eq!(rows[0].endpoint.address, "10.0.0.1:81".parse().unwrap());
+        assert!(!reading(PortChoice::Only).has_port(&slice));
+        assert_eq!(ports_of(&slice.ports), "any");
+    }
+
+    #[test]
+    fn a_service_with_two_ports_needs_a_choice() {
+        let ports = json!([{ "name": "a", "port": 1 }, { "name": "b", "port": 2 }]);
+        let slice = json!({ "metadata": { "name": "a" }, "addressType": "IPv4", "ports": ports });
+        let slice: Slice = serde_json::from_value(slice).unwrap();
+
+        assert!(!reading(PortChoice::Only).has_port(&slice));
+        assert!(reading(PortChoice::Name("b".into())).has_port(&slice));
+        assert_eq!(ports_of(&slice.ports), "a (1), b (2)");
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_that_a_slice_can_say_panics(
+            kind in "IPv4|IPv6|FQDN|.{0,4}",
+            address in "[0-9.]{0,12}|[0-9a-f:]{0,20}|\\PC{0,20}",
+            port in any::<Option<i64>>(),
+            name in "\\PC{0,8}",
+            wanted in 1..=u16::MAX,
+        ) {
+            let slice = json!({
+                "metadata": { "name": name }, "addressType": kind,
+                "ports": [{ "name": name, "port": port }],
+                "endpoints": [{ "addresses": [address], "hints": { "forNodes": [{ "name": name }] } }],
+            });
+            let slice: Slice = serde_json::from_value(slice).unwrap();
+            for choice in [PortChoice::Only, PortChoice::Name(name.into()), PortChoice::Number(wanted)] {
+                for row in reading(choice).rows(&slice) {
+                    // What is told can be connected to: it is an address as anybody would write it.
+                    let text = row.endpoint.address.to_string();
+                    prop_assert_eq!(text.parse::<Address>().unwrap(), row.endpoint.address);
+                }
+            }
+        }
+    }
+}
