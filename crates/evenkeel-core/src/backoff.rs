@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::rng::Rng;
+use crate::{rng::Rng, time::scaled};
 
 /// Exponential back-off with jitter, so that those who failed together do not come back together.
 ///
@@ -94,7 +94,7 @@ impl Backoff {
                 let growth = (f64::from(thousandths) / 1_000.0).powf(f64::from(n));
                 // Growth may be infinite: the ratio bounds it before it becomes a duration.
                 let growth_max = self.max.as_secs_f64() / self.min.as_secs_f64();
-                self.min.mul_f64(growth.min(growth_max) * (0.8 + 0.4 * rng.unit()))
+                scaled(self.min, growth.min(growth_max) * (0.8 + 0.4 * rng.unit()))
             }
         }
     }
@@ -158,6 +158,24 @@ mod tests {
         for backoff in [Backoff::new(ms(100), ms(1_000)), Backoff::full_jitter(ms(100), ms(1_000))]
         {
             assert_ne!(backoff.delay(0, &mut a), backoff.delay(0, &mut b));
+        }
+    }
+
+    #[test]
+    fn no_bounds_are_so_extreme_that_a_delay_overflows() {
+        let nanosecond = Duration::from_nanos(1);
+        let mut rng = Rng::with_seed(3);
+        for n in [0, 1, 31, 64, u32::MAX] {
+            for backoff in [
+                Backoff::new(nanosecond, Duration::MAX),
+                Backoff::new(Duration::MAX, Duration::MAX),
+                Backoff::full_jitter(nanosecond, Duration::MAX),
+                Backoff::full_jitter(Duration::MAX, Duration::MAX),
+                Backoff::grpc(nanosecond, 1_000.0, Duration::MAX),
+                Backoff::grpc(Duration::MAX, 1.0, Duration::MAX),
+            ] {
+                (0..50).for_each(|_| _ = backoff.delay(n, &mut rng));
+            }
         }
     }
 }

@@ -32,9 +32,11 @@ pub mod attempt;
 pub mod backoff;
 pub mod connect;
 pub mod deadline;
+pub mod deregister;
 pub mod discover;
 pub mod endpoint;
 pub mod error;
+pub mod hash;
 pub mod health;
 pub mod limit;
 pub mod load;
@@ -51,6 +53,7 @@ pub mod traffic;
 
 mod gate;
 mod sync;
+mod warming;
 
 /// A boxed error that can cross threads, the same type as tower's.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;

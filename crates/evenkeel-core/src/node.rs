@@ -5,9 +5,11 @@ use std::{fmt, sync::Arc, time::Duration};
 pub use crate::gate::{Access, Gate};
 use crate::{
     endpoint::{Address, Endpoint},
-    load::PeakEwma,
+    load::{LoadReport, PeakEwma},
     observe::{Observer, Observers},
     sync::{AtomicU8, AtomicU32, Mutex, Ordering},
+    time::Timestamp,
+    warming,
 };
 
 /// The bits of the gates that are closed; above them one bit for each that is guarded.
@@ -15,6 +17,10 @@ const CLOSED: u32 = (1 << Gate::ALL.len()) - 1;
 
 /// The bits of those gates that say nothing of health.
 const UNUSABLE: u32 = CLOSED & !(Gate::Ejected.bit() | Gate::Breaker.bit() | Gate::Unhealthy.bit());
+
+/// The bits of those gates that make it unfit: not those that only say that it is busy, nor the one that
+/// opens as soon as requests see the node.
+const UNFIT: u32 = CLOSED & !(Gate::Joining.bit() | Gate::Limit.bit() | Gate::RateLimit.bit());
 
 /// Above those, what is left counts how often an observer closed it.
 const EPOCH: u32 = 1 << (2 * Gate::ALL.len());
@@ -27,6 +33,9 @@ const TIMED: u8 = 1;
 
 /// A node that has observers.
 const OBSERVED: u8 = 2;
+
+/// A node that has observers who read reports of its load.
+const REPORTING: u8 = 4;
 
 /// Hears of what happens to nodes. Called on the request path: it must be short and must not block.
 pub trait Listener: Send + Sync {
@@ -61,8 +70,10 @@ pub struct Node {
     in_flight: AtomicU32,
     gates: AtomicU32,
     weight: AtomicU32,
-    hearing: AtomicU8,
+    /// Since when it warms up.
+    warming: AtomicU32,
     latency: PeakEwma,
+    hearing: AtomicU8,
     observers: Observers,
     id: u64,
     listener: Arc<dyn Listener>,
@@ -94,6 +105,7 @@ impl Node {
             in_flight: AtomicU32::new(0),
             gates: AtomicU32::new(Gate::Joining.bit() | draining),
             weight: AtomicU32::new(endpoint.weight),
+            warming: AtomicU32::new(warming::BEGINS),
             hearing: AtomicU8::new(if latency.is_measured() { TIMED } else { 0 }),
             latency,
             observers: Observers::default(),
@@ -165,6 +177,11 @@ impl Node {
         self.gates.load(Ordering::Acquire) & UNUSABLE == 0
     }
 
+    /// Whether nothing but being busy closes it, so that it counts as able to carry load.
+    pub(crate) fn is_fit(&self) -> bool {
+        self.gates.load(Ordering::Acquire) & UNFIT == 0
+    }
+
     /// Whether it is open and no observer wants to be asked.
     #[inline]
     pub(crate) fn is_unguarded(&self) -> bool {
@@ -206,6 +223,9 @@ impl Node {
     pub fn open(&self, gate: Gate) -> bool {
         debug_assert_ne!(gate, Gate::Retired, "a retired node stays closed");
         let before = self.gates.fetch_and(!gate.bit(), Ordering::AcqRel);
+        if gate.is_of_health() && before & gate.bit() != 0 {
+            self.warming.store(warming::BEGINS, Ordering::Relaxed);
+        }
         if before & CLOSED == gate.bit() {
             if gate.is_of_health() {
                 self.latency.forget();
@@ -264,8 +284,10 @@ impl Node {
     /// Tells `observer` from now on how attempts end. It stays as long as the node.
     pub fn observe(&self, observer: Arc<dyn Observer>) {
         let timed = if observer.is_timing() { TIMED } else { 0 };
+        let heard = if observer.is_hearing() { OBSERVED } else { 0 };
+        let reporting = if observer.is_reading_reports() { REPORTING } else { 0 };
         self.observers.push(observer);
-        self.hearing.fetch_or(OBSERVED | timed, Ordering::Release);
+        self.hearing.fetch_or(heard | timed | reporting, Ordering::Release);
     }
 
     /// Those who are told how attempts end, in the order in which they came.
@@ -278,6 +300,18 @@ impl Node {
     #[inline]
     pub fn is_timed(&self) -> bool {
         self.hearing.load(Ordering::Relaxed) & TIMED != 0
+    }
+
+    /// Whether anybody wants to know what it [reports](Self::reported) of its load.
+    #[must_use]
+    #[inline]
+    pub fn is_reporting(&self) -> bool {
+        self.hearing.load(Ordering::Relaxed) & REPORTING != 0
+    }
+
+    /// Tells observers what the endpoint has reported of its load, with a response or beside.
+    pub fn reported(&self, report: &LoadReport, now: Timestamp) {
+        self.observers.iter().for_each(|observer| observer.reported(self, report, now));
     }
 
     /// Whether anybody wants to know how attempts end: the policy, or an observer.
@@ -312,6 +346,30 @@ impl Node {
     #[inline]
     pub fn latency(&self) -> &PeakEwma {
         &self.latency
+    }
+
+    /// Whether it need not be spared: see [`SlowStart`](crate::policy::SlowStart).
+    #[inline]
+    pub(crate) fn is_warm(&self) -> bool {
+        self.warming.load(Ordering::Relaxed) == warming::WARM
+    }
+
+    /// How long it has been warming up, beginning with the first time that this is asked; `None` if it is
+    /// warm.
+    pub(crate) fn warming_for(&self, now: Timestamp) -> Option<Duration> {
+        match self.warming.load(Ordering::Relaxed) {
+            warming::WARM => None,
+            warming::BEGINS => {
+                self.warming.store(warming::since(now), Ordering::Relaxed);
+                Some(Duration::ZERO)
+            }
+            since => Some(warming::elapsed(since, now)),
+        }
+    }
+
+    /// It is as warm as it gets.
+    pub(crate) fn warmed_up(&self) {
+        self.warming.store(warming::WARM, Ordering::Relaxed);
     }
 
     /// Tells that connecting to it failed, so that discovery is asked again.

@@ -14,8 +14,10 @@ use std::{
 };
 
 use crate::{
+    load::LoadReport,
     node::{Gate, Node},
     outcome::Outcome,
+    time::Timestamp,
 };
 
 /// Where the fault lies when an attempt fails.
@@ -128,6 +130,20 @@ pub trait Observer: Any + Send + Sync {
     /// time may be told in any order.
     fn gate_changed(&self, _node: &Node, _gate: Gate) {}
 
+    /// The endpoint has reported its load, with a response or beside. Only those that
+    /// [read reports](Self::is_reading_reports) are sure to be told.
+    fn reported(&self, _node: &Node, _report: &LoadReport, _now: Timestamp) {}
+
+    /// Whether it goes by what endpoints report of their load, which costs reading it. Asked once.
+    fn is_reading_reports(&self) -> bool {
+        false
+    }
+
+    /// Whether it wants to know how attempts end, and not only how gates change. Asked once.
+    fn is_hearing(&self) -> bool {
+        true
+    }
+
     /// Whether it needs to know how long attempts take, for two clock reads each. Asked once.
     fn is_timing(&self) -> bool {
         false
@@ -172,7 +188,6 @@ mod tests {
     use crate::{
         attempt::{Attempt, Holder},
         node::Access,
-        time::Timestamp,
     };
 
     #[derive(Default)]

@@ -42,6 +42,11 @@ impl Timestamp {
     }
 }
 
+/// `duration` times `factor`, at most as long as a duration can be.
+pub(crate) fn scaled(duration: Duration, factor: f64) -> Duration {
+    Duration::try_from_secs_f64(duration.as_secs_f64() * factor).unwrap_or(Duration::MAX)
+}
+
 impl std::ops::Add<Duration> for Timestamp {
     type Output = Self;
 

@@ -15,6 +15,18 @@ pub trait Traffic<Req, Res, Err>: Clone + Send + Sync + 'static {
     /// What the request says about where it wants to go.
     fn hints<'a>(&self, request: &'a Req) -> Hints<'a>;
 
+    /// The nodes that the call has tried: what [`hints`](Self::hints) says of that, without the rest.
+    #[inline]
+    fn tried<'a>(&self, request: &'a Req) -> Option<&'a Tried> {
+        self.hints(request).tried
+    }
+
+    /// Whether the request's latency says nothing: what [`hints`](Self::hints) says of that, without the rest.
+    #[inline]
+    fn is_untimed(&self, request: &Req) -> bool {
+        self.hints(request).is_untimed
+    }
+
     /// Ends the attempt with the outcome that the result shows, now or when the response has ended.
     ///
     /// # Errors
@@ -45,13 +57,21 @@ impl<Req, Res, Err> Traffic<Req, Res, Err> for AnyTraffic {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Hints<'a> {
     /// Requests of the same hash go to the same endpoint, under a policy that hashes.
+    ///
+    /// It is a place on a ring, so it must be spread over all 64 bits, as [`xxh64`](crate::hash::xxh64) of a
+    /// key is; numbers in sequence are all in one place. `None` belongs with no other request: each goes
+    /// somewhere at random.
     pub hash: Option<u64>,
+    /// The name of the subset of endpoints that it wishes for, under a policy that splits.
+    pub subset: Option<&'a str>,
     /// The nodes that this call has tried: avoided while another is open, and added to.
     pub tried: Option<&'a Tried>,
     /// Endpoints that must not be used.
     pub exclude: &'a [Address],
     /// Endpoints that are used before the policy is asked, the first that is open.
     pub prefer: &'a [Address],
+    /// How long it takes says nothing of the endpoint: a long poll, which is answered when there is news.
+    pub is_untimed: bool,
 }
 
 /// The nodes that one call has tried, shared by all its attempts.

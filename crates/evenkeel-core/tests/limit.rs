@@ -500,3 +500,93 @@ fn whatever_the_overload_a_hundredth_is_let_in() {
     }
     assert!((200..=450).contains(&let_in), "{let_in} of 30,000");
 }
+
+#[test]
+fn a_client_that_calls_little_and_well_is_not_throttled_by_its_first_failures() {
+    let throttle = Throttle::new();
+    for call in 0..34_u64 {
+        // One in ten seconds: twelve in two minutes. The last four of them are refused.
+        let now = at(ms(call * 10_000));
+        assert!(throttle.admit(|| 0.0, || now).is_ok(), "call {call}");
+        if 30 <= call {
+            throttle.refused(now);
+        }
+        assert_eq!(throttle.probability(now), 0.0, "call {call}");
+    }
+}
+
+#[test]
+fn the_throttle_counts_what_a_list_of_all_calls_does() {
+    const TICK: u64 = 7_500;
+    let mut rng = Rng::with_seed(17);
+    for seed in 0..20 {
+        let throttle = Throttle::new().ratio(1.5);
+        let mut calls: Vec<(u64, bool)> = Vec::new();
+        let (mut millis, mut share) = (0, 0.0);
+        for step in 0..2_000 {
+            if rng.below(200) == 0 {
+                millis += [30_000, 500_000, 4_000_000_000][rng.below(3)];
+                share = [0.0, 0.3, 0.9][rng.below(3)];
+            }
+            millis += rng.below_u64(2_000);
+            let now = at(ms(millis));
+            let tick = now.as_nanos() / 1_000_000 / TICK;
+            calls.retain(|(at, _)| tick - at < 16);
+            let is_refused = rng.unit() < share;
+            assert!(throttle.admit(|| 1.0, || now).is_ok());
+            if is_refused {
+                throttle.refused(now);
+            }
+            calls.push((tick, is_refused));
+            let requests = calls.len() as f64;
+            let accepts = calls.iter().filter(|(_, is_refused)| !is_refused).count() as f64;
+            let expected = ((requests - 1.5 * accepts) / (requests + 1.0)).max(0.0);
+            assert_eq!(throttle.probability(now), expected, "seed {seed}, step {step}");
+        }
+    }
+}
+
+#[test]
+fn aimd_does_what_a_plain_model_does() {
+    for seed in 0..20 {
+        let mut rng = Rng::with_seed(seed);
+        let limit = Aimd::new().bounds(20, 5, 60).backoff_ratio(0.8).timeout(ms(500));
+        let (mut model, mut shrank, mut now) = (20.0_f64, None, ms(0));
+        for step in 0..2_000 {
+            now += ms(rng.below_u64(20));
+            let latency_max = if rng.below(20) == 0 { 1_000 } else { 100 };
+            let sample = Sample {
+                latency: ms(rng.below_u64(latency_max)),
+                in_flight: 1 + rng.below(80) as u32,
+                is_dropped: rng.below(25) == 0,
+            };
+            limit.sample(sample, at(now));
+
+            let began = at(now).as_nanos() - sample.latency.as_nanos() as u64;
+            if sample.is_dropped || ms(500) < sample.latency {
+                // What began before it shrank last is no news.
+                if shrank.is_none_or(|shrank| shrank < began) {
+                    (model, shrank) = (model * 0.8, Some(at(now).as_nanos()));
+                }
+            } else if model <= 2.0 * f64::from(sample.in_flight) {
+                model += 1.0;
+            }
+            model = model.clamp(5.0, 60.0);
+            assert_eq!(limit.limit(), model as u32, "seed {seed}, step {step}");
+        }
+    }
+}
+
+/// Vectors of Netflix's AIMDLimitTest.
+#[test]
+fn aimd_grows_by_one_and_not_above_its_greatest() {
+    let sample = Sample { latency: Duration::from_nanos(1), in_flight: 10, is_dropped: false };
+    for (max, expected) in [(200, 21), (20, 20)] {
+        let limit = Aimd::new().bounds(20, 20, max);
+        limit.sample(sample, at(ms(1)));
+        assert_eq!(limit.limit(), expected);
+    }
+    let limit = Aimd::new().bounds(21, 21, 21);
+    limit.sample(sample, at(ms(1)));
+    assert_eq!(limit.limit(), 21);
+}

@@ -83,6 +83,9 @@ pub mod channel;
 pub mod combine;
 pub mod error;
 pub mod fixed;
+#[cfg(all(feature = "fuzzing", feature = "consul", feature = "dns"))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod poll;
 pub mod register;
 pub mod targets;
@@ -95,6 +98,8 @@ mod client;
 mod clock;
 #[cfg(any(feature = "consul", feature = "etcd", feature = "kubernetes"))]
 mod doubt;
+#[cfg(any(feature = "consul", feature = "etcd"))]
+mod go;
 mod journal;
 #[cfg(any(feature = "consul", feature = "kubernetes"))]
 mod pace;

@@ -81,6 +81,9 @@ pub trait Source: Clone + Send + Sync + 'static {
     ) -> impl Future<Output = Result<(), BoxError>> + Send;
 }
 
+/// How many errors are told of one outage.
+const TOLD_MAX: usize = 8;
+
 /// What a [`Source`] tells, and how it learns what its watchers want.
 #[derive(Debug)]
 pub struct Session {
@@ -96,7 +99,8 @@ pub struct Session {
 #[derive(Debug)]
 struct Failing {
     since: Instant,
-    error: String,
+    /// What was told since then; a broken connection has several texts that take turns.
+    told: Vec<String>,
     _counted: evenkeel_metrics::Held,
 }
 
@@ -121,26 +125,26 @@ impl Session {
 
     /// Tells that something is wrong while the session goes on. The set stays.
     ///
-    /// The same error again, without good news in between, reaches nobody.
+    /// An error that was told already, without good news since, reaches nobody; nor do more than
+    /// eight of them.
     pub fn fail(&mut self, error: impl Into<BoxError>) {
         let error = error.into();
         let text = chain(&*error);
         evenkeel_metrics::source_failed();
         let origin = &*self.origin;
         match &mut self.failing {
-            Some(failing) if failing.error == text => {
-                tracing::debug!(origin, error = text, "discovery fails still");
-                return;
-            }
             Some(failing) => {
                 tracing::debug!(origin, error = text, "discovery fails still");
-                failing.error = text;
+                if TOLD_MAX <= failing.told.len() || failing.told.contains(&text) {
+                    return;
+                }
+                failing.told.push(text);
             }
             None => {
                 let kept = self.journal.borrow().len();
                 tracing::warn!(origin, error = text, kept, "discovery fails");
                 let _counted = evenkeel_metrics::source_failing();
-                self.failing = Some(Failing { since: clock::now(), error: text, _counted });
+                self.failing = Some(Failing { since: clock::now(), told: vec![text], _counted });
             }
         }
         self.journal.send_modify(|journal| journal.fail(error));
@@ -191,6 +195,8 @@ impl Session {
         if stale_at <= rested_at {
             sleep_until(stale_at).await;
             self.journal.send_if_modified(|journal| journal.replace(vec![]));
+            // That is worth telling, whatever was told before.
+            self.failing.iter_mut().for_each(|failing| failing.told.clear());
             self.fail(Stale { age_max: stale_max.unwrap_or_default() });
         }
         sleep_until(rested_at).await;

@@ -1,7 +1,11 @@
 //! DNS over real sockets: a simulated server for the faults, and BIND for the truth.
 
 #![cfg(feature = "dns")]
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    reason = "a test may panic and read the clock"
+)]
 
 #[path = "dns/bind.rs"]
 mod bind;

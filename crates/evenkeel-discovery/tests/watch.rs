@@ -146,6 +146,33 @@ async fn the_last_good_set_stays_while_sessions_break_and_each_failure_is_told_o
 }
 
 #[tokio::test(start_paused = true)]
+async fn errors_that_take_turns_are_told_once_each_and_in_bounds() {
+    #[derive(Clone)]
+    struct Moody(u64, u64);
+
+    impl Source for Moody {
+        fn origin(&self) -> String {
+            "moody source".into()
+        }
+
+        async fn session(&mut self, _: &mut Session) -> Result<(), BoxError> {
+            self.0 += 1;
+            Err(format!("mood {}", self.0 % self.1).into())
+        }
+    }
+
+    for (moods, expected) in [(3, 3), (1_000, 8)] {
+        let mut watch = Reconnect::new(Moody(0, moods)).seed(3).watch();
+        let mut told = 0;
+        while let Ok(news) = timeout(HOUR, next(&mut watch)).await {
+            news.unwrap_err();
+            told += 1;
+        }
+        assert_eq!(told, expected);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn tries_come_ever_slower_and_start_anew_after_good_news() {
     let source = Scripted::new([Line::Refuse]);
     let backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(30));

@@ -1,6 +1,6 @@
 //! The one file that reads the clock: tokio's, so that a paused clock governs all of evenkeel.
 
-use std::sync::OnceLock;
+use std::{sync::OnceLock, time::Duration};
 
 use evenkeel_core::time::Timestamp;
 use tokio::time::Instant;
@@ -26,10 +26,16 @@ pub(crate) fn instant() -> Instant {
     Instant::now()
 }
 
+/// The time after `wait`, for timers: where that cannot be counted, later than anybody waits.
+pub(crate) fn after(wait: Duration) -> Instant {
+    const LONG: Duration = Duration::from_secs(30 * 365 * 86_400);
+
+    let now = instant();
+    now.checked_add(wait).unwrap_or_else(|| now + LONG)
+}
+
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     #[tokio::test(start_paused = true)]

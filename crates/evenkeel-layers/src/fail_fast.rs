@@ -125,7 +125,8 @@ impl Known {
         let asked = self.asked.swap(now.as_nanos(), Ordering::Relaxed);
         let since = self.since.load(Ordering::Relaxed);
         let pause = now.since(Timestamp::from_nanos(asked));
-        let is_known = since != READY && pause <= 2 * after + TIMER_LATE_MAX;
+        let pause_max = after.saturating_mul(2).saturating_add(TIMER_LATE_MAX);
+        let is_known = since != READY && pause <= pause_max;
         if is_known {
             return now.since(Timestamp::from_nanos(since));
         }

@@ -159,3 +159,18 @@ async fn above_a_balancer_calls_fail_at_once_until_an_endpoint_is_there() {
     }
     assert_eq!(client.clone().oneshot(1).await.unwrap(), 2);
 }
+
+#[tokio::test(start_paused = true)]
+async fn who_is_told_to_wait_for_ever_waits_and_does_not_overflow() {
+    let (mock, mut handle) = tower_test::mock::pair::<u8, u8>();
+    handle.allow(0);
+    let mut service = FailFastLayer::new(Duration::MAX).layer(mock);
+    let mut other = service.clone();
+
+    for service in [&mut service, &mut other] {
+        let mut ready = spawn(service.ready());
+        assert_pending!(ready.poll());
+        advance(ms(1_000)).await;
+        assert_pending!(ready.poll());
+    }
+}

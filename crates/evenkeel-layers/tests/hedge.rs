@@ -18,8 +18,12 @@ use std::{
 use evenkeel_core::{
     BoxError,
     retry::{AnyRules, Budget},
+    time::Timestamp,
 };
-use evenkeel_layers::hedge::{Hedge, HedgeLayer};
+use evenkeel_layers::{
+    hedge::{Hedge, HedgeLayer},
+    retry::RetryLayer,
+};
 use tokio::time::{Instant, sleep};
 use tokio_test::task::spawn;
 use tower::{Layer, Service, ServiceExt};
@@ -240,4 +244,33 @@ fn a_call_that_is_not_hedged_allocates_nothing() {
     call();
     let allocations = allocation_counter::measure(|| (0..100).for_each(|_| call()));
     assert_eq!(allocations.count_total, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_throttle_hears_of_each_attempt_and_ends_the_hedges_of_a_service_that_fails() {
+    let budget = Budget::throttle(4, 1.0);
+    let script = script([(100, false), (30, false), (100, true), (100, true), (1, true)]);
+    let client = hedge(&script, HedgeLayer::after(ms(20), budget));
+
+    client.clone().oneshot(()).await.unwrap_err();
+    assert_eq!(script.attempts.load(Relaxed), 2, "two of four tokens are gone");
+    client.clone().oneshot(()).await.unwrap();
+    assert_eq!(script.attempts.load(Relaxed), 3, "no hedge with half of them");
+    client.clone().oneshot(()).await.unwrap();
+    assert_eq!(script.attempts.load(Relaxed), 5, "the success has given one back");
+}
+
+#[tokio::test(start_paused = true)]
+async fn below_a_retry_a_throttle_hears_of_each_attempt_once() {
+    for (answers, is_good, left) in
+        [([(100, false), (30, false)], false, 1), ([(100, true), (30, false)], true, 3)]
+    {
+        let budget = Budget::throttle(6, 1.0);
+        let script = script(answers);
+        let hedge = hedge(&script, HedgeLayer::after(ms(20), budget.clone()).below_retry());
+        let retry = RetryLayer::new(budget.clone()).attempts_max(1).layer(hedge);
+        assert_eq!(retry.oneshot(()).await.is_ok(), is_good);
+        // Of six, three may be missing: two failures, or one that a success made up for.
+        assert_eq!(budget.balance(Timestamp::default()), left);
+    }
 }

@@ -211,6 +211,13 @@ pub fn deadline_exceeded() {
     count!("evenkeel.deadline.exceeded", 1);
 }
 
+/// A probe of an endpoint's load ended.
+#[inline]
+pub fn load_probed(is_answered: bool) {
+    let outcome = if is_answered { "success" } else { "failure" };
+    count!("evenkeel.balance.load_probes", 1, "outcome", outcome, ["success" "failure"]);
+}
+
 /// An active health check ended.
 #[inline]
 pub fn health_checked(has_passed: bool) {

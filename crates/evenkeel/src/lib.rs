@@ -73,6 +73,7 @@
 //! | [`RetryLayer`](retry::RetryLayer) | makes another attempt where one failed, within a budget; `HttpRetry` (feature `http`) tells it of HTTP and gRPC | above the balancer |
 //! | [`HedgeLayer`](hedge::HedgeLayer) | asks a second endpoint where the first is slow, within the budget | above the balancer, below retries |
 //! | [`ThrottleLayer`](admission::ThrottleLayer) | asks less of a service that refuses much | above the balancer of a client |
+//! | `StickyLayer` (feature `sticky`) | keeps each session on its endpoint, by a cookie | above the balancer and retries |
 //! | [`FailFastLayer`](fail_fast::FailFastLayer) | fails at once while nobody is there | above the balancer |
 //! | [`BalanceLayer`](balance::BalanceLayer) | chooses an endpoint for each request | above a `Connect` |
 //! | [`ObserveLayer`](observe::ObserveLayer) | metrics and traces of attempts and gates, or of calls | directly below the balancer; or alone, at the top |
@@ -122,6 +123,26 @@
 //! | [`random`](core::policy::Random) | any | nothing may be shared between clients |
 //! | [`weighted_random`](core::policy::WeightedRandom) | any, by weight | shares over many clients, canaries |
 //! | [`pick_first`](core::policy::PickFirst) | the first that is open | a primary with stand-ins |
+//! | [`maglev`](core::policy::Maglev) | the same for the same key, most evenly | caches and sessions, of any number of endpoints |
+//! | [`ketama`](core::policy::Ketama) | the same for the same key, few keys move | caches that come and go; beside nginx or pingora |
+//! | [`ring_hash`](core::policy::RingHash) | the same for the same key | beside Envoy or gRPC, which must agree |
+//! | [`rendezvous`](core::policy::Rendezvous) | the same for the same key, fewest keys move | up to some hundred endpoints |
+//!
+//! The last four go by a request's hash, which `HashBy` (feature `http`), set on the connector, makes of a
+//! header, a cookie, a query parameter, the path or the caller's address. With `bounded_load` a key that
+//! everybody asks for goes to others too.
+//!
+//! Others wrap one of these, and each other:
+//!
+//! | policy | does | use it when |
+//! |---|---|---|
+//! | [`priority`](core::policy::Priority) | the next tier carries what the first cannot | there is a stand-by |
+//! | [`zone_aware`](core::policy::ZoneAware) | keeps in the own zone what that can carry | crossing zones costs |
+//! | [`zone_weighted`](core::policy::ZoneWeighted) | a share for each zone | shares of zones are a decision |
+//! | [`prefer_zone`](core::policy::PreferZone) | the own zone while it has anybody | each zone can carry all its callers |
+//! | [`split`](core::policy::Split) | a share for each subset | canaries, blue and green |
+//! | [`slow_start`](core::policy::SlowStart) | less for those who are new or just back | endpoints are cold at first |
+//! | [`panic_threshold`](core::policy::PanicThreshold) | uses ill nodes, too, where few are well | the well ones would drown |
 //!
 //! A policy of your own implements [`Policy`](core::policy::Policy) and
 //! [`Picker`](core::policy::Picker), is put to [the laws](core::policy::laws), and goes to

@@ -35,9 +35,6 @@ pub struct Throttle {
     tally: Tally,
 }
 
-/// While nothing is refused, one call in so many asks for the time.
-const CALLS_UNTOLD: u64 = 32;
-
 impl Throttle {
     /// K = 2, over two minutes.
     #[must_use]
@@ -88,9 +85,9 @@ impl Throttle {
         draw: impl FnOnce() -> f64,
         now: impl FnOnce() -> Timestamp,
     ) -> Result<(), f64> {
-        let known = self.tally.counts();
-        let is_calm = known.second == 0 && !known.first.is_multiple_of(CALLS_UNTOLD);
-        let now = if is_calm { self.tally.lately() } else { now() };
+        let is_calm = self.tally.counts().second == 0;
+        let lately = if is_calm { self.tally.lately() } else { None };
+        let now = lately.unwrap_or_else(now);
         self.tally.tell(now);
         let probability = self.probability_of(self.tally.counts());
         let is_refused = 0.0 < probability && draw() < probability;

@@ -34,6 +34,9 @@ const SLOTS: u64 = 16;
 #[cfg(loom)]
 const SLOTS: u64 = 2;
 
+/// So many of a tick ask for the time, and one in so many after them.
+const UNTOLD: u64 = 32;
+
 const COUNT_BITS: u32 = 24;
 const COUNT_MAX: u64 = (1 << COUNT_BITS) - 1;
 const TICK_MAX: u64 = u16::MAX as u64;
@@ -91,9 +94,14 @@ impl Tally {
         }
     }
 
-    /// The time that was told last.
-    pub(super) fn lately(&self) -> Timestamp {
-        Timestamp::from_nanos(self.head.load(Ordering::Relaxed) * self.tick_nanos)
+    /// The time that was told last, or nothing if it should be told again.
+    pub(super) fn lately(&self) -> Option<Timestamp> {
+        let head = self.head.load(Ordering::Acquire);
+        let slot = Slot::unpack(self.slots[(head % SLOTS) as usize].load(Ordering::Relaxed));
+        let first = slot.counts.first;
+        // Few of them last for longer than a window: each has to count when it came.
+        let is_known = UNTOLD <= first && !first.is_multiple_of(UNTOLD);
+        is_known.then(|| Timestamp::from_nanos(head * self.tick_nanos))
     }
 
     /// What was counted up to the time that was told last.

@@ -16,11 +16,15 @@ pub enum Spread {
     Even,
     /// Each node gets its share of the weights.
     ByWeight,
+    /// Each node gets about its share of the weights: places on a ring are where chance put them.
+    Roughly,
     /// The policy does not spread.
     Not,
 }
 
 /// Checks all laws, with seeds, and panics with the one that does not hold.
+///
+/// What hashes is put to them without hashes, which is with random ones, and then to [`check_hashing`].
 ///
 /// ```
 /// use evenkeel_core::policy::{P2c, laws::{self, Spread}};
@@ -57,6 +61,12 @@ fn pick(picker: &dyn Picker, nodes: &[Arc<Node>], rng: &mut Rng) -> Option<usize
     picker.pick(nodes, &mut PickContext::new(rng))
 }
 
+/// Whether `picker` may pick `node`: it is open, or only its health closes it and the picker says that it
+/// panics for it.
+fn takes(picker: &dyn Picker, node: &Node) -> bool {
+    node.is_open() || node.is_usable() && picker.panics(node)
+}
+
 fn picks_only_open_nodes(policy: &dyn Policy) {
     let mut rng = Rng::with_seed(1);
     for n in [1, 2, 3, 10, 1_000, 10_000] {
@@ -74,7 +84,11 @@ fn picks_only_open_nodes(policy: &dyn Policy) {
             for _ in 0..20 {
                 let picked = pick(&*picker, &nodes, &mut rng);
                 let picked = picked.expect("picks while one is open");
-                assert!(nodes[picked].is_open(), "{} picked a closed node of {n}", policy.name());
+                assert!(
+                    takes(&*picker, &nodes[picked]),
+                    "{} picked a closed node of {n}",
+                    policy.name()
+                );
             }
         }
     }
@@ -123,7 +137,10 @@ fn survives_changing_weights(policy: &dyn Policy) {
             let picked = pick(&*picker, &nodes, &mut rng);
             assert_eq!(picked.is_some(), open, "{} in round {round}", policy.name());
         }
-        picker = policy.build(&nodes, Some(&*picker));
+        // Some take milliseconds to build.
+        if round % 5 == 0 {
+            picker = policy.build(&nodes, Some(&*picker));
+        }
     }
 }
 
@@ -140,13 +157,40 @@ fn spreads(policy: &dyn Policy, spread: Spread, nodes: &[Arc<Node>], weights: &[
     let shares: Vec<_> = nodes
         .iter()
         .zip(weights)
-        .map(|(node, &weight)| match (node.is_open(), spread) {
+        .map(|(node, &weight)| match (takes(&*picker, node), spread) {
             (false, _) => 0.0,
-            (true, Spread::ByWeight) => f64::from(weight),
+            (true, Spread::ByWeight | Spread::Roughly) => f64::from(weight),
             (true, _) => 1.0,
         })
         .collect();
-    assert_fits(policy.name(), &counts, &shares);
+    assert_spread(policy.name(), spread, &counts, &shares);
+}
+
+fn assert_spread(name: &str, spread: Spread, counts: &[u64], shares: &[f64]) {
+    if spread == Spread::Roughly {
+        assert_roughly(name, counts, shares);
+    } else {
+        assert_fits(name, counts, shares);
+    }
+}
+
+/// The mean deviation from a share is at most half of it, as that of four points on a ring is.
+fn assert_roughly(name: &str, counts: &[u64], shares: &[f64]) {
+    let sum: f64 = shares.iter().sum();
+    let picks = counts.iter().sum::<u64>() as f64;
+    let mut squares = 0.0;
+    for (&count, &share) in counts.iter().zip(shares) {
+        if share == 0.0 {
+            assert_eq!(count, 0, "{name} picked a node that has no share");
+        } else {
+            squares += share / sum * (count as f64 / (picks * share / sum) - 1.0).powi(2);
+        }
+    }
+    assert!(
+        squares.sqrt() < 0.5,
+        "{name}: {counts:?} for {shares:?}, off by {:.2}",
+        squares.sqrt()
+    );
 }
 
 /// Pearson's chi-square test; for random picks it fails less than once in a million seeds.
@@ -196,5 +240,68 @@ fn keeps_its_state_over_a_change(policy: &dyn Policy, spread: Spread) {
         .iter()
         .map(|&weight| if spread == Spread::Even { 1.0 } else { f64::from(weight) })
         .collect();
-    assert_fits(policy.name(), &counts, &shares);
+    assert_spread(policy.name(), spread, &counts, &shares);
+}
+
+/// Checks what a policy that hashes must satisfy besides, and panics with what does not hold.
+///
+/// * The same hash finds the same node, in whatever order the nodes are named, and after a rebuild.
+/// * When a node closes, its keys alone go elsewhere, and come back when it opens.
+/// * A call that has tried a node goes to another one, always the same.
+///
+/// ```
+/// use evenkeel_core::policy::{RingHash, laws};
+///
+/// laws::check_hashing(&RingHash::new());
+/// ```
+///
+/// # Panics
+/// If one of them does not hold.
+pub fn check_hashing(policy: &dyn Policy) {
+    let mut rng = Rng::with_seed(7);
+    for n in [1, 2, 3, 20] {
+        let nodes = nodes(&(0..n).map(|index| 1 + index % 3).collect::<Vec<_>>());
+        let picker = policy.build(&nodes, None);
+        let reversed: Vec<_> = nodes.iter().rev().cloned().collect();
+        let other = policy.build(&reversed, Some(&*picker));
+        for _ in 0..200 {
+            let hash = rng.below_u64(u64::MAX);
+            let first = by_hash(&*picker, &nodes, &mut rng, hash, &[]);
+            let again = by_hash(&*picker, &nodes, &mut rng, hash, &[]);
+            assert_eq!(first, again, "{}: the same hash", policy.name());
+            let elsewhere = by_hash(&*other, &reversed, &mut rng, hash, &[]);
+            assert_eq!(first, elsewhere, "{}: another order", policy.name());
+
+            let (Some(first), true) = (first, 1 < n) else { continue };
+            let second = by_hash(&*picker, &nodes, &mut rng, hash, &[first]);
+            assert_ne!(second, Some(first), "{}: tried already", policy.name());
+            let node = nodes.iter().find(|node| node.id() == first).expect("one of them");
+            node.close(Gate::Ejected);
+            let closed = by_hash(&*picker, &nodes, &mut rng, hash, &[]);
+            assert_eq!(closed, second, "{}: closed or tried is the same", policy.name());
+            node.open(Gate::Ejected);
+
+            let bystander = &nodes[rng.below(nodes.len())];
+            bystander.close(Gate::Ejected);
+            let picked = by_hash(&*picker, &nodes, &mut rng, hash, &[]);
+            assert!(
+                picked == Some(first) || bystander.id() == first,
+                "{}: a key moved whose node is open",
+                policy.name()
+            );
+            bystander.open(Gate::Ejected);
+        }
+    }
+}
+
+/// The id of the node that a hash finds.
+fn by_hash(
+    picker: &dyn Picker,
+    nodes: &[Arc<Node>],
+    rng: &mut Rng,
+    hash: u64,
+    avoid: &[u64],
+) -> Option<u64> {
+    let mut cx = PickContext { hash: Some(hash), avoid, ..PickContext::new(rng) };
+    picker.pick(nodes, &mut cx).map(|index| nodes[index].id())
 }

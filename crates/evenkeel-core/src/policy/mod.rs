@@ -10,7 +10,25 @@
 //! | [`weighted_p2c`](WeightedP2c) | the less busy of two, relative to weight | yes | O(1) |
 //! | [`least_loaded`](LeastLoaded) | the least busy of all, relative to weight | yes | O(n) |
 //! | [`peak_ewma`](PeakEwma) | the one of two that costs less latency | no | O(1) |
+//! | [`client_side_weighted_round_robin`](ClientSideWeighted) | each in turn, as often as its reported load allows | reported | O(1) |
+//! | [`prequal`](Prequal) | the quickest of those probed that are not busier than usual | no | O(1) |
 //! | [`pick_first`](PickFirst) | the first that is open | no | O(1) while the first is open |
+//! | [`ring_hash`](RingHash) | the same for the same key, as Envoy and gRPC | yes | O(1) |
+//! | [`ketama`](Ketama) | the same for the same key, as nginx and pingora | yes | O(1) |
+//! | [`maglev`](Maglev) | the same for the same key, most evenly, as Envoy | yes | O(1) |
+//! | [`rendezvous`](Rendezvous) | the same for the same key, moving the fewest | yes | O(n) |
+//!
+//! Others wrap a policy, the child, and can wrap each other. By name they wrap `p2c`:
+//!
+//! | name | does | cost of a pick, beside the child's |
+//! |---|---|---|
+//! | [`priority`](Priority) | tiers: the next carries what the first cannot | a counter a tier |
+//! | [`zone_aware`](ZoneAware) | keeps in the own zone what that can carry | a counter, or one a zone |
+//! | [`zone_weighted`](ZoneWeighted) | a share for each zone | a counter a zone |
+//! | [`prefer_zone`](PreferZone) | the own zone while it has anybody | none |
+//! | [`split`](Split) | a share for each named subset, such as a canary | a counter a subset |
+//! | [`slow_start`](SlowStart) | less for those who are new or just back | a clock read |
+//! | [`panic_threshold`](PanicThreshold) | uses ill nodes, too, where too few are well | a counter |
 //!
 //! A pick costs O(n) in one case more: where nearly all nodes are closed, the few open ones are
 //! looked for, so that each keeps its fair share.
@@ -23,27 +41,58 @@ use std::{any::Any, fmt, sync::Arc, time::Duration};
 use crate::{endpoint::Address, node::Node, rng::Rng, time::Timestamp};
 
 mod alias;
+mod census;
+mod client_side_weighted;
 mod draw;
+mod groups;
+mod hashed;
+mod ketama;
 pub mod laws;
 mod least_loaded;
+mod load_bound;
+mod maglev;
 mod p2c;
+mod panic_threshold;
 mod peak_ewma;
 mod pick_first;
+mod points;
+mod prefer_zone;
+mod prequal;
+mod priority;
 mod random;
+mod rendezvous;
+mod ring_hash;
 mod round_robin;
+mod slow_start;
+pub mod split;
 mod weighted_p2c;
 mod weighted_random;
 mod weighted_round_robin;
+mod zone_aware;
+mod zone_weighted;
 
+pub use client_side_weighted::ClientSideWeighted;
+pub use ketama::Ketama;
 pub use least_loaded::LeastLoaded;
+pub use maglev::Maglev;
 pub use p2c::P2c;
+pub use panic_threshold::PanicThreshold;
 pub use peak_ewma::PeakEwma;
 pub use pick_first::PickFirst;
+pub use prefer_zone::PreferZone;
+pub use prequal::{Prequal, Probing, Ticket};
+pub use priority::Priority;
 pub use random::Random;
+pub use rendezvous::Rendezvous;
+pub use ring_hash::RingHash;
 pub use round_robin::RoundRobin;
+pub use slow_start::SlowStart;
+pub use split::Split;
 pub use weighted_p2c::WeightedP2c;
 pub use weighted_random::WeightedRandom;
 pub use weighted_round_robin::WeightedRoundRobin;
+pub use zone_aware::ZoneAware;
+pub use zone_weighted::ZoneWeighted;
 
 /// A rule by which nodes are chosen.
 pub trait Policy: fmt::Debug + Send + Sync + 'static {
@@ -59,15 +108,50 @@ pub trait Policy: fmt::Debug + Send + Sync + 'static {
     fn latency_decay(&self) -> Option<Duration> {
         None
     }
+
+    /// Whether a pick has to know the time to some milliseconds, for a clock read each. Default false:
+    /// then [`PickContext::now`] may stand still while nobody measures latency.
+    fn reads_time(&self) -> bool {
+        false
+    }
 }
 
 /// Chooses among the nodes it was built for. Neither blocks nor allocates.
 pub trait Picker: Any + Send + Sync {
     /// The index of the node that takes the request, or `None` if it may go to none of them.
     ///
-    /// Picks only what [`PickContext::admits`].
+    /// Picks only what [`PickContext::admits`], or what it [panics](Picker::panics) for.
     fn pick(&self, nodes: &[Arc<Node>], cx: &mut PickContext<'_>) -> Option<usize>;
+
+    /// Does what is to be done now and then, and says when to do so again. Default nothing, never.
+    ///
+    /// Called in the background, so that no request has to: at first when the picker comes into use, and
+    /// at the time that it gave.
+    fn tend(&self, _now: Timestamp) -> Option<Timestamp> {
+        None
+    }
+
+    /// What it has to be told by probes, if it goes by what servers say. Default nothing.
+    fn probing(&self) -> Option<&Probing> {
+        None
+    }
+
+    /// Visits what it and the pickers within it have to be told by probes, each with its nodes.
+    fn each_probing<'a>(&'a self, nodes: &'a [Arc<Node>], visit: &mut Visit<'_, 'a>) {
+        if let Some(probing) = self.probing() {
+            visit(probing, nodes);
+        }
+    }
+
+    /// Whether it gives requests to `node` though only its health closes it and others are open,
+    /// because those are too few to carry the load. Asked where a closed node was picked. Default false.
+    fn panics(&self, _node: &Node) -> bool {
+        false
+    }
 }
+
+/// What [`Picker::each_probing`] calls, with a [`Probing`] and the nodes that it is of.
+pub type Visit<'v, 'a> = dyn FnMut(&'a Probing, &'a [Arc<Node>]) + 'v;
 
 /// What a picker is told of the request and of the moment.
 #[derive(Debug)]
@@ -78,6 +162,8 @@ pub struct PickContext<'a> {
     pub now: Timestamp,
     /// Requests of the same hash belong together.
     pub hash: Option<u64>,
+    /// The name of the subset that the request wishes for, under a policy that [splits](Split).
+    pub subset: Option<&'a str>,
     /// Ids of nodes that must not be picked; 0 stands for none.
     pub avoid: &'a [u64],
     /// Addresses that must not be picked.
@@ -95,6 +181,7 @@ impl<'a> PickContext<'a> {
             rng,
             now: Timestamp::default(),
             hash: None,
+            subset: None,
             avoid: &[],
             exclude: &[],
             fails_open: false,
@@ -107,6 +194,23 @@ impl<'a> PickContext<'a> {
     pub fn admits(&self, node: &Node) -> bool {
         let is_free = self.avoid.is_empty() && self.exclude.is_empty();
         (node.is_open() || self.fails_open && node.is_usable()) && (is_free || self.allows(node))
+    }
+
+    /// A number below `bound`: the same for requests of the same hash, any for those without one.
+    ///
+    /// For a choice between groups of nodes that must not tear apart what belongs together.
+    ///
+    /// # Panics
+    /// If `bound` is zero.
+    pub fn ticket(&mut self, bound: u64) -> u64 {
+        match self.hash {
+            None => self.rng.below_u64(bound),
+            // Scrambled, so that the group says nothing of the place within it.
+            Some(hash) => {
+                let mixed = (hash ^ hash >> 32).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+                ((u128::from(mixed) * u128::from(bound)) >> 64) as u64
+            }
+        }
     }
 
     // Out of line: most requests go anywhere, and a pick asks this of several nodes.
@@ -128,10 +232,32 @@ impl<P: Policy + ?Sized> Policy for Box<P> {
     fn latency_decay(&self) -> Option<Duration> {
         (**self).latency_decay()
     }
+
+    fn reads_time(&self) -> bool {
+        (**self).reads_time()
+    }
+}
+
+impl<P: Policy + ?Sized> Policy for Arc<P> {
+    fn name(&self) -> &'static str {
+        (**self).name()
+    }
+
+    fn build(&self, nodes: &[Arc<Node>], previous: Option<&dyn Picker>) -> Box<dyn Picker> {
+        (**self).build(nodes, previous)
+    }
+
+    fn latency_decay(&self) -> Option<Duration> {
+        (**self).latency_decay()
+    }
+
+    fn reads_time(&self) -> bool {
+        (**self).reads_time()
+    }
 }
 
 /// The names of all policies here: what simulator, benches and configurations choose from.
-pub const NAMES: [&str; 9] = [
+pub const NAMES: [&str; 22] = [
     "round_robin",
     "weighted_round_robin",
     "random",
@@ -140,7 +266,20 @@ pub const NAMES: [&str; 9] = [
     "weighted_p2c",
     "least_loaded",
     "peak_ewma",
+    "client_side_weighted_round_robin",
+    "prequal",
     "pick_first",
+    "ring_hash",
+    "ketama",
+    "maglev",
+    "rendezvous",
+    "priority",
+    "zone_aware",
+    "zone_weighted",
+    "prefer_zone",
+    "split",
+    "slow_start",
+    "panic_threshold",
 ];
 
 /// The policy of this name with its defaults, or `None` if there is none.
@@ -164,7 +303,20 @@ pub fn by_name(name: &str) -> Option<Box<dyn Policy>> {
         "weighted_p2c" => Box::new(WeightedP2c),
         "least_loaded" => Box::new(LeastLoaded),
         "peak_ewma" => Box::new(PeakEwma::default()),
+        "client_side_weighted_round_robin" => Box::new(ClientSideWeighted::default()),
+        "prequal" => Box::new(Prequal::default()),
         "pick_first" => Box::new(PickFirst),
+        "ring_hash" => Box::new(RingHash::new()),
+        "ketama" => Box::new(Ketama::new()),
+        "maglev" => Box::new(Maglev::new()),
+        "rendezvous" => Box::new(Rendezvous::new()),
+        "priority" => Box::new(Priority::default()),
+        "zone_aware" => Box::new(ZoneAware::default()),
+        "zone_weighted" => Box::new(ZoneWeighted::default()),
+        "prefer_zone" => Box::new(PreferZone::default()),
+        "split" => Box::new(Split::default()),
+        "slow_start" => Box::new(SlowStart::default()),
+        "panic_threshold" => Box::new(PanicThreshold::default()),
         _ => return None,
     })
 }

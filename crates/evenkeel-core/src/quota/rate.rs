@@ -23,6 +23,8 @@ pub struct Rate {
     burst: u32,
 }
 
+const YEAR: u64 = 31_536_000;
+
 impl Rate {
     /// `amount` requests in each `period`, all of them at once if they like.
     ///
@@ -32,7 +34,9 @@ impl Rate {
     #[must_use]
     pub const fn new(amount: u32, period: Duration) -> Self {
         assert!(0 < amount, "a rate of nothing");
-        assert!(!period.is_zero() && period.as_secs() <= 31_536_000, "a period of up to a year");
+        let is_period =
+            !period.is_zero() && period.as_nanos() <= Duration::from_secs(YEAR).as_nanos();
+        assert!(is_period, "a period of up to a year");
         assert!(amount as u128 <= period.as_nanos(), "a request a nanosecond at most");
         Self { amount, period, burst: amount }
     }
@@ -61,11 +65,15 @@ impl Rate {
     /// caller that was silent for a while strike all at once.
     ///
     /// # Panics
-    /// If `burst` is zero.
+    /// If `burst` is zero, or so large that it takes more than a century to fill.
     #[must_use]
     pub const fn burst(mut self, burst: u32) -> Self {
         assert!(0 < burst, "a burst of one is the least");
         self.burst = burst;
+        // Those who keep count do so in nanoseconds, in 64 bits, from some time on.
+        let century = Duration::from_secs(100 * YEAR);
+        let is_counted = self.window().as_nanos() <= century.as_nanos();
+        assert!(is_counted, "a bucket that takes more than a century to fill");
         self
     }
 
@@ -140,5 +148,18 @@ mod tests {
     #[should_panic(expected = "a rate of nothing")]
     fn nothing_is_no_rate() {
         _ = Rate::per_second(0);
+    }
+
+    #[test]
+    fn a_bucket_may_take_a_century_to_fill() {
+        let century = Rate::new(1, Duration::from_secs(31_536_000)).burst(100);
+        assert_eq!(century.window(), Duration::from_secs(3_153_600_000));
+        _ = Rate::new(1, Duration::from_nanos(1)).burst(u32::MAX);
+    }
+
+    #[test]
+    #[should_panic(expected = "a bucket that takes more than a century to fill")]
+    fn but_no_longer() {
+        _ = Rate::new(1, Duration::from_secs(31_536_000)).burst(101);
     }
 }

@@ -111,7 +111,8 @@ impl Budget {
 
     /// Counts a call for less than [`deposit`](Self::deposit) costs with the time read for it.
     ///
-    /// `clock` is asked for one call in 32; the others count with the time that is known already.
+    /// `clock` is asked while calls are few, and for one in 32 where they are many; the others count with the
+    /// time that is known already.
     #[inline]
     pub fn deposit_lazily(&self, clock: impl FnOnce() -> Timestamp) {
         if let Kind::Share(share) = &*self.0 {

@@ -3,7 +3,11 @@
 use std::time::Duration;
 
 use super::{Budget, Reach, Verdict};
-use crate::{backoff::Backoff, rng::Rng, time::Timestamp};
+use crate::{
+    backoff::Backoff,
+    rng::Rng,
+    time::{Timestamp, scaled},
+};
 
 /// Whether another attempt is made, and when: what all calls of a client have in common.
 ///
@@ -133,7 +137,7 @@ impl Schedule {
         }
         let delay = match after {
             // Those who were told the same do not come back together, and none too early.
-            Some(after) => after.min(self.delay_max).mul_f64(1.0 + rng.unit() / 2.0),
+            Some(after) => scaled(after.min(self.delay_max), 1.0 + rng.unit() / 2.0),
             None => self.backoff.delay(progress.retries, rng),
         };
         if deadline.is_some_and(|deadline| deadline <= now + delay) {
@@ -248,5 +252,16 @@ mod tests {
         assert_eq!(next(UNSENT, 1), Ok(Duration::ZERO));
         assert!(next(FAILED, 1_000).is_ok());
         assert_eq!(budget.balance(NOW), 99);
+    }
+
+    #[test]
+    fn whatever_an_endpoint_asks_for_and_however_much_it_is_granted_nothing_overflows() {
+        let schedule = Schedule { delay_max: Duration::MAX, ..Schedule::default() };
+        for after in [Duration::from_secs(u64::MAX), Duration::MAX] {
+            for seed in 0..50 {
+                let delay = delays(&schedule, told(after), &Budget::default(), seed)[0];
+                assert!(Duration::from_secs(u64::MAX) <= delay);
+            }
+        }
     }
 }

@@ -36,7 +36,7 @@ const TICKS: u64 = 16;
 #[cfg(loom)]
 const TICKS: u64 = 2;
 
-/// One call in so many asks for the time.
+/// So many calls of a tick ask for the time, and one in so many after them.
 const CALLS_UNTOLD: u64 = 32;
 
 /// Slots are numbered as they are taken into use, modulo this: enough to tell a slot from what it was
@@ -157,7 +157,8 @@ impl Share {
     pub(super) fn lately(&self) -> Option<Timestamp> {
         let head = Head::unpack(self.head.load(Ordering::Acquire));
         let slot = Slot::unpack(self.slots[(head.number % TICKS) as usize].load(Ordering::Relaxed));
-        let is_known = !slot.calls.is_multiple_of(CALLS_UNTOLD);
+        // Few calls last for longer than a window: each has to count when it was made.
+        let is_known = CALLS_UNTOLD <= slot.calls && !slot.calls.is_multiple_of(CALLS_UNTOLD);
         is_known.then(|| Timestamp::from_nanos(head.tick * self.tick_nanos))
     }
 
@@ -351,17 +352,28 @@ mod tests {
     }
 
     #[test]
-    fn one_call_in_thirty_two_asks_for_the_time() {
+    fn of_many_calls_one_in_thirty_two_asks_for_the_time() {
         let share = share(100.0);
         let mut asked = 0;
-        for _ in 0..320 {
+        for _ in 0..352 {
             let now = share.lately().unwrap_or_else(|| {
                 asked += 1;
                 at(7)
             });
             share.deposit(now);
         }
-        assert_eq!(asked, 10);
-        assert_eq!(share.balance(at(7)), 320);
+        assert_eq!(asked, 32 + 10);
+        assert_eq!(share.balance(at(7)), 352);
+    }
+
+    #[test]
+    fn few_calls_count_when_they_are_made_though_nobody_asks_for_the_time_in_between() {
+        let share = Share::new(50.0, 0, Duration::from_secs(16));
+        // One a second, for a minute.
+        for second in 0..60 {
+            let now = at(second * 1_000);
+            share.deposit(share.lately().unwrap_or(now));
+        }
+        assert_eq!(share.balance(at(59_000)), 8, "half of the last sixteen");
     }
 }

@@ -5,6 +5,8 @@ use std::{borrow::Cow, collections::BTreeMap};
 use evenkeel_core::endpoint::{Address, Endpoint};
 use serde::{Deserialize, Deserializer};
 
+use super::micro;
+
 /// The greatest weight that is taken over, that of an SRV record.
 const WEIGHT_MAX: i64 = 65_535;
 
@@ -17,6 +19,8 @@ pub(super) struct Reading {
     pub(super) warnings: bool,
     /// Whether the order of the answer means something.
     pub(super) is_ordered: bool,
+    /// Whether tags are those of go-micro.
+    pub(super) is_micro: bool,
 }
 
 /// Which address of an entry is used.
@@ -207,14 +211,20 @@ impl Row<'_> {
         };
         let address = self.address(&reading.address)?;
         let weight = u32::try_from(weight.clamp(0, WEIGHT_MAX)).unwrap_or(0);
-        let zone = [&self.service.meta, &self.node.meta]
+        let (mut tags, mut meta) = (self.service.tags, self.service.meta);
+        if reading.is_micro {
+            let told = micro::read(tags);
+            meta.extend(told.metadata);
+            meta.extend(told.version.map(|version| ("version".to_owned(), version)));
+            tags = told.others;
+        }
+        let zone = [&meta, &self.node.meta]
             .into_iter()
             .find_map(|meta| meta.get(&reading.zone_key).cloned());
         let mut endpoint = Endpoint::new(address).weight(weight);
         if let Some(zone) = zone {
             endpoint = endpoint.zone(zone);
         }
-        let mut tags = self.service.tags;
         tags.sort_unstable();
         for (key, value) in [
             ("consul.id", self.service.id.into_owned()),
@@ -226,7 +236,7 @@ impl Row<'_> {
                 endpoint = endpoint.metadata(key, value);
             }
         }
-        for (key, value) in self.service.meta {
+        for (key, value) in meta {
             endpoint = endpoint.metadata(key, value);
         }
         Ok(Some(endpoint))

@@ -61,14 +61,21 @@
 //! list. After five in a row, queries follow each other at 10 a second while they bring news, and slow
 //! down to one a second while they do not.
 //!
+//! **Of other frameworks.** What go-kit enters is an ordinary service. go-micro v2 writes metadata and version
+//! into tags, which [`go_micro`](Consul::go_micro) reads.
+//!
 //! It does not read prepared queries, sidecar proxies or the key-value store, and does not see that part
 //! of a list was withheld for want of rights by an agent older than 1.11.
 
 pub(crate) mod agent;
 mod agents;
 mod answer;
+mod environment;
 mod error;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 mod index;
+pub(crate) mod micro;
 mod query;
 mod source;
 
@@ -85,7 +92,9 @@ use crate::watch::Reconnect;
 pub use self::{
     agents::Agents,
     answer::AddressOf,
+    environment::EnvironmentError,
     error::{AgentRefused, NoAnswer, NotPermitted, TokenUnreadable},
+    query::Consistency,
 };
 
 /// Follows the instances of a service in Consul.
@@ -131,6 +140,27 @@ impl Consul {
             source.query.near = Some(node.into());
             source.reading.is_ordered = true;
         })
+    }
+
+    /// Takes the instances of a cluster that is peered under this name (Consul 1.13). Default one's own.
+    #[must_use]
+    pub fn peer(self, name: impl Into<Arc<str>>) -> Self {
+        self.with(|source| source.query.peer = Some(name.into()))
+    }
+
+    /// Sets which server may answer. Default [`Consistency::Leader`].
+    #[must_use]
+    pub fn consistency(self, consistency: Consistency) -> Self {
+        self.with(|source| source.query.consistency = consistency)
+    }
+
+    /// Reads entries of go-micro v2, in whose tags metadata and version are coded. Default they are not.
+    ///
+    /// The nodes say in `protocol` what they speak: `grpc`, or go-micro's own;
+    /// [`filter`](crate::DiscoveryExt::filter) chooses. A zone and a version are those of the tags.
+    #[must_use]
+    pub fn go_micro(self) -> Self {
+        self.with(|source| source.reading.is_micro = true)
     }
 
     /// Leaves out instances of which a check warns. By default they count with their warning weight.

@@ -11,6 +11,23 @@ pub(super) struct Query {
     pub(super) filter: Option<Arc<str>>,
     pub(super) datacenter: Option<Arc<str>>,
     pub(super) near: Option<Arc<str>>,
+    pub(super) peer: Option<Arc<str>>,
+    pub(super) consistency: Consistency,
+}
+
+/// Which server of Consul may answer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Consistency {
+    /// The leader, as it sees itself: the default, which reads what is old only in the moments in which
+    /// another has been elected without its knowing.
+    #[default]
+    Leader,
+    /// Any server: the leader is spared, what is told may be some milliseconds old, and goes on being told
+    /// while there is no leader.
+    Stale,
+    /// The leader, after it has asked the others whether it is one. Costs a round of messages each time.
+    Consistent,
 }
 
 impl Query {
@@ -29,15 +46,19 @@ impl Query {
         if let Some(filter) = self.expression() {
             add("filter", &filter);
         }
-        if let Some(datacenter) = &self.datacenter {
-            add("dc", datacenter);
-        }
-        if let Some(near) = &self.near {
-            add("near", near);
+        for (name, value) in [("dc", &self.datacenter), ("near", &self.near), ("peer", &self.peer)]
+        {
+            if let Some(value) = value {
+                add(name, value);
+            }
         }
         if let Some((index, wait)) = blocks_on {
             add("index", &index.to_string());
             add("wait", &format!("{}ms", wait.as_millis()));
+        }
+        if let Some(flag) = self.consistency.flag() {
+            path.push(if path.contains('?') { '&' } else { '?' });
+            path.push_str(flag);
         }
         path
     }
@@ -47,6 +68,16 @@ impl Query {
         let tags = self.tags.iter().map(|tag| format!("{} in Service.Tags", quoted(tag)));
         let filter = self.filter.iter().map(|filter| format!("({filter})"));
         tags.chain(filter).reduce(|all, one| format!("{all} and {one}"))
+    }
+}
+
+impl Consistency {
+    fn flag(self) -> Option<&'static str> {
+        match self {
+            Self::Leader => None,
+            Self::Stale => Some("stale"),
+            Self::Consistent => Some("consistent"),
+        }
     }
 }
 
@@ -75,14 +106,19 @@ mod tests {
             "/v1/health/service/a%2Fb?index=7&wait=1500ms"
         );
 
+        let consistent = Query { consistency: Consistency::Consistent, ..Query::default() };
+        assert_eq!(consistent.path("web", None), "/v1/health/service/web?consistent");
+
         let all = Query {
             tags: vec!["v1".into(), "a\"b".into()],
             filter: Some("Service.Meta.k == 1 or Node.Node == n".into()),
             datacenter: Some("dc2".into()),
             near: Some("_agent".into()),
+            peer: Some("other".into()),
+            consistency: Consistency::Stale,
         };
         let expected = r#""v1" in Service.Tags and `a"b` in Service.Tags and (Service.Meta.k == 1 or Node.Node == n)"#;
         assert_eq!(all.expression().as_deref(), Some(expected));
-        assert!(all.path("web", None).ends_with("&dc=dc2&near=_agent"));
+        assert!(all.path("web", None).ends_with("&dc=dc2&near=_agent&peer=other&stale"));
     }
 }

@@ -47,6 +47,7 @@ impl ConsulSource {
             zone_key: "zone".into(),
             warnings: true,
             is_ordered: false,
+            is_micro: false,
         };
         Self {
             service,

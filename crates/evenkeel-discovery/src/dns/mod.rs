@@ -46,6 +46,8 @@
 //! It does not check DNSSEC, speak DNS over TLS, or answer for `unix:` and numeric addresses.
 
 mod answer;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 mod memory;
 mod resolver;
 mod source;

@@ -12,6 +12,8 @@
 //! **Maintenance and weight 0** are the agent's maintenance mode for the service. Maintenance that somebody
 //! sets by hand survives heartbeats and changes of the entry.
 //!
+//! **For go-micro v2**, [`go_micro`](ConsulRegistry::go_micro) writes its tags; go-kit reads ordinary services.
+//!
 //! **Rights** that a token needs: `service "NAME" { policy = "write" }`.
 
 use std::time::Duration;
@@ -24,6 +26,7 @@ use super::{Check, Entry, Kept, Probe, Registry};
 use crate::consul::{
     Agents,
     agent::{Agent, encode, refused_with},
+    micro,
 };
 
 /// The key in `Meta` that tells which process has made an entry.
@@ -46,6 +49,8 @@ const DRAINED: &str = "weight 0";
 pub struct ConsulRegistry {
     agents: Agents,
     deregister_critical_after: Duration,
+    /// Whether tags are written as go-micro does.
+    is_micro: bool,
     /// The agent that has the entry, counted on beyond the last.
     chosen: usize,
     agent: Option<Agent>,
@@ -63,6 +68,7 @@ impl ConsulRegistry {
         Self {
             agents,
             deregister_critical_after: Duration::from_secs(60),
+            is_micro: false,
             chosen: 0,
             agent: None,
             owner: format!("{:016x}", Rng::from_entropy().below_u64(u64::MAX)),
@@ -78,6 +84,16 @@ impl ConsulRegistry {
         self
     }
 
+    /// Writes entries for go-micro v2, which reads metadata and version from tags. Default it does not.
+    ///
+    /// Say what the service speaks in the entry's metadata, under `protocol`: `grpc` for a gRPC server.
+    /// Methods are not entered; who selects nodes by a method finds none here.
+    #[must_use]
+    pub fn go_micro(mut self) -> Self {
+        self.is_micro = true;
+        self
+    }
+
     fn agent(&mut self) -> Result<Agent, BoxError> {
         if self.agent.is_none() {
             self.agent = Some(self.agents.agent(self.chosen)?);
@@ -87,7 +103,7 @@ impl ConsulRegistry {
 
     async fn enter_at(&mut self, entry: &Entry, ttl: Duration) -> Result<(), BoxError> {
         let agent = self.agent()?;
-        let body = self.definition(entry, ttl);
+        let body = self.definition(entry, ttl)?;
         // Not with `replace-existing-checks`, which would end a maintenance that somebody set by hand.
         agent.put("/v1/agent/service/register", text(&body)).await?;
         if !self.is_clean {
@@ -117,7 +133,14 @@ impl ConsulRegistry {
     }
 
     /// The service as Consul wants to have it described.
-    fn definition(&self, entry: &Entry, ttl: Duration) -> Value {
+    fn definition(&self, entry: &Entry, ttl: Duration) -> Result<Value, BoxError> {
+        let tags = if self.is_micro {
+            let mut metadata = entry.all_metadata();
+            let version = metadata.remove("version").unwrap_or_else(|| "latest".into());
+            micro::write(&metadata, &version, &entry.tags)?
+        } else {
+            entry.tags.clone()
+        };
         let mut metadata = entry.all_metadata();
         metadata.insert(OWNER.to_owned(), self.owner.clone());
         let after = seconds(self.deregister_critical_after);
@@ -126,7 +149,7 @@ impl ConsulRegistry {
         let others =
             entry.checks.iter().enumerate().map(|(number, check)| probe(entry, number, check));
         let mut definition = json!({
-            "ID": entry.id, "Name": &*entry.service, "Tags": entry.tags, "Meta": metadata,
+            "ID": entry.id, "Name": &*entry.service, "Tags": tags, "Meta": metadata,
             "Weights": { "Passing": entry.weight.clamp(1, 65_535), "Warning": 1 },
             "Checks": std::iter::once(heartbeat).chain(others).collect::<Vec<_>>(),
         });
@@ -145,7 +168,7 @@ impl ConsulRegistry {
         if let (Some(all), Value::Object(place)) = (definition.as_object_mut(), place) {
             all.extend(place);
         }
-        definition
+        Ok(definition)
     }
 }
 

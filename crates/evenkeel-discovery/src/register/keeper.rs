@@ -8,7 +8,9 @@ use tokio::{
     time::{Instant, sleep, sleep_until, timeout},
 };
 
-use super::{Entry, EntryLost, Kept, NotInTime, Registration, Registry, Status, Taken};
+use super::{
+    Entry, EntryLost, Kept, NotInTime, Registration, Registry, Status, Taken, registered::Leave,
+};
 use crate::{clock, error::chain};
 
 /// The first rest after a try that failed.
@@ -40,14 +42,6 @@ enum Stands {
     Taken,
 }
 
-/// Why the waiting is over.
-enum Wake {
-    Due,
-    Changed,
-    Leave,
-    Dropped,
-}
-
 impl<R: Registry> Keeper<R> {
     pub(super) fn new(
         registration: Registration<R>,
@@ -73,39 +67,39 @@ impl<R: Registry> Keeper<R> {
     pub(super) async fn run(
         mut self,
         ready: Pin<Box<dyn Future<Output = ()> + Send>>,
-        mut leave: oneshot::Receiver<()>,
-    ) {
-        let is_dropped = tokio::select! {
+        mut leave: oneshot::Receiver<Leave>,
+    ) -> Result<(), BoxError> {
+        let how = tokio::select! {
             () = ready => self.keep(&mut leave).await,
             told = &mut leave => {
                 // What was never entered need not leave.
+                drop(told);
                 self.status.send_replace(Status::Left);
-                return drop(told);
+                return Ok(());
             }
         };
-        self.leave().await;
-        if !is_dropped {
+        let left = self.leave().await;
+        if how == Leave::AndWait {
             sleep(self.propagation).await;
         }
         self.status.send_replace(Status::Left);
+        left
     }
 
-    /// Keeps the entry there until it is to leave; true if the handle was dropped.
-    async fn keep(&mut self, leave: &mut oneshot::Receiver<()>) -> bool {
+    /// Keeps the entry there until it is to leave, and how.
+    async fn keep(&mut self, leave: &mut oneshot::Receiver<Leave>) -> Leave {
         loop {
             let delay = self.step().await;
             let due_at = clock::now() + delay;
-            let wake = tokio::select! {
+            let is_changed = tokio::select! {
                 biased;
-                told = &mut *leave => if told.is_ok() { Wake::Leave } else { Wake::Dropped },
-                Ok(()) = self.wishes.changed() => Wake::Changed,
-                () = sleep_until(due_at) => Wake::Due,
+                // Dropped without a word, nobody is there to wait for.
+                told = &mut *leave => return told.unwrap_or(Leave::AtOnce),
+                Ok(()) = self.wishes.changed() => true,
+                () = sleep_until(due_at) => false,
             };
-            match wake {
-                Wake::Leave => return false,
-                Wake::Dropped => return true,
-                Wake::Changed if self.stands == Stands::Current => self.stands = Stands::Outdated,
-                Wake::Changed | Wake::Due => {}
+            if is_changed && self.stands == Stands::Current {
+                self.stands = Stands::Outdated;
             }
         }
     }
@@ -156,16 +150,18 @@ impl<R: Registry> Keeper<R> {
 
     /// Removes the entry, or gives up in time. Whether it ever was entered is not known for sure: a try
     /// that failed may have succeeded over there.
-    async fn leave(&mut self) {
+    async fn leave(&mut self) -> Result<(), BoxError> {
         let entry = self.wishes.borrow().clone();
         let (id, registry) = (&entry.id, self.registry.origin());
-        match bounded(self.timeout, self.registry.leave(&entry)).await {
+        let left = bounded(self.timeout, self.registry.leave(&entry)).await;
+        match &left {
             Ok(()) => tracing::info!(id, registry, "left the registry"),
             Err(error) => {
-                let (error, ttl) = (chain(&*error), self.ttl);
+                let (error, ttl) = (chain(&**error), self.ttl);
                 tracing::warn!(id, registry, error, ?ttl, "not removed, and will run out");
             }
         }
+        left
     }
 
     fn alive(&mut self) {

@@ -39,11 +39,12 @@
 //! 2. **Keep**: a heartbeat at each third of the [`ttl`](Registration::ttl), with jitter. If the registry
 //!    has lost the entry, because it restarted without data, because its lease is gone or because somebody
 //!    deleted it, the service enters again at once.
-//! 3. **Change**: [`Registered::change`] sets weight, tags and metadata while the service runs,
-//!    [`Registered::maintenance`] lets it get nothing new for a while.
+//! 3. **Change**: [`RegisteredHandle::change`] sets weight, tags and metadata while the service runs,
+//!    [`RegisteredHandle::maintenance`] lets it get nothing new for a while.
 //! 4. **Leave**: [`Registered::leave`] deregisters, and then waits until callers can have seen it
 //!    ([`propagation`](Registration::propagation)), while the server serves on. Only then should it stop
-//!    accepting and drain. [`Registered::leave_on`] is the future to give to a server's graceful shutdown.
+//!    accepting and drain. [`Registered::leave_on`] is the future to give to a server's graceful shutdown, and evenkeel-http's
+//!    `Drain::registered` takes [`Registered`] as it is and sees to the rest.
 //!
 //! # Bad days
 //! - **The process dies.** The entry is gone, or critical, when its TTL is over: 10 s unless set, and with
@@ -64,6 +65,7 @@
 
 mod entry;
 mod error;
+mod handle;
 mod keeper;
 mod registered;
 
@@ -79,7 +81,8 @@ use evenkeel_core::BoxError;
 pub use self::{
     entry::{Check, Entry, Probe},
     error::{EntryLost, NotInTime, Taken},
-    registered::{Registered, Registration, Status},
+    handle::{RegisteredHandle, Status},
+    registered::{Registered, Registration},
 };
 
 #[cfg(feature = "consul")]

@@ -1,11 +1,11 @@
-//! How a registration is set up, and the handle to one that runs.
+//! How a registration is set up, and one that runs.
 
 use std::{fmt, future::Future, pin::Pin, time::Duration};
 
-use evenkeel_core::{error::SharedError, rng::Rng};
+use evenkeel_core::{BoxError, deregister::Deregister, rng::Rng};
 use tokio::sync::{oneshot, watch};
 
-use super::{Entry, Registry, keeper::Keeper};
+use super::{Entry, RegisteredHandle, Registry, Status, keeper::Keeper};
 
 /// How a service enters itself. See the [module docs](super).
 pub struct Registration<R> {
@@ -89,13 +89,14 @@ impl<R: Registry> Registration<R> {
     /// # Panics
     /// If it is not called inside a tokio runtime.
     pub fn start(mut self) -> Registered {
+        let propagation = self.propagation;
         let (wanted, wishes) = watch::channel(self.entry.clone());
         let (teller, status) = watch::channel(Status::Waiting);
         let (leave, leaving) = oneshot::channel();
         let ready = self.ready.take().unwrap_or_else(|| Box::pin(std::future::ready(())));
         let keeper = Keeper::new(self, wishes, teller);
         let task = tokio::spawn(keeper.run(ready, leaving));
-        Registered { wanted, status, leave, task }
+        Registered { handle: RegisteredHandle { wanted, status }, leave, task, propagation }
     }
 }
 
@@ -109,73 +110,62 @@ impl<R: fmt::Debug> fmt::Debug for Registration<R> {
     }
 }
 
-/// Where a registration stands.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub enum Status {
-    /// The service is not ready yet, or its first try is under way.
-    Waiting,
-    /// It is in the registry, as far as the last heartbeat knows.
-    Entered,
-    /// The last try failed, for this reason; it goes on.
-    Failing(SharedError),
-    /// It has left.
-    Left,
-}
-
 /// A service that has entered itself, or tries to.
 ///
 /// Dropped without leaving, the entry is removed in the background.
 #[derive(Debug)]
 pub struct Registered {
-    wanted: watch::Sender<Entry>,
-    status: watch::Receiver<Status>,
-    leave: oneshot::Sender<()>,
-    task: tokio::task::JoinHandle<()>,
+    handle: RegisteredHandle,
+    leave: oneshot::Sender<Leave>,
+    task: tokio::task::JoinHandle<Result<(), BoxError>>,
+    propagation: Duration,
+}
+
+/// How a service leaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Leave {
+    /// It deregisters, and its callers are given the time to see it.
+    AndWait,
+    /// It deregisters.
+    AtOnce,
 }
 
 impl Registered {
-    /// Where it stands.
+    /// What changes and watches it while a server holds this.
+    #[must_use]
+    pub fn handle(&self) -> RegisteredHandle {
+        self.handle.clone()
+    }
+
+    /// See [`RegisteredHandle::status`].
     #[must_use]
     pub fn status(&self) -> Status {
-        self.status.borrow().clone()
+        self.handle.status()
     }
 
-    /// Waits until the service is in the registry; for ever, if the registry is down for ever.
+    /// See [`RegisteredHandle::entered`].
     pub async fn entered(&self) {
-        let mut status = self.status.clone();
-        // An error means that the task is gone, with its runtime.
-        let _ = status.wait_for(|status| matches!(status, Status::Entered)).await;
+        self.handle.entered().await;
     }
 
-    /// Waits until the last try has failed.
+    /// See [`RegisteredHandle::failing`].
     pub async fn failing(&self) {
-        let mut status = self.status.clone();
-        let _ = status.wait_for(|status| matches!(status, Status::Failing(_))).await;
+        self.handle.failing().await;
     }
 
-    /// Changes the entry while the service runs. The id, the service and the address stay.
+    /// See [`RegisteredHandle::change`].
     pub fn change(&self, change: impl FnOnce(&mut Entry)) {
-        self.wanted.send_if_modified(|entry| {
-            let mut changed = entry.clone();
-            change(&mut changed);
-            changed.id.clone_from(&entry.id);
-            changed.service.clone_from(&entry.service);
-            changed.address.clone_from(&entry.address);
-            let is_new = changed != *entry;
-            *entry = changed;
-            is_new
-        });
+        self.handle.change(change);
     }
 
-    /// Sets the service's share relative to the others, 0 to get nothing new.
+    /// See [`RegisteredHandle::weight`].
     pub fn weight(&self, weight: u32) {
-        self.change(|entry| entry.weight = weight);
+        self.handle.weight(weight);
     }
 
-    /// Lets the service get nothing new, for this reason, or again something with none.
+    /// See [`RegisteredHandle::maintenance`].
     pub fn maintenance(&self, reason: Option<String>) {
-        self.change(|entry| entry.maintenance = reason);
+        self.handle.maintenance(reason);
     }
 
     /// Leaves: deregisters, and waits until callers can have seen it. The server serves on meanwhile.
@@ -183,16 +173,41 @@ impl Registered {
     /// It takes at most twice the timeout, for the try that is under way and for this one, and the
     /// propagation.
     pub async fn leave(self) {
-        let Self { wanted, leave, task, .. } = self;
-        let _ = leave.send(());
-        // An error means that the runtime is being shut down, or that the registry's code panicked.
-        let _ = task.await;
-        drop(wanted);
+        // What failed is in the log; the entry runs out by its TTL.
+        let _ = self.end(Leave::AndWait).await;
+    }
+
+    async fn end(self, how: Leave) -> Result<(), BoxError> {
+        let Self { handle, leave, task, .. } = self;
+        let _ = leave.send(how);
+        // The task fails if the runtime is being shut down, or the registry's code panicked.
+        let left = task.await.unwrap_or_else(|error| Err(error.into()));
+        drop(handle);
+        left
+    }
+
+    /// Deregisters, and does not wait for anybody: for who sees to that, such as evenkeel-http's `Drain`, to
+    /// which this is given as it is (`Drain::registered`).
+    ///
+    /// # Errors
+    /// If the registry did not remove the entry in time. It runs out by its TTL.
+    pub async fn deregister(self) -> Result<(), BoxError> {
+        self.end(Leave::AtOnce).await
     }
 
     /// Waits for `signal`, then leaves: the future for a server's graceful shutdown.
     pub async fn leave_on(self, signal: impl Future<Output = ()>) {
         signal.await;
         self.leave().await;
+    }
+}
+
+impl Deregister for Registered {
+    fn deregister(self: Box<Self>) -> Pin<Box<dyn Future<Output = Result<(), BoxError>> + Send>> {
+        Box::pin((*self).end(Leave::AtOnce))
+    }
+
+    fn propagation(&self) -> Duration {
+        self.propagation
     }
 }

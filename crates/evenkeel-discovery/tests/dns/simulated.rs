@@ -1,4 +1,5 @@
 //! A simulated DNS server that does what real ones do on bad days.
+#![allow(dead_code, reason = "no test needs all of it")]
 
 use std::{
     collections::HashMap,
@@ -7,6 +8,7 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicUsize, Ordering::SeqCst},
     },
+    time::Instant,
 };
 
 use hickory_resolver::proto::{
@@ -47,6 +49,9 @@ impl Reply {
 #[derive(Default)]
 struct State {
     replies: Mutex<HashMap<String, Reply>>,
+    /// What is answered once, before that.
+    once: Mutex<HashMap<String, Reply>>,
+    asked_at: Mutex<Vec<Instant>>,
     udp: AtomicUsize,
     tcp: AtomicUsize,
     asked: Notify,
@@ -75,6 +80,16 @@ impl Server {
 
     pub(crate) fn reply(&self, name: &str, reply: Reply) {
         self.state.replies.lock().unwrap().insert(name.to_owned(), reply);
+    }
+
+    /// Answers so to the next question of any kind.
+    pub(crate) fn reply_once(&self, name: &str, reply: Reply) {
+        self.state.once.lock().unwrap().insert(name.to_owned(), reply);
+    }
+
+    /// When it was asked.
+    pub(crate) fn asked_at(&self) -> Vec<Instant> {
+        self.state.asked_at.lock().unwrap().clone()
     }
 
     pub(crate) fn asked(&self) -> usize {
@@ -127,7 +142,11 @@ impl State {
         let question = Message::from_vec(question).ok()?;
         let query = question.queries.first()?.clone();
         let name = query.name().to_ascii().to_lowercase();
-        let reply = self.replies.lock().unwrap().get(&name).cloned().unwrap_or(Reply::NxDomain);
+        self.asked_at.lock().unwrap().push(Instant::now());
+        let once = self.once.lock().unwrap().remove(&name);
+        let reply = once
+            .or_else(|| self.replies.lock().unwrap().get(&name).cloned())
+            .unwrap_or(Reply::NxDomain);
         let mut answer = Message::response(question.id, question.op_code);
         answer.add_query(query.clone());
         let records: Vec<RData> = match reply {

@@ -113,12 +113,15 @@ impl Gate {
         let (is_open, opened) = tokio::sync::watch::channel(true);
         tokio::spawn(async move {
             while let Ok((mut inside, _)) = listener.accept().await {
+                if !*opened.borrow() {
+                    continue;
+                }
                 let (target, mut opened) = (target.clone(), opened.clone());
                 tokio::spawn(async move {
-                    if !*opened.borrow() {
+                    // What the other side does not take is cut off, too.
+                    let Ok(mut outside) = tokio::net::TcpStream::connect(target).await else {
                         return;
-                    }
-                    let mut outside = tokio::net::TcpStream::connect(target).await.unwrap();
+                    };
                     tokio::select! {
                         _ = tokio::io::copy_bidirectional(&mut inside, &mut outside) => {}
                         _ = opened.wait_for(|is_open| !is_open) => {}

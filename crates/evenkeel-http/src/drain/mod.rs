@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use evenkeel_core::BoxError;
+use evenkeel_core::{BoxError, deregister::Deregister};
 use http::{Request, Response};
 use http_body::Body;
 use hyper::body::Incoming;
@@ -105,15 +105,14 @@ pub use self::{
 /// the runtime. [`serve`](Self::serve) cuts them.
 pub struct Drain {
     shared: Arc<Shared>,
-    deregister: Option<Deregister>,
+    deregister: Option<Leave>,
     deregister_max: Duration,
     wait: Duration,
     grace: Duration,
     has_signals: bool,
 }
 
-type Deregister =
-    Box<dyn FnOnce() -> Pin<Box<dyn Future<Output = Result<(), BoxError>> + Send>> + Send>;
+type Leave = Box<dyn FnOnce() -> Pin<Box<dyn Future<Output = Result<(), BoxError>> + Send>> + Send>;
 
 impl Drain {
     /// Begins when its [handle](Self::handle) is told to.
@@ -147,6 +146,44 @@ impl Drain {
     {
         self.deregister = Some(Box::new(|| Box::pin(deregister())));
         self
+    }
+
+    /// Sets the server's own entry in a registry: it is taken out first, and callers are given the time
+    /// that they need to see that ([`wait`](Self::wait) is set to it). Default none.
+    ///
+    /// `register::Registered` of evenkeel-discovery is one. It enters the server when that listens, and
+    /// this takes it out, so that registration is two lines:
+    ///
+    /// ```
+    /// # use std::{future::{Future, ready}, pin::Pin, time::Duration};
+    /// # use axum::{Router, routing::get};
+    /// # use evenkeel_core::{BoxError, deregister::Deregister};
+    /// use evenkeel_http::Drain;
+    ///
+    /// # struct Registered;
+    /// # impl Deregister for Registered {
+    /// #     fn deregister(self: Box<Self>) -> Pin<Box<dyn Future<Output = Result<(), BoxError>> + Send>> {
+    /// #         Box::pin(ready(Ok(())))
+    /// #     }
+    /// #     fn propagation(&self) -> Duration { Duration::ZERO }
+    /// # }
+    /// # fn enter() -> Registered { Registered }
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), BoxError> {
+    /// let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+    /// let app = Router::new().route("/", get(|| async { "hello" }));
+    ///
+    /// let registered = enter(); // Registration::new(ConsulRegistry::new(agents), entry).start()
+    /// let drain = Drain::new().signals().registered(registered);
+    /// # drain.handle().start();
+    /// drain.serve(listener, app).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn registered(self, entry: impl Deregister) -> Self {
+        let wait = entry.propagation();
+        self.deregister(move || Box::new(entry).deregister()).wait(wait)
     }
 
     /// Sets how long deregistering may take. Default 5 seconds.

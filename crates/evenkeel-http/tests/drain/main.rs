@@ -4,6 +4,7 @@
 
 use std::{
     net::SocketAddr,
+    pin::Pin,
     sync::{
         Arc, Mutex,
         atomic::{AtomicUsize, Ordering::SeqCst},
@@ -12,7 +13,7 @@ use std::{
 };
 
 use axum::{Router, body::Body, routing::get};
-use evenkeel_core::BoxError;
+use evenkeel_core::{BoxError, deregister::Deregister};
 use evenkeel_http::{Deregistered, Drain, DrainHandle, DrainReport, Phase};
 use http::{Request, Response};
 use http_body_util::{BodyExt, Empty};
@@ -379,4 +380,33 @@ async fn a_service_of_tonic_is_served_and_drained_too() {
 
     let report = tokio::time::timeout(PATIENCE, server).await.unwrap().unwrap().unwrap();
     assert!(report.is_in_time);
+}
+
+#[tokio::test]
+async fn an_entry_in_a_registry_is_taken_out_first_and_sets_the_wait() {
+    struct Entered(Arc<AtomicUsize>);
+
+    impl Deregister for Entered {
+        fn deregister(
+            self: Box<Self>,
+        ) -> Pin<Box<dyn Future<Output = Result<(), BoxError>> + Send>> {
+            self.0.fetch_add(1, SeqCst);
+            Box::pin(std::future::ready(Ok(())))
+        }
+
+        fn propagation(&self) -> Duration {
+            Duration::from_millis(300)
+        }
+    }
+
+    let taken_out = Arc::<AtomicUsize>::default();
+    let running = Running::start(Drain::new().registered(Entered(taken_out.clone())), app()).await;
+    assert_eq!(taken_out.load(SeqCst), 0, "not before the drain");
+    let start = Instant::now();
+    running.handle.start();
+
+    let report = running.report().await;
+
+    assert_eq!((report.deregistered, taken_out.load(SeqCst)), (Deregistered::Done, 1));
+    assert!(Duration::from_millis(300) <= start.elapsed(), "{:?}", start.elapsed());
 }

@@ -156,7 +156,7 @@ impl<P: Probe> Task<P> {
 
 async fn sleep(until: Option<Timestamp>) {
     match until {
-        Some(at) => sleep_until(clock::instant() + at.since(clock::now())).await,
+        Some(at) => sleep_until(clock::after(at.since(clock::now()))).await,
         None => future::pending().await,
     }
 }

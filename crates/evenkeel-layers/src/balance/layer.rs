@@ -5,14 +5,16 @@ use std::{sync::Arc, time::Duration};
 use evenkeel_core::{
     connect::Connect,
     discover::Discovery,
+    load::LoadProbe,
     policy::{
-        LeastLoaded, P2c, PeakEwma, PickFirst, Policy, Random, RoundRobin, WeightedP2c,
-        WeightedRandom, WeightedRoundRobin,
+        ClientSideWeighted, Ketama, LeastLoaded, Maglev, P2c, PanicThreshold, PeakEwma, PickFirst,
+        Policy, Prequal, Priority, Random, Rendezvous, RingHash, RoundRobin, SlowStart,
+        WeightedP2c, WeightedRandom, WeightedRoundRobin, ZoneAware,
     },
 };
 use tower_layer::Layer;
 
-use super::Balance;
+use super::{Balance, probes::Probes};
 
 /// Balances over the endpoints of a discovery. See the [module docs](super).
 #[derive(Clone)]
@@ -22,6 +24,7 @@ pub struct BalanceLayer {
     pub(super) wait_max: Duration,
     pub(super) fail_open: bool,
     pub(super) seed: Option<u64>,
+    pub(super) probes: Option<Probes>,
 }
 
 impl BalanceLayer {
@@ -73,10 +76,51 @@ impl BalanceLayer {
         Self::with_policy(discovery, PeakEwma::default())
     }
 
+    /// Each open endpoint in turn, as often as the load that it reports allows. See
+    /// [`ClientSideWeighted`].
+    #[must_use]
+    pub fn client_side_weighted_round_robin(discovery: impl Discovery) -> Self {
+        Self::with_policy(discovery, ClientSideWeighted::default())
+    }
+
+    /// The quickest of those recently probed that are not busier than usual. See [`Prequal`].
+    ///
+    /// `probe` asks an endpoint for its load: an async closure, or a probe of evenkeel-http.
+    #[must_use]
+    pub fn prequal(discovery: impl Discovery, probe: impl LoadProbe) -> Self {
+        Self::with_policy(discovery, Prequal::default()).probe(probe)
+    }
+
     /// The first open endpoint of the list. See [`PickFirst`].
     #[must_use]
     pub fn pick_first(discovery: impl Discovery) -> Self {
         Self::with_policy(discovery, PickFirst)
+    }
+
+    /// The same endpoint for the same key, as Envoy and gRPC. See [`RingHash`].
+    ///
+    /// What the key of a request is says its hash: for HTTP `HttpConnector::hash_by`.
+    #[must_use]
+    pub fn ring_hash(discovery: impl Discovery) -> Self {
+        Self::with_policy(discovery, RingHash::new())
+    }
+
+    /// The same endpoint for the same key, as nginx and pingora. See [`Ketama`].
+    #[must_use]
+    pub fn ketama(discovery: impl Discovery) -> Self {
+        Self::with_policy(discovery, Ketama::new())
+    }
+
+    /// The same endpoint for the same key, most evenly. See [`Maglev`].
+    #[must_use]
+    pub fn maglev(discovery: impl Discovery) -> Self {
+        Self::with_policy(discovery, Maglev::new())
+    }
+
+    /// The same endpoint for the same key, where as few keys as possible move. See [`Rendezvous`].
+    #[must_use]
+    pub fn rendezvous(discovery: impl Discovery) -> Self {
+        Self::with_policy(discovery, Rendezvous::new())
     }
 
     /// Whatever `policy` chooses.
@@ -88,7 +132,50 @@ impl BalanceLayer {
             wait_max: Duration::from_secs(3),
             fail_open: true,
             seed: None,
+            probes: None,
         }
+    }
+
+    /// Uses endpoints by their tiers: what the first cannot carry goes to the next, and within each the policy
+    /// that is set so far chooses. See [`Priority`]. Default off: tiers are ignored.
+    #[must_use]
+    pub fn tiers(self) -> Self {
+        self.wrap(Priority::new)
+    }
+
+    /// Keeps in the zone `own` as much as its endpoints can carry; within each zone the policy that is set so
+    /// far chooses. See [`ZoneAware`]. Default off: zones are ignored.
+    ///
+    /// Call it before [`tiers`](Self::tiers) for zones within each tier.
+    #[must_use]
+    pub fn zone(self, own: impl Into<Arc<str>>) -> Self {
+        self.wrap(|policy| ZoneAware::new(own, policy))
+    }
+
+    /// Gives an endpoint that is new, or back from an ejection, less than the policy that is set so far
+    /// would, until `window` has passed. See [`SlowStart`]. Default off.
+    ///
+    /// # Panics
+    /// If `window` is zero, or longer than 30 days.
+    #[must_use]
+    pub fn slow_start(self, window: Duration) -> Self {
+        self.wrap(|policy| SlowStart::new(window, policy))
+    }
+
+    /// Uses endpoints, too, that only their health closes, while fewer than `percent` are well. See
+    /// [`PanicThreshold`]. Default 0: only while no other is open, which [`fail_open`](Self::fail_open) is
+    /// for. Needless over [`tiers`](Self::tiers), each of which has a threshold of 50.
+    ///
+    /// # Panics
+    /// If `percent` is more than 100.
+    #[must_use]
+    pub fn panic_threshold(self, percent: u32) -> Self {
+        self.wrap(|policy| PanicThreshold::new(percent, policy))
+    }
+
+    fn wrap<P: Policy>(mut self, wrapper: impl FnOnce(Arc<dyn Policy>) -> P) -> Self {
+        self.policy = Arc::new(wrapper(self.policy));
+        self
     }
 
     /// Sets how long a request waits for an open endpoint before it is refused. Default 3 seconds.
@@ -111,6 +198,29 @@ impl BalanceLayer {
     #[must_use]
     pub fn fail_open(mut self, fail_open: bool) -> Self {
         self.fail_open = fail_open;
+        self
+    }
+
+    /// Sets how endpoints are asked for their load, for a policy that goes by what they answer.
+    ///
+    /// Default nobody is asked, and [`Prequal`] goes by requests in flight. A policy that wants no
+    /// probes sends none.
+    #[must_use]
+    pub fn probe(mut self, probe: impl LoadProbe) -> Self {
+        self.probes = Some(Probes::new(probe));
+        self
+    }
+
+    /// Sets how long such a probe may take. Default 100 ms. Without [`probe`](Self::probe) it does
+    /// nothing.
+    ///
+    /// What comes later than the load changes is of little use; what is shorter than the network's
+    /// delays leaves the policy without answers. Inside one data centre 3 ms have been enough.
+    #[must_use]
+    pub fn probe_timeout(mut self, timeout: Duration) -> Self {
+        if let Some(probes) = &mut self.probes {
+            probes.timeout(timeout);
+        }
         self
     }
 

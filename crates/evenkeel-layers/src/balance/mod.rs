@@ -43,9 +43,11 @@
 mod future;
 mod layer;
 mod pool;
+mod probes;
 mod repair;
 mod select;
 mod service;
 mod shared;
+mod tend;
 
 pub use self::{future::BalanceFuture, layer::BalanceLayer, service::Balance};

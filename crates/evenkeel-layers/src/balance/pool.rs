@@ -311,6 +311,7 @@ where
         self.repaired.drain(..).for_each(|node| _ = node.open(Gate::Broken));
         self.retired.drain(..).for_each(|slot| _ = slot.node.close(Gate::Retired));
         self.shared.signals.changed.notify_waiters();
+        self.shared.signals.probes.notify_one();
     }
 }
 

@@ -38,6 +38,7 @@ pub(super) type Selected<S> = (S, Attempt<Slot<S>>);
 #[derive(Default)]
 pub(super) struct Wish {
     hash: Option<u64>,
+    subset: Option<Box<str>>,
     tried: Option<Tried>,
     exclude: Vec<Address>,
     prefer: Vec<Address>,
@@ -47,6 +48,7 @@ impl Wish {
     pub(super) fn new(hints: &Hints<'_>) -> Self {
         Self {
             hash: hints.hash,
+            subset: hints.subset.map(Into::into),
             tried: hints.tried.cloned(),
             exclude: hints.exclude.to_vec(),
             prefer: hints.prefer.to_vec(),
@@ -56,9 +58,11 @@ impl Wish {
     fn hints(&self) -> Hints<'_> {
         Hints {
             hash: self.hash,
+            subset: self.subset.as_deref(),
             tried: self.tried.as_ref(),
             exclude: &self.exclude,
             prefer: &self.prefer,
+            ..Hints::default()
         }
     }
 }
@@ -217,7 +221,7 @@ pub(super) fn admit<S>(attempt: &mut Attempt<Slot<S>>) -> bool {
 #[cold]
 fn admit_failing_open<S>(attempt: &mut Attempt<Slot<S>>) -> bool {
     let slot = attempt.holder();
-    !slot.node.is_open() && slot.shared.fails_open() && attempt.admit_failing_open()
+    !slot.node.is_open() && slot.shared.is_last_resort(&slot.node) && attempt.admit_failing_open()
 }
 
 /// Picks until there are enough candidates or no more nodes.

@@ -2,7 +2,7 @@
 
 use std::{
     fmt,
-    future::Future,
+    future::{self, Future},
     pin::Pin,
     sync::{
         Arc, Mutex, Weak,
@@ -28,6 +28,7 @@ use super::{
     pool::Pool,
     select::{First, Wish, select},
     shared::{Shared, Snapshot, waits},
+    tend::tend,
 };
 
 /// Chooses an endpoint for each request. See the [module docs](super).
@@ -127,7 +128,23 @@ where
         let mut task = self.task.lock().expect("no panic under the lock");
         if !self.running.swap(true, Ordering::AcqRel) {
             let pool = Pool::new(&self.layer, &self.connect, &self.shared, &self.running);
-            *task = Some(runtime.spawn(pool.run()).abort_handle());
+            let probes = self.layer.probes.clone();
+            let (shared, tended) = (self.shared.clone(), self.shared.clone());
+            let run = async move {
+                let probes = async {
+                    match probes {
+                        Some(probes) => probes.run(shared).await,
+                        None => future::pending().await,
+                    }
+                };
+                tokio::select! {
+                    biased;
+                    () = pool.run() => {}
+                    () = probes => {}
+                    () = tend(tended) => {}
+                }
+            };
+            *task = Some(runtime.spawn(run).abort_handle());
         }
         Ok(())
     }

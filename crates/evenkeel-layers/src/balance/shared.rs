@@ -35,6 +35,8 @@ pub(super) struct Shared<S> {
     pub(super) discovery_error: Mutex<Option<SharedError>>,
     pub(super) wait_max: Duration,
     fail_open: bool,
+    /// Whether the policy has to know the time.
+    reads_time: bool,
     /// What the clones own together; discovery is followed as long as it lives.
     owner: OnceLock<Weak<dyn Send + Sync>>,
     seeds: AtomicU64,
@@ -68,6 +70,8 @@ pub(super) struct Signals {
     pub(super) changed: Notify,
     /// The pool has something to look after.
     pub(super) attention: Notify,
+    /// Probes are to be sent.
+    pub(super) probes: Notify,
     unreachable: AtomicBool,
 }
 
@@ -82,6 +86,7 @@ impl<S> Shared<S> {
             discovery_error: Mutex::default(),
             wait_max: layer.wait_max,
             fail_open: layer.fail_open,
+            reads_time: layer.policy.reads_time(),
             owner: OnceLock::new(),
             seeds: AtomicU64::new(seed),
             recently: AtomicU64::new(0),
@@ -110,6 +115,17 @@ impl<S> Shared<S> {
         Timestamp::from_nanos(self.recently.load(Ordering::Relaxed))
     }
 
+    fn now(&self) -> Timestamp {
+        const MILLISECOND_BITS: u32 = 20;
+        let now = clock::now();
+        // Written once a millisecond, so that the cache line stays shared.
+        let recently = self.recently.load(Ordering::Relaxed);
+        if now.as_nanos() >> MILLISECOND_BITS != recently >> MILLISECOND_BITS {
+            self.recently.store(now.as_nanos(), Ordering::Relaxed);
+        }
+        now
+    }
+
     /// Chooses a node for a request, none of `avoid`, and rather none that the call has tried.
     // Always, so that all of it that hints may ask for is gone where the traffic gives none.
     #[inline(always)]
@@ -121,8 +137,9 @@ impl<S> Shared<S> {
         avoid: &[u64],
     ) -> Option<Arc<Slot<S>>> {
         let mut cx = PickContext::new(rng);
-        cx.now = self.recently();
+        cx.now = if self.reads_time { self.now() } else { self.recently() };
         cx.hash = hints.hash;
+        cx.subset = hints.subset;
         cx.exclude = hints.exclude;
         cx.avoid = avoid;
         match hints.tried {
@@ -165,7 +182,13 @@ impl<S> Shared<S> {
     /// Whether `node` may be given a request now.
     #[inline]
     pub(super) fn is_available(&self, node: &Node) -> bool {
-        node.is_open() || self.fails_open() && node.is_usable()
+        node.is_open() || self.is_last_resort(node)
+    }
+
+    /// Whether `node` is used though its health closes it: no other is open, or too few for the policy.
+    #[cold]
+    pub(super) fn is_last_resort(&self, node: &Node) -> bool {
+        node.is_usable() && (self.fails_open() || self.snapshots.current().picker.panics(node))
     }
 
     /// Whether any node may be given a request now.
@@ -266,14 +289,7 @@ impl<S> Holder for Slot<S> {
     }
 
     fn now(&self) -> Timestamp {
-        const MILLISECOND_BITS: u32 = 20;
-        let now = clock::now();
-        // Written once a millisecond, so that the cache line stays shared.
-        let recently = self.shared.recently.load(Ordering::Relaxed);
-        if now.as_nanos() >> MILLISECOND_BITS != recently >> MILLISECOND_BITS {
-            self.shared.recently.store(now.as_nanos(), Ordering::Relaxed);
-        }
-        now
+        self.shared.now()
     }
 
     fn recently(&self) -> Timestamp {

@@ -214,7 +214,7 @@ impl Monitor {
         if timer.as_ref().is_some_and(|(due, _)| *due == until) {
             return;
         }
-        let due = clock::instant() + until.since(clock::now());
+        let due = clock::after(until.since(clock::now()));
         let started = runtime.spawn(wake(self.me.clone(), due)).abort_handle();
         if let Some((_, before)) = timer.replace((until, started)) {
             before.abort();

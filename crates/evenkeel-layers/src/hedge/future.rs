@@ -201,7 +201,10 @@ where
             if *this.stage == Stage::Fresh && !shared.layer.is_below_retry {
                 shared.layer.budget.deposit_lazily(clock::now);
             }
-            if shared.layer.rules.judge(this.call, &mut result) == Verdict::Success {
+            let verdict = shared.layer.rules.judge(this.call, &mut result);
+            let is_final = !is_other_under_way && *this.stage != Stage::Readying;
+            shared.tell_budget(verdict, is_final);
+            if verdict == Verdict::Success {
                 if index == SECOND || is_other_under_way {
                     shared.counters.ended(index == SECOND, is_other_under_way);
                 }

@@ -6,7 +6,7 @@
 //!
 //! * The second attempt is sent when the first has taken longer than a percentile of recent attempts, or
 //!   longer than a fixed delay; to an endpoint that the call has not tried, if another is open.
-//! * It is paid from a [`Budget`], the same one as for retries if you like.
+//! * It is paid from a [`Budget`], the same one as for retries if you like. A throttle hears of each attempt.
 //! * The first *good* answer wins: a failure never beats an attempt that is still under way. The loser is
 //!   dropped. If both fail, the caller gets the later failure.
 //! * Losers count towards the percentile for as long as they lasted at least, so that it does not get
@@ -78,7 +78,7 @@ use std::{
 use evenkeel_core::{
     BoxError,
     load::LatencyWindow,
-    retry::{AnyRules, Budget, Replay, Rules},
+    retry::{AnyRules, Budget, Replay, Rules, Verdict},
 };
 use tower_layer::Layer;
 use tower_service::Service;
@@ -183,6 +183,20 @@ struct Shared<P> {
 }
 
 impl<P> Shared<P> {
+    /// Tells a throttle how an attempt ended. The retry layer above hears itself of the one that its call
+    /// ends with: a success, or what failed when nothing else is under way.
+    #[inline]
+    fn tell_budget(&self, verdict: Verdict, is_final: bool) {
+        let HedgeLayer { budget, is_below_retry, .. } = &self.layer;
+        match verdict {
+            Verdict::Success if !is_below_retry => budget.succeeded(),
+            Verdict::Again { .. } | Verdict::Forbidden if !is_below_retry || !is_final => {
+                budget.failed();
+            }
+            _ => {}
+        }
+    }
+
     fn delay(&self) -> Option<Duration> {
         match (self.layer.delay, &self.latency) {
             (Delay::Fixed(delay), _) => Some(delay),

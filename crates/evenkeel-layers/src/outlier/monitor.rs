@@ -139,7 +139,7 @@ impl Watch {
         // Under the lock, so that a node that joins meanwhile starts another task.
         let mut sweeper = self.sweeper();
         match self.outlier.due() {
-            Some(due) => Some(clock::instant() + due.since(now)),
+            Some(due) => Some(clock::after(due.since(now))),
             None => {
                 *sweeper = None;
                 None

@@ -77,7 +77,7 @@ impl Monitor {
         // One timer for each time that is later than all before it. Of one that is not, the timer is
         // under way; should it have fired already, nobody else would open the gate.
         if before < until {
-            self.runtime.spawn(wake(self.me.clone(), clock::instant() + wait));
+            self.runtime.spawn(wake(self.me.clone(), clock::after(wait)));
         } else {
             self.open_in_time(node);
         }

@@ -48,7 +48,7 @@ impl<S, R> Waiting<S, R> {
         rules: &Rules,
         limited: &RateLimited,
     ) -> Self {
-        let until = clock::instant() + rules.wait_max;
+        let until = clock::after(rules.wait_max);
         let mut rng = Seeds::rng(&rules.seeds);
         let sleep = sleep_until(wake(limited.retry_after, rules.jitter, until, &mut rng));
         Self {
@@ -83,7 +83,7 @@ impl<S, R> Waiting<S, R> {
                 Ok(quota) => *this.quota = Some(quota),
                 Err(limited) => {
                     // Others came first.
-                    if *this.until < clock::instant() + limited.retry_after {
+                    if *this.until < clock::after(limited.retry_after) {
                         refused(this.limiter.scope(), &limited);
                         return Poll::Ready(Err(limited.into()));
                     }
@@ -100,5 +100,5 @@ impl<S, R> Waiting<S, R> {
 
 /// After `wait` and some jitter, but not after `until`.
 fn wake(wait: Duration, jitter: Duration, until: Instant, rng: &mut Rng) -> Instant {
-    (clock::instant() + wait + jitter.mul_f64(rng.unit())).min(until)
+    clock::after(wait.saturating_add(jitter.mul_f64(rng.unit()))).min(until)
 }

@@ -33,9 +33,11 @@ impl Traffic<Request, String, BoxError> for Hinted {
     fn hints<'a>(&self, request: &'a Request) -> Hints<'a> {
         Hints {
             hash: None,
+            subset: None,
             tried: request.tried.as_ref(),
             exclude: &request.exclude,
             prefer: &request.prefer,
+            ..Hints::default()
         }
     }
 

@@ -1,12 +1,6 @@
 //! A rate limit below a balancer: one for each endpoint, which closes and opens its gate.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU32, Ordering::SeqCst},
-    },
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use evenkeel_core::{
     attempt::Attempt,
@@ -130,9 +124,9 @@ async fn a_service_that_is_made_anew_finds_the_limit_as_it_was() {
     assert_eq!(node.observers().count(), 1);
 }
 
-/// Says of every answer that the endpoint throttles for so many milliseconds.
-#[derive(Clone, Default)]
-struct Throttles(Arc<AtomicU32>);
+/// Says of every answer that the endpoint throttles for so long.
+#[derive(Clone, Copy)]
+struct Throttles(Duration);
 
 impl<R, E> Traffic<u32, R, E> for Throttles {
     type Response = R;
@@ -142,8 +136,7 @@ impl<R, E> Traffic<u32, R, E> for Throttles {
     }
 
     fn finish(&self, attempt: Attempt, result: Result<R, E>) -> Result<R, E> {
-        let wait = Duration::from_millis(self.0.load(SeqCst).into());
-        attempt.finish(Outcome::Throttled(Some(wait)));
+        attempt.finish(Outcome::Throttled(Some(self.0)));
         result
     }
 }
@@ -159,15 +152,14 @@ impl Connect for Throttling {
     }
 
     fn traffic(&self) -> Throttles {
-        self.1.clone()
+        self.1
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_endpoint_that_throttles_has_the_rest_it_asks_for_up_to_the_bound() {
     let world = World::default();
-    let throttles = Throttles::default();
-    throttles.0.store(10_000, SeqCst);
+    let throttles = Throttles(Duration::from_secs(10));
     let limit = RateLimitLayer::per_second(1_000).heed_throttling(Duration::from_secs(2));
     let mut client = ServiceBuilder::new()
         .layer(BalanceLayer::round_robin(Channel::of(&["a"])))
@@ -183,4 +175,19 @@ async fn an_endpoint_that_throttles_has_the_rest_it_asks_for_up_to_the_bound() {
     sleep(Duration::from_millis(2)).await;
     tick().await;
     assert!(node.is_open());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_endpoint_that_asks_for_a_rest_without_end_has_it() {
+    let world = World::default();
+    let limit = RateLimitLayer::per_second(1_000).heed_throttling(Duration::MAX);
+    let mut client = ServiceBuilder::new()
+        .layer(BalanceLayer::round_robin(Channel::of(&["a"])))
+        .layer(limit)
+        .service(Throttling(world.connector(), Throttles(Duration::MAX)));
+
+    ready(&mut client).await.unwrap().call(1).await.unwrap();
+
+    sleep(Duration::from_secs(86_400)).await;
+    assert!(world.host("a").node().is_closed_by(Gate::RateLimit));
 }

@@ -7,7 +7,11 @@ use super::{
     member::{Lane, Member, Turn},
     pace::Pace,
 };
-use crate::{endpoint::Address, rng::Rng, time::Timestamp};
+use crate::{
+    endpoint::Address,
+    rng::Rng,
+    time::{Timestamp, scaled},
+};
 
 /// So many members are never swept.
 const SWEEP_MIN: usize = 64;
@@ -94,7 +98,7 @@ impl Table {
         let wait = rules.wait(is_doubtful, member.standing == Standing::Down, self.is_idle);
         let shorter = f64::from(rules.jitter_percent) / 100.0 * self.rng.unit();
         let lane = if is_doubtful { Lane::Edge } else { Lane::Settled };
-        self.set_turn(address, Turn::Due(lane, now + wait.mul_f64(1.0 - shorter)));
+        self.set_turn(address, Turn::Due(lane, now + scaled(wait, 1.0 - shorter)));
     }
 
     pub(super) fn next(&mut self, now: Timestamp, rules: &CheckRules) -> Next {

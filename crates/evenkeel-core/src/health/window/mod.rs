@@ -137,6 +137,8 @@ fn unpack(totals: u64) -> Totals {
 #[derive(Debug)]
 pub(super) struct TimeCounter {
     part_nanos: u64,
+    /// The part of the last call, whole.
+    last: AtomicU64,
     parts: [AtomicU64; TimeCounter::PARTS],
 }
 
@@ -178,15 +180,20 @@ impl Part {
 impl TimeCounter {
     const PARTS: usize = 10;
 
+    /// For so many parts an old number is known to be old.
+    const SILENCE_MAX: u64 = 1 << 14;
+
     fn new(span: Duration) -> Self {
         let nanos = u64::try_from(span.as_nanos()).unwrap_or(u64::MAX);
         let part_nanos = nanos / Self::PARTS as u64;
         assert!(0 < part_nanos, "a window of no time");
-        Self { part_nanos, parts: std::array::from_fn(|_| AtomicU64::new(0)) }
+        let parts = std::array::from_fn(|_| AtomicU64::new(0));
+        Self { part_nanos, last: AtomicU64::new(0), parts }
     }
 
     fn record(&self, call: Call, now: Timestamp) -> Totals {
         let tick = now.as_nanos() / self.part_nanos;
+        self.turn(tick);
         let part = &self.parts[(tick % Self::PARTS as u64) as usize];
         let mut word = part.load(Ordering::Acquire);
         loop {
@@ -199,6 +206,20 @@ impl TimeCounter {
                 Ok(_) => return self.totals(tick),
                 Err(current) => word = current,
             }
+        }
+    }
+
+    /// Forgets all there is after a long silence: the numbers of parts come round, and old ones would be
+    /// taken for those to come.
+    fn turn(&self, tick: u64) {
+        let last = self.last.load(Ordering::Relaxed);
+        if tick <= last {
+            return;
+        }
+        let order = (Ordering::AcqRel, Ordering::Relaxed);
+        let is_first = self.last.compare_exchange(last, tick, order.0, order.1).is_ok();
+        if is_first && Self::SILENCE_MAX < tick - last {
+            self.clear();
         }
     }
 

@@ -136,3 +136,20 @@ fn sixteen_threads_lose_no_call() {
     assert_eq!(all.calls, 32_000);
     assert_eq!(all.slow, 16 * 400);
 }
+
+#[test]
+fn a_time_window_holds_nothing_after_a_silence_of_whatever_length() {
+    // The numbers of parts come round after 65,536 of them, of a tenth of a second each: 109 minutes.
+    for minutes in [1, 54, 55, 80, 109, 110, 500, 60 * 24 * 30] {
+        let counter = TimeCounter::new(Duration::from_secs(1));
+        for millis in 0..1_000 {
+            counter.record(FAILED, at(millis));
+        }
+        for later in 0..20 {
+            let now = at(minutes * 60_000 + later * 100);
+            let held = counter.record(OK, now);
+            assert_eq!(held.failed, 0, "{minutes} minutes and {later} parts");
+            assert_eq!(held.calls, 10.min(later as u32 + 1), "{minutes} minutes");
+        }
+    }
+}

@@ -10,6 +10,7 @@ fn reading() -> Reading {
         zone_key: "zone".into(),
         warnings: true,
         is_ordered: false,
+        is_micro: false,
     }
 }
 
@@ -164,4 +165,22 @@ fn what_is_no_answer_is_an_error() {
     }
     assert_eq!(read(b"null", &reading()).unwrap(), Found::default());
     assert_eq!(read(b"[]", &reading()).unwrap(), Found::default());
+}
+
+#[test]
+fn an_entry_of_go_micro_says_in_its_tags_what_it_is() {
+    let told = BTreeMap::from([
+        ("protocol".to_owned(), "grpc".to_owned()),
+        ("zone".to_owned(), "eu-1a".to_owned()),
+    ]);
+    let tags = micro::write(&told, "latest", &["mine".to_owned()]).unwrap();
+    let service = json!({"ID": "a", "Address": "10.0.0.1", "Port": 1, "Tags": tags});
+    let reading = Reading { is_micro: true, ..reading() };
+
+    let endpoint = found(json!([row(service, &["passing"])]), &reading).endpoints.remove(0);
+
+    assert_eq!(endpoint.zone.as_deref(), Some("eu-1a"));
+    let metadata = |key: &str| endpoint.metadata[key].as_str();
+    let expected = ("grpc", "latest", "mine");
+    assert_eq!((metadata("protocol"), metadata("version"), metadata("tags")), expected);
 }

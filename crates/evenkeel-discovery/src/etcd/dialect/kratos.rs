@@ -6,7 +6,7 @@ use evenkeel_core::{BoxError, endpoint::Endpoint};
 use serde::{Deserialize, Serialize};
 
 use super::{Dialect, metadata_of, segment, with_metadata};
-use crate::register::Entry;
+use crate::{go, register::Entry};
 
 /// `/microservices/SERVICE/ID`, and the instance with a URL for each protocol, as Kratos writes it.
 ///
@@ -79,7 +79,7 @@ impl Dialect for Kratos {
             endpoints: Some(vec![format!("{}://{}", self.scheme, entry.address)]),
         };
         let key = self.prefix(&entry.service) + &segment(&entry.id);
-        Ok((key, serde_json::to_vec(&instance)?))
+        Ok((key, go::json(&instance)?.into_bytes()))
     }
 }
 

@@ -6,7 +6,7 @@ use evenkeel_core::{BoxError, endpoint::Endpoint};
 use serde::{Deserialize, Serialize};
 
 use super::{Dialect, metadata_of, segment, with_metadata};
-use crate::register::Entry;
+use crate::{go, register::Entry};
 
 /// `/micro/registry/SERVICE/ID`, and the service with one node, as go-micro v2 writes it.
 ///
@@ -70,17 +70,42 @@ impl Dialect for Micro {
             name: entry.service.to_string(),
             version: entry.version.clone().unwrap_or_else(|| "latest".into()),
             metadata: None,
-            endpoints: Some(vec![]),
+            endpoints: None,
             nodes: Some(vec![node]),
         };
         let key = self.prefix(&entry.service) + &segment(&entry.id);
-        Ok((key, serde_json::to_vec(&service)?))
+        Ok((key, go::json(&service)?.into_bytes()))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_written_is_what_go_micro_writes() {
+        let vectors = include_str!("../../../tests/vectors/go-micro/go1.19.8.json");
+        let vectors: serde_json::Value = serde_json::from_str(vectors).unwrap();
+        for vector in vectors["etcd"].as_array().unwrap() {
+            let text = |value: &serde_json::Value| value.as_str().unwrap().to_owned();
+            let (service, node) = (&vector["service"], &vector["service"]["nodes"][0]);
+            let address = text(&node["address"]).parse().unwrap();
+            let mut entry = Entry::new(text(&service["name"]), address).id(text(&node["id"]));
+            entry = entry.version(text(&service["version"]));
+            for (key, value) in node["metadata"].as_object().unwrap() {
+                entry = entry.metadata(key, text(value));
+            }
+
+            let (key, value) = Micro.write(&entry, 1).unwrap();
+
+            assert_eq!(String::from_utf8(value.clone()).unwrap(), vector["value"]);
+            let read = Micro.read(&entry.service, &key, &value).unwrap();
+            assert_eq!(read[0].address, entry.address);
+            assert_eq!(read[0].metadata["version"], text(&service["version"]));
+        }
+        let entry = Entry::new("go.micro/api", "a:1".parse().unwrap()).id("a/b");
+        assert_eq!(Micro.write(&entry, 1).unwrap().0, "/micro/registry/go.micro-api/a-b");
+    }
 
     #[test]
     fn what_go_micro_writes_is_read() {

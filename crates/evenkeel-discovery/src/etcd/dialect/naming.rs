@@ -1,10 +1,10 @@
 //! The layout of etcd's own package `naming/endpoints`.
 
 use evenkeel_core::{BoxError, endpoint::Endpoint};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::{Dialect, metadata_of, segment, texts, with_metadata};
-use crate::register::Entry;
+use crate::{go, register::Entry};
 
 /// `SERVICE/ID` and `{"Op":0,"Addr":"10.0.0.1:80","Metadata":…}`, as etcd's `naming/endpoints` writes and its
 /// resolver for grpc-go reads.
@@ -32,10 +32,10 @@ impl Dialect for Naming {
 
     fn write(&self, entry: &Entry, _: i64) -> Result<(String, Vec<u8>), BoxError> {
         let metadata = match metadata_of(entry) {
-            none if none.is_empty() => Value::Null,
-            some => json!(some),
+            none if none.is_empty() => "null".to_owned(),
+            some => go::json(&some)?,
         };
-        let address = Value::from(entry.address.to_string());
+        let address = go::json(&entry.address.to_string())?;
         // In the order in which Go writes the fields of a struct.
         let value = format!(r#"{{"Op":0,"Addr":{address},"Metadata":{metadata}}}"#);
         Ok((self.prefix(&entry.service) + &segment(&entry.id), value.into_bytes()))

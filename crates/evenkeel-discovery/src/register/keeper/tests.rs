@@ -318,3 +318,33 @@ async fn what_was_never_ready_leaves_at_once() {
     assert_eq!(start.elapsed(), Duration::ZERO);
     assert!(memory.done("leave").is_empty());
 }
+
+#[tokio::test(start_paused = true)]
+async fn deregistering_waits_for_nobody_and_says_what_failed() {
+    let memory = Memory::default();
+    let registered = registration(memory.client(1)).propagation(secs(30)).start();
+    registered.entered().await;
+    let start = clock::now();
+    registered.deregister().await.unwrap();
+    assert_eq!((start.elapsed(), memory.found()), (Duration::ZERO, None));
+
+    let registered = registration(memory.client(2)).timeout(secs(1)).start();
+    registered.entered().await;
+    memory.0.lock().unwrap().hangs = true;
+    let failed = registered.deregister().await.unwrap_err();
+    assert!(cause::<NotInTime>(&*failed).is_some(), "{failed}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_stops_a_server_is_given_the_entry_as_it_is() {
+    use evenkeel_core::deregister::Deregister;
+
+    let memory = Memory::default();
+    let registered = registration(memory.client(1)).propagation(secs(7)).start();
+    registered.entered().await;
+
+    let entry: Box<dyn Deregister> = Box::new(registered);
+    assert_eq!(entry.propagation(), secs(7));
+    entry.deregister().await.unwrap();
+    assert_eq!(memory.found(), None);
+}

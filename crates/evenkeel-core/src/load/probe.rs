@@ -1,0 +1,38 @@
+//! How one asks a server for its load.
+
+use std::{future::Future, sync::Arc};
+
+use super::ServerLoad;
+use crate::{BoxError, node::Node};
+
+/// Asks a server how loaded it is.
+///
+/// An async closure that takes a node and gives a [`ServerLoad`] is a probe:
+///
+/// ```
+/// use std::{sync::Arc, time::Duration};
+/// use evenkeel_core::{BoxError, load::{LoadProbe, ServerLoad}, node::Node};
+///
+/// fn is_probe(_: impl LoadProbe) {}
+///
+/// is_probe(|_: Arc<Node>| async { Ok::<_, BoxError>(ServerLoad::new(3.0, Duration::ZERO)) });
+/// ```
+pub trait LoadProbe: Send + Sync + 'static {
+    /// Asks once. Dropped when it takes too long; it must not block.
+    ///
+    /// # Errors
+    /// Why there is no answer. The server counts as one of which nothing is known then.
+    fn probe(&self, node: &Arc<Node>) -> impl Future<Output = Result<ServerLoad, BoxError>> + Send;
+}
+
+impl<F, A, E> LoadProbe for F
+where
+    F: Fn(Arc<Node>) -> A + Send + Sync + 'static,
+    A: Future<Output = Result<ServerLoad, E>> + Send,
+    E: Into<BoxError>,
+{
+    fn probe(&self, node: &Arc<Node>) -> impl Future<Output = Result<ServerLoad, BoxError>> + Send {
+        let answer = self(node.clone());
+        async move { answer.await.map_err(Into::into) }
+    }
+}

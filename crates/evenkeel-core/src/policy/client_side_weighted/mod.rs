@@ -1,0 +1,191 @@
+//! Client-side weighted round robin: weights from what servers report of their load.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use self::{reported::Reported, stride::Strides};
+use super::{PickContext, Picker, Policy, draw, previous_as, round_robin::Turns};
+use crate::{
+    node::Node,
+    sync::{AtomicU64, Ordering},
+    time::Timestamp,
+};
+
+mod reported;
+mod stride;
+
+/// Chooses each node in turn, as often as it could answer requests by what it reports.
+///
+/// gRPC's `weighted_round_robin` (gRFC A58), `client_side_weighted_round_robin` in Envoy: the weight of
+/// a node is `rps / (utilization + eps/rps · penalty)` of its last report, so that all nodes come to about
+/// the same utilization. Reports come with responses or beside them, see [`LoadReport`]; evenkeel-http
+/// reads them.
+///
+/// **Use it** where servers report, differ in size, and requests are many and short: it needs no probes,
+/// and follows changes of capacity within seconds. **Not** against what changes faster, such as noisy
+/// neighbours: there it sends on what it knew a second ago ([`Prequal`](super::Prequal) does not); nor with few
+/// requests in flight at a time.
+///
+/// * A report counts after servers have reported for the *blackout*, so that a process that has just
+///   started, which reports little load, is not flooded; and until it *expires*.
+/// * Nodes whose weight is not known get the mean of the others; with fewer than two that are known it is
+///   [`RoundRobin`](super::RoundRobin).
+/// * Weights come into force together, once in an update interval. One above ten times the mean, or
+///   below a tenth, counts as that much.
+/// * The weights that discovery gives are ignored, but for 0.
+///
+/// Turns are gRPC's static stride: a pick takes at most about ten of them on average, and reads one word for
+/// each.
+///
+/// [`LoadReport`]: crate::load::LoadReport
+#[derive(Clone, Debug, Default)]
+pub struct ClientSideWeighted {
+    rules: WeightRules,
+}
+
+/// When reports count, and for how much.
+#[derive(Clone, Copy, Debug)]
+struct WeightRules {
+    blackout: Duration,
+    expiration: Duration,
+    update: Duration,
+    error_penalty: f64,
+}
+
+impl Default for WeightRules {
+    fn default() -> Self {
+        Self {
+            blackout: Duration::from_secs(10),
+            expiration: Duration::from_secs(180),
+            update: Duration::from_secs(1),
+            error_penalty: 1.0,
+        }
+    }
+}
+
+impl ClientSideWeighted {
+    /// gRPC's defaults.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Sets for how long a node must have reported before its weight counts. Default 10 seconds.
+    ///
+    /// Zero trusts the first report, that of a server with cold caches.
+    #[must_use]
+    pub fn blackout(mut self, blackout: Duration) -> Self {
+        self.rules.blackout = blackout;
+        self
+    }
+
+    /// Sets after which time without a report the last one no longer counts. Default 3 minutes.
+    ///
+    /// # Panics
+    /// If it is zero.
+    #[must_use]
+    pub fn expiration(mut self, expiration: Duration) -> Self {
+        assert!(Duration::ZERO < expiration, "a report that never counts");
+        self.rules.expiration = expiration;
+        self
+    }
+
+    /// Sets how often weights come into force. Default 1 second; less than 100 ms counts as that.
+    #[must_use]
+    pub fn update_interval(mut self, interval: Duration) -> Self {
+        self.rules.update = interval.max(Duration::from_millis(100));
+        self
+    }
+
+    /// Sets by how much errors lower a weight. Default 1.0: as if each were a request at full load.
+    ///
+    /// # Panics
+    /// If it is negative or no number.
+    #[must_use]
+    pub fn error_penalty(mut self, penalty: f64) -> Self {
+        assert!((0.0..=1e9).contains(&penalty), "a penalty of {penalty}");
+        self.rules.error_penalty = penalty;
+        self
+    }
+}
+
+impl Policy for ClientSideWeighted {
+    fn name(&self) -> &'static str {
+        "client_side_weighted_round_robin"
+    }
+
+    fn build(&self, nodes: &[Arc<Node>], previous: Option<&dyn Picker>) -> Box<dyn Picker> {
+        let previous = previous_as::<ClientSideWeightedPicker>(previous);
+        let known: HashMap<u64, &Arc<Reported>> = previous
+            .iter()
+            .flat_map(|picker| picker.reported.iter().map(|reported| (reported.id(), reported)))
+            .collect();
+        let reported = |node: &Arc<Node>| match known.get(&node.id()) {
+            Some(&reported) => reported.clone(),
+            None => {
+                let reported = Arc::new(Reported::new(node, &self.rules));
+                node.observe(reported.clone());
+                reported
+            }
+        };
+        let picker = ClientSideWeightedPicker {
+            rules: self.rules,
+            turns: previous.map_or_else(Arc::default, |picker| picker.turns.clone()),
+            reported: nodes.iter().map(reported).collect(),
+            strides: Strides::even(nodes.len()),
+            updated: AtomicU64::new(0),
+        };
+        if let Some(previous) = previous {
+            picker.update(Timestamp::from_nanos(previous.updated.load(Ordering::Relaxed)));
+        }
+        Box::new(picker)
+    }
+}
+
+struct ClientSideWeightedPicker {
+    rules: WeightRules,
+    turns: Arc<Turns>,
+    reported: Box<[Arc<Reported>]>,
+    strides: Strides,
+    /// When weights came into force last.
+    updated: AtomicU64,
+}
+
+impl ClientSideWeightedPicker {
+    fn update(&self, now: Timestamp) {
+        self.updated.store(now.as_nanos(), Ordering::Relaxed);
+        self.strides.set(self.reported.iter().map(|reported| reported.weight(&self.rules, now)));
+    }
+}
+
+impl Picker for ClientSideWeightedPicker {
+    fn pick(&self, nodes: &[Arc<Node>], cx: &mut PickContext<'_>) -> Option<usize> {
+        /// A weight is at least a hundredth of the greatest.
+        const TURNS_MAX: usize = 128;
+        if !nodes.is_empty() {
+            let mut closed = 0;
+            for _ in 0..TURNS_MAX {
+                let Some(index) = self.strides.at(self.turns.take()) else { continue };
+                if cx.admits(&nodes[index]) {
+                    return Some(index);
+                }
+                closed += 1;
+                if closed == Turns::PASSES {
+                    break;
+                }
+            }
+        }
+        draw::scan(nodes, cx, None, |_| 1)
+    }
+
+    fn tend(&self, now: Timestamp) -> Option<Timestamp> {
+        let updated = Timestamp::from_nanos(self.updated.load(Ordering::Relaxed));
+        if self.rules.update <= now.since(updated) || now < updated {
+            self.update(now);
+            return Some(now + self.rules.update);
+        }
+        Some(updated + self.rules.update)
+    }
+}
+
+#[cfg(test)]
+mod tests;

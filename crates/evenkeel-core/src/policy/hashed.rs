@@ -1,0 +1,167 @@
+//! What the policies that hash have in common: whose keys there are, and how a node is found.
+
+use std::sync::Arc;
+
+use super::{PickContext, Picker, load_bound::LoadBound, previous_as};
+use crate::{
+    hash::{mix, xxh64},
+    node::Node,
+};
+
+/// So many places are looked at before all nodes are: with nine of ten nodes closed or full, one pick
+/// in a thousand looks further.
+pub(super) const STEPS: usize = 64;
+
+/// What a hash leads to.
+pub(super) trait Table: Send + Sync + 'static {
+    /// Indices of nodes in the order in which they are asked, the same for the same hash: at most
+    /// [`STEPS`], perhaps one more than once.
+    fn candidates(&self, hash: u64) -> impl Iterator<Item = u32>;
+}
+
+/// A node of some weight and the key by which it is hashed.
+#[derive(Debug)]
+pub(super) struct Keyed {
+    pub(super) key: String,
+    pub(super) weight: u32,
+    pub(super) index: u32,
+}
+
+/// Picks by a table, perhaps with bounded load.
+pub(super) struct HashedPicker<T> {
+    table: Arc<T>,
+    members: Arc<Members>,
+    bound: Option<LoadBound>,
+}
+
+impl<T: Table> HashedPicker<T> {
+    /// With the table of the `previous` picker if nodes and weights are still the same: a service that
+    /// was made anew changes nothing.
+    ///
+    /// `make` gets the nodes in the order of their keys, so that all clients have the same table, in
+    /// whatever order their discoveries name the nodes.
+    pub(super) fn build(
+        nodes: &[Arc<Node>],
+        previous: Option<&dyn Picker>,
+        factor: Option<f64>,
+        make: impl FnOnce(&[Keyed]) -> T,
+    ) -> Box<dyn Picker> {
+        let keys: Vec<_> = nodes.iter().map(|node| key(node)).collect();
+        let members = Members::new(nodes, &keys);
+        let bound = factor.map(|factor| LoadBound::new(factor, nodes));
+        let same = previous_as::<Self>(previous).filter(|previous| *previous.members == members);
+        Box::new(match same {
+            Some(same) => Self { table: same.table.clone(), members: same.members.clone(), bound },
+            None => {
+                let table = Arc::new(make(&in_order(nodes, keys)));
+                Self { table, members: Arc::new(members), bound }
+            }
+        })
+    }
+}
+
+impl<T: Table> Picker for HashedPicker<T> {
+    fn pick(&self, nodes: &[Arc<Node>], cx: &mut PickContext<'_>) -> Option<usize> {
+        let hash = hash_of(cx);
+        let mut candidates = self.table.candidates(hash).map(|index| index as usize);
+        let Some(bound) = &self.bound else {
+            return candidates
+                .find(|&index| cx.admits(&nodes[index]))
+                .or_else(|| self.members.best(hash, |index| cx.admits(&nodes[index])));
+        };
+        let mut search = bound.search(nodes, cx);
+        let found = candidates.find(|&index| search.takes(index)).or(search.least_loaded());
+        let found = found.or_else(|| self.members.best(hash, |index| search.takes(index)));
+        search.end(found)
+    }
+}
+
+/// The request's hash. One without belongs with no other: any will do.
+#[inline]
+pub(super) fn hash_of(cx: &mut PickContext<'_>) -> u64 {
+    cx.hash.unwrap_or_else(|| cx.rng.below_u64(u64::MAX))
+}
+
+/// All nodes, as rendezvous hashing knows them.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Members {
+    all: Box<[Member]>,
+    is_even: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Member {
+    /// That of its key.
+    hash: u64,
+    weight: u32,
+}
+
+impl Members {
+    pub(super) fn of(nodes: &[Arc<Node>]) -> Self {
+        Self::new(nodes, &nodes.iter().map(|node| key(node)).collect::<Vec<_>>())
+    }
+
+    fn new(nodes: &[Arc<Node>], keys: &[String]) -> Self {
+        let member = |(node, key): (&Arc<Node>, &String)| Member {
+            hash: xxh64(key.as_bytes()),
+            // One that has no weight now, and some before the next build, is better than none.
+            weight: node.weight().max(1),
+        };
+        let all: Box<[_]> = nodes.iter().zip(keys).map(member).collect();
+        let is_even = all.windows(2).all(|pair| pair[0].weight == pair[1].weight);
+        Self { all, is_even }
+    }
+
+    /// The first node by its rank for `hash`, the most likely by weight, that `takes` it. O(n).
+    pub(super) fn best(&self, hash: u64, takes: impl FnMut(usize) -> bool) -> Option<usize> {
+        if self.is_even {
+            // The logarithm keeps the order, so it is not needed.
+            self.least(|member| !mix(hash ^ member.hash), takes)
+        } else {
+            self.least(|member| cost(hash, member), takes)
+        }
+    }
+
+    #[inline]
+    fn least<C: PartialOrd>(
+        &self,
+        cost: impl Fn(&Member) -> C,
+        mut takes: impl FnMut(usize) -> bool,
+    ) -> Option<usize> {
+        let mut least: Option<(C, usize)> = None;
+        for (index, member) in self.all.iter().enumerate() {
+            let cost = cost(member);
+            let is_less = least.as_ref().is_none_or(|(least, _)| cost < *least);
+            if is_less && takes(index) {
+                least = Some((cost, index));
+            }
+        }
+        least.map(|(_, index)| index)
+    }
+}
+
+/// An exponentially distributed number whose rate is the weight: the least of several is each node's
+/// with the probability that is its share (Schindelhauer and Schomaker 2005).
+fn cost(hash: u64, member: &Member) -> f64 {
+    const UNIT: f64 = 1.0 / (1_u64 << 53) as f64;
+    let uniform = ((mix(hash ^ member.hash) >> 11) as f64 + 0.5) * UNIT;
+    -uniform.ln() / f64::from(member.weight)
+}
+
+/// What the endpoint's metadata says under `hash_key`, else its address as it is written.
+fn key(node: &Node) -> String {
+    let named = node.endpoint().metadata.get("hash_key").filter(|key| !key.is_empty()).cloned();
+    named.unwrap_or_else(|| node.address().to_string())
+}
+
+/// The nodes of some weight in the order of their keys.
+fn in_order(nodes: &[Arc<Node>], keys: Vec<String>) -> Vec<Keyed> {
+    let mut keyed: Vec<_> = (0..)
+        .zip(nodes)
+        .zip(keys)
+        .map(|((index, node), key)| Keyed { key, weight: node.weight(), index })
+        .filter(|node| 0 < node.weight)
+        .collect();
+    keyed.sort_unstable_by(|a, b| a.key.cmp(&b.key));
+    keyed
+}

@@ -1,0 +1,183 @@
+//! A panic threshold: where too few nodes are left, the ill ones are used, too.
+
+use std::sync::Arc;
+
+use super::{
+    P2c, PickContext, Picker, Policy, Visit,
+    census::{Census, Roll},
+    previous_as,
+};
+use crate::{node::Node, time::Timestamp};
+
+/// Uses nodes that only their health closes, while fewer than a share of all are fit.
+///
+/// Health checks and ejections protect from a few bad endpoints. When most look bad at once, either the
+/// judgement is wrong or the few that are left will drown in everybody's requests and follow the others.
+/// Under the threshold requests therefore spread over all nodes that are usable at all, and some fail:
+/// better some than, a moment later, all.
+///
+/// **Use it** for fleets that are loaded near what they can carry. **Not** where a request to an ill
+/// endpoint does harm, or where half of the fleet carries all of it: there leave the default of
+/// the balancer, which uses ill nodes only while no other is open. [`Priority`](super::Priority)
+/// brings a threshold for each of its tiers.
+///
+/// A pick costs one counter more than the child's. The rule and its default of 50 % are Envoy's.
+#[derive(Clone, Copy, Debug)]
+pub struct PanicThreshold<P = P2c> {
+    child: P,
+    percent: u32,
+}
+
+impl<P: Policy> PanicThreshold<P> {
+    /// Panics while fewer than `percent` of all nodes are fit; 0 never does. `child` chooses.
+    ///
+    /// # Panics
+    /// If `percent` is more than 100.
+    #[must_use]
+    pub fn new(percent: u32, child: P) -> Self {
+        assert!(percent <= 100, "no more than all nodes are fit");
+        Self { child, percent }
+    }
+}
+
+impl Default for PanicThreshold {
+    /// Half of the nodes, over the less busy of two.
+    fn default() -> Self {
+        Self::new(50, P2c)
+    }
+}
+
+impl<P: Policy> Policy for PanicThreshold<P> {
+    fn name(&self) -> &'static str {
+        "panic_threshold"
+    }
+
+    fn build(&self, nodes: &[Arc<Node>], previous: Option<&dyn Picker>) -> Box<dyn Picker> {
+        let previous = previous_as::<PanicPicker>(previous);
+        let roll = previous.map_or_else(Arc::default, |previous| previous.roll.clone());
+        let census = previous.map_or_else(Arc::default, |previous| previous.census.clone());
+        // Those who have left are closed for good, and count no more.
+        nodes.iter().for_each(|node| roll.enlist(node, &census));
+        let child = self.child.build(nodes, previous.map(|previous| &*previous.child));
+        let fit_min = (nodes.len() as u64 * u64::from(self.percent)).div_ceil(100);
+        Box::new(PanicPicker { roll, census, fit_min, child })
+    }
+
+    fn latency_decay(&self) -> Option<std::time::Duration> {
+        self.child.latency_decay()
+    }
+
+    fn reads_time(&self) -> bool {
+        self.child.reads_time()
+    }
+}
+
+struct PanicPicker {
+    roll: Arc<Roll>,
+    census: Arc<Census>,
+    /// With fewer it panics.
+    fit_min: u64,
+    child: Box<dyn Picker>,
+}
+
+impl PanicPicker {
+    #[inline]
+    fn is_in_panic(&self) -> bool {
+        // With nobody fit, whether to fail open is the balancer's own rule.
+        (1..self.fit_min).contains(&self.census.fit())
+    }
+}
+
+impl Picker for PanicPicker {
+    fn pick(&self, nodes: &[Arc<Node>], cx: &mut PickContext<'_>) -> Option<usize> {
+        if cx.fails_open || !self.is_in_panic() {
+            return self.child.pick(nodes, cx);
+        }
+        cx.fails_open = true;
+        let picked = self.child.pick(nodes, cx);
+        cx.fails_open = false;
+        picked
+    }
+
+    fn panics(&self, node: &Node) -> bool {
+        self.is_in_panic() || self.child.panics(node)
+    }
+
+    fn tend(&self, now: Timestamp) -> Option<Timestamp> {
+        self.child.tend(now)
+    }
+
+    fn each_probing<'a>(&'a self, nodes: &'a [Arc<Node>], visit: &mut Visit<'_, 'a>) {
+        self.child.each_probing(nodes, visit);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{endpoint::Endpoint, node::Gate, policy::RoundRobin, rng::Rng};
+
+    fn nodes(count: u16) -> Vec<Arc<Node>> {
+        let endpoint = |port| Endpoint::new(std::net::SocketAddr::from(([10, 0, 0, 1], port)));
+        (1..=count).map(|port| Arc::new(Node::new(endpoint(port)))).collect()
+    }
+
+    fn picked(picker: &dyn Picker, nodes: &[Arc<Node>]) -> usize {
+        let mut rng = Rng::with_seed(1);
+        let mut seen: Vec<_> =
+            (0..200).filter_map(|_| picker.pick(nodes, &mut PickContext::new(&mut rng))).collect();
+        seen.sort_unstable();
+        seen.dedup();
+        seen.len()
+    }
+
+    #[test]
+    fn below_the_threshold_everybody_is_used_and_at_it_only_the_fit() {
+        let nodes = nodes(10);
+        let picker = PanicThreshold::new(50, RoundRobin).build(&nodes, None);
+
+        nodes[..5].iter().for_each(|node| _ = node.close(Gate::Ejected));
+        assert_eq!(picked(&*picker, &nodes), 5);
+        nodes[5].close(Gate::Unhealthy);
+        assert_eq!(picked(&*picker, &nodes), 10);
+        assert!(picker.panics(&nodes[0]));
+        nodes[5].open(Gate::Unhealthy);
+        assert_eq!(picked(&*picker, &nodes), 5);
+    }
+
+    #[test]
+    fn what_is_not_of_health_stays_closed_in_panic() {
+        let nodes = nodes(10);
+        let picker = PanicThreshold::new(50, RoundRobin).build(&nodes, None);
+        nodes[..4].iter().for_each(|node| _ = node.close(Gate::Ejected));
+        nodes[4..8].iter().for_each(|node| _ = node.close(Gate::Broken));
+        assert_eq!(picked(&*picker, &nodes), 6);
+    }
+
+    #[test]
+    fn with_nobody_fit_it_does_not_panic_by_itself() {
+        let nodes = nodes(3);
+        let picker = PanicThreshold::new(50, RoundRobin).build(&nodes, None);
+        nodes.iter().for_each(|node| _ = node.close(Gate::Ejected));
+        assert_eq!(picked(&*picker, &nodes), 0);
+    }
+
+    #[test]
+    fn zero_turns_it_off() {
+        let nodes = nodes(10);
+        let picker = PanicThreshold::new(0, RoundRobin).build(&nodes, None);
+        nodes[1..].iter().for_each(|node| _ = node.close(Gate::Ejected));
+        assert_eq!(picked(&*picker, &nodes), 1);
+    }
+
+    #[test]
+    fn who_has_left_counts_no_more() {
+        let nodes = nodes(4);
+        let policy = PanicThreshold::new(50, RoundRobin);
+        let picker = policy.build(&nodes, None);
+        let picker = policy.build(&nodes[..2], Some(&*picker));
+        nodes[2..].iter().for_each(|node| _ = node.close(Gate::Retired));
+        nodes[0].close(Gate::Ejected);
+        assert_eq!(picked(&*picker, &nodes[..2]), 1, "half of two are fit");
+    }
+}

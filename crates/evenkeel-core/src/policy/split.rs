@@ -1,0 +1,281 @@
+//! A share of the traffic for each of several named subsets: canaries, blue and green.
+
+use std::{fmt, sync::Arc};
+
+use super::{P2c, PickContext, Picker, Policy, Visit, groups::Groups, previous_as};
+use crate::{endpoint::Endpoint, node::Node, time::Timestamp};
+
+/// The name of what belongs to no subset that was named.
+pub const REST: &str = "rest";
+
+/// Gives each named subset of the endpoints its share of the requests, and chooses within as `child` does.
+///
+/// An endpoint belongs to the first subset whose rule fits it, such as a [`label`] in its metadata, and
+/// to [`REST`] if none does. Weights are relative to each other, whatever the number of endpoints:
+/// 5 and 95 send one request in twenty to the canary, on one machine or on ten.
+///
+/// * A request may wish for a subset ([`PickContext::subset`]): it gets that, whatever the weights, as
+///   long as somebody there takes it. A subset of weight 0 gets nothing but those.
+/// * Requests of one [hash](PickContext::hash) go to the same subset while weights and subsets stay: a user
+///   who is on the canary stays there. When the canary's weight grows and it is named first, those who are
+///   on it stay on it.
+/// * The share of a subset in which nobody is fit goes to the others, by their weights, and so does a
+///   request that nobody in its subset takes. To those of weight 0 nothing is passed on.
+///
+/// **Use it** for canaries, blue and green, experiments. **Not** to retire single endpoints (their weight
+/// does that), nor for tiers ([`Priority`](super::Priority)).
+///
+/// A pick costs one counter for each subset more than the child's. Compare Envoy's weighted clusters and
+/// subsets, Istio's `VirtualService`.
+///
+/// ```
+/// use evenkeel_core::policy::{P2c, Split, split};
+///
+/// let policy = Split::new(P2c)
+///     .subset("canary", 5, split::label("track", "canary"))
+///     .rest(95);
+/// # let _ = policy;
+/// ```
+#[derive(Clone)]
+pub struct Split<P = P2c> {
+    child: P,
+    subsets: Vec<Subset>,
+    rest: u32,
+}
+
+#[derive(Clone)]
+struct Subset {
+    name: Arc<str>,
+    weight: u32,
+    fits: Arc<dyn Fn(&Endpoint) -> bool + Send + Sync>,
+}
+
+/// A rule for endpoints whose metadata has this value under this key.
+pub fn label(
+    key: impl Into<String>,
+    value: impl Into<String>,
+) -> impl Fn(&Endpoint) -> bool + Send + Sync + 'static {
+    let (key, value) = (key.into(), value.into());
+    move |endpoint| endpoint.metadata.get(&key) == Some(&value)
+}
+
+impl<P: Policy> Split<P> {
+    /// All endpoints belong to [`REST`], of weight 1, until subsets are named.
+    #[must_use]
+    pub fn new(child: P) -> Self {
+        Self { child, subsets: Vec::new(), rest: 1 }
+    }
+
+    /// Names a subset, its weight relative to the others, and which endpoints belong to it.
+    ///
+    /// The rule is asked when the set changes, not per request.
+    ///
+    /// # Panics
+    /// If the name is taken.
+    #[must_use]
+    pub fn subset(
+        mut self,
+        name: impl Into<Arc<str>>,
+        weight: u32,
+        fits: impl Fn(&Endpoint) -> bool + Send + Sync + 'static,
+    ) -> Self {
+        let name = name.into();
+        let is_taken = &*name == REST || self.subsets.iter().any(|subset| subset.name == name);
+        assert!(!is_taken, "a subset named `{name}` is there already");
+        self.subsets.push(Subset { name, weight, fits: Arc::new(fits) });
+        self
+    }
+
+    /// Sets the weight of the endpoints that no subset fits. Default 1.
+    #[must_use]
+    pub fn rest(mut self, weight: u32) -> Self {
+        self.rest = weight;
+        self
+    }
+
+    fn subset_of(&self, endpoint: &Endpoint) -> usize {
+        let fits = |subset: &Subset| (subset.fits)(endpoint);
+        self.subsets.iter().position(fits).unwrap_or(self.subsets.len())
+    }
+}
+
+impl Default for Split {
+    fn default() -> Self {
+        Self::new(P2c)
+    }
+}
+
+impl<P: Policy> Policy for Split<P> {
+    fn name(&self) -> &'static str {
+        "split"
+    }
+
+    fn build(&self, nodes: &[Arc<Node>], previous: Option<&dyn Picker>) -> Box<dyn Picker> {
+        let previous = previous_as::<SplitPicker>(previous).map(|picker| &picker.subsets);
+        let subsets =
+            Groups::new(nodes, previous, &self.child, |endpoint| self.subset_of(endpoint));
+        let named = subsets.list().iter().map(|group| match self.subsets.get(group.key) {
+            Some(subset) => (subset.name.clone(), u64::from(subset.weight)),
+            None => (REST.into(), u64::from(self.rest)),
+        });
+        Box::new(SplitPicker { named: named.collect(), subsets })
+    }
+
+    fn latency_decay(&self) -> Option<std::time::Duration> {
+        self.child.latency_decay()
+    }
+
+    fn reads_time(&self) -> bool {
+        self.child.reads_time()
+    }
+}
+
+impl<P: fmt::Debug> fmt::Debug for Split<P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let named = self.subsets.iter().map(|subset| (&*subset.name, subset.weight));
+        f.debug_struct("Split")
+            .field("child", &self.child)
+            .field("subsets", &named.chain([(REST, self.rest)]).collect::<Vec<_>>())
+            .finish()
+    }
+}
+
+struct SplitPicker {
+    /// By their place in the configuration; only those that have endpoints.
+    subsets: Groups<usize>,
+    named: Box<[(Arc<str>, u64)]>,
+}
+
+impl SplitPicker {
+    /// The weight of a subset, none while nobody in it is fit.
+    #[inline]
+    fn worth(&self, subset: usize) -> u64 {
+        if self.subsets.list()[subset].fit() == 0 { 0 } else { self.named[subset].1 }
+    }
+
+    fn draw(&self, cx: &mut PickContext<'_>) -> usize {
+        let sum: u64 = (0..self.named.len()).map(|subset| self.worth(subset)).sum();
+        let mut ticket = if sum == 0 { return usize::MAX } else { cx.ticket(sum) };
+        let has_ticket = |&subset: &usize| {
+            let worth = self.worth(subset);
+            let has_ticket = ticket < worth;
+            ticket = ticket.saturating_sub(worth);
+            has_ticket
+        };
+        (0..self.named.len()).find(has_ticket).unwrap_or(usize::MAX)
+    }
+}
+
+impl Picker for SplitPicker {
+    fn pick(&self, _: &[Arc<Node>], cx: &mut PickContext<'_>) -> Option<usize> {
+        let groups = self.subsets.list();
+        let wished = cx.subset.and_then(|name| self.named.iter().position(|(n, _)| **n == *name));
+        if let Some(picked) = wished.and_then(|subset| groups[subset].pick(cx)) {
+            return Some(picked);
+        }
+        let drawn = self.draw(cx);
+        let picked = groups.get(drawn).and_then(|group| group.pick(cx));
+        picked.or_else(|| {
+            self.subsets.pick_in_order(drawn, cx, |subset, cx| {
+                if self.named[subset].1 == 0 { None } else { groups[subset].pick(cx) }
+            })
+        })
+    }
+
+    fn panics(&self, node: &Node) -> bool {
+        self.subsets.list().iter().any(|group| group.panics(node))
+    }
+
+    fn tend(&self, now: Timestamp) -> Option<Timestamp> {
+        self.subsets.tend(now)
+    }
+
+    fn each_probing<'a>(&'a self, _: &'a [Arc<Node>], visit: &mut Visit<'_, 'a>) {
+        self.subsets.each_probing(visit);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{endpoint::Address, node::Gate, policy::RoundRobin, rng::Rng};
+
+    /// Two canaries and eight others.
+    fn nodes() -> Vec<Arc<Node>> {
+        (0..10)
+            .map(|index| {
+                let address = Address::Name { host: format!("n{index}").into(), port: 80 };
+                let track = if index < 2 { "canary" } else { "stable" };
+                Arc::new(Node::new(Endpoint::new(address).metadata("track", track)))
+            })
+            .collect()
+    }
+
+    fn policy(canary: u32, rest: u32) -> Split<RoundRobin> {
+        Split::new(RoundRobin).subset("canary", canary, label("track", "canary")).rest(rest)
+    }
+
+    fn share_of_canary(picker: &dyn Picker, nodes: &[Arc<Node>], subset: Option<&str>) -> f64 {
+        let mut rng = Rng::with_seed(5);
+        let mut pick = || {
+            let mut cx = PickContext { subset, ..PickContext::new(&mut rng) };
+            picker.pick(nodes, &mut cx).unwrap()
+        };
+        (0..20_000).filter(|_| pick() < 2).count() as f64 / 20_000.0
+    }
+
+    #[test]
+    fn a_subset_gets_its_share_whatever_its_size() {
+        let nodes = nodes();
+        let picker = policy(5, 95).build(&nodes, None);
+        assert!((share_of_canary(&*picker, &nodes, None) - 0.05).abs() < 0.005);
+    }
+
+    #[test]
+    fn the_share_of_a_subset_that_is_ill_goes_to_the_others() {
+        let nodes = nodes();
+        let picker = policy(50, 50).build(&nodes, None);
+        nodes[..2].iter().for_each(|node| _ = node.close(Gate::Unhealthy));
+        assert_eq!(share_of_canary(&*picker, &nodes, None), 0.0);
+        nodes[..2].iter().for_each(|node| _ = node.open(Gate::Unhealthy));
+        nodes[2..].iter().for_each(|node| _ = node.close(Gate::Limit));
+        assert_eq!(share_of_canary(&*picker, &nodes, None), 1.0);
+    }
+
+    #[test]
+    fn a_request_gets_the_subset_that_it_wishes_for() {
+        let nodes = nodes();
+        let picker = policy(0, 1).build(&nodes, None);
+        assert_eq!(share_of_canary(&*picker, &nodes, None), 0.0);
+        assert_eq!(share_of_canary(&*picker, &nodes, Some("canary")), 1.0);
+        assert_eq!(share_of_canary(&*picker, &nodes, Some("rest")), 0.0);
+        assert_eq!(share_of_canary(&*picker, &nodes, Some("unheard of")), 0.0);
+    }
+
+    #[test]
+    fn nothing_is_passed_on_to_a_subset_of_no_weight() {
+        let nodes = nodes();
+        let picker = policy(0, 1).build(&nodes, None);
+        nodes[2..].iter().for_each(|node| _ = node.close(Gate::Ejected));
+        assert_eq!(picker.pick(&nodes, &mut PickContext::new(&mut Rng::with_seed(1))), None);
+    }
+
+    #[test]
+    fn who_is_on_the_canary_stays_on_it_while_it_grows() {
+        let nodes = nodes();
+        let mut rng = Rng::with_seed(1);
+        let mut before: Vec<u64> = Vec::new();
+        for (canary, rest) in [(5, 95), (20, 80), (60, 40)] {
+            let picker = policy(canary, rest).build(&nodes, None);
+            let mut is_on = |hash: u64| {
+                let hash = Some(hash.wrapping_mul(0x2545_F491_4F6C_DD1D));
+                let mut cx = PickContext { hash, ..PickContext::new(&mut rng) };
+                picker.pick(&nodes, &mut cx).unwrap() < 2
+            };
+            assert!(before.iter().all(|&hash| is_on(hash)));
+            before = (0..2_000).filter(|&hash| is_on(hash)).collect();
+            let share = before.len() as f64 / 2_000.0;
+            assert!((share - f64::from(canary) / 100.0).abs() < 0.02, "{share} for {canary}");
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! Bad days: what a registry, or what lies between, can do to those who follow it.
+//!
+//! Real servers, with a way to them on which bytes come late, one by one, in part, garbled or not at all,
+//! and servers that answer in their place. Each time the last good set stays, the failure is told, and
+//! all goes on by itself when the day is over. What is read wrongly in a single entry is in `entries.rs`.
+
+#![cfg(any(feature = "consul", feature = "etcd"))]
+#![allow(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    reason = "a test may panic and read the clock"
+)]
+
+#[cfg(feature = "consul")]
+#[path = "conformance/consul.rs"]
+mod consul;
+#[cfg(feature = "consul")]
+#[path = "consul/real.rs"]
+mod consul_real;
+#[path = "bad_days/entries.rs"]
+mod entries;
+#[cfg(feature = "etcd")]
+#[path = "conformance/etcd.rs"]
+mod etcd;
+#[cfg(feature = "etcd")]
+#[path = "etcd/real.rs"]
+mod etcd_real;
+#[path = "support/faulty.rs"]
+mod faulty;
+#[path = "conformance/harness.rs"]
+mod harness;
+#[path = "bad_days/outages.rs"]
+mod outages;
+#[path = "support/servers.rs"]
+mod servers;
+#[path = "support/slow_motion.rs"]
+mod slow_motion;
+#[path = "support/watching.rs"]
+mod watching;
+
+/// All of them for one registry.
+macro_rules! bad_days {
+    ($($(#[$condition:meta])* $name:ident: $harness:ty,)*) => {$(
+        $(#[$condition])*
+        mod $name {
+            bad_days!(@tests $harness,
+                a_registry_that_is_away_at_the_start_is_found_when_it_comes,
+                bytes_that_come_late_or_one_by_one_make_the_same_set,
+                an_answer_that_is_held_is_given_up,
+                an_answer_that_is_cut_off_anywhere_empties_nothing,
+                garbled_bytes_empty_nothing,
+                connections_that_are_closed_each_second_lose_no_change,
+                whatever_answers_in_its_place_the_last_set_stays,
+                an_outage_is_logged_when_it_begins_and_when_it_ends,
+            );
+        }
+    )*};
+    (@tests $harness:ty, $($test:ident,)*) => {$(
+        #[tokio::test]
+        async fn $test() {
+            use crate::harness::Harness;
+            if let Some(harness) = <$harness>::start().await {
+                crate::outages::$test(harness).await;
+            }
+        }
+    )*};
+}
+
+bad_days! {
+    #[cfg(feature = "consul")]
+    over_consul: crate::consul::OneAgent,
+    #[cfg(feature = "etcd")]
+    over_etcd_3_4: crate::etcd::OneMember<0>,
+    #[cfg(feature = "etcd")]
+    over_etcd_3_5: crate::etcd::OneMember<1>,
+}

@@ -1,0 +1,69 @@
+//! A channel into which the program itself puts endpoints.
+
+use evenkeel_core::endpoint::Address;
+use evenkeel_discovery::{ChannelDiscovery, Sender, channel};
+
+use crate::harness::{Harness, Instance, Rule};
+
+pub(crate) struct Channel {
+    sender: Sender,
+    discovery: ChannelDiscovery,
+    entered: Vec<Address>,
+}
+
+impl Harness for Channel {
+    const EXEMPT: &'static [(Rule, &'static str)] = &[
+        (Rule::C4, "what is told is what is meant"),
+        (Rule::C7, "a channel has no position"),
+        (Rule::C9, "a channel asks nobody"),
+        (Rule::C10, "a channel has no name"),
+        (Rule::C12, "nobody enters himself in a channel"),
+        (Rule::C15, "who fails is not put into a channel"),
+    ];
+    const HAS_TIERS: bool = true;
+
+    type Source = ChannelDiscovery;
+
+    async fn start() -> Option<Self> {
+        let (sender, discovery) = channel();
+        sender.set(Vec::<Address>::new());
+        Some(Self { sender, discovery, entered: vec![] })
+    }
+
+    fn discovery(&self) -> ChannelDiscovery {
+        self.discovery.clone()
+    }
+
+    /// One change after the other; all of them at once where nothing was there.
+    async fn set(&mut self, instances: &[Instance]) {
+        let endpoints: Vec<_> = instances.iter().map(Instance::endpoint).collect();
+        let addresses: Vec<_> = endpoints.iter().map(|e| e.address.clone()).collect();
+        if self.entered.is_empty() {
+            self.sender.set(endpoints);
+        } else {
+            for endpoint in endpoints {
+                self.sender.insert(endpoint);
+            }
+            for address in self.entered.iter().filter(|old| !addresses.contains(old)) {
+                self.sender.remove(address);
+            }
+        }
+        self.entered = addresses;
+    }
+
+    async fn fail(&mut self) {
+        self.sender.fail("the control plane is away");
+    }
+
+    async fn mend(&mut self) {}
+
+    /// So many changes that none of them is remembered for a watcher that did not look.
+    async fn lose_history(&mut self, now: &[Instance]) {
+        self.set(now).await;
+        let one = now[0].endpoint();
+        for weight in 2..3_000 {
+            self.sender.insert(one.clone().weight(weight));
+        }
+        self.sender.insert(one);
+    }
+}

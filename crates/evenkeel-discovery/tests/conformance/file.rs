@@ -1,0 +1,101 @@
+//! A file that configuration management writes.
+
+use std::{
+    fs,
+    path::PathBuf,
+    time::{Duration, SystemTime},
+};
+
+use evenkeel_discovery::File;
+use serde_json::json;
+use tempfile::TempDir;
+
+use crate::harness::{Harness, Instance, Rule, State};
+
+pub(crate) struct OneFile {
+    path: PathBuf,
+    now: Vec<Instance>,
+    _folder: TempDir,
+}
+
+impl Harness for OneFile {
+    const EXEMPT: &'static [(Rule, &'static str)] = &[
+        (Rule::C9, "a file is looked at when it changes, and at an interval, failing or not"),
+        (Rule::C10, "a file has no name inside"),
+        (Rule::C12, "nobody enters himself in a file"),
+        (Rule::C15, "who fails is not written into a file"),
+    ];
+    const HAS_TIERS: bool = true;
+
+    type Source = File;
+
+    async fn start() -> Option<Self> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("endpoints.json");
+        let mut file = Self { path, now: vec![], _folder: folder };
+        file.set(&[]).await;
+        Some(file)
+    }
+
+    fn discovery(&self) -> File {
+        File::new(&self.path).unwrap().poll_interval(Duration::from_millis(200))
+    }
+
+    async fn set(&mut self, instances: &[Instance]) {
+        self.now = instances.to_vec();
+        replace(&self.path, &text(instances));
+    }
+
+    /// Is written in two steps, as editors and `>` do it.
+    async fn blink(&mut self) {
+        fs::write(&self.path, "").unwrap();
+        tokio::time::sleep(Duration::from_millis(700)).await;
+        fs::write(&self.path, &text(&self.now)[..20]).unwrap();
+        tokio::time::sleep(Duration::from_millis(700)).await;
+        fs::write(&self.path, text(&self.now)).unwrap();
+    }
+
+    /// Is removed for a while, and is another file then.
+    async fn lose_history(&mut self, now: &[Instance]) {
+        fs::remove_file(&self.path).unwrap();
+        tokio::time::sleep(Duration::from_millis(700)).await;
+        self.set(now).await;
+    }
+
+    /// Is replaced by a file that is older.
+    async fn go_back(&mut self, now: &[Instance]) {
+        self.now = now.to_vec();
+        let new = self.path.with_extension("new");
+        fs::write(&new, text(now)).unwrap();
+        let file = fs::File::options().write(true).open(&new).unwrap();
+        file.set_modified(SystemTime::now() - Duration::from_secs(86_400)).unwrap();
+        fs::rename(new, &self.path).unwrap();
+    }
+
+    async fn fail(&mut self) {
+        replace(&self.path, "{ this is no list");
+    }
+
+    async fn mend(&mut self) {
+        replace(&self.path, &text(&self.now));
+    }
+}
+
+fn text(instances: &[Instance]) -> String {
+    let entry = |instance: &Instance| {
+        let weight = if instance.state == State::Draining { 0 } else { instance.weight };
+        let mut entry = json!({ "address": instance.address, "weight": weight,
+            "priority": instance.tier });
+        if let Some(note) = instance.note {
+            entry["metadata"] = json!({ "note": note });
+        }
+        entry
+    };
+    serde_json::Value::from(instances.iter().map(entry).collect::<Vec<_>>()).to_string()
+}
+
+fn replace(path: &std::path::Path, content: &str) {
+    let new = path.with_extension("new");
+    fs::write(&new, content).unwrap();
+    fs::rename(new, path).unwrap();
+}

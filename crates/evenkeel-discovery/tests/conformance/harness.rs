@@ -1,0 +1,186 @@
+//! What a registry has to do for the rules to be tried on it.
+#![allow(dead_code, reason = "no test needs all of it")]
+
+use std::time::{Duration, Instant};
+
+use evenkeel_core::{
+    discover::Discovery,
+    endpoint::{Address, Endpoint},
+};
+use evenkeel_discovery::register::{Entry, Registered};
+
+use crate::slow_motion::Proxy;
+
+/// One of the rules, as the head of this test lists them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Rule {
+    C1,
+    C2,
+    C3,
+    C4,
+    C5,
+    C6,
+    C7,
+    C8,
+    C9,
+    C10,
+    C11,
+    C12,
+    C13,
+    C14,
+    C15,
+    C16,
+    C17,
+    C18,
+}
+
+/// What an instance says of its readiness.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum State {
+    /// Nothing at all.
+    Silent,
+    /// That it is taken out, and finishes what it has.
+    Draining,
+    /// That it is not well.
+    Failing,
+}
+
+/// An instance of the service, as somebody enters it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Instance {
+    pub(crate) address: String,
+    pub(crate) weight: u32,
+    pub(crate) tier: u32,
+    pub(crate) state: State,
+    /// The entry `note` of its metadata.
+    pub(crate) note: Option<&'static str>,
+    /// In which part of the set it stands: a node, a slice, a page.
+    pub(crate) part: u16,
+}
+
+impl Instance {
+    pub(crate) fn at(address: impl Into<String>) -> Self {
+        let address = address.into();
+        Self { address, weight: 1, tier: 0, state: State::Silent, note: None, part: 0 }
+    }
+
+    /// Those with these ports of 10.0.0.1.
+    pub(crate) fn ports(ports: impl IntoIterator<Item = u16>) -> Vec<Self> {
+        ports.into_iter().map(|port| Self::at(format!("10.0.0.1:{port}"))).collect()
+    }
+
+    /// The endpoint that it is, for registries that are told endpoints.
+    pub(crate) fn endpoint(&self) -> Endpoint {
+        let address: Address = self.address.parse().unwrap();
+        let weight = if self.state == State::Draining { 0 } else { self.weight };
+        let endpoint = Endpoint::new(address).weight(weight).priority(self.tier);
+        match self.note {
+            Some(note) => endpoint.metadata("note", note),
+            None => endpoint,
+        }
+    }
+
+    pub(crate) fn weight(self, weight: u32) -> Self {
+        Self { weight, ..self }
+    }
+
+    pub(crate) fn state(self, state: State) -> Self {
+        Self { state, ..self }
+    }
+
+    pub(crate) fn note(self, note: &'static str) -> Self {
+        Self { note: Some(note), ..self }
+    }
+}
+
+/// A registry with one service, `web`, of which no instance is entered at first.
+///
+/// What a registry is exempt from, it need not implement.
+pub(crate) trait Harness: Sized + Send {
+    /// The rules that do not apply, and why.
+    const EXEMPT: &'static [(Rule, &'static str)];
+    /// How many parts a set has, and how many instances make a part that matters.
+    const PARTS: (u16, u16) = (3, 1);
+    /// Whether a set changes at all.
+    const CHANGES: bool = true;
+    /// Whether it knows tiers (priorities).
+    const HAS_TIERS: bool = false;
+
+    type Source: Discovery + Clone;
+
+    /// Starts it; none where its server is missing, which has been said loudly then.
+    async fn start() -> Option<Self>;
+
+    /// What follows the service: with a back-off of [`BACKOFF`], and suspicious losses held for [`HOLD`].
+    fn discovery(&self) -> Self::Source;
+
+    /// Makes the set exactly this one, in one go where the registry can.
+    async fn set(&mut self, instances: &[Instance]);
+
+    /// Seems to know nothing for a moment, and then what it knew.
+    async fn blink(&mut self) {
+        unimplemented!("exempt from C4")
+    }
+
+    /// Changes to this set in such a way that nobody can be told what happened in between.
+    async fn lose_history(&mut self, _now: &[Instance]) {
+        unimplemented!("exempt from C5")
+    }
+
+    /// Changes to this set, in a state that was built anew and counts from the beginning.
+    async fn go_back(&mut self, _now: &[Instance]) {
+        unimplemented!("exempt from C7")
+    }
+
+    /// Does not answer any more, or not well, until it is mended.
+    async fn fail(&mut self) {
+        unimplemented!("exempt from C8")
+    }
+
+    async fn mend(&mut self) {
+        unimplemented!("exempt from C8")
+    }
+
+    /// The way from the discovery to the registry, where there is one that can be slowed down.
+    fn way(&self) -> &Proxy {
+        unimplemented!("there is no connection")
+    }
+
+    /// Where that way leads.
+    fn url(&self) -> String {
+        unimplemented!("there is no connection")
+    }
+
+    /// When it was asked since it has failed.
+    fn asked(&self) -> Vec<Instant> {
+        unimplemented!("exempt from C9")
+    }
+
+    /// Enters instances of other services, whose names begin as this one's.
+    async fn enter_beside(&mut self) {
+        unimplemented!("exempt from C10")
+    }
+
+    /// Enters a service by the library's own registration, with a TTL of 3 s.
+    fn register(&self, _entry: Entry) -> Registered {
+        unimplemented!("exempt from C12")
+    }
+
+    /// Takes out what has entered itself, as somebody might by hand.
+    async fn take_out(&mut self, _entry: &Entry) {
+        unimplemented!("exempt from C12")
+    }
+}
+
+pub(crate) const HOLD: Duration = Duration::from_secs(4);
+pub(crate) const BACKOFF: (Duration, Duration) =
+    (Duration::from_millis(50), Duration::from_millis(800));
+
+/// The registry, unless it is exempt or missing.
+pub(crate) async fn start<H: Harness>(rule: Rule) -> Option<H> {
+    if let Some((_, reason)) = H::EXEMPT.iter().find(|(exempt, _)| *exempt == rule) {
+        println!("{rule:?} does not apply: {reason}");
+        return None;
+    }
+    H::start().await
+}

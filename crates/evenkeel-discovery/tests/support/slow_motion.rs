@@ -1,0 +1,176 @@
+//! A way to a server on which bytes come late, one by one, in part, garbled or not at all.
+#![allow(dead_code, reason = "no test needs all of it")]
+
+use std::{
+    io,
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{
+        TcpListener, TcpStream,
+        tcp::{OwnedReadHalf, OwnedWriteHalf},
+    },
+    sync::watch,
+};
+
+/// What happens to the bytes of the server on their way to the client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Motion {
+    Through,
+    /// Each byte on its own.
+    Single,
+    /// Each piece so much later.
+    Late(Duration),
+    /// Not at all, until something else is set. What was held comes then.
+    Held,
+    /// So many, and then the connection is cut.
+    CutAfter(usize),
+    /// With the highest bit of each seventh turned.
+    Garbled,
+    /// Connections are taken, and closed at once.
+    Shut,
+}
+
+#[derive(Clone, Debug)]
+struct Way {
+    target: String,
+    motion: Motion,
+    /// Connections of an earlier round are cut.
+    round: u32,
+}
+
+pub(crate) struct Proxy {
+    pub(crate) url: String,
+    way: watch::Sender<Way>,
+    tried: Arc<Mutex<Vec<Instant>>>,
+}
+
+impl Proxy {
+    /// A way to `url`, which is `http://` and an address.
+    pub(crate) async fn to(url: &str) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let own = format!("http://{}", listener.local_addr().unwrap());
+        let target = bare(url);
+        let (way, walked) = watch::channel(Way { target, motion: Motion::Through, round: 0 });
+        let tried = Arc::<Mutex<Vec<Instant>>>::default();
+        let trying = tried.clone();
+        tokio::spawn(async move {
+            while let Ok((inside, _)) = listener.accept().await {
+                trying.lock().unwrap().push(Instant::now());
+                if walked.borrow().motion != Motion::Shut {
+                    tokio::spawn(carry(inside, walked.clone()));
+                }
+            }
+        });
+        Self { url: own, way, tried }
+    }
+
+    pub(crate) fn set(&self, motion: Motion) {
+        self.way.send_modify(|way| way.motion = motion);
+    }
+
+    /// Cuts the connections that there are.
+    pub(crate) fn cut(&self) {
+        self.way.send_modify(|way| way.round += 1);
+    }
+
+    /// Cuts the connections that there are, and takes no more.
+    pub(crate) fn shut(&self) {
+        self.tried.lock().unwrap().clear();
+        self.set(Motion::Shut);
+        self.cut();
+    }
+
+    pub(crate) fn open(&self) {
+        self.set(Motion::Through);
+    }
+
+    /// Leads somewhere else, also those that were on their way.
+    pub(crate) fn lead_to(&self, url: &str) {
+        let target = bare(url);
+        self.way.send_modify(|way| {
+            way.target = target;
+            way.round += 1;
+        });
+    }
+
+    /// When somebody connected, since it was shut last.
+    pub(crate) fn tried(&self) -> Vec<Instant> {
+        self.tried.lock().unwrap().clone()
+    }
+}
+
+fn bare(url: &str) -> String {
+    url.trim_start_matches("http://").to_owned()
+}
+
+/// Carries one connection, until it ends or is cut.
+async fn carry(inside: TcpStream, mut way: watch::Receiver<Way>) {
+    let (target, round) = {
+        let way = way.borrow_and_update();
+        (way.target.clone(), way.round)
+    };
+    // What the other side does not take is closed, as if the other side had.
+    let Ok(outside) = TcpStream::connect(target).await else { return };
+    let _ = inside.set_nodelay(true);
+    let (mut from_client, to_client) = inside.into_split();
+    let (from_server, mut to_server) = outside.into_split();
+    let mut cut = way.clone();
+    tokio::select! {
+        _ = back(from_server, to_client, way) => {}
+        () = async {
+            let _ = tokio::io::copy(&mut from_client, &mut to_server).await;
+            // The client may have closed its side alone.
+            let _ = to_server.shutdown().await;
+            std::future::pending().await
+        } => {}
+        _ = cut.wait_for(|way| way.round != round) => {}
+    }
+}
+
+/// From the server to the client, as the motion of the moment says.
+async fn back(
+    mut from: OwnedReadHalf,
+    mut to: OwnedWriteHalf,
+    mut way: watch::Receiver<Way>,
+) -> io::Result<()> {
+    let mut buffer = vec![0; 16 << 10];
+    let mut carried = 0;
+    loop {
+        let length = from.read(&mut buffer).await?;
+        if length == 0 {
+            return to.shutdown().await;
+        }
+        let piece = &mut buffer[..length];
+        let motion = way.wait_for(|way| way.motion != Motion::Held).await.map(|way| way.motion);
+        match motion.unwrap_or(Motion::Through) {
+            Motion::Single => {
+                for byte in piece.iter() {
+                    to.write_u8(*byte).await?;
+                    // So that the reader takes it before the next comes.
+                    tokio::task::yield_now().await;
+                }
+            }
+            Motion::Late(delay) => {
+                tokio::time::sleep(delay).await;
+                to.write_all(piece).await?;
+            }
+            Motion::CutAfter(bytes) => {
+                let rest = bytes.saturating_sub(carried).min(length);
+                to.write_all(&piece[..rest]).await?;
+                carried += rest;
+                if bytes <= carried {
+                    return Ok(());
+                }
+            }
+            Motion::Garbled => {
+                piece.iter_mut().step_by(7).for_each(|byte| *byte ^= 0x80);
+                to.write_all(piece).await?;
+            }
+            Motion::Through | Motion::Held | Motion::Shut => to.write_all(piece).await?,
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! Sends the probes that a policy asks for.
+
+use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
+
+use evenkeel_core::{
+    BoxError,
+    load::{LoadProbe, ServerLoad},
+    node::Node,
+    policy::Ticket,
+};
+use tokio::{
+    task::JoinSet,
+    time::{sleep_until, timeout},
+};
+
+use super::shared::Shared;
+use crate::clock;
+
+/// The target of what is traced.
+const TARGET: &str = "evenkeel::balance";
+
+/// Where a policy wants no probes, or none is known: looked at again so often.
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// How servers are asked for their load, without the type of the probe.
+#[derive(Clone)]
+pub(super) struct Probes {
+    probe: Arc<dyn AnyProbe>,
+    timeout: Duration,
+}
+
+impl Probes {
+    pub(super) fn new(probe: impl LoadProbe) -> Self {
+        Self { probe: Arc::new(Boxed(Arc::new(probe))), timeout: Duration::from_millis(100) }
+    }
+
+    /// Sets how long a probe may take.
+    pub(super) fn timeout(&mut self, timeout: Duration) {
+        self.timeout = timeout;
+    }
+
+    /// Sends probes until it is dropped, and all that are under way with it.
+    pub(super) async fn run<S>(self, shared: Arc<Shared<S>>)
+    where
+        S: Send + Sync + 'static,
+    {
+        let mut rng = shared.rng();
+        let mut reader = shared.snapshots.reader();
+        let signals = shared.signals.clone();
+        // Each probe is a task of its own: one that panics or takes long is nobody else's matter.
+        let mut under_way = JoinSet::new();
+        loop {
+            let again = {
+                let snapshot = reader.read(&shared.snapshots);
+                let now = clock::now();
+                let mut again = now + AGAIN;
+                snapshot.picker.each_probing(&snapshot.nodes, &mut |probing, nodes| {
+                    let signals = signals.clone();
+                    probing.wake_with(move || signals.probes.notify_one());
+                    let due = probing.due(nodes, &mut rng, now, &mut |ticket| {
+                        under_way.spawn(self.clone().ask(ticket));
+                    });
+                    again = again.min(due);
+                });
+                again
+            };
+            let wait = again.since(clock::now());
+            tokio::select! {
+                Some(_) = under_way.join_next() => {}
+                () = signals.probes.notified() => {}
+                () = sleep_until(clock::instant() + wait) => {}
+            }
+        }
+    }
+
+    async fn ask(self, ticket: Ticket) {
+        let answer = timeout(self.timeout, self.probe.ask(ticket.node().clone())).await;
+        let now = clock::now();
+        evenkeel_metrics::load_probed(matches!(answer, Ok(Ok(_))));
+        let endpoint = ticket.node().address();
+        match answer {
+            Ok(Ok(load)) => ticket.answered(load, now),
+            Ok(Err(error)) => {
+                tracing::debug!(target: TARGET, %endpoint, %error, "a probe of its load failed");
+                ticket.failed(now);
+            }
+            Err(_) => {
+                tracing::debug!(target: TARGET, %endpoint, "a probe of its load was not answered");
+                ticket.failed(now);
+            }
+        }
+    }
+}
+
+impl std::fmt::Debug for Probes {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Probes").field("timeout", &self.timeout).finish_non_exhaustive()
+    }
+}
+
+type Answer = Pin<Box<dyn Future<Output = Result<ServerLoad, BoxError>> + Send>>;
+
+trait AnyProbe: Send + Sync {
+    fn ask(&self, node: Arc<Node>) -> Answer;
+}
+
+struct Boxed<P>(Arc<P>);
+
+impl<P: LoadProbe> AnyProbe for Boxed<P> {
+    fn ask(&self, node: Arc<Node>) -> Answer {
+        let probe = self.0.clone();
+        Box::pin(async move { probe.probe(&node).await })
+    }
+}

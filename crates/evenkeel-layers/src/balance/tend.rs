@@ -1,0 +1,29 @@
+//! Has the picker do what it does now and then.
+
+use std::{pin::pin, sync::Arc};
+
+use tokio::time::sleep_until;
+
+use super::shared::Shared;
+use crate::clock;
+
+/// Tends the picker in use, until it is dropped.
+pub(super) async fn tend<S>(shared: Arc<Shared<S>>) {
+    let mut reader = shared.snapshots.reader();
+    loop {
+        // A snapshot that is published is told as a change, like much else: to look costs little.
+        let mut changed = pin!(shared.signals.changed.notified());
+        changed.as_mut().enable();
+        let now = clock::now();
+        match reader.read(&shared.snapshots).picker.tend(now) {
+            Some(again) => {
+                let wait = again.since(now);
+                tokio::select! {
+                    () = changed => {}
+                    () = sleep_until(clock::instant() + wait) => {}
+                }
+            }
+            None => changed.await,
+        }
+    }
+}
