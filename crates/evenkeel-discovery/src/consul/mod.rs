@@ -76,7 +76,6 @@ mod error;
 pub(crate) mod fuzzing;
 mod index;
 pub(crate) mod micro;
-mod pace;
 mod query;
 mod source;
 
