@@ -1,0 +1,109 @@
+//! A relay between callers and a member of the registry, which counts what goes through.
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
+    },
+};
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+};
+
+use crate::BoxError;
+
+/// What went through all relays of a registry.
+#[derive(Debug, Default)]
+pub(crate) struct Counts {
+    bytes: AtomicU64,
+    open: AtomicUsize,
+    open_max: AtomicUsize,
+}
+
+impl Counts {
+    /// Bytes from the registry.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes.load(Relaxed)
+    }
+
+    /// The most connections that there were at a time.
+    pub(crate) fn connections(&self) -> usize {
+        self.open_max.load(Relaxed)
+    }
+
+    fn opened(&self) {
+        let open = self.open.fetch_add(1, Relaxed) + 1;
+        self.open_max.fetch_max(open, Relaxed);
+    }
+}
+
+/// A way to `target`, which is there as long as the runtime is.
+pub(crate) async fn relay(
+    target: SocketAddr,
+    counts: &Arc<Counts>,
+) -> Result<SocketAddr, BoxError> {
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let (address, counts) = (listener.local_addr()?, counts.clone());
+    tokio::spawn(async move {
+        while let Ok((inside, _)) = listener.accept().await {
+            let counts = counts.clone();
+            tokio::spawn(async move {
+                counts.opened();
+                // However it ends, both sides are closed.
+                _ = join(inside, target, &counts).await;
+                counts.open.fetch_sub(1, Relaxed);
+            });
+        }
+    });
+    Ok(address)
+}
+
+async fn join(inside: TcpStream, target: SocketAddr, counts: &Counts) -> std::io::Result<()> {
+    let outside = TcpStream::connect(target).await?;
+    inside.set_nodelay(true)?;
+    outside.set_nodelay(true)?;
+    let (mut inside_read, mut inside_write) = inside.into_split();
+    let (mut outside_read, mut outside_write) = outside.into_split();
+    let inwards = async {
+        let mut buffer = vec![0; 64 << 10];
+        loop {
+            let length = outside_read.read(&mut buffer).await?;
+            if length == 0 {
+                return Ok(());
+            }
+            counts.bytes.fetch_add(length as u64, Relaxed);
+            inside_write.write_all(&buffer[..length]).await?;
+        }
+    };
+    let outwards = async { tokio::io::copy(&mut inside_read, &mut outside_write).await.map(drop) };
+    tokio::select! {
+        end = inwards => end,
+        end = outwards => end,
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_comes_from_the_registry_is_counted_and_connections_with_it() {
+        let registry = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let counts = Arc::default();
+        let address = relay(registry.local_addr().unwrap(), &counts).await.unwrap();
+
+        let mut client = TcpStream::connect(address).await.unwrap();
+        let (mut server, _) = registry.accept().await.unwrap();
+        server.write_all(&[7; 1_000]).await.unwrap();
+        client.write_all(&[7; 10]).await.unwrap();
+        client.read_exact(&mut [0; 1_000]).await.unwrap();
+
+        assert_eq!((counts.bytes(), counts.connections()), (1_000, 1));
+        drop(server);
+        assert_eq!(client.read(&mut [0; 1]).await.unwrap(), 0, "an end is passed on");
+    }
+}
