@@ -90,6 +90,11 @@ fn watch(meetings: &Receiver<Met>) {
 
 /// Tells who can be picked by now, and gives who cannot.
 fn joined(joining: Vec<Watched>, watched: &mut Vec<Watched>) -> Vec<Watched> {
+    // Who joins in one batch opens in that order: while the first is closed, the others need no look.
+    let first = joining.first().and_then(|first| first.node.upgrade());
+    if first.is_some_and(|node| node.is_closed_by(Gate::Joining)) && WATCHED_MAX < joining.len() {
+        return joining;
+    }
     let (mut still, mut open) = (Vec::new(), Vec::new());
     for mut one in joining {
         let Some(node) = one.node.upgrade() else { continue };
