@@ -44,7 +44,7 @@ impl Caller for GrpcGo {
     }
 
     fn patience(&self) -> Duration {
-        Duration::from_secs(12)
+        Duration::from_secs(8)
     }
 
     fn start<'a>(

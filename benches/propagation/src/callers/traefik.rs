@@ -50,7 +50,7 @@ impl Caller for Traefik {
     }
 
     fn patience(&self) -> Duration {
-        Duration::from_secs(30)
+        Duration::from_secs(28)
     }
 
     fn start<'a>(

@@ -4,7 +4,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc, Mutex, PoisonError, Weak,
-        mpsc::{Receiver, RecvTimeoutError, Sender, channel},
+        mpsc::{Receiver, Sender, TryRecvError, channel},
     },
     task::{Context, Poll},
     time::Duration,
@@ -73,15 +73,15 @@ impl Tracker {
 fn watch(meetings: &Receiver<Met>) {
     let (mut joining, mut watched) = (Vec::new(), Vec::new());
     loop {
-        let mut next = meetings.recv_timeout(TICK);
+        // It does not wait to be woken: to wake it would be work for those who are watched.
+        std::thread::sleep(TICK);
         loop {
-            match next {
+            match meetings.try_recv() {
                 Ok(Met::Came(node)) => joining.push(node),
                 Ok(Met::Went { balancer, address, at }) => tell(&News::Left(balancer, address, at)),
-                Err(RecvTimeoutError::Disconnected) => return,
-                Err(RecvTimeoutError::Timeout) => break,
+                Err(TryRecvError::Disconnected) => return,
+                Err(TryRecvError::Empty) => break,
             }
-            next = meetings.recv_timeout(Duration::ZERO);
         }
         joining = joined(joining, &mut watched);
         watched.retain_mut(is_there);
