@@ -69,7 +69,6 @@ mod agents;
 mod answer;
 mod error;
 mod index;
-mod pace;
 mod query;
 mod source;
 

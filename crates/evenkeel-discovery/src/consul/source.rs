@@ -12,13 +12,13 @@ use super::{
     answer::{self, Found, Reading},
     error::NotPermitted,
     index::{Index, Moved},
-    pace::Pace,
     query::Query,
 };
 use crate::{
     clock,
     doubt::Doubt,
     error::NotConfirmed,
+    pace::Pace,
     watch::{Session, Source},
 };
 

@@ -5,12 +5,14 @@ use std::sync::Arc;
 use evenkeel_core::{BoxError, discover::Discovery, endpoint::Endpoint};
 
 use super::Target;
+#[cfg(feature = "kubernetes")]
+use super::kubernetes::kubernetes;
 use crate::Fixed;
 
-type Made = Result<Arc<dyn Discovery>, BoxError>;
+pub(super) type Made = Result<Arc<dyn Discovery>, BoxError>;
 
 /// Each scheme, and what makes a discovery of it.
-pub(super) const SCHEMES: [(&str, fn(&Target) -> Made); 8] = [
+pub(super) const SCHEMES: [(&str, fn(&Target) -> Made); 10] = [
     ("list", list),
     ("ipv4", list),
     ("ipv6", list),
@@ -19,6 +21,8 @@ pub(super) const SCHEMES: [(&str, fn(&Target) -> Made); 8] = [
     ("dns", dns),
     ("consul", consul),
     ("etcd", etcd),
+    ("k8s", kubernetes),
+    ("kubernetes", kubernetes),
 ];
 
 fn list(target: &Target) -> Made {
@@ -240,8 +244,13 @@ fn etcd(_: &Target) -> Made {
     Err("it needs the feature `etcd`".into())
 }
 
-#[cfg(any(feature = "consul", feature = "etcd"))]
-fn service(target: &Target) -> Result<&str, BoxError> {
+#[cfg(not(feature = "kubernetes"))]
+fn kubernetes(_: &Target) -> Made {
+    Err("it needs the feature `kubernetes`".into())
+}
+
+#[cfg(any(feature = "consul", feature = "etcd", feature = "kubernetes"))]
+pub(super) fn service(target: &Target) -> Result<&str, BoxError> {
     if target.path.is_empty() {
         return Err(
             format!("the service is missing: write {}://host/service", target.scheme).into()
@@ -250,8 +259,11 @@ fn service(target: &Target) -> Result<&str, BoxError> {
     Ok(&target.path)
 }
 
-#[cfg(any(feature = "consul", feature = "etcd"))]
-fn positive(target: &Target, key: &str) -> Result<Option<std::time::Duration>, BoxError> {
+#[cfg(any(feature = "consul", feature = "etcd", feature = "kubernetes"))]
+pub(super) fn positive(
+    target: &Target,
+    key: &str,
+) -> Result<Option<std::time::Duration>, BoxError> {
     let time = target.time(key)?;
     if time.is_some_and(|time| time.is_zero()) {
         return Err(format!("`{key}` is more than nothing").into());

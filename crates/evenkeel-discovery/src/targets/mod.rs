@@ -9,6 +9,7 @@
 //! | `dns:///_grpc._tcp.shop.internal` | `Dns`, SRV records | `dns` |
 //! | `consul://10.0.0.1:8500,10.0.0.2:8500/web?tag=v2` | `Consul` | `consul` |
 //! | `etcd://10.0.0.1:2379,10.0.0.2:2379/web?dialect=naming` | `Etcd` | `etcd` |
+//! | `k8s://shop/web:http` (also `kubernetes://shop/web:8080`, `kubernetes:///web.shop:8080`) | `Kubernetes` | `kubernetes` |
 //!
 //! Where no host is written, as in `consul:///web`, it is that of this machine; a port that is left out is
 //! the registry's own. What may stand behind the `?`, with `&` between two and `%20` and its like for what
@@ -18,6 +19,7 @@
 //! |---|---|
 //! | Consul | `tag` (may be repeated), `filter`, `dc`, `near`, `ns`, `partition`, `passing=true` (or `healthy=true`), `wait=30s`, `hold=5s`, `timeout=5s`, `stale_max=1h`, `token`, `token_file`, `tls=true` |
 //! | etcd | `dialect` (`plain`, `naming`, `micro`, `zero`, `kratos-grpc`, `kratos-http`, `kit`, where the path is the prefix), `quiet=5s`, `hold=5s`, `timeout=5s`, `stale_max=1h`, `tls=true`; the user before the hosts: `etcd://name:password@host/web` |
+//! | Kubernetes | `kubeconfig` (a path), `context`, `in_cluster=true`, `zone`, `node`, `family` (`prefer_ipv4`, `prefer_ipv6`, `ipv4`, `ipv6`, `both`), `timeout=10s`, `hold=5s`, `stale_max=1h`; the port is a name of the service, or a number of the pods |
 //!
 //! ```
 //! use evenkeel_discovery::targets::discover;
@@ -49,6 +51,8 @@
 //! file, a password better given in the program.
 
 mod known;
+#[cfg(feature = "kubernetes")]
+mod kubernetes;
 mod parse;
 
 use std::{collections::BTreeMap, fmt, sync::Arc};
@@ -209,6 +213,35 @@ mod tests {
         assert!(discover("etcd://orders:secret@a:2379/web").is_ok());
         assert!(reason("etcd:///web?dialect=x").contains("plain, naming"));
         assert!(reason("etcd://orders@a:2379/web").contains("a password"));
+    }
+
+    #[cfg(feature = "kubernetes")]
+    #[test]
+    fn services_in_kubernetes_are_read() {
+        for address in [
+            "k8s://shop/web:http",
+            "k8s://shop/web",
+            "k8s:///web:8080",
+            "kubernetes://shop/web:8080",
+            "kubernetes:///web.shop:8080",
+            "kubernetes:///web.shop.svc.cluster.local:http",
+            "k8s:///web.shop:http?zone=a&node=n&family=both&hold=1s&timeout=2s&stale_max=1h",
+            "k8s://shop/web:http?kubeconfig=/home/me/.kube/config&context=staging",
+            "k8s://shop/web:http?in_cluster=true",
+        ] {
+            assert!(discover(address).is_ok(), "{}", reason(address));
+        }
+        assert!(reason("k8s://shop").contains("the service is missing"));
+        assert!(reason("k8s://shop/web.shop:80").contains("twice"));
+        assert!(reason("k8s:///web.shop.example:80").contains("service.namespace:port"));
+        assert!(reason("k8s://shop/Web:80").contains("`Web` is no name"));
+        assert!(reason("k8s://shop/web,app:80").contains("is no name"));
+        for port in ["0", "65536", "", "a_b"] {
+            assert!(reason(&format!("k8s://shop/web:{port}")).contains("is no port"), "{port}");
+        }
+        assert!(reason("k8s://me@shop/web:80").contains("`context`"));
+        assert!(reason("k8s://shop/web:80?family=ipx").contains("prefer_ipv4"));
+        assert!(reason("k8s://shop/web:80?kubeconfig=/k&in_cluster=true").contains("`in_cluster`"));
     }
 
     #[cfg(all(feature = "dns", feature = "json"))]

@@ -16,19 +16,19 @@ const REST_MAX: Duration = Duration::from_secs(1);
 /// A query about a service that does not exist is woken by every change of any service, and one
 /// about a service whose checks chatter by each of their outputs.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Pace {
+pub(crate) struct Pace {
     /// The bucket as a point in time: when it will be full again.
     full_at: Instant,
     fruitless: u32,
 }
 
 impl Pace {
-    pub(super) fn new(now: Instant) -> Self {
+    pub(crate) fn new(now: Instant) -> Self {
         Self { full_at: now, fruitless: 0 }
     }
 
     /// How long the next query has to wait. Called once for each.
-    pub(super) fn delay(&mut self, now: Instant) -> Duration {
+    pub(crate) fn delay(&mut self, now: Instant) -> Duration {
         let rest = REST.saturating_mul(2_u32.saturating_pow(self.fruitless)).min(REST_MAX);
         let burst = if self.fruitless == 0 { BURST } else { 1 };
         let start = (self.full_at).max(now);
@@ -39,7 +39,7 @@ impl Pace {
     }
 
     /// Takes whether a query brought news, or waited for as long as it was meant to.
-    pub(super) fn answered(&mut self, was_worth_it: bool) {
+    pub(crate) fn answered(&mut self, was_worth_it: bool) {
         self.fruitless = if was_worth_it { 0 } else { (self.fruitless + 1).min(8) };
     }
 }
