@@ -10,17 +10,17 @@ pub(crate) struct Cost {
 }
 
 impl Cost {
-    /// Of a process, up to now; none where it has ended.
+    /// Of a process, up to now; none where it has ended. Threads that have ended are not counted.
     pub(crate) fn of(process: u32) -> Option<Self> {
-        let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
-        // What stands before the bracket may have spaces in it.
-        let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
-        let ticks: f64 =
-            fields.get(11)?.parse::<f64>().ok()? + fields.get(12)?.parse::<f64>().ok()?;
+        let tasks = std::fs::read_dir(format!("/proc/{process}/task")).ok()?;
+        let nanos = tasks.filter_map(|task| {
+            let stat = std::fs::read_to_string(task.ok()?.path().join("schedstat")).ok()?;
+            stat.split_whitespace().next()?.parse::<f64>().ok()
+        });
+        let work = nanos.sum::<f64>() / 1e6;
         let status = std::fs::read_to_string(format!("/proc/{process}/status")).ok()?;
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
         let kilobytes: f64 = line.trim().trim_end_matches(" kB").trim().parse().ok()?;
-        // A tick is a hundredth of a second on every Linux that counts in them for users.
-        Some(Self { work: ticks * 10.0, memory: kilobytes * 1_024.0 / 1e6 })
+        Some(Self { work, memory: kilobytes * 1_024.0 / 1e6 })
     }
 }

@@ -53,6 +53,13 @@ mod trial;
 #[cfg(target_os = "linux")]
 use evenkeel_rig::BoxError;
 
+/// kube and the discovery leave the choice of cryptography to the program.
+#[cfg(target_os = "linux")]
+fn install_cryptography() {
+    // An error means that it is chosen already.
+    _ = rustls::crypto::ring::default_provider().install_default();
+}
+
 #[cfg(target_os = "linux")]
 fn main() -> std::process::ExitCode {
     use std::process::ExitCode;

@@ -82,6 +82,9 @@ fn heads(event: Event) -> Vec<&'static str> {
     if event.is_long() {
         heads.push("CPU, %");
     }
+    if event == Event::WholeSet {
+        heads.push("CPU, ms");
+    }
     if event.is_large() {
         heads.push("memory, MB");
     } else {
@@ -113,6 +116,9 @@ fn row(event: Event, cell: &Cell) -> Vec<String> {
     if event.is_long() {
         let busy = median(&|f| if 0.0 < f.lasted { 100.0 * f.work / f.lasted } else { 0.0 });
         row.push(format!("{busy:.1}"));
+    }
+    if event == Event::WholeSet {
+        row.push(format!("{:.1}", median(&|f| f.work)));
     }
     if event.is_large() {
         row.push(cell.memory().map(|memory| format!("{memory:.1}")).unwrap_or_default());

@@ -62,6 +62,7 @@ pub(crate) fn run(options: Options) -> Result<(), BoxError> {
     if options.list {
         return report::list(&options);
     }
+    crate::install_cryptography();
     let options = Arc::new(options);
     let events = options.events()?;
     let (mut cells, mut plan) = (Vec::new(), Vec::new());
@@ -78,7 +79,7 @@ pub(crate) fn run(options: Options) -> Result<(), BoxError> {
     if let Some(path) = &options.json {
         report::write_json(path, &options, &cells)?;
     }
-    verdict(&options, &plan, &cells)
+    verdict(&plan, &cells)
 }
 
 /// Enters the cells of an event, and the trials that can be run.
@@ -134,7 +135,7 @@ impl Planned {
 }
 
 /// An error where callers saw one that they must not see, or where something could not be run.
-fn verdict(options: &Options, plan: &[Planned], cells: &[Cell]) -> Result<(), BoxError> {
+fn verdict(plan: &[Planned], cells: &[Cell]) -> Result<(), BoxError> {
     let failed: usize =
         plan.iter().map(|one| one.trials() as usize - cells[one.cell].trials.len()).sum();
     if 0 < failed {
@@ -145,7 +146,6 @@ fn verdict(options: &Options, plan: &[Planned], cells: &[Cell]) -> Result<(), Bo
     if 0 < errors {
         return Err(format!("callers saw {errors} errors where they must see none").into());
     }
-    _ = options;
     Ok(())
 }
 

@@ -117,7 +117,7 @@ impl Scene {
         let counts = Arc::default();
         let relays = registry.members().into_iter().map(|member| relay(member, &counts));
         let members = try_join_all(relays).await?;
-        let target = registry.target(&members, port);
+        let target = registry.target(&members, port)?;
         let folder = folder.to_owned();
         Ok(Self { registry, members, counts, target, folder, is_large, many: 0, backends })
     }

@@ -71,9 +71,13 @@ impl Setup {
             Event::Churn => large::churn(self, folder.path()).await,
             Event::WholeSet => {
                 let cost = whole_set::measure(self.options.endpoints.into()).await?;
-                let memory = Some(cost.memory.1 - cost.memory.0);
-                let (applied, request) = (vec![cost.first], vec![cost.more]);
-                Ok(Figures { applied, request, memory, ..Figures::default() })
+                Ok(Figures {
+                    applied: vec![cost.first],
+                    request: vec![cost.more],
+                    work: cost.work,
+                    memory: Some(cost.memory),
+                    ..Figures::default()
+                })
             }
             _ => self.small(lane, folder.path()).await,
         }

@@ -103,8 +103,8 @@ impl Running for Agent {
         vec![self.http]
     }
 
-    fn target(&self, members: &[SocketAddr], _: u16) -> String {
-        format!("consul://{}/{SERVICE}", members[0])
+    fn target(&self, members: &[SocketAddr], _: u16) -> Result<String, BoxError> {
+        Ok(format!("consul://{}/{SERVICE}", members[0]))
     }
 
     fn register(&self) -> Option<Register> {

@@ -113,8 +113,8 @@ impl Running for Bind {
         vec![]
     }
 
-    fn target(&self, _: &[SocketAddr], port: u16) -> String {
-        format!("dns://{}/{SERVICE}.example.test:{port}", self.address)
+    fn target(&self, _: &[SocketAddr], port: u16) -> Result<String, BoxError> {
+        Ok(format!("dns://{}/{SERVICE}.example.test:{port}", self.address))
     }
 
     fn register(&self) -> Option<Register> {

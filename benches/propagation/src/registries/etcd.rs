@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// The version that is measured, by the name of its folder.
-const VERSION: &str = "etcd-3.5";
+pub(super) const VERSION: &str = "etcd-3.5";
 
 /// How many operations one transaction may have.
 const OPERATIONS_MAX: usize = 128;
@@ -54,32 +54,46 @@ impl Registry for Etcd {
 }
 
 async fn start(folder: &Path, count: usize) -> Result<Cluster, BoxError> {
-    let program = find(VERSION, "etcd").ok_or("etcd is missing")?;
     let ports = free_ports::<6>()?;
     let ports: Vec<(u16, u16)> = ports.chunks(2).map(|p| (p[0], p[1])).take(count).collect();
-    let initial: Vec<_> =
-        ports.iter().map(|(_, peer)| format!("m{peer}=http://127.0.0.1:{peer}")).collect();
+    let all = initial(&ports);
     let mut members = Vec::new();
-    for (client, peer) in &ports {
-        let (url, peer_url) =
-            (format!("http://127.0.0.1:{client}"), format!("http://127.0.0.1:{peer}"));
-        let arguments = [
-            format!("--name=m{peer}"),
-            format!("--data-dir={}", folder.join(format!("m{peer}")).display()),
-            format!("--listen-client-urls={url}"),
-            format!("--advertise-client-urls={url}"),
-            format!("--listen-peer-urls={peer_url}"),
-            format!("--initial-advertise-peer-urls={peer_url}"),
-            format!("--initial-cluster={}", initial.join(",")),
-            "--logger=zap".to_owned(),
-            "--log-level=warn".to_owned(),
-        ];
-        let server = Server::start(&program, arguments, folder.join(format!("m{peer}.log")))?;
-        members.push(Member { server, client: local(*client), is_dead: false });
+    for (client, peer) in ports {
+        let server = launch(folder, (client, peer), &all)?;
+        members.push(Member { server, client: local(client), is_dead: false });
     }
     let cluster = Cluster { members, admin: Admin::new() };
     cluster.until_ready().await?;
     Ok(cluster)
+}
+
+/// How members with these ports for clients and peers find each other.
+pub(super) fn initial(ports: &[(u16, u16)]) -> String {
+    let member = |(_, peer): &(u16, u16)| format!("m{peer}=http://127.0.0.1:{peer}");
+    ports.iter().map(member).collect::<Vec<_>>().join(",")
+}
+
+/// Starts one member.
+pub(super) fn launch(
+    folder: &Path,
+    (client, peer): (u16, u16),
+    initial: &str,
+) -> Result<Server, BoxError> {
+    let program = find(VERSION, "etcd").ok_or("etcd is missing")?;
+    let (client, peer_url) =
+        (format!("http://127.0.0.1:{client}"), format!("http://127.0.0.1:{peer}"));
+    let arguments = [
+        format!("--name=m{peer}"),
+        format!("--data-dir={}", folder.join(format!("m{peer}")).display()),
+        format!("--listen-client-urls={client}"),
+        format!("--advertise-client-urls={client}"),
+        format!("--listen-peer-urls={peer_url}"),
+        format!("--initial-advertise-peer-urls={peer_url}"),
+        format!("--initial-cluster={initial}"),
+        "--logger=zap".to_owned(),
+        "--log-level=warn".to_owned(),
+    ];
+    Server::start(&program, arguments, folder.join(format!("m{peer}.log")))
 }
 
 struct Member {
@@ -138,9 +152,9 @@ impl Running for Cluster {
         self.members.iter().map(|member| member.client).collect()
     }
 
-    fn target(&self, members: &[SocketAddr], _: u16) -> String {
+    fn target(&self, members: &[SocketAddr], _: u16) -> Result<String, BoxError> {
         let members: Vec<_> = members.iter().map(ToString::to_string).collect();
-        format!("etcd://{}/{SERVICE}", members.join(","))
+        Ok(format!("etcd://{}/{SERVICE}", members.join(",")))
     }
 
     fn register(&self) -> Option<Register> {

@@ -3,6 +3,7 @@
 mod consul;
 mod dns;
 mod etcd;
+mod kubernetes;
 
 use std::{fmt, net::SocketAddr, path::Path, time::Duration};
 
@@ -46,7 +47,10 @@ pub(crate) trait Running: Send + Sync {
 
     /// The address by which a discovery asks these members; backends listen at `port` where a registry knows
     /// no ports.
-    fn target(&self, members: &[SocketAddr], port: u16) -> String;
+    ///
+    /// # Errors
+    /// If what it needs cannot be written.
+    fn target(&self, members: &[SocketAddr], port: u16) -> Result<String, BoxError>;
 
     /// How a service enters itself; none where the rig does that for it.
     fn register(&self) -> Option<Register>;
@@ -91,6 +95,7 @@ pub(crate) fn all() -> Vec<std::sync::Arc<dyn Registry>> {
         Arc::new(consul::Consul),
         Arc::new(etcd::Etcd { members: 1 }),
         Arc::new(etcd::Etcd { members: 3 }),
+        Arc::new(kubernetes::Kubernetes),
         Arc::new(dns::Dns),
     ]
 }

@@ -61,6 +61,7 @@ pub(super) enum News {
 /// Calls until its input ends.
 pub(crate) fn run(words: &[String]) -> Result<(), BoxError> {
     end_with_parent()?;
+    crate::install_cryptography();
     let settings: Settings = serde_json::from_str(words.first().ok_or("settings are missing")?)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(call(&settings))

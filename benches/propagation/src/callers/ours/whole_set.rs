@@ -82,28 +82,31 @@ pub(crate) struct Figures {
     pub(crate) first: f64,
     /// Until the one that is new in a set of otherwise the same can be picked.
     pub(crate) more: f64,
-    /// Megabytes in memory before and after the first.
-    pub(crate) memory: (f64, f64),
+    /// Milliseconds of processors that the first took, what watches included.
+    pub(crate) work: f64,
+    /// Megabytes in memory that the first costs.
+    pub(crate) memory: f64,
 }
 
 /// Measures it once.
 pub(crate) async fn measure(count: usize) -> Result<Figures, BoxError> {
     let mut process = Lines::start(&[ARGUMENT.to_owned(), count.to_string()])?;
     let id = process.id().ok_or("it has ended")?;
-    let cost = || Cost::of(id).map(|cost| cost.memory).ok_or("it has ended");
+    let cost = || Cost::of(id).ok_or("it has ended");
     // The one that it begins with.
     applied(&mut process, Change::Joined(address(0))).await?;
     tokio::time::sleep(Duration::from_millis(300)).await;
     let before = cost()?;
     process.tell("").await?;
     let all = applied(&mut process, Change::Count(count)).await?;
+    let work = cost()?.work - before.work;
     let first = handed(&process, 0).map(|at| millis(all.since(at))).ok_or("nothing is told")?;
     tokio::time::sleep(Duration::from_millis(300)).await;
     let after = cost()?;
     process.tell("").await?;
     let new = applied(&mut process, Change::Joined(address(count))).await?;
     let more = handed(&process, 1).map(|at| millis(new.since(at))).ok_or("nothing is told")?;
-    Ok(Figures { first, more, memory: (before, after) })
+    Ok(Figures { first, more, work, memory: after.memory - before.memory })
 }
 
 async fn applied(process: &mut Lines<Told>, change: Change) -> Result<Moment, BoxError> {
