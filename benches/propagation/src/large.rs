@@ -11,7 +11,7 @@ use crate::{
     cost::Cost,
     moment::{Moment, millis},
     scene::Scene,
-    trial::{Figures, Setup, Watch},
+    trial::{Figures, Setup, Watch, announced},
 };
 
 /// How many appear at once.
@@ -40,7 +40,9 @@ pub(crate) async fn thousand(setup: &Setup, folder: &Path) -> Result<Figures, Bo
     scene.insert_many(THOUSAND).await?;
     let written = Moment::now();
     let applied = calling.until(Change::Count(FEW + THOUSAND), PATIENCE).await;
-    let mut figures = Figures { applied: vec![time(written, applied)], ..Figures::default() };
+    let announced = announced(&scene.counts, applied);
+    let applied = vec![time(written, applied)];
+    let mut figures = Figures { applied, announced, ..Figures::default() };
     watch.end(&mut figures, &scene.counts, &*calling);
     end(calling, &mut figures).await?;
     Ok(figures)
@@ -70,7 +72,9 @@ pub(crate) async fn churn(setup: &Setup, folder: &Path) -> Result<Figures, BoxEr
     };
     watch.end(&mut figures, &scene.counts, &*calling);
     for (began, change) in changes {
-        figures.applied.push(time(began, calling.until(change, PATIENCE).await));
+        let applied = calling.until(change, PATIENCE).await;
+        figures.announced.extend(announced(&scene.counts, applied));
+        figures.applied.push(time(began, applied));
     }
     end(calling, &mut figures).await?;
     Ok(figures)

@@ -4,7 +4,7 @@ use std::{
     net::SocketAddr,
     pin::pin,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
     time::Duration,
@@ -16,7 +16,10 @@ use tokio::{
     time::timeout,
 };
 
-use crate::BoxError;
+use crate::{BoxError, moment::Moment};
+
+/// Of more the time is not kept: an answer of Consul with 10,000 endpoints comes in a hundred parts.
+const NEWS_MAX: usize = 1 << 20;
 
 /// Who moves from one member to another has two connections for so long at most.
 const PASSING: Duration = Duration::from_millis(500);
@@ -25,6 +28,8 @@ const PASSING: Duration = Duration::from_millis(500);
 #[derive(Debug, Default)]
 pub(crate) struct Counts {
     bytes: AtomicU64,
+    /// When something came from the registry, up to [`NEWS_MAX`] times.
+    news: Mutex<Vec<Moment>>,
     open: AtomicUsize,
     open_max: AtomicUsize,
 }
@@ -33,6 +38,20 @@ impl Counts {
     /// Bytes from the registry.
     pub(crate) fn bytes(&self) -> u64 {
         self.bytes.load(Relaxed)
+    }
+
+    /// When the last came that came by then.
+    pub(crate) fn last_before(&self, moment: Moment) -> Option<Moment> {
+        let news = self.news.lock().unwrap_or_else(PoisonError::into_inner);
+        news.iter().rev().find(|at| **at <= moment).copied()
+    }
+
+    fn came(&self, length: usize) {
+        self.bytes.fetch_add(length as u64, Relaxed);
+        let mut news = self.news.lock().unwrap_or_else(PoisonError::into_inner);
+        if news.len() < NEWS_MAX {
+            news.push(Moment::now());
+        }
     }
 
     /// The most connections that there were at a time, those left out that went as another came.
@@ -83,7 +102,7 @@ async fn join(inside: TcpStream, target: SocketAddr, counts: &Counts) -> std::io
             if length == 0 {
                 return Ok(());
             }
-            counts.bytes.fetch_add(length as u64, Relaxed);
+            counts.came(length);
             inside_write.write_all(&buffer[..length]).await?;
         }
     };

@@ -75,6 +75,9 @@ fn show(options: &Options, table: &Table) {
 
 fn heads(event: Event) -> Vec<&'static str> {
     let mut heads = vec!["registry", "caller", event.applied()];
+    if event != Event::WholeSet {
+        heads.push("since announced, ms");
+    }
     heads.extend(event.request());
     if event != Event::WholeSet {
         heads.extend(["errors", "of calls", "from the registry, kB", "connections"]);
@@ -104,6 +107,9 @@ fn row(event: Event, cell: &Cell) -> Vec<String> {
     };
     let decimals = usize::from(event == Event::WholeSet);
     row.push(triple(cell.applied(), decimals));
+    if event != Event::WholeSet {
+        row.push(triple(cell.announced(), 1));
+    }
     if event.request().is_some() {
         row.push(triple(cell.request(), decimals));
     }

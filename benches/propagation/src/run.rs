@@ -40,6 +40,10 @@ impl Cell {
         Percentiles::of(self.trials.iter().flat_map(|trial| trial.applied.iter().copied()))
     }
 
+    pub(crate) fn announced(&self) -> Option<Percentiles> {
+        Percentiles::of(self.trials.iter().flat_map(|trial| trial.announced.iter().copied()))
+    }
+
     pub(crate) fn request(&self) -> Option<Percentiles> {
         Percentiles::of(self.trials.iter().flat_map(|trial| trial.request.iter().copied()))
     }
@@ -223,4 +227,36 @@ async fn take(running: &mut JoinSet<Outcome>, cells: &mut [Cell]) -> Result<Lane
         cell.remarks.push(remark);
     }
     Ok(lane)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use super::*;
+
+    fn cell(event: Event, caller: &'static str, errors: usize) -> Cell {
+        let trials = vec![Figures { errors, ..Figures::default() }];
+        Cell { event, registry: "etcd", caller, trials, remarks: vec![] }
+    }
+
+    #[test]
+    fn errors_fail_a_run_where_callers_of_ours_must_see_none() {
+        let fails = |cell| verdict(&[], &[cell]).is_err();
+
+        assert!(fails(cell(Event::Partition, goals::OURS, 1)));
+        assert!(!fails(cell(Event::Partition, goals::OURS, 0)));
+        assert!(!fails(cell(Event::Crash, goals::OURS, 1)), "no promise is made there");
+        assert!(!fails(cell(Event::Leave, "traefik", 1)), "a peer may");
+    }
+
+    #[test]
+    fn percentiles_are_over_all_changes_of_all_trials() {
+        let mut cell = cell(Event::Churn, goals::OURS, 0);
+        cell.trials[0].applied = vec![1.0, 5.0];
+        cell.trials.push(Figures { applied: vec![3.0], ..Figures::default() });
+
+        let found = cell.applied().unwrap();
+
+        assert_eq!((found.p50, found.worst), (3.0, 5.0));
+    }
 }

@@ -45,6 +45,8 @@ pub(crate) struct Setup {
 pub(crate) struct Figures {
     /// Until the change was in every balancer.
     pub(crate) applied: Vec<f64>,
+    /// How much of that passed after the last that came from the registry.
+    pub(crate) announced: Vec<f64>,
     /// Until the first request, or the last.
     pub(crate) request: Vec<f64>,
     pub(crate) calls: usize,
@@ -124,7 +126,7 @@ impl Setup {
                 let began = scene.weight(TARGET, WEIGHT).await?;
                 let change = Change::Weight(scene.address(TARGET), WEIGHT);
                 let applied = calling.until(change, self.caller.patience()).await;
-                Ok(self.figures(began, applied, None))
+                Ok(self.figures(scene, began, applied, None))
             }
             Event::Crash => {
                 let (began, gone) = (scene.kill(TARGET).await?, scene.address(TARGET));
@@ -133,7 +135,7 @@ impl Setup {
                 if !self.caller.tells() {
                     sleep(patience).await;
                 }
-                Ok(self.figures(began, applied, None))
+                Ok(self.figures(scene, began, applied, None))
             }
             Event::Restart => {
                 scene.registry.restart().await?;
@@ -166,7 +168,7 @@ impl Setup {
         let change = Change::Joined(scene.address(TARGET));
         let applied = calling.until(change, patience).await;
         let first = scene.first_request(TARGET, patience).await;
-        Ok(self.figures(began, applied, Some(first)))
+        Ok(self.figures(scene, began, applied, Some(first)))
     }
 
     async fn leave(
@@ -182,7 +184,7 @@ impl Setup {
             sleep(self.caller.patience()).await;
         }
         // None since then is the best that can be.
-        Ok(self.figures(began, applied, Some(Some(last.unwrap_or(began).max(began)))))
+        Ok(self.figures(scene, began, applied, Some(Some(last.unwrap_or(began).max(began)))))
     }
 
     /// A backend joins as soon as it can, and then it is looked on for a while.
@@ -198,13 +200,16 @@ impl Setup {
 
     fn figures(
         &self,
+        scene: &Scene,
         began: Moment,
         applied: Option<Moment>,
         request: Option<Option<Moment>>,
     ) -> Figures {
         let time = |at: Option<Moment>| at.map_or(f64::INFINITY, |at| millis(at.since(began)));
+        let announced = announced(&scene.counts, applied);
         let applied = if self.caller.tells() { vec![time(applied)] } else { vec![] };
-        Figures { applied, request: request.map(time).into_iter().collect(), ..Figures::default() }
+        let request = request.map(time).into_iter().collect();
+        Figures { applied, announced, request, ..Figures::default() }
     }
 
     /// Reads from what callers saw.
@@ -224,6 +229,14 @@ impl Setup {
             _ => {}
         }
     }
+}
+
+/// How long it took from the last that came from the registry until a change was in every balancer, if there is
+/// a relay to know it by.
+pub(crate) fn announced(counts: &Counts, applied: Option<Moment>) -> Vec<f64> {
+    let announced =
+        applied.and_then(|at| counts.last_before(at).map(|last| millis(at.since(last))));
+    announced.into_iter().collect()
 }
 
 /// What has been used since something began.
