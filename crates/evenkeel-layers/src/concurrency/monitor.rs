@@ -22,6 +22,9 @@ use evenkeel_core::{
 use super::queue::Queue;
 use crate::{alone::Doorkeeper, clock};
 
+/// For so many there is room at least before the dead are swept out.
+const ROOM_MIN: usize = 16;
+
 /// All limits of a layer and its clones.
 #[derive(Clone, Default)]
 pub struct Limits(Arc<Mutex<Vec<Weak<Monitor>>>>);
@@ -35,8 +38,12 @@ impl Limits {
 
     pub(super) fn add(&self, monitor: &Arc<Monitor>) {
         let mut known = self.lock();
-        // As many as there are; the dead are swept out here.
-        known.retain(|known| 0 < known.strong_count());
+        // The dead are swept out before the list grows, and so are never more than the living and some.
+        if known.len() == known.capacity() {
+            known.retain(|known| 0 < known.strong_count());
+            let room = known.len().max(ROOM_MIN);
+            known.reserve(room);
+        }
         known.push(Arc::downgrade(monitor));
     }
 

@@ -14,23 +14,25 @@ use tokio::{task::JoinSet, time::sleep_until};
 use crate::{BoxError, clock::Origin};
 
 /// When a caller gives up.
-pub(crate) const DEADLINE: Duration = Duration::from_secs(2);
+pub const DEADLINE: Duration = Duration::from_secs(2);
 
 /// Makes the call with this number, and gives the status of the answer.
-pub(crate) type Client =
-    Arc<dyn Fn(u64) -> BoxFuture<'static, Result<u16, BoxError>> + Send + Sync>;
+pub type Client = Arc<dyn Fn(u64) -> BoxFuture<'static, Result<u16, BoxError>> + Send + Sync>;
 
-/// One call, as its caller saw it. Times are since the beginning of the trial.
+/// One call, as its caller saw it. Times are since the origin of the load.
 #[derive(Clone, Debug)]
-pub(crate) struct Call {
-    pub(crate) start: Duration,
-    pub(crate) end: Duration,
-    pub(crate) failure: Option<String>,
+pub struct Call {
+    /// When it began.
+    pub start: Duration,
+    /// When its caller had the answer, or gave up.
+    pub end: Duration,
+    /// What went wrong, if anything did.
+    pub failure: Option<String>,
 }
 
 /// A load that is under way.
 #[derive(Debug)]
-pub(crate) struct Load {
+pub struct Load {
     is_over: Arc<AtomicBool>,
     task: tokio::task::JoinHandle<()>,
     calls: Arc<Mutex<Vec<Call>>>,
@@ -38,7 +40,8 @@ pub(crate) struct Load {
 
 impl Load {
     /// Starts to call `client` at random times, `rate` times a second on the average.
-    pub(crate) fn start(client: Client, rate: u32, origin: Origin, seed: u64) -> Self {
+    #[must_use]
+    pub fn start(client: Client, rate: u32, origin: Origin, seed: u64) -> Self {
         let is_over = Arc::new(AtomicBool::new(false));
         let calls = Arc::new(Mutex::default());
         let task = tokio::spawn(run(client, rate, origin, seed, is_over.clone(), calls.clone()));
@@ -46,7 +49,10 @@ impl Load {
     }
 
     /// Makes no more calls, and waits for those that are under way.
-    pub(crate) async fn stop(self) -> Result<Vec<Call>, BoxError> {
+    ///
+    /// # Errors
+    /// If the code of the client panicked.
+    pub async fn stop(self) -> Result<Vec<Call>, BoxError> {
         self.is_over.store(true, Relaxed);
         self.task.await?;
         Ok(std::mem::take(&mut *self.calls.lock().unwrap_or_else(PoisonError::into_inner)))
@@ -93,7 +99,8 @@ async fn observe(answer: BoxFuture<'static, Result<u16, BoxError>>, origin: Orig
 }
 
 /// An error and its causes.
-fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+#[must_use]
+pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     let causes = std::iter::successors(Some(error), |error| error.source());
     let texts: Vec<String> = causes.map(ToString::to_string).collect();
     texts.join(": ")

@@ -2,22 +2,26 @@
 
 /// Rows of cells; the first column is to the left, the others to the right.
 #[derive(Debug)]
-pub(super) struct Table {
+pub struct Table {
     rows: Vec<Vec<String>>,
 }
 
 impl Table {
-    pub(super) fn new(heads: &[&str]) -> Self {
+    /// An empty one with these heads.
+    #[must_use]
+    pub fn new(heads: &[&str]) -> Self {
         Self { rows: vec![heads.iter().map(|head| (*head).to_owned()).collect()] }
     }
 
     /// Adds a row; cells that it lacks are empty.
-    pub(super) fn row(&mut self, mut cells: Vec<String>) {
+    pub fn row(&mut self, mut cells: Vec<String>) {
         cells.resize(self.rows[0].len(), String::new());
         self.rows.push(cells);
     }
 
-    pub(super) fn text(&self) -> String {
+    /// In columns that line up.
+    #[must_use]
+    pub fn text(&self) -> String {
         let width = |column: usize| {
             self.rows.iter().map(|row| row[column].chars().count()).max().unwrap_or_default()
         };
@@ -31,7 +35,9 @@ impl Table {
         self.rows.iter().map(line).collect()
     }
 
-    pub(super) fn markdown(&self) -> String {
+    /// In Markdown.
+    #[must_use]
+    pub fn markdown(&self) -> String {
         let line = |row: &[String]| format!("| {} |\n", row.join(" | "));
         let rule = format!("|---|{}\n", "---:|".repeat(self.rows[0].len() - 1));
         let (head, rows) = self.rows.split_first().expect("there is a head");

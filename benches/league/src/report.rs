@@ -1,20 +1,11 @@
 //! What is printed of a run, and what is written to a file.
 
-mod table;
-
 use std::{path::Path, sync::Arc};
 
+use evenkeel_rig::{load::DEADLINE, percentiles::triple, table::Table};
 use serde_json::json;
 
-use self::table::Table;
-use crate::{
-    BoxError,
-    contestants::Contestant,
-    fault::Fault,
-    figures::{Cell, Percentiles},
-    load::DEADLINE,
-    options::Options,
-};
+use crate::{BoxError, contestants::Contestant, fault::Fault, figures::Cell, options::Options};
 
 /// What there is to choose from.
 pub(crate) fn list(faults: &[Fault], contestants: &[Arc<dyn Contestant>]) {
@@ -114,16 +105,6 @@ fn row(fault: Fault, cell: &Cell) -> Vec<String> {
         row.push(triple(cell.percentiles(|f| f.last_error), 0));
     }
     row
-}
-
-/// `never` is what did not happen while it was looked at.
-fn triple(percentiles: Option<Percentiles>, decimals: usize) -> String {
-    let Some(Percentiles { p50, p99, worst }) = percentiles else { return String::new() };
-    let text = |value: f64| match value {
-        _ if value.is_infinite() => "never".to_owned(),
-        _ => format!("{value:.decimals$}"),
-    };
-    [p50, p99, worst].map(text).join(" / ")
 }
 
 /// Every figure of every trial, for comparison later.
