@@ -161,9 +161,13 @@ pub(crate) trait Harness: Sized + Send {
         unimplemented!("exempt from C10")
     }
 
-    /// Enters a service by the library's own registration, with a TTL of 3 s.
-    fn register(&self, _entry: Entry) -> Registered {
+    /// Enters a service by the library's own registration at this server, with a TTL of 3 s.
+    fn register_at(&self, _url: &str, _entry: Entry) -> Registered {
         unimplemented!("exempt from C12")
+    }
+
+    fn register(&self, entry: Entry) -> Registered {
+        self.register_at(&self.url(), entry)
     }
 
     /// Takes out what has entered itself, as somebody might by hand.
