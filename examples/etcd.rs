@@ -49,18 +49,22 @@ async fn main() -> Result<(), BoxError> {
 
     let died_at = Instant::now();
     doomed.shutdown_background();
-    let mut errors = 0;
-    while !member.run(&["get", "--prefix", "--keys-only", "/evenkeel/"])?.trim().is_empty() {
-        errors += u32::from(ask().await.is_err());
-        let keys = member.run(&["get", "--prefix", "--keys-only", "/evenkeel/"])?;
-        if keys.split_whitespace().count() == 1 {
-            break;
+    let (mut errors, mut answered) = (0, 0);
+    while 1 < member
+        .run(&["get", "--prefix", "--keys-only", "/evenkeel/"])?
+        .split_whitespace()
+        .count()
+    {
+        match ask().await {
+            Ok(_) => answered += 1,
+            Err(_) => errors += 1,
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    println!("the entry of the one that died was gone {:.1?} later", died_at.elapsed());
-    println!("{errors} requests failed meanwhile; a retry layer takes care of those");
-    assert_eq!((ask().await?, ask().await?), ("two".into(), "two".into()));
+    println!("the entry of the one that died was gone after {:.1?}", died_at.elapsed());
+    println!(
+        "meanwhile {answered} requests were answered and {errors} failed: a retry layer's work"
+    );
     Ok(())
 }
 
