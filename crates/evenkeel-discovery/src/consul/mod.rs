@@ -72,7 +72,7 @@ mod agents;
 mod answer;
 mod environment;
 mod error;
-#[cfg(feature = "fuzzing")]
+#[cfg(all(feature = "fuzzing", feature = "dns"))]
 pub(crate) mod fuzzing;
 mod index;
 pub(crate) mod micro;

@@ -109,6 +109,9 @@ fn consul(target: &Target) -> Made {
         "filter",
         "dc",
         "near",
+        "peer",
+        "consistency",
+        "dialect",
         "ns",
         "partition",
         "passing",
@@ -120,6 +123,9 @@ fn consul(target: &Target) -> Made {
         "token",
         "token_file",
         "tls",
+        "ca_file",
+        "cert_file",
+        "key_file",
     ])?;
     if target.user.is_some() {
         return Err("Consul knows no users: write `token_file`".into());
@@ -155,7 +161,30 @@ fn consul(target: &Target) -> Made {
     if let Some(age) = target.time("stale_max")? {
         consul = consul.stale_max(age);
     }
-    Ok(Arc::new(consul))
+    Ok(Arc::new(of_consul(target, consul)?))
+}
+
+/// What is asked of which servers, and how it is read.
+#[cfg(feature = "consul")]
+fn of_consul(target: &Target, mut consul: crate::Consul) -> Result<crate::Consul, BoxError> {
+    use crate::consul::Consistency;
+
+    if let Some(peer) = target.one("peer")? {
+        consul = consul.peer(peer);
+    }
+    consul = match target.one("consistency")? {
+        None | Some("leader") => consul,
+        Some("stale") => consul.consistency(Consistency::Stale),
+        Some("consistent") => consul.consistency(Consistency::Consistent),
+        Some(_) => return Err("`consistency` is leader, stale or consistent".into()),
+    };
+    match target.one("dialect")? {
+        None | Some("plain" | "kit") => Ok(consul),
+        Some("micro") => Ok(consul.go_micro()),
+        Some(other) => {
+            Err(format!("there is no dialect `{other}`; there are plain, kit, micro").into())
+        }
+    }
 }
 
 #[cfg(feature = "consul")]
@@ -177,6 +206,12 @@ fn agents(target: &Target) -> Result<crate::consul::Agents, BoxError> {
     if let Some(timeout) = positive(target, "timeout")? {
         agents = agents.timeout(timeout);
     }
+    #[cfg(feature = "tls")]
+    if let Some(tls) = super::tls::read(target)? {
+        agents = agents.tls(tls);
+    }
+    #[cfg(not(feature = "tls"))]
+    super::tls::refuse(target)?;
     Ok(agents)
 }
 
@@ -191,7 +226,17 @@ fn etcd(target: &Target) -> Made {
 
     use crate::etcd::{Cluster, Etcd};
 
-    target.only(&["dialect", "quiet", "hold", "timeout", "stale_max", "tls"])?;
+    target.only(&[
+        "dialect",
+        "quiet",
+        "hold",
+        "timeout",
+        "stale_max",
+        "tls",
+        "ca_file",
+        "cert_file",
+        "key_file",
+    ])?;
     let servers = servers(target, "127.0.0.1", 2_379)?;
     let mut cluster = Cluster::at(servers.iter().map(|server| &**server))?;
     match &target.user {
@@ -202,6 +247,12 @@ fn etcd(target: &Target) -> Made {
     if let Some(timeout) = positive(target, "timeout")? {
         cluster = cluster.timeout(timeout);
     }
+    #[cfg(feature = "tls")]
+    if let Some(tls) = super::tls::read(target)? {
+        cluster = cluster.tls(tls);
+    }
+    #[cfg(not(feature = "tls"))]
+    super::tls::refuse(target)?;
     let service = service(target)?;
     let dialect = target.one("dialect")?.unwrap_or("plain");
     let mut etcd = with_dialect(Etcd::new(cluster, service), service, dialect)?;

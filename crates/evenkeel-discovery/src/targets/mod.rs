@@ -17,8 +17,8 @@
 //!
 //! | registry | options |
 //! |---|---|
-//! | Consul | `tag` (may be repeated), `filter`, `dc`, `near`, `ns`, `partition`, `passing=true` (or `healthy=true`), `wait=30s`, `hold=5s`, `timeout=5s`, `stale_max=1h`, `token`, `token_file`, `tls=true` |
-//! | etcd | `dialect` (`plain`, `naming`, `micro`, `zero`, `kratos-grpc`, `kratos-http`, `kit`, where the path is the prefix), `quiet=5s`, `hold=5s`, `timeout=5s`, `stale_max=1h`, `tls=true`; the user before the hosts: `etcd://name:password@host/web` |
+//! | Consul | `tag` (may be repeated), `filter`, `dc`, `near`, `peer`, `consistency` (`leader`, `stale`, `consistent`), `dialect` (`plain`, `kit`, `micro`), `ns`, `partition`, `passing=true` (or `healthy=true`), `wait=30s`, `hold=5s`, `timeout=5s`, `stale_max=1h`, `token`, `token_file`, `tls=true` with `ca_file`, `cert_file`, `key_file` |
+//! | etcd | `dialect` (`plain`, `naming`, `micro`, `zero`, `kratos-grpc`, `kratos-http`, `kit`, where the path is the prefix), `quiet=5s`, `hold=5s`, `timeout=5s`, `stale_max=1h`, `tls=true` with `ca_file`, `cert_file`, `key_file`; the user before the hosts: `etcd://name:password@host/web` |
 //! | Kubernetes | `kubeconfig` (a path), `context`, `in_cluster=true`, `zone`, `node`, `family` (`prefer_ipv4`, `prefer_ipv6`, `ipv4`, `ipv6`, `both`), `timeout=10s`, `hold=5s`, `stale_max=1h`; the port is a name of the service, or a number of the pods |
 //!
 //! ```
@@ -54,6 +54,8 @@ mod known;
 #[cfg(feature = "kubernetes")]
 mod kubernetes;
 mod parse;
+#[cfg(any(feature = "consul", feature = "etcd"))]
+mod tls;
 
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
@@ -187,6 +189,7 @@ mod tests {
             "consul://agent/web",
             "consul://10.0.0.1:8500,10.0.0.2:8501/go.micro.web?tag=a&tag=b&dc=dc2",
             "consul://[::1]:8500/web?wait=500ms&hold=1m&near=_agent&healthy=true",
+            "consul:///web?dialect=micro&peer=other&consistency=stale",
             "consul:///web?filter=Service.Meta.v%20%3D%3D%202&token_file=/run/token&timeout=2s",
         ] {
             assert!(discover(address).is_ok(), "{}", reason(address));
@@ -195,12 +198,29 @@ mod tests {
         assert!(reason("consul:///web?tags=a").contains("no option `tags`"));
         assert!(reason("consul:///web?wait=soon").contains("`soon` is no time"));
         assert!(reason("consul:///web?wait=1h").contains("between 10ms and 10m"));
+        assert!(reason("consul:///web?dialect=zero").contains("plain, kit, micro"));
+        assert!(reason("consul:///web?consistency=good").contains("leader, stale or consistent"));
         assert!(reason("consul:///web?passing=maybe").contains("true or false"));
         assert!(reason("consul:///web?healthy=false").contains("critical"));
         assert!(reason("consul:///web?dc=1&dc=2").contains("`dc` stands there twice"));
         assert!(reason("consul://u:s3cret@/web").contains("Consul knows no users"));
         assert!(!reason("consul://u:s3cret@/web").contains("s3cret"));
         assert!(!reason("consul:///web?token=s3cret&x=1").contains("s3cret"));
+    }
+
+    #[cfg(all(feature = "consul", feature = "etcd", feature = "tls"))]
+    #[test]
+    fn files_for_tls_are_read_when_the_address_is() {
+        for scheme in ["consul", "etcd"] {
+            let reason = |options: &str| reason(&format!("{scheme}:///web?{options}"));
+            assert!(discover(&format!("{scheme}:///web?tls=true")).is_ok());
+            assert!(reason("ca_file=/nowhere/ca.pem&tls=true").contains("`ca_file`: /nowhere"));
+            let file = tempfile::NamedTempFile::new().unwrap();
+            let path = file.path().display();
+            assert!(reason(&format!("ca_file={path}&tls=true")).contains("no certificate"));
+            assert!(reason(&format!("ca_file={path}")).contains("with `tls=true`"));
+            assert!(reason(&format!("cert_file={path}&tls=true")).contains("together"));
+        }
     }
 
     #[cfg(feature = "etcd")]
