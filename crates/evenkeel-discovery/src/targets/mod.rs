@@ -280,4 +280,13 @@ mod tests {
         assert!(reason("dns:///db.internal").contains("host:port"));
         assert!(reason("file:///etc/app/endpoints.ini").contains("names no discovery"));
     }
+
+    proptest::proptest! {
+        #[test]
+        fn no_text_makes_it_panic(
+            scheme in "(consul|etcd|dns|list|unix|ipv6|[a-z]{0,3}):(//)?", rest in ".{0,40}"
+        ) {
+            let _ = discover(&format!("{scheme}{rest}"));
+        }
+    }
 }
