@@ -17,6 +17,7 @@ use std::{
 use allocation_counter::measure;
 use evenkeel_core::{
     endpoint::Endpoint,
+    load::ServerLoad,
     node::Node,
     policy,
     retry::{AnyRules, Budget},
@@ -137,6 +138,20 @@ async fn a_request_allocates_nothing_under_any_policy() {
         let stack = layer(name).layer(|_: &Arc<Node>| Slow);
         assert_eq!(allocations(stack).await, 0, "{name}, waiting for the answer");
     }
+}
+
+#[tokio::test]
+async fn a_request_that_goes_by_probes_allocates_nothing() {
+    let probe = |node: Arc<Node>| async move {
+        let port = node.address().port().unwrap_or_default();
+        let load = ServerLoad::new(port.into(), std::time::Duration::from_millis(1));
+        Ok::<_, std::io::Error>(load)
+    };
+    let layer = BalanceLayer::prequal(endpoints(), probe).seed(1);
+    let mut stack = layer.layer(|_: &Arc<Node>| Slow);
+    tower::ServiceExt::<u64>::ready(&mut stack).await.expect("endpoints are known");
+    tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    assert_eq!(allocations(stack).await, 0);
 }
 
 #[tokio::test]

@@ -85,10 +85,10 @@ impl State {
         if self.rules.probes_max <= self.owed.load(Ordering::Relaxed) {
             return;
         }
-        // In one order with `finished`: either the sender sees these, or they see that nobody is
-        // under way.
-        let before = self.owed.fetch_add(probes, Ordering::SeqCst);
-        let is_silent = before == 0 && self.under_way.load(Ordering::SeqCst) == 0;
+        let before = self.owed.fetch_add(probes, Ordering::AcqRel);
+        // Changed by nothing, and not just read: if the last answer comes later than this, whoever had it
+        // and then looks for what is owed sees these.
+        let is_silent = before == 0 && self.under_way.fetch_add(0, Ordering::AcqRel) == 0;
         if (is_silent || before / WAKE_EVERY != (before + probes) / WAKE_EVERY)
             && let Some(wake) = self.wake.get()
         {
@@ -245,8 +245,8 @@ impl Probing {
         }
         let probed = Timestamp::from_nanos(state.probed.load(Ordering::Relaxed));
         let is_idle = rules.idle_interval <= state.now().since(probed);
-        let owed = state.owed.swap(0, Ordering::SeqCst).max(is_idle.into());
-        let room = rules.probes_max.saturating_sub(state.under_way.load(Ordering::SeqCst));
+        let owed = state.owed.swap(0, Ordering::AcqRel).max(is_idle.into());
+        let room = rules.probes_max.saturating_sub(state.under_way.load(Ordering::Acquire));
         let count = owed.min(room);
         if count != 0 && !nodes.is_empty() {
             state.probed.store(state.now().as_nanos(), Ordering::Relaxed);
@@ -298,7 +298,7 @@ impl Probing {
             if !nodes[index].is_usable() {
                 continue;
             }
-            self.state.under_way.fetch_add(1, Ordering::SeqCst);
+            self.state.under_way.fetch_add(1, Ordering::AcqRel);
             begin(Ticket {
                 state: self.state.clone(),
                 peer: self.peers[index].clone(),
@@ -384,7 +384,7 @@ fn insert(state: &State, peer: &Peer, generation: u64, probe: Pooled, load: Serv
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        self.state.under_way.fetch_sub(1, Ordering::SeqCst);
+        self.state.under_way.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
