@@ -18,6 +18,7 @@ use std::{
 use allocation_counter::measure;
 use evenkeel_core::{
     endpoint::Endpoint,
+    load::ServerLoad,
     node::{Gate, Node},
     policy::{self, RoundRobin, Split, split},
     retry::{AnyRules, Budget},
@@ -177,6 +178,20 @@ async fn tiers_zones_and_shares_allocate_nothing_while_nodes_are_ill_or_warm_up(
 #[tokio::test]
 async fn a_mirror_allocates_nothing_for_what_it_does_not_copy() {
     let stack = MirrorLayer::new(Echo, 0.0).layer(Slow);
+    assert_eq!(allocations(stack).await, 0);
+}
+
+#[tokio::test]
+async fn a_request_that_goes_by_probes_allocates_nothing() {
+    let probe = |node: Arc<Node>| async move {
+        let port = node.address().port().unwrap_or_default();
+        let load = ServerLoad::new(port.into(), std::time::Duration::from_millis(1));
+        Ok::<_, std::io::Error>(load)
+    };
+    let layer = BalanceLayer::prequal(endpoints(), probe).seed(1);
+    let mut stack = layer.layer(|_: &Arc<Node>| Slow);
+    tower::ServiceExt::<u64>::ready(&mut stack).await.expect("endpoints are known");
+    tokio::time::sleep(std::time::Duration::from_millis(50)).await;
     assert_eq!(allocations(stack).await, 0);
 }
 

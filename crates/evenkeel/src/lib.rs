@@ -86,6 +86,8 @@
 //! | `QuotaLayer` (feature `redis`) | the same for all machines together, on Redis | around any service |
 //! | `Drain` (feature `server`) | stops a server without losing a request | around a server |
 //! | [`ConcurrencyLimitLayer`](concurrency::ConcurrencyLimitLayer) | limits how many calls are under way, by a number or by what it learns | below the balancer: one per endpoint; or alone around any service, a server's too |
+//! | `ReportLoadLayer` (feature `http`) | measures a server's load, answers probes of it, and reports it with responses | at the top of a server |
+//! | `OrcaLayer` (feature `orca`) | has endpoints report their load beside requests | below the balancer |
 //! | [`LoadShedLayer`](admission::LoadShedLayer) | refuses what would wait too long, the least important first; `HeaderPriority` (feature `http`) | at the top of a server |
 //! | `HttpConnector` (feature `http`) | speaks HTTP/1.1, HTTP/2 or gRPC to one endpoint | innermost |
 //! | `SharedClient` (feature `http`) | the same over a client you have | innermost |
@@ -119,6 +121,8 @@
 //! | [`p2c`](core::policy::P2c) | the less busy of two | you do not know better: the default for most |
 //! | [`weighted_p2c`](core::policy::WeightedP2c) | the less busy of two for their weights | endpoints differ in size |
 //! | [`peak_ewma`](core::policy::PeakEwma) | the one of two that costs less latency | endpoints differ in speed or distance |
+//! | [`prequal`](core::policy::Prequal) | the quickest of those probed that are not busier than usual | servers share machines, and can be probed |
+//! | [`client_side_weighted_round_robin`](core::policy::ClientSideWeighted) | each in turn, as often as its reported load allows | servers differ in size and report their load |
 //! | [`least_loaded`](core::policy::LeastLoaded) | the least busy of all | few endpoints, long requests |
 //! | [`round_robin`](core::policy::RoundRobin) | each in turn | endpoints and requests are alike |
 //! | [`weighted_round_robin`](core::policy::WeightedRoundRobin) | each in turn, by weight | exact shares, evenly spread |
