@@ -34,8 +34,9 @@ const SLOTS: u64 = 16;
 #[cfg(loom)]
 const SLOTS: u64 = 2;
 
-/// So many of a tick ask for the time, and one in so many after them.
-const UNTOLD: u64 = 32;
+/// So many of a tick ask for the time, and one in so many after them: as many as may count too early when
+/// a busy time is over.
+const UNTOLD: u64 = 8;
 
 const COUNT_BITS: u32 = 24;
 const COUNT_MAX: u64 = (1 << COUNT_BITS) - 1;
