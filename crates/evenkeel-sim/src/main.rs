@@ -11,7 +11,7 @@ use evenkeel_sim::{
     chart, policies,
     report::{Report, series_csv, to_csv, to_table},
     run::{self, Job, run_all},
-    scenario::{BUILT_IN, Scenario},
+    scenario::{BUILT_IN, Scenario, Time},
     studies::{self, Studio},
 };
 
@@ -167,7 +167,7 @@ fn formatted(reports: &[Report], format: Format) -> Result<String, Failure> {
 
 fn write(folder: &Path, scenario: &Scenario, reports: &[Report]) -> Result<(), Failure> {
     fs::create_dir_all(folder)?;
-    let bucket = scenario.load.bucket.map_or(1.0, |bucket| bucket.seconds());
+    let bucket = scenario.load.bucket.map_or(1.0, Time::seconds);
     fs::write(folder.join("table.csv"), to_csv(reports))?;
     fs::write(folder.join("series.csv"), series_csv(reports, bucket))?;
     fs::write(folder.join("report.json"), serde_json::to_string_pretty(reports)? + "\n")?;

@@ -107,7 +107,7 @@ impl<E: Copy> Queue<E> {
 
     /// Takes the next event, and says when it is.
     #[inline]
-    pub fn next(&mut self) -> Option<(u64, E)> {
+    pub fn take_next(&mut self) -> Option<(u64, E)> {
         let mut first = self.heap.peek().map_or(Key::NEVER, |Reverse(entry)| entry.key);
         let mut lane = None;
         for (index, front) in self.fronts.iter().enumerate() {
@@ -165,7 +165,7 @@ mod tests {
                 added += 1;
             }
             let expected = pending.iter().copied().min();
-            assert_eq!(queue.next(), expected);
+            assert_eq!(queue.take_next(), expected);
             if let Some(next) = expected {
                 pending.retain(|entry| *entry != next);
                 now = next.0;

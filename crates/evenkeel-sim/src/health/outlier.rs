@@ -51,7 +51,7 @@ impl Watch {
     /// Looks after the nodes, and says when to do so again.
     pub(crate) fn sweep(&self) -> Option<u64> {
         self.outlier.sweep(self.clock.now());
-        self.outlier.due().map(|due| due.as_nanos())
+        self.outlier.due().map(evenkeel_core::time::Timestamp::as_nanos)
     }
 
     fn eject(&self, address: &Address, cause: Cause) {

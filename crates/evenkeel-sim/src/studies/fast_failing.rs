@@ -6,7 +6,7 @@ use crate::{
     policies::balancing,
     report::{Report, Table, percent},
     run::Job,
-    scenario::{Outlier, Scenario, Share},
+    scenario::{Outlier, Scenario, Share, Time},
 };
 
 /// The first seconds, in which ejection has to become aware of it.
@@ -64,7 +64,7 @@ fn later_share(report: &Report, bucket: f64) -> f64 {
 }
 
 fn bucket_of(scenario: &Scenario) -> f64 {
-    scenario.load.bucket.map_or(1.0, |bucket| bucket.seconds())
+    scenario.load.bucket.map_or(1.0, Time::seconds)
 }
 
 fn table(pairs: &[(Report, Report)], scenario: &Scenario) -> Table {

@@ -64,9 +64,9 @@ fn fleets() -> Result<Vec<(&'static str, Scenario)>, Failure> {
     first_come.name = "equal servers, first come, first served".into();
     first_come.servers[0].queue = Discipline::Fifo;
     let mut subsets = Scenario::built_in("equal")?;
-    subsets.name = "1,000 clients, 1,000 servers, subsets of 20".into();
+    subsets.name = "1,000 clients, 200 servers, subsets of 20".into();
     (subsets.clients.count, subsets.clients.subset) = (1_000, 20);
-    subsets.servers[0].count = 1_000;
+    subsets.servers[0].count = 200;
     subsets.load.lasts = Some(crate::scenario::Time::millis(25_000));
     Ok(vec![
         ("equal", Scenario::built_in("equal")?),

@@ -187,7 +187,7 @@ impl World<'_> {
     /// Runs to the end.
     fn run(&mut self, told: &mut dyn FnMut(f64)) {
         let mut events: u64 = 0;
-        while let Some((at, event)) = self.queue.next() {
+        while let Some((at, event)) = self.queue.take_next() {
             if self.is_over && self.calls.is_empty() {
                 break;
             }
