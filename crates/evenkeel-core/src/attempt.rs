@@ -58,6 +58,7 @@ impl Marks {
     const COUNTED: u32 = 16;
     const FAULT: u32 = 24;
     const IN_FLIGHT: u32 = 32;
+    const UNTIMED: u32 = 33;
 
     #[inline]
     fn new(epoch: u16, is_in_flight: bool) -> Self {
@@ -99,6 +100,12 @@ impl Marks {
     #[inline]
     fn is_in_flight(self) -> bool {
         self.0 >> Self::IN_FLIGHT & 1 != 0
+    }
+
+    /// Whether how long it takes says nothing.
+    #[inline]
+    fn is_untimed(self) -> bool {
+        self.0 >> Self::UNTIMED & 1 != 0
     }
 
     /// Leaves an attempt that is counted nowhere.
@@ -206,9 +213,27 @@ impl<H: Holder + ?Sized> Attempt<H> {
     /// Starts the clock, if it does not run yet and anybody wants to know what it says.
     #[inline]
     pub fn waits(&mut self) {
-        if matches!(self.clock, Clock::NotStarted) && self.node().is_timed() {
+        if matches!(self.clock, Clock::NotStarted)
+            && self.node().is_timed()
+            && !self.marks.is_untimed()
+        {
             self.clock = Clock::Since(self.holder().now());
         }
+    }
+
+    /// Says that how long it takes says nothing of the endpoint. It must not have waited yet.
+    ///
+    /// A success is no sample of latency then; failures still count. Observers are told zero.
+    #[inline]
+    pub fn set_untimed(&mut self) {
+        self.marks.0 |= 1 << Marks::UNTIMED;
+    }
+
+    /// Tells that the endpoint asks for less traffic for so long, however the attempt ends: the delay is
+    /// what its answer costs.
+    pub fn throttled(&self, delay: Duration) {
+        let outcome = Outcome::Throttled(Some(delay));
+        self.node().latency().record(outcome, Duration::ZERO, self.holder().now());
     }
 
     /// Stops the clock: the head of the response is there. The attempt stays in flight.
@@ -251,7 +276,9 @@ impl<H: Holder + ?Sized> Attempt<H> {
                 (now.since(started), now)
             }
         };
-        node.latency().record(outcome, took, ended);
+        if !self.marks.is_untimed() || outcome != Outcome::Success {
+            node.latency().record(outcome, took, ended);
+        }
         let report = Report::new(outcome, took).fault(self.marks.fault());
         if self.marks.epoch() == node.epoch() {
             node.observers().for_each(|observer| observer.ended(node, &report));
@@ -360,6 +387,37 @@ mod tests {
         attempt.waits();
         drop(attempt);
         assert_eq!(held.0.latency().estimate(), None);
+    }
+
+    #[test]
+    fn an_untimed_success_is_no_sample_and_an_untimed_failure_counts() {
+        let held = held();
+        let untimed = || {
+            let mut attempt = Attempt::new(held.clone());
+            attempt.set_untimed();
+            attempt.waits();
+            attempt.responded();
+            attempt
+        };
+        untimed().finish(Outcome::Success);
+        assert_eq!(held.0.latency().estimate(), None);
+        let mut timed = Attempt::new(held.clone());
+        timed.waits();
+        timed.finish(Outcome::Success);
+        let before = held.0.latency().estimate();
+        untimed().erase().finish(Outcome::Success);
+        assert_eq!(held.0.latency().estimate(), before);
+        untimed().finish(Outcome::Failure);
+        assert!(before < held.0.latency().estimate());
+    }
+
+    #[test]
+    fn a_request_for_less_traffic_costs_its_delay_however_the_attempt_ends() {
+        let held = held();
+        let attempt = Attempt::new(held.clone());
+        attempt.throttled(Duration::from_secs(30));
+        attempt.finish(Outcome::Failure);
+        assert!(Some(Duration::from_secs(30)) <= held.0.latency().estimate());
     }
 
     #[test]

@@ -21,6 +21,12 @@ pub trait Traffic<Req, Res, Err>: Clone + Send + Sync + 'static {
         self.hints(request).tried
     }
 
+    /// Whether the request's latency says nothing: what [`hints`](Self::hints) says of that, without the rest.
+    #[inline]
+    fn is_untimed(&self, request: &Req) -> bool {
+        self.hints(request).is_untimed
+    }
+
     /// Ends the attempt with the outcome that the result shows, now or when the response has ended.
     ///
     /// # Errors
@@ -66,6 +72,8 @@ pub struct Hints<'a> {
     pub prefer: &'a [Address],
     /// Where to tell why the request goes where it goes; `None` unless somebody wants to know.
     pub why: Option<&'a Why>,
+    /// How long it takes says nothing of the endpoint: a long poll, which is answered when there is news.
+    pub is_untimed: bool,
 }
 
 /// The nodes that one call has tried, shared by all its attempts.

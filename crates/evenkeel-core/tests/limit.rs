@@ -545,3 +545,48 @@ fn the_throttle_counts_what_a_list_of_all_calls_does() {
         }
     }
 }
+
+#[test]
+fn aimd_does_what_a_plain_model_does() {
+    for seed in 0..20 {
+        let mut rng = Rng::with_seed(seed);
+        let limit = Aimd::new().bounds(20, 5, 60).backoff_ratio(0.8).timeout(ms(500));
+        let (mut model, mut shrank, mut now) = (20.0_f64, None, ms(0));
+        for step in 0..2_000 {
+            now += ms(rng.below_u64(20));
+            let latency_max = if rng.below(20) == 0 { 1_000 } else { 100 };
+            let sample = Sample {
+                latency: ms(rng.below_u64(latency_max)),
+                in_flight: 1 + rng.below(80) as u32,
+                is_dropped: rng.below(25) == 0,
+            };
+            limit.sample(sample, at(now));
+
+            let began = at(now).as_nanos() - sample.latency.as_nanos() as u64;
+            if sample.is_dropped || ms(500) < sample.latency {
+                // What began before it shrank last is no news.
+                if shrank.is_none_or(|shrank| shrank < began) {
+                    (model, shrank) = (model * 0.8, Some(at(now).as_nanos()));
+                }
+            } else if model <= 2.0 * f64::from(sample.in_flight) {
+                model += 1.0;
+            }
+            model = model.clamp(5.0, 60.0);
+            assert_eq!(limit.limit(), model as u32, "seed {seed}, step {step}");
+        }
+    }
+}
+
+/// Vectors of Netflix's AIMDLimitTest.
+#[test]
+fn aimd_grows_by_one_and_not_above_its_greatest() {
+    let sample = Sample { latency: Duration::from_nanos(1), in_flight: 10, is_dropped: false };
+    for (max, expected) in [(200, 21), (20, 20)] {
+        let limit = Aimd::new().bounds(20, 20, max);
+        limit.sample(sample, at(ms(1)));
+        assert_eq!(limit.limit(), expected);
+    }
+    let limit = Aimd::new().bounds(21, 21, 21);
+    limit.sample(sample, at(ms(1)));
+    assert_eq!(limit.limit(), 21);
+}

@@ -22,13 +22,14 @@ pin_project! {
         #[pin]
         inner: R,
         pending: Option<Pending<C>>,
+        reads_reports: bool,
     }
 }
 
 impl<R: Body, C: Classify> ResponseBody<R, C> {
     /// A body whose attempt has ended.
     pub(crate) fn ended(inner: R) -> Self {
-        Self { inner, pending: None }
+        Self { inner, pending: None, reads_reports: false }
     }
 
     /// A body whose attempt ends with it.
@@ -38,7 +39,13 @@ impl<R: Body, C: Classify> ResponseBody<R, C> {
             pending.end(None);
             return Self::ended(inner);
         }
-        Self { inner, pending: Some(pending) }
+        Self { inner, pending: Some(pending), reads_reports: false }
+    }
+
+    /// Looks in the trailers for what the endpoint reports of its load.
+    pub(crate) fn reading_reports(mut self) -> Self {
+        self.reads_reports = true;
+        self
     }
 }
 
@@ -61,6 +68,11 @@ where
         }
         match &frame {
             Some(Ok(frame)) => {
+                if *this.reads_reports
+                    && let (Some(pending), Some(trailers)) = (&*this.pending, frame.trailers_ref())
+                {
+                    pending.report(trailers);
+                }
                 if frame.is_trailers() || this.inner.is_end_stream() {
                     end(this.pending, frame.trailers_ref());
                 }
@@ -99,6 +111,16 @@ fn end<C: Classify>(pending: &mut Option<Pending<C>>, trailers: Option<&http::He
     }
 }
 
+/// Tells what the endpoint has reported of its load in these headers or trailers.
+pub(crate) fn report(attempt: &Attempt, headers: &http::HeaderMap) {
+    #[cfg(feature = "orca")]
+    if let Some(report) = crate::load::read_any(headers) {
+        attempt.reported(&report);
+    }
+    #[cfg(not(feature = "orca"))]
+    let _ = (attempt, headers);
+}
+
 /// An attempt that is in flight, `None` once its outcome was told.
 struct Pending<C: Classify>(Option<(Attempt, Verdict<C::End>)>);
 
@@ -109,6 +131,12 @@ impl<C: Classify> Pending<C> {
                 Verdict::Reached(outcome) => outcome,
                 Verdict::AtEnd(end) => C::end(end, trailers),
             });
+        }
+    }
+
+    fn report(&self, trailers: &http::HeaderMap) {
+        if let Some((attempt, _)) = &self.0 {
+            report(attempt, trailers);
         }
     }
 

@@ -13,6 +13,7 @@ use hyper_util::{
 use crate::{
     classify::{Classify, StatusClassifier},
     dial::{Dial, DialOptions},
+    hash_by::HashBy,
     multiplexed::Multiplexed,
     service::{HttpService, Transport},
     target::Host,
@@ -170,6 +171,17 @@ impl<B, C> HttpConnector<B, C> {
         self
     }
 
+    /// Reads what endpoints report of their load, in any form of ORCA, where a policy goes by it.
+    ///
+    /// For [`ClientSideWeighted`](evenkeel_core::policy::ClientSideWeighted), and beside probes for
+    /// [`Prequal`](evenkeel_core::policy::Prequal). Default reports are not looked for.
+    #[cfg(feature = "orca")]
+    #[must_use]
+    pub fn load_reports(mut self) -> Self {
+        self.traffic = self.traffic.load_reports();
+        self
+    }
+
     /// Sets what counts as a failure. Default [`StatusClassifier`].
     #[must_use]
     pub fn classify<D: Classify>(self, classifier: D) -> HttpConnector<B, D> {
@@ -178,6 +190,15 @@ impl<B, C> HttpConnector<B, C> {
             settings: self.settings,
             body: PhantomData,
         }
+    }
+
+    /// Sets what requests are hashed by, for a policy that hashes. Default nothing: each goes anywhere.
+    ///
+    /// A request with a [`HashKey`](crate::HashKey) in its extensions is not asked.
+    #[must_use]
+    pub fn hash_by(mut self, hash_by: HashBy) -> Self {
+        self.traffic = self.traffic.hash_by(hash_by);
+        self
     }
 
     /// Sets how long a connection may take: name, TCP and TLS together. Default 500 ms.

@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 
-use crate::rate_limit::{self, ServerQuota};
+use crate::{
+    clock,
+    rate_limit::{self, ServerQuota},
+};
 
 const PUSHBACK: HeaderName = HeaderName::from_static("grpc-retry-pushback-ms");
 const RATE_LIMIT_RESET: HeaderName = HeaderName::from_static("ratelimit-reset");
@@ -20,12 +23,13 @@ pub(crate) fn asked_for(headers: &HeaderMap) -> Option<Duration> {
 
 /// `Retry-After`: seconds, or a date.
 ///
-/// A date counts from the response's own `Date`, so that it matters to nobody whose clock is right.
+/// A date counts from the response's own `Date`, so that it matters to nobody whose clock is right. Only
+/// where a response has none this machine's has to be.
 pub(crate) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let date = |name| httpdate::parse_http_date(headers.get(name)?.to_str().ok()?.trim()).ok();
     seconds(headers, &header::RETRY_AFTER).or_else(|| {
         let until = date(header::RETRY_AFTER)?;
-        let now = date(header::DATE)?;
+        let now = date(header::DATE).unwrap_or_else(clock::date);
         Some(until.duration_since(now).unwrap_or_default())
     })
 }
@@ -77,7 +81,9 @@ mod tests {
         assert_eq!(asked(&[("retry-after", " 7")]), seconds(7));
         assert_eq!(asked(&[date, later]), seconds(30));
         assert_eq!(asked(&[date, earlier]), seconds(0));
-        assert_eq!(asked(&[later]), None);
+        for form in ["Friday, 31-Dec-99 23:59:59 GMT", "Fri Dec 31 23:59:59 1999"] {
+            assert_eq!(asked(&[date, ("retry-after", form)]), seconds(30), "{form}");
+        }
         assert_eq!(asked(&[("ratelimit-reset", "9")]), seconds(9));
         assert_eq!(asked(&[("ratelimit", "\"a\";r=0;t=8"), ("ratelimit-reset", "9")]), seconds(8));
         assert_eq!(asked(&[("ratelimit", "\"a\";r=1;t=8"), ("ratelimit-reset", "9")]), None);
@@ -85,5 +91,38 @@ mod tests {
         for nonsense in ["", "-1", "1.5", "soon", "99999999999999999999"] {
             assert_eq!(asked(&[("retry-after", nonsense)]), None, "{nonsense}");
         }
+        let longest = u64::MAX.to_string();
+        let headers = HeaderMap::from_iter([(header::RETRY_AFTER, longest.parse().unwrap())]);
+        assert_eq!(asked_for(&headers), seconds(u64::MAX));
+    }
+
+    #[test]
+    fn a_date_counts_from_now_where_the_response_does_not_say_when_it_is_from() {
+        let after = |until| {
+            let date = httpdate::fmt_http_date(until).parse().unwrap();
+            asked_for(&HeaderMap::from_iter([(header::RETRY_AFTER, date)])).unwrap().as_secs()
+        };
+        // A date has whole seconds.
+        assert!((58..=60).contains(&after(clock::date() + Duration::from_secs(60))));
+        assert_eq!(after(clock::date() - Duration::from_secs(60)), 0);
+    }
+
+    #[test]
+    fn a_pushback_is_a_number_of_milliseconds_of_which_nonsense_forbids() {
+        for (text, expected) in [
+            ("0", Some(0)),
+            ("250", Some(250)),
+            ("2147483647", Some(2_147_483_647)),
+            ("2147483648", None),
+            ("-1", None),
+            ("-2147483648", None),
+            ("", None),
+            ("1.5", None),
+            ("soon", None),
+        ] {
+            let headers = HeaderMap::from_iter([(PUSHBACK, HeaderValue::from_static(text))]);
+            assert_eq!(pushback(&headers), Some(expected.map(Duration::from_millis)), "{text:?}");
+        }
+        assert_eq!(pushback(&HeaderMap::new()), None);
     }
 }

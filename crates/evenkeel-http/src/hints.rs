@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use evenkeel_core::{
     endpoint::Address,
+    hash::xxh64,
     node::Node,
     traffic::{Hints, Tried},
     why::Why,
@@ -24,9 +25,12 @@ pub struct Prefer(pub Vec<Address>);
 
 /// Request extension: requests of the same key go to the same endpoint, under a policy that hashes.
 ///
+/// It must be spread over all 64 bits, as that [of](Self::of) a key is. [`HashBy`](crate::HashBy) reads it
+/// from what a request says; where there is one in the extensions, that is not asked.
+///
 /// ```
 /// let mut request = http::Request::new(());
-/// request.extensions_mut().insert(evenkeel_http::HashKey(42));
+/// request.extensions_mut().insert(evenkeel_http::HashKey::of("alice"));
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HashKey(pub u64);
@@ -40,6 +44,27 @@ pub struct HashKey(pub u64);
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Subset(pub Arc<str>);
+
+/// Request extension: how long this request takes says nothing of the endpoint.
+///
+/// For long polls, which are answered when there is news: their latency would spoil what
+/// [`PeakEwma`](evenkeel_core::policy::PeakEwma) and latency-based ejection know. Streams and long bodies
+/// need it not: latency ends with the head of the response.
+///
+/// ```
+/// let mut request = http::Request::new(());
+/// request.extensions_mut().insert(evenkeel_http::Untimed);
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Untimed;
+
+impl HashKey {
+    /// The hash of a key: its xxHash64, as in Envoy and gRPC.
+    #[must_use]
+    pub fn of(key: impl AsRef<[u8]>) -> Self {
+        Self(xxh64(key.as_ref()))
+    }
+}
 
 /// Response extension: the node that served the response.
 ///
@@ -80,6 +105,7 @@ pub(crate) fn read(extensions: &http::Extensions) -> Hints<'_> {
         exclude: extensions.get::<Exclude>().map_or(&[], |exclude| &exclude.0),
         why: extensions.get::<Why>(),
         prefer: extensions.get::<Prefer>().map_or(&[], |prefer| &prefer.0),
+        is_untimed: extensions.get::<Untimed>().is_some(),
     }
 }
 

@@ -3,7 +3,8 @@
 //! [`HttpConnector`] stands below a balancer and speaks HTTP/1.1 or HTTP/2 to each endpoint, over
 //! connections that belong to that endpoint alone. [`SharedClient`] puts a client there that you
 //! have already. Both bring [`HttpTraffic`], by which the balancer reads hints from a request
-//! ([`HashKey`], [`Prefer`], [`Exclude`], [`Subset`]) and the outcome from a response.
+//! ([`HashKey`], [`Prefer`], [`Exclude`], [`Subset`]) and the outcome from a response. [`HashBy`] reads the
+//! hash for a policy that hashes from a header, a cookie, the path or a query parameter.
 //!
 //! ```
 //! use std::sync::Arc;
@@ -53,12 +54,18 @@
 //! [`HttpProbe`], [`GrpcProbe`], [`TcpProbe`] and `TlsProbe` ask endpoints whether they are well, for the
 //! layer of active health checks in `evenkeel-layers`.
 //!
+//! # Load
+//! A server with [`ReportLoadLayer`] answers [`HttpLoadProbe`] and [`GrpcLoadProbe`], by which the policy
+//! `prequal` goes, and reports with its responses, in the forms of ORCA.
+//!
 //! # Features
 //! | feature | brings |
 //! |---|---|
 //! | `tls` | `Tls`, `https` URIs, and `TlsProbe` |
 //! | `tower-http` | `TowerClassifier`, which lets a classifier of tower-http decide what failed |
 //! | `reqwest` | `SharedClient::reqwest` |
+//! | `orca` | reports of load as JSON, in binary and out of band, and clients that read them |
+//! | `sticky` | `StickyLayer`: sessions that stay on their endpoint by a cookie |
 //! | `server` | `Drain`, which stops a server without losing a request |
 //!
 //! # What this crate does not do
@@ -70,7 +77,9 @@
 
 mod body;
 mod classify;
+mod clock;
 mod connector;
+mod cookie;
 mod deadline;
 mod delay;
 mod dial;
@@ -78,7 +87,9 @@ mod dial;
 mod drain;
 mod error;
 mod happy_eyeballs;
+mod hash_by;
 mod hints;
+mod load;
 mod mirror;
 mod multiplexed;
 mod priority;
@@ -90,6 +101,8 @@ mod retry;
 mod service;
 mod shared_client;
 mod status;
+#[cfg(feature = "sticky")]
+mod sticky;
 mod stream;
 mod target;
 #[cfg(feature = "tls")]
@@ -108,12 +121,19 @@ pub use drain::{
     DrainService, Phase, Readiness,
 };
 pub use error::{ConnectError, ConnectTimeout, InvalidRequest, RequestError};
-pub use hints::{Exclude, HashKey, Prefer, ServedBy, Subset};
+pub use hash_by::{HashBy, RequestHead};
+pub use hints::{Exclude, HashKey, Prefer, ServedBy, Subset, Untimed};
+pub use load::{
+    InvalidReport, LoadMeter, PROBE_PATH, ReportForm, ReportLoad, ReportLoadBody, ReportLoadFuture,
+    ReportLoadLayer,
+};
+#[cfg(feature = "orca")]
+pub use load::{OrcaConnect, OrcaLayer};
 pub use mirror::{HttpMirror, KeptRequest, Mirrored};
 pub use priority::HeaderPriority;
 #[cfg(feature = "tls")]
 pub use probe::TlsProbe;
-pub use probe::{GrpcProbe, HttpProbe, TcpProbe};
+pub use probe::{GrpcLoadProbe, GrpcProbe, HttpLoadProbe, HttpProbe, TcpProbe};
 pub use rate_limit::{
     AddressSpender, DiscloseQuota, HeaderSpender, HeedQuota, HeedQuotaFuture, HeedQuotaLayer,
     RateLimitHeaders, RateLimitHeadersFuture, RateLimitHeadersLayer, ServerQuota,
@@ -129,6 +149,8 @@ pub use shared_client::{SharedClient, SharedFuture, SharedService};
 pub use status::{
     AnswerBody, ErrorToResponse, ErrorToResponseFuture, ErrorToResponseLayer, error_status,
 };
+#[cfg(feature = "sticky")]
+pub use sticky::{SameSite, Sticky, StickyFuture, StickyLayer};
 #[cfg(feature = "tls")]
 pub use tls::{Tls, TlsError};
 #[cfg(feature = "tower-http")]

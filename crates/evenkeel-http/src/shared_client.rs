@@ -16,6 +16,7 @@ use tower_service::Service;
 use crate::{
     classify::{Classify, StatusClassifier},
     error::{InvalidRequest, RequestError},
+    hash_by::HashBy,
     hints,
     target::{self, Host},
     traffic::{HttpTraffic, InFlight},
@@ -69,6 +70,15 @@ impl<S, C> SharedClient<S, C> {
     #[must_use]
     pub fn classify<D: Classify>(self, classifier: D) -> SharedClient<S, D> {
         SharedClient { client: self.client, traffic: self.traffic.classify(classifier) }
+    }
+
+    /// Sets what requests are hashed by, for a policy that hashes. Default nothing: each goes anywhere.
+    ///
+    /// A request with a [`HashKey`](crate::HashKey) in its extensions is not asked.
+    #[must_use]
+    pub fn hash_by(mut self, hash_by: HashBy) -> Self {
+        self.traffic = self.traffic.hash_by(hash_by);
+        self
     }
 }
 

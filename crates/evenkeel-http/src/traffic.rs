@@ -1,20 +1,22 @@
 //! What a balancer reads from HTTP requests and responses.
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use evenkeel_core::{
     attempt::Attempt,
     observe::Fault,
     outcome::Outcome,
-    traffic::{Hints, Traffic},
+    traffic::{Hints, Traffic, Tried},
 };
 use http::{Request, Response, StatusCode};
 use http_body::Body;
 
 use crate::{
-    body::ResponseBody,
+    body::{self, ResponseBody},
     classify::{Classify, StatusClassifier, Verdict},
-    hints,
+    delay,
+    hash_by::{HashBy, RequestHead},
+    hints::{self, Untimed},
 };
 
 /// Until when a request counts as in flight.
@@ -38,15 +40,17 @@ pub enum InFlight {
 /// A request may carry [`HashKey`](crate::HashKey), [`Subset`](crate::Subset), [`Prefer`](crate::Prefer),
 /// [`Exclude`](crate::Exclude) and core's [`Tried`](evenkeel_core::traffic::Tried) in its extensions, and a
 /// [`Why`](evenkeel_core::why::Why), which comes back in the response's and tells how the endpoint was chosen.
-/// [`StatusClassifier`] tells what counts as a failure. Latency is measured until the head of the
-/// response in either case.
+/// [`HashBy`] reads a hash from what else it says. [`StatusClassifier`] tells what counts as a failure.
+/// Latency is measured until the head of the response in either case, so that long bodies and streams do not
+/// count; a request with [`Untimed`](crate::Untimed) in its extensions is not timed at all. What a server
+/// asks to be spared for, in a 429, a 503 or a gRPC status, counts as latency.
 ///
 /// ```
 /// use evenkeel_core::traffic::{Traffic, Tried};
 /// use evenkeel_http::{Exclude, HashKey, HttpTraffic, Prefer};
 ///
 /// let mut request = http::Request::new(());
-/// request.extensions_mut().insert(HashKey(42));
+/// request.extensions_mut().insert(HashKey::of("alice"));
 /// request.extensions_mut().insert(Prefer(vec!["10.0.0.1:80".parse().unwrap()]));
 /// request.extensions_mut().insert(Exclude(vec!["10.0.0.2:80".parse().unwrap()]));
 /// request.extensions_mut().insert(Tried::default());
@@ -55,13 +59,15 @@ pub enum InFlight {
 ///     &HttpTraffic::new(),
 ///     &request,
 /// );
-/// assert_eq!(hints.hash, Some(42));
+/// assert_eq!(hints.hash, Some(HashKey::of("alice").0));
 /// assert_eq!(hints.prefer.len(), 1);
 /// ```
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct HttpTraffic<C = StatusClassifier> {
     in_flight: InFlight,
     classifier: C,
+    reads_reports: bool,
+    hash_by: Option<Arc<HashBy>>,
 }
 
 impl HttpTraffic {
@@ -80,10 +86,33 @@ impl<C> HttpTraffic<C> {
         self
     }
 
+    /// Reads what endpoints report of their load, in any form of ORCA, where a policy goes by it.
+    ///
+    /// In the head of a response, and in its trailers. Default reports are not looked for: a lookup
+    /// or two in the headers of each response.
+    #[cfg(feature = "orca")]
+    #[must_use]
+    pub fn load_reports(mut self) -> Self {
+        self.reads_reports = true;
+        self
+    }
+
     /// Sets what counts as a failure. Default [`StatusClassifier`].
     #[must_use]
     pub fn classify<D: Classify>(self, classifier: D) -> HttpTraffic<D> {
-        HttpTraffic { in_flight: self.in_flight, classifier }
+        HttpTraffic {
+            in_flight: self.in_flight,
+            classifier,
+            reads_reports: self.reads_reports,
+            hash_by: self.hash_by,
+        }
+    }
+
+    /// Sets what requests are hashed by that have no [`HashKey`](crate::HashKey). Default nothing.
+    #[must_use]
+    pub fn hash_by(mut self, hash_by: HashBy) -> Self {
+        self.hash_by = Some(Arc::new(hash_by));
+        self
     }
 }
 
@@ -96,7 +125,20 @@ where
     type Response = Response<ResponseBody<R, C>>;
 
     fn hints<'a>(&self, request: &'a Request<B>) -> Hints<'a> {
-        hints::read(request.extensions())
+        let mut hints = hints::read(request.extensions());
+        if let (None, Some(by)) = (hints.hash, &self.hash_by) {
+            hints.hash = by.hash(RequestHead::of(request));
+        }
+        hints
+    }
+
+    // Asked of every request, and nothing need be hashed for it.
+    fn tried<'a>(&self, request: &'a Request<B>) -> Option<&'a Tried> {
+        request.extensions().get()
+    }
+
+    fn is_untimed(&self, request: &Request<B>) -> bool {
+        request.extensions().get::<Untimed>().is_some()
     }
 
     fn finish(
@@ -114,11 +156,22 @@ where
         };
         let verdict = self.classifier.response(&response);
         attempt.responded();
+        let reads_reports = self.reads_reports && attempt.wants_report();
+        if reads_reports {
+            body::report(&attempt, response.headers());
+        }
         if is_gateways_fault(response.status()) {
             attempt.blame(Fault::Gateway);
+            // A failure that says when to come back costs what it asks for, as a 429 does.
+            if let Some(delay) = delay::retry_after(response.headers()) {
+                attempt.throttled(delay);
+            }
         }
         Ok(match self.in_flight {
-            InFlight::Body => response.map(|body| ResponseBody::tracked(body, attempt, verdict)),
+            InFlight::Body => response.map(|body| {
+                let body = ResponseBody::tracked(body, attempt, verdict);
+                if reads_reports { body.reading_reports() } else { body }
+            }),
             InFlight::Head => {
                 attempt.finish(match verdict {
                     Verdict::Reached(outcome) => outcome,

@@ -9,8 +9,10 @@ use std::{
 use evenkeel_core::{
     BoxError,
     error::{RateLimited, cause},
-    quota::{Disclose, QuotaState, Rate},
+    quota::{Bucket, Disclose, QuotaState, Rate},
     retry::{Reach, Verdict, judge_error},
+    rng::Rng,
+    time::Timestamp,
 };
 use evenkeel_layers::rate_limit::{RateLimitLayer, RateLimiter};
 use futures_util::{FutureExt, StreamExt, stream::FuturesUnordered};
@@ -287,4 +289,37 @@ async fn who_may_wait_for_ever_with_any_jitter_waits_and_does_not_overflow() {
     let begin = now();
     service.oneshot("a").await.unwrap();
     assert!(begin.elapsed() <= Duration::from_millis(201));
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_key_gets_what_a_bucket_of_its_own_would_give() {
+    let mut rng = Rng::with_seed(8);
+    for rate in [
+        Rate::per_second(10).burst(3),
+        Rate::per_minute(7),
+        Rate::new(3, Duration::from_millis(10)).burst(1),
+    ] {
+        let layer = RateLimitLayer::new(rate).keyed(|key: &&'static str| Some(*key), 1_000);
+        let service = layer.layer(echo());
+        let keys = ["a", "b", "c", "d", "e"];
+        let (mut buckets, mut passed) = ([Bucket::default(); 5], 0);
+        let start = now();
+        for _ in 0..3_000 {
+            advance(rate.interval().mul_f64(rng.unit() / 4.0)).await;
+            // Some keys ask more often than others.
+            let key = rng.below(5).min(rng.below(5));
+            let at = Timestamp::from_nanos(1 << 62) + start.elapsed();
+            let grant = buckets[key].take(&rate, at, 1);
+
+            let result = service.clone().oneshot(keys[key]).await;
+
+            if grant.tokens == 0 {
+                assert_eq!(limited(result).retry_after, grant.retry_after);
+            } else {
+                assert_eq!(result.unwrap(), keys[key]);
+                passed += 1;
+            }
+        }
+        assert!((500..2_900).contains(&passed), "{passed}");
+    }
 }

@@ -19,7 +19,7 @@ use std::{
 use evenkeel_core::{
     BoxError,
     backoff::Backoff,
-    error::{AttemptTimeout, cause},
+    error::{AttemptTimeout, LimitReached, RequestThrottled, cause},
     retry::{AnyRules, Budget, Next, Reach, Replay, Rules, Verdict},
     time::Timestamp,
 };
@@ -434,4 +434,26 @@ async fn an_attempt_that_never_gets_to_be_sent_ends_with_what_became_of_the_one_
     assert_eq!(error.to_string(), "attempt 1");
     assert!(cause::<AttemptTimeout>(error.as_ref()).is_none());
     assert_eq!(script.attempts(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_layer_below_refuses_hides_no_real_error() {
+    let attempts = AtomicUsize::new(0);
+    let down = || -> BoxError { io::Error::from(ErrorKind::ConnectionReset).into() };
+    let service = tower::service_fn(|_: u32| {
+        ready(Err::<u32, BoxError>(match attempts.fetch_add(1, Relaxed) {
+            0 => down(),
+            1 => LimitReached::new(1, Duration::ZERO).into(),
+            _ => RequestThrottled::new(0.5).into(),
+        }))
+    });
+    let service = layer().rules(AnyRules::idempotent()).layer(service);
+
+    let error = service.clone().oneshot(1).await.unwrap_err();
+    assert_eq!(attempts.load(Relaxed), 3);
+    assert!(cause::<io::Error>(error.as_ref()).is_some(), "{error}");
+
+    // Where nothing else is known, the refusal is what there is.
+    let error = service.oneshot(1).await.unwrap_err();
+    assert!(cause::<RequestThrottled>(error.as_ref()).is_some(), "{error}");
 }

@@ -73,6 +73,7 @@
 //! | [`RetryLayer`](retry::RetryLayer) | makes another attempt where one failed, within a budget; `HttpRetry` (feature `http`) tells it of HTTP and gRPC | above the balancer |
 //! | [`HedgeLayer`](hedge::HedgeLayer) | asks a second endpoint where the first is slow, within the budget | above the balancer, below retries |
 //! | [`ThrottleLayer`](admission::ThrottleLayer) | asks less of a service that refuses much | above the balancer of a client |
+//! | `StickyLayer` (feature `sticky`) | keeps each session on its endpoint, by a cookie | above the balancer and retries |
 //! | [`FailFastLayer`](fail_fast::FailFastLayer) | fails at once while nobody is there | above the balancer |
 //! | [`MirrorLayer`](mirror::MirrorLayer) | sends copies of a share of the requests to another service; `HttpMirror` (feature `http`) | above the balancer |
 //! | [`BalanceLayer`](balance::BalanceLayer) | chooses an endpoint for each request | above a `Connect` |
@@ -128,9 +129,9 @@
 //! | [`ring_hash`](core::policy::RingHash) | the same for the same key | beside Envoy or gRPC, which must agree |
 //! | [`rendezvous`](core::policy::Rendezvous) | the same for the same key, fewest keys move | up to some hundred endpoints |
 //!
-//! The last four go by a request's hash, which a setting of the connector makes of a header, a cookie, a query
-//! parameter, the path or the caller's address. With `bounded_load` a key that everybody asks for goes to others
-//! too.
+//! The last four go by a request's hash, which `HashBy` (feature `http`), set on the connector, makes of a
+//! header, a cookie, a query parameter, the path or the caller's address. With `bounded_load` a key that
+//! everybody asks for goes to others too.
 //!
 //! Others wrap one of these, and each other:
 //!

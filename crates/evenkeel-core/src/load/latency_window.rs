@@ -171,6 +171,7 @@ const fn upper(bucket: usize) -> u64 {
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
+    use crate::rng::Rng;
 
     const fn ms(millis: u64) -> Duration {
         Duration::from_millis(millis)
@@ -251,6 +252,82 @@ mod tests {
             (1..=100).for_each(|millis| window.answered(ms(millis), at(0)));
             window.refresh(at(500));
             assert_near(&window, millis);
+        }
+    }
+
+    /// A list of all attempts.
+    #[derive(Default)]
+    struct Model {
+        seen: Vec<(u64, Duration, bool)>,
+        tick: u64,
+        percentile: Option<Duration>,
+    }
+
+    impl Model {
+        fn refresh(&mut self, now: Timestamp, percent: f64) {
+            let tick = now.as_nanos() / 250_000_000;
+            if self.tick < tick {
+                self.tick = tick;
+                self.seen.retain(|(slot, ..)| tick / 8 - slot < 8);
+                self.percentile = self.compute(percent / 100.0);
+            }
+        }
+
+        /// By the definition of Kaplan and Meier.
+        fn compute(&self, share: f64) -> Option<Duration> {
+            let mut answers: Vec<_> = self.seen.iter().filter(|(.., answered)| *answered).collect();
+            if (answers.len() as f64) < (1.0 / (1.0 - share)).ceil().max(10.0) {
+                return None;
+            }
+            answers.sort_by_key(|(_, latency, _)| *latency);
+            answers.dedup_by_key(|(_, latency, _)| *latency);
+            let mut lasting = 1.0;
+            for (_, latency, _) in answers {
+                let count = |is: &dyn Fn(&(u64, Duration, bool)) -> bool| {
+                    self.seen.iter().filter(|seen| is(seen)).count() as f64
+                };
+                let at_risk = count(&|(_, other, _)| latency <= other);
+                let ended = count(&|(_, other, answered)| *answered && latency == other);
+                lasting *= 1.0 - ended / at_risk;
+                if lasting <= 1.0 - share + 1e-12 {
+                    return Some(*latency);
+                }
+            }
+            self.seen.iter().map(|(_, latency, _)| *latency).max()
+        }
+    }
+
+    #[test]
+    fn the_percentile_is_that_of_a_list_of_all_attempts() {
+        for seed in 0..12 {
+            let mut rng = Rng::with_seed(seed);
+            let percent = [50.0, 90.0, 95.0][rng.below(3)];
+            let (window, mut model) = (LatencyWindow::new(percent), Model::default());
+            let (mut now, mut cut) = (Timestamp::from_nanos(1 << 62), 0);
+            for step in 0..2_000 {
+                if rng.below(300) == 0 {
+                    cut = rng.below(8);
+                    now = now + ms([3_000, 15_900, 60_000][rng.below(3)]);
+                }
+                now = now + ms(rng.below_u64(60));
+                // Each in a bucket of its own.
+                let latency = ms(1).mul_f64(1.5_f64.powi(rng.below(14) as i32));
+                model.refresh(now, percent);
+                let is_answered = cut <= rng.below(10);
+                if is_answered {
+                    window.answered(latency, now);
+                } else {
+                    window.at_least(latency, now);
+                }
+                model.seen.push((model.tick / 8, latency, is_answered));
+
+                let (found, expected) = (window.percentile(), model.percentile);
+                assert_eq!(found.is_some(), expected.is_some(), "seed {seed}, step {step}");
+                if let (Some(found), Some(expected)) = (found, expected) {
+                    let is_near = expected <= found && found <= expected * 17 / 16;
+                    assert!(is_near, "seed {seed}, step {step}: {found:?} for {expected:?}");
+                }
+            }
         }
     }
 }

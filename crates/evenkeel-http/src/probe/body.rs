@@ -16,7 +16,7 @@ use hyper::body::{Bytes, Incoming};
 pub(crate) struct Whole(Option<Bytes>);
 
 impl Whole {
-    pub(super) fn new(bytes: impl Into<Bytes>) -> Self {
+    pub(crate) fn new(bytes: impl Into<Bytes>) -> Self {
         Self(Some(bytes.into()))
     }
 }
@@ -42,7 +42,7 @@ impl Body for Whole {
 }
 
 /// The next frame of an answer, `None` at its end.
-pub(super) async fn frame(body: &mut Incoming) -> Option<Result<Frame<Bytes>, BoxError>> {
+pub(crate) async fn frame(body: &mut Incoming) -> Option<Result<Frame<Bytes>, BoxError>> {
     let frame = poll_fn(|cx| Pin::new(&mut *body).poll_frame(cx)).await;
     frame.map(|frame| frame.map_err(Into::into))
 }

@@ -15,7 +15,7 @@ use hyper::body::Incoming;
 use super::{
     body::{Whole, frame},
     line::{Line, apart, send_over},
-    message,
+    message::{self, MESSAGE_MAX},
 };
 use crate::{classify::grpc_status, connector::HttpConnector, service::HttpService};
 
@@ -154,7 +154,9 @@ impl Probe for GrpcProbe {
 }
 
 /// The status of a call, and its first message.
-async fn answer(response: Response<Incoming>) -> Result<(u32, Option<Vec<u8>>), BoxError> {
+pub(super) async fn answer(
+    response: Response<Incoming>,
+) -> Result<(u32, Option<Vec<u8>>), BoxError> {
     check_head(&response)?;
     if let Some(status) = grpc_status(response.headers()) {
         return Ok((status, None));
@@ -165,7 +167,7 @@ async fn answer(response: Response<Incoming>) -> Result<(u32, Option<Vec<u8>>), 
         match frame?.into_data() {
             Ok(data) => {
                 arrived.extend_from_slice(&data);
-                message = message.or(message::take(&mut arrived)?);
+                message = message.or(message::take(&mut arrived, MESSAGE_MAX)?);
             }
             Err(frame) => {
                 let status = |trailers: HeaderMap| grpc_status(&trailers);
@@ -201,7 +203,7 @@ async fn next(watching: Watching) -> Option<(Result<(), BoxError>, Watching)> {
         Watching::Listening(service, body, arrived) => (service, body, arrived),
     };
     loop {
-        if let Some(message) = message::take(&mut arrived).ok()? {
+        if let Some(message) = message::take(&mut arrived, MESSAGE_MAX).ok()? {
             let health = message::health(&message);
             return Some((health, Watching::Listening(service, body, arrived)));
         }

@@ -24,7 +24,7 @@ use crate::{connector::HttpConnector, service::HttpService};
 const SWEEP_MIN: usize = 64;
 
 /// How a probe reaches endpoints by HTTP.
-pub(super) struct Line {
+pub(crate) struct Line {
     pub(super) connector: HttpConnector<Whole>,
     pub(super) port: Option<u16>,
     pub(super) is_kept: bool,
@@ -39,7 +39,7 @@ struct Kept {
 }
 
 impl Line {
-    pub(super) fn new(connector: HttpConnector<Whole>) -> Self {
+    pub(crate) fn new(connector: HttpConnector<Whole>) -> Self {
         Self { connector, port: None, is_kept: false, kept: Mutex::default() }
     }
 
@@ -54,7 +54,7 @@ impl Line {
     }
 
     /// A service with connections of its own.
-    pub(super) fn fresh(&self, node: &Node) -> HttpService<Whole> {
+    pub(crate) fn fresh(&self, node: &Node) -> HttpService<Whole> {
         self.connector.connect(&apart(node, self.port))
     }
 
@@ -74,7 +74,7 @@ impl Line {
 }
 
 /// Sends one request.
-pub(super) async fn send_over(
+pub(crate) async fn send_over(
     service: &HttpService<Whole>,
     request: Request<Whole>,
 ) -> Result<Response<Incoming>, BoxError> {

@@ -6,7 +6,7 @@
 use evenkeel_core::{BoxError, health::check::NotServing};
 
 /// An answer is two bytes long, and more only if the service has grown fields that nobody knows here.
-const MESSAGE_MAX: usize = 4 << 10;
+pub(super) const MESSAGE_MAX: usize = 4 << 10;
 
 const LENGTH_DELIMITED_FIELD_1: u8 = 0x0A;
 const SERVING: u64 = 1;
@@ -26,14 +26,14 @@ pub(super) fn request(service: &str) -> Vec<u8> {
 /// Takes the first message off what has arrived, `None` while it is not whole.
 ///
 /// # Errors
-/// If it is compressed, or longer than such a message can be.
-pub(super) fn take(arrived: &mut Vec<u8>) -> Result<Option<Vec<u8>>, BoxError> {
+/// If it is compressed, or longer than `max`.
+pub(crate) fn take(arrived: &mut Vec<u8>, max: usize) -> Result<Option<Vec<u8>>, BoxError> {
     let Some((head, rest)) = arrived.split_first_chunk::<5>() else { return Ok(None) };
     let length = u32::from_be_bytes([head[1], head[2], head[3], head[4]]) as usize;
     if head[0] != 0 {
         return Err("the answer is compressed, which nobody asked for".into());
     }
-    if MESSAGE_MAX < length {
+    if max < length {
         return Err(format!("an answer of {length} bytes").into());
     }
     let Some(message) = rest.get(..length).map(<[u8]>::to_vec) else { return Ok(None) };
@@ -127,8 +127,8 @@ mod tests {
         for service in ["", "a", "orders.v1.Orders", &"x".repeat(300)] {
             let expected = Request { service: service.to_owned() }.encode_to_vec();
             let mut sent = request(service);
-            assert_eq!(take(&mut sent).unwrap().unwrap(), expected);
-            assert_eq!(sent, []);
+            assert_eq!(take(&mut sent, MESSAGE_MAX).unwrap().unwrap(), expected);
+            assert!(sent.is_empty());
         }
     }
 
@@ -151,24 +151,24 @@ mod tests {
         let whole = request("orders");
         for cut in 0..whole.len() {
             let mut arrived = whole[..cut].to_vec();
-            assert_eq!(take(&mut arrived).unwrap(), None);
+            assert_eq!(take(&mut arrived, MESSAGE_MAX).unwrap(), None);
             assert_eq!(arrived.len(), cut);
         }
         let mut two = [whole.clone(), whole].concat();
-        assert!(take(&mut two).unwrap().is_some());
-        assert!(take(&mut two).unwrap().is_some());
-        assert_eq!(take(&mut two).unwrap(), None);
+        assert!(take(&mut two, MESSAGE_MAX).unwrap().is_some());
+        assert!(take(&mut two, MESSAGE_MAX).unwrap().is_some());
+        assert_eq!(take(&mut two, MESSAGE_MAX).unwrap(), None);
     }
 
     #[test]
     fn nonsense_is_an_error_and_never_a_panic() {
-        assert!(take(&mut vec![1, 0, 0, 0, 0]).is_err());
-        assert!(take(&mut vec![0, 0xFF, 0xFF, 0xFF, 0xFF]).is_err());
+        assert!(take(&mut vec![1, 0, 0, 0, 0], MESSAGE_MAX).is_err());
+        assert!(take(&mut vec![0, 0xFF, 0xFF, 0xFF, 0xFF], MESSAGE_MAX).is_err());
         let mut rng = evenkeel_core::rng::Rng::with_seed(1);
         for _ in 0..100_000 {
             let mut bytes: Vec<u8> = (0..rng.below(24)).map(|_| rng.below(256) as u8).collect();
             _ = health(&bytes);
-            _ = take(&mut bytes);
+            _ = take(&mut bytes, MESSAGE_MAX);
         }
         assert!(health(&[0x08]).is_err());
         assert!(health(&[0x12, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 1]).is_err());

@@ -1,9 +1,10 @@
-//! Probes for active health checks: HTTP, gRPC, TLS, TCP.
+//! Probes for active health checks: HTTP, gRPC, TLS, TCP; and those that ask for load.
 
 mod body;
 mod grpc;
 mod http;
 mod line;
+mod load;
 mod message;
 mod tcp;
 #[cfg(feature = "tls")]
@@ -11,4 +12,15 @@ mod tls;
 
 #[cfg(feature = "tls")]
 pub use self::tls::TlsProbe;
-pub use self::{grpc::GrpcProbe, http::HttpProbe, tcp::TcpProbe};
+#[cfg(feature = "orca")]
+pub(crate) use self::{
+    body::{Whole, frame},
+    line::{Line, send_over},
+    message::take as take_message,
+};
+pub use self::{
+    grpc::GrpcProbe,
+    http::HttpProbe,
+    load::{GrpcLoadProbe, HttpLoadProbe},
+    tcp::TcpProbe,
+};

@@ -8,6 +8,8 @@ mod grpc;
 mod http;
 mod http2_faults;
 mod in_flight;
+mod latency;
+mod load;
 mod probe;
 mod shared_client;
 mod support;

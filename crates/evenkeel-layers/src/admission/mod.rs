@@ -58,8 +58,8 @@
 //!
 //! # What it costs
 //! Both: a handful of atomic operations and no allocation, no clock and no random number while nothing is
-//! refused; the throttle asks for the time while calls are few, and once in 32 where they are many. A request that has to queue allocates its
-//! place.
+//! refused; the throttle asks for the time while calls are few, and once in 32 where they are many. A
+//! request that has to queue allocates its place.
 
 mod load_shed;
 mod throttle;

@@ -140,13 +140,16 @@ fn called<S, X, R>(
     mut service: S,
     request: &mut Option<R>,
     traffic: &X,
-    attempt: &Attempt<Slot<S>>,
+    attempt: &mut Attempt<Slot<S>>,
 ) -> S::Future
 where
     S: Service<R>,
     X: Traffic<R, S::Response, S::Error>,
 {
     let request = request.take().expect("called once");
+    if traffic.is_untimed(&request) {
+        attempt.set_untimed();
+    }
     if let Some(tried) = traffic.tried(&request) {
         tried.add(attempt.node().id());
     }

@@ -66,6 +66,7 @@ impl Wish {
             exclude: &self.exclude,
             prefer: &self.prefer,
             why: self.why.as_ref(),
+            ..Hints::default()
         }
     }
 }

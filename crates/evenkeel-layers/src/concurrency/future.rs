@@ -74,6 +74,8 @@ where
         }
     }
     let state = if is_shed || monitor.waiting.is_none() {
+        // One that was made ready and is not called would keep what it holds for the call.
+        *service = service.clone();
         State::Refused { error: Some(monitor.refusal(priority, Duration::ZERO)) }
     } else {
         // The one that was made ready goes with the request.

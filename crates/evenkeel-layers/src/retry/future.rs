@@ -12,7 +12,7 @@ use std::{
 
 use evenkeel_core::{
     BoxError,
-    error::{AttemptTimeout, cause},
+    error::{AttemptTimeout, cause, is_refusal},
     retry::{Next, Progress, Reach, Replay, Rules, Stop, Verdict},
     time::Timestamp,
 };
@@ -39,7 +39,7 @@ pin_project! {
         progress: Progress,
         // Whether the budget has heard of this call.
         is_counted: bool,
-        // The error that the next attempt is to make good.
+        // What an attempt failed with, until another has failed in earnest.
         error: Option<BoxError>,
         // The end of a back-off, or of the time that an attempt has. A field, so that it takes no box.
         #[pin]
@@ -122,7 +122,6 @@ where
                 StateProject::Readying => match this.service.poll_ready(cx) {
                     Poll::Ready(Ok(())) => {
                         let request = this.request.take().expect("made before the wait");
-                        *this.error = None;
                         let future = this.service.call(request);
                         this.state.set(State::Called { future });
                         continue;
@@ -218,14 +217,14 @@ where
                 budget.failed();
             }
         }
-        let (next, delay) = match next(this.shared, this.call, this.progress, verdict, now) {
+        let next = next(this.shared, this.call, this.progress, verdict, now).and_then(|next| {
+            *this.request = this.shared.layer.rules.again(this.call, next.0);
+            if this.request.is_some() { Ok(next) } else { Err(Stop::NotRepeatable) }
+        });
+        let (next, delay) = match next {
             Ok(next) => next,
-            Err(stop) => return Some(told(result, verdict, stop)),
+            Err(stop) => return Some(told(real(result, this.error), verdict, stop)),
         };
-        *this.request = this.shared.layer.rules.again(this.call, next);
-        if this.request.is_none() {
-            return Some(told(result, verdict, Stop::NotRepeatable));
-        }
         let error_type = error_type(verdict, &result);
         evenkeel_metrics::retried(error_type);
         tracing::debug!(
@@ -239,8 +238,16 @@ where
         // Attempt and response are let go of before the wait, so that they hold no connection meanwhile.
         this.state.set(State::Waiting);
         this.timer.set((Duration::ZERO < delay).then(|| sleep(delay)));
-        *this.error = result.err();
+        *this.error = real(result, this.error).err();
         None
+    }
+}
+
+/// What an attempt before has failed with, where this one was refused on its way there.
+fn real<R>(result: Result<R, BoxError>, before: &mut Option<BoxError>) -> Result<R, BoxError> {
+    match result {
+        Err(error) if is_refusal(error.as_ref()) => Err(before.take().unwrap_or(error)),
+        result => result,
     }
 }
 

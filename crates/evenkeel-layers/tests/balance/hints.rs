@@ -40,6 +40,7 @@ impl Traffic<Request, String, BoxError> for Hinted {
             exclude: &request.exclude,
             prefer: &request.prefer,
             why: request.why.as_ref(),
+            ..Hints::default()
         }
     }
 

@@ -15,5 +15,6 @@ mod properties;
 mod rate_limit;
 mod readiness;
 mod removal;
+mod sinkhole;
 mod stress;
 mod tiers;

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+mod model;
+
 use super::*;
 use crate::{endpoint::Endpoint, observe::Fault};
 

@@ -39,6 +39,9 @@ use self::{
 /// * A probe decides as many requests as the paper's formula says,
 ///   `max{1, (1+δ) / ((1−m/n)·r_probe − r_remove)}`. In a small set, where that is undefined, and never
 ///   more than: `(1+δ)·n / r_probe`.
+/// * In a small set the quantile is one that so many values have: of two nodes the busier one is hot.
+/// * The last two probes stay beyond that, until they are too old: they are better than none.
+/// * A server that has answered nothing yet, and so knows no latency, gets one request at a time.
 /// * Requests that this client itself has sent since a probe came count as in flight there, as far as
 ///   they still are.
 /// * For each request one probe is removed: the oldest and the worst in turn. Those older than a second
@@ -202,7 +205,7 @@ impl Policy for Prequal {
         pool.reindex(|id| indices.get(&id).copied());
         drop(pool);
 
-        state.set_reuse(state.rules.reuse(nodes.len()));
+        state.set_nodes(nodes.len());
         (0..).zip(&peers).for_each(|(index, peer)| peer.is_at(index, generation));
         ask_for_a_pool(&state, nodes.len());
         Box::new(PrequalPicker { probing: Probing { state, peers, generation } })

@@ -114,12 +114,13 @@ impl Pool {
 
     /// The request goes where `slot` says, with `own` attempts of this client in flight there before.
     ///
+    /// A probe that has decided as many as it may is removed, unless it is one of the last two.
     /// Counted from what is in flight now, and not one by one: what was cancelled leaves no trace.
     #[inline]
     pub(super) fn take(&mut self, slot: usize, own: u32) {
         let probe = &mut self.probes[slot];
         probe.uses = probe.uses.saturating_sub(1);
-        if probe.uses == 0 {
+        if probe.uses == 0 && 2 < self.len {
             self.remove(slot);
             return;
         }
@@ -236,7 +237,9 @@ fn key(in_flight: f32, latency: f32, hot_above: f32) -> u64 {
     const HOT: u64 = 1 << 63;
     let (in_flight_bits, latency_bits) =
         (u64::from(in_flight.to_bits()), u64::from(latency.to_bits()));
-    if hot_above < in_flight {
+    // Whoever knows no latency has answered nothing yet: it is tried with one request, not with a flood.
+    let is_untried = latency == 0.0 && 0.0 < in_flight;
+    if hot_above < in_flight || is_untried {
         HOT | in_flight_bits << 32 | latency_bits
     } else {
         latency_bits << 32 | in_flight_bits
@@ -292,6 +295,16 @@ mod tests {
     }
 
     #[test]
+    fn who_has_answered_nothing_yet_is_tried_with_one_request() {
+        let mut pool = Pool::default();
+        insert(&mut pool, 1, 3.0, 20);
+        insert(&mut pool, 2, 0.0, 0);
+        assert_eq!(best(&pool), 2);
+        pool.take(1, 0);
+        assert_eq!(best(&pool), 1);
+    }
+
+    #[test]
     fn a_full_pool_forgets_the_oldest_and_a_newer_probe_replaces_that_of_its_node() {
         let mut pool = Pool::default();
         (1..=16).for_each(|id| insert(&mut pool, id, 1.0, 1));
@@ -336,12 +349,13 @@ mod tests {
     #[test]
     fn a_probe_decides_so_many_requests_and_no_more() {
         let mut pool = Pool::default();
-        insert(&mut pool, 1, 4.0, 1);
+        (1..=3).for_each(|id| insert(&mut pool, id, 4.0, 1));
         (0..8).for_each(|_| pool.take(0, 0));
-        assert_eq!(pool.len(), 1);
+        assert_eq!(ids(&pool), [1, 2, 3]);
         pool.take(0, 0);
-        assert_eq!(pool.len(), 0);
-        assert_eq!(pool.best(0), None);
+        assert_eq!(ids(&pool), [2, 3]);
+        (0..20).for_each(|_| pool.take(0, 0));
+        assert_eq!(ids(&pool), [2, 3], "two are left, whatever they have decided");
     }
 
     #[test]

@@ -42,6 +42,8 @@ pub(super) struct State {
     wake: OnceLock<Box<dyn Fn() + Send + Sync>>,
     /// Requests that a probe may decide on average, as `f64` bits.
     reuse: AtomicU64,
+    /// What parts cold from hot, as `f64` bits.
+    quantile: AtomicU64,
     /// For what rides on responses, where there is no randomness to be had.
     seeds: Seeds,
 }
@@ -60,6 +62,7 @@ impl State {
             now: AtomicU64::new(0),
             wake: OnceLock::new(),
             reuse: AtomicU64::new(1.0_f64.to_bits()),
+            quantile: AtomicU64::new(1.0_f64.to_bits()),
             seeds: Seeds::new(0x5EED),
         }
     }
@@ -93,8 +96,10 @@ impl State {
         }
     }
 
-    pub(super) fn set_reuse(&self, reuse: f64) {
-        self.reuse.store(reuse.to_bits(), Ordering::Relaxed);
+    /// Sets what follows from how many nodes there are.
+    pub(super) fn set_nodes(&self, nodes: usize) {
+        self.reuse.store(self.rules.reuse(nodes).to_bits(), Ordering::Relaxed);
+        self.quantile.store(self.rules.quantile_of(nodes).to_bits(), Ordering::Relaxed);
     }
 
     /// How many requests one probe may decide, rounded at random.
@@ -365,7 +370,7 @@ impl Ticket {
 fn insert(state: &State, peer: &Peer, generation: u64, probe: Pooled, load: ServerLoad, luck: f32) {
     let hot_above = {
         let mut hotness = state.hotness.lock().expect("no panic under the lock");
-        hotness.record(load.in_flight(), state.rules.quantile)
+        hotness.record(load.in_flight(), f64::from_bits(state.quantile.load(Ordering::Relaxed)))
     };
 
     let mut pool = state.pool.lock().expect("no panic under the lock");

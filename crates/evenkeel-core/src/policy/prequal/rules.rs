@@ -54,6 +54,18 @@ impl Rules {
         let reuse = if 0.0 < gained { (1.0 + self.delta) / gained } else { f64::INFINITY };
         reuse.min(replaced).max(1.0)
     }
+
+    /// The quantile that parts cold from hot in a set of `nodes`: one of those that so many values have.
+    ///
+    /// Of three nodes nobody is above the 84th percentile, however busy: there the median parts them,
+    /// and of two the busier one is hot.
+    pub(super) fn quantile_of(&self, nodes: usize) -> f64 {
+        let others = nodes.saturating_sub(1) as f64;
+        if 1.0 <= self.quantile || others == 0.0 {
+            return self.quantile;
+        }
+        (self.quantile * others).floor() / others
+    }
 }
 
 impl fmt::Debug for Rules {
@@ -99,6 +111,17 @@ mod tests {
         assert_near(reuse(3.0, 1.0, 24), 16.0);
         assert_near(reuse(3.0, 1.0, 1), 1.0);
         assert_near(reuse(3.0, 1.0, 0), 1.0);
+    }
+
+    #[test]
+    fn of_a_few_nodes_one_may_be_hot() {
+        let rules = Rules::default();
+        assert_near(rules.quantile_of(1), rules.quantile);
+        assert_near(rules.quantile_of(2), 0.0);
+        assert_near(rules.quantile_of(3), 0.5);
+        assert_near(rules.quantile_of(5), 0.75);
+        assert_near(rules.quantile_of(100), 83.0 / 99.0);
+        assert_near(Rules { quantile: 1.0, ..rules }.quantile_of(2), 1.0);
     }
 
     #[test]

@@ -1,0 +1,125 @@
+//! The forms in which a report travels, and the headers.
+
+use evenkeel_core::load::LoadReport;
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+use super::text;
+
+/// ORCA's header, with a report in any form.
+pub(super) const REPORT: HeaderName = HeaderName::from_static("endpoint-load-metrics");
+
+/// The header with a report in binary form: gRPC's.
+#[cfg(feature = "orca")]
+pub(super) const REPORT_BIN: HeaderName = HeaderName::from_static("endpoint-load-metrics-bin");
+
+/// The header with a report as JSON, of older versions of Envoy.
+#[cfg(feature = "orca")]
+pub(super) const REPORT_JSON: HeaderName = HeaderName::from_static("endpoint-load-metrics-json");
+
+/// So many bytes of a header are read at most.
+const HEADER_MAX: usize = 8 << 10;
+
+/// So many metrics a report may have.
+pub(super) const METRICS_MAX: usize = 128;
+
+/// A report that cannot be read, and why.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the report of load is invalid: {reason}")]
+#[non_exhaustive]
+pub struct InvalidReport {
+    /// What is wrong with it.
+    pub reason: &'static str,
+}
+
+impl InvalidReport {
+    pub(super) fn new(reason: &'static str) -> Self {
+        Self { reason }
+    }
+}
+
+/// In which form a report travels with a response.
+///
+/// | form | header | read by |
+/// |---|---|---|
+/// | `Text` | `endpoint-load-metrics: TEXT cpu_utilization=0.4,...` | Envoy, evenkeel |
+/// | `Json` | `endpoint-load-metrics: JSON {"cpu_utilization":0.4,...}` | Envoy, evenkeel |
+/// | `Binary` | `endpoint-load-metrics-bin`, of gRPC responses in the trailers | gRPC, Envoy, evenkeel |
+///
+/// What a probe would be answered rides along as the named metrics `evenkeel.in_flight` and
+/// `evenkeel.latency`, in seconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ReportForm {
+    /// `name=value`, separated by commas.
+    Text,
+    /// ProtoJSON.
+    #[cfg(feature = "orca")]
+    Json,
+    /// A protocol buffer.
+    #[cfg(feature = "orca")]
+    Binary,
+}
+
+impl ReportForm {
+    /// The report of these bytes: what stands in a header after `TEXT ` or `JSON `, or a message.
+    ///
+    /// # Errors
+    /// If they are no such report.
+    pub fn read(self, bytes: &[u8]) -> Result<LoadReport, InvalidReport> {
+        match self {
+            Self::Text => {
+                let text = std::str::from_utf8(bytes);
+                text::read(text.map_err(|_| InvalidReport::new("it is no text"))?)
+            }
+            #[cfg(feature = "orca")]
+            Self::Json => super::json::read(bytes),
+            #[cfg(feature = "orca")]
+            Self::Binary => super::binary::read(bytes),
+        }
+    }
+
+    /// The header that carries `report`.
+    ///
+    /// What is not finite is left out of text and JSON, which have no word for it.
+    #[must_use]
+    pub fn header(self, report: &LoadReport) -> (HeaderName, HeaderValue) {
+        let (name, text) = match self {
+            Self::Text => (REPORT, text::write(report)),
+            #[cfg(feature = "orca")]
+            Self::Json => (REPORT, format!("JSON {}", super::json::write(report))),
+            #[cfg(feature = "orca")]
+            Self::Binary => (REPORT_BIN, super::binary::write_base64(report)),
+        };
+        // Names of metrics may be anything in JSON; what is no header value is not sent.
+        let value = HeaderValue::try_from(text);
+        (name, value.unwrap_or(HeaderValue::from_static("TEXT ")))
+    }
+}
+
+/// The report in these headers or trailers, as text: what a probe of evenkeel is answered with.
+pub(crate) fn read_text(headers: &HeaderMap) -> Option<LoadReport> {
+    let value = headers.get(REPORT)?.as_bytes();
+    let value = value.strip_prefix(b"TEXT ").unwrap_or(value);
+    ReportForm::Text.read(value.get(..HEADER_MAX).map_or(value, |_| b"")).ok()
+}
+
+/// The report in these headers or trailers, in whatever form; `None` also where it is invalid.
+#[cfg(feature = "orca")]
+pub(crate) fn read_any(headers: &HeaderMap) -> Option<LoadReport> {
+    let fits = |value: &HeaderValue| value.len() < HEADER_MAX;
+    if let Some(value) = headers.get(REPORT_BIN) {
+        return fits(value).then(|| super::binary::read_base64(value.as_bytes()).ok())?;
+    }
+    if let Some(value) = headers.get(REPORT_JSON) {
+        return fits(value).then(|| ReportForm::Json.read(value.as_bytes()).ok())?;
+    }
+    let value = headers.get(REPORT).filter(|value| fits(value))?.as_bytes();
+    let read = if let Some(json) = value.strip_prefix(b"JSON ") {
+        ReportForm::Json.read(json)
+    } else if let Some(binary) = value.strip_prefix(b"BIN ") {
+        super::binary::read_base64(binary)
+    } else {
+        ReportForm::Text.read(value.strip_prefix(b"TEXT ").unwrap_or(value))
+    };
+    read.ok()
+}
