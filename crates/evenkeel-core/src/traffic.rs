@@ -70,10 +70,10 @@ pub struct Hints<'a> {
     pub exclude: &'a [Address],
     /// Endpoints that are used before the policy is asked, the first that is open.
     pub prefer: &'a [Address],
-    /// Where to tell why the request goes where it goes; `None` unless somebody wants to know.
-    pub why: Option<&'a Why>,
     /// How long it takes says nothing of the endpoint: a long poll, which is answered when there is news.
     pub is_untimed: bool,
+    /// Where to tell why the request goes where it goes; `None` unless somebody wants to know.
+    pub why: Option<&'a Why>,
 }
 
 /// The nodes that one call has tried, shared by all its attempts.

@@ -4,7 +4,7 @@ use std::{
     fmt,
     future::Future,
     pin::Pin,
-    sync::Arc,
+    sync::{Arc, OnceLock},
     task::{Context, Poll, ready},
 };
 
@@ -15,7 +15,7 @@ use hyper_util::client::legacy::{Client, Error as ClientError, ResponseFuture};
 use tower_service::Service;
 
 use crate::{
-    connector::RequestBody,
+    connector::{RequestBody, Settings},
     dial::Dial,
     error::{ConnectError, InvalidRequest, RequestError},
     hints,
@@ -39,9 +39,27 @@ struct Inner<B> {
 /// How requests get onto connections.
 pub(crate) enum Transport<B> {
     /// A pool of HTTP/1.1 connections, or of what TLS agrees on.
-    Pooled(Box<Client<Dial, B>>),
+    Pooled(Pooled<B>),
     /// One HTTP/2 connection.
     Multiplexed(Arc<Multiplexed<B>>),
+}
+
+/// A pool that is made with the first request: of many endpoints a client may never call most.
+pub(crate) struct Pooled<B> {
+    settings: Arc<Settings>,
+    client: OnceLock<Box<Client<Dial, B>>>,
+}
+
+impl<B> Pooled<B> {
+    pub(crate) fn new(settings: Arc<Settings>) -> Self {
+        Self { settings, client: OnceLock::new() }
+    }
+}
+
+impl<B: RequestBody> Pooled<B> {
+    fn client(&self, node: &Arc<Node>) -> &Client<Dial, B> {
+        self.client.get_or_init(|| Box::new(self.settings.pooled(node.clone())))
+    }
 }
 
 impl<B> HttpService<B> {
@@ -95,7 +113,7 @@ impl<B: RequestBody> Service<Request<B>> for HttpService<B> {
             return HttpFuture { node, why, state: State::Refused(Some(error)) };
         }
         let state = match &self.0.transport {
-            Transport::Pooled(client) => State::Pooled(client.request(request)),
+            Transport::Pooled(pool) => State::Pooled(pool.client(&node).request(request)),
             Transport::Multiplexed(connection) => {
                 State::Multiplexed(connection.clone().request(request))
             }

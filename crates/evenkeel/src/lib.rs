@@ -104,6 +104,7 @@
 //! | `Dns` | A, AAAA and SRV records | `dns` |
 //! | `Consul` | services in Consul | `consul` |
 //! | `Etcd` | services in etcd | `etcd` |
+//! | `Kubernetes` | services in Kubernetes | `kubernetes` |
 //! | `targets::discover` | any of them by an address such as `consul:///web` | |
 //! | `merge`, `fallback`, `filter`, `map` | putting them together | |
 //! | `subset` | thousands of clients of thousands of endpoints: [`RandomSubset`](core::subset::RandomSubset), [`Aperture`](core::subset::Aperture), [`Rocksteadier`](core::subset::Rocksteadier) | |

@@ -1,0 +1,135 @@
+//! Circuit breakers at the nodes of one client.
+
+use std::sync::{Arc, Mutex, Weak};
+
+use evenkeel_core::{
+    health::breaker::{self, Breaker, BreakerRules, Trial},
+    node::{Gate, Node},
+    observe::{Admission, Observer, Pass, Report},
+    rng::Rng,
+};
+
+use crate::time::Clock;
+
+/// The breakers of one client.
+pub(crate) struct Breakers {
+    rules: BreakerRules,
+    clock: Clock,
+    monitors: Mutex<Vec<Arc<Monitor>>>,
+    /// Which breakers have opened lately, and when they are to be tried.
+    due: Mutex<Vec<(u64, u32)>>,
+}
+
+impl Breakers {
+    pub(crate) fn new(rules: BreakerRules, clock: Clock) -> Arc<Self> {
+        Arc::new(Self { rules, clock, monitors: Mutex::default(), due: Mutex::default() })
+    }
+
+    pub(crate) fn add(self: &Arc<Self>, node: &Arc<Node>, rng: &mut Rng) {
+        let mut monitors = self.monitors.lock().expect("no panic under the lock");
+        let index = monitors.len() as u32;
+        let monitor = Arc::new_cyclic(|me| Monitor {
+            me: me.clone(),
+            node: Arc::downgrade(node),
+            breaker: Breaker::new(self.rules.clone(), rng.fork()),
+            breakers: Arc::downgrade(self),
+            index,
+        });
+        node.observe(monitor.clone());
+        monitors.push(monitor);
+    }
+
+    /// Which breakers have opened since it was asked last, and when they are to be tried.
+    pub(crate) fn take_due(&self) -> Vec<(u64, u32)> {
+        std::mem::take(&mut *self.due.lock().expect("no panic under the lock"))
+    }
+
+    /// The time of an open breaker may be over.
+    pub(crate) fn try_again(&self, index: u32) {
+        let monitor =
+            self.monitors.lock().expect("no panic under the lock")[index as usize].clone();
+        if monitor.breaker.half_open(self.clock.now()) {
+            monitor.changed();
+        }
+    }
+}
+
+/// The breaker of one node.
+struct Monitor {
+    me: Weak<Self>,
+    node: Weak<Node>,
+    breaker: Breaker,
+    breakers: Weak<Breakers>,
+    index: u32,
+}
+
+impl Monitor {
+    fn changed(&self) {
+        if let Some(node) = self.node.upgrade() {
+            node.follow(Gate::Breaker, || self.breaker.access());
+        }
+        if let (Some(until), Some(breakers)) = (self.breaker.opens_until(), self.breakers.upgrade())
+        {
+            let mut due = breakers.due.lock().expect("no panic under the lock");
+            due.push((until.as_nanos(), self.index));
+        }
+    }
+
+    fn clock(&self) -> Clock {
+        self.breakers.upgrade().expect("its client is there").clock.clone()
+    }
+}
+
+impl Observer for Monitor {
+    fn ended(&self, _: &Node, report: &Report) {
+        let now = || self.clock().now();
+        if self.breaker.record(report.outcome, report.latency, now) {
+            self.changed();
+        }
+    }
+
+    fn admit(&self, node: &Node) -> Admission {
+        match self.breaker.admit(self.clock().now()) {
+            breaker::Admission::Free => Admission::Free,
+            breaker::Admission::Trial(trial) => {
+                node.follow(Gate::Breaker, || self.breaker.access());
+                let monitor = self.me.upgrade().expect("its node is alive");
+                Admission::Trial(Box::new(TrialPass { monitor, trial: Some(trial) }))
+            }
+            breaker::Admission::Refused(_) => {
+                node.follow(Gate::Breaker, || self.breaker.access());
+                Admission::Refused
+            }
+        }
+    }
+
+    fn is_timing(&self) -> bool {
+        self.breaker.rules().slow_calls.is_some()
+    }
+}
+
+/// A place in the trial of a breaker.
+struct TrialPass {
+    monitor: Arc<Monitor>,
+    trial: Option<Trial>,
+}
+
+impl Pass for TrialPass {
+    fn ended(mut self: Box<Self>, report: &Report) {
+        if let Some(trial) = self.trial.take() {
+            let Monitor { breaker, .. } = &*self.monitor;
+            let now = self.monitor.clock().now();
+            breaker.finish_trial(trial, report.outcome, report.latency, now);
+            self.monitor.changed();
+        }
+    }
+}
+
+impl Drop for TrialPass {
+    fn drop(&mut self) {
+        if let Some(trial) = self.trial.take() {
+            self.monitor.breaker.cancel_trial(trial);
+            self.monitor.changed();
+        }
+    }
+}

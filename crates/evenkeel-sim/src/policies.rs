@@ -1,0 +1,54 @@
+//! The policies that can be compared: those that ship, and what they are compared with.
+
+use evenkeel_core::policy::{self, Policy};
+
+use crate::rules::{self, Surroundings};
+
+/// Makes a policy for one run.
+pub type Maker = dyn Fn(&Surroundings) -> Box<dyn Policy> + Send + Sync;
+
+/// The names of all policies: first those that ship.
+#[must_use]
+pub fn names() -> Vec<&'static str> {
+    policy::NAMES.into_iter().chain(rules::NAMES).collect()
+}
+
+/// Policies that go by the key of a request.
+pub const HASHING: [&str; 4] = ["ring_hash", "ketama", "maglev", "rendezvous"];
+
+/// Policies that say something about the set or wrap another one, and do not balance by themselves.
+const OTHERS: [&str; 8] = [
+    "pick_first",
+    "priority",
+    "zone_aware",
+    "zone_weighted",
+    "prefer_zone",
+    "split",
+    "slow_start",
+    "panic_threshold",
+];
+
+/// The policies that are compared where nothing else is said: those that ship, balance by themselves
+/// and need no key.
+#[must_use]
+pub fn balancing() -> Vec<&'static str> {
+    let ships = policy::NAMES.into_iter();
+    ships.filter(|name| !HASHING.contains(name) && !OTHERS.contains(name)).collect()
+}
+
+/// The policy of this name: one that ships, or one that others have.
+#[must_use]
+pub fn by_name(name: &str, surroundings: &Surroundings) -> Option<Box<dyn Policy>> {
+    policy::by_name(name).or_else(|| rules::by_name(name, surroundings))
+}
+
+/// Whether there is a policy of this name.
+///
+/// # Errors
+/// Which ones there are.
+pub fn check(name: &str) -> Result<(), String> {
+    if names().contains(&name) {
+        return Ok(());
+    }
+    Err(format!("there is no policy `{name}`; there are {}", names().join(", ")))
+}

@@ -1,0 +1,102 @@
+//! Rules that are no policies of evenkeel: what its policies are compared with.
+//!
+//! Each is written anew from its description. Some know what no client can know, such as the requests
+//! in flight at each server: that stands for the polls, probes and reports that they have in reality.
+
+mod polled;
+mod tower;
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU32, Ordering::Relaxed},
+};
+
+use evenkeel_core::{
+    endpoint::Address,
+    node::Node,
+    policy::{PickContext, Policy},
+    rng::Rng,
+};
+
+/// The names of all rules here.
+pub const NAMES: [&str; 4] = ["tower_p2c", "tower_peak_ewma", "polled_p2c", "least_loaded_in_turn"];
+
+/// The rule of this name.
+#[must_use]
+pub fn by_name(name: &str, surroundings: &Surroundings) -> Option<Box<dyn Policy>> {
+    Some(match name {
+        "tower_p2c" => Box::new(tower::PendingRequests),
+        "polled_p2c" => Box::new(polled::PolledP2c { surroundings: surroundings.clone() }),
+        "least_loaded_in_turn" => Box::new(polled::LeastLoadedInTurn),
+        "tower_peak_ewma" => Box::new(tower::TowerPeakEwma),
+        _ => return None,
+    })
+}
+
+/// What servers would tell those who ask them, as it is now.
+#[derive(Clone, Debug)]
+pub struct Surroundings(Arc<Vec<Seen>>);
+
+/// What one server would tell.
+#[derive(Debug, Default)]
+pub(crate) struct Seen {
+    in_flight: AtomicU32,
+}
+
+impl Surroundings {
+    /// So many servers that have done nothing yet.
+    #[must_use]
+    pub fn new(servers: usize) -> Self {
+        Self(Arc::new((0..servers).map(|_| Seen::default()).collect()))
+    }
+
+    pub(crate) fn server(&self, server: u32) -> &Seen {
+        &self.0[server as usize]
+    }
+}
+
+impl Seen {
+    pub(crate) fn in_flight(&self) -> u32 {
+        self.in_flight.load(Relaxed)
+    }
+
+    pub(crate) fn set_in_flight(&self, in_flight: u32) {
+        self.in_flight.store(in_flight, Relaxed);
+    }
+}
+
+/// The address of a server: its number in 10.0.0.0/8.
+#[must_use]
+pub fn address_of(server: u32) -> Address {
+    let [_, a, b, c] = server.to_be_bytes();
+    Address::Socket(std::net::SocketAddr::from(([10, a, b, c], 80)))
+}
+
+/// Which server a node is.
+#[must_use]
+pub(crate) fn server_of(node: &Node) -> u32 {
+    match node.address() {
+        Address::Socket(std::net::SocketAddr::V4(address)) => {
+            let [_, a, b, c] = address.ip().octets();
+            u32::from_be_bytes([0, a, b, c])
+        }
+        _ => unreachable!("every server has an IPv4 address"),
+    }
+}
+
+/// Two distinct nodes that are admitted, or the same one twice.
+fn two(nodes: &[Arc<Node>], cx: &mut PickContext<'_>) -> Option<(usize, usize)> {
+    let draw = |rng: &mut Rng| rng.below(nodes.len());
+    if nodes.is_empty() {
+        return None;
+    }
+    for _ in 0..64 {
+        let (first, second) = (draw(cx.rng), draw(cx.rng));
+        let is_admitted = cx.admits(&nodes[first]) && cx.admits(&nodes[second]);
+        if is_admitted && (first != second || nodes.len() == 1) {
+            return Some((first, second));
+        }
+    }
+    let only = nodes.iter().position(|node| cx.admits(node))?;
+    Some((only, only))
+}

@@ -1,0 +1,73 @@
+//! The scenarios that come with the program, from the folder `scenarios`.
+
+use super::{Scenario, ScenarioError};
+
+macro_rules! built_in {
+    ($($name:literal),* $(,)?) => {
+        /// Names and texts of the scenarios that come with the program.
+        pub const BUILT_IN: &[(&str, &str)] = &[
+            $(($name, include_str!(concat!("../../scenarios/", $name, ".toml")))),*
+        ];
+    };
+}
+
+built_in!(
+    "antagonists",
+    "cold_caches",
+    "equal",
+    "fast_failing",
+    "flapping",
+    "heavy_tail",
+    "large",
+    "medium",
+    "newcomers",
+    "noisy",
+    "small",
+    "tail",
+    "two_speeds",
+    "zones",
+);
+
+impl Scenario {
+    /// The scenario of this name that comes with the program.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub fn built_in(name: &str) -> Result<Self, ScenarioError> {
+        let found = BUILT_IN.iter().find(|(known, _)| *known == name);
+        let Some((_, text)) = found else {
+            let names: Vec<_> = BUILT_IN.iter().map(|(name, _)| *name).collect();
+            return Err(ScenarioError {
+                file: name.to_owned(),
+                line: None,
+                problem: format!("no such scenario; there are {}", names.join(", ")),
+            });
+        };
+        Self::parse(&format!("scenarios/{name}.toml"), text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_that_come_with_the_program_make_sense() {
+        for (name, _) in BUILT_IN {
+            let scenario = Scenario::built_in(name).unwrap();
+            assert!(!scenario.about.is_empty(), "{name} says nothing about itself");
+        }
+    }
+
+    #[test]
+    fn each_file_of_the_folder_comes_with_the_program() {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/scenarios");
+        let mut files: Vec<_> = std::fs::read_dir(folder)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        files.sort();
+        let named: Vec<_> = BUILT_IN.iter().map(|(name, _)| format!("{name}.toml")).collect();
+        assert_eq!(files, named);
+    }
+}

@@ -1,0 +1,168 @@
+//! What servers say of their load: to those who probe them, and with their answers.
+
+use std::{sync::Arc, time::Duration};
+
+use evenkeel_core::{
+    load::{Arrival, LoadEstimate, LoadReport, ServerLoad},
+    policy::Ticket as Begun,
+    time::Timestamp,
+};
+
+use super::{Event, World};
+use crate::{scenario::FaultKind, slab::Ticket, time::SECOND};
+
+/// A probe under way.
+pub(crate) struct Probe {
+    begun: Begun,
+    client: u32,
+    server: u32,
+    answer: Option<ServerLoad>,
+}
+
+/// A probe that is not answered by then has failed (Prequal, section 5).
+pub(super) const PROBE_TIMEOUT: Duration = Duration::from_millis(3);
+
+/// What a server knows of its load, where anybody asks.
+#[derive(Debug, Default)]
+pub(crate) struct Knowledge {
+    /// For probes.
+    estimate: Option<Arc<LoadEstimate>>,
+    /// For reports with answers.
+    meter: Meter,
+}
+
+/// Calls a second and utilization, measured anew each second and smoothed.
+#[derive(Clone, Copy, Debug, Default)]
+struct Meter {
+    since: u64,
+    completed: u64,
+    completed_before: u64,
+    busy_before: f64,
+    rate: f64,
+    utilization: f64,
+}
+
+impl Knowledge {
+    pub(super) fn estimating() -> Self {
+        Self { estimate: Some(Arc::default()), meter: Meter::default() }
+    }
+
+    pub(super) fn enter(&self) -> Option<Arrival> {
+        self.estimate.as_ref().map(LoadEstimate::enter)
+    }
+
+    pub(super) fn complete(&mut self) {
+        self.meter.completed += 1;
+    }
+}
+
+impl Meter {
+    /// So much of what was known stays with each new measurement.
+    const KEPT: f64 = 0.7;
+
+    fn report(&mut self, now: u64, busy: f64, cores: f64) -> LoadReport {
+        if self.since + SECOND <= now {
+            let seconds = (now - self.since) as f64 / SECOND as f64;
+            let rate = (self.completed - self.completed_before) as f64 / seconds;
+            let utilization = (busy - self.busy_before) / seconds / cores;
+            let kept = if self.since == 0 || self.rate == 0.0 { 0.0 } else { Self::KEPT };
+            // What happened before the run began says nothing.
+            if self.since != 0 {
+                self.rate = self.rate * kept + rate * (1.0 - kept);
+                self.utilization = self.utilization * kept + utilization * (1.0 - kept);
+            }
+            (self.since, self.completed_before, self.busy_before) = (now, self.completed, busy);
+        }
+        LoadReport {
+            requests_per_second: self.rate,
+            cpu_utilization: self.utilization,
+            ..LoadReport::default()
+        }
+    }
+}
+
+impl World<'_> {
+    /// Sends the probes that a client owes, and asks it again when it wants to be asked.
+    pub(super) fn probe(&mut self, number: u32) {
+        let now = Timestamp::from_nanos(self.now);
+        let mut begun = std::mem::take(&mut self.begun);
+        let client = &mut self.clients[number as usize];
+        let Some(again) = client.due_probes(now, &mut |ticket| begun.push(ticket)) else {
+            self.begun = begun;
+            return;
+        };
+        let again = again.as_nanos().max(self.now + 1);
+        // Asked before that, it puts the time off; only one event stands for it.
+        let is_planned = self.now < client.probes && client.probes <= again;
+        if !is_planned {
+            client.probes = again;
+            self.queue.add(again, Event::Probe(number));
+        }
+        for ticket in begun.drain(..) {
+            let server = self.clients[number as usize].server(ticket.index());
+            let probe = Probe { begun: ticket, client: number, server, answer: None };
+            let probe = self.probes.add(probe);
+            let lane = self.queue.lane(crate::time::nanos(PROBE_TIMEOUT));
+            self.queue.add_after(lane, self.now, Event::ProbeTimeout(probe));
+            self.send(number, server, Event::ProbeReach(probe));
+        }
+        self.begun = begun;
+    }
+
+    /// It is time to ask a client for its probes, if that was not put off.
+    pub(super) fn probe_due(&mut self, number: u32) {
+        if self.clients[number as usize].probes == self.now && !self.is_over {
+            self.probe(number);
+        }
+    }
+
+    /// A probe reaches its server.
+    pub(super) fn probe_reaches(&mut self, ticket: Ticket) {
+        let Some(probe) = self.probes.find_mut(ticket) else { return };
+        let server = &self.servers[probe.server as usize];
+        let group = &self.scenario.servers[server.group as usize];
+        let active =
+            group.faults.iter().enumerate().filter(|(bit, _)| server.faults >> bit & 1 != 0);
+        let mut kinds = active.map(|(_, fault)| fault.kind);
+        if kinds.any(|kind| matches!(kind, FaultKind::Hangs | FaultKind::Refuses)) {
+            // A refused probe is as good as one without an answer.
+            return;
+        }
+        let estimate = server.knowledge.estimate.as_ref().expect("made for those who probe");
+        probe.answer = Some(estimate.load(Timestamp::from_nanos(self.now)));
+        let (client, server) = (probe.client, probe.server);
+        self.send(client, server, Event::ProbeAnswer(ticket));
+    }
+
+    /// Its answer reaches the client.
+    pub(super) fn probe_answered(&mut self, ticket: Ticket) {
+        if let Some(Probe { begun, answer: Some(load), .. }) = self.probes.take(ticket) {
+            begun.answered(load, Timestamp::from_nanos(self.now));
+        }
+    }
+
+    /// It has taken too long.
+    pub(super) fn probe_timed_out(&mut self, ticket: Ticket) {
+        if let Some(Probe { begun, .. }) = self.probes.take(ticket) {
+            begun.failed(Timestamp::from_nanos(self.now));
+        }
+    }
+
+    /// What a server reports with an answer.
+    pub(super) fn report_of(&mut self, number: u32) -> LoadReport {
+        let server = &mut self.servers[number as usize];
+        let cores = self.scenario.servers[server.group as usize].cores.0;
+        let busy = server.machine.busy(self.now);
+        server.knowledge.meter.report(self.now, busy, cores)
+    }
+
+    /// Lets a client's picker do what it does from time to time.
+    pub(super) fn tend(&mut self, number: u32) {
+        let now = Timestamp::from_nanos(self.now);
+        if let Some(again) = self.clients[number as usize].tend(now)
+            && !self.is_over
+        {
+            self.queue.add(again.as_nanos().max(self.now + 1), Event::Tend(number));
+        }
+    }
+}
