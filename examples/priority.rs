@@ -5,10 +5,7 @@ use std::{sync::Arc, time::Duration};
 use axum::{Router, routing::get};
 use bytes::Bytes;
 use evenkeel::{
-    balance::BalanceLayer,
-    core::endpoint::Endpoint,
-    discovery::Fixed,
-    http::HttpConnector,
+    balance::BalanceLayer, core::endpoint::Endpoint, discovery::Fixed, http::HttpConnector,
     outlier::OutlierLayer,
 };
 use http::{Request, StatusCode};

@@ -1,6 +1,10 @@
 //! What a mirror promises: copies of a share, and nothing that a caller could notice.
 
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    reason = "a test may panic and read the clock"
+)]
 
 use std::{
     convert::Infallible,
