@@ -140,6 +140,21 @@ async fn a_request_allocates_nothing_under_any_policy() {
 }
 
 #[tokio::test]
+async fn bounds_on_the_load_allocate_nothing_either() {
+    let policies: [Box<dyn policy::Policy>; 4] = [
+        Box::new(policy::RingHash::new().bounded_load(1.25)),
+        Box::new(policy::Ketama::new().bounded_load(1.25)),
+        Box::new(policy::Maglev::new().bounded_load(1.25)),
+        Box::new(policy::Rendezvous::new().bounded_load(1.25)),
+    ];
+    for policy in policies {
+        let name = policy.name();
+        let layer = BalanceLayer::with_policy(endpoints(), policy).seed(1);
+        assert_eq!(allocations(layer.layer(|_: &Arc<Node>| Slow)).await, 0, "{name}");
+    }
+}
+
+#[tokio::test]
 async fn a_concurrency_limit_for_each_endpoint_allocates_nothing_either() {
     for name in policy::NAMES {
         let stack = ServiceBuilder::new()
