@@ -176,6 +176,21 @@ async fn tiers_zones_and_shares_allocate_nothing_while_nodes_are_ill_or_warm_up(
 }
 
 #[tokio::test]
+async fn bounds_on_the_load_allocate_nothing_either() {
+    let policies: [Box<dyn policy::Policy>; 4] = [
+        Box::new(policy::RingHash::new().bounded_load(1.25)),
+        Box::new(policy::Ketama::new().bounded_load(1.25)),
+        Box::new(policy::Maglev::new().bounded_load(1.25)),
+        Box::new(policy::Rendezvous::new().bounded_load(1.25)),
+    ];
+    for policy in policies {
+        let name = policy.name();
+        let layer = BalanceLayer::with_policy(endpoints(), policy).seed(1);
+        assert_eq!(allocations(layer.layer(|_: &Arc<Node>| Slow)).await, 0, "{name}");
+    }
+}
+
+#[tokio::test]
 async fn a_mirror_allocates_nothing_for_what_it_does_not_copy() {
     let stack = MirrorLayer::new(Echo, 0.0).layer(Slow);
     assert_eq!(allocations(stack).await, 0);
