@@ -1,6 +1,7 @@
 //! Servers that enter themselves in etcd, a client that finds them, and one that dies.
 //!
 //! Starts a member of its own if there is one to start: from where `.ci/get-servers` puts it, or from PATH.
+#![allow(clippy::disallowed_methods, reason = "an example may look at its watch")]
 
 use std::time::{Duration, Instant};
 

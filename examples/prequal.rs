@@ -1,5 +1,6 @@
 //! Five axum servers that tell their load, one of them slowed down from outside, and a client under each
 //! of five policies: who goes on sending requests to the slow one, and what they cost.
+#![allow(clippy::disallowed_methods, reason = "an example may look at its watch")]
 
 use std::{
     net::SocketAddr,

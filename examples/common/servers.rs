@@ -1,4 +1,5 @@
 //! Real registries for the examples: started if they can be found, loudly missed if not.
+#![allow(clippy::disallowed_methods, reason = "an example may look at its watch")]
 #![allow(dead_code, reason = "no example needs all of it")]
 
 use std::{
