@@ -65,6 +65,10 @@ impl State {
     #[inline]
     pub(super) fn ask(&self) {
         const UNIT: f64 = (1_u64 << 32) as f64;
+        // Read first: without anybody who sends them they stay owed, and cost one load a request.
+        if self.rules.probes_max <= self.owed.load(Ordering::Relaxed) {
+            return;
+        }
         let step = (self.rules.probe_rate * UNIT) as u64;
         let before = self.asked.fetch_add(step, Ordering::Relaxed);
         let probes = ((before.wrapping_add(step) >> 32) as u32).wrapping_sub((before >> 32) as u32);
@@ -75,10 +79,6 @@ impl State {
 
     /// Wakes whoever sends probes, unless an answer will soon do so.
     fn owe(&self, probes: u32) {
-        // Read first: without anybody who sends them they stay owed, and cost one load a request.
-        if self.rules.probes_max <= self.owed.load(Ordering::Relaxed) {
-            return;
-        }
         let before = self.owed.fetch_add(probes, Ordering::AcqRel);
         // Changed by nothing, and not just read: if the last answer comes later than this, whoever had it
         // and then looks for what is owed sees these.
