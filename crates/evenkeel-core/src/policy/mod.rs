@@ -42,7 +42,7 @@ use crate::{endpoint::Address, node::Node, rng::Rng, time::Timestamp, why::Recor
 
 mod alias;
 mod census;
-mod client_side_weighted;
+mod client_side_weighted_round_robin;
 mod draw;
 mod groups;
 mod hashed;
@@ -71,7 +71,7 @@ mod weighted_round_robin;
 mod zone_aware;
 mod zone_weighted;
 
-pub use client_side_weighted::ClientSideWeighted;
+pub use client_side_weighted_round_robin::ClientSideWeighted;
 pub use ketama::Ketama;
 pub use least_loaded::LeastLoaded;
 pub use maglev::Maglev;
