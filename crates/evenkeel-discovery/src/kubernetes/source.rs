@@ -1,6 +1,6 @@
 //! A list, then a watch of what changes, again and again.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use evenkeel_core::{
     BoxError,
@@ -44,7 +44,7 @@ pub(super) struct KubernetesSource {
     listed: u64,
     doubt: Doubt,
     /// What was told last; none before the first list.
-    told: Option<HashMap<Address, Endpoint>>,
+    told: Option<BTreeMap<Address, Endpoint>>,
 }
 
 /// Why a watch is over.
@@ -239,7 +239,7 @@ impl KubernetesSource {
         let mut old = self.told.take().unwrap_or_default();
         let is_first = session.known() == 0;
         let mut changed = vec![];
-        let mut new = HashMap::with_capacity(endpoints.len());
+        let mut new = BTreeMap::new();
         for endpoint in endpoints {
             if old.remove(&endpoint.address).as_ref() != Some(&endpoint) {
                 changed.push(endpoint.clone());
@@ -247,9 +247,11 @@ impl KubernetesSource {
             new.insert(endpoint.address.clone(), endpoint);
         }
         let changes = changed.len() + old.len();
-        if is_first || changes == 0 || CHANGES_MAX < changes {
-            // Without a change too: it is told that the source works.
+        if is_first || CHANGES_MAX < changes {
             session.set(new.values().cloned().collect());
+        } else if let Some(known) = new.values().next().filter(|_| changes == 0) {
+            // What is known already reaches nobody, but tells that the source works.
+            session.insert(known.clone());
         } else {
             // Those who join come before those who leave.
             changed.into_iter().for_each(|endpoint| session.insert(endpoint));

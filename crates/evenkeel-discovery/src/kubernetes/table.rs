@@ -1,6 +1,6 @@
 //! All slices of a service, and what they come to together.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 
 use evenkeel_core::endpoint::{Address, Endpoint};
 
@@ -72,7 +72,7 @@ impl Table {
 
     /// What is known of each address, and of each pod where it counts once.
     fn each_once(&self, family: Family) -> Vec<&Row> {
-        let mut addresses: HashMap<&Address, (&Row, u64)> = HashMap::new();
+        let mut addresses: BTreeMap<&Address, (&Row, u64)> = BTreeMap::new();
         for known in self.slices.values() {
             for row in &known.rows {
                 let found = (row, known.version);

@@ -103,6 +103,10 @@ pub(crate) trait Harness: Sized + Send {
     const PARTS: (u16, u16) = (3, 1);
     /// Whether a set changes at all.
     const CHANGES: bool = true;
+    /// Whether it knows weights other than that of who is drained.
+    const HAS_WEIGHTS: bool = true;
+    /// The key under which [`Instance::note`] stands in the metadata.
+    const NOTE: &'static str = "note";
     /// Whether it knows tiers (priorities).
     const HAS_TIERS: bool = false;
 

@@ -2,8 +2,13 @@
 
 use std::time::Instant;
 
-use evenkeel_core::{backoff::Backoff, error::cause};
+use evenkeel_core::{
+    backoff::Backoff,
+    discover::{Discovery, Update},
+    error::cause,
+};
 use evenkeel_discovery::kubernetes::ServerRefused;
+use futures_util::StreamExt;
 use serde_json::json;
 
 use crate::{
@@ -71,6 +76,25 @@ async fn an_expired_version_within_a_watch_is_answered_by_a_fresh_list_and_no_fa
     watching.until_addresses(&[&at(1), &at(2)]).await;
     assert!(watching.failures.is_empty(), "{:?}", watching.failures);
     assert_eq!(watching.least, 1);
+}
+
+#[tokio::test]
+async fn a_fresh_list_that_says_nothing_new_is_no_news() {
+    let joins = line("MODIFIED", &slice("web-a", 8, &[1, 2, 3, 4, 5, 0]));
+    let expired = line("ERROR", &refusal(410, "Expired"));
+    let lists = [
+        list(7, &[slice("web-a", 4, &[1, 2, 3, 4, 5])]),
+        list(9, &[slice("web-a", 8, &[1, 2, 3, 4, 5, 0])]),
+    ];
+    let simulated = Simulated::start(lists, [Reply::Ended(vec![joins, expired])]).await;
+    let mut watch = web(simulated.server()).watch();
+
+    assert!(matches!(watch.next().await, Some(Ok(Update::Set(set))) if set.len() == 5));
+    let joined = watch.next().await;
+    assert!(matches!(&joined, Some(Ok(Update::Insert(one))) if one.address.to_string() == at(0)));
+    let more = tokio::time::timeout(ms(1_000), watch.next()).await;
+    assert!(more.is_err(), "{more:?}");
+    assert!(2 < simulated.asked().iter().filter(|path| !path.contains("watch")).count());
 }
 
 #[tokio::test]

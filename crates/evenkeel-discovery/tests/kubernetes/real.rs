@@ -57,6 +57,24 @@ impl Cluster {
         self.until_ready().await;
     }
 
+    /// Ends the API server, and has what follows written by another one, of which nobody knows.
+    pub(crate) async fn replace_server(&mut self) -> u16 {
+        let port = self.ports[0];
+        let [other] = free_ports();
+        self.server.kill();
+        self.ports[0] = other;
+        self.start_server_again().await;
+        port
+    }
+
+    /// Has the API server where it was again, over an etcd that has forgotten everything but the present.
+    pub(crate) async fn put_back_server(&mut self, port: u16) {
+        self.server.kill();
+        self.compact();
+        self.ports[0] = port;
+        self.start_server_again().await;
+    }
+
     /// Ends both, and starts etcd with nothing in it.
     pub(crate) fn forget(&mut self) {
         self.server.kill();
