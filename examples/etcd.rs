@@ -48,6 +48,7 @@ async fn main() -> Result<(), BoxError> {
     }
     print!("two servers answer, and etcd has\n{}", member.run(&["get", "--prefix", "/evenkeel/"])?);
 
+    #[allow(clippy::disallowed_methods, reason = "an example may look at its watch")]
     let died_at = Instant::now();
     doomed.shutdown_background();
     let (mut errors, mut answered) = (0, 0);

@@ -4,11 +4,7 @@
 //! Starts a registry of its own where it can: from where `.ci/get-servers` puts it, or from PATH.
 #![allow(clippy::disallowed_methods, reason = "an example may look at its watch")]
 
-use std::{
-    net::SocketAddr,
-    process::Command,
-    time::{Duration, Instant},
-};
+use std::{net::SocketAddr, process::Command, time::Duration};
 
 use bytes::Bytes;
 use evenkeel::{
@@ -129,17 +125,13 @@ async fn with_traefik(consul: &servers::Consul) -> Result<(), BoxError> {
             .arg("--providers.consulcatalog.watch=true")
             .args(["--global.checknewversion=false", "--global.sendanonymoususage=false"]),
     )?;
-    let (start, front) = (Instant::now(), SocketAddr::from(([127, 0, 0, 1], port)));
-    loop {
-        let answer = common::get_text(front, "/").await.unwrap_or_default();
-        if answer == "through Traefik" {
-            break;
+    let front = SocketAddr::from(([127, 0, 0, 1], port));
+    let routed = async {
+        while common::get_text(front, "/").await.unwrap_or_default() != "through Traefik" {
+            tokio::time::sleep(Duration::from_millis(100)).await;
         }
-        if Duration::from_secs(60) < start.elapsed() {
-            return Err(format!("Traefik did not find it: {answer}").into());
-        }
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
+    };
+    tokio::time::timeout(Duration::from_secs(60), routed).await?;
     println!("Traefik routes to what was entered here");
     registered.deregister().await
 }

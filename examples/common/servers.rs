@@ -6,7 +6,7 @@ use std::{
     net::TcpListener,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use crate::common::BoxError;
@@ -153,12 +153,11 @@ fn run(command: &mut Command) -> Result<String, BoxError> {
 }
 
 fn until(what: &str, mut is_so: impl FnMut() -> bool) -> Result<(), BoxError> {
-    let start = Instant::now();
-    while !is_so() {
-        if Duration::from_secs(60) < start.elapsed() {
-            return Err(format!("not in time: {what}").into());
+    for _ in 0..600 {
+        if is_so() {
+            return Ok(());
         }
-        std::thread::sleep(Duration::from_millis(50));
+        std::thread::sleep(Duration::from_millis(100));
     }
-    Ok(())
+    Err(format!("not in time: {what}").into())
 }
