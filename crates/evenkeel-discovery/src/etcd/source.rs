@@ -10,7 +10,7 @@ use super::{
     client::{Client, Position},
     error::{MemberRefused, WatchEnded},
     proto::{Event, KeyValue, WatchResponse, event::EventType},
-    table::{Change, Stamp, Table},
+    table::{Change, Stamp, Table, net},
 };
 use crate::{
     clock,
@@ -198,7 +198,7 @@ impl EtcdSource {
         if is_doubted || is_emptied {
             return self.tell_all(session, false);
         }
-        for change in changes {
+        for change in net(changes) {
             match change {
                 Change::Insert(endpoint) => session.insert(endpoint),
                 Change::Remove(address) => session.remove(&address),

@@ -63,6 +63,24 @@ pub(super) enum Change {
     Remove(Address),
 }
 
+/// What a series of changes comes to: of several of one address the last. So an entry that ran out and was made
+/// again, as after an outage of the registry, is no endpoint that leaves and joins.
+pub(super) fn net(changes: Vec<Change>) -> impl Iterator<Item = Change> {
+    let last: HashMap<Address, usize> =
+        changes.iter().enumerate().map(|(at, change)| (change.address().clone(), at)).collect();
+    let is_last = move |at: usize, change: &Change| last[change.address()] == at;
+    changes.into_iter().enumerate().filter(move |(at, c)| is_last(*at, c)).map(|(_, c)| c)
+}
+
+impl Change {
+    fn address(&self) -> &Address {
+        match self {
+            Self::Insert(endpoint) => &endpoint.address,
+            Self::Remove(address) => address,
+        }
+    }
+}
+
 impl Table {
     /// How many keys there are, those without a usable endpoint included.
     pub(super) fn keys(&self) -> usize {
@@ -160,6 +178,21 @@ mod tests {
         assert_eq!(delete(&mut table, "1"), [Change::Remove(b.address)]);
         assert_eq!(delete(&mut table, "1"), []);
         assert_eq!((table.len(), table.keys()), (0, 0));
+    }
+
+    #[test]
+    fn an_entry_that_is_gone_and_back_is_no_endpoint_that_leaves() {
+        let mut table = Table::default();
+        let (a, b) = (endpoint("a:1"), endpoint("b:1"));
+        put(&mut table, "1", &a);
+        put(&mut table, "2", &b);
+
+        let mut changes = delete(&mut table, "1");
+        changes.extend(delete(&mut table, "2"));
+        changes.extend(put(&mut table, "3", &a));
+
+        let net: Vec<_> = net(changes).collect();
+        assert_eq!(net, [Change::Remove(b.address), Change::Insert(a)]);
     }
 
     #[test]
