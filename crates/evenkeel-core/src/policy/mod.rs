@@ -25,7 +25,7 @@ use std::{any::Any, fmt, sync::Arc, time::Duration};
 use crate::{endpoint::Address, node::Node, rng::Rng, time::Timestamp};
 
 mod alias;
-mod client_side_weighted;
+mod client_side_weighted_round_robin;
 mod draw;
 pub mod laws;
 mod least_loaded;
@@ -39,7 +39,7 @@ mod weighted_p2c;
 mod weighted_random;
 mod weighted_round_robin;
 
-pub use client_side_weighted::ClientSideWeighted;
+pub use client_side_weighted_round_robin::ClientSideWeighted;
 pub use least_loaded::LeastLoaded;
 pub use p2c::P2c;
 pub use peak_ewma::PeakEwma;
