@@ -116,7 +116,7 @@ fn study(arguments: Study) -> Result<(), Failure> {
         threads: arguments.threads.unwrap_or_else(run::threads).max(1),
         is_quiet: arguments.quiet,
     };
-    Ok(studies::make(&arguments.name, &studio)?)
+    studies::make(&arguments.name, &studio)
 }
 
 fn list() {

@@ -3,8 +3,11 @@
 use std::{fs, process::Command};
 
 fn run(arguments: &[&str]) -> (bool, String, String) {
-    let output = Command::new(env!("CARGO_BIN_EXE_evenkeel-sim")).args(arguments).output().unwrap();
-    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_evenkeel-sim"))
+        .args(arguments)
+        .output()
+        .expect("it starts");
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("it prints text");
     (output.status.success(), text(output.stdout), text(output.stderr))
 }
 

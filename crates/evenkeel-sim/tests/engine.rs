@@ -31,7 +31,7 @@ fn scenario(servers: u32, cores: f64, queue: Discipline, load: f64, calls: u64) 
         "name = 'engine'\n[load]\nutilization = {load}\ncalls = {calls}\nwarm_up = '200ms'\n\
          [work]\nmean = '1ms'\n[[servers]]\ncount = {servers}"
     );
-    let mut scenario = Scenario::parse("engine", &text).unwrap();
+    let mut scenario = Scenario::parse("engine", &text).expect("it makes sense");
     scenario.servers[0].cores = Positive::new(cores);
     scenario.servers[0].queue = queue;
     scenario
