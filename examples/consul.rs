@@ -2,12 +2,7 @@
 //!
 //! Starts an agent of its own if there is one to start: from PATH, or where `.ci/get-servers` puts it.
 
-use std::{
-    net::TcpListener,
-    path::PathBuf,
-    process::{Child, Command, Stdio},
-    time::Duration,
-};
+use std::time::Duration;
 
 use axum::{Router, routing::get};
 use bytes::Bytes;
@@ -26,13 +21,12 @@ use tokio::sync::oneshot;
 use tower::{Layer, ServiceExt};
 
 mod common;
+#[path = "common/servers.rs"]
+mod servers;
 
 #[tokio::main]
 async fn main() -> Result<(), common::BoxError> {
-    let Some(agent) = Agent::start()? else {
-        println!("no consul on PATH nor in target/servers; `.ci/get-servers consul` gets it");
-        return Ok(());
-    };
+    let Some(agent) = servers::Consul::start()? else { return Ok(()) };
     let agents = Agents::at([&*agent.url])?;
 
     let (stop, stopped) = oneshot::channel();
@@ -79,51 +73,4 @@ async fn serve(
     let server = axum::serve(listener, router).with_graceful_shutdown(registered.leave_on(stop));
     tokio::spawn(server.into_future());
     Ok(())
-}
-
-/// An agent that keeps nothing, and ends with this.
-struct Agent {
-    url: String,
-    process: Child,
-}
-
-impl Agent {
-    fn start() -> Result<Option<Self>, common::BoxError> {
-        let Some(program) = find() else { return Ok(None) };
-        // Held together, so that they differ; let go before the agent takes them.
-        let held = [(); 3].map(|()| TcpListener::bind("127.0.0.1:0"));
-        let mut ports = vec![];
-        for listener in &held {
-            let listener = listener.as_ref().map_err(ToString::to_string)?;
-            ports.push(listener.local_addr()?.port());
-        }
-        drop(held);
-        let hcl = format!(
-            "ports {{ http = {} server = {} serf_lan = {} serf_wan = -1 dns = -1 grpc = -1 }}",
-            ports[0], ports[1], ports[2]
-        );
-        let process = Command::new(program)
-            .args(["agent", "-dev", "-bind=127.0.0.1", "-hcl", &hcl])
-            .stdout(Stdio::null())
-            .spawn()?;
-        Ok(Some(Self { url: format!("http://127.0.0.1:{}", ports[0]), process }))
-    }
-}
-
-impl Drop for Agent {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
-fn find() -> Option<PathBuf> {
-    let target = std::env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into());
-    let cached = std::env::var_os("EVENKEEL_SERVERS")
-        .map_or_else(|| PathBuf::from(target).join("servers"), PathBuf::from);
-    let on_path = std::env::var_os("PATH").unwrap_or_default();
-    std::iter::once(cached.join("consul/usr/bin"))
-        .chain(std::env::split_paths(&on_path))
-        .map(|folder| folder.join("consul"))
-        .find(|program| program.is_file())
 }

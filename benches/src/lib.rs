@@ -14,6 +14,7 @@
 mod churn;
 mod clock;
 mod contender;
+mod hashing;
 mod layers;
 mod leaf;
 mod measure;
@@ -26,8 +27,9 @@ mod wire;
 pub use wire::serve;
 
 /// The parts of the table in the order in which they are printed.
-pub const PARTS: [(&str, fn()); 5] = [
+pub const PARTS: [(&str, fn()); 6] = [
     ("picks", picks::run),
+    ("hashing", hashing::run),
     ("churn", churn::run),
     ("memory", memory::run),
     ("layers", layers::run),

@@ -116,6 +116,9 @@ fn compare(figures: &Figures) {
         }
         let what = format!("peak_ewma, 10 endpoints, tasks: {tasks}");
         print::at_most(&what, cost("peak_ewma", 10) / cost("p2c", 10), 1.5, "× p2c");
+        // With nobody who answers probes: what it costs to choose, not to probe.
+        let what = format!("prequal, 10 endpoints, tasks: {tasks}");
+        print::at_most(&what, cost("prequal", 10) / cost("p2c", 10), 2.0, "× p2c");
         let what = format!("p2c, 10 endpoints, tasks: {tasks}");
         let faster = |peer| cost(peer, 10) / cost("p2c", 10);
         print::at_least(&what, faster(BALANCE), 4.0, "× as fast as tower's Balance");

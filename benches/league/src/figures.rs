@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use evenkeel_rig::percentiles::Percentiles;
 use serde::Serialize;
 
 use crate::{fault::Fault, scene::ENDPOINTS, trial::Record};
@@ -69,8 +70,9 @@ impl Figures {
         let errors = ended.clone().filter(|call| call.failure.is_some());
         let slow =
             ended.clone().filter(|call| call.failure.is_none() && SLOW < call.end - call.start);
-        let started =
-            |call: &&crate::load::Call| (record.struck..record.healing).contains(&call.start);
+        let started = |call: &&evenkeel_rig::load::Call| {
+            (record.struck..record.healing).contains(&call.start)
+        };
         let started = record.calls.iter().filter(started).count().max(1);
         let survivors = (0..ENDPOINTS).filter(|endpoint| *endpoint != record.target);
         let limit = time_of(record, LEFT_OUT_REQUESTS);
@@ -149,25 +151,6 @@ fn millis(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1e3
 }
 
-/// Half, 99 of 100, and all of the values lie at or below these.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub(crate) struct Percentiles {
-    pub(crate) p50: f64,
-    pub(crate) p99: f64,
-    pub(crate) worst: f64,
-}
-
-impl Percentiles {
-    /// By nearest rank: each is a value that was measured. Nothing of no values.
-    pub(crate) fn of(values: impl IntoIterator<Item = f64>) -> Option<Self> {
-        let mut values: Vec<f64> = values.into_iter().collect();
-        values.sort_by(f64::total_cmp);
-        let rank = |share: f64| (share * values.len() as f64).ceil() as usize;
-        let at = |share: f64| values.get(rank(share).max(1) - 1).copied();
-        Some(Self { p50: at(0.5)?, p99: at(0.99)?, worst: at(1.0)? })
-    }
-}
-
 /// The trials of one contestant and one fault.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Cell {
@@ -195,7 +178,9 @@ impl Cell {
 #[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
     use super::*;
-    use crate::{load::Call, wire::Attempt};
+    use evenkeel_rig::load::Call;
+
+    use crate::wire::Attempt;
 
     const fn at(millis: u64) -> Duration {
         Duration::from_millis(millis)
@@ -212,16 +197,6 @@ mod tests {
         let calls = attempts.iter().map(call).collect();
         let (struck, healing, healed, ended) = (at(1_000), at(3_000), at(3_000), at(4_000));
         Record { rate: 250, calls, attempts, target: 1, struck, healing, healed, ended }
-    }
-
-    #[test]
-    fn percentiles_are_values_that_were_measured() {
-        let hundred = Percentiles::of((1..=100).map(f64::from)).unwrap();
-        let one = Percentiles::of([7.0]).unwrap();
-
-        assert_eq!((hundred.p50, hundred.p99, hundred.worst), (50.0, 99.0, 100.0));
-        assert_eq!((one.p50, one.p99, one.worst), (7.0, 7.0, 7.0));
-        assert_eq!(Percentiles::of([]), None);
     }
 
     #[test]

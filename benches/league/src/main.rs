@@ -5,7 +5,7 @@
 //! Five endpoints, each a process of its own on an address of its own (127.B.lane.1 to 5), which is
 //! killed, stopped, told to fail or restarted. One caller with an open-loop load: requests come at
 //! seeded random times, whether the earlier ones are answered or not, and each gives up after
-//! [`DEADLINE`](load::DEADLINE). Proxies are processes too; their caller is a plain hyper client.
+//! [`DEADLINE`](evenkeel_rig::load::DEADLINE). Proxies are processes too; their caller is a plain hyper client.
 //!
 //! # What an attempt is, and who counts it
 //! An endpoint that is dead or stopped cannot say who knocked, and a relay in front of it would not refuse
@@ -21,8 +21,6 @@
 //! accept queue is filled when it stops, so that the kernel drops every further SYN.
 
 #[cfg(target_os = "linux")]
-mod clock;
-#[cfg(target_os = "linux")]
 mod contestants;
 #[cfg(target_os = "linux")]
 mod endpoint;
@@ -32,8 +30,6 @@ mod fault;
 mod figures;
 #[cfg(target_os = "linux")]
 mod goals;
-#[cfg(target_os = "linux")]
-mod load;
 #[cfg(target_os = "linux")]
 mod options;
 #[cfg(target_os = "linux")]
@@ -50,18 +46,19 @@ mod trial;
 mod wire;
 
 #[cfg(target_os = "linux")]
-type BoxError = Box<dyn std::error::Error + Send + Sync>;
+use evenkeel_rig::BoxError;
 
 #[cfg(target_os = "linux")]
 fn main() -> std::process::ExitCode {
     use std::process::ExitCode;
 
     use clap::Parser;
+    use evenkeel_rig::process::{WITH_PARENT, become_program};
 
     let words: Vec<String> = std::env::args().skip(1).collect();
     let result = match words.split_first() {
         Some((first, rest)) if first == endpoint::ARGUMENT => endpoint::run(rest),
-        Some((first, rest)) if first == process::WITH_PARENT => process::become_program(rest),
+        Some((first, rest)) if first == WITH_PARENT => become_program(rest),
         _ => run::run(&options::Options::parse()),
     };
     match result {

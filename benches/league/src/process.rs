@@ -1,14 +1,9 @@
-//! The processes of a trial: endpoints, which are killed and stopped, and proxies.
+//! The endpoints of a trial: processes that are killed and stopped.
 
-use std::{
-    ffi::OsStr,
-    os::unix::process::CommandExt,
-    path::{Path, PathBuf},
-    process::Stdio,
-    time::Duration,
-};
+use std::{process::Stdio, time::Duration};
 
-use rustix::process::{Pid, Signal, kill_process, set_parent_process_death_signal};
+use evenkeel_rig::process::{PATIENCE, own_program, send};
+use rustix::process::Signal;
 use tokio::{
     io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
     net::{TcpSocket, TcpStream},
@@ -21,12 +16,6 @@ use crate::{
     endpoint::{ARGUMENT, Mode},
     scene::{Lane, Place},
 };
-
-/// Says that this process is to become another: `--with-parent PROGRAM ...`.
-pub(crate) const WITH_PARENT: &str = "--with-parent";
-
-/// By then a process that was started answers, or one that was told to end has ended.
-const PATIENCE: Duration = Duration::from_secs(10);
 
 /// How many connections may wait to be accepted where the queue is to be filled.
 const BACKLOG_SHORT: u32 = 16;
@@ -122,79 +111,4 @@ impl Endpoint {
     pub(crate) fn drop_fillers(&mut self) {
         self.fillers.clear();
     }
-}
-
-/// A proxy, which is ended as it wants to be, so that it ends its workers.
-#[derive(Debug)]
-pub(crate) struct Proxy {
-    process: Child,
-}
-
-impl Proxy {
-    /// Starts `program`, which ends with this process at the latest.
-    pub(crate) fn start<I, S>(program: &Path, arguments: I) -> Result<Self, BoxError>
-    where
-        I: IntoIterator<Item = S>,
-        S: AsRef<OsStr>,
-    {
-        let mut command = Command::new(own_program()?);
-        command.arg(WITH_PARENT).arg(program).args(arguments);
-        let process = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn();
-        Ok(Self { process: process.map_err(|error| format!("{command:?}: {error}"))? })
-    }
-
-    /// Its id, to signal it by while it is owned elsewhere.
-    pub(crate) fn id(&self) -> Result<ProxyId, BoxError> {
-        Ok(ProxyId(id(&self.process)?))
-    }
-
-    pub(crate) async fn stop(mut self) -> Result<(), BoxError> {
-        send(&self.process, Signal::TERM)?;
-        if timeout(PATIENCE, self.process.wait()).await.is_err() {
-            self.process.kill().await?;
-        }
-        Ok(())
-    }
-}
-
-/// Becomes the program that `words` name, which ends with the parent of this process: what a process asks
-/// for in this respect outlives its becoming another.
-pub(crate) fn become_program(words: &[String]) -> Result<(), BoxError> {
-    let (program, arguments) = words.split_first().ok_or("usage: --with-parent PROGRAM ...")?;
-    set_parent_process_death_signal(Some(Signal::TERM))?;
-    let error = std::process::Command::new(program).args(arguments).exec();
-    Err(format!("{program}: {error}").into())
-}
-
-/// Where a trial breaks off, nothing stays behind.
-impl Drop for Proxy {
-    fn drop(&mut self) {
-        _ = send(&self.process, Signal::TERM);
-    }
-}
-
-/// The process of a proxy.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct ProxyId(Pid);
-
-impl ProxyId {
-    /// Has it read its configuration again.
-    pub(crate) fn reload(self) -> Result<(), BoxError> {
-        Ok(kill_process(self.0, Signal::HUP)?)
-    }
-}
-
-fn send(process: &Child, signal: Signal) -> Result<(), BoxError> {
-    Ok(kill_process(id(process)?, signal)?)
-}
-
-fn id(process: &Child) -> Result<Pid, BoxError> {
-    let id = process.id().and_then(|id| Pid::from_raw(id.try_into().ok()?));
-    Ok(id.ok_or("the process has ended already")?)
-}
-
-fn own_program() -> std::io::Result<PathBuf> {
-    // Not its name: the file may have been built anew meanwhile.
-    let link = PathBuf::from("/proc/self/exe");
-    if link.exists() { Ok(link) } else { std::env::current_exe() }
 }

@@ -2,14 +2,16 @@
 
 use std::{sync::Arc, time::Duration};
 
+use evenkeel_rig::{
+    clock::Origin,
+    load::{Call, Load},
+};
 use tokio::time::sleep;
 
 use crate::{
     BoxError,
-    clock::Origin,
     contestants::Contestant,
     fault::{Fault, Stage},
-    load::{Call, Load},
     process::Endpoint,
     scene::{ENDPOINTS, Lane, Scene},
     wire::{Attempt, Wire},

@@ -1,8 +1,8 @@
 //! Who else is in the table, and ours beside them.
 
-use std::sync::Arc;
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
-use evenkeel_core::{node::Node, policy};
+use evenkeel_core::{load::ServerLoad, node::Node, policy};
 use evenkeel_layers::balance::BalanceLayer;
 use tower::Layer;
 
@@ -18,7 +18,21 @@ pub(crate) mod tower_balance;
 
 /// The balancer under each of its policies.
 pub(crate) fn ours(leaf: &impl Leaf) -> Vec<Entry> {
-    policy::NAMES.map(|name| our_policy(name, leaf.clone())).into()
+    let mut entries = Vec::from(policy::NAMES.map(|name| our_policy(name, leaf.clone())));
+    entries.push(our_probing_prequal(leaf.clone()));
+    entries
+}
+
+/// Prequal with somebody to ask: the probes it sends share the machine with its requests.
+fn our_probing_prequal(leaf: impl Leaf) -> Entry {
+    Entry::new("prequal, probing", move |count| {
+        let probe = |_: Arc<Node>| async {
+            Ok::<_, Infallible>(ServerLoad::new(3.0, Duration::from_millis(1)))
+        };
+        let layer = BalanceLayer::prequal(endpoints(count), probe);
+        let leaf = leaf.clone();
+        Shared(layer.layer(move |_: &Arc<Node>| leaf.clone()))
+    })
 }
 
 fn our_policy(name: &'static str, leaf: impl Leaf) -> Entry {

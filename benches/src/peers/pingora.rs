@@ -21,9 +21,21 @@ pub(crate) fn entries() -> Vec<Entry> {
     vec![
         entry::<RoundRobin>("round robin").endpoints_max(BACKENDS_MAX),
         entry::<Random>("random").endpoints_max(BACKENDS_MAX),
-        // 160 points a backend: more of them take seconds to build.
-        entry::<Consistent>("ketama").endpoints_max(10_000),
+        ketama(),
     ]
+}
+
+/// 160 points a backend: more of them take seconds to build.
+pub(crate) const KETAMA_MAX: usize = 10_000;
+
+/// The entry that hashes.
+pub(crate) fn ketama() -> Entry {
+    entry::<Consistent>("ketama").endpoints_max(KETAMA_MAX)
+}
+
+/// Builds what hashes.
+pub(crate) fn build_ketama(count: usize) -> impl Sized {
+    balancer::<Consistent>(count)
 }
 
 fn entry<B>(selection: &str) -> Entry

@@ -21,10 +21,22 @@ pub trait Holder {
     /// A time not long ago, for less than [`Holder::now`] costs.
     fn recently(&self) -> Timestamp;
 
-    /// Whether attempts count as in flight at the node. Default true; false where nobody reads it.
+    /// Whether attempts are counted while they are under way. Default true; false where nobody reads it.
     #[inline]
     fn is_counted(&self) -> bool {
         true
+    }
+
+    /// An attempt begins that is counted. Default it is in flight at the node.
+    #[inline]
+    fn enter(&self) {
+        self.node().enter();
+    }
+
+    /// An attempt is over that was counted, whether it has ended or was cancelled.
+    #[inline]
+    fn exit(&self) {
+        self.node().exit();
     }
 }
 
@@ -129,12 +141,11 @@ impl<H: Holder + ?Sized> Attempt<H> {
     #[must_use]
     #[inline]
     pub fn new(holder: Arc<H>) -> Self {
-        let node = holder.node();
         let is_in_flight = holder.is_counted();
         if is_in_flight {
-            node.enter();
+            holder.enter();
         }
-        let marks = Marks::new(node.epoch(), is_in_flight);
+        let marks = Marks::new(holder.node().epoch(), is_in_flight);
         Self { holder: Some(holder), clock: Clock::NotStarted, trial: None, marks }
     }
 
@@ -260,23 +271,26 @@ impl<H: Holder + ?Sized> Attempt<H> {
     // Always, like all that each request passes: left to itself the compiler calls them where there is
     // more than one kind of holder.
     #[inline(always)]
-    pub fn finish(self, outcome: Outcome) {
+    pub fn finish(mut self, outcome: Outcome) {
         if self.node().is_heard() {
             self.report(outcome);
         }
     }
 
-    fn report(mut self, outcome: Outcome) {
+    #[inline(never)]
+    fn report(&mut self, outcome: Outcome) {
         let node = self.node();
         let (took, ended) = match self.clock {
-            Clock::NotStarted => (Duration::ZERO, self.holder().recently()),
-            Clock::Stopped(nanos) => (Duration::from_nanos(nanos), self.holder().recently()),
+            Clock::NotStarted => (Duration::ZERO, None),
+            Clock::Stopped(nanos) => (Duration::from_nanos(nanos), None),
             Clock::Since(started) => {
                 let now = self.holder().now();
-                (now.since(started), now)
+                (now.since(started), Some(now))
             }
         };
-        if !self.marks.is_untimed() || outcome != Outcome::Success {
+        let counts = !self.marks.is_untimed() || outcome != Outcome::Success;
+        if counts && node.latency().is_measured() {
+            let ended = ended.unwrap_or_else(|| self.holder().recently());
             node.latency().record(outcome, took, ended);
         }
         let report = Report::new(outcome, took).fault(self.marks.fault());
@@ -317,7 +331,7 @@ impl<H: Holder + ?Sized> Drop for Attempt<H> {
         if let Some(holder) = &self.holder
             && self.marks.is_in_flight()
         {
-            holder.node().exit();
+            holder.exit();
         }
     }
 }

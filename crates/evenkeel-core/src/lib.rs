@@ -40,6 +40,7 @@ pub mod hash;
 pub mod health;
 pub mod limit;
 pub mod load;
+pub mod mirror;
 pub mod node;
 pub mod observe;
 pub mod outcome;
@@ -48,8 +49,10 @@ pub mod quota;
 pub mod retry;
 pub mod rng;
 pub mod snapshot;
+pub mod subset;
 pub mod time;
 pub mod traffic;
+pub mod why;
 
 mod gate;
 mod sync;

@@ -5,7 +5,7 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
-use crate::{attempt::Attempt, endpoint::Address, outcome::Outcome};
+use crate::{attempt::Attempt, endpoint::Address, outcome::Outcome, why::Why};
 
 /// What a balancer may read from requests of type `Req` and their results.
 pub trait Traffic<Req, Res, Err>: Clone + Send + Sync + 'static {
@@ -72,6 +72,8 @@ pub struct Hints<'a> {
     pub prefer: &'a [Address],
     /// How long it takes says nothing of the endpoint: a long poll, which is answered when there is news.
     pub is_untimed: bool,
+    /// Where to tell why the request goes where it goes; `None` unless somebody wants to know.
+    pub why: Option<&'a Why>,
 }
 
 /// The nodes that one call has tried, shared by all its attempts.

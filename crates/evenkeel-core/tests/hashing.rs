@@ -54,7 +54,7 @@ fn one_endpoint_of_n_moves_one_key_in_n() {
         (Box::new(Rendezvous::new()), 1.1, 0.0),
         (Box::new(Ketama::new()), 1.35, 0.0),
         (Box::new(RingHash::new().points_per_weight(100)), 1.35, 0.0),
-        (Box::new(Maglev::new()), 1.1, 0.04),
+        (Box::new(Maglev::new()), 1.1, 0.02),
     ];
     for count in [3, 10, 50] {
         let nodes = nodes(count);

@@ -61,6 +61,9 @@ fn a_policy_that_wraps_others_keeps_the_laws_of_its_child() {
     laws::check(&SlowStart::new(second, WeightedRoundRobin), Spread::ByWeight);
     let nested = Priority::new(ZoneAware::new("here", SlowStart::new(second, RoundRobin)));
     laws::check(&nested, Spread::Even);
+    let hashed = Priority::new(ZoneAware::new("here", SlowStart::new(second, Maglev::new())));
+    laws::check(&hashed, Spread::ByWeight);
+    laws::check_hashing(&hashed);
 }
 
 #[test]

@@ -516,6 +516,22 @@ fn a_client_that_calls_little_and_well_is_not_throttled_by_its_first_failures() 
 }
 
 #[test]
+fn a_client_that_was_busy_and_calls_little_is_not_throttled_by_its_first_failure() {
+    let throttle = Throttle::new();
+    // A thousand at once, an hour of silence, and then one in ten seconds.
+    (0..1_001).for_each(|_| assert!(throttle.admit(|| 1.0, || at(ms(0))).is_ok()));
+    for call in 0..20_u64 {
+        let now = at(ms(3_600_000 + call * 10_000));
+        assert!(throttle.admit(|| 0.0, || now).is_ok());
+    }
+    let now = at(ms(3_800_000));
+    assert!(throttle.admit(|| 0.0, || now).is_ok());
+    throttle.refused(now);
+    assert!(throttle.admit(|| 0.0, || now).is_ok());
+    assert_eq!(throttle.probability(now), 0.0);
+}
+
+#[test]
 fn the_throttle_counts_what_a_list_of_all_calls_does() {
     const TICK: u64 = 7_500;
     let mut rng = Rng::with_seed(17);
@@ -528,7 +544,8 @@ fn the_throttle_counts_what_a_list_of_all_calls_does() {
                 millis += [30_000, 500_000, 4_000_000_000][rng.below(3)];
                 share = [0.0, 0.3, 0.9][rng.below(3)];
             }
-            millis += rng.below_u64(2_000);
+            // So few that each of them counts when it is made.
+            millis += rng.below_u64(6_000);
             let now = at(ms(millis));
             let tick = now.as_nanos() / 1_000_000 / TICK;
             calls.retain(|(at, _)| tick - at < 16);

@@ -13,10 +13,10 @@ use evenkeel_core::{
         breaker::{Admission, Breaker, BreakerRules},
         check::{CheckRules, Checks, Next, Standing, Verdict},
     },
-    load::PeakEwma,
+    load::{LoadEstimate, LoadReport, PeakEwma, ServerLoad},
     node::{Gate, Listener, Node},
     outcome::Outcome,
-    policy::{P2c, PickContext, Policy, RoundRobin},
+    policy::{ClientSideWeighted, P2c, PickContext, Picker, Policy, Prequal, RoundRobin},
     rng::Rng,
     snapshot::Publisher,
     time::Timestamp,
@@ -401,5 +401,112 @@ fn a_request_that_ends_an_idle_time_wakes_who_probes_or_is_seen_by_them() {
 
         let is_noted = !checks.heard();
         assert!(has_to_wake || is_noted);
+    });
+}
+
+/// A request asks for a probe while the answer to the only one under way comes.
+#[test]
+fn a_probe_that_is_asked_for_is_seen_by_who_sends_them_or_wakes_them() {
+    loom::model(|| {
+        let now = Timestamp::from_nanos(1 << 50);
+        let nodes = nodes(1);
+        let picker: Arc<dyn Picker> = Prequal::new().probe_rate(1.0).build(&nodes, None).into();
+        let woken = Arc::new(AtomicUsize::new(0));
+        let probing = picker.probing().unwrap();
+        let count = woken.clone();
+        probing.wake_with(move || _ = count.fetch_add(1, SeqCst));
+        let mut under_way = None;
+        let mut rng = Rng::with_seed(1);
+        probing.due(&nodes, &mut rng, now, &mut |ticket| under_way = Some(ticket));
+        let other = {
+            let (picker, nodes) = (picker.clone(), nodes.clone());
+            thread::spawn(move || {
+                let mut rng = Rng::with_seed(2);
+                assert_eq!(picker.pick(&nodes, &mut PickContext::new(&mut rng)), Some(0));
+            })
+        };
+
+        under_way.unwrap().answered(ServerLoad::new(1.0, Duration::from_millis(1)), now);
+        let mut seen = 0;
+        probing.due(&nodes, &mut rng, now, &mut |_| seen += 1);
+        other.join().unwrap();
+
+        assert_ne!(seen + woken.load(SeqCst), 0, "neither seen nor told");
+    });
+}
+
+/// Two requests choose from the same pool while one of them may find it taken.
+#[test]
+fn a_pool_that_is_taken_stops_nobody() {
+    loom::model(|| {
+        let now = Timestamp::from_nanos(1 << 50);
+        let nodes = nodes(2);
+        let picker: Arc<dyn Picker> = Prequal::new().build(&nodes, None).into();
+        let mut rng = Rng::with_seed(1);
+        let mut tickets = Vec::new();
+        let probing = picker.probing().unwrap();
+        probing.due(&nodes, &mut rng, now, &mut |ticket| tickets.push(ticket));
+        for ticket in tickets {
+            ticket.answered(ServerLoad::new(1.0, Duration::from_millis(1)), now);
+        }
+        let pick = move || {
+            let mut rng = Rng::with_seed(2);
+            picker.pick(&nodes, &mut PickContext::new(&mut rng)).expect("both are open");
+        };
+        let other = thread::spawn(pick.clone());
+        pick();
+        other.join().unwrap();
+    });
+}
+
+/// A node reports while weights come into force.
+#[test]
+fn a_report_counts_whole_or_not_yet() {
+    loom::model(|| {
+        let now = Timestamp::from_nanos(1 << 50);
+        let nodes = nodes(2);
+        let policy = ClientSideWeighted::new().blackout(Duration::ZERO);
+        let picker: Arc<dyn Picker> = policy.build(&nodes, None).into();
+        let report = |rps| {
+            let mut report = LoadReport::default();
+            (report.requests_per_second, report.cpu_utilization) = (rps, 0.5);
+            report
+        };
+        nodes[0].reported(&report(10.0), now);
+        let other = {
+            let (node, report) = (nodes[1].clone(), report(10.0));
+            thread::spawn(move || node.reported(&report, now))
+        };
+        picker.tend(now);
+        other.join().unwrap();
+
+        let mut rng = Rng::with_seed(1);
+        let picks: Vec<_> =
+            (0..4).map(|_| picker.pick(&nodes, &mut PickContext::new(&mut rng))).collect();
+        let first = picks.iter().filter(|&&picked| picked == Some(0)).count();
+        assert_eq!(first, 2, "both reported the same, or one of them nothing: {picks:?}");
+    });
+}
+
+#[test]
+fn a_servers_requests_in_flight_are_counted_exactly() {
+    loom::model(|| {
+        let now = Timestamp::from_nanos(1 << 50);
+        let estimate = Arc::new(LoadEstimate::new());
+        let threads: Vec<_> = (0..2)
+            .map(|index| {
+                let estimate = estimate.clone();
+                thread::spawn(move || {
+                    let arrival = estimate.enter();
+                    if index == 0 {
+                        arrival.took(Duration::from_millis(3), now);
+                    }
+                })
+            })
+            .collect();
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
+
+        let load = estimate.load(now);
+        assert_eq!((load.in_flight(), load.latency()), (0.0, Duration::from_millis(3)));
     });
 }

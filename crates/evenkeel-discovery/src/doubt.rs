@@ -63,7 +63,7 @@ impl Doubt {
     }
 
     /// Sets what is believed, where it is kept elsewhere while nothing is doubted.
-    #[cfg(feature = "etcd")]
+    #[cfg(any(feature = "etcd", feature = "kubernetes"))]
     pub(crate) fn believed(&mut self, endpoints: Vec<Endpoint>) {
         self.believed = endpoints;
     }

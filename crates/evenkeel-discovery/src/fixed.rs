@@ -37,8 +37,11 @@ impl Fixed {
     ///
     /// # Errors
     /// If one of them is no address.
-    pub fn parse<'a>(addresses: impl IntoIterator<Item = &'a str>) -> Result<Self, AddressError> {
-        let endpoints = addresses.into_iter().map(str::parse).collect::<Result<_, _>>()?;
+    pub fn parse(addresses: impl IntoIterator<Item: AsRef<str>>) -> Result<Self, AddressError> {
+        let endpoints = addresses
+            .into_iter()
+            .map(|address| address.as_ref().parse())
+            .collect::<Result<_, _>>()?;
         Ok(Self { endpoints })
     }
 

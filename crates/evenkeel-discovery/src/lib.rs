@@ -1,4 +1,4 @@
-//! Where endpoints come from: lists, streams, files, DNS, Consul and etcd; and how services enter there.
+//! Where endpoints come from: lists, streams, files, DNS, Consul, etcd, Kubernetes; and how services enter there.
 //!
 //! A [`Discovery`](evenkeel_core::discover::Discovery) is a cheap handle. Each of its watches is told
 //! the current set first and then what changes; a balancer does the watching.
@@ -35,6 +35,7 @@
 //! | `Dns` | A, AAAA and SRV records | the platform has nothing better, as with headless services | `dns` |
 //! | `Consul` | the healthy instances of a service in Consul | services are in Consul | `consul` |
 //! | `Etcd` | keys of etcd, in any of six layouts | services are in etcd | `etcd` |
+//! | `Kubernetes` | the endpoint slices of a service | services run in Kubernetes | `kubernetes` |
 //!
 //! Any of them by its address, such as `consul:///web?tag=v2`: [`targets::discover`].
 //!
@@ -45,6 +46,7 @@
 //! | [`merge`](combine::merge) | the endpoints of both; the first counts where both name an address |
 //! | [`fallback`](combine::fallback) | those of the second while the first has none |
 //! | [`filter`, `map`](combine::filter_map) | some of them; each changed |
+//! | [`subset`](combine::subset) | as many as one client of thousands needs |
 //!
 //! # What all of them promise
 //! - **The last good set stays** when a source fails or ends. A failure is told to the watchers as an
@@ -74,6 +76,8 @@ pub mod dns;
 pub mod etcd;
 #[cfg(any(feature = "json", feature = "yaml", feature = "toml"))]
 pub mod file;
+#[cfg(feature = "kubernetes")]
+pub mod kubernetes;
 
 pub mod changes;
 pub mod channel;
@@ -90,19 +94,21 @@ pub mod targets;
 pub mod tls;
 pub mod watch;
 
-#[cfg(any(feature = "consul", feature = "etcd"))]
+#[cfg(any(feature = "consul", feature = "etcd", feature = "kubernetes"))]
 mod client;
 mod clock;
-#[cfg(any(feature = "consul", feature = "etcd"))]
+#[cfg(any(feature = "consul", feature = "etcd", feature = "kubernetes"))]
 mod doubt;
 #[cfg(any(feature = "consul", feature = "etcd"))]
 mod go;
 mod journal;
+#[cfg(any(feature = "consul", feature = "kubernetes"))]
+mod pace;
 mod refresh;
 mod running;
 mod set;
 
-#[cfg(any(feature = "consul", feature = "etcd"))]
+#[cfg(any(feature = "consul", feature = "etcd", feature = "kubernetes"))]
 pub use client::{Server, ServerError};
 #[cfg(feature = "consul")]
 pub use consul::Consul;
@@ -112,6 +118,8 @@ pub use dns::Dns;
 pub use etcd::Etcd;
 #[cfg(any(feature = "json", feature = "yaml", feature = "toml"))]
 pub use file::File;
+#[cfg(feature = "kubernetes")]
+pub use kubernetes::Kubernetes;
 
 pub use changes::Changes;
 pub use channel::{ChannelDiscovery, Sender, channel};

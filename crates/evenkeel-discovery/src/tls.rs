@@ -86,7 +86,10 @@ impl Tls {
     }
 
     /// The configuration for connections that speak one of `protocols`.
-    #[cfg_attr(not(any(feature = "consul", feature = "etcd")), allow(dead_code))]
+    #[cfg_attr(
+        not(any(feature = "consul", feature = "etcd", feature = "kubernetes")),
+        allow(dead_code)
+    )]
     pub(crate) fn config(&self, protocols: &[&[u8]]) -> Result<Arc<ClientConfig>, BoxError> {
         let mut config = match &self.trust {
             Trust::Config(config) => (**config).clone(),
@@ -125,7 +128,7 @@ impl Tls {
     }
 }
 
-fn process_crypto() -> Result<Arc<CryptoProvider>, TlsError> {
+pub(crate) fn process_crypto() -> Result<Arc<CryptoProvider>, TlsError> {
     CryptoProvider::get_default().cloned().ok_or_else(|| TlsError {
         reason: "no cryptography: call CryptoProvider::install_default of rustls in main".into(),
     })

@@ -35,6 +35,12 @@ mod outages;
 mod servers;
 #[path = "support/slow_motion.rs"]
 mod slow_motion;
+#[cfg(feature = "tls")]
+#[path = "bad_days/tls.rs"]
+mod tls;
+#[cfg(feature = "tls")]
+#[path = "support/tls_front.rs"]
+mod tls_front;
 #[path = "support/watching.rs"]
 mod watching;
 
@@ -52,6 +58,7 @@ macro_rules! bad_days {
                 connections_that_are_closed_each_second_lose_no_change,
                 whatever_answers_in_its_place_the_last_set_stays,
                 an_outage_is_logged_when_it_begins_and_when_it_ends,
+                a_registration_heals_after_all_that_and_never_keeps_a_service,
             );
         }
     )*};

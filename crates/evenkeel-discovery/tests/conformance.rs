@@ -58,6 +58,12 @@ mod file;
 mod fixed;
 #[path = "conformance/harness.rs"]
 mod harness;
+#[cfg(feature = "kubernetes")]
+#[path = "conformance/kubernetes.rs"]
+mod kubernetes;
+#[cfg(feature = "kubernetes")]
+#[path = "kubernetes/real.rs"]
+mod real;
 #[path = "conformance/rules.rs"]
 mod rules;
 #[path = "support/servers.rs"]
@@ -122,4 +128,6 @@ conformance! {
     over_etcd_3_4: crate::etcd::OneMember<0>,
     #[cfg(feature = "etcd")]
     over_etcd_3_5: crate::etcd::OneMember<1>,
+    #[cfg(feature = "kubernetes")]
+    over_kubernetes: crate::kubernetes::OneServer,
 }

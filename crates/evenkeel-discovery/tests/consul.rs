@@ -43,6 +43,9 @@ mod simulated;
 #[cfg(feature = "tls")]
 #[path = "consul/tls.rs"]
 mod tls;
+#[cfg(feature = "tls")]
+#[path = "support/tls_front.rs"]
+mod tls_front;
 #[path = "support/watching.rs"]
 mod watching;
 

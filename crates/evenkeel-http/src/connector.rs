@@ -15,7 +15,7 @@ use crate::{
     dial::{Dial, DialOptions},
     hash_by::HashBy,
     multiplexed::Multiplexed,
-    service::{HttpService, Transport},
+    service::{HttpService, Pooled, Transport},
     target::Host,
     traffic::{HttpTraffic, InFlight},
 };
@@ -60,12 +60,12 @@ where
 /// ```
 pub struct HttpConnector<B, C = StatusClassifier> {
     traffic: HttpTraffic<C>,
-    settings: Settings,
+    settings: Arc<Settings>,
     body: PhantomData<fn(B)>,
 }
 
 #[derive(Clone, Debug)]
-struct Settings {
+pub(crate) struct Settings {
     protocol: Protocol,
     host: Option<Host>,
     is_tls_forced: bool,
@@ -116,7 +116,7 @@ impl<B> HttpConnector<B> {
             stream_window: 2 << 20,
             connection_window: 8 << 20,
         };
-        Self { traffic: HttpTraffic::new(), settings, body: PhantomData }
+        Self { traffic: HttpTraffic::new(), settings: Arc::new(settings), body: PhantomData }
     }
 
     /// HTTP/2, as gRPC needs it, with or without TLS.
@@ -150,8 +150,7 @@ impl<B, C> HttpConnector<B, C> {
     /// If `authority` is not `host` or `host:port`.
     #[must_use]
     pub fn authority(mut self, authority: &str) -> Self {
-        self.settings.host =
-            Some(Host::parse(authority).expect("an authority is host or host:port"));
+        self.set().host = Some(Host::parse(authority).expect("an authority is host or host:port"));
         self
     }
 
@@ -159,8 +158,8 @@ impl<B, C> HttpConnector<B, C> {
     #[cfg(feature = "tls")]
     #[must_use]
     pub fn tls(mut self, tls: crate::tls::Tls) -> Self {
-        self.settings.dial.tls = Arc::new(crate::tls::Connector::new(tls));
-        self.settings.is_tls_forced = true;
+        self.set().dial.tls = Arc::new(crate::tls::Connector::new(tls));
+        self.set().is_tls_forced = true;
         self
     }
 
@@ -207,7 +206,7 @@ impl<B, C> HttpConnector<B, C> {
     /// again after 1 s, so anything below waits for no second one.
     #[must_use]
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
-        self.settings.dial.timeout = timeout;
+        self.set().dial.timeout = timeout;
         self
     }
 
@@ -217,7 +216,7 @@ impl<B, C> HttpConnector<B, C> {
     /// gone in the pool until a request finds out.
     #[must_use]
     pub fn tcp_keep_alive(mut self, idle: impl Into<Option<Duration>>) -> Self {
-        self.settings.dial.keep_alive = idle.into();
+        self.set().dial.keep_alive = idle.into();
         self
     }
 
@@ -231,14 +230,14 @@ impl<B, C> HttpConnector<B, C> {
     /// `interval`.
     #[must_use]
     pub fn http2_ping(mut self, interval: Duration, timeout: Duration) -> Self {
-        self.settings.ping = Some((interval, timeout));
+        self.set().ping = Some((interval, timeout));
         self
     }
 
     /// Sends no pings: an HTTP/2 connection whose peer hangs is noticed by nobody but the caller.
     #[must_use]
     pub fn without_http2_ping(mut self) -> Self {
-        self.settings.ping = None;
+        self.set().ping = None;
         self
     }
 
@@ -249,8 +248,8 @@ impl<B, C> HttpConnector<B, C> {
     /// few bytes needs a large one: h2 takes frames for an attack by a budget of half that window.
     #[must_use]
     pub fn http2_windows(mut self, stream: u32, connection: u32) -> Self {
-        self.settings.stream_window = stream;
-        self.settings.connection_window = connection;
+        self.set().stream_window = stream;
+        self.set().connection_window = connection;
         self
     }
 
@@ -261,8 +260,8 @@ impl<B, C> HttpConnector<B, C> {
     /// was sent.
     #[must_use]
     pub fn pool(mut self, idle_max: usize, idle_timeout: Duration) -> Self {
-        self.settings.idle_max = idle_max;
-        self.settings.idle_timeout = idle_timeout;
+        self.set().idle_max = idle_max;
+        self.set().idle_timeout = idle_timeout;
         self
     }
 
@@ -272,15 +271,21 @@ impl<B, C> HttpConnector<B, C> {
         HttpConnector { traffic, settings: self.settings.clone(), body: PhantomData }
     }
 
+    fn set(&mut self) -> &mut Settings {
+        Arc::make_mut(&mut self.settings)
+    }
+
     fn protocol(mut self, protocol: Protocol) -> Self {
-        self.settings.protocol = protocol;
-        self.settings.dial.protocols = protocol.names();
+        self.set().protocol = protocol;
+        self.set().dial.protocols = protocol.names();
         self
     }
 }
 
 impl Settings {
-    fn pooled<B: RequestBody>(&self, dial: Dial) -> Client<Dial, B> {
+    /// A pool of connections to one node.
+    pub(crate) fn pooled<B: RequestBody>(&self, node: Arc<Node>) -> Client<Dial, B> {
+        let dial = Dial::new(node, self.dial.clone());
         let mut builder = Client::builder(TokioExecutor::new());
         builder
             .timer(TokioTimer::new())
@@ -316,11 +321,13 @@ impl<B: RequestBody, C: Clone> Connect for HttpConnector<B, C> {
     fn connect(&self, node: &Arc<Node>) -> HttpService<B> {
         let settings = &self.settings;
         let host = settings.host.clone().unwrap_or_else(|| Host::of(node.address()));
-        let dial = Dial::new(node.clone(), settings.dial.clone());
         let transport = match settings.protocol {
-            Protocol::Http2 => Transport::Multiplexed(Arc::new(settings.multiplexed(dial))),
+            Protocol::Http2 => {
+                let dial = Dial::new(node.clone(), settings.dial.clone());
+                Transport::Multiplexed(Arc::new(settings.multiplexed(dial)))
+            }
             Protocol::Negotiated | Protocol::Http1 => {
-                Transport::Pooled(Box::new(settings.pooled(dial)))
+                Transport::Pooled(Pooled::new(settings.clone()))
             }
         };
         HttpService::new(node.clone(), host, settings.is_tls_forced, transport)

@@ -7,6 +7,7 @@ use evenkeel_core::{
     hash::xxh64,
     node::Node,
     traffic::{Hints, Tried},
+    why::Why,
 };
 
 /// Request extension: endpoints that this request must not be sent to.
@@ -102,7 +103,21 @@ pub(crate) fn read(extensions: &http::Extensions) -> Hints<'_> {
         subset: extensions.get::<Subset>().map(|subset| &*subset.0),
         tried: extensions.get::<Tried>(),
         exclude: extensions.get::<Exclude>().map_or(&[], |exclude| &exclude.0),
+        why: extensions.get::<Why>(),
         prefer: extensions.get::<Prefer>().map_or(&[], |prefer| &prefer.0),
         is_untimed: extensions.get::<Untimed>().is_some(),
+    }
+}
+
+/// What a request carries to be told why it goes where it goes.
+pub(crate) fn why(extensions: &http::Extensions) -> Option<Why> {
+    if extensions.is_empty() { None } else { extensions.get::<Why>().cloned() }
+}
+
+/// Says in a response's extensions who served it, and why, if the request has asked.
+pub(crate) fn answer(extensions: &mut http::Extensions, node: &Arc<Node>, why: Option<Why>) {
+    extensions.insert(ServedBy(node.clone()));
+    if let Some(why) = why {
+        extensions.insert(why);
     }
 }

@@ -90,6 +90,7 @@ mod happy_eyeballs;
 mod hash_by;
 mod hints;
 mod load;
+mod mirror;
 mod multiplexed;
 mod priority;
 mod probe;
@@ -128,6 +129,7 @@ pub use load::{
 };
 #[cfg(feature = "orca")]
 pub use load::{OrcaConnect, OrcaLayer};
+pub use mirror::{HttpMirror, KeptRequest, Mirrored};
 pub use priority::HeaderPriority;
 #[cfg(feature = "tls")]
 pub use probe::TlsProbe;

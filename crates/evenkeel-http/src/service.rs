@@ -4,21 +4,21 @@ use std::{
     fmt,
     future::Future,
     pin::Pin,
-    sync::Arc,
+    sync::{Arc, OnceLock},
     task::{Context, Poll, ready},
 };
 
-use evenkeel_core::{BoxError, error::cause, node::Node};
+use evenkeel_core::{BoxError, error::cause, node::Node, why::Why};
 use http::{Method, Request, Response, Version, header, uri::Scheme};
 use hyper::body::Incoming;
 use hyper_util::client::legacy::{Client, Error as ClientError, ResponseFuture};
 use tower_service::Service;
 
 use crate::{
-    connector::RequestBody,
+    connector::{RequestBody, Settings},
     dial::Dial,
     error::{ConnectError, InvalidRequest, RequestError},
-    hints::ServedBy,
+    hints,
     multiplexed::{Answer, Multiplexed},
     target::{self, Host},
 };
@@ -39,9 +39,27 @@ struct Inner<B> {
 /// How requests get onto connections.
 pub(crate) enum Transport<B> {
     /// A pool of HTTP/1.1 connections, or of what TLS agrees on.
-    Pooled(Box<Client<Dial, B>>),
+    Pooled(Pooled<B>),
     /// One HTTP/2 connection.
     Multiplexed(Arc<Multiplexed<B>>),
+}
+
+/// A pool that is made with the first request: of many endpoints a client may never call most.
+pub(crate) struct Pooled<B> {
+    settings: Arc<Settings>,
+    client: OnceLock<Box<Client<Dial, B>>>,
+}
+
+impl<B> Pooled<B> {
+    pub(crate) fn new(settings: Arc<Settings>) -> Self {
+        Self { settings, client: OnceLock::new() }
+    }
+}
+
+impl<B: RequestBody> Pooled<B> {
+    fn client(&self, node: &Arc<Node>) -> &Client<Dial, B> {
+        self.client.get_or_init(|| Box::new(self.settings.pooled(node.clone())))
+    }
 }
 
 impl<B> HttpService<B> {
@@ -89,17 +107,18 @@ impl<B: RequestBody> Service<Request<B>> for HttpService<B> {
 
     fn call(&mut self, mut request: Request<B>) -> HttpFuture {
         let node = self.0.node.clone();
+        let why = hints::why(request.extensions());
         if let Err(error) = self.0.address(&mut request) {
             let error = RequestError::new(node.address().clone(), error);
-            return HttpFuture { node, state: State::Refused(Some(error)) };
+            return HttpFuture { node, why, state: State::Refused(Some(error)) };
         }
         let state = match &self.0.transport {
-            Transport::Pooled(client) => State::Pooled(client.request(request)),
+            Transport::Pooled(pool) => State::Pooled(pool.client(&node).request(request)),
             Transport::Multiplexed(connection) => {
                 State::Multiplexed(connection.clone().request(request))
             }
         };
-        HttpFuture { node, state }
+        HttpFuture { node, why, state }
     }
 }
 
@@ -118,6 +137,7 @@ impl<B> fmt::Debug for HttpService<B> {
 /// The future of [`HttpService`].
 pub struct HttpFuture {
     node: Arc<Node>,
+    why: Option<Why>,
     state: State,
 }
 
@@ -142,7 +162,7 @@ impl Future for HttpFuture {
             }
         };
         Poll::Ready(result.map(|mut response| {
-            response.extensions_mut().insert(ServedBy(this.node.clone()));
+            hints::answer(response.extensions_mut(), &this.node, this.why.take());
             response
         }))
     }

@@ -8,7 +8,7 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use evenkeel_core::{BoxError, connect::Connect, endpoint::Address, node::Node};
+use evenkeel_core::{BoxError, connect::Connect, endpoint::Address, node::Node, why::Why};
 use http::{Request, Response, uri::Scheme};
 use pin_project_lite::pin_project;
 use tower_service::Service;
@@ -17,7 +17,7 @@ use crate::{
     classify::{Classify, StatusClassifier},
     error::{InvalidRequest, RequestError},
     hash_by::HashBy,
-    hints::ServedBy,
+    hints,
     target::{self, Host},
     traffic::{HttpTraffic, InFlight},
 };
@@ -131,11 +131,12 @@ where
     }
 
     fn call(&mut self, mut request: Request<B>) -> SharedFuture<S::Future> {
+        let why = hints::why(request.extensions());
         let (answer, refusal) = match self.address(&mut request) {
             Ok(()) => (Some(self.client.call(request)), None),
             Err(error) => (None, Some(error)),
         };
-        SharedFuture { node: self.node.clone(), answer, refusal }
+        SharedFuture { node: self.node.clone(), why, answer, refusal }
     }
 }
 
@@ -143,6 +144,7 @@ pin_project! {
     /// The future of [`SharedService`].
     pub struct SharedFuture<F> {
         node: Arc<Node>,
+        why: Option<Why>,
         #[pin]
         answer: Option<F>,
         refusal: Option<InvalidRequest>,
@@ -164,7 +166,7 @@ where
         };
         Poll::Ready(match result {
             Ok(mut response) => {
-                response.extensions_mut().insert(ServedBy(this.node.clone()));
+                hints::answer(response.extensions_mut(), this.node, this.why.take());
                 Ok(response)
             }
             Err(error) => Err(RequestError::new(this.node.address().clone(), error).into()),

@@ -38,7 +38,8 @@ pub enum InFlight {
 /// Reads hints from request extensions, and outcomes from responses.
 ///
 /// A request may carry [`HashKey`](crate::HashKey), [`Subset`](crate::Subset), [`Prefer`](crate::Prefer),
-/// [`Exclude`](crate::Exclude) and core's [`Tried`](evenkeel_core::traffic::Tried) in its extensions.
+/// [`Exclude`](crate::Exclude) and core's [`Tried`](evenkeel_core::traffic::Tried) in its extensions, and a
+/// [`Why`](evenkeel_core::why::Why), which comes back in the response's and tells how the endpoint was chosen.
 /// [`HashBy`] reads a hash from what else it says. [`StatusClassifier`] tells what counts as a failure.
 /// Latency is measured until the head of the response in either case, so that long bodies and streams do not
 /// count; a request with [`Untimed`](crate::Untimed) in its extensions is not timed at all. What a server

@@ -18,7 +18,17 @@ pub(crate) struct Alone<M> {
     pub(crate) monitor: Arc<M>,
 }
 
-impl<M: Observer> Alone<M> {
+/// What observes a made-up node. It may let attempts in by itself, before they are made: that costs less
+/// than to be asked as one of several observers, of which there are none here.
+pub(crate) trait Doorkeeper: Observer {
+    /// Whether it is told when each attempt is over.
+    const IS_COUNTING: bool = false;
+
+    /// An attempt is over, ended or cancelled.
+    fn exit(&self) {}
+}
+
+impl<M: Doorkeeper> Alone<M> {
     pub(crate) fn new(monitor: Arc<M>) -> Self {
         let address = Address::Name { host: "alone".into(), port: 1 };
         let node = Arc::new(Node::new(Endpoint::new(address)));
@@ -27,7 +37,7 @@ impl<M: Observer> Alone<M> {
     }
 }
 
-impl<M> Holder for Alone<M> {
+impl<M: Doorkeeper> Holder for Alone<M> {
     #[inline]
     fn node(&self) -> &Arc<Node> {
         &self.node
@@ -45,6 +55,14 @@ impl<M> Holder for Alone<M> {
     #[inline]
     fn is_counted(&self) -> bool {
         // Nobody picks it by its load.
-        false
+        M::IS_COUNTING
+    }
+
+    #[inline]
+    fn enter(&self) {}
+
+    #[inline]
+    fn exit(&self) {
+        self.monitor.exit();
     }
 }

@@ -40,6 +40,7 @@ pub mod concurrency;
 pub mod deadline;
 pub mod fail_fast;
 pub mod hedge;
+pub mod mirror;
 pub mod observe;
 pub mod outlier;
 pub mod per_endpoint;

@@ -249,3 +249,11 @@ async fn under_overload_what_is_critical_is_answered_and_soon() {
     assert!(critical.latency_max < ms(120), "{:?}", critical.latency_max);
     assert!(sheddable.answered < sheddable.refused, "{} answered", sheddable.answered);
 }
+
+#[test]
+fn a_target_of_no_time_is_refused_where_it_is_set_and_not_by_the_first_call() {
+    for set in [LoadShedLayer::target, LoadShedLayer::interval] {
+        let set = std::panic::catch_unwind(|| set(LoadShedLayer::fixed(1), Duration::ZERO));
+        assert!(set.is_err());
+    }
+}

@@ -12,13 +12,15 @@ use std::{
         atomic::{AtomicU64, Ordering::Relaxed},
     },
     task::{Context, Poll, Waker},
+    time::Duration,
 };
 
 use allocation_counter::measure;
 use evenkeel_core::{
     endpoint::Endpoint,
-    node::Node,
-    policy,
+    load::ServerLoad,
+    node::{Gate, Node},
+    policy::{self, RoundRobin, Split, split},
     retry::{AnyRules, Budget},
 };
 use evenkeel_layers::{
@@ -26,6 +28,7 @@ use evenkeel_layers::{
     balance::BalanceLayer,
     concurrency,
     fail_fast::FailFastLayer,
+    mirror::MirrorLayer,
     observe::ObserveLayer,
     per_endpoint::PerEndpoint,
     rate_limit::RateLimitLayer,
@@ -137,6 +140,74 @@ async fn a_request_allocates_nothing_under_any_policy() {
         let stack = layer(name).layer(|_: &Arc<Node>| Slow);
         assert_eq!(allocations(stack).await, 0, "{name}, waiting for the answer");
     }
+}
+
+#[tokio::test]
+async fn tiers_zones_and_shares_allocate_nothing_while_nodes_are_ill_or_warm_up() {
+    let placed = |(index, endpoint): (usize, Endpoint)| {
+        let zone = if index % 2 == 0 { "here" } else { "there" };
+        endpoint.zone(zone).priority(index as u32 % 3).metadata("track", zone)
+    };
+    let endpoints: Vec<_> = endpoints().into_iter().enumerate().map(placed).collect();
+    let layers = [
+        BalanceLayer::p2c(endpoints.clone()).tiers(),
+        BalanceLayer::p2c(endpoints.clone()).tiers().fail_open(false),
+        BalanceLayer::weighted_p2c(endpoints.clone()).zone("here"),
+        BalanceLayer::round_robin(endpoints.clone()).zone("here").tiers(),
+        BalanceLayer::p2c(endpoints.clone()).panic_threshold(100),
+        BalanceLayer::least_loaded(endpoints.clone()).slow_start(Duration::from_secs(60)),
+        BalanceLayer::with_policy(
+            endpoints,
+            Split::new(RoundRobin).subset("canary", 5, split::label("track", "there")),
+        ),
+    ];
+    for layer in layers {
+        let mut balance = layer.clone().seed(1).layer(|_: &Arc<Node>| Slow);
+        tower::ServiceExt::<u64>::ready(&mut balance).await.expect("endpoints are known");
+        for node in &balance.nodes()[..6] {
+            node.close(Gate::Ejected);
+            // Two of them are back, and warm up.
+            if node.weight() == 2 {
+                node.open(Gate::Ejected);
+            }
+        }
+        assert_eq!(allocations(balance).await, 0, "{layer:?}");
+    }
+}
+
+#[tokio::test]
+async fn bounds_on_the_load_allocate_nothing_either() {
+    let policies: [Box<dyn policy::Policy>; 4] = [
+        Box::new(policy::RingHash::new().bounded_load(1.25)),
+        Box::new(policy::Ketama::new().bounded_load(1.25)),
+        Box::new(policy::Maglev::new().bounded_load(1.25)),
+        Box::new(policy::Rendezvous::new().bounded_load(1.25)),
+    ];
+    for policy in policies {
+        let name = policy.name();
+        let layer = BalanceLayer::with_policy(endpoints(), policy).seed(1);
+        assert_eq!(allocations(layer.layer(|_: &Arc<Node>| Slow)).await, 0, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn a_mirror_allocates_nothing_for_what_it_does_not_copy() {
+    let stack = MirrorLayer::new(Echo, 0.0).layer(Slow);
+    assert_eq!(allocations(stack).await, 0);
+}
+
+#[tokio::test]
+async fn a_request_that_goes_by_probes_allocates_nothing() {
+    let probe = |node: Arc<Node>| async move {
+        let port = node.address().port().unwrap_or_default();
+        let load = ServerLoad::new(port.into(), std::time::Duration::from_millis(1));
+        Ok::<_, std::io::Error>(load)
+    };
+    let layer = BalanceLayer::prequal(endpoints(), probe).seed(1);
+    let mut stack = layer.layer(|_: &Arc<Node>| Slow);
+    tower::ServiceExt::<u64>::ready(&mut stack).await.expect("endpoints are known");
+    tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    assert_eq!(allocations(stack).await, 0);
 }
 
 #[tokio::test]

@@ -17,6 +17,7 @@ use std::{
 
 use evenkeel_core::{
     BoxError,
+    error::RequestThrottled,
     retry::{AnyRules, Budget},
     time::Timestamp,
 };
@@ -273,4 +274,27 @@ async fn below_a_retry_a_throttle_hears_of_each_attempt_once() {
         // Of six, three may be missing: two failures, or one that a success made up for.
         assert_eq!(budget.balance(Timestamp::default()), left);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_layer_below_refuses_hides_no_real_error() {
+    let attempts = Arc::new(AtomicUsize::new(0));
+    let service = tower::service_fn({
+        let attempts = attempts.clone();
+        move |()| {
+            let is_first = attempts.fetch_add(1, Relaxed) == 0;
+            async move {
+                sleep(ms(30)).await;
+                let error: BoxError =
+                    if is_first { "down".into() } else { RequestThrottled::new(0.5).into() };
+                Err::<(), _>(error)
+            }
+        }
+    });
+    let client = after(20).rules(AnyRules::idempotent()).layer(service);
+
+    let error = client.oneshot(()).await.unwrap_err();
+
+    assert_eq!(attempts.load(Relaxed), 2);
+    assert_eq!(error.to_string(), "down");
 }

@@ -398,3 +398,18 @@ async fn calls_that_fail_at_once_are_counted() {
     let expected = series([("fail_fast.refusals{}", 2.0)]);
     assert_eq!(recorded.read().into_iter().collect::<Vec<_>>(), expected);
 }
+
+#[tokio::test(start_paused = true)]
+async fn copies_for_a_mirror_are_counted_by_what_became_of_them() {
+    let mut recorded = Recorded::new();
+
+    scenes::calls_are_mirrored().await;
+
+    let expected = series([
+        ("mirror.copies{outcome=failure}", 1.0),
+        ("mirror.copies{outcome=full}", 1.0),
+        ("mirror.copies{outcome=success}", 1.0),
+        ("mirror.copies{outcome=timeout}", 1.0),
+    ]);
+    assert_eq!(recorded.read().into_iter().collect::<Vec<_>>(), expected);
+}

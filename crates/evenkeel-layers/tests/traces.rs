@@ -306,3 +306,17 @@ async fn a_call_that_fails_at_once_says_for_how_long_nobody_was_ready() {
     let told = "DEBUG message=call failed at once unready=100ms";
     assert_eq!(lines.of("evenkeel::fail_fast"), [told, told]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_mirror_tells_what_was_not_mirrored_and_what_failed() {
+    let lines = Lines::listen(Level::DEBUG);
+
+    scenes::calls_are_mirrored().await;
+
+    let expected = [
+        "DEBUG message=a mirrored call failed error=no",
+        "DEBUG message=a call was not mirrored reason=full",
+        "DEBUG message=a mirrored call took too long",
+    ];
+    assert_eq!(lines.of("evenkeel::mirror"), expected);
+}

@@ -262,6 +262,13 @@ pub fn failed_fast() {
     count!("evenkeel.fail_fast.refusals", 1);
 }
 
+/// A call whose copy was to be mirrored: what became of the copy.
+#[inline]
+pub fn mirrored(outcome: &str) {
+    count!("evenkeel.mirror.copies", 1, "outcome", outcome,
+        ["success" "failure" "timeout" "full" "incomplete"]);
+}
+
 /// The shared quota could not be asked, and the request was allowed or refused.
 #[inline]
 pub fn quota_failed(is_allowed: bool) {

@@ -3,10 +3,8 @@
 use std::{fs, process::Command};
 
 fn run(arguments: &[&str]) -> (bool, String, String) {
-    let output = Command::new(env!("CARGO_BIN_EXE_evenkeel-sim"))
-        .args(arguments)
-        .output()
-        .expect("it starts");
+    let output =
+        Command::new(env!("CARGO_BIN_EXE_evenkeel-sim")).args(arguments).output().expect("it runs");
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("it prints text");
     (output.status.success(), text(output.stdout), text(output.stderr))
 }

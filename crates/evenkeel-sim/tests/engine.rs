@@ -31,7 +31,7 @@ fn scenario(servers: u32, cores: f64, queue: Discipline, load: f64, calls: u64) 
         "name = 'engine'\n[load]\nutilization = {load}\ncalls = {calls}\nwarm_up = '200ms'\n\
          [work]\nmean = '1ms'\n[[servers]]\ncount = {servers}"
     );
-    let mut scenario = Scenario::parse("engine", &text).expect("it makes sense");
+    let mut scenario = Scenario::parse("engine", &text).expect("a scenario");
     scenario.servers[0].cores = Positive::new(cores);
     scenario.servers[0].queue = queue;
     scenario
@@ -82,7 +82,7 @@ fn one_server_is_an_m_m_1_queue_whether_it_queues_or_shares() {
 #[test]
 fn a_server_of_n_cores_is_an_m_m_n_queue() {
     for (cores, load) in [(2, 0.8), (10, 0.9)] {
-        let scenario = scenario(1, f64::from(cores), Discipline::Fifo, load, 100_000);
+        let scenario = scenario(1, f64::from(cores), Discipline::Fifo, load, 500_000);
         let what = format!("M/M/{cores} at {load}");
         assert_is(&what, mean(&scenario, "random"), erlang(cores, load), 0.0, 0.06);
     }

@@ -75,6 +75,7 @@
 //! | [`ThrottleLayer`](admission::ThrottleLayer) | asks less of a service that refuses much | above the balancer of a client |
 //! | `StickyLayer` (feature `sticky`) | keeps each session on its endpoint, by a cookie | above the balancer and retries |
 //! | [`FailFastLayer`](fail_fast::FailFastLayer) | fails at once while nobody is there | above the balancer |
+//! | [`MirrorLayer`](mirror::MirrorLayer) | sends copies of a share of the requests to another service; `HttpMirror` (feature `http`) | above the balancer |
 //! | [`BalanceLayer`](balance::BalanceLayer) | chooses an endpoint for each request | above a `Connect` |
 //! | [`ObserveLayer`](observe::ObserveLayer) | metrics and traces of attempts and gates, or of calls | directly below the balancer; or alone, at the top |
 //! | [`PerEndpoint`](per_endpoint::PerEndpoint) | lifts any tower layer: one instance per endpoint | below the balancer |
@@ -85,6 +86,8 @@
 //! | `QuotaLayer` (feature `redis`) | the same for all machines together, on Redis | around any service |
 //! | `Drain` (feature `server`) | stops a server without losing a request | around a server |
 //! | [`ConcurrencyLimitLayer`](concurrency::ConcurrencyLimitLayer) | limits how many calls are under way, by a number or by what it learns | below the balancer: one per endpoint; or alone around any service, a server's too |
+//! | `ReportLoadLayer` (feature `http`) | measures a server's load, answers probes of it, and reports it with responses | at the top of a server |
+//! | `OrcaLayer` (feature `orca`) | has endpoints report their load beside requests | below the balancer |
 //! | [`LoadShedLayer`](admission::LoadShedLayer) | refuses what would wait too long, the least important first; `HeaderPriority` (feature `http`) | at the top of a server |
 //! | `HttpConnector` (feature `http`) | speaks HTTP/1.1, HTTP/2 or gRPC to one endpoint | innermost |
 //! | `SharedClient` (feature `http`) | the same over a client you have | innermost |
@@ -103,8 +106,10 @@
 //! | `Dns` | A, AAAA and SRV records | `dns` |
 //! | `Consul` | services in Consul | `consul` |
 //! | `Etcd` | services in etcd | `etcd` |
+//! | `Kubernetes` | services in Kubernetes | `kubernetes` |
 //! | `targets::discover` | any of them by an address such as `consul:///web` | |
 //! | `merge`, `fallback`, `filter`, `map` | putting them together | |
+//! | `subset` | thousands of clients of thousands of endpoints: [`RandomSubset`](core::subset::RandomSubset), [`Aperture`](core::subset::Aperture), [`Rocksteadier`](core::subset::Rocksteadier) | |
 //!
 //! A service enters itself where its callers look, and leaves in the right order, with
 //! `discovery::register`.
@@ -116,6 +121,8 @@
 //! | [`p2c`](core::policy::P2c) | the less busy of two | you do not know better: the default for most |
 //! | [`weighted_p2c`](core::policy::WeightedP2c) | the less busy of two for their weights | endpoints differ in size |
 //! | [`peak_ewma`](core::policy::PeakEwma) | the one of two that costs less latency | endpoints differ in speed or distance |
+//! | [`prequal`](core::policy::Prequal) | the quickest of those probed that are not busier than usual | servers share machines, and can be probed |
+//! | [`client_side_weighted_round_robin`](core::policy::ClientSideWeighted) | each in turn, as often as its reported load allows | servers differ in size and report their load |
 //! | [`least_loaded`](core::policy::LeastLoaded) | the least busy of all | few endpoints, long requests |
 //! | [`round_robin`](core::policy::RoundRobin) | each in turn | endpoints and requests are alike |
 //! | [`weighted_round_robin`](core::policy::WeightedRoundRobin) | each in turn, by weight | exact shares, evenly spread |
@@ -161,6 +168,10 @@
 //! [`DeadlineExceeded`](core::error::DeadlineExceeded) and
 //! [`AttemptTimeout`](core::error::AttemptTimeout) where it took too long.
 //!
+//! # Why this endpoint
+//! A request that carries a [`Why`](core::why::Why), over HTTP in its extensions, is told for each of its attempts
+//! which endpoints were looked at, how busy and how well they were, and which rule decided.
+//!
 //! # What an operator sees
 //! Every layer tells what it does to `tracing`, under a target of its own such as `evenkeel::retry`, and with
 //! the feature `metrics` to the recorder of the `metrics` facade that the program installs before it
@@ -173,8 +184,8 @@ pub use evenkeel_discovery as discovery;
 #[cfg(feature = "http")]
 pub use evenkeel_http as http;
 pub use evenkeel_layers::{
-    active_health, admission, balance, breaker, concurrency, deadline, fail_fast, hedge, observe,
-    outlier, per_endpoint, rate_limit, retry,
+    active_health, admission, balance, breaker, concurrency, deadline, fail_fast, hedge, mirror,
+    observe, outlier, per_endpoint, rate_limit, retry,
 };
 pub use evenkeel_metrics as metrics;
 #[cfg(feature = "redis")]

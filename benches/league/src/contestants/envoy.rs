@@ -2,16 +2,16 @@
 
 use std::{ffi::OsStr, path::PathBuf};
 
+use evenkeel_rig::process::{Companion, find};
 use futures_util::{FutureExt, future::BoxFuture};
 
 use super::{
     Announce, Contestant, Running, Untold,
-    proxy::{accepts, client, fill, find, lines, write_whole},
+    proxy::{accepts, client, fill, lines, write_whole},
 };
 use crate::{
     BoxError,
     options::Programs,
-    process::Proxy,
     scene::{ENDPOINTS, Place, Protocol, Scene},
 };
 
@@ -78,7 +78,7 @@ impl Contestant for Envoy {
             // With hot restart several of them would meet at one socket.
             let flags = ["--concurrency", "1", "-l", "critical", "--disable-hot-restart", "-c"];
             let arguments = flags.iter().map(OsStr::new).chain([file.as_os_str()]);
-            let proxy = Proxy::start(&program, arguments)?;
+            let proxy = Companion::start(&program, arguments)?;
             accepts(scene.lane.proxy(), self.name()).await?;
             let announce: Box<dyn Announce + Send> =
                 if self.is_tuned { Box::new(listed) } else { Box::new(Untold) };

@@ -6,16 +6,16 @@ use std::{
     path::PathBuf,
 };
 
+use evenkeel_rig::process::{Companion, find};
 use futures_util::{FutureExt, future::BoxFuture};
 
 use super::{
     Announce, Contestant, Running, Untold,
-    proxy::{accepts, client, fill, find, lines},
+    proxy::{accepts, client, fill, lines},
 };
 use crate::{
     BoxError,
     options::Programs,
-    process::Proxy,
     scene::{Place, Protocol, Scene},
 };
 
@@ -75,7 +75,7 @@ impl Contestant for Haproxy {
             let file = scene.folder.join("haproxy.cfg");
             let template = if self.is_tuned { TUNED } else { DEFAULT };
             std::fs::write(&file, fill(template, &values))?;
-            let proxy = Proxy::start(
+            let proxy = Companion::start(
                 &program,
                 ["-q".as_ref(), "-db".as_ref(), "-f".as_ref(), file.as_os_str()],
             )?;

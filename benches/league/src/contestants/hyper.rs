@@ -6,6 +6,7 @@ use std::sync::{
 };
 
 use bytes::Bytes;
+use evenkeel_rig::load::Client;
 use futures_util::{FutureExt, future::BoxFuture};
 use http::{Request, Uri};
 use http_body_util::{BodyExt, Empty};
@@ -17,7 +18,6 @@ use hyper_util::{
 use super::{Contestant, Running, Untold};
 use crate::{
     BoxError,
-    load::Client,
     scene::{Protocol, Scene},
 };
 

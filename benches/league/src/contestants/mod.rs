@@ -11,14 +11,13 @@ mod tower;
 
 use std::{fmt, sync::Arc};
 
+use evenkeel_rig::{load::Client, process::Companion};
 use futures_util::future::BoxFuture;
 
 use crate::{
     BoxError,
     fault::Fault,
-    load::Client,
     options::Programs,
-    process::Proxy,
     scene::{Protocol, Scene},
 };
 
@@ -52,7 +51,7 @@ pub(crate) trait Contestant: fmt::Debug + Send + Sync {
 pub(crate) struct Running {
     pub(crate) client: Client,
     pub(crate) announce: Box<dyn Announce + Send>,
-    pub(crate) proxy: Option<Proxy>,
+    pub(crate) proxy: Option<Companion>,
 }
 
 /// How a contestant is told that an endpoint leaves or joins, if it can be told.

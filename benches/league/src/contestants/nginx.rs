@@ -2,17 +2,17 @@
 
 use std::path::PathBuf;
 
+use evenkeel_rig::process::{Companion, CompanionId, find};
 use futures_util::{FutureExt, future::BoxFuture};
 
 use super::{
     Announce, Contestant, Running,
-    proxy::{accepts, client, fill, find, lines, write_whole},
+    proxy::{accepts, client, fill, lines, write_whole},
 };
 use crate::{
     BoxError,
     fault::Fault,
     options::Programs,
-    process::{Proxy, ProxyId},
     scene::{ENDPOINTS, Place, Scene},
 };
 
@@ -71,7 +71,7 @@ impl Contestant for Nginx {
             let (folder, file) = (scene.folder.as_os_str(), written.file.as_os_str());
             let arguments =
                 ["-p".as_ref(), folder, "-e".as_ref(), log.as_os_str(), "-c".as_ref(), file];
-            let proxy = Proxy::start(&program, arguments)?;
+            let proxy = Companion::start(&program, arguments)?;
             accepts(scene.lane.proxy(), self.name()).await?;
             let announce = Box::new(Reloaded { written, proxy: proxy.id()? });
             Ok(Running { client: client(scene), announce, proxy: Some(proxy) })
@@ -105,7 +105,7 @@ impl Written {
 
 struct Reloaded {
     written: Written,
-    proxy: ProxyId,
+    proxy: CompanionId,
 }
 
 impl Reloaded {

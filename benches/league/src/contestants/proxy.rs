@@ -1,36 +1,19 @@
 //! What all proxies have in common: a program, a template, and a plain client in front.
 
-use std::{
-    ffi::OsStr,
-    net::SocketAddr,
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use std::{ffi::OsStr, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
+use evenkeel_rig::load::Client;
 use futures_util::FutureExt;
 use tokio::{net::TcpStream, time::sleep};
 
 use super::hyper::{get, plain};
 use crate::{
     BoxError,
-    load::Client,
     scene::{Protocol, Scene},
 };
 
 /// A proxy that does not accept connections by then does not start.
 const STARTS_WITHIN: Duration = Duration::from_secs(10);
-
-/// Finds a program: a path, or a name in the search path and where servers are kept.
-pub(super) fn find(program: &Path) -> Option<PathBuf> {
-    if 1 < program.components().count() {
-        return program.is_file().then(|| program.to_owned());
-    }
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let folders =
-        std::env::split_paths(&path).chain(["/usr/sbin".into(), "/usr/local/sbin".into()]);
-    folders.map(|folder| folder.join(program)).find(|path| path.is_file())
-}
 
 /// A call through the proxy: hyper's client, over HTTP/1.1.
 pub(super) fn client(scene: &Scene) -> Client {

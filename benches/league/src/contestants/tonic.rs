@@ -2,6 +2,7 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
+use evenkeel_rig::load::Client;
 use futures_util::{FutureExt, future::BoxFuture};
 use http::uri::PathAndQuery;
 use tokio::sync::mpsc::Sender;
@@ -16,7 +17,6 @@ use super::{Announce, Contestant, Running};
 use crate::{
     BoxError,
     fault::Fault,
-    load::Client,
     scene::{ENDPOINTS, Protocol, Scene},
 };
 

@@ -3,6 +3,7 @@
 use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
+use evenkeel_rig::load::Client;
 use futures_util::{FutureExt, TryFutureExt, future::BoxFuture};
 use http::{Request, Response, Uri};
 use http_body_util::{BodyExt, Empty};
@@ -34,7 +35,6 @@ use super::{
 };
 use crate::{
     BoxError,
-    load::Client,
     scene::{ENDPOINTS, Scene},
 };
 

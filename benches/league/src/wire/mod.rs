@@ -19,9 +19,10 @@ use std::{
 use socket2::{Domain, Protocol, Socket, Type};
 
 use self::flow::{Flow, Packet};
+use evenkeel_rig::clock::Origin;
+
 use crate::{
     BoxError,
-    clock::Origin,
     scene::{ENDPOINTS, FILLER_HOST},
 };
 

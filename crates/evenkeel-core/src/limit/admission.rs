@@ -85,9 +85,12 @@ impl Throttle {
         draw: impl FnOnce() -> f64,
         now: impl FnOnce() -> Timestamp,
     ) -> Result<(), f64> {
-        let is_calm = self.tally.counts().second == 0;
-        let lately = if is_calm { self.tally.lately() } else { None };
-        let now = lately.unwrap_or_else(now);
+        if self.tally.counts().second == 0 {
+            // As many accepted as asked: that refuses nothing, whatever is forgotten meanwhile.
+            self.tally.add(1, 0, self.tally.lately().unwrap_or_else(now));
+            return Ok(());
+        }
+        let now = now();
         self.tally.tell(now);
         let probability = self.probability_of(self.tally.counts());
         let is_refused = 0.0 < probability && draw() < probability;

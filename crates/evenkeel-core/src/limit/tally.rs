@@ -34,8 +34,9 @@ const SLOTS: u64 = 16;
 #[cfg(loom)]
 const SLOTS: u64 = 2;
 
-/// So many of a tick ask for the time, and one in so many after them.
-const UNTOLD: u64 = 32;
+/// So many of a tick ask for the time, and one in so many after them: as many as may count too early when
+/// a busy time is over.
+const UNTOLD: u64 = 8;
 
 const COUNT_BITS: u32 = 24;
 const COUNT_MAX: u64 = (1 << COUNT_BITS) - 1;
@@ -89,8 +90,8 @@ impl Tally {
             is_room.then(|| Slot { tick, counts: Counts { first, second } }.pack())
         };
         if place.fetch_update(Ordering::AcqRel, Ordering::Acquire, add).is_ok() {
-            self.first.fetch_add(first as i64 - held.first as i64, Ordering::AcqRel);
-            self.second.fetch_add(second as i64 - held.second as i64, Ordering::AcqRel);
+            change(&self.first, first as i64 - held.first as i64);
+            change(&self.second, second as i64 - held.second as i64);
         }
     }
 
@@ -136,8 +137,15 @@ impl Tally {
         let place = &self.slots[(tick % SLOTS) as usize];
         if let Ok(word) = place.fetch_update(Ordering::AcqRel, Ordering::Acquire, clear) {
             let held = Slot::unpack(word).counts;
-            self.first.fetch_sub(held.first as i64, Ordering::AcqRel);
-            self.second.fetch_sub(held.second as i64, Ordering::AcqRel);
+            change(&self.first, -(held.first as i64));
+            change(&self.second, -(held.second as i64));
         }
+    }
+}
+
+fn change(sum: &AtomicI64, by: i64) {
+    // Most calls are counted once: the other sum is left alone, and its cache line with it.
+    if by != 0 {
+        sum.fetch_add(by, Ordering::AcqRel);
     }
 }

@@ -65,6 +65,7 @@ impl LoadReport {
 }
 
 #[cfg(test)]
+#[allow(clippy::approx_constant, reason = "a vector has 3.14159 errors a second")]
 mod tests {
     use super::*;
 

@@ -63,6 +63,7 @@ impl<T: Table> HashedPicker<T> {
 impl<T: Table> Picker for HashedPicker<T> {
     fn pick(&self, nodes: &[Arc<Node>], cx: &mut PickContext<'_>) -> Option<usize> {
         let hash = hash_of(cx);
+        cx.tell(|| format!("the first that is open for the hash {hash:016x}"));
         let mut candidates = self.table.candidates(hash).map(|index| index as usize);
         let Some(bound) = &self.bound else {
             return candidates
@@ -164,4 +165,74 @@ fn in_order(nodes: &[Arc<Node>], keys: Vec<String>) -> Vec<Keyed> {
         .collect();
     keyed.sort_unstable_by(|a, b| a.key.cmp(&b.key));
     keyed
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{endpoint::Endpoint, node::Gate, rng::Rng};
+
+    struct First;
+
+    impl Table for First {
+        fn candidates(&self, _: u64) -> impl Iterator<Item = u32> {
+            std::iter::once(0)
+        }
+    }
+
+    fn nodes() -> [Arc<Node>; 3] {
+        ["10.0.0.1:80", "10.0.0.2:80", "10.0.0.3:80"]
+            .map(|address| Arc::new(Node::new(address.parse().unwrap())))
+    }
+
+    /// Whether a table is made for `nodes` after `previous`.
+    fn is_made(nodes: &[Arc<Node>], previous: Option<&dyn Picker>) -> bool {
+        let mut is_made = false;
+        HashedPicker::build(nodes, previous, None, |_| {
+            is_made = true;
+            First
+        });
+        is_made
+    }
+
+    #[test]
+    fn a_table_is_made_only_for_other_nodes_or_weights() {
+        let nodes = nodes();
+        let picker = HashedPicker::build(&nodes, None, Some(1.25), |_| First);
+        assert!(!is_made(&nodes, Some(&*picker)));
+        nodes[1].close(Gate::Ejected);
+        assert!(!is_made(&nodes, Some(&*picker)));
+
+        assert!(is_made(&nodes[..2], Some(&*picker)));
+        let [a, b, c] = &nodes;
+        assert!(is_made(&[b.clone(), a.clone(), c.clone()], Some(&*picker)), "indices are others");
+        a.update((*a.endpoint()).clone().weight(2));
+        assert!(is_made(&nodes, Some(&*picker)));
+    }
+
+    #[test]
+    fn nodes_are_named_to_a_table_in_the_order_of_their_keys() {
+        let [a, b, c] = nodes();
+        c.update(Endpoint::new(c.address().clone()).metadata("hash_key", "1"));
+        b.update((*b.endpoint()).clone().weight(0));
+        HashedPicker::build(&[a, b, c], None, None, |keyed| {
+            let keys: Vec<_> = keyed.iter().map(|node| (&*node.key, node.index)).collect();
+            assert_eq!(keys, [("1", 2), ("10.0.0.1:80", 0)]);
+            First
+        });
+    }
+
+    #[test]
+    fn where_no_candidate_takes_it_the_best_of_all_others_does() {
+        let nodes = nodes();
+        let picker = HashedPicker::build(&nodes, None, None, |_| First);
+        nodes[0].close(Gate::Ejected);
+        let mut rng = Rng::with_seed(1);
+        let mut seen = [0; 3];
+        for hash in 0..100 {
+            let mut cx = PickContext { hash: Some(mix(hash)), ..PickContext::new(&mut rng) };
+            seen[picker.pick(&nodes, &mut cx).unwrap()] += 1;
+        }
+        assert!(seen[0] == 0 && 30 < seen[1] && 30 < seen[2], "{seen:?}");
+    }
 }

@@ -29,6 +29,7 @@ impl Picker for LeastLoadedPicker {
     fn pick(&self, nodes: &[Arc<Node>], cx: &mut PickContext<'_>) -> Option<usize> {
         let mut chosen: Option<usize> = None;
         let mut equals = 0;
+        cx.tell(|| "of all, the one with fewest in flight for its weight".into());
         for (index, node) in nodes.iter().enumerate() {
             if !cx.admits(node) {
                 continue;

@@ -20,7 +20,7 @@ use crate::{
 ///
 /// **Use it** for caches and sessions where shares must be even: the spread is nearly perfect, a pick the
 /// cheapest of all policies that hash. **Not** where as few keys as possible may move: on a change of one of
-/// `n` endpoints its `1 / n` do, and some percent more.
+/// `n` endpoints its `1 / n` do, and up to one percent of all besides.
 ///
 /// * A request whose node is closed, full or was tried is looked up under another hash, as Envoy does for
 ///   retries, until a node is found that takes it; so a closed node's keys go to all others.

@@ -38,11 +38,11 @@
 
 use std::{any::Any, fmt, sync::Arc, time::Duration};
 
-use crate::{endpoint::Address, node::Node, rng::Rng, time::Timestamp};
+use crate::{endpoint::Address, node::Node, rng::Rng, time::Timestamp, why::Recorder};
 
 mod alias;
 mod census;
-mod client_side_weighted;
+mod client_side_weighted_round_robin;
 mod draw;
 mod groups;
 mod hashed;
@@ -71,7 +71,7 @@ mod weighted_round_robin;
 mod zone_aware;
 mod zone_weighted;
 
-pub use client_side_weighted::ClientSideWeighted;
+pub use client_side_weighted_round_robin::ClientSideWeighted;
 pub use ketama::Ketama;
 pub use least_loaded::LeastLoaded;
 pub use maglev::Maglev;
@@ -170,6 +170,8 @@ pub struct PickContext<'a> {
     pub exclude: &'a [Address],
     /// No node is open: those are admitted that only their health closes.
     pub fails_open: bool,
+    /// Where to take down what is looked at, and what decides; `None` unless somebody has asked.
+    pub why: Option<&'a Recorder>,
 }
 
 impl<'a> PickContext<'a> {
@@ -185,6 +187,7 @@ impl<'a> PickContext<'a> {
             avoid: &[],
             exclude: &[],
             fails_open: false,
+            why: None,
         }
     }
 
@@ -192,8 +195,17 @@ impl<'a> PickContext<'a> {
     #[must_use]
     #[inline]
     pub fn admits(&self, node: &Node) -> bool {
-        let is_free = self.avoid.is_empty() && self.exclude.is_empty();
-        (node.is_open() || self.fails_open && node.is_usable()) && (is_free || self.allows(node))
+        let is_free = self.avoid.is_empty() && self.exclude.is_empty() && self.why.is_none();
+        let is_open = node.is_open() || self.fails_open && node.is_usable();
+        if is_free { is_open } else { self.allows(node, is_open) }
+    }
+
+    /// Takes down a rule that has decided something, if somebody has [asked](Self::why).
+    #[inline]
+    pub fn tell(&self, rule: impl FnOnce() -> String) {
+        if let Some(why) = self.why {
+            why.rule(rule());
+        }
     }
 
     /// A number below `bound`: the same for requests of the same hash, any for those without one.
@@ -215,8 +227,15 @@ impl<'a> PickContext<'a> {
 
     // Out of line: most requests go anywhere, and a pick asks this of several nodes.
     #[inline(never)]
-    fn allows(&self, node: &Node) -> bool {
-        !self.avoid.contains(&node.id()) && !self.exclude.contains(node.address())
+    fn allows(&self, node: &Node, is_open: bool) -> bool {
+        if !is_open && self.why.is_none() {
+            return false;
+        }
+        let is_avoided = self.avoid.contains(&node.id()) || self.exclude.contains(node.address());
+        if let Some(why) = self.why {
+            why.look(node, is_avoided);
+        }
+        is_open && !is_avoided
     }
 }
 

@@ -29,6 +29,7 @@ impl Picker for P2cPicker {
     fn pick(&self, nodes: &[Arc<Node>], cx: &mut PickContext<'_>) -> Option<usize> {
         let (first, second) = draw::two(nodes, cx)?;
         let Some(second) = second else { return Some(first) };
+        cx.tell(|| "of two drawn, the one with fewer in flight".into());
         if nodes[first].in_flight() <= nodes[second].in_flight() {
             return Some(first);
         }

@@ -93,6 +93,10 @@ impl Picker for PanicPicker {
         if cx.fails_open || !self.is_in_panic() {
             return self.child.pick(nodes, cx);
         }
+        cx.tell(|| {
+            let (fit, fit_min) = (self.census.fit(), self.fit_min);
+            format!("{fit} are fit where {fit_min} have to be: in panic, the ill are used, too")
+        });
         cx.fails_open = true;
         let picked = self.child.pick(nodes, cx);
         cx.fails_open = false;

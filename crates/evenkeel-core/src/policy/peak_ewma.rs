@@ -55,6 +55,10 @@ impl Picker for PeakEwmaPicker {
         let (first, second) = draw::two(nodes, cx)?;
         let Some(second) = second else { return Some(first) };
         let cost = |index: usize| nodes[index].latency().cost(nodes[index].in_flight(), cx.now);
+        cx.tell(|| {
+            let [first, second] = [cost(first), cost(second)].map(|cost| cost / 1e6);
+            format!("of two drawn, the one that costs less: {first:.3} or {second:.3} ms in all")
+        });
         if cost(first) <= cost(second) {
             return Some(first);
         }

@@ -26,6 +26,7 @@ struct PickFirstPicker;
 
 impl Picker for PickFirstPicker {
     fn pick(&self, nodes: &[Arc<Node>], cx: &mut PickContext<'_>) -> Option<usize> {
+        cx.tell(|| "the first of the list that is open".into());
         nodes.iter().position(|node| cx.admits(node))
     }
 }

@@ -72,7 +72,12 @@ struct PreferZonePicker {
 impl Picker for PreferZonePicker {
     fn pick(&self, nodes: &[Arc<Node>], cx: &mut PickContext<'_>) -> Option<usize> {
         let near = self.zones.list().first().filter(|zone| !zone.key);
-        near.and_then(|near| near.pick(cx)).or_else(|| self.everywhere.pick(nodes, cx))
+        let picked = near.and_then(|near| near.pick(cx));
+        cx.tell(|| match picked {
+            Some(_) => "from the own zone".into(),
+            None => "from everywhere, since nobody is open in the own zone".into(),
+        });
+        picked.or_else(|| self.everywhere.pick(nodes, cx))
     }
 
     fn panics(&self, node: &Node) -> bool {

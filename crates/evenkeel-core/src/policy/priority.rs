@@ -200,9 +200,19 @@ impl PriorityPicker {
 
     fn pick_in(&self, tier: usize, is_short: bool, cx: &mut PickContext<'_>) -> Option<usize> {
         let tier = &self.tiers.list()[tier];
+        cx.tell(|| {
+            format!(
+                "tier {}, of which {} of {} are fit and {} % can be carried",
+                tier.key,
+                tier.fit(),
+                tier.len(),
+                self.capacity(tier)
+            )
+        });
         if !is_short || cx.fails_open || !self.is_in_panic(tier) {
             return tier.pick(cx);
         }
+        cx.tell(|| "no tier can take over: in panic, the ill are used, too".into());
         cx.fails_open = true;
         let picked = tier.pick(cx);
         cx.fails_open = false;

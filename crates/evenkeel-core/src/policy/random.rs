@@ -27,6 +27,7 @@ struct RandomPicker;
 
 impl Picker for RandomPicker {
     fn pick(&self, nodes: &[Arc<Node>], cx: &mut PickContext<'_>) -> Option<usize> {
+        cx.tell(|| "any that is open".into());
         draw::one(nodes, cx)
     }
 }

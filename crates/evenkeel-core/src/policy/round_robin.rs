@@ -33,6 +33,7 @@ struct RoundRobinPicker {
 
 impl Picker for RoundRobinPicker {
     fn pick(&self, nodes: &[Arc<Node>], cx: &mut PickContext<'_>) -> Option<usize> {
+        cx.tell(|| "the next in turn that is open".into());
         for _ in 0..nodes.len().min(Turns::PASSES) {
             let index = (self.turns.take() % nodes.len() as u64) as usize;
             if cx.admits(&nodes[index]) {

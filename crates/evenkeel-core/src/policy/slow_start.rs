@@ -183,6 +183,7 @@ impl SlowStartPicker {
             if self.lets_in(&nodes[picked], cx) {
                 return picked;
             }
+            cx.tell(|| format!("{} warms up, and is turned down", nodes[picked].address()));
             avoid[count] = nodes[picked].id();
             let mut others = PickContext { rng: &mut *cx.rng, avoid: &avoid[..=count], ..*cx };
             match self.child.pick(nodes, &mut others) {

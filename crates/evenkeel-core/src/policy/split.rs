@@ -171,9 +171,14 @@ impl Picker for SplitPicker {
         let groups = self.subsets.list();
         let wished = cx.subset.and_then(|name| self.named.iter().position(|(n, _)| **n == *name));
         if let Some(picked) = wished.and_then(|subset| groups[subset].pick(cx)) {
+            cx.tell(|| "the subset that the request wishes for".into());
             return Some(picked);
         }
         let drawn = self.draw(cx);
+        cx.tell(|| match self.named.get(drawn) {
+            Some((name, weight)) => format!("subset {name}, drawn by its weight of {weight}"),
+            None => "no subset has anybody who is fit".into(),
+        });
         let picked = groups.get(drawn).and_then(|group| group.pick(cx));
         picked.or_else(|| {
             self.subsets.pick_in_order(drawn, cx, |subset, cx| {

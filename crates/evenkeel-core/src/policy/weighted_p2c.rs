@@ -31,10 +31,12 @@ impl Picker for WeightedP2cPicker {
     fn pick(&self, nodes: &[Arc<Node>], cx: &mut PickContext<'_>) -> Option<usize> {
         let first = self.draw.draw(nodes, cx, None)?;
         if nodes[first].in_flight() == 0 {
+            cx.tell(|| "drawn by weight, and idle".into());
             // Nobody can have fewer.
             return Some(first);
         }
         let Some(second) = self.draw.draw(nodes, cx, Some(first)) else { return Some(first) };
+        cx.tell(|| "of two drawn by weight, the one with fewer in flight for its weight".into());
         Some(if relative_load(&nodes[first], &nodes[second]).is_le() { first } else { second })
     }
 }

@@ -24,6 +24,7 @@ impl Policy for WeightedRandom {
 
 impl Picker for WeightedDraw {
     fn pick(&self, nodes: &[Arc<Node>], cx: &mut PickContext<'_>) -> Option<usize> {
+        cx.tell(|| "any that is open, by weight".into());
         self.draw(nodes, cx, None)
     }
 }

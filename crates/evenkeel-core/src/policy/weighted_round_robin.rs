@@ -36,6 +36,7 @@ struct WeightedPicker {
 
 impl Picker for WeightedPicker {
     fn pick(&self, nodes: &[Arc<Node>], cx: &mut PickContext<'_>) -> Option<usize> {
+        cx.tell(|| "the next in turn, by weight, that is open".into());
         for _ in 0..Turns::PASSES {
             let index = self.order.at(self.turns.take())?;
             if cx.admits(&nodes[index]) {

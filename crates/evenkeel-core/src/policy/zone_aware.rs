@@ -129,6 +129,13 @@ impl Picker for ZoneAwarePicker {
             Some(own) if self.nodes_min <= fit => self.zone(own, fit, cx),
             _ => None,
         };
+        cx.tell(|| match zone.map(|zone| &self.zones.list()[zone]) {
+            None => "from everywhere: zones are unknown, or nodes too few".into(),
+            Some(zone) => {
+                let name = zone.key.as_deref().unwrap_or("unknown");
+                format!("zone {name}, which has {} of {fit} fit", zone.fit())
+            }
+        });
         let picked = zone.and_then(|zone| self.zones.list()[zone].pick(cx));
         picked.or_else(|| self.everywhere.pick(nodes, cx))
     }

@@ -123,6 +123,10 @@ impl Picker for ZoneWeightedPicker {
             for (index, zone) in zones.iter().enumerate() {
                 let worth = self.worth(index);
                 if ticket < worth {
+                    cx.tell(|| {
+                        let name = zone.key.as_deref().unwrap_or("unknown");
+                        format!("zone {name}, which weighs {worth} of {sum}")
+                    });
                     if let Some(picked) = zone.pick(cx) {
                         return Some(picked);
                     }

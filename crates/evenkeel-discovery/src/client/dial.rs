@@ -81,7 +81,7 @@ impl Dial {
             }
         };
         if !self.server.is_tls {
-            return Ok(Stream(TokioIo::new(io)));
+            return Ok(Stream { io: TokioIo::new(io), is_http2: false });
         }
         #[cfg(feature = "tls")]
         return self.encrypt(io).await;
@@ -98,7 +98,8 @@ impl Dial {
         let name = rustls::pki_types::ServerName::try_from(host)?;
         let config = self.tls.clone().ok_or("no configuration for TLS")?;
         let stream = tokio_rustls::TlsConnector::from(config).connect(name, io).await?;
-        Ok(Stream(TokioIo::new(Box::new(stream))))
+        let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+        Ok(Stream { io: TokioIo::new(Box::new(stream)), is_http2 })
     }
 }
 
@@ -122,11 +123,15 @@ trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
 
 /// TCP, a Unix socket, or TLS over TCP.
-pub(crate) struct Stream(TokioIo<Box<dyn Io>>);
+pub(crate) struct Stream {
+    io: TokioIo<Box<dyn Io>>,
+    /// Whether TLS has agreed on HTTP/2.
+    is_http2: bool,
+}
 
 impl Connection for Stream {
     fn connected(&self) -> Connected {
-        Connected::new()
+        if self.is_http2 { Connected::new().negotiated_h2() } else { Connected::new() }
     }
 }
 
@@ -136,7 +141,7 @@ impl Read for Stream {
         cx: &mut Context<'_>,
         buffer: ReadBufCursor<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_read(cx, buffer)
+        Pin::new(&mut self.io).poll_read(cx, buffer)
     }
 }
 
@@ -146,14 +151,14 @@ impl Write for Stream {
         cx: &mut Context<'_>,
         buffer: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write(cx, buffer)
+        Pin::new(&mut self.io).poll_write(cx, buffer)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(cx)
+        Pin::new(&mut self.io).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_shutdown(cx)
+        Pin::new(&mut self.io).poll_shutdown(cx)
     }
 }

@@ -41,6 +41,7 @@ pub struct ServerError {
 
 impl Server {
     /// The URI that a request for `path` has, which begins with a slash.
+    #[cfg_attr(not(any(feature = "consul", feature = "etcd")), allow(dead_code))]
     pub(crate) fn uri(&self, path: &str) -> Result<Uri, http::Error> {
         let scheme = if self.is_tls { "https" } else { "http" };
         let uri = Uri::builder().scheme(scheme).path_and_query(path);

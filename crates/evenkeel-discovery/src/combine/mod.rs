@@ -1,4 +1,4 @@
-//! Discoveries made of others: one after another, together, filtered, changed.
+//! Discoveries made of others: one after another, together, filtered, changed, in subsets.
 //!
 //! Every discovery has the methods of [`DiscoveryExt`]. What they make is a discovery again, so they
 //! can be chained, and it costs a task or a connection no more than its parts do.
@@ -29,11 +29,13 @@
 pub mod fallback;
 pub mod filter_map;
 pub mod merge;
+pub mod subset;
 
 use evenkeel_core::{
     BoxError,
     discover::{Discovery, Update, Watch},
     endpoint::{Address, Endpoint},
+    subset::Subset,
 };
 use futures_core::Stream;
 use futures_util::{StreamExt, stream};
@@ -42,6 +44,7 @@ pub use self::{
     fallback::Fallback,
     filter_map::{Filter, Map},
     merge::Merge,
+    subset::{SubsetSender, Subsetted},
 };
 use crate::set::EndpointSet;
 
@@ -79,6 +82,20 @@ pub trait DiscoveryExt: Discovery + Sized {
         F: Fn(Endpoint) -> Endpoint + Send + Sync + 'static,
     {
         Map::new(self, change)
+    }
+
+    /// As many of the endpoints as one client of very many needs.
+    ///
+    /// See the [module docs](subset).
+    fn subset(self, subset: impl Subset) -> Subsetted<Self> {
+        Subsetted::new(self, subset).1
+    }
+
+    /// The same, where the client's place among all clients changes while it runs.
+    ///
+    /// See the [module docs](subset).
+    fn subset_that_changes(self, subset: impl Subset) -> (SubsetSender, Subsetted<Self>) {
+        Subsetted::new(self, subset)
     }
 }
 

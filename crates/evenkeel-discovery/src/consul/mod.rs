@@ -72,11 +72,10 @@ mod agents;
 mod answer;
 mod environment;
 mod error;
-#[cfg(feature = "fuzzing")]
+#[cfg(all(feature = "fuzzing", feature = "dns"))]
 pub(crate) mod fuzzing;
 mod index;
 pub(crate) mod micro;
-mod pace;
 mod query;
 mod source;
 

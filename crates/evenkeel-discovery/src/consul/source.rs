@@ -12,13 +12,13 @@ use super::{
     answer::{self, Found, Reading},
     error::NotPermitted,
     index::{Index, Moved},
-    pace::Pace,
     query::Query,
 };
 use crate::{
     clock,
     doubt::Doubt,
     error::NotConfirmed,
+    pace::Pace,
     watch::{Session, Source},
 };
 
@@ -120,6 +120,7 @@ impl ConsulSource {
         if !nodes.is_empty() {
             self.nodes = nodes;
         }
+        let endpoints = share(endpoints, self.told.as_deref().unwrap_or_default());
         let verdict = self.doubt.take(endpoints, moved == Moved::Back, clock::now(), self.hold);
         let is_news = self.told.as_ref() != Some(&verdict.endpoints);
         if is_news {
@@ -149,6 +150,19 @@ impl ConsulSource {
             Err(error) => refused_with(&error) != Some(403),
         }
     }
+}
+
+/// Puts what is `known` in the place of those that are the same, so that what they consist of is there once,
+/// and is compared at once. Both are in the order of their addresses; what is not is left as it is.
+fn share(mut endpoints: Vec<Endpoint>, known: &[Endpoint]) -> Vec<Endpoint> {
+    let mut known = known.iter().peekable();
+    for endpoint in &mut endpoints {
+        while known.next_if(|other| other.address < endpoint.address).is_some() {}
+        if let Some(same) = known.next_if(|other| *other == endpoint) {
+            endpoint.clone_from(same);
+        }
+    }
+    endpoints
 }
 
 /// Whether the service, or every one of the nodes, is denied.
@@ -187,6 +201,25 @@ impl Source for ConsulSource {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_has_not_changed_is_kept_once() {
+        let endpoint = |port: u16, version: &str| {
+            let address: evenkeel_core::endpoint::Address = format!("a:{port}").parse().unwrap();
+            Endpoint::new(address).metadata("version", version)
+        };
+        let known = [endpoint(1, "1"), endpoint(2, "1"), endpoint(4, "1")];
+
+        let shared = share(
+            vec![endpoint(1, "1"), endpoint(2, "2"), endpoint(3, "1"), endpoint(4, "1")],
+            &known,
+        );
+
+        let is_same = |a: &Endpoint, b: &Endpoint| Arc::ptr_eq(&a.metadata, &b.metadata);
+        assert!(is_same(&shared[0], &known[0]) && is_same(&shared[3], &known[2]));
+        assert_eq!(shared[1].metadata["version"], "2");
+        assert_eq!(shared[2], endpoint(3, "1"));
+    }
 
     #[test]
     fn a_service_or_all_its_nodes_can_be_denied() {

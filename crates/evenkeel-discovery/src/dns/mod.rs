@@ -46,7 +46,7 @@
 //! It does not check DNSSEC, speak DNS over TLS, or answer for `unix:` and numeric addresses.
 
 mod answer;
-#[cfg(feature = "fuzzing")]
+#[cfg(all(feature = "fuzzing", feature = "consul"))]
 pub(crate) mod fuzzing;
 mod memory;
 mod resolver;

@@ -8,8 +8,7 @@ use evenkeel_core::endpoint::{Address, Endpoint};
 #[derive(Clone, Debug, Default)]
 pub(super) struct Table {
     keys: HashMap<Vec<u8>, Row>,
-    /// Several keys may name one address, as after a restart with another id; the last in their order counts.
-    addresses: BTreeMap<Address, BTreeMap<Vec<u8>, Endpoint>>,
+    addresses: BTreeMap<Address, Named>,
 }
 
 /// What is known of one key.
@@ -17,6 +16,37 @@ pub(super) struct Table {
 struct Row {
     addresses: Vec<Address>,
     stamp: Stamp,
+}
+
+/// The keys that name an address, in their order. There may be several, as after a restart with another id;
+/// the last counts. It is a list since there is one as a rule, for which a map would take a thousand bytes.
+#[derive(Clone, Debug, Default)]
+struct Named(Vec<(Vec<u8>, Endpoint)>);
+
+impl Named {
+    fn insert(&mut self, key: &[u8], endpoint: Endpoint) {
+        match self.place(key) {
+            Ok(place) => self.0[place].1 = endpoint,
+            Err(place) => {
+                self.0.reserve_exact(1);
+                self.0.insert(place, (key.to_vec(), endpoint));
+            }
+        }
+    }
+
+    fn remove(&mut self, key: &[u8]) {
+        if let Ok(place) = self.place(key) {
+            self.0.remove(place);
+        }
+    }
+
+    fn last(&self) -> Option<&Endpoint> {
+        self.0.last().map(|(_, endpoint)| endpoint)
+    }
+
+    fn place(&self, key: &[u8]) -> Result<usize, usize> {
+        self.0.binary_search_by(|(other, _)| other.as_slice().cmp(key))
+    }
 }
 
 /// When a key was written last, and on which lease it hangs: no other cluster has the same.
@@ -41,7 +71,7 @@ impl Table {
 
     /// All endpoints, in the order of their addresses.
     pub(super) fn endpoints(&self) -> Vec<Endpoint> {
-        self.addresses.values().filter_map(|keys| keys.values().next_back()).cloned().collect()
+        self.addresses.values().filter_map(Named::last).cloned().collect()
     }
 
     /// How many endpoints there are.
@@ -72,8 +102,8 @@ impl Table {
         for endpoint in endpoints {
             let address = endpoint.address.clone();
             let keys = self.addresses.entry(address).or_default();
-            keys.insert(key.to_vec(), endpoint);
-            changes.extend(keys.values().next_back().cloned().map(Change::Insert));
+            keys.insert(key, endpoint);
+            changes.extend(keys.last().cloned().map(Change::Insert));
         }
     }
 
@@ -87,7 +117,7 @@ impl Table {
     fn unname(&mut self, key: &[u8], address: Address, changes: &mut Vec<Change>) {
         let Some(keys) = self.addresses.get_mut(&address) else { return };
         keys.remove(key);
-        match keys.values().next_back() {
+        match keys.last() {
             Some(other) => changes.push(Change::Insert(other.clone())),
             None => {
                 self.addresses.remove(&address);

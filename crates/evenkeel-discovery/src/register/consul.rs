@@ -287,8 +287,17 @@ fn probe(entry: &Entry, number: usize, check: &Check) -> Value {
         Probe::Grpc(target) => ("GRPC", target),
     };
     // Passing until the first probe says otherwise: the service has said that it is ready.
-    json!({ "CheckID": probe_id(entry, number), "Name": kind.to_lowercase(), kind: target,
-        "Interval": seconds(check.interval), "Timeout": seconds(check.timeout), "Status": "passing" })
+    let mut definition = json!({ "CheckID": probe_id(entry, number), "Name": kind.to_lowercase(),
+        kind: target, "Interval": seconds(check.interval), "Timeout": seconds(check.timeout),
+        "Status": "passing" });
+    if !check.headers.is_empty() {
+        let headers = check.headers.iter().map(|(name, value)| (name.clone(), json!([value])));
+        definition["Header"] = Value::Object(headers.collect());
+    }
+    if check.is_tls {
+        definition["GRPCUseTLS"] = true.into();
+    }
+    definition
 }
 
 fn seconds(duration: Duration) -> String {
@@ -297,4 +306,27 @@ fn seconds(duration: Duration) -> String {
 
 fn text(value: &Value) -> Bytes {
     value.to_string().into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn checks_are_described_as_consul_wants_them() {
+        let second = Duration::from_secs(1);
+        let entry = Entry::new("web", "10.0.0.1:80".parse().unwrap());
+        let http = Check::http("http://10.0.0.1/health", second).header("host", "web.internal");
+        let expected = json!({ "CheckID": "web-10.0.0.1-80:0", "Name": "http",
+            "HTTP": "http://10.0.0.1/health", "Interval": "1000ms", "Timeout": "1000ms",
+            "Status": "passing", "Header": { "host": ["web.internal"] } });
+        assert_eq!(probe(&entry, 0, &http), expected);
+
+        let grpc = probe(&entry, 1, &Check::grpc("10.0.0.1:80/web.v1.Web", second).tls());
+        assert_eq!(
+            (&grpc["GRPC"], &grpc["GRPCUseTLS"]),
+            (&"10.0.0.1:80/web.v1.Web".into(), &true.into())
+        );
+        assert_eq!(probe(&entry, 2, &Check::tcp("10.0.0.1:80", second))["TCP"], "10.0.0.1:80");
+    }
 }

@@ -151,6 +151,10 @@ pub struct Check {
     pub interval: Duration,
     /// How long an answer may take. Default the interval, and 10 s at most.
     pub timeout: Duration,
+    /// Headers of a check over HTTP. Default none.
+    pub headers: BTreeMap<String, String>,
+    /// Whether a check over gRPC speaks TLS. Default not; over HTTP the URL says so.
+    pub is_tls: bool,
 }
 
 /// What a check asks.
@@ -191,8 +195,23 @@ impl Check {
         self
     }
 
+    /// Adds a header to a check over HTTP, such as the `Host` that a server insists on.
+    #[must_use]
+    pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.headers.insert(name.into(), value.into());
+        self
+    }
+
+    /// Lets a check over gRPC speak TLS.
+    #[must_use]
+    pub fn tls(mut self) -> Self {
+        self.is_tls = true;
+        self
+    }
+
     fn new(probe: Probe, interval: Duration) -> Self {
-        Self { probe, interval, timeout: interval.min(Duration::from_secs(10)) }
+        let timeout = interval.min(Duration::from_secs(10));
+        Self { probe, interval, timeout, headers: BTreeMap::new(), is_tls: false }
     }
 }
 

@@ -57,7 +57,7 @@
 //! - **Two instances under one id.** The one that entered last counts. The other notices at its next
 //!   heartbeat, says so in [`Registered::status`] and in the log, does not fight, and enters when the
 //!   other has left. It does not remove the other's entry when it leaves.
-//! - **The clock steps.** Nothing here reads the time of day.
+//! - **The clock steps.** Nothing happens: the time of day is not read.
 //! - **The handle is dropped** without leaving: the entry is removed in the background, if the runtime lives
 //!   that long, and nothing waits.
 //!

@@ -5,12 +5,14 @@ use std::sync::Arc;
 use evenkeel_core::{BoxError, discover::Discovery, endpoint::Endpoint};
 
 use super::Target;
+#[cfg(feature = "kubernetes")]
+use super::kubernetes::kubernetes;
 use crate::Fixed;
 
-type Made = Result<Arc<dyn Discovery>, BoxError>;
+pub(super) type Made = Result<Arc<dyn Discovery>, BoxError>;
 
 /// Each scheme, and what makes a discovery of it.
-pub(super) const SCHEMES: [(&str, fn(&Target) -> Made); 8] = [
+pub(super) const SCHEMES: [(&str, fn(&Target) -> Made); 10] = [
     ("list", list),
     ("ipv4", list),
     ("ipv6", list),
@@ -19,6 +21,8 @@ pub(super) const SCHEMES: [(&str, fn(&Target) -> Made); 8] = [
     ("dns", dns),
     ("consul", consul),
     ("etcd", etcd),
+    ("k8s", kubernetes),
+    ("kubernetes", kubernetes),
 ];
 
 fn list(target: &Target) -> Made {
@@ -105,6 +109,9 @@ fn consul(target: &Target) -> Made {
         "filter",
         "dc",
         "near",
+        "peer",
+        "consistency",
+        "dialect",
         "ns",
         "partition",
         "passing",
@@ -116,6 +123,9 @@ fn consul(target: &Target) -> Made {
         "token",
         "token_file",
         "tls",
+        "ca_file",
+        "cert_file",
+        "key_file",
     ])?;
     if target.user.is_some() {
         return Err("Consul knows no users: write `token_file`".into());
@@ -151,7 +161,30 @@ fn consul(target: &Target) -> Made {
     if let Some(age) = target.time("stale_max")? {
         consul = consul.stale_max(age);
     }
-    Ok(Arc::new(consul))
+    Ok(Arc::new(of_consul(target, consul)?))
+}
+
+/// What is asked of which servers, and how it is read.
+#[cfg(feature = "consul")]
+fn of_consul(target: &Target, mut consul: crate::Consul) -> Result<crate::Consul, BoxError> {
+    use crate::consul::Consistency;
+
+    if let Some(peer) = target.one("peer")? {
+        consul = consul.peer(peer);
+    }
+    consul = match target.one("consistency")? {
+        None | Some("leader") => consul,
+        Some("stale") => consul.consistency(Consistency::Stale),
+        Some("consistent") => consul.consistency(Consistency::Consistent),
+        Some(_) => return Err("`consistency` is leader, stale or consistent".into()),
+    };
+    match target.one("dialect")? {
+        None | Some("plain" | "kit") => Ok(consul),
+        Some("micro") => Ok(consul.go_micro()),
+        Some(other) => {
+            Err(format!("there is no dialect `{other}`; there are plain, kit, micro").into())
+        }
+    }
 }
 
 #[cfg(feature = "consul")]
@@ -173,6 +206,12 @@ fn agents(target: &Target) -> Result<crate::consul::Agents, BoxError> {
     if let Some(timeout) = positive(target, "timeout")? {
         agents = agents.timeout(timeout);
     }
+    #[cfg(feature = "tls")]
+    if let Some(tls) = super::tls::read(target)? {
+        agents = agents.tls(tls);
+    }
+    #[cfg(not(feature = "tls"))]
+    super::tls::refuse(target)?;
     Ok(agents)
 }
 
@@ -187,7 +226,17 @@ fn etcd(target: &Target) -> Made {
 
     use crate::etcd::{Cluster, Etcd};
 
-    target.only(&["dialect", "quiet", "hold", "timeout", "stale_max", "tls"])?;
+    target.only(&[
+        "dialect",
+        "quiet",
+        "hold",
+        "timeout",
+        "stale_max",
+        "tls",
+        "ca_file",
+        "cert_file",
+        "key_file",
+    ])?;
     let servers = servers(target, "127.0.0.1", 2_379)?;
     let mut cluster = Cluster::at(servers.iter().map(|server| &**server))?;
     match &target.user {
@@ -198,6 +247,12 @@ fn etcd(target: &Target) -> Made {
     if let Some(timeout) = positive(target, "timeout")? {
         cluster = cluster.timeout(timeout);
     }
+    #[cfg(feature = "tls")]
+    if let Some(tls) = super::tls::read(target)? {
+        cluster = cluster.tls(tls);
+    }
+    #[cfg(not(feature = "tls"))]
+    super::tls::refuse(target)?;
     let service = service(target)?;
     let dialect = target.one("dialect")?.unwrap_or("plain");
     let mut etcd = with_dialect(Etcd::new(cluster, service), service, dialect)?;
@@ -240,8 +295,13 @@ fn etcd(_: &Target) -> Made {
     Err("it needs the feature `etcd`".into())
 }
 
-#[cfg(any(feature = "consul", feature = "etcd"))]
-fn service(target: &Target) -> Result<&str, BoxError> {
+#[cfg(not(feature = "kubernetes"))]
+fn kubernetes(_: &Target) -> Made {
+    Err("it needs the feature `kubernetes`".into())
+}
+
+#[cfg(any(feature = "consul", feature = "etcd", feature = "kubernetes"))]
+pub(super) fn service(target: &Target) -> Result<&str, BoxError> {
     if target.path.is_empty() {
         return Err(
             format!("the service is missing: write {}://host/service", target.scheme).into()
@@ -250,8 +310,11 @@ fn service(target: &Target) -> Result<&str, BoxError> {
     Ok(&target.path)
 }
 
-#[cfg(any(feature = "consul", feature = "etcd"))]
-fn positive(target: &Target, key: &str) -> Result<Option<std::time::Duration>, BoxError> {
+#[cfg(any(feature = "consul", feature = "etcd", feature = "kubernetes"))]
+pub(super) fn positive(
+    target: &Target,
+    key: &str,
+) -> Result<Option<std::time::Duration>, BoxError> {
     let time = target.time(key)?;
     if time.is_some_and(|time| time.is_zero()) {
         return Err(format!("`{key}` is more than nothing").into());

@@ -9,6 +9,7 @@
 //! | `dns:///_grpc._tcp.shop.internal` | `Dns`, SRV records | `dns` |
 //! | `consul://10.0.0.1:8500,10.0.0.2:8500/web?tag=v2` | `Consul` | `consul` |
 //! | `etcd://10.0.0.1:2379,10.0.0.2:2379/web?dialect=naming` | `Etcd` | `etcd` |
+//! | `k8s://shop/web:http` (also `kubernetes://shop/web:8080`, `kubernetes:///web.shop:8080`) | `Kubernetes` | `kubernetes` |
 //!
 //! Where no host is written, as in `consul:///web`, it is that of this machine; a port that is left out is
 //! the registry's own. What may stand behind the `?`, with `&` between two and `%20` and its like for what
@@ -16,8 +17,9 @@
 //!
 //! | registry | options |
 //! |---|---|
-//! | Consul | `tag` (may be repeated), `filter`, `dc`, `near`, `ns`, `partition`, `passing=true` (or `healthy=true`), `wait=30s`, `hold=5s`, `timeout=5s`, `stale_max=1h`, `token`, `token_file`, `tls=true` |
-//! | etcd | `dialect` (`plain`, `naming`, `micro`, `zero`, `kratos-grpc`, `kratos-http`, `kit`, where the path is the prefix), `quiet=5s`, `hold=5s`, `timeout=5s`, `stale_max=1h`, `tls=true`; the user before the hosts: `etcd://name:password@host/web` |
+//! | Consul | `tag` (may be repeated), `filter`, `dc`, `near`, `peer`, `consistency` (`leader`, `stale`, `consistent`), `dialect` (`plain`, `kit`, `micro`), `ns`, `partition`, `passing=true` (or `healthy=true`), `wait=30s`, `hold=5s`, `timeout=5s`, `stale_max=1h`, `token`, `token_file`, `tls=true` with `ca_file`, `cert_file`, `key_file` |
+//! | etcd | `dialect` (`plain`, `naming`, `micro`, `zero`, `kratos-grpc`, `kratos-http`, `kit`, where the path is the prefix), `quiet=5s`, `hold=5s`, `timeout=5s`, `stale_max=1h`, `tls=true` with `ca_file`, `cert_file`, `key_file`; the user before the hosts: `etcd://name:password@host/web` |
+//! | Kubernetes | `kubeconfig` (a path), `context`, `in_cluster=true`, `zone`, `node`, `family` (`prefer_ipv4`, `prefer_ipv6`, `ipv4`, `ipv6`, `both`), `timeout=10s`, `hold=5s`, `stale_max=1h`; the port is a name of the service, or a number of the pods |
 //!
 //! ```
 //! use evenkeel_discovery::targets::discover;
@@ -49,7 +51,11 @@
 //! file, a password better given in the program.
 
 mod known;
+#[cfg(feature = "kubernetes")]
+mod kubernetes;
 mod parse;
+#[cfg(any(feature = "consul", feature = "etcd"))]
+mod tls;
 
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
@@ -183,6 +189,7 @@ mod tests {
             "consul://agent/web",
             "consul://10.0.0.1:8500,10.0.0.2:8501/go.micro.web?tag=a&tag=b&dc=dc2",
             "consul://[::1]:8500/web?wait=500ms&hold=1m&near=_agent&healthy=true",
+            "consul:///web?dialect=micro&peer=other&consistency=stale",
             "consul:///web?filter=Service.Meta.v%20%3D%3D%202&token_file=/run/token&timeout=2s",
         ] {
             assert!(discover(address).is_ok(), "{}", reason(address));
@@ -191,12 +198,29 @@ mod tests {
         assert!(reason("consul:///web?tags=a").contains("no option `tags`"));
         assert!(reason("consul:///web?wait=soon").contains("`soon` is no time"));
         assert!(reason("consul:///web?wait=1h").contains("between 10ms and 10m"));
+        assert!(reason("consul:///web?dialect=zero").contains("plain, kit, micro"));
+        assert!(reason("consul:///web?consistency=good").contains("leader, stale or consistent"));
         assert!(reason("consul:///web?passing=maybe").contains("true or false"));
         assert!(reason("consul:///web?healthy=false").contains("critical"));
         assert!(reason("consul:///web?dc=1&dc=2").contains("`dc` stands there twice"));
         assert!(reason("consul://u:s3cret@/web").contains("Consul knows no users"));
         assert!(!reason("consul://u:s3cret@/web").contains("s3cret"));
         assert!(!reason("consul:///web?token=s3cret&x=1").contains("s3cret"));
+    }
+
+    #[cfg(all(feature = "consul", feature = "etcd", feature = "tls"))]
+    #[test]
+    fn files_for_tls_are_read_when_the_address_is() {
+        for scheme in ["consul", "etcd"] {
+            let reason = |options: &str| reason(&format!("{scheme}:///web?{options}"));
+            assert!(discover(&format!("{scheme}:///web?tls=true")).is_ok());
+            assert!(reason("ca_file=/nowhere/ca.pem&tls=true").contains("`ca_file`: /nowhere"));
+            let file = tempfile::NamedTempFile::new().unwrap();
+            let path = file.path().display();
+            assert!(reason(&format!("ca_file={path}&tls=true")).contains("no certificate"));
+            assert!(reason(&format!("ca_file={path}")).contains("with `tls=true`"));
+            assert!(reason(&format!("cert_file={path}&tls=true")).contains("together"));
+        }
     }
 
     #[cfg(feature = "etcd")]
@@ -209,6 +233,35 @@ mod tests {
         assert!(discover("etcd://orders:secret@a:2379/web").is_ok());
         assert!(reason("etcd:///web?dialect=x").contains("plain, naming"));
         assert!(reason("etcd://orders@a:2379/web").contains("a password"));
+    }
+
+    #[cfg(feature = "kubernetes")]
+    #[test]
+    fn services_in_kubernetes_are_read() {
+        for address in [
+            "k8s://shop/web:http",
+            "k8s://shop/web",
+            "k8s:///web:8080",
+            "kubernetes://shop/web:8080",
+            "kubernetes:///web.shop:8080",
+            "kubernetes:///web.shop.svc.cluster.local:http",
+            "k8s:///web.shop:http?zone=a&node=n&family=both&hold=1s&timeout=2s&stale_max=1h",
+            "k8s://shop/web:http?kubeconfig=/home/me/.kube/config&context=staging",
+            "k8s://shop/web:http?in_cluster=true",
+        ] {
+            assert!(discover(address).is_ok(), "{}", reason(address));
+        }
+        assert!(reason("k8s://shop").contains("the service is missing"));
+        assert!(reason("k8s://shop/web.shop:80").contains("twice"));
+        assert!(reason("k8s:///web.shop.example:80").contains("service.namespace:port"));
+        assert!(reason("k8s://shop/Web:80").contains("`Web` is no name"));
+        assert!(reason("k8s://shop/web,app:80").contains("is no name"));
+        for port in ["0", "65536", "", "a_b"] {
+            assert!(reason(&format!("k8s://shop/web:{port}")).contains("is no port"), "{port}");
+        }
+        assert!(reason("k8s://me@shop/web:80").contains("`context`"));
+        assert!(reason("k8s://shop/web:80?family=ipx").contains("prefer_ipv4"));
+        assert!(reason("k8s://shop/web:80?kubeconfig=/k&in_cluster=true").contains("`in_cluster`"));
     }
 
     #[cfg(all(feature = "dns", feature = "json"))]
@@ -226,5 +279,14 @@ mod tests {
         }
         assert!(reason("dns:///db.internal").contains("host:port"));
         assert!(reason("file:///etc/app/endpoints.ini").contains("names no discovery"));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_text_makes_it_panic(
+            scheme in "(consul|etcd|dns|list|unix|ipv6|[a-z]{0,3}):(//)?", rest in ".{0,40}"
+        ) {
+            let _ = discover(&format!("{scheme}{rest}"));
+        }
     }
 }

@@ -2,8 +2,9 @@
 
 use std::{
     fmt::{Debug, Write},
-    sync::{Arc, Mutex},
-    time::Duration,
+    sync::{Arc, LazyLock, Mutex},
+    thread::{self, ThreadId},
+    time::{Duration, Instant},
 };
 
 use evenkeel_core::{
@@ -11,6 +12,7 @@ use evenkeel_core::{
     error::{NoEndpoints, cause},
     node::Node,
 };
+use evenkeel_discovery::register::Entry;
 use evenkeel_layers::balance::BalanceLayer;
 use tower::{Layer, ServiceExt, service_fn};
 use tracing::{
@@ -173,8 +175,9 @@ pub(crate) async fn whatever_answers_in_its_place_the_last_set_stays<H: Harness>
 pub(crate) async fn an_outage_is_logged_when_it_begins_and_when_it_ends<H: Harness>(
     mut harness: H,
 ) {
-    let lines = Lines::default();
-    let _listening = tracing::subscriber::set_default(lines.clone());
+    // One for the whole process: what listens on one thread alone may miss what another met first.
+    static LINES: LazyLock<Lines> = LazyLock::new(Lines::default);
+    let _ = tracing::subscriber::set_global_default(LINES.clone());
     let mut watching = two(&mut harness).await;
 
     harness.way().shut();
@@ -183,15 +186,43 @@ pub(crate) async fn an_outage_is_logged_when_it_begins_and_when_it_ends<H: Harne
     harness.way().open();
     recovers(&mut harness, &mut watching).await;
 
-    let lines = lines.0.lock().unwrap();
-    let of = |start: &str| lines.iter().filter(|line| line.starts_with(start)).count();
+    let lines = LINES.0.lock().unwrap();
+    let here = thread::current().id();
+    let of = |start: &str| {
+        lines.iter().filter(|(thread, line)| *thread == here && line.starts_with(start)).count()
+    };
     assert_eq!(of("WARN discovery fails"), 1, "{lines:?}");
     assert_eq!(of("INFO discovery works again"), 1, "{lines:?}");
 }
 
-/// What is logged from INFO on.
+pub(crate) async fn a_registration_heals_after_all_that_and_never_keeps_a_service<H: Harness>(
+    harness: H,
+) {
+    let entry = Entry::new("web", "10.0.0.1:80".parse().unwrap());
+    let registered = harness.register_at(&harness.way().url, entry);
+    registered.entered().await;
+    for motion in [Motion::Held, Motion::Garbled, Motion::CutAfter(20), Motion::Shut] {
+        harness.way().set(motion);
+        if motion != Motion::Held {
+            harness.way().cut();
+        }
+        registered.failing().await;
+        harness.way().open();
+        registered.entered().await;
+    }
+    let mut watching = Watching::new(&harness.discovery());
+    watching.until_addresses(&["10.0.0.1:80"]).await;
+
+    harness.way().set(Motion::Held);
+    let start = Instant::now();
+    registered.leave().await;
+    // The try that is under way, and the one to leave, 3 s each.
+    assert!(start.elapsed() < ms(8_000), "{:?}", start.elapsed());
+}
+
+/// What is logged from INFO on, and on which thread: each test has its own.
 #[derive(Clone, Default)]
-struct Lines(Arc<Mutex<Vec<String>>>);
+struct Lines(Arc<Mutex<Vec<(ThreadId, String)>>>);
 
 impl Subscriber for Lines {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
@@ -217,7 +248,7 @@ impl Subscriber for Lines {
         }
         let mut message = Message(format!("{} ", event.metadata().level()));
         event.record(&mut message);
-        self.0.lock().unwrap().push(message.0);
+        self.0.lock().unwrap().push((thread::current().id(), message.0));
     }
 
     fn enter(&self, _: &span::Id) {}

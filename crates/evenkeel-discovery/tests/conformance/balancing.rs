@@ -100,7 +100,7 @@ pub(crate) async fn a_change_of_metadata_costs_no_connection<H: Harness>(mut har
     let noted: Vec<_> = ports().into_iter().map(|instance| instance.note("new")).collect();
     harness.set(&noted).await;
     let is_noted =
-        |node: &Arc<Node>| node.endpoint().metadata.get("note").is_some_and(|note| note == "new");
+        |node: &Arc<Node>| node.endpoint().metadata.get(H::NOTE).is_some_and(|note| note == "new");
     until("the metadata", || async { balance.nodes().iter().all(is_noted) }).await;
 
     assert_eq!(connected.lock().unwrap().len(), 3);

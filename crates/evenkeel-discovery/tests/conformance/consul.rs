@@ -1,4 +1,5 @@
 //! A real agent of Consul.
+#![allow(dead_code, reason = "no test needs all of it")]
 
 use std::{
     collections::BTreeMap,
@@ -112,8 +113,8 @@ impl Harness for OneAgent {
         }
     }
 
-    fn register(&self, entry: Entry) -> Registered {
-        let agents = Agents::at([&*self.agent.url]).unwrap();
+    fn register_at(&self, url: &str, entry: Entry) -> Registered {
+        let agents = Agents::at([url]).unwrap();
         Registration::new(ConsulRegistry::new(agents), entry)
             .ttl(Duration::from_secs(3))
             .propagation(Duration::ZERO)
@@ -191,8 +192,12 @@ impl OneAgent {
 
 /// The service at this agent.
 pub(crate) fn follow(url: &str) -> Consul {
+    follow_at(Agents::at([url]).unwrap())
+}
+
+pub(crate) fn follow_at(agents: Agents) -> Consul {
     let (min, max) = BACKOFF;
-    Consul::new(Agents::at([url]).unwrap().timeout(Duration::from_secs(2)), "web")
+    Consul::new(agents.timeout(Duration::from_secs(2)), "web")
         .backoff(Backoff::new(min, max))
         .hold(HOLD)
         .wait(Duration::from_secs(2))

@@ -1,4 +1,5 @@
 //! A real member of etcd, of one of two versions.
+#![allow(dead_code, reason = "no test needs all of it")]
 
 use std::{
     collections::BTreeMap,
@@ -42,12 +43,7 @@ impl<const VERSION: usize> Harness for OneMember<VERSION> {
     }
 
     fn discovery(&self) -> Etcd {
-        let (min, max) = BACKOFF;
-        let cluster = Cluster::at([&*self.proxy.url]).unwrap().timeout(Duration::from_secs(2));
-        Etcd::new(cluster, "web")
-            .backoff(Backoff::new(min, max))
-            .hold(HOLD)
-            .quiet(Duration::from_secs(1))
+        follow_at(Cluster::at([&*self.proxy.url]).unwrap())
     }
 
     async fn set(&mut self, instances: &[Instance]) {
@@ -127,8 +123,8 @@ impl<const VERSION: usize> Harness for OneMember<VERSION> {
         }
     }
 
-    fn register(&self, entry: Entry) -> Registered {
-        Registration::new(EtcdRegistry::new(self.etcd.cluster()), entry)
+    fn register_at(&self, url: &str, entry: Entry) -> Registered {
+        Registration::new(EtcdRegistry::new(Cluster::at([url]).unwrap()), entry)
             .ttl(Duration::from_secs(3))
             .propagation(Duration::ZERO)
             .start()
@@ -154,6 +150,15 @@ impl<const VERSION: usize> OneMember<VERSION> {
             std::thread::sleep(Duration::from_millis(100));
         }
     }
+}
+
+/// The service in this cluster.
+pub(crate) fn follow_at(cluster: Cluster) -> Etcd {
+    let (min, max) = BACKOFF;
+    Etcd::new(cluster.timeout(Duration::from_secs(2)), "web")
+        .backoff(Backoff::new(min, max))
+        .hold(HOLD)
+        .quiet(Duration::from_secs(1))
 }
 
 fn value(instance: &Instance) -> String {

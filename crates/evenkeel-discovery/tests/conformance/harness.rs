@@ -103,6 +103,10 @@ pub(crate) trait Harness: Sized + Send {
     const PARTS: (u16, u16) = (3, 1);
     /// Whether a set changes at all.
     const CHANGES: bool = true;
+    /// Whether it knows weights other than that of who is drained.
+    const HAS_WEIGHTS: bool = true;
+    /// The key under which [`Instance::note`] stands in the metadata.
+    const NOTE: &'static str = "note";
     /// Whether it knows tiers (priorities).
     const HAS_TIERS: bool = false;
 
@@ -119,56 +123,60 @@ pub(crate) trait Harness: Sized + Send {
 
     /// Seems to know nothing for a moment, and then what it knew.
     async fn blink(&mut self) {
-        unimplemented!("exempt from C4")
+        panic!("exempt from C4")
     }
 
     /// Changes to this set in such a way that nobody can be told what happened in between.
     async fn lose_history(&mut self, _now: &[Instance]) {
-        unimplemented!("exempt from C5")
+        panic!("exempt from C5")
     }
 
     /// Changes to this set, in a state that was built anew and counts from the beginning.
     async fn go_back(&mut self, _now: &[Instance]) {
-        unimplemented!("exempt from C7")
+        panic!("exempt from C7")
     }
 
     /// Does not answer any more, or not well, until it is mended.
     async fn fail(&mut self) {
-        unimplemented!("exempt from C8")
+        panic!("exempt from C8")
     }
 
     async fn mend(&mut self) {
-        unimplemented!("exempt from C8")
+        panic!("exempt from C8")
     }
 
     /// The way from the discovery to the registry, where there is one that can be slowed down.
     fn way(&self) -> &Proxy {
-        unimplemented!("there is no connection")
+        panic!("there is no connection")
     }
 
     /// Where that way leads.
     fn url(&self) -> String {
-        unimplemented!("there is no connection")
+        panic!("there is no connection")
     }
 
     /// When it was asked since it has failed.
     fn asked(&self) -> Vec<Instant> {
-        unimplemented!("exempt from C9")
+        panic!("exempt from C9")
     }
 
     /// Enters instances of other services, whose names begin as this one's.
     async fn enter_beside(&mut self) {
-        unimplemented!("exempt from C10")
+        panic!("exempt from C10")
     }
 
-    /// Enters a service by the library's own registration, with a TTL of 3 s.
-    fn register(&self, _entry: Entry) -> Registered {
-        unimplemented!("exempt from C12")
+    /// Enters a service by the library's own registration at this server, with a TTL of 3 s.
+    fn register_at(&self, _url: &str, _entry: Entry) -> Registered {
+        panic!("exempt from C12")
+    }
+
+    fn register(&self, entry: Entry) -> Registered {
+        self.register_at(&self.url(), entry)
     }
 
     /// Takes out what has entered itself, as somebody might by hand.
     async fn take_out(&mut self, _entry: &Entry) {
-        unimplemented!("exempt from C12")
+        panic!("exempt from C12")
     }
 }
 

@@ -36,7 +36,8 @@ async fn an_agent_that_restarts_without_data_empties_nothing() {
     for port in 1..=3 {
         agent.enter(port).await;
     }
-    let mut watching = Watching::new(&web(at(&agent.url)).hold(ms(5_000)));
+    // Longer than the agent takes to come back on a machine that does other things too.
+    let mut watching = Watching::new(&web(at(&agent.url)).hold(ms(15_000)));
     watching.until_addresses(&["10.0.0.1:1", "10.0.0.1:2", "10.0.0.1:3"]).await;
 
     agent.kill();

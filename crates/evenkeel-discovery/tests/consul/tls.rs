@@ -1,31 +1,9 @@
 //! An agent that speaks HTTPS, and asks for a certificate.
 
 use evenkeel_discovery::{consul::Agents, tls::Tls};
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use serde_json::json;
 
-use crate::{real::Agent, servers::free_ports, watching::Watching, web};
-
-struct Authority(CertifiedIssuer<'static, KeyPair>);
-
-impl Authority {
-    fn new() -> Self {
-        let mut params = CertificateParams::new(vec![]).unwrap();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
-    }
-
-    fn pem(&self) -> String {
-        self.0.pem()
-    }
-
-    /// A chain and a key, in PEM.
-    fn certify(&self, name: &str) -> (String, String) {
-        let key = KeyPair::generate().unwrap();
-        let params = CertificateParams::new(vec![name.to_owned()]).unwrap();
-        (params.signed_by(&key, &self.0).unwrap().pem(), key.serialize_pem())
-    }
-}
+use crate::{real::Agent, servers::free_ports, tls_front::Authority, watching::Watching, web};
 
 #[tokio::test]
 async fn an_agent_is_verified_and_asks_for_a_certificate() {

@@ -121,32 +121,35 @@ async fn the_loss_of_a_member_and_of_the_leader_disturbs_nobody() {
     }
 }
 
+/// A member at which the user `reader` may read the service, and a token lives for 1 s.
+async fn with_reader(version: &str) -> Option<Etcd> {
+    let mut etcd = Etcd::start_with(version, &["--auth-token-ttl=1"]).await?;
+    for command in [
+        &["user", "add", "root:root"][..],
+        &["user", "grant-role", "root", "root"],
+        &["user", "add", "reader:secret"],
+        &["role", "add", "reader"],
+        &["role", "grant-permission", "reader", "read", "--prefix=true", "/evenkeel/web/"],
+        &["user", "grant-role", "reader", "reader"],
+        &["put", "/evenkeel/web/1", "10.0.0.1:1"],
+    ] {
+        if command == ["user", "grant-role", "root", "root"] {
+            // Made by the version itself since 3.5, and by hand before.
+            let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+                etcd.control(&["role", "add", "root"])
+            }));
+        }
+        etcd.control(command);
+    }
+    etcd.control(&["auth", "enable"]);
+    etcd.ask_as("root:root");
+    Some(etcd)
+}
+
 #[tokio::test]
 async fn a_user_is_authenticated_and_rights_that_are_taken_away_empty_nothing() {
     for version in VERSIONS {
-        // Tokens that live for 1 s, so that they run out while the test lasts.
-        let ttl = ["--auth-token-ttl=1"];
-        let Some(mut etcd) = Etcd::start_with(version, &ttl).await else { return };
-        for command in [
-            &["user", "add", "root:root"][..],
-            &["user", "grant-role", "root", "root"],
-            &["user", "add", "reader:secret"],
-            &["role", "add", "reader"],
-            &["role", "grant-permission", "reader", "read", "--prefix=true", "/evenkeel/web/"],
-            &["user", "grant-role", "reader", "reader"],
-            &["put", "/evenkeel/web/1", "10.0.0.1:1"],
-        ] {
-            if command == ["user", "grant-role", "root", "root"] {
-                // Made by the version itself since 3.5, and by hand before.
-                let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-                    etcd.control(&["role", "add", "root"])
-                }));
-            }
-            etcd.control(command);
-        }
-        etcd.control(&["auth", "enable"]);
-        etcd.ask_as("root:root");
-
+        let Some(etcd) = with_reader(version).await else { return };
         let wrong = etcd.cluster().user("reader", "wrong");
         let mut refused = Watching::new(&web(wrong));
         assert!(cause::<MemberRefused>(&**refused.until_failure().await).is_some());
@@ -156,6 +159,47 @@ async fn a_user_is_authenticated_and_rights_that_are_taken_away_empty_nothing() 
         let mut watching = Watching::new(&web(etcd.cluster().user("reader", "secret")));
         watching.until_addresses(&["10.0.0.1:1"]).await;
         watching.during(ms(2_500)).await;
+        etcd.put("2", "10.0.0.1:2");
+        watching.until_addresses(&["10.0.0.1:1", "10.0.0.1:2"]).await;
+        assert_eq!(watching.least, 1);
+    }
+}
+
+#[tokio::test]
+async fn rights_that_are_taken_away_empty_nothing_and_come_back() {
+    for version in VERSIONS {
+        let Some(mut etcd) = with_reader(version).await else { return };
+        let mut watching = Watching::new(&web(etcd.cluster().user("reader", "secret")));
+        watching.until_addresses(&["10.0.0.1:1"]).await;
+        let rights = |verb: &str, etcd: &Etcd| match verb {
+            "revoke" => etcd.control(&[
+                "role",
+                "revoke-permission",
+                "--prefix=true",
+                "reader",
+                "/evenkeel/web/",
+            ]),
+            _ => etcd.control(&[
+                "role",
+                "grant-permission",
+                "--prefix=true",
+                "reader",
+                "read",
+                "/evenkeel/web/",
+            ]),
+        };
+
+        rights("revoke", &etcd);
+        // A watch goes on with the rights that it began with; the next one does not begin.
+        etcd.members[0].kill();
+        etcd.members[0].start_again();
+        let denied = |error: &evenkeel_core::BoxError| {
+            cause::<MemberRefused>(&**error).is_some_and(|refused| refused.code == 7)
+        };
+        while !denied(watching.until_failure().await) {}
+        assert_eq!(watching.addresses(), ["10.0.0.1:1"]);
+
+        rights("grant", &etcd);
         etcd.put("2", "10.0.0.1:2");
         watching.until_addresses(&["10.0.0.1:1", "10.0.0.1:2"]).await;
         assert_eq!(watching.least, 1);

@@ -125,7 +125,7 @@ async fn carry(inside: TcpStream, mut way: watch::Receiver<Way>) {
             let _ = tokio::io::copy(&mut from_client, &mut to_server).await;
             // The client may have closed its side alone.
             let _ = to_server.shutdown().await;
-            std::future::pending().await
+            std::future::pending::<()>().await;
         } => {}
         _ = cut.wait_for(|way| way.round != round) => {}
     }

@@ -64,7 +64,7 @@ enum End {
 
 impl<B: Body> ReplayBody<B> {
     /// The body of the first attempt, and what to make others with. At most `max` bytes are kept.
-    pub(super) fn new(body: B, max: usize) -> (Self, Replayed<B>) {
+    pub(crate) fn new(body: B, max: usize) -> (Self, Replayed<B>) {
         let source = (!body.is_end_stream()).then(|| {
             let state = State {
                 rest: Some(body),
@@ -89,7 +89,7 @@ impl<B> ReplayBody<B> {
 }
 
 /// What makes bodies for further attempts.
-pub(super) struct Replayed<B>(Option<Arc<Source<B>>>);
+pub(crate) struct Replayed<B>(Option<Arc<Source<B>>>);
 
 impl<B> Replayed<B> {
     /// Whether the body can be read from its beginning.
@@ -98,12 +98,12 @@ impl<B> Replayed<B> {
     }
 
     /// Whether it can be read by two at the same time: it is empty or all there.
-    pub(super) fn may_double(&self) -> bool {
+    pub(crate) fn may_double(&self) -> bool {
         self.0.as_ref().is_none_or(|source| source.state().end == End::Reached)
     }
 
     /// The body for another attempt.
-    pub(super) fn again(&self) -> ReplayBody<B> {
+    pub(crate) fn again(&self) -> ReplayBody<B> {
         let Some(source) = &self.0 else { return ReplayBody::of(None, 0) };
         let mut state = source.state();
         if state.end != End::Reached {

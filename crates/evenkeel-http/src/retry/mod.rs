@@ -5,6 +5,7 @@ mod call;
 mod peek;
 mod rules;
 
+pub(crate) use self::body::Replayed;
 pub use self::{
     body::{ReplayBody, Superseded},
     call::{HttpCall, Idempotent, PreviousAttempts},

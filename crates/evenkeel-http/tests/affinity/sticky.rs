@@ -142,6 +142,34 @@ async fn what_a_caller_makes_up_is_no_cookie() {
     }
 }
 
+#[test]
+fn no_bytes_make_the_reader_of_cookies_panic() {
+    let mut rng = evenkeel_core::rng::Rng::with_seed(11);
+    // Signed by the secret for 10.0.0.1:80, so that some bytes come close.
+    let genuine = "MTAuMC4wLjE6ODA.Jv0yPbXPiuuyX2eJ1urDeQ";
+    let layers = [StickyLayer::signed(SECRET), StickyLayer::opaque(SECRET)];
+    let genuine_request = request("/", Some(&format!("evenkeel={genuine}")));
+    assert!(layers[0].endpoint(genuine_request.headers()).is_some());
+    for _ in 0..20_000 {
+        let mut bytes = format!("a=b; evenkeel={genuine}").into_bytes();
+        for _ in 0..1 + rng.below(4) {
+            let at = rng.below(bytes.len());
+            match rng.below(3) {
+                0 => bytes[at] = rng.below(256) as u8,
+                1 => bytes.truncate(at.max(1)),
+                _ => bytes.extend_from_within(at..),
+            }
+        }
+        let Ok(value) = HeaderValue::from_bytes(&bytes) else { continue };
+        let mut headers = http::HeaderMap::new();
+        headers.insert(header::COOKIE, value);
+        for layer in &layers {
+            let read = layer.endpoint(&headers);
+            assert!(read.is_none_or(|address| address.to_string() == "10.0.0.1:80"), "forged");
+        }
+    }
+}
+
 #[tokio::test]
 async fn what_a_request_itself_prefers_comes_first() {
     let endpoints = fleet::endpoints(2).await;

@@ -5,7 +5,11 @@ use std::sync::{
     atomic::{AtomicU32, Ordering::SeqCst},
 };
 
-use evenkeel_core::{connect::Connect, error::cause};
+use evenkeel_core::{
+    connect::Connect,
+    error::cause,
+    why::{Recorder, Why},
+};
 use evenkeel_http::{HttpConnector, InvalidRequest, RequestError, ServedBy};
 use tokio::io::AsyncReadExt;
 use tower::ServiceExt;
@@ -54,6 +58,24 @@ async fn a_request_that_names_nobody_names_the_endpoint() {
         let response = within(connector.connect(&node).oneshot(get("/x"))).await.unwrap();
         assert_eq!(response.extensions().get::<ServedBy>().unwrap().address(), node.address());
         assert!(text(response).await.ends_with(&format!(" {} /x ", node.address())));
+    }
+}
+
+#[tokio::test]
+async fn who_asks_why_gets_the_record_back_and_nobody_else() {
+    for connector in [HttpConnector::new(), HttpConnector::new().http2()] {
+        let (node, _) = node(serve(echo).await);
+        let (why, mut request) = (Why::new(), get("/x"));
+        request.extensions_mut().insert(why.clone());
+
+        let response = within(connector.connect(&node).oneshot(request)).await.unwrap();
+        // What the balancer adds, the response has.
+        why.add(Recorder::default().decision("p2c", Some(&node)));
+
+        let told = response.extensions().get::<Why>().unwrap().to_string();
+        assert_eq!(told, format!("p2c chose {}\n", node.address()));
+        let unasked = within(connector.connect(&node).oneshot(get("/x"))).await.unwrap();
+        assert!(unasked.extensions().get::<Why>().is_none());
     }
 }
 

@@ -1,6 +1,6 @@
 //! Clients that are there already.
 
-use evenkeel_core::{connect::Connect, endpoint::Address, error::cause};
+use evenkeel_core::{connect::Connect, endpoint::Address, error::cause, why::Why};
 use evenkeel_http::{InvalidRequest, ServedBy, SharedClient};
 use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 use tower::ServiceExt;
@@ -14,9 +14,12 @@ async fn a_hyper_client_goes_to_the_endpoint_and_keeps_the_host() {
     for (uri, host) in [("http://a.b/x", Some("a.b")), ("/x", None)] {
         let (node, _) = node(serve(echo).await);
 
-        let response = within(stack(&connect, &node).oneshot(get(uri))).await.unwrap();
+        let mut request = get(uri);
+        request.extensions_mut().insert(Why::new());
+        let response = within(stack(&connect, &node).oneshot(request)).await.unwrap();
 
         assert_eq!(response.extensions().get::<ServedBy>().unwrap().address(), node.address());
+        assert!(response.extensions().get::<Why>().is_some(), "what it asked for comes back");
         let host = host.map_or(node.address().to_string(), str::to_owned);
         assert_eq!(text(response).await, format!("HTTP/1.1 {host} /x "));
         assert_eq!(node.in_flight(), 0);

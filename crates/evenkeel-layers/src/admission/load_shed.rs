@@ -84,9 +84,10 @@ impl<P, X> LoadShedLayer<P, X> {
     /// Below what the scheduler takes to come round, it sees overload where there is none.
     ///
     /// # Panics
-    /// The first call does, if it is zero.
+    /// If it is zero.
     #[must_use]
     pub fn target(mut self, target: Duration) -> Self {
+        assert!(!target.is_zero(), "a target of no time");
         self.target = target;
         self
     }
@@ -97,9 +98,10 @@ impl<P, X> LoadShedLayer<P, X> {
     /// It should be some times as long as a request takes.
     ///
     /// # Panics
-    /// The first call does, if it is zero.
+    /// If it is zero.
     #[must_use]
     pub fn interval(mut self, interval: Duration) -> Self {
+        assert!(!interval.is_zero(), "an interval of no time");
         self.interval = interval;
         self
     }

@@ -58,7 +58,7 @@
 //!
 //! # What it costs
 //! Both: a handful of atomic operations and no allocation, no clock and no random number while nothing is
-//! refused; the throttle asks for the time while calls are few, and once in 32 where they are many. A
+//! refused; the throttle asks for the time while calls are few, and once in eight where they are many. A
 //! request that has to queue allocates its place.
 
 mod load_shed;

@@ -24,7 +24,10 @@ use pin_project_lite::pin_project;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use crate::{alone::Alone, clock};
+use crate::{
+    alone::{Alone, Doorkeeper},
+    clock,
+};
 
 /// Refuses a share of calls when the other side refuses many. See the [module docs](super).
 ///
@@ -130,6 +133,8 @@ impl Observer for Monitor {
         }
     }
 }
+
+impl Doorkeeper for Monitor {}
 
 impl<S, X> Throttle<S, X> {
     /// The share of calls that is refused at the moment.

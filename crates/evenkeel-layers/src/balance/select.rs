@@ -14,6 +14,7 @@ use evenkeel_core::{
     error::{AllEndpointsExcluded, NoRuntime},
     node::{Gate, Node},
     traffic::{Hints, Tried},
+    why::Why,
 };
 use tokio::{runtime::Handle, task::yield_now, time::timeout};
 
@@ -42,6 +43,7 @@ pub(super) struct Wish {
     tried: Option<Tried>,
     exclude: Vec<Address>,
     prefer: Vec<Address>,
+    why: Option<Why>,
 }
 
 impl Wish {
@@ -52,6 +54,7 @@ impl Wish {
             tried: hints.tried.cloned(),
             exclude: hints.exclude.to_vec(),
             prefer: hints.prefer.to_vec(),
+            why: hints.why.cloned(),
         }
     }
 
@@ -62,6 +65,7 @@ impl Wish {
             tried: self.tried.as_ref(),
             exclude: &self.exclude,
             prefer: &self.prefer,
+            why: self.why.as_ref(),
             ..Hints::default()
         }
     }

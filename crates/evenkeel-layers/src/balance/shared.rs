@@ -20,6 +20,7 @@ use evenkeel_core::{
     snapshot::Publisher,
     time::Timestamp,
     traffic::Hints,
+    why::{Recorder, Why},
 };
 use tokio::sync::Notify;
 
@@ -37,6 +38,7 @@ pub(super) struct Shared<S> {
     fail_open: bool,
     /// Whether the policy has to know the time.
     reads_time: bool,
+    policy: &'static str,
     /// What the clones own together; discovery is followed as long as it lives.
     owner: OnceLock<Weak<dyn Send + Sync>>,
     seeds: AtomicU64,
@@ -87,6 +89,7 @@ impl<S> Shared<S> {
             wait_max: layer.wait_max,
             fail_open: layer.fail_open,
             reads_time: layer.policy.reads_time(),
+            policy: layer.policy.name(),
             owner: OnceLock::new(),
             seeds: AtomicU64::new(seed),
             recently: AtomicU64::new(0),
@@ -136,7 +139,39 @@ impl<S> Shared<S> {
         hints: &Hints<'_>,
         avoid: &[u64],
     ) -> Option<Arc<Slot<S>>> {
+        match hints.why {
+            None => self.pick_untold(snapshot, rng, hints, avoid, None),
+            Some(why) => self.pick_and_tell(snapshot, rng, hints, avoid, why),
+        }
+    }
+
+    /// Tells why the node was chosen.
+    #[cold]
+    fn pick_and_tell(
+        &self,
+        snapshot: &Snapshot<S>,
+        rng: &mut Rng,
+        hints: &Hints<'_>,
+        avoid: &[u64],
+        why: &Why,
+    ) -> Option<Arc<Slot<S>>> {
+        let recorder = Recorder::default();
+        let picked = self.pick_untold(snapshot, rng, hints, avoid, Some(&recorder));
+        why.add(recorder.decision(self.policy, picked.as_ref().map(|slot| &*slot.node)));
+        picked
+    }
+
+    #[inline(always)]
+    fn pick_untold(
+        &self,
+        snapshot: &Snapshot<S>,
+        rng: &mut Rng,
+        hints: &Hints<'_>,
+        avoid: &[u64],
+        why: Option<&Recorder>,
+    ) -> Option<Arc<Slot<S>>> {
         let mut cx = PickContext::new(rng);
+        cx.why = why;
         cx.now = if self.reads_time { self.now() } else { self.recently() };
         cx.hash = hints.hash;
         cx.subset = hints.subset;
@@ -166,6 +201,7 @@ impl<S> Shared<S> {
         if !self.fails_open() {
             return None;
         }
+        cx.tell(|| "no endpoint is open: those are used that only their health closes".into());
         cx.fails_open = true;
         let picked = self.pick_by_wish(snapshot, cx, hints, avoid)?;
         evenkeel_metrics::failed_open();
@@ -221,10 +257,14 @@ impl<S> Shared<S> {
             return None;
         }
         let by_address = self.by_address.read().expect("no panic under the lock");
-        prefer
+        let preferred = prefer
             .iter()
             .filter_map(|address| by_address.get(address)?.upgrade())
-            .find(|slot| cx.admits(&slot.node))
+            .find(|slot| cx.admits(&slot.node));
+        if preferred.is_some() {
+            cx.tell(|| "the request prefers it".into());
+        }
+        preferred
     }
 
     /// Whether `slot` is what its node is spoken to with: not replaced, and not of an endpoint that

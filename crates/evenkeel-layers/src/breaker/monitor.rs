@@ -24,6 +24,9 @@ use tokio::{
 
 use crate::clock;
 
+/// For so many there is room at least before the dead are swept out.
+const ROOM_MIN: usize = 16;
+
 /// All breakers of a layer and its clones.
 #[derive(Clone)]
 pub struct Breakers(Arc<Mutex<Known>>);
@@ -170,7 +173,12 @@ impl Monitor {
             runtime,
             timer: Mutex::default(),
         });
-        known.breakers.retain(|known| 0 < known.strong_count());
+        // The dead are swept out before the list grows, and so are never more than the living and some.
+        if known.breakers.len() == known.breakers.capacity() {
+            known.breakers.retain(|known| 0 < known.strong_count());
+            let room = known.breakers.len().max(ROOM_MIN);
+            known.breakers.reserve(room);
+        }
         known.breakers.push(Arc::downgrade(&monitor));
         drop(known);
         node.observe(monitor.clone());

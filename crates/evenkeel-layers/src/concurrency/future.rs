@@ -63,15 +63,14 @@ where
         Some(Waiting { queue, .. }) => queue.is_behind(priority),
         None => false,
     };
-    if !is_shed && !is_behind {
-        let mut attempt = Attempt::new(alone.clone());
-        if attempt.admit() {
-            if let Some(waiting) = &monitor.waiting {
-                waiting.began(Duration::ZERO);
-            }
-            let state = State::Called { future: service.call(request) };
-            return ConcurrencyLimitFuture { traffic, attempt: Some(attempt), state };
+    if !is_shed && !is_behind && monitor.permits.acquire() {
+        // Holds the permit from here on.
+        let attempt = Attempt::new(alone.clone());
+        if let Some(waiting) = &monitor.waiting {
+            waiting.began(Duration::ZERO);
         }
+        let state = State::Called { future: service.call(request) };
+        return ConcurrencyLimitFuture { traffic, attempt: Some(attempt), state };
     }
     let state = if is_shed || monitor.waiting.is_none() {
         // One that was made ready and is not called would keep what it holds for the call.
@@ -187,8 +186,8 @@ impl<S, R> Turn<S, R> {
             if !std::mem::take(&mut is_its_turn) && place.poll_woken(cx).is_pending() {
                 break;
             }
-            let mut attempt = Attempt::new(this.alone.clone());
-            if attempt.admit() {
+            if monitor.permits.acquire() {
+                let attempt = Attempt::new(this.alone.clone());
                 waiting.began(waited());
                 leave(this.place, monitor, waiting);
                 let (service, request) = this.call.take().expect("let in once");

@@ -20,7 +20,10 @@ use evenkeel_core::{
 };
 
 use super::queue::Queue;
-use crate::clock;
+use crate::{alone::Doorkeeper, clock};
+
+/// For so many there is room at least before the dead are swept out.
+const ROOM_MIN: usize = 16;
 
 /// All limits of a layer and its clones.
 #[derive(Clone, Default)]
@@ -35,8 +38,12 @@ impl Limits {
 
     pub(super) fn add(&self, monitor: &Arc<Monitor>) {
         let mut known = self.lock();
-        // As many as there are; the dead are swept out here.
-        known.retain(|known| 0 < known.strong_count());
+        // The dead are swept out before the list grows, and so are never more than the living and some.
+        if known.len() == known.capacity() {
+            known.retain(|known| 0 < known.strong_count());
+            let room = known.len().max(ROOM_MIN);
+            known.reserve(room);
+        }
         known.push(Arc::downgrade(monitor));
     }
 
@@ -137,11 +144,10 @@ impl Monitor {
         Self { permits, waiting, limits: limits.clone(), address, is_adaptive }
     }
 
-    /// Makes the gate follow the permits. Alone the gate only makes sure that attempts ask.
-    pub(super) fn follow(&self, node: &Node) {
+    /// Makes the gate follow the permits: each attempt asks for one.
+    fn follow(&self, node: &Node) {
         node.follow(Gate::Limit, || {
-            let is_closed = self.address.is_some() && self.permits.is_full();
-            if is_closed { Access::Closed } else { Access::Guarded }
+            if self.permits.is_full() { Access::Closed } else { Access::Guarded }
         });
     }
 
@@ -235,7 +241,7 @@ impl Observer for Monitor {
     #[inline]
     fn admit(&self, node: &Node) -> Admission {
         let is_admitted = self.permits.acquire();
-        if self.has_gate() && self.permits.is_full() {
+        if self.permits.is_full() {
             self.follow(node);
         }
         if is_admitted { Admission::Counted } else { Admission::Refused }
@@ -244,16 +250,30 @@ impl Observer for Monitor {
     #[inline]
     fn left(&self, node: &Node) {
         let was_full = self.permits.release();
-        if self.has_gate() && (was_full || node.is_closed_by(Gate::Limit)) {
+        if was_full || node.is_closed_by(Gate::Limit) {
             self.follow(node);
         }
-        if let Some(waiting) = &self.waiting {
-            waiting.queue.wake();
-        }
+    }
+
+    fn is_hearing(&self) -> bool {
+        self.is_adaptive
     }
 
     fn is_timing(&self) -> bool {
         self.is_adaptive
+    }
+}
+
+/// Alone it is asked for permits in `call`, where there may be a queue.
+impl Doorkeeper for Monitor {
+    const IS_COUNTING: bool = true;
+
+    #[inline]
+    fn exit(&self) {
+        self.permits.release();
+        if let Some(waiting) = &self.waiting {
+            waiting.queue.wake();
+        }
     }
 }
 

@@ -55,9 +55,7 @@ impl Shared {
             let monitor = Monitor::alone((self.make)(), &self.limits, (self.waiting)());
             let monitor = Arc::new(monitor);
             self.limits.add(&monitor);
-            let alone = Alone::new(monitor.clone());
-            monitor.follow(evenkeel_core::attempt::Holder::node(&alone));
-            Arc::new(alone)
+            Arc::new(Alone::new(monitor))
         })
     }
 }

@@ -10,6 +10,7 @@ use std::{
 
 use evenkeel_core::{
     BoxError,
+    error::is_refusal,
     retry::{Next, Replay, Rules, Verdict},
     time::Timestamp,
 };
@@ -212,7 +213,10 @@ where
                 return Poll::Ready(result);
             }
             this.clocks.cut(index);
-            *this.failure = Some(result);
+            // What was refused on its way says less than what failed in earnest.
+            if this.failure.is_none() || !is_refused(&result) {
+                *this.failure = Some(result);
+            }
         }
         let is_idle =
             |attempt: Pin<&mut Attempt<_, _>>| matches!(attempt.project(), AttemptProject::Idle);
@@ -279,6 +283,10 @@ where
         }
         Poll::Ready(())
     }
+}
+
+fn is_refused<R>(result: &Result<R, BoxError>) -> bool {
+    matches!(result, Err(error) if is_refusal(error.as_ref()))
 }
 
 /// It was time for a second attempt, and there is none.

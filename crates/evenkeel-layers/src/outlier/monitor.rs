@@ -9,7 +9,7 @@ use std::{
 use evenkeel_core::{
     endpoint::Address,
     health::outlier::{self, Cause, Change, Host, Outlier, OutlierRules, Trial},
-    node::{Gate, Node},
+    node::{Access, Gate, Node},
     observe::{Admission, Observer, Pass, Report},
     rng::Rng,
     time::Timestamp,
@@ -109,10 +109,13 @@ impl Watch {
             me: me.clone(),
             node: Arc::downgrade(node),
             watch: self.clone(),
-            host,
+            host: host.clone(),
             address: node.address().clone(),
         }));
-        self.attention.notify_one();
+        if !matches!(host.access(), Access::Open) {
+            // It was ejected when it left, and may be needed now. Others change nothing for anybody.
+            self.attention.notify_one();
+        }
         self.start(&runtime);
     }
 

@@ -11,6 +11,7 @@ use evenkeel_core::{
     node::{Gate, Node},
     outcome::Outcome,
     traffic::{Hints, Traffic, Tried},
+    why::Why,
 };
 use evenkeel_layers::balance::{Balance, BalanceLayer};
 use tower::{Layer, ServiceExt};
@@ -22,6 +23,7 @@ struct Request {
     tried: Option<Tried>,
     exclude: Vec<Address>,
     prefer: Vec<Address>,
+    why: Option<Why>,
 }
 
 #[derive(Clone)]
@@ -37,6 +39,7 @@ impl Traffic<Request, String, BoxError> for Hinted {
             tried: request.tried.as_ref(),
             exclude: &request.exclude,
             prefer: &request.prefer,
+            why: request.why.as_ref(),
             ..Hints::default()
         }
     }
@@ -174,4 +177,47 @@ async fn a_repaired_endpoint_can_be_preferred() {
     crate::probe::tick().await;
 
     assert_eq!(balance.oneshot(request).await.unwrap(), "a:80");
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_asks_is_told_why_each_attempt_went_where_it_went() {
+    let world = World::default();
+    let balance = balance(&world, &["a", "b", "c"]).await;
+    world.host("b").node().close(Gate::Ejected);
+    let why = Why::new();
+    let tried = Tried::default();
+    let request = Request { tried: Some(tried), why: Some(why.clone()), ..Request::default() };
+
+    let mut answers = Vec::new();
+    for _ in 0..2 {
+        answers.push(balance.clone().oneshot(request.clone()).await.unwrap());
+    }
+
+    let decisions = why.decisions();
+    assert_eq!(decisions.len(), 2, "{why}");
+    for (decision, answer) in decisions.iter().zip(&answers) {
+        assert_eq!(decision.policy, "random");
+        assert_eq!(&decision.chosen.as_ref().unwrap().to_string(), answer);
+    }
+    let avoided = decisions[1].looked.iter().filter(|looked| looked.is_avoided);
+    let is_first = |looked: &evenkeel_core::why::Looked| looked.address.to_string() == answers[0];
+    assert!(avoided.clone().all(is_first), "{why}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_preferred_endpoint_and_one_that_fails_open_are_told_as_such() {
+    let world = World::default();
+    let balance = balance(&world, &["a", "b"]).await;
+    let why = Why::new();
+    let prefer = vec![address("b")];
+    let request = Request { prefer, why: Some(why.clone()), ..Request::default() };
+    balance.clone().oneshot(request).await.unwrap();
+    assert!(why.to_string().contains("the request prefers it"), "{why}");
+
+    ["a", "b"].iter().for_each(|name| _ = world.host(name).node().close(Gate::Ejected));
+    let why = Why::new();
+    let request = Request { why: Some(why.clone()), ..Request::default() };
+    balance.clone().oneshot(request).await.unwrap();
+    assert!(why.to_string().contains("no endpoint is open"), "{why}");
+    assert!(why.to_string().contains("closed by ejected"), "{why}");
 }

@@ -4,6 +4,7 @@ mod active_health;
 mod breaker;
 mod contract;
 mod discovery;
+mod hashing;
 mod hints;
 mod in_flight;
 mod lifecycle;

@@ -22,6 +22,7 @@ use evenkeel_layers::{
     balance::BalanceLayer,
     concurrency::ConcurrencyLimitLayer,
     fail_fast::FailFastLayer,
+    mirror::MirrorLayer,
     rate_limit::RateLimitLayer,
 };
 use futures_util::FutureExt;
@@ -128,4 +129,23 @@ pub(crate) async fn nobody_is_ready() {
 
     service.clone().oneshot(()).await.unwrap_err();
     service.oneshot(()).await.unwrap_err();
+}
+
+/// One copy succeeds, one fails, one hangs, and for one there is no room.
+pub(crate) async fn calls_are_mirrored() {
+    let mirror = service_fn(|n: u32| async move {
+        match n {
+            0 => Ok(()),
+            1 => Err(BoxError::from("no")),
+            _ => pending().await,
+        }
+    });
+    let service = service_fn(|n: u32| async move { Ok::<_, BoxError>(n) });
+    let mut mirrored =
+        MirrorLayer::new(mirror, 100.0).in_flight_max(1).timeout(ms(100)).layer(service);
+    for n in 0..4 {
+        mirrored.ready().await.unwrap().call(n).await.unwrap();
+        sleep(ms(10)).await;
+    }
+    sleep(ms(200)).await;
 }

@@ -25,7 +25,8 @@ fn channel(endpoints: Vec<Endpoint>) -> Channel {
 async fn answers(balance: &mut Balance<Connector>, requests: u32) -> BTreeMap<String, u32> {
     let mut answers = BTreeMap::new();
     for number in 0..requests {
-        let answer = ready(balance).await.unwrap().call(number).await.unwrap();
+        let answer =
+            ready(balance).await.expect("one is open").call(number).await.expect("an answer");
         *answers.entry(answer.split(':').next().unwrap_or_default().to_owned()).or_default() += 1;
     }
     answers

@@ -196,9 +196,10 @@ fn rules_table(reports: &[Report]) -> Table {
             let (own, best) = (&report.phases[load], &reports[last].phases[load]);
             let [p90, p99] = [paper[2 * load], paper[2 * load + 1]];
             cells.extend([cell(own.p90), cell(p90), cell(own.p99), cell(p99)]);
-            let ratio = own.p99 / best.p99;
-            cells
-                .extend([format!("{ratio:.2}"), format!("{:.2}", p99 / PAPER[last][2 * load + 1])]);
+            let ratio =
+                |ratio: f64| if ratio.is_nan() { String::new() } else { format!("{ratio:.2}") };
+            cells.push(ratio(own.p99 / best.p99));
+            cells.push(ratio(p99 / PAPER[last][2 * load + 1]));
         }
         table.row(cells);
     }

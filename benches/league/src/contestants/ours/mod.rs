@@ -19,6 +19,7 @@ use evenkeel::{
     per_endpoint::PerEndpoint,
     retry::RetryLayer,
 };
+use evenkeel_rig::load::{Client, DEADLINE};
 use futures_util::{FutureExt, future::BoxFuture};
 use http::Request;
 use http_body_util::{BodyExt, Empty};
@@ -27,7 +28,6 @@ use tower::{ServiceBuilder, ServiceExt, timeout::TimeoutLayer, util::BoxCloneSyn
 use super::{Announce, Contestant, Running};
 use crate::{
     BoxError,
-    load::{Client, DEADLINE},
     scene::{Place, Protocol, Scene},
 };
 

@@ -21,7 +21,12 @@ pub(super) struct Fleet {
     /// In the order of their addresses, so that a run can be repeated.
     pub(super) members: BTreeMap<Address, Member>,
     pub(super) next_sweep: Timestamp,
+    /// How many have to be known before who joins makes room.
+    room_at: usize,
 }
+
+/// So many are known at least before who joins makes room.
+const ROOM_MIN: usize = 64;
 
 /// What is known of one address.
 #[derive(Debug)]
@@ -44,6 +49,11 @@ pub(super) enum State {
 }
 
 impl Fleet {
+    pub(super) fn new(rng: Rng) -> Self {
+        let next_sweep = Timestamp::default();
+        Self { rng, members: BTreeMap::new(), next_sweep, room_at: ROOM_MIN }
+    }
+
     pub(super) fn eject(
         &mut self,
         address: &Address,
@@ -180,6 +190,15 @@ impl Fleet {
             for (_, _, address) in left {
                 self.members.remove(&address);
             }
+        }
+    }
+
+    /// Forgets when twice as many are known as were kept the last time: to look at all of them with each that
+    /// joins would cost a set of ten thousand seconds.
+    pub(super) fn make_room(&mut self, remembered_max: usize) {
+        if self.room_at <= self.members.len() {
+            self.forget(remembered_max);
+            self.room_at = (2 * self.members.len()).max(ROOM_MIN);
         }
     }
 

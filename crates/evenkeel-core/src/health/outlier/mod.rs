@@ -15,10 +15,7 @@
 //! [`OutlierRules`] says so. Success rates fail *below* their threshold, failure percentages *from*
 //! theirs on. Unlike gRPC the allowed share is never exceeded.
 
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, Weak},
-};
+use std::sync::{Arc, Weak};
 
 mod compare;
 mod fleet;
@@ -88,8 +85,7 @@ impl Outlier {
     #[must_use]
     pub fn new(rules: OutlierRules, rng: Rng) -> Self {
         rules.check();
-        let fleet = Fleet { rng, members: BTreeMap::new(), next_sweep: Timestamp::default() };
-        Self { rules, fleet: Mutex::new(fleet) }
+        Self { rules, fleet: Mutex::new(Fleet::new(rng)) }
     }
 
     /// The rules.
@@ -107,7 +103,7 @@ impl Outlier {
         if !fleet.members.values().any(Member::is_live) {
             fleet.next_sweep = now + self.rules.interval;
         }
-        fleet.forget(self.rules.remembered_max);
+        fleet.make_room(self.rules.remembered_max);
         let member = fleet.members.entry(node.address().clone()).or_insert_with(Member::new);
         member.node = Arc::downgrade(node);
         member.restart_probation();

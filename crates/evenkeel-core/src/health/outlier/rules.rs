@@ -42,7 +42,8 @@ pub struct OutlierRules {
     pub probation_calls: u32,
     /// Whether a passing health check ends an ejection. Default true.
     pub check_ends_ejection: bool,
-    /// So many nodes are remembered that left while they were ejected or not long after. Default 1,024.
+    /// So many nodes are remembered that left while they were ejected or not long after, and between two
+    /// sweeps as many again as are known. Default 1,024.
     pub remembered_max: usize,
 }
 

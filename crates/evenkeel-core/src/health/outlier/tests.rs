@@ -312,6 +312,20 @@ fn what_is_remembered_of_those_who_left_has_a_bound() {
     assert_eq!(set.outlier.due(), None, "nobody is left");
 }
 
+#[test]
+fn addresses_that_come_and_go_between_two_sweeps_do_not_pile_up() {
+    let mut set = Set::of(10, rules());
+    for index in 100..10_000 {
+        set.join(10, at(1));
+        set.leave(10);
+        set.join_as(10, address(index), at(1));
+        set.leave(10);
+    }
+
+    let known = set.outlier.lock().members.len();
+    assert!(known <= 2 * 64, "{known} are known of 10");
+}
+
 /// The scenarios of gRPC's own test (`OutlierDetectionLoadBalancerTest` of grpc-java): five hosts,
 /// one interval. Where gRPC overshoots its share, we do not.
 #[test]

@@ -31,9 +31,15 @@ impl Aversion {
     /// Takes in how an attempt ended.
     #[inline]
     pub(super) fn record(&self, has_failed: bool, now: Timestamp) {
-        if has_failed || self.state.load(Ordering::Relaxed) >> 32 != 0 {
+        if has_failed || !self.is_none() {
             self.change(has_failed, now);
         }
+    }
+
+    /// Whether nothing has failed lately.
+    #[inline]
+    pub(super) fn is_none(&self) -> bool {
+        self.state.load(Ordering::Relaxed) >> 32 == 0
     }
 
     /// The share of failures, from 0 to 1.

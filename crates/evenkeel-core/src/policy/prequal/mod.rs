@@ -8,19 +8,18 @@ use std::{
 };
 
 use super::{PickContext, Picker, Policy, draw, previous_as};
-use crate::{load::ServerLoad, node::Node, sync::Ordering};
+use crate::{load::ServerLoad, node::Node, sync::Ordering, time::Timestamp};
 
 mod aversion;
 mod hotness;
+mod peer;
 mod pool;
 mod probing;
 mod rules;
+mod state;
 
 pub use self::probing::{Probing, Ticket};
-use self::{
-    probing::{Peer, State, ask_for_a_pool},
-    rules::Rules,
-};
+use self::{peer::Peer, rules::Rules, state::State};
 
 /// Chooses the quickest of those recently probed that are not busier than usual.
 ///
@@ -198,7 +197,7 @@ impl Policy for Prequal {
         };
         let peers: Box<[_]> = nodes.iter().map(peer).collect();
 
-        let mut pool = state.pool.lock().expect("no panic under the lock");
+        let mut pool = state.pool();
         let generation = state.generation.fetch_add(1, Ordering::AcqRel) + 1;
         let indices: HashMap<u64, u32> =
             (0..).zip(nodes).map(|(index, node)| (node.id(), index)).collect();
@@ -207,7 +206,7 @@ impl Policy for Prequal {
 
         state.set_nodes(nodes.len());
         (0..).zip(&peers).for_each(|(index, peer)| peer.is_at(index, generation));
-        ask_for_a_pool(&state, nodes.len());
+        state.ask_for_a_pool(nodes.len());
         Box::new(PrequalPicker { probing: Probing { state, peers, generation } })
     }
 }
@@ -218,8 +217,17 @@ struct PrequalPicker {
 
 impl Picker for PrequalPicker {
     fn pick(&self, nodes: &[Arc<Node>], cx: &mut PickContext<'_>) -> Option<usize> {
+        self.probing.state.advance(cx.now);
         self.probing.state.ask();
         self.pooled(nodes, cx).or_else(|| self.unprobed(nodes, cx))
+    }
+
+    fn tend(&self, now: Timestamp) -> Option<Timestamp> {
+        // Without probes nobody else tells the time by which failures are forgotten.
+        const EVERY: Duration = Duration::from_secs(1);
+        self.probing.state.advance(now);
+        self.probing.state.age_out();
+        Some(now + EVERY)
     }
 
     fn probing(&self) -> Option<&Probing> {

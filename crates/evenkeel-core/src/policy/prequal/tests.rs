@@ -298,3 +298,14 @@ fn what_rides_on_responses_is_as_good_as_an_answer() {
     report(&fleet, 7, 1.0, 1);
     assert_eq!(fleet.pick(), 7, "where it is now");
 }
+
+#[test]
+fn failures_are_forgotten_with_time_also_where_nobody_probes() {
+    let mut fleet = Fleet::new(&Prequal::new(), 2);
+    fleet.now = Timestamp::default();
+    (0..20).for_each(|_| fleet.end(0, Outcome::Failure));
+    let share = |fleet: &mut Fleet| (0..1_000).filter(|_| fleet.pick() == 0).count();
+    assert_eq!(share(&mut fleet), 0);
+    fleet.picker.tend(Timestamp::default() + Duration::from_secs(200));
+    assert!((400..600).contains(&share(&mut fleet)));
+}

@@ -1,5 +1,6 @@
 #![allow(clippy::needless_pass_by_value, reason = "values are made where they are passed")]
 
+use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
@@ -183,4 +184,37 @@ fn an_entry_of_go_micro_says_in_its_tags_what_it_is() {
     let metadata = |key: &str| endpoint.metadata[key].as_str();
     let expected = ("grpc", "latest", "mine");
     assert_eq!((metadata("protocol"), metadata("version"), metadata("tags")), expected);
+}
+
+/// A text with some of its bytes replaced, the way in which parsers are led astray.
+fn garbled(text: String, changes: &[(prop::sample::Index, u8)]) -> Vec<u8> {
+    let mut bytes = text.into_bytes();
+    for (place, byte) in changes {
+        let place = place.index(bytes.len());
+        bytes[place] = *byte;
+    }
+    bytes
+}
+
+proptest! {
+    #[test]
+    fn no_answer_makes_it_panic_and_what_is_taken_can_be_connected_to(
+        port in any::<i32>(),
+        weight in any::<i64>(),
+        host in "[0-9a-f:.\\[\\]-]{0,12}",
+        tag in "[tev][-=][0-9a-f]{0,9}",
+        changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..4),
+        is_micro: bool,
+    ) {
+        let service = json!({"ID": "a", "Address": host, "Port": port, "Tags": [tag],
+            "Weights": {"Passing": weight, "Warning": 1}});
+        let body = json!([row(service.clone(), &["passing"]), row(service, &["warning"])]);
+        let reading = Reading { is_micro, ..reading() };
+        if let Ok(found) = read(&garbled(body.to_string(), &changes), &reading) {
+            for endpoint in found.endpoints {
+                prop_assert_ne!(endpoint.address.port(), Some(0));
+                prop_assert!(i64::from(endpoint.weight) <= WEIGHT_MAX);
+            }
+        }
+    }
 }

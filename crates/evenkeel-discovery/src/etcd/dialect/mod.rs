@@ -167,4 +167,40 @@ mod tests {
             }
         }
     }
+
+    proptest::proptest! {
+        #[test]
+        fn no_value_makes_it_panic_and_what_is_taken_can_be_written_again(
+            which in 0..6_usize,
+            address in "[0-9a-z:.\\[\\]-]{0,12}(:[0-9]{0,6})?",
+            weight in 0..9_u32,
+            changes in proptest::collection::vec(
+                (proptest::prelude::any::<proptest::sample::Index>(), proptest::prelude::any::<u8>()),
+                0..4,
+            ),
+        ) {
+            let dialects = all();
+            let mut values = vec![address.into_bytes()];
+            for dialect in &dialects {
+                let entry = Entry::new("web", "10.0.0.1:80".parse().unwrap()).weight(weight);
+                values.push(dialect.write(&entry.zone("eu"), 7).unwrap().1);
+            }
+            for mut value in values {
+                for (place, byte) in &changes {
+                    if !value.is_empty() {
+                        let place = place.index(value.len());
+                        value[place] = *byte;
+                    }
+                }
+                let dialect = &dialects[which];
+                for endpoint in dialect.read("web", "/web/1", &value).unwrap_or_default() {
+                    proptest::prop_assert_ne!(endpoint.address.port(), Some(0));
+                    let entry = Entry::new("web", endpoint.address.clone());
+                    let (key, value) = dialect.write(&entry, 7).unwrap();
+                    let again = dialect.read("web", &key, &value).unwrap();
+                    proptest::prop_assert_eq!(&again[0].address, &endpoint.address);
+                }
+            }
+        }
+    }
 }

@@ -348,3 +348,19 @@ async fn who_stops_a_server_is_given_the_entry_as_it_is() {
     entry.deregister().await.unwrap();
     assert_eq!(memory.found(), None);
 }
+
+#[tokio::test(start_paused = true)]
+#[allow(clippy::disallowed_methods, reason = "it is the time of day that is in question")]
+async fn the_time_of_day_does_not_matter() {
+    let memory = Memory::default();
+    let registered = registration(memory.client(1)).start();
+    let before = std::time::SystemTime::now();
+
+    sleep(secs(3_600)).await;
+
+    // It has nearly stood still meanwhile, which is a step back by an hour.
+    assert!(before.elapsed().unwrap() < secs(600));
+    assert!(memory.found().is_some());
+    assert!(1_000 < memory.done("keep").len());
+    registered.leave().await;
+}

@@ -99,7 +99,7 @@ impl Model {
             return;
         }
         let others = self.out(Some(index)).len();
-        if others + 1 <= self.most() && self.is_enough(self.open(Some(index))) {
+        if others < self.most() && self.is_enough(self.open(Some(index))) {
             let (min, max) = (self.rules.ejection_min.as_secs(), self.rules.ejection_max.as_secs());
             let member = &mut self.members[index];
             if member.multiplier * min < max {

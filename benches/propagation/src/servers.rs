@@ -1,0 +1,117 @@
+//! Real servers: where they are found, how they are started, stopped and ended.
+
+use std::{
+    ffi::OsString,
+    fs::File,
+    net::{SocketAddr, TcpListener, UdpSocket},
+    path::{Path, PathBuf},
+    process::Stdio,
+    time::Duration,
+};
+
+use evenkeel_rig::process::{self, send, with_parent};
+use rustix::process::Signal;
+use tokio::{process::Child, time::sleep};
+
+use crate::BoxError;
+
+/// How long a server may take to start, on a machine that does other things too.
+const START_MAX: Duration = Duration::from_secs(60);
+
+/// The program of a server, as `.ci/get-servers` keeps it or as PATH has it.
+pub(crate) fn find(server: &str, program: &str) -> Option<PathBuf> {
+    let cached = std::env::var_os("EVENKEEL_SERVERS").map(PathBuf::from);
+    let target = std::env::var_os("CARGO_TARGET_DIR")
+        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target"), PathBuf::from);
+    let folders = cached.into_iter().chain([target.join("servers")]);
+    let cached = folders.map(|f| f.join(server).join("usr/bin").join(program));
+    cached.into_iter().find(|path| path.is_file()).or_else(|| process::find(program.as_ref()))
+}
+
+/// What to say of a server that is not there.
+pub(crate) fn missing(server: &str, program: &str) -> Option<String> {
+    let advice =
+        || format!("not measured: {server} is missing, `.ci/get-servers {server}` gets it");
+    find(server, program).is_none().then(advice)
+}
+
+/// A server's process, which can be started again and ends with this.
+#[derive(Debug)]
+pub(crate) struct Server {
+    program: PathBuf,
+    arguments: Vec<OsString>,
+    log: PathBuf,
+    process: Child,
+}
+
+impl Server {
+    /// Starts `program`, whose output goes to `log`.
+    pub(crate) fn start<S: Into<OsString>>(
+        program: &Path,
+        arguments: impl IntoIterator<Item = S>,
+        log: PathBuf,
+    ) -> Result<Self, BoxError> {
+        let arguments: Vec<OsString> = arguments.into_iter().map(Into::into).collect();
+        let process = spawn(program, &arguments, &log)?;
+        Ok(Self { program: program.to_owned(), arguments, log, process })
+    }
+
+    /// Ends it without a chance to say good-bye.
+    pub(crate) async fn kill(&mut self) -> Result<(), BoxError> {
+        Ok(self.process.kill().await?)
+    }
+
+    pub(crate) fn start_again(&mut self) -> Result<(), BoxError> {
+        self.process = spawn(&self.program, &self.arguments, &self.log)?;
+        Ok(())
+    }
+
+    /// Stops it where it is, with its sockets open.
+    pub(crate) fn pause(&self) -> Result<(), BoxError> {
+        send(&self.process, Signal::STOP)
+    }
+
+    pub(crate) fn resume(&self) -> Result<(), BoxError> {
+        send(&self.process, Signal::CONT)
+    }
+}
+
+fn spawn(program: &Path, arguments: &[OsString], log: &Path) -> Result<Child, BoxError> {
+    let log = File::options().create(true).append(true).open(log)?;
+    let mut command = with_parent(program)?;
+    command.args(arguments).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+    Ok(command.kill_on_drop(true).spawn()?)
+}
+
+/// Ports that are free now, for TCP and UDP.
+pub(crate) fn free_ports<const N: usize>() -> Result<[u16; N], BoxError> {
+    let mut held = Vec::new();
+    // All are held until all are found, so that they differ.
+    while held.len() < N {
+        let tcp = TcpListener::bind("127.0.0.1:0")?;
+        let address = tcp.local_addr()?;
+        if let Ok(udp) = UdpSocket::bind(address) {
+            held.push((address.port(), tcp, udp));
+        }
+    }
+    Ok(std::array::from_fn(|index| held[index].0))
+}
+
+/// The address of a port of this machine.
+pub(crate) fn local(port: u16) -> SocketAddr {
+    ([127, 0, 0, 1], port).into()
+}
+
+/// Asks again and again until the answer is yes.
+pub(crate) async fn until<F: Future<Output = bool>>(
+    what: &str,
+    mut is_so: impl FnMut() -> F,
+) -> Result<(), BoxError> {
+    let asked = async {
+        while !is_so().await {
+            sleep(Duration::from_millis(10)).await;
+        }
+    };
+    let in_time = tokio::time::timeout(START_MAX, asked).await;
+    in_time.map_err(|_| format!("not in time: {what}").into())
+}

@@ -1,0 +1,14 @@
+//! What the programs share that measure with real processes: the league of failures and the measurement of
+//! propagation.
+
+#[cfg(target_os = "linux")]
+pub mod busy;
+pub mod clock;
+pub mod load;
+pub mod percentiles;
+#[cfg(target_os = "linux")]
+pub mod process;
+pub mod table;
+
+/// An error of any kind: who measures breaks off and says why.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;

@@ -1,0 +1,247 @@
+//! How the API server is reached, and who asks.
+
+use std::{fmt, path::PathBuf, time::Duration};
+
+use evenkeel_core::BoxError;
+use http::Uri;
+use hyper_util::{
+    client::legacy,
+    rt::{TokioExecutor, TokioTimer},
+};
+use kube::{
+    Client, Config,
+    client::{Body, ConfigExt},
+    config::{KubeConfigOptions, Kubeconfig},
+};
+use tower::{Layer, util::MapErr};
+
+use super::error::NoAccess;
+use crate::{
+    client::{Dial, Server},
+    tls::{Tls, process_crypto},
+};
+
+/// The API server is pinged at this interval while something is asked of it over HTTP/2.
+const PING_INTERVAL: Duration = Duration::from_secs(5);
+
+/// How the API server is reached, and who asks.
+///
+/// ```
+/// use std::time::Duration;
+/// use evenkeel_discovery::kubernetes::ApiServer;
+///
+/// let wherever_this_runs = ApiServer::infer();
+/// let in_a_pod = ApiServer::in_cluster().timeout(Duration::from_secs(5));
+/// let from_outside = ApiServer::kubeconfig("/home/me/.kube/config").context("staging");
+/// # let _ = (wherever_this_runs, in_a_pod, from_outside);
+/// ```
+///
+/// Nothing is read before somebody watches, and what cannot be read then is a failure like any other: it is
+/// tried again. A token file is read again at least once a minute, and at once when the API server does not
+/// know a token any more; so are certificate authorities of the cluster, and so run the programs that a
+/// kubeconfig names for credentials.
+#[derive(Clone)]
+pub struct ApiServer {
+    way: Way,
+    context: Option<String>,
+    token_file: Option<PathBuf>,
+    timeout: Duration,
+}
+
+#[derive(Clone)]
+enum Way {
+    Infer,
+    InCluster,
+    Kubeconfig(PathBuf),
+    At(Uri),
+    Client(Client),
+}
+
+impl ApiServer {
+    /// By the kubeconfig of the user (`KUBECONFIG`, else `~/.kube/config`), and where there is none, as a pod.
+    #[must_use]
+    pub fn infer() -> Self {
+        Self::by(Way::Infer)
+    }
+
+    /// As a pod, with the token of its service account.
+    #[must_use]
+    pub fn in_cluster() -> Self {
+        Self::by(Way::InCluster)
+    }
+
+    /// By a kubeconfig.
+    #[must_use]
+    pub fn kubeconfig(path: impl Into<PathBuf>) -> Self {
+        Self::by(Way::Kubeconfig(path.into()))
+    }
+
+    /// At a URI, such as that of `kubectl proxy`. `https` is verified by what the system trusts.
+    #[must_use]
+    pub fn at(uri: Uri) -> Self {
+        Self::by(Way::At(uri))
+    }
+
+    /// By a client that the program has made itself, with whatever it does about timeouts and logs.
+    ///
+    /// Its connections, its credentials and how they are renewed are its own.
+    #[must_use]
+    pub fn from_client(client: Client) -> Self {
+        Self::by(Way::Client(client))
+    }
+
+    fn by(way: Way) -> Self {
+        Self { way, context: None, token_file: None, timeout: Duration::from_secs(10) }
+    }
+
+    /// Sets which context of a kubeconfig counts. Default its current one.
+    #[must_use]
+    pub fn context(mut self, name: impl Into<String>) -> Self {
+        self.context = Some(name.into());
+        self
+    }
+
+    /// Sets a file with the token, without a line break behind it, in the place of other credentials. Default none.
+    ///
+    /// It has no effect on [`from_client`](Self::from_client).
+    #[must_use]
+    pub fn token_file(mut self, path: impl Into<PathBuf>) -> Self {
+        self.token_file = Some(path.into());
+        self
+    }
+
+    /// Sets how long the API server may take for an answer. Default 10 s.
+    ///
+    /// A short one gives up on servers that are busy; a long one notices late that one hangs.
+    ///
+    /// # Panics
+    /// If it is zero.
+    #[must_use]
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        assert!(Duration::ZERO < timeout, "no answer comes in no time");
+        self.timeout = timeout;
+        self
+    }
+
+    pub(super) fn answers_within(&self) -> Duration {
+        self.timeout
+    }
+
+    /// A client with credentials that were read just now.
+    pub(super) async fn client(&self) -> Result<Client, BoxError> {
+        if let Way::Client(client) = &self.way {
+            return Ok(client.clone());
+        }
+        let made = async {
+            let mut config = self.config().await?;
+            if let Some(path) = &self.token_file {
+                let path = path.to_str().ok_or("the path of the token is not UTF-8")?;
+                config.auth_info = kube::config::AuthInfo {
+                    token_file: Some(path.to_owned()),
+                    ..kube::config::AuthInfo::default()
+                };
+            }
+            connected(config, self.timeout).await
+        };
+        made.await.map_err(|source: BoxError| NoAccess { source }.into())
+    }
+
+    async fn config(&self) -> Result<Config, BoxError> {
+        let context = self.context.clone();
+        let options = KubeConfigOptions { context, ..KubeConfigOptions::default() };
+        Ok(match &self.way {
+            Way::Infer if self.context.is_some() => Config::from_kubeconfig(&options).await?,
+            Way::Infer => Config::infer().await?,
+            Way::InCluster => Config::incluster()?,
+            Way::Kubeconfig(path) => {
+                let path = path.clone();
+                let read = tokio::task::spawn_blocking(move || Kubeconfig::read_from(path));
+                Config::from_custom_kubeconfig(read.await??, &options).await?
+            }
+            Way::At(uri) => Config::new(uri.clone()),
+            Way::Client(_) => return Err("a client has no configuration".into()),
+        })
+    }
+}
+
+/// A client over connections of our own: HTTP/2 with pings, so that a peer that is gone is noticed in seconds,
+/// no repetitions and no log lines beside those of the one loop that follows sources.
+async fn connected(mut config: Config, timeout: Duration) -> Result<Client, BoxError> {
+    if config.proxy_url.is_some() || config.tls_server_name.is_some() {
+        // Both are between the client and its connector, which is kube's own.
+        config.default_retry = false;
+        process_crypto()?;
+        return Ok(Client::try_from(config)?);
+    }
+    let server = server_of(&config.cluster_url)?;
+    if server.is_tls {
+        process_crypto()?;
+    }
+    // Credentials may come from a program that runs until it has them.
+    let prepared = tokio::task::spawn_blocking(move || {
+        let tls = config.rustls_client_config();
+        (config.auth_layer(), tls, config)
+    });
+    let (auth, tls, config) = prepared.await?;
+    let mut dial = Dial::new(server.clone(), timeout);
+    if server.is_tls {
+        dial = dial.tls(Some(&Tls::from_config(tls?.into())), &[b"h2", b"http/1.1"])?;
+    }
+    let http: legacy::Client<Dial, Body> = legacy::Client::builder(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .pool_timer(TokioTimer::new())
+        .http2_keep_alive_interval(PING_INTERVAL)
+        .http2_keep_alive_timeout(PING_INTERVAL)
+        .http2_adaptive_window(true)
+        .build(dial);
+    let http = MapErr::new(config.extra_headers_layer()?.layer(http), BoxError::from);
+    let base = config.base_uri_layer();
+    let namespace = config.default_namespace;
+    Ok(match auth? {
+        Some(auth) => Client::new(base.layer(auth.layer(http)), namespace),
+        None => Client::new(base.layer(http), namespace),
+    })
+}
+
+/// Where the URI of a cluster leads to; a path behind it is put before that of requests by kube.
+fn server_of(uri: &Uri) -> Result<Server, BoxError> {
+    let scheme = uri.scheme_str().unwrap_or("https");
+    let host = uri.host().ok_or("the URI of the cluster has no host")?;
+    let port = uri.port_u16().unwrap_or(if scheme == "http" { 80 } else { 443 });
+    Ok(format!("{scheme}://{host}:{port}").parse()?)
+}
+
+impl fmt::Display for ApiServer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.way {
+            Way::Infer => f.write_str("as kubectl or as a pod"),
+            Way::InCluster => f.write_str("as a pod"),
+            Way::Kubeconfig(path) => write!(f, "by {}", path.display()),
+            Way::At(uri) => write!(f, "at {uri}"),
+            Way::Client(_) => f.write_str("by a client of the program"),
+        }
+    }
+}
+
+impl fmt::Debug for ApiServer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let way = self.to_string();
+        f.debug_struct("ApiServer").field("way", &way).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn where_a_cluster_is_has_a_port() {
+        for (uri, server) in [
+            ("https://10.0.0.1/", "https://10.0.0.1:443"),
+            ("https://[::1]:6443/k8s/clusters/c-1", "https://[::1]:6443"),
+            ("http://127.0.0.1:8001", "http://127.0.0.1:8001"),
+        ] {
+            assert_eq!(server_of(&uri.parse().unwrap()).unwrap().to_string(), server);
+        }
+    }
+}

@@ -1,0 +1,247 @@
+//! Endpoints from Kubernetes: the endpoint slices of a service, by a list and a watch.
+//!
+//! **When to use it.** For services in a cluster, by pods and by whoever can reach its API server. A change
+//! that the API server announces is told within milliseconds.
+//!
+//! **When not.** Where there is no right to read endpoint slices: a headless service has its ready pods in DNS,
+//! which [`Dns`](crate::Dns) reads, with the delay of its TTL.
+//!
+//! ```
+//! use evenkeel_discovery::kubernetes::{ApiServer, Kubernetes};
+//!
+//! let web = Kubernetes::new(ApiServer::infer(), "web").namespace("shop").port("http");
+//! # let _ = web;
+//! ```
+//!
+//! With what can be set:
+//!
+//! ```
+//! use std::time::Duration;
+//! use evenkeel_discovery::kubernetes::{ApiServer, Family, Kubernetes};
+//!
+//! let web = Kubernetes::new(ApiServer::in_cluster().timeout(Duration::from_secs(5)), "web")
+//!     .port_number(8080)
+//!     .family(Family::PreferIpv6)
+//!     .zone("eu-1a")
+//!     .hold(Duration::from_secs(10));
+//! # let _ = web;
+//! ```
+//!
+//! **Which endpoints.** Those of all slices of the service together. Who is ready has weight 1. Who is not
+//! ready any more because it terminates, but still serves, has weight 0: it gets nothing new and finishes what it has;
+//! only while nobody is ready, those who terminate are used. What a slice does not say counts as ready, as
+//! serving and as not terminating. A pod that stands in two slices, as while it moves, counts as the slice says
+//! that was written last; of two pods with one address, the one that is ready.
+//!
+//! **Port.** By its name in the service, or by its number in the pods, which is the service's `targetPort`. Without
+//! either, the service has to have one port. TCP ports alone are looked at.
+//!
+//! **Addresses.** Of a pod with two address families, one ([`Family`]). Zone hints are followed if this process's
+//! own [`zone`](Kubernetes::zone) is known, by the rules of kube-proxy: if all endpoints have hints and some are
+//! for this zone, these are used. So are hints for [nodes](Kubernetes::node).
+//!
+//! **Metadata.** `kubernetes.pod`, `kubernetes.node`, `kubernetes.hostname`, `kubernetes.port` (its name),
+//! `kubernetes.app_protocol`, and `kubernetes.terminating`. The zone is the endpoint's.
+//!
+//! **Rights.** To list and to watch endpoint slices in the namespace of the service, and no others:
+//!
+//! ```yaml
+//! apiVersion: rbac.authorization.k8s.io/v1
+//! kind: Role
+//! metadata: { name: follow-services, namespace: shop }
+//! rules:
+//!   - apiGroups: [discovery.k8s.io]
+//!     resources: [endpointslices]
+//!     verbs: [list, watch]
+//! ```
+//!
+//! **What it believes.** The first list as it is, also an empty one. Later, that there is no endpoint left, and a
+//! list without some of them after the cluster's data was lost, have to stand for
+//! [`hold`](Kubernetes::hold) (5 s). What is new is used at once in any case.
+//!
+//! **On a bad day.** Refusals (401, 403, 429, 500), silence, broken and garbled answers and those that are too
+//! large (64 MiB a page, 16 MiB an event) change nothing: the last set stays, the failure is told to the watchers
+//! and logged once, and everything is listed anew after 0.5 s to 30 s, or when the server has said. A watch that
+//! the server ends as agreed goes on at once where it was; a version that the server does not remember is answered by
+//! a fresh list, compared to what is known. A connection that is dead is noticed by pings within 10 s, a server
+//! that says nothing within [`quiet`](Kubernetes::quiet).
+//!
+//! **What it costs.** One connection and one watch for each service, whatever the number of balancers that share
+//! the handle; a list each time a session begins. Memory is that of the endpoints.
+//!
+//! **The program has to choose** which types of the Kubernetes API are built, as with everything that uses `kube`,
+//! by a dependency such as `k8s-openapi = { version = "0.29", features = ["latest"] }`, and the cryptography, by
+//! `CryptoProvider::install_default` of rustls. It does not matter which: no type of the API is used here, and all
+//! clusters from 1.19 on are understood.
+
+mod api_server;
+mod client;
+mod error;
+mod reading;
+mod slice;
+mod source;
+mod table;
+
+use std::{sync::Arc, time::Duration};
+
+use evenkeel_core::{
+    backoff::Backoff,
+    discover::{Discovery, Watch},
+};
+
+use self::{reading::PortChoice, source::KubernetesSource};
+use crate::watch::Reconnect;
+
+pub use self::{
+    api_server::ApiServer,
+    error::{NoAccess, NoAnswer, NoSuchPort, ServerRefused},
+    reading::Family,
+};
+
+/// Follows the endpoints of a service in Kubernetes.
+///
+/// See the [module docs](self). A clone shares the session of its original.
+#[derive(Clone, Debug)]
+pub struct Kubernetes {
+    reconnect: Reconnect<KubernetesSource>,
+}
+
+impl Kubernetes {
+    /// The endpoints of `service`.
+    ///
+    /// # Panics
+    /// If it is no name of a service.
+    #[must_use]
+    pub fn new(server: ApiServer, service: impl Into<Arc<str>>) -> Self {
+        let service = service.into();
+        assert!(is_name(&service), "`{service}` is no name of a service");
+        Self { reconnect: Reconnect::new(KubernetesSource::new(server, service)) }
+    }
+
+    /// Sets the namespace. Default that of the kubeconfig's context, or of the pod.
+    ///
+    /// # Panics
+    /// If it is no name of a namespace.
+    #[must_use]
+    pub fn namespace(self, name: impl Into<Arc<str>>) -> Self {
+        let name = name.into();
+        assert!(is_name(&name), "`{name}` is no name of a namespace");
+        self.with(|source| source.namespace = Some(name))
+    }
+
+    /// Takes the port that has this name in the service. Default its only port.
+    #[must_use]
+    pub fn port(self, name: impl Into<Arc<str>>) -> Self {
+        let name = name.into();
+        self.with(|source| source.reading.port = PortChoice::Name(name))
+    }
+
+    /// Takes the port that has this number in the pods. Default the service's only port.
+    ///
+    /// # Panics
+    /// If it is 0.
+    #[must_use]
+    pub fn port_number(self, number: u16) -> Self {
+        assert!(0 < number, "port 0 cannot be connected to");
+        self.with(|source| source.reading.port = PortChoice::Number(number))
+    }
+
+    /// Sets which addresses of pods with two families are used. Default [`Family::PreferIpv4`].
+    #[must_use]
+    pub fn family(self, family: Family) -> Self {
+        self.with(|source| source.reading.family = family)
+    }
+
+    /// Follows zone hints for this zone, in which the process runs. Default none are followed.
+    ///
+    /// Kubernetes sets them for services with `trafficDistribution`. A pod does not know its own zone; it is a
+    /// label of its node.
+    #[must_use]
+    pub fn zone(self, zone: impl Into<Arc<str>>) -> Self {
+        let zone = zone.into();
+        self.with(|source| source.reading.zone = Some(zone))
+    }
+
+    /// Follows node hints for this node, on which the process runs. Default none are followed.
+    #[must_use]
+    pub fn node(self, node: impl Into<Arc<str>>) -> Self {
+        let node = node.into();
+        self.with(|source| source.reading.node = Some(node))
+    }
+
+    /// Sets how long a watch lasts before it is asked for again. Default 5 min, up to a quarter less.
+    ///
+    /// A short one asks in vain more often; a long one leaves clients for long where they are when there is
+    /// another API server to share the load.
+    ///
+    /// # Panics
+    /// If it is below 1 s.
+    #[must_use]
+    pub fn wait(self, wait: Duration) -> Self {
+        assert!(Duration::from_secs(1) <= wait, "a watch of {wait:?}");
+        self.with(|source| source.wait = wait)
+    }
+
+    /// Sets for how long nothing may be heard before a watch is asked for again. Default 90 s.
+    ///
+    /// API servers tell each minute how far they are. It matters where a proxy in between hides that the server is
+    /// gone; where HTTP/2 reaches the server, pings notice that.
+    ///
+    /// # Panics
+    /// If it is below 100 ms.
+    #[must_use]
+    pub fn quiet(self, time: Duration) -> Self {
+        assert!(Duration::from_millis(100) <= time, "a silence of {time:?}");
+        self.with(|source| source.quiet = time)
+    }
+
+    /// Sets for how long endpoints are kept whose loss is suspicious. Default 5 s.
+    ///
+    /// See [the module docs](self). A short one gives a moment without endpoints when a cluster's data is
+    /// restored; with a long one, callers of a service that really ended fail to connect where they would be
+    /// refused.
+    #[must_use]
+    pub fn hold(self, hold: Duration) -> Self {
+        self.with(|source| source.hold = hold)
+    }
+
+    /// Sets the rest after an error. Default 1 s to 30 s. See [`Reconnect::backoff`].
+    #[must_use]
+    pub fn backoff(self, backoff: Backoff) -> Self {
+        Self { reconnect: self.reconnect.backoff(backoff) }
+    }
+
+    /// Sets how long the last endpoints are used while the API server does not answer. Default for ever. See
+    /// [`Reconnect::stale_max`].
+    #[must_use]
+    pub fn stale_max(self, age: Duration) -> Self {
+        Self { reconnect: self.reconnect.stale_max(age) }
+    }
+
+    /// Sets the seed of the jitter. Default the process's entropy.
+    #[must_use]
+    pub fn seed(self, seed: u64) -> Self {
+        Self { reconnect: self.reconnect.seed(seed) }
+    }
+
+    fn with(self, change: impl FnOnce(&mut KubernetesSource)) -> Self {
+        Self { reconnect: self.reconnect.with(change) }
+    }
+}
+
+impl Discovery for Kubernetes {
+    fn watch(&self) -> Watch {
+        self.reconnect.watch()
+    }
+
+    fn refresh(&self) {
+        self.reconnect.refresh();
+    }
+}
+
+/// Whether a text can be the name of a service or a namespace: a label of DNS (RFC 1123).
+pub(crate) fn is_name(text: &str) -> bool {
+    let is_inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    let ends_well = !text.starts_with('-') && !text.ends_with('-');
+    ends_well && (1..=63).contains(&text.len()) && text.bytes().all(is_inner)
+}

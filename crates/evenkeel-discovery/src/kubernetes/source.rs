@@ -1,0 +1,310 @@
+//! A list, then a watch of what changes, again and again.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use evenkeel_core::{
+    BoxError,
+    endpoint::{Address, Endpoint},
+};
+use tokio::time::Instant;
+
+use super::{
+    ApiServer,
+    client::{Client, Event, Events, is_expired, refused},
+    error::NoSuchPort,
+    reading::{Family, PortChoice, Reading},
+    table::Table,
+};
+use crate::{
+    clock,
+    doubt::Doubt,
+    error::NotConfirmed,
+    pace::Pace,
+    watch::{Session, Source},
+};
+
+/// The longest that an API server can ask to be left alone.
+const RETRY_AFTER_MAX: Duration = Duration::from_secs(60);
+/// More changes at once than these are told as a whole set.
+const CHANGES_MAX: usize = 256;
+
+#[derive(Clone)]
+pub(super) struct KubernetesSource {
+    pub(super) server: ApiServer,
+    pub(super) service: Arc<str>,
+    pub(super) namespace: Option<Arc<str>>,
+    pub(super) reading: Reading,
+    pub(super) wait: Duration,
+    pub(super) quiet: Duration,
+    pub(super) hold: Duration,
+    kube: Option<kube::Client>,
+    is_old: bool,
+    table: Table,
+    /// Up to which version everything is told; 0 before the first list.
+    listed: u64,
+    doubt: Doubt,
+    /// What was told last; none before the first list.
+    told: Option<BTreeMap<Address, Endpoint>>,
+}
+
+/// Why a watch is over.
+enum Ended {
+    /// The server has ended it, as it does after some time, or nothing was heard of it.
+    Again { brought_news: bool },
+    /// What follows is lost, or somebody cannot reach an endpoint: everything has to be asked for.
+    List,
+}
+
+impl KubernetesSource {
+    pub(super) fn new(server: ApiServer, service: Arc<str>) -> Self {
+        let reading =
+            Reading { port: PortChoice::Only, family: Family::default(), zone: None, node: None };
+        Self {
+            server,
+            service,
+            namespace: None,
+            reading,
+            wait: Duration::from_secs(300),
+            quiet: Duration::from_secs(90),
+            hold: Duration::from_secs(5),
+            kube: None,
+            is_old: false,
+            table: Table::default(),
+            listed: 0,
+            doubt: Doubt::default(),
+            told: None,
+        }
+    }
+
+    async fn client(&mut self) -> Result<Client, BoxError> {
+        let kube = match &self.kube {
+            Some(kube) => kube.clone(),
+            None => self.kube.insert(self.server.client().await?).clone(),
+        };
+        let namespace = self.namespace.as_deref().unwrap_or(kube.default_namespace()).to_owned();
+        Ok(Client {
+            kube,
+            timeout: self.server.answers_within(),
+            label: format!("kubernetes.io/service-name={}", self.service),
+            namespace,
+            is_old: self.is_old,
+        })
+    }
+
+    /// Follows the server until it fails.
+    async fn follow(&mut self, session: &mut Session) -> Result<(), BoxError> {
+        let mut client = self.client().await?;
+        let mut pace = Pace::new(clock::now());
+        loop {
+            let mut version = self.list(session, &mut client).await?;
+            loop {
+                tokio::time::sleep(pace.delay(clock::now())).await;
+                let began = clock::now();
+                match self.watch(session, &client, &mut version).await? {
+                    Ended::Again { brought_news } => {
+                        let has_lasted = self.wait.min(self.quiet) / 2 <= clock::now() - began;
+                        pace.answered(brought_news || has_lasted);
+                    }
+                    Ended::List => {
+                        pace.answered(false);
+                        break;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Reads all slices, and tells what they come to, compared to what was told.
+    async fn list(
+        &mut self,
+        session: &mut Session,
+        client: &mut Client,
+    ) -> Result<String, BoxError> {
+        let (slices, version) = match client.list().await {
+            // No such group: before 1.21 there was another version of it.
+            Err(error) if is_missing(&error) && self.told.is_none() => {
+                client.is_old = !client.is_old;
+                let listed = client.list().await.map_err(|_| error)?;
+                self.is_old = client.is_old;
+                listed
+            }
+            listed => listed?,
+        };
+        let mut table = Table::default();
+        for slice in slices {
+            table.put(slice, &self.reading);
+        }
+        // A server that lost its data begins to count anew, or has other slices under the same names.
+        let number = version.parse().unwrap_or_default();
+        let is_rebuilt = number < self.listed || table.is_unlike(&self.table);
+        (self.table, self.listed) = (table, number);
+        self.tell(session, is_rebuilt);
+        Ok(version)
+    }
+
+    async fn watch(
+        &mut self,
+        session: &mut Session,
+        client: &Client,
+        version: &mut String,
+    ) -> Result<Ended, BoxError> {
+        // Not all at the same time, when a server has started anew.
+        let spread = session.rng().below_u64(self.wait.as_secs() / 4 + 1);
+        let time = self.wait.saturating_sub(Duration::from_secs(spread));
+        let mut events = match client.watch(version, time).await {
+            Err(error) if is_expired(&error) => return Ok(Ended::List),
+            events => events?,
+        };
+        let mut brought_news = false;
+        let ended = loop {
+            let news = tokio::select! {
+                news = self.heard(&mut events) => news,
+                () = until(self.doubt.ends_at(self.hold)) => {
+                    self.tell(session, false);
+                    continue;
+                }
+                () = session.refresh_wanted() => return Ok(Ended::List),
+            };
+            match news {
+                // A server that lost its data counts anew, and what it tells then fits nothing that is known.
+                Ok(Some(_)) if events.number() < self.listed => break Ended::List,
+                Ok(Some(news)) => {
+                    self.listed = events.number();
+                    brought_news |= self.apply(session, news);
+                }
+                Ok(None) => break Ended::Again { brought_news },
+                Err(error) if is_expired(&error) => break Ended::List,
+                Err(error) => return Err(error),
+            }
+        };
+        *version = events.version;
+        Ok(ended)
+    }
+
+    /// What the watch tells, or that nothing was heard of it for too long.
+    async fn heard(&self, events: &mut Events) -> Result<Option<Vec<Event>>, BoxError> {
+        match tokio::time::timeout(self.quiet, events.next()).await {
+            Ok(news) => news,
+            // A server tells each minute how far it has come. One that does not may be gone, or old.
+            Err(_) => Ok(None),
+        }
+    }
+
+    /// Applies what came together; true if there was anything but versions.
+    fn apply(&mut self, session: &mut Session, events: Vec<Event>) -> bool {
+        let mut has_changed = false;
+        for event in events {
+            match event {
+                Event::Put(slice) => self.table.put(*slice, &self.reading),
+                Event::Deleted(name) => self.table.delete(&name),
+                Event::Version => continue,
+            }
+            has_changed = true;
+        }
+        if has_changed {
+            self.tell(session, false);
+        }
+        has_changed
+    }
+
+    /// Tells what the table comes to, as far as it is believed.
+    fn tell(&mut self, session: &mut Session, is_rebuilt: bool) {
+        if let Some(there) = self.table.misfit() {
+            // Nothing is known of the endpoints that were meant; to tell that there are none would be wrong.
+            let (service, wanted) = (self.service.clone(), self.reading.port.to_string());
+            session.fail(NoSuchPort { service, wanted, there });
+            // What was doubted is kept in any case, so nothing has to be looked at again in a while.
+            self.doubt = Doubt::default();
+            return;
+        }
+        let endpoints = self.table.endpoints(&self.reading);
+        let is_doubted = self.doubt.ends_at(self.hold).is_some();
+        let is_emptied = endpoints.is_empty() && self.told.as_ref().is_some_and(|t| !t.is_empty());
+        if !is_doubted && !is_rebuilt && !is_emptied {
+            return self.announce(session, endpoints);
+        }
+        if !is_doubted {
+            let told = self.told.iter().flat_map(|told| told.values().cloned());
+            self.doubt.believed(told.collect());
+        }
+        let verdict = self.doubt.take(endpoints, is_rebuilt, clock::now(), self.hold);
+        self.announce(session, verdict.endpoints);
+        if let Some((missing, _)) = verdict.kept {
+            session.fail(NotConfirmed { missing });
+        }
+    }
+
+    /// Tells what is different, or everything where that is much.
+    fn announce(&mut self, session: &mut Session, endpoints: Vec<Endpoint>) {
+        let mut old = self.told.take().unwrap_or_default();
+        let is_first = session.known() == 0;
+        let mut changed = vec![];
+        let mut new = BTreeMap::new();
+        for endpoint in endpoints {
+            if old.remove(&endpoint.address).as_ref() != Some(&endpoint) {
+                changed.push(endpoint.clone());
+            }
+            new.insert(endpoint.address.clone(), endpoint);
+        }
+        let changes = changed.len() + old.len();
+        if is_first || CHANGES_MAX < changes {
+            session.set(new.values().cloned().collect());
+        } else if let Some(known) = new.values().next().filter(|_| changes == 0) {
+            // What is known already reaches nobody, but tells that the source works.
+            session.insert(known.clone());
+        } else {
+            // Those who join come before those who leave.
+            changed.into_iter().for_each(|endpoint| session.insert(endpoint));
+            old.keys().for_each(|address| session.remove(address));
+        }
+        self.told = Some(new);
+    }
+}
+
+/// Whether the server does not know what was asked for.
+fn is_missing(error: &BoxError) -> bool {
+    refused(error).is_some_and(|refused| refused.status == 404)
+}
+
+async fn until(instant: Option<Instant>) {
+    match instant {
+        Some(instant) => tokio::time::sleep_until(instant).await,
+        None => std::future::pending().await,
+    }
+}
+
+impl Source for KubernetesSource {
+    fn origin(&self) -> String {
+        match &self.namespace {
+            Some(namespace) => format!("kubernetes service {namespace}/{}", self.service),
+            None => format!("kubernetes service {}", self.service),
+        }
+    }
+
+    async fn session(&mut self, session: &mut Session) -> Result<(), BoxError> {
+        let Err(error) = self.follow(session).await else { return Ok(()) };
+        let (status, retry_after) =
+            refused(&error).map_or((0, None), |refused| (refused.status, refused.retry_after));
+        if status == 401 {
+            // The token is not known any more: whatever it came from is asked again.
+            self.kube = None;
+        }
+        match retry_after {
+            Some(delay) => {
+                session.fail(error);
+                tokio::time::sleep(delay.min(RETRY_AFTER_MAX)).await;
+                Ok(())
+            }
+            None => Err(error),
+        }
+    }
+}
+
+impl std::fmt::Debug for KubernetesSource {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("KubernetesSource")
+            .field("server", &self.server)
+            .field("service", &self.service)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,132 @@
+//! All slices of a service, and what they come to together.
+
+use std::collections::{BTreeMap, HashSet};
+
+use evenkeel_core::endpoint::{Address, Endpoint};
+
+use super::{
+    reading::{Family, Hinted, Reading, Row, State, ports_of},
+    slice::Slice,
+};
+
+/// The key under which an endpoint that is used although it ends is marked.
+const TERMINATING: &str = "kubernetes.terminating";
+
+/// The slices that are known, read once each, by their names.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Table {
+    slices: BTreeMap<String, Known>,
+}
+
+#[derive(Clone, Debug)]
+struct Known {
+    uid: String,
+    version: u64,
+    rows: Vec<Row>,
+    /// The ports, where none of them is the one that is wanted.
+    misfit: Option<String>,
+}
+
+impl Table {
+    /// Puts a slice in, or in the place of what it was.
+    pub(super) fn put(&mut self, slice: Slice, reading: &Reading) {
+        let rows = reading.rows(&slice);
+        let is_misfit = !slice.endpoints.is_empty() && !reading.has_port(&slice);
+        let known = Known {
+            version: slice.metadata.version(),
+            rows,
+            misfit: is_misfit.then(|| ports_of(&slice.ports)),
+            uid: slice.metadata.uid,
+        };
+        self.slices.insert(slice.metadata.name, known);
+    }
+
+    pub(super) fn delete(&mut self, name: &str) {
+        self.slices.remove(name);
+    }
+
+    /// Whether it has slices of which `other` has none: what one and the same cluster never comes to at once.
+    pub(super) fn is_unlike(&self, other: &Self) -> bool {
+        let uids = |table: &Self| table.slices.values().map(|known| known.uid.clone()).collect();
+        let (mine, others): (HashSet<String>, HashSet<String>) = (uids(self), uids(other));
+        !mine.is_empty() && !others.is_empty() && mine.is_disjoint(&others)
+    }
+
+    /// The ports that there are, if there are slices with endpoints and none of them at the port that is wanted.
+    pub(super) fn misfit(&self) -> Option<String> {
+        let has_rows = self.slices.values().any(|known| !known.rows.is_empty());
+        let misfits: Vec<_> = self.slices.values().filter_map(|k| k.misfit.as_deref()).collect();
+        (!has_rows && !misfits.is_empty()).then(|| misfits.join(", "))
+    }
+
+    /// The endpoints of all slices together, each once.
+    pub(super) fn endpoints(&self, reading: &Reading) -> Vec<Endpoint> {
+        let mut rows = self.each_once(reading.family);
+        rows.retain(|row| row.state != State::Gone);
+        let has_active = rows.iter().any(|row| row.state == State::Active);
+        if has_active {
+            follow_hints(&mut rows);
+        }
+        rows.into_iter().map(|row| to_endpoint(row, has_active)).collect()
+    }
+
+    /// What is known of each address, and of each pod where it counts once.
+    fn each_once(&self, family: Family) -> Vec<&Row> {
+        let mut addresses: BTreeMap<&Address, (&Row, u64)> = BTreeMap::new();
+        for known in self.slices.values() {
+            for row in &known.rows {
+                let found = (row, known.version);
+                addresses
+                    .entry(&row.endpoint.address)
+                    .and_modify(|best| *best = better(*best, found))
+                    .or_insert(found);
+            }
+        }
+        let mut rows: Vec<&Row> = addresses.into_values().map(|(row, _)| row).collect();
+        let is_second_choice = match family {
+            Family::PreferIpv4 => |row: &Row| row.is_ipv6,
+            Family::PreferIpv6 => |row: &Row| !row.is_ipv6,
+            Family::Ipv4 | Family::Ipv6 | Family::Both => return rows,
+        };
+        let first: HashSet<_> = rows
+            .iter()
+            .filter(|row| row.state != State::Gone && !is_second_choice(row))
+            .map(|row| row.uid.clone())
+            .collect();
+        rows.retain(|row| {
+            !is_second_choice(row) || row.uid.is_empty() || !first.contains(&row.uid)
+        });
+        rows
+    }
+}
+
+/// Which of two rows with one address counts. Of one pod, that of the slice that was written last, as a pod
+/// that moves stands in both for a while; of two pods, whoever is in the better state.
+fn better<'a>(a: (&'a Row, u64), b: (&'a Row, u64)) -> (&'a Row, u64) {
+    let b_counts = if a.0.uid == b.0.uid { a.1 < b.1 } else { (a.0.state, a.1) < (b.0.state, b.1) };
+    if b_counts { b } else { a }
+}
+
+/// Leaves of the active ones those that are meant for here, where all of them say for whom they are meant and
+/// some are for here: first by node, then by zone (the rules of kube-proxy).
+fn follow_hints(rows: &mut Vec<&Row>) {
+    for hint in [|row: &Row| row.nodes, |row: &Row| row.zones] {
+        let active = || rows.iter().filter(|row| row.state == State::Active);
+        let all_say = active().all(|row| hint(row) != Hinted::Nothing);
+        let some_here = active().any(|row| hint(row) == Hinted::Here);
+        if all_say && some_here {
+            rows.retain(|row| row.state != State::Active || hint(row) == Hinted::Here);
+            return;
+        }
+    }
+}
+
+/// Who ends gets nothing new, unless there is nobody else.
+fn to_endpoint(row: &Row, has_active: bool) -> Endpoint {
+    let endpoint = row.endpoint.clone();
+    match row.state {
+        State::Draining if has_active => endpoint.weight(0).metadata(TERMINATING, "true"),
+        State::Draining => endpoint.metadata(TERMINATING, "true"),
+        State::Active | State::Gone => endpoint,
+    }
+}

@@ -1,0 +1,104 @@
+//! Services in Kubernetes by their address.
+
+use std::sync::Arc;
+
+use evenkeel_core::BoxError;
+
+use super::{
+    Target,
+    known::{Made, positive, service},
+};
+use crate::kubernetes::{ApiServer, Family, Kubernetes, is_name};
+
+pub(super) fn kubernetes(target: &Target) -> Made {
+    target.only(&[
+        "kubeconfig",
+        "context",
+        "in_cluster",
+        "zone",
+        "node",
+        "family",
+        "timeout",
+        "hold",
+        "stale_max",
+    ])?;
+    if target.user.is_some() {
+        return Err("who asks stands in the kubeconfig: write `context`".into());
+    }
+    let path = service(target)?;
+    let (name, port) = path.split_once(':').map_or((path, None), |(name, port)| (name, Some(port)));
+    // Behind the service may stand its namespace, as in DNS.
+    let mut labels = name.split('.');
+    let service = labels.next().unwrap_or_default();
+    let namespace = match (&*target.authority, labels.next()) {
+        ("", namespace) => namespace,
+        (namespace, None) => Some(namespace),
+        _ => return Err("the namespace stands there twice".into()),
+    };
+    if labels.next().is_some_and(|label| label != "svc") {
+        return Err("write service.namespace:port, or namespace/service:port".into());
+    }
+    if let Some(wrong) = [Some(service), namespace].into_iter().flatten().find(|n| !is_name(n)) {
+        return Err(format!("`{wrong}` is no name in Kubernetes").into());
+    }
+    let mut kubernetes = Kubernetes::new(api_server(target)?, service);
+    if let Some(namespace) = namespace {
+        kubernetes = kubernetes.namespace(namespace);
+    }
+    kubernetes = match port.map(|port| (port, port.parse())) {
+        None => kubernetes,
+        Some((_, Ok(number @ 1..))) => kubernetes.port_number(number),
+        Some((name, Err(_))) if is_name(name) && !is_number(name) => kubernetes.port(name),
+        Some((port, _)) => return Err(format!("`{port}` is no port").into()),
+    };
+    if let Some(zone) = target.one("zone")? {
+        kubernetes = kubernetes.zone(zone);
+    }
+    if let Some(node) = target.one("node")? {
+        kubernetes = kubernetes.node(node);
+    }
+    if let Some(family) = target.one("family")? {
+        kubernetes = kubernetes.family(family_of(family)?);
+    }
+    if let Some(hold) = target.time("hold")? {
+        kubernetes = kubernetes.hold(hold);
+    }
+    if let Some(age) = target.time("stale_max")? {
+        kubernetes = kubernetes.stale_max(age);
+    }
+    Ok(Arc::new(kubernetes))
+}
+
+fn api_server(target: &Target) -> Result<ApiServer, BoxError> {
+    let mut server = match (target.one("kubeconfig")?, target.flag("in_cluster")?) {
+        (Some(_), Some(true)) => return Err("it is `kubeconfig` or `in_cluster`".into()),
+        (Some(path), _) => ApiServer::kubeconfig(path),
+        (None, Some(true)) => ApiServer::in_cluster(),
+        (None, _) => ApiServer::infer(),
+    };
+    if let Some(context) = target.one("context")? {
+        server = server.context(context);
+    }
+    if let Some(timeout) = positive(target, "timeout")? {
+        server = server.timeout(timeout);
+    }
+    Ok(server)
+}
+
+fn family_of(text: &str) -> Result<Family, BoxError> {
+    Ok(match text {
+        "prefer_ipv4" => Family::PreferIpv4,
+        "prefer_ipv6" => Family::PreferIpv6,
+        "ipv4" => Family::Ipv4,
+        "ipv6" => Family::Ipv6,
+        "both" => Family::Both,
+        _ => {
+            let known = "prefer_ipv4, prefer_ipv6, ipv4, ipv6, both";
+            return Err(format!("there is no family `{text}`; there are {known}").into());
+        }
+    })
+}
+
+fn is_number(text: &str) -> bool {
+    text.bytes().all(|byte| byte.is_ascii_digit())
+}

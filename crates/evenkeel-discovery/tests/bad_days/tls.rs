@@ -1,0 +1,56 @@
+//! Certificates that run out, and are replaced.
+
+use evenkeel_core::discover::Discovery;
+use evenkeel_discovery::tls::Tls;
+
+use crate::{
+    harness::{Harness, Instance},
+    tls_front::{Authority, Front},
+    watching::Watching,
+};
+
+/// Follows a registry over a certificate that runs out meanwhile.
+async fn certificate_that_runs_out<H: Harness, D: Discovery>(
+    mut harness: H,
+    discovery: impl Fn(&str, Tls) -> D,
+) {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let authority = Authority::new();
+    let front = Front::before(&harness.url(), authority.certify("127.0.0.1")).await;
+    let trusted = Tls::with_ca(authority.pem().as_bytes()).unwrap();
+    harness.set(&Instance::ports([1, 2])).await;
+    let mut watching = Watching::new(&discovery(&front.url, trusted));
+    watching.until_addresses(&["10.0.0.1:1", "10.0.0.1:2"]).await;
+
+    front.show(&authority.certify_until("127.0.0.1", 2_020));
+    let said = |error: &dyn std::fmt::Debug| format!("{error:?}").to_lowercase();
+    while !said(watching.until_failure().await).contains("expired") {}
+    assert_eq!(watching.addresses(), ["10.0.0.1:1", "10.0.0.1:2"]);
+
+    front.show(&authority.certify("127.0.0.1"));
+    harness.set(&Instance::ports([1, 2, 3])).await;
+    watching.until_addresses(&["10.0.0.1:1", "10.0.0.1:2", "10.0.0.1:3"]).await;
+    assert_eq!(watching.least, 2);
+}
+
+#[cfg(feature = "consul")]
+#[tokio::test]
+async fn a_certificate_of_an_agent_that_runs_out_empties_nothing() {
+    let Some(harness) = crate::consul::OneAgent::start().await else { return };
+    certificate_that_runs_out(harness, |url, tls| {
+        let agents = evenkeel_discovery::consul::Agents::at([url]).unwrap().tls(tls);
+        crate::consul::follow_at(agents)
+    })
+    .await;
+}
+
+#[cfg(feature = "etcd")]
+#[tokio::test]
+async fn a_certificate_of_a_member_that_runs_out_empties_nothing() {
+    let Some(harness) = crate::etcd::OneMember::<1>::start().await else { return };
+    certificate_that_runs_out(harness, |url, tls| {
+        let cluster = evenkeel_discovery::etcd::Cluster::at([url]).unwrap().tls(tls);
+        crate::etcd::follow_at(cluster)
+    })
+    .await;
+}

@@ -1,0 +1,337 @@
+//! Sends a copy of a share of the requests to another service, and forgets about it.
+//!
+//! **Use it** to see a new version under real traffic before anybody depends on it, to warm up caches, to
+//! compare. **Not** for requests that do something: whatever the mirror does, it does a second time. Nor
+//! where the other service shares a database with the first.
+//!
+//! * The caller gets the service's own answer, at the same moment as without a mirror. The copy is sent when
+//!   the service has answered, by a task of its own; what it answers is dropped.
+//! * Nothing of the mirror reaches the caller: no failure, no panic, no wait. A mirror that is slow or down
+//!   costs copies that are not sent.
+//! * At most [`in_flight_max`](MirrorLayer::in_flight_max) copies are kept or under way at any time, each for at
+//!   most [`timeout`](MirrorLayer::timeout) from when it is sent. What is beyond that is not copied.
+//! * A call that is cancelled before it is answered is not copied, nor is one whose request was not read to
+//!   its end by then.
+//!
+//! The mirror is any `Service` for the same requests: a balanced stack with another discovery, for example.
+//! What responses it gives does not matter. How requests are copied say the [rules](MirrorLayer::rules):
+//! they are cloned, or, over HTTP, kept by `HttpMirror` of evenkeel-http while they are sent.
+//!
+//! ```
+//! use evenkeel_core::BoxError;
+//! use evenkeel_layers::mirror::MirrorLayer;
+//! use tower::{Layer, ServiceExt, service_fn};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() {
+//! let (sender, mut copies) = tokio::sync::mpsc::unbounded_channel();
+//! let shadow = service_fn(move |n: u32| {
+//!     let sender = sender.clone();
+//!     async move { sender.send(n).map_err(|_| BoxError::from("gone")) }
+//! });
+//! let service = service_fn(|n: u32| async move { Ok::<_, BoxError>(n + 1) });
+//!
+//! let mirrored = MirrorLayer::new(shadow, 100.0).layer(service);
+//!
+//! assert_eq!(mirrored.oneshot(41).await.unwrap(), 42);
+//! assert_eq!(copies.recv().await, Some(41));
+//! # }
+//! ```
+//!
+//! # Configured
+//! ```
+//! use std::time::Duration;
+//! use evenkeel_layers::mirror::MirrorLayer;
+//! # use tower::service_fn;
+//! # let shadow = service_fn(|n: u32| async move { Ok::<_, std::io::Error>(n) });
+//!
+//! let layer = MirrorLayer::new(shadow, 1.0) // one request in a hundred
+//!     .in_flight_max(16)
+//!     .timeout(Duration::from_secs(1));
+//! # let _ = layer;
+//! ```
+//!
+//! # What it costs
+//! A draw for each request. For one that is copied the copy, and a task.
+//!
+//! # The tower contract
+//! It is ready when the service is; the mirror is waited for by the copy's task. Its future ends with the
+//! service's, whose errors are passed on. Clones share the bound.
+//!
+//! Compare Envoy's `request_mirror_policies` and nginx's `mirror`, which wait for nothing either, and of which
+//! nginx's holds the connection until the mirror has answered.
+
+use std::{
+    fmt,
+    future::{Future, poll_fn},
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use evenkeel_core::{
+    BoxError,
+    mirror::{CloneRequest, Copies},
+    rng::{Rng, Seeds},
+};
+use pin_project_lite::pin_project;
+use tokio::{runtime::Handle, time::timeout};
+use tower_layer::Layer;
+use tower_service::Service;
+
+/// Sends copies of requests to another service. See the [module docs](self).
+#[derive(Clone, Debug)]
+pub struct MirrorLayer<T, P = CloneRequest> {
+    mirror: T,
+    rules: P,
+    /// Of 2³² tickets.
+    tickets: u64,
+    in_flight_max: u32,
+    timeout: Duration,
+    seed: Option<u64>,
+}
+
+/// How many tickets there are to draw from.
+const TICKETS: u64 = 1 << 32;
+
+impl<T> MirrorLayer<T> {
+    /// Sends `mirror` copies of `percent` of the requests, drawn at random.
+    ///
+    /// # Panics
+    /// If `percent` is not in `0.0..=100.0`.
+    #[must_use]
+    pub fn new(mirror: T, percent: f64) -> Self {
+        assert!((0.0..=100.0).contains(&percent), "a share of the requests, in percent");
+        Self {
+            mirror,
+            rules: CloneRequest,
+            tickets: (percent / 100.0 * TICKETS as f64) as u64,
+            in_flight_max: 64,
+            timeout: Duration::from_secs(5),
+            seed: None,
+        }
+    }
+}
+
+impl<T, P> MirrorLayer<T, P> {
+    /// Sets how requests are copied. Default [`CloneRequest`]; evenkeel-http has `HttpMirror`.
+    #[must_use]
+    pub fn rules<Q>(self, rules: Q) -> MirrorLayer<T, Q> {
+        let Self { mirror, tickets, in_flight_max, timeout, seed, .. } = self;
+        MirrorLayer { mirror, rules, tickets, in_flight_max, timeout, seed }
+    }
+
+    /// Sets how many copies are kept or under way at most. Default 64.
+    ///
+    /// This is what a mirror that hangs costs: so many requests in memory, and tasks. With few, little of a
+    /// burst is copied.
+    #[must_use]
+    pub fn in_flight_max(mut self, copies: u32) -> Self {
+        self.in_flight_max = copies;
+        self
+    }
+
+    /// Sets how long a copy may take, with waiting until the mirror is ready. Default 5 seconds.
+    #[must_use]
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
+    }
+
+    /// Sets the seed by which requests are drawn, so that a run can be repeated. Default the process's
+    /// entropy.
+    #[must_use]
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.seed = Some(seed);
+        self
+    }
+}
+
+impl<T: Clone, P: Clone, S> Layer<S> for MirrorLayer<T, P> {
+    type Service = Mirror<S, T, P>;
+
+    fn layer(&self, inner: S) -> Mirror<S, T, P> {
+        let seeds = self.seed.map_or_else(Seeds::from_entropy, Seeds::new);
+        let rng = seeds.rng();
+        let shared = Arc::new(Shared { in_flight: AtomicU32::new(0), seeds });
+        Mirror { inner, layer: self.clone(), rng, shared }
+    }
+}
+
+/// Sends copies of requests to another service. See the [module docs](self).
+pub struct Mirror<S, T, P = CloneRequest> {
+    inner: S,
+    layer: MirrorLayer<T, P>,
+    rng: Rng,
+    shared: Arc<Shared>,
+}
+
+/// What the clones share.
+struct Shared {
+    in_flight: AtomicU32,
+    seeds: Seeds,
+}
+
+/// Room for one copy, given back by its drop.
+struct Permit(Arc<Shared>);
+
+impl Permit {
+    fn take(shared: &Arc<Shared>, max: u32) -> Option<Self> {
+        let before = shared.in_flight.fetch_add(1, Ordering::Relaxed);
+        // Made first: its drop takes back what was counted too much.
+        let permit = Self(shared.clone());
+        if before < max { Some(permit) } else { None }
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl<S, T, P, Req> Service<Req> for Mirror<S, T, P>
+where
+    P: Copies<Req>,
+    P::Request: Send + 'static,
+    S: Service<P::Request>,
+    T: Service<P::Request> + Clone + Send + 'static,
+    T::Error: Into<BoxError>,
+    T::Future: Send,
+    T::Response: Send,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = MirrorFuture<S::Future, T, P, P::Kept>;
+
+    #[inline]
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Req) -> Self::Future {
+        let layer = &self.layer;
+        if layer.tickets <= self.rng.below_u64(TICKETS) {
+            return MirrorFuture { future: self.inner.call(layer.rules.pass(request)), copy: None };
+        }
+        let Some(permit) = Permit::take(&self.shared, layer.in_flight_max) else {
+            not_sent("full");
+            return MirrorFuture { future: self.inner.call(layer.rules.pass(request)), copy: None };
+        };
+        let (kept, request) = layer.rules.keep(request);
+        let (mirror, rules, timeout) = (layer.mirror.clone(), layer.rules.clone(), layer.timeout);
+        let copy = Some(Kept { kept, mirror, rules, timeout, permit, send: send::<T, P, Req> });
+        MirrorFuture { future: self.inner.call(request), copy }
+    }
+}
+
+pin_project! {
+    /// The service's own answer. See the [module docs](self).
+    pub struct MirrorFuture<F, T, P, K> {
+        #[pin]
+        future: F,
+        copy: Option<Kept<T, P, K>>,
+    }
+}
+
+/// A copy that is sent when the request has been answered.
+struct Kept<T, P, K> {
+    kept: K,
+    mirror: T,
+    rules: P,
+    timeout: Duration,
+    permit: Permit,
+    /// [`send`], which knows the type of the requests.
+    send: fn(Self),
+}
+
+/// Sends the copy in a task of its own.
+fn send<T, P, Req>(copy: Kept<T, P, P::Kept>)
+where
+    P: Copies<Req>,
+    P::Request: Send + 'static,
+    T: Service<P::Request> + Send + 'static,
+    T::Error: Into<BoxError>,
+    T::Future: Send,
+    T::Response: Send,
+{
+    let Kept { kept, mut mirror, rules, timeout: time, permit, .. } = copy;
+    let Some(request) = rules.copy(kept) else { return not_sent("incomplete") };
+    // Without a runtime there is nobody to send it.
+    let Ok(runtime) = Handle::try_current() else { return };
+    runtime.spawn(async move {
+        let _permit = permit;
+        let call = async move {
+            poll_fn(|cx| mirror.poll_ready(cx)).await.map_err(Into::into)?;
+            mirror.call(request).await.map(drop).map_err(Into::into)
+        };
+        ended(timeout(time, call).await.ok());
+    });
+}
+
+/// Tells what became of a copy; nothing if it was cut off.
+fn ended(result: Option<Result<(), BoxError>>) {
+    match result {
+        Some(Ok(())) => evenkeel_metrics::mirrored("success"),
+        Some(Err(error)) => {
+            evenkeel_metrics::mirrored("failure");
+            tracing::debug!(target: TARGET, %error, "a mirrored call failed");
+        }
+        None => {
+            evenkeel_metrics::mirrored("timeout");
+            tracing::debug!(target: TARGET, "a mirrored call took too long");
+        }
+    }
+}
+
+#[cold]
+fn not_sent(reason: &'static str) {
+    evenkeel_metrics::mirrored(reason);
+    tracing::debug!(target: TARGET, reason, "a call was not mirrored");
+}
+
+/// The target of what is traced.
+const TARGET: &str = "evenkeel::mirror";
+
+impl<F: Future, T, P, K> Future for MirrorFuture<F, T, P, K> {
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        let this = self.project();
+        let answer = ready!(this.future.poll(cx));
+        if let Some(copy) = this.copy.take() {
+            (copy.send)(copy);
+        }
+        Poll::Ready(answer)
+    }
+}
+
+impl<S: Clone, T: Clone, P: Clone> Clone for Mirror<S, T, P> {
+    fn clone(&self) -> Self {
+        Self {
+            inner: self.inner.clone(),
+            layer: self.layer.clone(),
+            // Its own numbers: clones that draw the same ones mirror the same requests.
+            rng: self.shared.seeds.rng(),
+            shared: self.shared.clone(),
+        }
+    }
+}
+
+impl<S: fmt::Debug, T, P> fmt::Debug for Mirror<S, T, P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Mirror").field("inner", &self.inner).finish_non_exhaustive()
+    }
+}
+
+impl<F, T, P, K> fmt::Debug for MirrorFuture<F, T, P, K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MirrorFuture")
+            .field("is_copied", &self.copy.is_some())
+            .finish_non_exhaustive()
+    }
+}

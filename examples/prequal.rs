@@ -1,0 +1,197 @@
+//! Five axum servers that tell their load, one of them slowed down from outside, and a client under each
+//! of five policies: who goes on sending requests to the slow one, and what they cost.
+#![allow(clippy::disallowed_methods, reason = "an example may look at its watch")]
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::SeqCst},
+    },
+    time::{Duration, Instant},
+};
+
+use axum::{
+    Router,
+    extract::{Path, State},
+    routing::{get, put},
+};
+use bytes::Bytes;
+use evenkeel::{
+    balance::BalanceLayer,
+    core::policy::ClientSideWeighted,
+    discovery::Fixed,
+    http::{HttpConnector, HttpLoadProbe, LoadMeter, ReportForm, ReportLoadLayer, ServedBy},
+};
+use http::{Method, Request};
+use http_body_util::{BodyExt, Empty};
+use tokio::{sync::Semaphore, task::JoinSet, time::interval};
+use tower::{Layer, Service, ServiceExt};
+
+mod common;
+
+const SERVERS: usize = 5;
+/// Requests that a server works on at once, for ten milliseconds each: it answers 400 in a second.
+const WORKERS: usize = 4;
+const WORK: Duration = Duration::from_millis(10);
+/// Beyond this many times as slow, the slow server is overloaded by its fair share.
+const SLOWDOWN: u64 = 10;
+/// Over all servers: a fifth of what they can do.
+const PER_SECOND: u32 = 400;
+const BEFORE: Duration = Duration::from_secs(2);
+const SLOW: Duration = Duration::from_secs(3);
+
+/// A server's workers, and how much slower they are than they should be.
+#[derive(Clone)]
+struct Machine {
+    workers: Arc<Semaphore>,
+    slowdown: Arc<AtomicU64>,
+    meter: LoadMeter,
+}
+
+async fn work(State(machine): State<Machine>) -> &'static str {
+    let _worker = machine.workers.acquire().await;
+    let slowdown = machine.slowdown.load(SeqCst);
+    // What part of the machine's capacity is in use, as its own metrics would say.
+    let busy = WORKERS - machine.workers.available_permits();
+    machine.meter.application_utilization(busy as f64 / WORKERS as f64);
+    tokio::time::sleep(WORK * slowdown as u32).await;
+    "done"
+}
+
+async fn slow_down(State(machine): State<Machine>, Path(slowdown): Path<u64>) {
+    machine.slowdown.store(slowdown, SeqCst);
+}
+
+fn server() -> Router {
+    let meter = LoadMeter::new();
+    let machine = Machine {
+        workers: Arc::new(Semaphore::new(WORKERS)),
+        slowdown: Arc::new(AtomicU64::new(1)),
+        meter: meter.clone(),
+    };
+    let service = Router::new()
+        .route("/work", get(work))
+        // At the top, so that the wait for a worker counts; it answers probes, too.
+        .layer(ReportLoadLayer::new(meter).report(ReportForm::Binary));
+    // Whoever slows it down is no load.
+    service.route("/slowdown/{times}", put(slow_down)).with_state(machine)
+}
+
+/// What became of the requests of one phase.
+#[derive(Default)]
+struct Phase {
+    latencies: Vec<Duration>,
+    at_slow: usize,
+}
+
+impl Phase {
+    fn share(&self) -> f64 {
+        100.0 * self.at_slow as f64 / self.latencies.len().max(1) as f64
+    }
+
+    fn quantile(&mut self, quantile: f64) -> String {
+        self.latencies.sort_unstable();
+        let rank = (self.latencies.len() as f64 * quantile) as usize;
+        match self.latencies.get(rank) {
+            Some(latency) => format!("{} ms", latency.as_millis()),
+            None => "-".to_owned(),
+        }
+    }
+}
+
+/// Sends requests at a steady pace for `span`, whether or not those before are answered.
+async fn send<S, B>(client: &S, slow: SocketAddr, span: Duration) -> Result<Phase, common::BoxError>
+where
+    S: Service<Request<Empty<Bytes>>, Response = http::Response<B>, Error = common::BoxError>
+        + Clone
+        + Send
+        + 'static,
+    S::Future: Send,
+    B: http_body::Body<Data: Send, Error: Into<common::BoxError>> + Send,
+{
+    let mut pace = interval(Duration::from_secs(1) / PER_SECOND);
+    let mut calls = JoinSet::new();
+    let began = Instant::now();
+    while began.elapsed() < span {
+        pace.tick().await;
+        let call = client.clone().oneshot(Request::get("/work").body(Empty::new())?);
+        calls.spawn(async move {
+            let began = Instant::now();
+            let response = call.await?;
+            let served_by = response.extensions().get::<ServedBy>().cloned();
+            response.into_body().collect().await.map_err(Into::into)?;
+            let is_at_slow = served_by.is_some_and(|by| *by.address() == slow.into());
+            Ok::<_, common::BoxError>((began.elapsed(), is_at_slow))
+        });
+    }
+    let mut phase = Phase::default();
+    while let Some(call) = calls.join_next().await {
+        let (latency, is_at_slow) = call??;
+        phase.latencies.push(latency);
+        phase.at_slow += usize::from(is_at_slow);
+    }
+    Ok(phase)
+}
+
+/// Reads reports, and is patient: this machine may be busy, and connections are not what is looked at.
+fn connector() -> HttpConnector<Empty<Bytes>> {
+    HttpConnector::new().load_reports().connect_timeout(Duration::from_secs(5))
+}
+
+async fn set_slowdown(server: SocketAddr, times: u64) -> Result<(), common::BoxError> {
+    let client = BalanceLayer::pick_first(Fixed::new([server])).layer(connector());
+    let request = Request::builder().method(Method::PUT).uri(format!("/slowdown/{times}"));
+    let response = client.oneshot(request.body(Empty::<Bytes>::new())?).await?;
+    assert!(response.status().is_success());
+    Ok(())
+}
+
+#[tokio::main]
+async fn main() -> Result<(), common::BoxError> {
+    type Choose = fn(Fixed) -> BalanceLayer;
+    let policies: [(&str, Choose); 5] = [
+        ("round_robin", BalanceLayer::round_robin),
+        ("client_side_weighted_round_robin", |servers| {
+            let policy = ClientSideWeighted::new().blackout(Duration::from_secs(1));
+            BalanceLayer::with_policy(servers, policy)
+        }),
+        ("p2c", BalanceLayer::p2c),
+        ("peak_ewma", BalanceLayer::peak_ewma),
+        ("prequal", |servers| BalanceLayer::prequal(servers, HttpLoadProbe::new())),
+    ];
+    println!(
+        "{SERVERS} servers, {PER_SECOND} requests a second; one server becomes {SLOWDOWN} times as slow."
+    );
+    println!("{:34}{:>28}{:>28}", "", "before", "while it is slow");
+    let columns = ["its share", "p50", "p99"].map(|column| format!("{column:>10}")).concat();
+    println!("{:32}{columns}{columns}", "policy");
+    let mut shares = Vec::new();
+    for (name, choose) in policies {
+        let mut servers = Vec::new();
+        for _ in 0..SERVERS {
+            servers.push(common::serve(server()).await?);
+        }
+        let slow = servers[0];
+        let client = choose(Fixed::new(servers)).layer(connector());
+        let mut before = send(&client, slow, BEFORE).await?;
+        set_slowdown(slow, SLOWDOWN).await?;
+        let mut after = send(&client, slow, SLOW).await?;
+
+        print!("{name:32}");
+        for phase in [&mut before, &mut after] {
+            let (p50, p99) = (phase.quantile(0.5), phase.quantile(0.99));
+            print!("{:>8.1} %{p50:>10}{p99:>10}", phase.share());
+        }
+        println!();
+        shares.push((name, after.share()));
+    }
+    for (name, share) in shares {
+        match name {
+            "round_robin" => assert!(15.0 < share, "it does not look where it sends"),
+            "peak_ewma" | "prequal" => assert!(share < 10.0, "{name} moves away: {share}"),
+            _ => {}
+        }
+    }
+    Ok(())
+}
