@@ -65,7 +65,7 @@ fn weighted() -> ClientSideWeighted {
 fn load_ramp(studio: &Studio) -> Result<Table, Failure> {
     const LOADS: [f64; 9] = [0.75, 0.83, 0.93, 1.03, 1.14, 1.27, 1.41, 1.57, 1.74];
     let mut scenario = testbed()?;
-    scenario.load.steps = LOADS.iter().map(|load| step(&load.to_string(), *load, 28)).collect();
+    scenario.load.steps = LOADS.iter().map(|load| step(&load.to_string(), *load, 60)).collect();
     let scenario = studio.sized(scenario);
     let reports = studio.run(&[
         job(&scenario, "WRR", weighted()),
@@ -120,7 +120,7 @@ fn hard_day() -> Antagonist {
 fn selection_rules(studio: &Studio) -> Result<Table, Failure> {
     let mut scenario = testbed()?;
     scenario.servers[0].antagonist = Some(hard_day());
-    scenario.load.steps = vec![step("70 %", 0.7, 48), step("90 %", 0.9, 48)];
+    scenario.load.steps = vec![step("70 %", 0.7, 90), step("90 %", 0.9, 90)];
     let scenario = studio.sized(scenario);
     let probing = || prequal().quantile(0.75);
     let clients = f64::from(scenario.clients.count);
