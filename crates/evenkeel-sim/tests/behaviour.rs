@@ -19,7 +19,7 @@ fn phase(scenario: &Scenario, policy: &str) -> PhaseReport {
 fn scenario(load: &str, servers: &str) -> Scenario {
     let text =
         format!("name = 'a test'\n[load]\n{load}\n[work]\nmean = '10ms'\n[[servers]]\n{servers}");
-    Scenario::parse("test", &text).unwrap_or_else(|error| panic!("{error}"))
+    Scenario::parse("test", &text).expect("it makes sense")
 }
 
 #[test]
