@@ -90,7 +90,7 @@ async fn follow(address: &str) -> Result<(), common::BoxError> {
                     .for_each(|e| println!("  {} {:?} {:?}", e.address, e.zone, e.metadata));
             }
             Ok(Update::Insert(e)) => {
-                println!("+ {} weight {} {:?}", e.address, e.weight, e.metadata)
+                println!("+ {} weight {} {:?}", e.address, e.weight, e.metadata);
             }
             Ok(Update::Remove(address)) => println!("- {address}"),
             Ok(_) => {}
