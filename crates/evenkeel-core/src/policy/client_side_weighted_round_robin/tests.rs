@@ -20,9 +20,11 @@ impl Fleet {
     }
 
     fn report(&self, index: usize, rps: f64, utilization: f64, now: Timestamp) {
-        let mut report = LoadReport::default();
-        report.requests_per_second = rps;
-        report.cpu_utilization = utilization;
+        let report = LoadReport {
+            requests_per_second: rps,
+            cpu_utilization: utilization,
+            ..LoadReport::default()
+        };
         self.nodes[index].reported(&report, now);
     }
 
