@@ -467,14 +467,11 @@ fn a_report_counts_whole_or_not_yet() {
         let nodes = nodes(2);
         let policy = ClientSideWeighted::new().blackout(Duration::ZERO);
         let picker: Arc<dyn Picker> = policy.build(&nodes, None).into();
-        let report = |rps| {
-            let mut report = LoadReport::default();
-            (report.requests_per_second, report.cpu_utilization) = (rps, 0.5);
-            report
-        };
-        nodes[0].reported(&report(10.0), now);
+        let report =
+            LoadReport { requests_per_second: 10.0, cpu_utilization: 0.5, ..LoadReport::default() };
+        nodes[0].reported(&report, now);
         let other = {
-            let (node, report) = (nodes[1].clone(), report(10.0));
+            let (node, report) = (nodes[1].clone(), report.clone());
             thread::spawn(move || node.reported(&report, now))
         };
         picker.tend(now);

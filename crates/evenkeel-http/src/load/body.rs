@@ -58,7 +58,7 @@ impl Verdict {
         #[cfg(feature = "orca")]
         let is_binary = form == ReportForm::Binary;
         #[cfg(not(feature = "orca"))]
-        let is_binary = matches!(form, _ if false);
+        let is_binary = form != ReportForm::Text;
         self.is_to_come() && is_binary
     }
 }
