@@ -32,7 +32,7 @@ pub struct InvalidReport {
 }
 
 impl InvalidReport {
-    pub(super) fn new(reason: &'static str) -> Self {
+    pub(super) const fn new(reason: &'static str) -> Self {
         Self { reason }
     }
 }
