@@ -180,7 +180,8 @@ pub(crate) trait Harness: Sized + Send {
     }
 }
 
-pub(crate) const HOLD: Duration = Duration::from_secs(4);
+/// Longer than a registry takes to come back on a machine that does other things too.
+pub(crate) const HOLD: Duration = Duration::from_secs(10);
 pub(crate) const BACKOFF: (Duration, Duration) =
     (Duration::from_millis(50), Duration::from_millis(800));
 
