@@ -128,7 +128,7 @@ mod tests {
             let expected = Request { service: service.to_owned() }.encode_to_vec();
             let mut sent = request(service);
             assert_eq!(take(&mut sent, MESSAGE_MAX).unwrap().unwrap(), expected);
-            assert_eq!(sent, []);
+            assert!(sent.is_empty());
         }
     }
 
