@@ -62,6 +62,10 @@ impl<'de> Deserialize<'de> for Number {
 }
 
 pub(super) fn read(bytes: &[u8]) -> Result<LoadReport, InvalidReport> {
+    // serde would take a list of the fields, too.
+    if bytes.trim_ascii_start().first() != Some(&b'{') {
+        return Err(InvalidReport::new("it is no JSON object"));
+    }
     let report: Report = serde_json::from_slice(bytes)
         .map_err(|_| InvalidReport::new("it is no JSON of such a report"))?;
     let count = report.named_metrics.len() + report.utilization.len() + report.request_cost.len();
