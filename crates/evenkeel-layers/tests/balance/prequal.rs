@@ -39,7 +39,7 @@ struct Loads {
 
 impl Loads {
     fn set(&self, host: &str, millis: u64) {
-        self.millis.lock().unwrap().insert(format!("{host}:80"), millis);
+        self.millis.lock().expect("no panic under the lock").insert(format!("{host}:80"), millis);
     }
 
     fn asked(&self) -> usize {
@@ -50,7 +50,12 @@ impl Loads {
 impl LoadProbe for Loads {
     async fn probe(&self, node: &Arc<Node>) -> Result<ServerLoad, BoxError> {
         self.asked.fetch_add(1, SeqCst);
-        let millis = self.millis.lock().unwrap().get(&node.address().to_string()).copied();
+        let millis = self
+            .millis
+            .lock()
+            .expect("no panic under the lock")
+            .get(&node.address().to_string())
+            .copied();
         match millis.ok_or("nobody knows it")? {
             // Hangs.
             u64::MAX => pending().await,
@@ -79,7 +84,8 @@ where
 {
     let mut count = 0;
     for _ in 0..100 {
-        let served_by = ready(client).await.unwrap().call(1).await.unwrap();
+        let ready = ready(client).await.expect("endpoints are known");
+        let served_by = ready.call(1).await.expect("an answer");
         count += usize::from(served_by == format!("{host}:80"));
         sleep(ms(2)).await;
     }
