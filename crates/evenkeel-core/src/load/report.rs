@@ -65,6 +65,7 @@ impl LoadReport {
 }
 
 #[cfg(test)]
+#[allow(clippy::approx_constant, reason = "one of gRPC's numbers is nearly π")]
 mod tests {
     use super::*;
 

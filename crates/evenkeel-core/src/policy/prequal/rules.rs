@@ -99,7 +99,7 @@ mod tests {
     fn reuse_in_a_large_fleet_is_the_papers() {
         assert_near(reuse(3.0, 1.0, 100), 1.315_789_473_684_210_6);
         assert_near(reuse(2.0, 0.25, 100), 1.398_601_398_601_398_6);
-        assert_near(reuse(1.0, 0.25, 100), 3.389_830_508_474_576_3);
+        assert_near(reuse(1.0, 0.25, 100), 3.389_830_508_474_576);
         assert_near(reuse(0.5, 0.25, 100), 11.764_705_882_352_942);
         assert_near(reuse(4.0, 0.25, 100), 1.0);
     }
