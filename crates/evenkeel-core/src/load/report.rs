@@ -65,7 +65,7 @@ impl LoadReport {
 }
 
 #[cfg(test)]
-#[allow(clippy::approx_constant, reason = "a vector has 3.14159 errors a second")]
+#[allow(clippy::approx_constant, reason = "one of gRPC's numbers is nearly π")]
 mod tests {
     use super::*;
 

@@ -62,14 +62,12 @@ impl<'de> Deserialize<'de> for Number {
 }
 
 pub(super) fn read(bytes: &[u8]) -> Result<LoadReport, InvalidReport> {
-    const NO_REPORT: InvalidReport = InvalidReport::new("it is no JSON of such a report");
-
-    // A list would be read as the fields in their order, and an empty one as nothing to report.
-    let is_object = bytes.trim_ascii_start().starts_with(b"{");
-    if !is_object {
-        return Err(NO_REPORT);
+    // serde would take a list of the fields, too.
+    if bytes.trim_ascii_start().first() != Some(&b'{') {
+        return Err(InvalidReport::new("it is no JSON object"));
     }
-    let report: Report = serde_json::from_slice(bytes).map_err(|_| NO_REPORT)?;
+    let report: Report = serde_json::from_slice(bytes)
+        .map_err(|_| InvalidReport::new("it is no JSON of such a report"))?;
     let count = report.named_metrics.len() + report.utilization.len() + report.request_cost.len();
     if METRICS_MAX < count {
         return Err(InvalidReport::new("it has too many metrics"));

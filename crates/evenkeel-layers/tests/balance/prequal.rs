@@ -84,7 +84,7 @@ where
 {
     let mut count = 0;
     for _ in 0..100 {
-        let ready = ready(client).await.expect("endpoints");
+        let ready = ready(client).await.expect("endpoints are known");
         let served_by = ready.call(1).await.expect("an answer");
         count += usize::from(served_by == format!("{host}:80"));
         sleep(ms(2)).await;
