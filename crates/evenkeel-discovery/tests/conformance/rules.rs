@@ -191,9 +191,6 @@ pub(crate) async fn a_registration_heals_itself<H: Harness>(mut harness: H) {
     assert_eq!(watching.least, 1, "it was back before anybody believed that it was gone");
 
     harness.go_back(&[]).await;
-    registered.failing().await;
-    registered.entered().await;
-    watching.during(ms(500)).await;
     let mut found = Watching::new(&harness.discovery());
     found.until_addresses(&["10.0.0.1:80"]).await;
     assert_eq!(watching.least, 1);
