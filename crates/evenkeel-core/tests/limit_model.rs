@@ -86,7 +86,7 @@ impl Model {
             return;
         }
         let follow = baseline + 0.2 * (latency - baseline);
-        let at_once = calls.iter().map(|call| call.in_flight).max().unwrap();
+        let at_once = calls.iter().map(|call| call.in_flight).max().expect("16 calls");
         if 2.0 * f64::from(at_once) < self.limit {
             self.baseline = Some(follow);
             return;
