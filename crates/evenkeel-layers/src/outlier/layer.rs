@@ -41,6 +41,9 @@ impl OutlierLayer {
     }
 
     /// Ejects after so many attempts in a row without an answer. Default 5.
+    ///
+    /// With active health checks below, 1 is right: a policy that minds failures sends a dead endpoint so
+    /// little that five come late, and the first check that passes ends an ejection without cause.
     #[must_use]
     pub fn consecutive_local_errors(mut self, errors: u32) -> Self {
         self.rules.consecutive_local_errors = Some(errors);

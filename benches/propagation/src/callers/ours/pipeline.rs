@@ -45,7 +45,7 @@ impl Pipeline {
             .layer(DeadlineLayer::new(DEADLINE).carry(HttpDeadline))
             .layer(RetryLayer::new(Budget::share(20.0)).rules(HttpRetry::new()).seed(seed))
             .layer(BalanceLayer::peak_ewma(discovery).seed(seed))
-            .layer(OutlierLayer::new().seed(seed));
+            .layer(OutlierLayer::new().consecutive_local_errors(1).seed(seed));
         let ask = if checks {
             let checks = ActiveHealthLayer::new(HttpProbe::new(HEALTH_PATH)).seed(seed);
             let checked = balanced.layer(checks).layer(ConcurrencyLimitLayer::fixed(64));
