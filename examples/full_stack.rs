@@ -67,7 +67,7 @@ fn client(discovery: impl Discovery) -> Client {
         )
         .layer(CircuitBreakerLayer::new())
         .layer(ConcurrencyLimitLayer::fixed(64))
-        .service(HttpConnector::new().authority("work.internal"));
+        .service(HttpConnector::new().authority("work.internal").watch_connections());
     BoxCloneSyncService::new(service_fn(move |request: Request<Empty<Bytes>>| {
         let call = stack.clone().oneshot(request);
         async move {

@@ -30,7 +30,7 @@ pub(crate) fn client(discovery: impl Discovery, policy: impl Policy) -> Client {
         .layer(BalanceLayer::with_policy(discovery, policy))
         .layer(OutlierLayer::new())
         .layer(PerEndpoint::new(TimeoutLayer::new(ATTEMPT_TIMEOUT)))
-        .service(HttpConnector::new().authority("work.internal"));
+        .service(HttpConnector::new().authority("work.internal").watch_connections());
     BoxCloneSyncService::new(tower::service_fn(move |request: Request<Empty<Bytes>>| {
         let call = pipeline.clone().oneshot(request);
         async move {

@@ -6,7 +6,8 @@ pub use crate::gate::{Access, Gate};
 use crate::{
     endpoint::{Address, Endpoint},
     load::{LoadReport, PeakEwma},
-    observe::{Observer, Observers},
+    observe::{Fault, Observer, Observers, Report},
+    outcome::Outcome,
     sync::{AtomicU8, AtomicU32, Mutex, Ordering},
     time::Timestamp,
     warming,
@@ -375,6 +376,18 @@ impl Node {
     /// Tells that connecting to it failed, so that discovery is asked again.
     pub fn unreachable(&self) {
         self.listener.unreachable(self);
+    }
+
+    /// Tells that it cannot be connected to any more, which no attempt has found out yet.
+    ///
+    /// It is [unreachable](Self::unreachable), and counts as after an attempt without an answer.
+    pub fn lost(&self, now: Timestamp) {
+        self.unreachable();
+        if self.is_unguarded() {
+            self.latency.record(Outcome::Failure, Duration::ZERO, now);
+            let report = Report::new(Outcome::Failure, Duration::ZERO).fault(Fault::Local);
+            self.observers.iter().for_each(|observer| observer.ended(self, &report));
+        }
     }
 }
 

@@ -106,6 +106,7 @@ impl<B> HttpConnector<B> {
             dial: DialOptions {
                 timeout: Duration::from_millis(500),
                 keep_alive: Some(Duration::from_secs(5)),
+                is_watched: false,
                 protocols: Protocol::Negotiated.names(),
                 #[cfg(feature = "tls")]
                 tls: Arc::new(crate::tls::Connector::new(crate::tls::Tls::system())),
@@ -217,6 +218,19 @@ impl<B, C> HttpConnector<B, C> {
     #[must_use]
     pub fn tcp_keep_alive(mut self, idle: impl Into<Option<Duration>>) -> Self {
         self.set().dial.keep_alive = idle.into();
+        self
+    }
+
+    /// Looks at once whether an endpoint that closes a connection can still be connected to.
+    ///
+    /// A process that dies closes all its connections, idle ones too. So its death is known some
+    /// milliseconds later and not by the next request: it counts as an attempt without an answer, for
+    /// [ejection](evenkeel_core::health::outlier) and breakers. A look is a connection without a
+    /// request, at most one a second for each endpoint. Default off: servers that close idle connections
+    /// see one more for each.
+    #[must_use]
+    pub fn watch_connections(mut self) -> Self {
+        self.set().dial.is_watched = true;
         self
     }
 

@@ -3,12 +3,15 @@
 use std::{
     future::Future,
     pin::Pin,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
     task::{Context, Poll},
     time::Duration,
 };
 
-use evenkeel_core::{BoxError, endpoint::Address, node::Node};
+use evenkeel_core::{BoxError, endpoint::Address, node::Node, time::Timestamp};
 use http::{
     Uri,
     uri::{Authority, Scheme},
@@ -18,9 +21,11 @@ use tokio::net::TcpStream;
 use tower_service::Service;
 
 use crate::{
+    clock,
     error::{ConnectError, ConnectTimeout},
     happy_eyeballs,
     stream::{Io, Stream},
+    watched::Watched,
 };
 
 /// How connections are made.
@@ -28,6 +33,8 @@ use crate::{
 pub(crate) struct DialOptions {
     pub(crate) timeout: Duration,
     pub(crate) keep_alive: Option<Duration>,
+    /// Whether the node is looked at again when it closes a connection.
+    pub(crate) is_watched: bool,
     /// What is offered in a TLS handshake, best first.
     pub(crate) protocols: &'static [&'static [u8]],
     #[cfg(feature = "tls")]
@@ -40,6 +47,7 @@ impl DialOptions {
         Self {
             timeout: Duration::from_secs(3_600),
             keep_alive: None,
+            is_watched: false,
             protocols: &[],
             #[cfg(feature = "tls")]
             tls: Arc::new(crate::tls::Connector::new(crate::tls::Tls::system())),
@@ -52,11 +60,16 @@ impl DialOptions {
 pub(crate) struct Dial {
     node: Arc<Node>,
     options: DialOptions,
+    /// When the node was last looked at again; zero for never.
+    looked: Arc<AtomicU64>,
 }
+
+/// A node that closes many connections is looked at once.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
 impl Dial {
     pub(crate) fn new(node: Arc<Node>, options: DialOptions) -> Self {
-        Self { node, options }
+        Self { node, options, looked: Arc::default() }
     }
 
     pub(crate) fn node(&self) -> &Arc<Node> {
@@ -88,8 +101,31 @@ impl Dial {
         })
     }
 
+    /// Looks whether the node, which closed a connection, can still be connected to.
+    ///
+    /// A process that dies closes all its connections, those that are idle too. Some milliseconds later its
+    /// node is [lost](Node::lost), where otherwise the next request would find out.
+    pub(crate) fn look_again(self) {
+        let now = clock::now();
+        let last = self.looked.load(Relaxed);
+        let is_early = last != 0 && now.since(Timestamp::from_nanos(last)) < LOOK_INTERVAL;
+        if is_early || self.looked.compare_exchange(last, now.as_nanos(), Relaxed, Relaxed).is_err()
+        {
+            return;
+        }
+        tokio::spawn(async move {
+            if !matches!(tokio::time::timeout(self.options.timeout, self.io()).await, Ok(Ok(_))) {
+                self.node.lost(clock::now());
+            }
+        });
+    }
+
     async fn stream(&self, uri: &Uri) -> Result<Stream, BoxError> {
         let io = self.io().await?;
+        let io: Box<dyn Io> = match self.options.is_watched {
+            true => Box::new(Watched::new(io, self.clone())),
+            false => io,
+        };
         if uri.scheme() != Some(&Scheme::HTTPS) {
             return Ok(Stream::new(io, false));
         }

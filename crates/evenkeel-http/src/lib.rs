@@ -110,6 +110,7 @@ mod tls;
 #[cfg(feature = "tower-http")]
 mod tower_classifier;
 mod traffic;
+mod watched;
 
 pub use body::ResponseBody;
 pub use classify::{Classify, GrpcTrailers, StatusClassifier, Verdict};

@@ -1,14 +1,21 @@
 //! What a caller sees when an endpoint misbehaves, over HTTP/1.1 or either.
 
-use std::{io, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
-use evenkeel_core::{connect::Connect, error::cause};
+use evenkeel_core::{
+    connect::Connect,
+    error::cause,
+    node::{Gate, Node},
+    observe::{Fault, Observer, Report},
+    outcome::Outcome,
+};
 use evenkeel_http::{ConnectError, HttpConnector, RequestError};
 use http_body_util::BodyExt;
 use socket2::SockRef;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpSocket, TcpStream},
+    sync::{mpsc, oneshot},
 };
 use tower::ServiceExt;
 
@@ -88,6 +95,78 @@ async fn requests_that_wait_for_one_http2_connection_share_its_failure() {
 
     assert!(answers.iter().all(Result::is_err));
     assert_eq!(unreachable.times(), 1, "one connection was tried for all of them");
+}
+
+/// Passes on how attempts end.
+struct Ends(mpsc::UnboundedSender<Report>);
+
+impl Observer for Ends {
+    fn ended(&self, _: &Node, report: &Report) {
+        self.0.send(*report).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn an_endpoint_that_dies_between_requests_is_known_to_be_lost_before_the_next() {
+    for connector in BOTH {
+        let (listener, address) = listen().await;
+        let (die, died) = oneshot::channel::<()>();
+        tokio::spawn(async move {
+            let (stream, _) = listener.accept().await.unwrap();
+            tokio::select! {
+                () = serve_stream(stream, echo) => {}
+                _ = died => {}
+            }
+        });
+        let (node, unreachable) = node(address);
+        let (ends, mut ended) = mpsc::unbounded_channel();
+        node.observe(Arc::new(Ends(ends)));
+        node.open(Gate::Joining);
+        let stack = stack(&connector().watch_connections(), &node);
+        text(within(stack.clone().oneshot(get("/"))).await.unwrap()).await;
+        assert_eq!(within(ended.recv()).await.unwrap().outcome, Outcome::Success);
+        assert_eq!(unreachable.times(), 0);
+
+        die.send(()).unwrap();
+
+        let report = within(ended.recv()).await.unwrap();
+        assert_eq!((report.outcome, report.fault), (Outcome::Failure, Fault::Local));
+        assert_eq!(unreachable.times(), 1);
+        assert_eq!(told(&node), Told::FailureOrThrottled);
+    }
+}
+
+#[tokio::test]
+async fn an_endpoint_that_closes_a_connection_and_lives_is_not_lost() {
+    for connector in BOTH {
+        let (listener, address) = listen().await;
+        let (node, unreachable) = node(address);
+        let (ends, mut ended) = mpsc::unbounded_channel();
+        node.observe(Arc::new(Ends(ends)));
+        node.open(Gate::Joining);
+        let stack = stack(&connector().watch_connections(), &node);
+        let (close, closed) = oneshot::channel::<()>();
+        let served = async {
+            let (stream, _) = listener.accept().await.unwrap();
+            tokio::select! {
+                () = serve_stream(stream, echo) => {}
+                _ = closed => {}
+            }
+        };
+        let called = async {
+            text(stack.clone().oneshot(get("/")).await.unwrap()).await;
+            close.send(()).unwrap();
+        };
+        within(async { tokio::join!(served, called) }).await;
+
+        // It is looked at: a connection without a request.
+        let (mut look, _) = within(listener.accept()).await.unwrap();
+        assert_eq!(within(look.read(&mut [0; 8])).await.unwrap(), 0);
+
+        assert_eq!(ended.recv().await.unwrap().outcome, Outcome::Success);
+        assert!(ended.try_recv().is_err(), "the call, and nothing else");
+        assert_eq!(unreachable.times(), 0);
+    }
 }
 
 #[tokio::test]

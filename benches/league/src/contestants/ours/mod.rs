@@ -44,7 +44,7 @@ fn pipeline(
     seed: u64,
     checks: ActiveHealthLayer<checks::Ask>,
 ) -> Client {
-    let connector = HttpConnector::new().authority("league.internal");
+    let connector = HttpConnector::new().authority("league.internal").watch_connections();
     let connector = match protocol {
         Protocol::Http1 => connector.http1(),
         Protocol::Http2 => connector.http2(),

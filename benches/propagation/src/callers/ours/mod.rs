@@ -97,7 +97,8 @@ fn pipeline(
     settings: &Settings,
 ) -> Pipeline {
     let seed = settings.seed.wrapping_add(number as u64);
-    let connector = tracker.track(number, HttpConnector::new().authority("web.internal"));
+    let connector =
+        tracker.track(number, HttpConnector::new().authority("web.internal").watch_connections());
     Pipeline::new(discovery.clone(), connector, settings.checks, seed)
 }
 
