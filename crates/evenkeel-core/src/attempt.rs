@@ -272,6 +272,7 @@ impl<H: Holder + ?Sized> Attempt<H> {
     // more than one kind of holder.
     #[inline(always)]
     pub fn finish(mut self, outcome: Outcome) {
+        self.node().judge(outcome);
         if self.node().is_heard() {
             self.report(outcome);
         }

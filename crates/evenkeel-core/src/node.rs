@@ -8,6 +8,7 @@ use crate::{
     load::{LoadReport, PeakEwma},
     observe::{Fault, Observer, Observers, Report},
     outcome::Outcome,
+    rng::Rng,
     sync::{AtomicU8, AtomicU32, Mutex, Ordering},
     time::Timestamp,
     warming,
@@ -37,6 +38,9 @@ const OBSERVED: u8 = 2;
 
 /// A node that has observers who read reports of its load.
 const REPORTING: u8 = 4;
+
+/// As much as hardly any client has in flight at one endpoint.
+const PENALTY_MAX: u32 = 1_023;
 
 /// Hears of what happens to nodes. Called on the request path: it must be short and must not block.
 pub trait Listener: Send + Sync {
@@ -71,6 +75,8 @@ pub struct Node {
     in_flight: AtomicU32,
     gates: AtomicU32,
     weight: AtomicU32,
+    /// So many requests count on top of those in flight, since attempts have failed.
+    penalty: AtomicU32,
     /// Since when it warms up.
     warming: AtomicU32,
     latency: PeakEwma,
@@ -106,6 +112,7 @@ impl Node {
             in_flight: AtomicU32::new(0),
             gates: AtomicU32::new(Gate::Joining.bit() | draining),
             weight: AtomicU32::new(endpoint.weight),
+            penalty: AtomicU32::new(0),
             warming: AtomicU32::new(warming::BEGINS),
             hearing: AtomicU8::new(if latency.is_measured() { TIMED } else { 0 }),
             latency,
@@ -230,6 +237,7 @@ impl Node {
         if before & CLOSED == gate.bit() {
             if gate.is_of_health() {
                 self.latency.forget();
+                self.penalty.store(0, Ordering::Relaxed);
             }
             self.listener.opened(self);
         } else if before & UNUSABLE == gate.bit() {
@@ -342,6 +350,56 @@ impl Node {
         debug_assert_ne!(before, 0, "an attempt ended that never began");
     }
 
+    /// So many requests it counts as having in flight, for each unit of its weight, on top of those that it
+    /// has: since attempts at it have failed.
+    ///
+    /// Who fails at once has little in flight, and looks idle to whoever compares that. So each failure
+    /// doubles its penalty and adds one, and each success takes a quarter away. A node that is passed over
+    /// with a penalty lives it down by and by, by halves.
+    #[must_use]
+    #[inline]
+    pub fn penalty(&self) -> u32 {
+        self.penalty.load(Ordering::Relaxed)
+    }
+
+    /// What it counts as having in flight, of weight 1.
+    #[inline]
+    pub(crate) fn load(&self) -> u32 {
+        self.in_flight().wrapping_add(self.penalty())
+    }
+
+    /// An attempt at it ended so.
+    #[inline]
+    pub(crate) fn judge(&self, outcome: Outcome) {
+        match outcome {
+            Outcome::Success if self.penalty() == 0 => {}
+            Outcome::Success => self.reduce_penalty(|penalty| penalty - penalty.div_ceil(4)),
+            Outcome::Failure | Outcome::Throttled(_) => self.penalise(),
+            Outcome::Ignored => {}
+        }
+    }
+
+    #[cold]
+    fn penalise(&self) {
+        let more = |penalty: u32| Some((2 * penalty + 1).min(PENALTY_MAX));
+        // It always gives one.
+        let _ = self.penalty.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
+    }
+
+    /// Passed over for its penalty, it lives down half of it, one time in so many.
+    #[cold]
+    pub(crate) fn forgive(&self, rng: &mut Rng, times: usize) {
+        if rng.below(times) == 0 {
+            self.reduce_penalty(|penalty| penalty / 2);
+        }
+    }
+
+    #[cold]
+    fn reduce_penalty(&self, less: impl Fn(u32) -> u32) {
+        // It always gives one.
+        let _ = self.penalty.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |p| Some(less(p)));
+    }
+
     /// Its latency estimate.
     #[must_use]
     #[inline]
@@ -384,6 +442,7 @@ impl Node {
     pub fn lost(&self, now: Timestamp) {
         self.unreachable();
         if self.is_unguarded() {
+            self.penalise();
             self.latency.record(Outcome::Failure, Duration::ZERO, now);
             let report = Report::new(Outcome::Failure, Duration::ZERO).fault(Fault::Local);
             self.observers.iter().for_each(|observer| observer.ended(self, &report));

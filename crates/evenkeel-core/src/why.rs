@@ -127,6 +127,8 @@ pub struct Looked {
     pub weight: u32,
     /// Attempts that were under way.
     pub in_flight: u32,
+    /// What counted on top of them, since attempts had [failed](Node::penalty).
+    pub penalty: u32,
     /// Its latency estimate, where latency is measured.
     pub latency: Option<Duration>,
     /// What closed it.
@@ -159,6 +161,9 @@ impl fmt::Display for Looked {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { address, weight, in_flight, .. } = self;
         write!(f, "{address}: weight {weight}, {in_flight} in flight")?;
+        if self.penalty != 0 {
+            write!(f, ", penalty {}", self.penalty)?;
+        }
         if let Some(latency) = self.latency {
             write!(f, ", latency {latency:?}")?;
         }
@@ -200,6 +205,7 @@ impl Recorder {
             address: node.address().clone(),
             weight: node.weight(),
             in_flight: node.in_flight(),
+            penalty: node.penalty(),
             latency: node.latency().estimate(),
             closed_by: node.closed_by().collect(),
             is_avoided,

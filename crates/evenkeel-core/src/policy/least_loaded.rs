@@ -10,6 +10,9 @@ use crate::node::Node;
 /// Use it for few endpoints and long requests. A pick costs O(n), by definition; from some tens of
 /// endpoints on [`P2c`](super::P2c) is as good, and many clients that all choose the least loaded one
 /// herd. Among equals the choice is random, by weight.
+///
+/// Failures count as requests in flight, as [`Node::penalty`] says, and are lived down so slowly that a node
+/// that fails gets about an eighth of its share.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct LeastLoaded;
 
@@ -33,6 +36,9 @@ impl Picker for LeastLoadedPicker {
         for (index, node) in nodes.iter().enumerate() {
             if !cx.admits(node) {
                 continue;
+            }
+            if node.penalty() != 0 {
+                node.forgive(cx.rng, 8 * nodes.len());
             }
             let order = chosen.map(|chosen| relative_load(node, &nodes[chosen]));
             let weight = u64::from(node.weight()).max(1);
