@@ -23,6 +23,19 @@ pub trait LoadProbe: Send + Sync + 'static {
     /// # Errors
     /// Why there is no answer. The server counts as one of which nothing is known then.
     fn probe(&self, node: &Arc<Node>) -> impl Future<Output = Result<ServerLoad, BoxError>> + Send;
+
+    /// Asks on behalf of one request, of this hash if it has any, so that a server can answer what that
+    /// request would cost it. Default as [`probe`](Self::probe).
+    ///
+    /// # Errors
+    /// As for `probe`.
+    fn probe_for(
+        &self,
+        node: &Arc<Node>,
+        _hash: Option<u64>,
+    ) -> impl Future<Output = Result<ServerLoad, BoxError>> + Send {
+        self.probe(node)
+    }
 }
 
 impl<F, A, E> LoadProbe for F

@@ -80,7 +80,7 @@ pub use panic_threshold::PanicThreshold;
 pub use peak_ewma::PeakEwma;
 pub use pick_first::PickFirst;
 pub use prefer_zone::PreferZone;
-pub use prequal::{Prequal, Probing, Ticket};
+pub use prequal::{Prequal, Probing, SyncPrequal, Ticket};
 pub use priority::Priority;
 pub use random::Random;
 pub use rendezvous::Rendezvous;

@@ -17,9 +17,13 @@ mod pool;
 mod probing;
 mod rules;
 mod state;
+mod synchronous;
 
-pub use self::probing::{Probing, Ticket};
 use self::{peer::Peer, rules::Rules, state::State};
+pub use self::{
+    probing::{Probing, Ticket},
+    synchronous::SyncPrequal,
+};
 
 /// Chooses the quickest of those recently probed that are not busier than usual.
 ///
@@ -49,6 +53,9 @@ use self::{peer::Peer, rules::Rules, state::State};
 ///   that requests succeed there, of late, and a failure removes it.
 /// * With fewer than two probes the choice is that of two random nodes with fewer requests in flight,
 ///   failures considered; the paper takes a random one.
+///
+/// That is its asynchronous mode. In the synchronous one servers are asked for each request before it is
+/// sent: see [`SyncPrequal`].
 ///
 /// Whoever builds the picker sends the probes: see [`Probing`]. The balancer of evenkeel-layers does, with
 /// a probe that it is given; without one this is [`P2c`](super::P2c).

@@ -19,6 +19,9 @@ use crate::{
     load::{PROBE_PATH, message, read_text},
 };
 
+/// Says the hash of the request for which a probe asks.
+const HASH_HEADER: HeaderName = HeaderName::from_static("evenkeel-hash");
+
 /// So much of an answer's body is read.
 const BODY_MAX: usize = 4 << 10;
 
@@ -27,6 +30,9 @@ const BODY_MAX: usize = 4 << 10;
 /// The server has a [`ReportLoadLayer`](crate::ReportLoadLayer), or answers a `GET` with a status of 200 to
 /// 299 and the header
 /// `endpoint-load-metrics: TEXT named_metrics.evenkeel.in_flight=7,named_metrics.evenkeel.latency=0.012`.
+///
+/// A probe for a request that has a hash (see [`HashBy`](crate::HashBy)) says it in the header
+/// `evenkeel-hash`, in decimal digits, for [`ReportLoadLayer::answer_with`](crate::ReportLoadLayer::answer_with).
 ///
 /// Connections are kept from one probe to the next: there are several for each request.
 ///
@@ -95,10 +101,17 @@ impl Default for HttpLoadProbe {
 
 impl LoadProbe for HttpLoadProbe {
     async fn probe(&self, node: &Arc<Node>) -> Result<ServerLoad, BoxError> {
+        self.probe_for(node, None).await
+    }
+
+    async fn probe_for(&self, node: &Arc<Node>, hash: Option<u64>) -> Result<ServerLoad, BoxError> {
         let service = self.line.take(node);
         let mut request = Request::new(Whole::default());
         *request.uri_mut() = self.path.clone().into();
         *request.headers_mut() = self.headers.clone();
+        if let Some(hash) = hash {
+            request.headers_mut().insert(HASH_HEADER, hash.into());
+        }
         let response = send_over(&service, request).await?;
         if !response.status().is_success() {
             return Err(format!("status {}", response.status().as_u16()).into());

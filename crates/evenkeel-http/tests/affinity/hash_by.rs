@@ -2,15 +2,20 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::collections::HashSet;
+use std::{collections::HashSet, time::Duration};
 
-use evenkeel_core::policy::{self, RingHash};
-use evenkeel_http::{HashBy, HashKey, HttpConnector, SharedClient};
+use axum::{Router, routing::get};
+use evenkeel_core::{
+    endpoint::Endpoint,
+    policy::{self, RingHash},
+};
+use evenkeel_http::{HashBy, HashKey, HttpConnector, HttpLoadProbe, PROBE_PATH, SharedClient};
 use evenkeel_layers::balance::{Balance, BalanceLayer};
-use http::{HeaderName, Request};
+use http::{HeaderMap, HeaderName, Request};
 use http_body_util::Empty;
 use hyper::body::Bytes;
 use hyper_util::{client::legacy::Client, rt::TokioExecutor};
+use tokio::net::TcpListener;
 use tower::{Layer, ServiceExt};
 
 mod fleet;
@@ -83,4 +88,42 @@ async fn a_shared_client_hashes_too_and_a_closed_endpoints_keys_come_back() {
     node.open(evenkeel_core::node::Gate::Ejected);
 
     assert_eq!(asked().await, home);
+}
+
+/// Servers that say which keys they have in their caches draw their requests, and who never answers is
+/// not waited for.
+#[tokio::test]
+async fn a_probe_says_for_which_key_it_asks() {
+    let mut endpoints: Vec<Endpoint> = Vec::new();
+    for server in 0..3 {
+        let probed = move |headers: HeaderMap| async move {
+            let hash: u64 = headers["evenkeel-hash"].to_str().unwrap().parse().unwrap();
+            let in_flight = match (hash + server) % 3 {
+                0 => 0.5,
+                1 => 5.0,
+                _ => std::future::pending().await,
+            };
+            let load = format!(
+                "TEXT named_metrics.evenkeel.in_flight={in_flight},named_metrics.evenkeel.latency=0.01"
+            );
+            [("endpoint-load-metrics", load)]
+        };
+        let router = Router::new()
+            .route(PROBE_PATH, get(probed))
+            .fallback(get(move || async move { server.to_string() }));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        endpoints.push(listener.local_addr().unwrap().into());
+        tokio::spawn(async move { axum::serve(listener, router).await });
+    }
+    let client = BalanceLayer::ask_first(endpoints, HttpLoadProbe::new())
+        .probe_timeout(Duration::from_secs(10))
+        .layer(HttpConnector::new().hash_by(HashBy::new().header(USER)));
+    let mut seen = HashSet::new();
+    for user in 0..30 {
+        let user = user.to_string();
+        let home = asked(&client, request(&user)).await;
+        assert_eq!(asked(&client, request(&user)).await, home);
+        seen.insert(home);
+    }
+    assert_eq!(seen.len(), 3);
 }

@@ -9,12 +9,12 @@ use evenkeel_core::{
     policy::{
         ClientSideWeighted, Ketama, LeastLoaded, Maglev, P2c, PanicThreshold, PeakEwma, PickFirst,
         Policy, Prequal, Priority, Random, Rendezvous, RingHash, RoundRobin, SlowStart,
-        WeightedP2c, WeightedRandom, WeightedRoundRobin, ZoneAware,
+        SyncPrequal, WeightedP2c, WeightedRandom, WeightedRoundRobin, ZoneAware,
     },
 };
 use tower_layer::Layer;
 
-use super::{Balance, probes::Probes};
+use super::{Balance, ask_first::AskFirst, probes::Probes};
 
 /// Balances over the endpoints of a discovery. See the [module docs](super).
 #[derive(Clone)]
@@ -25,6 +25,7 @@ pub struct BalanceLayer {
     pub(super) fail_open: bool,
     pub(super) seed: Option<u64>,
     pub(super) probes: Option<Probes>,
+    pub(super) ask_first: Option<AskFirst>,
 }
 
 impl BalanceLayer {
@@ -91,6 +92,38 @@ impl BalanceLayer {
         Self::with_policy(discovery, Prequal::default()).probe(probe)
     }
 
+    /// The best of the first two that answer, of three that are asked for their load before each request:
+    /// Prequal's synchronous mode. See [`SyncPrequal`].
+    ///
+    /// **Use it** where a request costs far more than a probe and its answer, and where endpoints can say
+    /// what *this* request would cost them: one that has it in its cache says a tenth of its load, and
+    /// draws it ([`LoadProbe::probe_for`]). **Not** where latency is short of a round trip: each request
+    /// waits for one. Where nobody answers in time, [`P2c`] chooses.
+    #[must_use]
+    pub fn ask_first(discovery: impl Discovery, probe: impl LoadProbe) -> Self {
+        let ask_first = AskFirst {
+            probes: Probes::new(probe),
+            count: 3,
+            choice: Arc::new(SyncPrequal::default()),
+        };
+        Self { ask_first: Some(ask_first), ..Self::p2c(discovery) }
+    }
+
+    /// Sets how many endpoints [`ask_first`](Self::ask_first) asks for each request. Default 3.
+    ///
+    /// Each is a message there and back; more than five gain little.
+    ///
+    /// # Panics
+    /// If it is less than 2.
+    #[must_use]
+    pub fn asked(mut self, count: usize) -> Self {
+        assert!(2 <= count, "{count} answers are no choice");
+        if let Some(ask_first) = &mut self.ask_first {
+            ask_first.count = count;
+        }
+        self
+    }
+
     /// The first open endpoint of the list. See [`PickFirst`].
     #[must_use]
     pub fn pick_first(discovery: impl Discovery) -> Self {
@@ -133,6 +166,7 @@ impl BalanceLayer {
             fail_open: true,
             seed: None,
             probes: None,
+            ask_first: None,
         }
     }
 
@@ -218,9 +252,8 @@ impl BalanceLayer {
     /// delays leaves the policy without answers. Inside one data centre 3 ms have been enough.
     #[must_use]
     pub fn probe_timeout(mut self, timeout: Duration) -> Self {
-        if let Some(probes) = &mut self.probes {
-            probes.timeout(timeout);
-        }
+        let asked_first = self.ask_first.iter_mut().map(|ask_first| &mut ask_first.probes);
+        self.probes.iter_mut().chain(asked_first).for_each(|probes| probes.timeout(timeout));
         self
     }
 

@@ -40,6 +40,7 @@
 //! # }
 //! ```
 
+mod ask_first;
 mod future;
 mod layer;
 mod pool;

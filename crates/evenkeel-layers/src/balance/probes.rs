@@ -58,7 +58,7 @@ impl Probes {
                     let signals = signals.clone();
                     probing.wake_with(move || signals.probes.notify_one());
                     let due = probing.due(nodes, &mut rng, now, &mut |ticket| {
-                        under_way.spawn(self.clone().ask(ticket));
+                        under_way.spawn(self.clone().probe(ticket));
                     });
                     again = again.min(due);
                 });
@@ -73,22 +73,30 @@ impl Probes {
         }
     }
 
-    async fn ask(self, ticket: Ticket) {
-        let answer = timeout(self.timeout, self.probe.ask(ticket.node().clone())).await;
+    async fn probe(self, ticket: Ticket) {
+        let load = self.ask(ticket.node(), None).await;
         let now = clock::now();
+        match load {
+            Some(load) => ticket.answered(load, now),
+            None => ticket.failed(now),
+        }
+    }
+
+    /// What an endpoint answers in time, on behalf of a request of this hash if there is one.
+    pub(super) async fn ask(&self, node: &Arc<Node>, hash: Option<u64>) -> Option<ServerLoad> {
+        let answer = timeout(self.timeout, self.probe.ask(node.clone(), hash)).await;
         evenkeel_metrics::load_probed(matches!(answer, Ok(Ok(_))));
-        let endpoint = ticket.node().address();
+        let endpoint = node.address();
         match answer {
-            Ok(Ok(load)) => ticket.answered(load, now),
+            Ok(Ok(load)) => return Some(load),
             Ok(Err(error)) => {
                 tracing::debug!(target: TARGET, %endpoint, %error, "a probe of its load failed");
-                ticket.failed(now);
             }
             Err(_) => {
                 tracing::debug!(target: TARGET, %endpoint, "a probe of its load was not answered");
-                ticket.failed(now);
             }
         }
+        None
     }
 }
 
@@ -101,14 +109,14 @@ impl std::fmt::Debug for Probes {
 type Answer = Pin<Box<dyn Future<Output = Result<ServerLoad, BoxError>> + Send>>;
 
 trait AnyProbe: Send + Sync {
-    fn ask(&self, node: Arc<Node>) -> Answer;
+    fn ask(&self, node: Arc<Node>, hash: Option<u64>) -> Answer;
 }
 
 struct Boxed<P>(Arc<P>);
 
 impl<P: LoadProbe> AnyProbe for Boxed<P> {
-    fn ask(&self, node: Arc<Node>) -> Answer {
+    fn ask(&self, node: Arc<Node>, hash: Option<u64>) -> Answer {
         let probe = self.0.clone();
-        Box::pin(async move { probe.probe(&node).await })
+        Box::pin(async move { probe.probe_for(&node, hash).await })
     }
 }

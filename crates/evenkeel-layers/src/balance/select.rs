@@ -18,7 +18,10 @@ use evenkeel_core::{
 };
 use tokio::{runtime::Handle, task::yield_now, time::timeout};
 
-use super::shared::{Shared, Slot, refused};
+use super::{
+    ask_first::About,
+    shared::{Shared, Slot, refused},
+};
 
 /// `Service::poll_ready` of a service, without the type of its requests.
 pub(super) type PollReady<S> = fn(&mut S, &mut Context<'_>) -> Poll<Result<(), BoxError>>;
@@ -58,6 +61,13 @@ impl Wish {
         }
     }
 
+    /// Whom those prefer that are asked for the request.
+    async fn best_of_the_asked<S>(&self, shared: &Shared<S>) -> Option<Address> {
+        let tried = self.tried.as_ref().map(Tried::ids).unwrap_or_default();
+        let about = About { hash: self.hash, tried: &tried, exclude: &self.exclude };
+        shared.ask_first.as_ref()?.best(shared, about).await
+    }
+
     fn hints(&self) -> Hints<'_> {
         Hints {
             hash: self.hash,
@@ -87,6 +97,8 @@ impl<S: Clone> Candidate<S> {
 pub(super) enum First<S> {
     /// There was no open node.
     Nobody,
+    /// Nobody yet: endpoints are asked first.
+    Asked,
     /// It is not ready.
     Waits(Candidate<S>),
     /// It failed for good. Made anew it may be asked again.
@@ -125,7 +137,7 @@ where
 async fn select_in_time<S>(
     shared: Arc<Shared<S>>,
     poll_ready: PollReady<S>,
-    wish: Wish,
+    mut wish: Wish,
     first: First<S>,
 ) -> Result<Selected<S>, BoxError>
 where
@@ -134,6 +146,10 @@ where
     Handle::try_current().map_err(|_| NoRuntime::default())?;
     let (candidate, mut error) = match first {
         First::Nobody => (None, None),
+        First::Asked => {
+            wish.prefer.extend(wish.best_of_the_asked(&shared).await);
+            (None, None)
+        }
         First::Waits(candidate) => (Some(candidate), None),
         First::Failed(error) => (None, Some(error)),
     };

@@ -187,11 +187,15 @@ where
         let traffic = self.traffic.clone();
         let snapshot = self.reader.read(&shared.snapshots);
         let hints = traffic.hints(&request);
+        let poll_ready = poll_ready::<C::Service, R>;
+        if shared.ask_first.is_some() && hints.prefer.is_empty() {
+            let selecting = select(shared.clone(), poll_ready, Wish::new(&hints), First::Asked);
+            return BalanceFuture::selecting(request, traffic, selecting);
+        }
         if let Some(slot) = shared.pick(snapshot, &mut self.rng, &hints, &[]) {
             return BalanceFuture::picked(request, traffic, Attempt::new(slot));
         }
         waits();
-        let poll_ready = poll_ready::<C::Service, R>;
         let selecting = select(shared.clone(), poll_ready, Wish::new(&hints), First::Nobody);
         BalanceFuture::selecting(request, traffic, selecting)
     }

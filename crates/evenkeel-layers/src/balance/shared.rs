@@ -24,7 +24,7 @@ use evenkeel_core::{
 };
 use tokio::sync::Notify;
 
-use super::BalanceLayer;
+use super::{BalanceLayer, ask_first::AskFirst};
 use crate::clock;
 
 /// What the clones of one balancer share.
@@ -36,6 +36,7 @@ pub(super) struct Shared<S> {
     pub(super) discovery_error: Mutex<Option<SharedError>>,
     pub(super) wait_max: Duration,
     fail_open: bool,
+    pub(super) ask_first: Option<AskFirst>,
     /// Whether the policy has to know the time.
     reads_time: bool,
     policy: &'static str,
@@ -88,6 +89,7 @@ impl<S> Shared<S> {
             discovery_error: Mutex::default(),
             wait_max: layer.wait_max,
             fail_open: layer.fail_open,
+            ask_first: layer.ask_first.clone(),
             reads_time: layer.policy.reads_time(),
             policy: layer.policy.name(),
             owner: OnceLock::new(),

@@ -1,6 +1,7 @@
 //! What a balancer promises, behaviour by behaviour, on a paused clock.
 
 mod active_health;
+mod ask_first;
 mod breaker;
 mod contract;
 mod discovery;

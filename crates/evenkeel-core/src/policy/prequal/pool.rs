@@ -233,7 +233,7 @@ impl Pool {
 /// The bits of floats that are not negative are in the order of the floats. The worst is the greatest:
 /// of hot ones the one with most in flight, else the slowest.
 #[inline]
-fn key(in_flight: f32, latency: f32, hot_above: f32) -> u64 {
+pub(super) fn key(in_flight: f32, latency: f32, hot_above: f32) -> u64 {
     const HOT: u64 = 1 << 63;
     let (in_flight_bits, latency_bits) =
         (u64::from(in_flight.to_bits()), u64::from(latency.to_bits()));
