@@ -7,15 +7,21 @@ use tokio::time::Instant;
 
 /// What was believed last, and since when an answer says something that may pass.
 ///
-/// Two answers are suspicious: one without any endpoint after one that had some, and one that misses
-/// endpoints after the registry's state was rebuilt. Agents that restart with empty data, servers that
-/// restore a snapshot and tokens that run out all give such answers, and services enter themselves
-/// again within seconds. So what is missing is kept for a while, and what is new is used at once.
+/// Three answers are suspicious: one without any endpoint after one that had some, one that misses
+/// endpoints after the registry's state was rebuilt, and one that misses some soon after the registry
+/// was away. Agents that restart with empty data, servers that restore a snapshot, tokens that run out
+/// and leases that ran out while nobody could renew them all give such answers, and services enter
+/// themselves again within seconds. So what is missing is kept for a while, and what is new is used at once.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Doubt {
     believed: Vec<Endpoint>,
     since: Option<Instant>,
+    /// The registry was away: what goes missing is doubted even if nothing misses so far.
+    was_away: bool,
 }
+
+/// A registry that was away for longer may have lost entries whose owners could not renew them.
+pub(crate) const AWAY: Duration = Duration::from_secs(3);
 
 /// What is made of an answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,13 +59,20 @@ impl Doubt {
             missing += usize::from(named.is_none());
             union.push(named.unwrap_or(known).clone());
         }
-        if missing == 0 {
+        if missing == 0 && !self.was_away {
             return self.believe(answer);
         }
         let joined = answer.iter().filter(|endpoint| new.contains_key(&endpoint.address));
         union.extend(joined.cloned());
         self.believed.clone_from(&union);
-        Verdict { endpoints: union, kept: Some((missing, since + hold)) }
+        Verdict { endpoints: union, kept: (0 < missing).then_some((missing, since + hold)) }
+    }
+
+    /// Doubts from `now` on whatever goes missing: the registry was away until now.
+    pub(crate) fn was_away(&mut self, now: Instant) {
+        if !self.believed.is_empty() {
+            (self.since, self.was_away) = (Some(now), true);
+        }
     }
 
     /// Sets what is believed, where it is kept elsewhere while nothing is doubted.
@@ -74,7 +87,7 @@ impl Doubt {
     }
 
     fn believe(&mut self, answer: Vec<Endpoint>) -> Verdict {
-        self.since = None;
+        (self.since, self.was_away) = (None, false);
         self.believed.clone_from(&answer);
         Verdict { endpoints: answer, kept: None }
     }
@@ -122,6 +135,23 @@ mod tests {
         let new = doubt.take(endpoints(&[2, 4]), false, now, HOLD);
         assert_eq!(new.endpoints, endpoints(&[1, 2, 3, 4]), "who is new is used at once");
         assert_eq!(doubt.take(endpoints(&[2, 4]), false, now + HOLD, HOLD).endpoints.len(), 2);
+    }
+
+    #[test]
+    fn what_goes_missing_one_by_one_after_the_registry_was_away_is_kept() {
+        let (mut doubt, now) = (Doubt::default(), clock::now());
+        doubt.take(endpoints(&[1, 2, 3]), false, now, HOLD);
+        doubt.was_away(now);
+
+        let all = doubt.take(endpoints(&[1, 2, 3]), false, now, HOLD);
+        assert_eq!(all, Verdict { endpoints: endpoints(&[1, 2, 3]), kept: None });
+        for left in [&[2, 3][..], &[3], &[]] {
+            assert_eq!(doubt.take(endpoints(left), false, now, HOLD).endpoints.len(), 3);
+        }
+        assert_eq!(doubt.take(endpoints(&[2, 4]), false, now, HOLD).endpoints.len(), 4);
+        let later = now + HOLD;
+        assert_eq!(doubt.take(endpoints(&[2, 4]), false, later, HOLD).endpoints.len(), 2);
+        assert_eq!(doubt.take(endpoints(&[4]), false, later, HOLD).endpoints.len(), 1);
     }
 
     #[test]

@@ -92,7 +92,7 @@ impl Poll {
         Self { reconnect: self.reconnect.with(|polled| polled.timeout = timeout) }
     }
 
-    /// Sets the rest after an error. Default 1 s to 30 s. See [`Reconnect::backoff`].
+    /// Sets the rest after an error. Default 1 s to 10 s. See [`Reconnect::backoff`].
     #[must_use]
     pub fn backoff(self, backoff: Backoff) -> Self {
         Self { reconnect: self.reconnect.backoff(backoff) }

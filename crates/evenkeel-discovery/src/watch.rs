@@ -3,7 +3,7 @@
 //! A [`Source`] says how one session with a registry goes: connect, tell the whole set, then tell
 //! what changes, until the connection breaks. [`Reconnect`] makes a discovery of it:
 //!
-//! - A session that ends is followed by another, after a back-off with jitter (1 s to 30 s) that
+//! - A session that ends is followed by another, after a back-off with jitter (1 s to 10 s) that
 //!   starts anew once a session has brought news.
 //! - The last good set stays in use while sessions fail; for ever, unless
 //!   [`stale_max`](Reconnect::stale_max) says otherwise.
@@ -93,6 +93,8 @@ pub struct Session {
     rng: Rng,
     /// How many sessions have ended since there was good news.
     ended: u32,
+    /// When the first of them did.
+    lost: Option<Instant>,
     failing: Option<Failing>,
 }
 
@@ -173,8 +175,17 @@ impl Session {
         &mut self.rng
     }
 
+    /// How long it has been since a session ended without good news after it; zero where there was some.
+    #[cfg_attr(
+        not(any(feature = "consul", feature = "etcd", feature = "kubernetes")),
+        allow(dead_code)
+    )]
+    pub(crate) fn lost_for(&self) -> Duration {
+        self.lost.map_or(Duration::ZERO, |lost| clock::now().duration_since(lost))
+    }
+
     fn good(&mut self) {
-        self.ended = 0;
+        (self.ended, self.lost) = (0, None);
         if let Some(failing) = self.failing.take() {
             let endpoints = self.journal.borrow().len();
             let failed_for = failing.since.elapsed();
@@ -187,6 +198,7 @@ impl Session {
     async fn rest(&mut self, backoff: Backoff, stale_max: Option<Duration>) {
         let delay = backoff.delay(self.ended, &mut self.rng);
         self.ended = self.ended.saturating_add(1);
+        self.lost.get_or_insert_with(clock::now);
         let stale_at = self.failing.as_ref().zip(stale_max).map(|(f, max)| f.since + max);
         let Some(stale_at) = stale_at.filter(|_| 0 < self.known()) else {
             return sleep(delay).await;
@@ -236,14 +248,14 @@ impl<S: Source> Reconnect<S> {
     pub fn new(source: S) -> Self {
         Self {
             source,
-            backoff: Backoff::new(Duration::from_secs(1), Duration::from_secs(30)),
+            backoff: Backoff::new(Duration::from_secs(1), Duration::from_secs(10)),
             stale_max: None,
             seed: None,
             running: Arc::default(),
         }
     }
 
-    /// Sets the rest between two sessions. Default 1 s to 30 s.
+    /// Sets the rest between two sessions. Default 1 s to 10 s.
     ///
     /// A short one burdens a registry that is struggling already; a long one delays the first news
     /// after it recovers.
@@ -293,6 +305,7 @@ impl<S: Source> Reconnect<S> {
             refresh: Refresh::new(Arc::clone(&refresh)),
             rng: self.seed.map_or_else(Rng::from_entropy, Rng::with_seed),
             ended: 0,
+            lost: None,
             failing: None,
         };
         Work { journal, refresh, future: run(self.source, session, self.backoff, self.stale_max) }

@@ -4,7 +4,7 @@
 //! and servers that answer in their place. Each time the last good set stays, the failure is told, and
 //! all goes on by itself when the day is over. What is read wrongly in a single entry is in `entries.rs`.
 
-#![cfg(any(feature = "consul", feature = "etcd"))]
+#![cfg(any(feature = "consul", feature = "etcd", feature = "kubernetes"))]
 #![allow(
     clippy::unwrap_used,
     clippy::disallowed_methods,
@@ -29,8 +29,14 @@ mod etcd_real;
 mod faulty;
 #[path = "conformance/harness.rs"]
 mod harness;
+#[cfg(feature = "kubernetes")]
+#[path = "conformance/kubernetes.rs"]
+mod kubernetes;
 #[path = "bad_days/outages.rs"]
 mod outages;
+#[cfg(feature = "kubernetes")]
+#[path = "kubernetes/real.rs"]
+mod real;
 #[path = "support/servers.rs"]
 mod servers;
 #[path = "support/slow_motion.rs"]
@@ -57,6 +63,7 @@ macro_rules! bad_days {
                 garbled_bytes_empty_nothing,
                 connections_that_are_closed_each_second_lose_no_change,
                 whatever_answers_in_its_place_the_last_set_stays,
+                what_goes_missing_soon_after_an_outage_is_kept_for_a_while,
                 an_outage_is_logged_when_it_begins_and_when_it_ends,
                 a_registration_heals_after_all_that_and_never_keeps_a_service,
             );
@@ -80,4 +87,6 @@ bad_days! {
     over_etcd_3_4: crate::etcd::OneMember<0>,
     #[cfg(feature = "etcd")]
     over_etcd_3_5: crate::etcd::OneMember<1>,
+    #[cfg(feature = "kubernetes")]
+    over_kubernetes: crate::kubernetes::OneServer,
 }

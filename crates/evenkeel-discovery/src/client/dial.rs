@@ -60,7 +60,8 @@ impl Dial {
         Ok(self)
     }
 
-    async fn connect(self) -> Result<Stream, BoxError> {
+    /// One connection, over TLS if the server wants it.
+    pub(crate) async fn connect(self) -> Result<Stream, BoxError> {
         let after = self.timeout;
         let connected = tokio::time::timeout(after, self.stream()).await;
         connected.map_err(|_| DialTimeout { after })?

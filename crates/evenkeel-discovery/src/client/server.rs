@@ -40,15 +40,20 @@ pub struct ServerError {
 }
 
 impl Server {
-    /// The URI that a request for `path` has, which begins with a slash.
+    /// The host and the port, as requests name them.
     #[cfg_attr(not(any(feature = "consul", feature = "etcd")), allow(dead_code))]
-    pub(crate) fn uri(&self, path: &str) -> Result<Uri, http::Error> {
-        let scheme = if self.is_tls { "https" } else { "http" };
-        let uri = Uri::builder().scheme(scheme).path_and_query(path);
+    pub(crate) fn host(&self) -> &str {
         match &self.place {
-            Place::Tcp(authority) => uri.authority(authority.clone()).build(),
-            Place::Unix(_) => uri.authority("localhost").build(),
+            Place::Tcp(authority) => authority.as_str(),
+            Place::Unix(_) => "localhost",
         }
+    }
+
+    /// The URI of what it serves.
+    #[cfg_attr(not(feature = "etcd"), allow(dead_code))]
+    pub(crate) fn uri(&self) -> Result<Uri, http::Error> {
+        let scheme = if self.is_tls { "https" } else { "http" };
+        Uri::builder().scheme(scheme).authority(self.host()).path_and_query("/").build()
     }
 }
 
@@ -103,7 +108,7 @@ mod tests {
             assert_eq!(text.parse::<Server>().unwrap().to_string(), text);
         }
         let v6: Server = "http://[::1]:8500/".parse().unwrap();
-        assert_eq!(v6.uri("/v1/x?a=b").unwrap().to_string(), "http://[::1]:8500/v1/x?a=b");
+        assert_eq!(v6.uri().unwrap().to_string(), "http://[::1]:8500/");
     }
 
     #[test]

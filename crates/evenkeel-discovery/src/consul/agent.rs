@@ -4,29 +4,23 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use evenkeel_core::BoxError;
-use http::{HeaderMap, Method, Request, header::HeaderValue};
-use http_body_util::{BodyExt, Full, Limited};
-use hyper_util::{
-    client::legacy::Client,
-    rt::{TokioExecutor, TokioTimer},
+use http::{
+    HeaderMap, Method, Request,
+    header::{HOST, HeaderValue},
 };
+use http_body_util::Full;
 
 use super::{
     agents::{Agents, Token},
     error::{AgentRefused, NoAnswer},
+    line::Line,
 };
 use crate::client::{Dial, Server};
 
-/// The most bytes of an answer that are read: some 30,000 endpoints.
-const ANSWER_BYTES_MAX: usize = 64 << 20;
-
-/// Idle connections that are kept to an agent.
-const IDLE_MAX: usize = 2;
-
-/// A client of one agent, whose clones share its connections.
+/// A client of one agent, whose clones share its connection.
 #[derive(Clone, Debug)]
 pub(crate) struct Agent {
-    client: Client<Dial, Full<Bytes>>,
+    line: Line,
     server: Server,
     token: Token,
     namespace: Option<Arc<str>>,
@@ -59,13 +53,8 @@ impl Answer {
 
 impl Agent {
     pub(super) fn new(agents: &Agents, server: Server, dial: Dial) -> Self {
-        let client = Client::builder(TokioExecutor::new())
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(Duration::from_secs(60))
-            .pool_max_idle_per_host(IDLE_MAX)
-            .build(dial);
         Self {
-            client,
+            line: Line::new(dial),
             server,
             token: agents.token.clone(),
             namespace: agents.namespace.clone(),
@@ -102,13 +91,7 @@ impl Agent {
         after: Duration,
     ) -> Result<Answer, BoxError> {
         let request = self.request(method, path, body).await?;
-        let answer = async {
-            let response = self.client.request(request).await?;
-            let (head, body) = response.into_parts();
-            let body = Limited::new(body, ANSWER_BYTES_MAX).collect().await?.to_bytes();
-            Ok::<_, BoxError>((head, body))
-        };
-        let answered = tokio::time::timeout(after, answer).await;
+        let answered = tokio::time::timeout(after, self.line.ask(request)).await;
         let (head, body) = answered.map_err(|_| NoAnswer { agent: self.name(), after })??;
         if !head.status.is_success() {
             let message = String::from_utf8_lossy(&body[..body.len().min(200)]).trim().to_owned();
@@ -133,7 +116,8 @@ impl Agent {
                 path.push_str(&encode(value));
             }
         }
-        let mut request = Request::builder().method(method).uri(self.server.uri(&path)?);
+        let host = self.server.host();
+        let mut request = Request::builder().method(method).uri(path).header(HOST, host);
         if let Some(token) = self.token.read().await? {
             let mut token = HeaderValue::from_str(&token)?;
             token.set_sensitive(true);

@@ -52,7 +52,7 @@
 //!
 //! **On a bad day.** Refused, hanging, garbled, halved, redirected or too large (64 MiB) answers and
 //! those with an error status change nothing: the last set stays, the failure is told to the watchers and
-//! logged once, and the next agent is asked, or the same after 0.5 s to 30 s. An agent that hangs
+//! logged once, and the next agent is asked, or the same after 0.5 s to 10 s. An agent that hangs
 //! is noticed after [`wait`](Consul::wait) and its jitter and [`timeout`](Agents::timeout), or sooner if
 //! a balancer reports that an endpoint cannot be reached.
 //!
@@ -75,6 +75,7 @@ mod error;
 #[cfg(all(feature = "fuzzing", feature = "dns"))]
 pub(crate) mod fuzzing;
 mod index;
+mod line;
 pub(crate) mod micro;
 mod query;
 mod source;
@@ -204,7 +205,7 @@ impl Consul {
         self.with(|source| source.hold = hold)
     }
 
-    /// Sets the rest after an error. Default 1 s to 30 s. See [`Reconnect::backoff`].
+    /// Sets the rest after an error. Default 1 s to 10 s. See [`Reconnect::backoff`].
     #[must_use]
     pub fn backoff(self, backoff: Backoff) -> Self {
         Self { reconnect: self.reconnect.backoff(backoff) }

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     clock,
-    doubt::Doubt,
+    doubt::{AWAY, Doubt},
     error::NotConfirmed,
     pace::Pace,
     watch::{Session, Source},
@@ -121,6 +121,9 @@ impl ConsulSource {
             self.nodes = nodes;
         }
         let endpoints = share(endpoints, self.told.as_deref().unwrap_or_default());
+        if AWAY < session.lost_for() {
+            self.doubt.was_away(clock::now());
+        }
         let verdict = self.doubt.take(endpoints, moved == Moved::Back, clock::now(), self.hold);
         let is_news = self.told.as_ref() != Some(&verdict.endpoints);
         if is_news {

@@ -63,7 +63,7 @@ impl Client {
             .http2_keep_alive_timeout(timeout)
             .http2_adaptive_window(true)
             .build(dial);
-        let origin = server.uri("/")?;
+        let origin = server.uri()?;
         Ok(Self { http, server, origin, timeout, token: None })
     }
 

@@ -37,7 +37,7 @@
 //! [`hold`](Etcd::hold) (5 s). What is new is used at once in any case.
 //!
 //! **On a bad day.** Refusals, silence and broken streams change nothing: the last set stays, the failure
-//! is told to the watchers and logged once, the next member is asked, or the same after 0.5 s to 30 s. A
+//! is told to the watchers and logged once, the next member is asked, or the same after 0.5 s to 10 s. A
 //! key whose value cannot be read is left out and costs no other. A user's token that is not known any more
 //! is fetched again.
 //!
@@ -115,7 +115,7 @@ impl Etcd {
         self.with(|source| source.hold = hold)
     }
 
-    /// Sets the rest after an error. Default 1 s to 30 s. See [`Reconnect::backoff`].
+    /// Sets the rest after an error. Default 1 s to 10 s. See [`Reconnect::backoff`].
     #[must_use]
     pub fn backoff(self, backoff: Backoff) -> Self {
         Self { reconnect: self.reconnect.backoff(backoff) }

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     clock,
-    doubt::Doubt,
+    doubt::{AWAY, Doubt},
     error::{NotConfirmed, chain},
     watch::{Session, Source},
 };
@@ -68,6 +68,12 @@ impl EtcdSource {
                 Some(false) => (self.position, is_rebuilt) = (None, true),
                 None => self.position = None,
             }
+        }
+        if AWAY < session.lost_for() {
+            if self.doubt.ends_at(self.hold).is_none() {
+                self.doubt.believed(self.table.endpoints());
+            }
+            self.doubt.was_away(clock::now());
         }
         loop {
             let position = match self.position {
@@ -157,6 +163,8 @@ impl EtcdSource {
             } else if response.created && doubted_until.is_none() {
                 // The session works, although there is no news.
                 session.set(self.table.endpoints());
+            } else if response.created {
+                self.tell_all(session, false);
             }
         }
     }

@@ -61,7 +61,7 @@
 //!
 //! **On a bad day.** Refusals (401, 403, 429, 500), silence, broken and garbled answers and those that are too
 //! large (64 MiB a page, 16 MiB an event) change nothing: the last set stays, the failure is told to the watchers
-//! and logged once, and everything is listed anew after 0.5 s to 30 s, or when the server has said. A watch that
+//! and logged once, and everything is listed anew after 0.5 s to 10 s, or when the server has said. A watch that
 //! the server ends as agreed goes on at once where it was; a version that the server does not remember is answered by
 //! a fresh list, compared to what is known. A connection that is dead is noticed by pings within 10 s, a server
 //! that says nothing within [`quiet`](Kubernetes::quiet).
@@ -205,7 +205,7 @@ impl Kubernetes {
         self.with(|source| source.hold = hold)
     }
 
-    /// Sets the rest after an error. Default 1 s to 30 s. See [`Reconnect::backoff`].
+    /// Sets the rest after an error. Default 1 s to 10 s. See [`Reconnect::backoff`].
     #[must_use]
     pub fn backoff(self, backoff: Backoff) -> Self {
         Self { reconnect: self.reconnect.backoff(backoff) }

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     clock,
-    doubt::Doubt,
+    doubt::{AWAY, Doubt},
     error::NotConfirmed,
     pace::Pace,
     watch::{Session, Source},
@@ -220,12 +220,16 @@ impl KubernetesSource {
         let endpoints = self.table.endpoints(&self.reading);
         let is_doubted = self.doubt.ends_at(self.hold).is_some();
         let is_emptied = endpoints.is_empty() && self.told.as_ref().is_some_and(|t| !t.is_empty());
-        if !is_doubted && !is_rebuilt && !is_emptied {
+        let was_away = AWAY < session.lost_for();
+        if !is_doubted && !is_rebuilt && !is_emptied && !was_away {
             return self.announce(session, endpoints);
         }
         if !is_doubted {
             let told = self.told.iter().flat_map(|told| told.values().cloned());
             self.doubt.believed(told.collect());
+        }
+        if was_away {
+            self.doubt.was_away(clock::now());
         }
         let verdict = self.doubt.take(endpoints, is_rebuilt, clock::now(), self.hold);
         self.announce(session, verdict.endpoints);

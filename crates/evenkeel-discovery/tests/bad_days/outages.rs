@@ -23,7 +23,7 @@ use tracing::{
 
 use crate::{
     faulty::{Fault, Faulty},
-    harness::{Harness, Instance},
+    harness::{HOLD, Harness, Instance, Rule},
     servers::until,
     slow_motion::Motion,
     watching::Watching,
@@ -172,6 +172,30 @@ pub(crate) async fn whatever_answers_in_its_place_the_last_set_stays<H: Harness>
     }
 }
 
+/// Leases run out while nobody can renew them, and are gone one after the other when the registry is back.
+pub(crate) async fn what_goes_missing_soon_after_an_outage_is_kept_for_a_while<H: Harness>(
+    mut harness: H,
+) {
+    let mut watching = two(&mut harness).await;
+    harness.way().shut();
+    watching.until_failure().await;
+    watching.during(ms(4_000)).await;
+    harness.way().open();
+    recovers(&mut harness, &mut watching).await;
+
+    harness.set(&Instance::ports([1, 3, 4])).await;
+    watching.until_addresses(&["10.0.0.1:1", "10.0.0.1:2", "10.0.0.1:3", "10.0.0.1:4"]).await;
+    harness.set(&Instance::ports([3, 4])).await;
+    watching.during(ms(1_000)).await;
+    assert_eq!(watching.addresses().len(), 4, "who is missing is kept, who is new is used at once");
+
+    watching.until_addresses(&["10.0.0.1:3", "10.0.0.1:4"]).await;
+    harness.set(&Instance::ports([4])).await;
+    let start = Instant::now();
+    watching.until_addresses(&["10.0.0.1:4"]).await;
+    assert!(start.elapsed() < HOLD / 2, "and then all is as before: {:?}", start.elapsed());
+}
+
 pub(crate) async fn an_outage_is_logged_when_it_begins_and_when_it_ends<H: Harness>(
     mut harness: H,
 ) {
@@ -198,6 +222,9 @@ pub(crate) async fn an_outage_is_logged_when_it_begins_and_when_it_ends<H: Harne
 pub(crate) async fn a_registration_heals_after_all_that_and_never_keeps_a_service<H: Harness>(
     harness: H,
 ) {
+    if H::EXEMPT.iter().any(|(rule, _)| *rule == Rule::C12) {
+        return;
+    }
     let entry = Entry::new("web", "10.0.0.1:80".parse().unwrap());
     let registered = harness.register_at(&harness.way().url, entry);
     registered.entered().await;

@@ -6,16 +6,18 @@ use std::{
 };
 
 use evenkeel_core::{backoff::Backoff, endpoint::Address};
-use evenkeel_discovery::Kubernetes;
+use evenkeel_discovery::{Kubernetes, kubernetes::ApiServer};
 use serde_json::{Value, json};
 
 use crate::{
     harness::{BACKOFF, HOLD, Harness, Instance, Rule, State},
     real::Cluster,
+    slow_motion::Proxy,
 };
 
 pub(crate) struct OneServer {
     cluster: Cluster,
+    proxy: Proxy,
     /// The slices that there are, by their names.
     now: BTreeMap<String, Value>,
 }
@@ -33,14 +35,26 @@ impl Harness for OneServer {
     type Source = Kubernetes;
 
     async fn start() -> Option<Self> {
-        Some(Self { cluster: Cluster::start().await?, now: BTreeMap::new() })
+        let cluster = Cluster::start().await?;
+        let proxy = Proxy::to(&cluster.url()).await;
+        Some(Self { cluster, proxy, now: BTreeMap::new() })
     }
 
     fn discovery(&self) -> Kubernetes {
         let (min, max) = BACKOFF;
-        let server = self.cluster.reader().timeout(Duration::from_secs(5));
+        let url = self.proxy.url.replace("http:", "https:");
+        let kubeconfig = self.cluster.kubeconfig_at(&url, &json!({ "token": "reader" }));
+        let server = ApiServer::kubeconfig(kubeconfig).timeout(Duration::from_secs(5));
         let web = Kubernetes::new(server, "web").namespace("shop").port("http");
-        web.backoff(Backoff::new(min, max)).hold(HOLD)
+        web.backoff(Backoff::new(min, max)).hold(HOLD).quiet(Duration::from_secs(5))
+    }
+
+    fn way(&self) -> &Proxy {
+        &self.proxy
+    }
+
+    fn url(&self) -> String {
+        self.cluster.url()
     }
 
     async fn set(&mut self, instances: &[Instance]) {

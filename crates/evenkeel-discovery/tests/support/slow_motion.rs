@@ -49,7 +49,7 @@ pub(crate) struct Proxy {
 }
 
 impl Proxy {
-    /// A way to `url`, which is `http://` and an address.
+    /// A way to `url`, which is a scheme and an address.
     pub(crate) async fn to(url: &str) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let own = format!("http://{}", listener.local_addr().unwrap());
@@ -104,7 +104,7 @@ impl Proxy {
 }
 
 fn bare(url: &str) -> String {
-    url.trim_start_matches("http://").to_owned()
+    url.trim_start_matches("http://").trim_start_matches("https://").to_owned()
 }
 
 /// Carries one connection, until it ends or is cut.
