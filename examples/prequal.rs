@@ -1,9 +1,12 @@
 //! Five axum servers that tell their load, one of them slowed down from outside, and a client under each
 //! of five policies: who goes on sending requests to the slow one, and what they cost.
+//!
+//! `-- --picture FOLDER` draws it, too, as `prequal.svg`.
 #![allow(clippy::disallowed_methods, reason = "an example may look at its watch")]
 
 use std::{
     net::SocketAddr,
+    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering::SeqCst},
@@ -17,12 +20,14 @@ use axum::{
     routing::{get, put},
 };
 use bytes::Bytes;
+use clap::Parser;
 use evenkeel::{
     balance::BalanceLayer,
     core::policy::ClientSideWeighted,
     discovery::Fixed,
     http::{HttpConnector, HttpLoadProbe, LoadMeter, ReportForm, ReportLoadLayer, ServedBy},
 };
+use evenkeel_sim::chart::{self, Line, Lines};
 use http::{Method, Request};
 use http_body_util::{BodyExt, Empty};
 use tokio::{sync::Semaphore, task::JoinSet, time::interval};
@@ -40,6 +45,15 @@ const SLOWDOWN: u64 = 10;
 const PER_SECOND: u32 = 200;
 const BEFORE: Duration = Duration::from_secs(2);
 const SLOW: Duration = Duration::from_secs(3);
+/// The picture has a point for so long.
+const POINT: Duration = Duration::from_millis(250);
+
+#[derive(Parser)]
+struct Arguments {
+    /// Where to draw it.
+    #[arg(long, value_name = "FOLDER")]
+    picture: Option<PathBuf>,
+}
 
 /// A server's workers, and how much slower they are than they should be.
 #[derive(Clone)]
@@ -83,11 +97,26 @@ fn server() -> Router {
 struct Phase {
     latencies: Vec<Duration>,
     at_slow: usize,
+    /// When each was sent, and whether to the slow one.
+    sent: Vec<(Duration, bool)>,
 }
 
 impl Phase {
     fn share(&self) -> f64 {
         100.0 * self.at_slow as f64 / self.latencies.len().max(1) as f64
+    }
+
+    /// Its share over time, for `span` from `start` on, in seconds.
+    fn points(&self, start: Duration, span: Duration) -> Vec<(f64, f64)> {
+        let points = (0..span.as_millis() / POINT.as_millis()).map(|point| POINT * point as u32);
+        let share = |first: Duration| {
+            let is_in = |sent: &&(Duration, bool)| first <= sent.0 && sent.0 < first + POINT;
+            let sent: Vec<_> = self.sent.iter().filter(is_in).collect();
+            let at_slow = sent.iter().filter(|sent| sent.1).count();
+            let middle = start + first + POINT / 2;
+            (middle.as_secs_f64(), 100.0 * at_slow as f64 / sent.len().max(1) as f64)
+        };
+        points.map(share).collect()
     }
 
     fn median(&self) -> Duration {
@@ -122,18 +151,20 @@ where
     while began.elapsed() < span {
         pace.tick().await;
         let call = client.clone().oneshot(Request::get("/work").body(Empty::new())?);
+        let sent = began.elapsed();
         calls.spawn(async move {
             let began = Instant::now();
             let response = call.await?;
             let served_by = response.extensions().get::<ServedBy>().cloned();
             response.into_body().collect().await.map_err(Into::into)?;
             let is_at_slow = served_by.is_some_and(|by| *by.address() == slow.into());
-            Ok::<_, common::BoxError>((began.elapsed(), is_at_slow))
+            Ok::<_, common::BoxError>((sent, began.elapsed(), is_at_slow))
         });
     }
     let mut phase = Phase::default();
     while let Some(call) = calls.join_next().await {
-        let (latency, is_at_slow) = call??;
+        let (sent, latency, is_at_slow) = call??;
+        phase.sent.push((sent, is_at_slow));
         phase.latencies.push(latency);
         phase.at_slow += usize::from(is_at_slow);
     }
@@ -156,6 +187,7 @@ async fn set_slowdown(server: SocketAddr, times: u64) -> Result<(), common::BoxE
 #[tokio::main]
 async fn main() -> Result<(), common::BoxError> {
     type Choose = fn(Fixed) -> BalanceLayer;
+    let arguments = Arguments::parse();
     let policies: [(&str, Choose); 5] = [
         ("round_robin", BalanceLayer::round_robin),
         ("client_side_weighted_round_robin", |servers| {
@@ -172,6 +204,8 @@ async fn main() -> Result<(), common::BoxError> {
     println!("{:34}{:>28}{:>28}", "", "before", "while it is slow");
     let columns = ["its share", "p50", "p99"].map(|column| format!("{column:>10}")).concat();
     println!("{:32}{columns}{columns}", "policy");
+    let title = "After two seconds, one of five servers becomes ten times as slow";
+    let mut picture = Lines::new(title, "seconds", "% of requests sent to it");
     let mut shares = Vec::new();
     let mut is_busy = false;
     for (name, choose) in policies {
@@ -194,6 +228,12 @@ async fn main() -> Result<(), common::BoxError> {
         }
         println!();
         shares.push((name, after.share()));
+        let points = before.points(Duration::ZERO, BEFORE).into_iter();
+        let points = points.chain(after.points(BEFORE, SLOW));
+        picture = picture.line(Line::new(name, points));
+    }
+    if let Some(folder) = arguments.picture {
+        chart::write_svg(&picture, &folder, "prequal")?;
     }
     if is_busy {
         println!("This machine was too busy for these figures to say anything.");
