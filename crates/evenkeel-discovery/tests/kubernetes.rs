@@ -28,6 +28,8 @@
 
 #[path = "kubernetes/access.rs"]
 mod access;
+#[path = "kubernetes/controllers.rs"]
+mod controllers;
 #[path = "kubernetes/faults.rs"]
 mod faults;
 #[path = "kubernetes/following.rs"]

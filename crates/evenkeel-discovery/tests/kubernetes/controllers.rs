@@ -1,0 +1,192 @@
+//! The whole kube-apiserver with the controller that writes the slices, by command: it takes minutes to build.
+
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use evenkeel_discovery::kubernetes::ApiServer;
+use kube::{
+    Client, Config,
+    config::{KubeConfigOptions, Kubeconfig},
+};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::{
+    real::install_cryptography,
+    servers::{Process, find, free_ports, until},
+    watching::Watching,
+    web,
+};
+
+const TOKEN: &str = "token";
+
+/// A control plane without nodes: nobody runs the pods, so the test says how they are.
+struct ControlPlane {
+    folder: TempDir,
+    port: u16,
+    _processes: Vec<Process>,
+}
+
+impl ControlPlane {
+    async fn start() -> Self {
+        install_cryptography();
+        let named = "name it: .ci/get-servers kube-apiserver etcd-3.5";
+        let program = |server, program| find(server, program).expect(named);
+        let folder = tempfile::tempdir().unwrap();
+        let [port, client, peer] = free_ports();
+        make_keys(folder.path());
+
+        let url = |port| format!("http://127.0.0.1:{port}");
+        let mut etcd = Command::new(program("etcd-3.5", "etcd"));
+        etcd.args(["--name=tests", "--log-level=warn", "--data-dir"])
+            .arg(folder.path().join("data"));
+        etcd.args(["--listen-client-urls", &url(client), "--advertise-client-urls", &url(client)]);
+        etcd.args(["--listen-peer-urls", &url(peer), "--initial-advertise-peer-urls", &url(peer)]);
+        etcd.args(["--initial-cluster", &format!("tests={}", url(peer))]);
+
+        let at = |name: &str| folder.path().join(name).display().to_string();
+        let mut server = Command::new(program("kube-apiserver", "kube-apiserver"));
+        server.args(["--bind-address=127.0.0.1", "--advertise-address=127.0.0.1"]);
+        server.args(["--endpoint-reconciler-type=none", "--service-cluster-ip-range=10.96.0.0/16"]);
+        server.args(["--service-account-issuer=https://kubernetes.default.svc"]);
+        server.args(["--authorization-mode=AlwaysAllow"]);
+        server.args(["--disable-admission-plugins=ServiceAccount"]);
+        server.arg(format!("--etcd-servers={}", url(client)));
+        server.arg(format!("--secure-port={port}"));
+        server.arg(format!("--cert-dir={}", at("certificates")));
+        server.arg(format!("--service-account-key-file={}", at("key.pub")));
+        server.arg(format!("--service-account-signing-key-file={}", at("key")));
+        server.arg(format!("--token-auth-file={}", at("tokens")));
+
+        let mut processes = vec![Process::start(&mut etcd, &folder.path().join("etcd.log"))];
+        processes.push(Process::start(&mut server, &folder.path().join("server.log")));
+        let mut plane = Self { folder, port, _processes: processes };
+        until("a kube-apiserver that is ready", || async {
+            match plane.client().await {
+                Some(client) => {
+                    let request = http::Request::get("/readyz").body(vec![]).unwrap();
+                    client.request_text(request).await.is_ok()
+                }
+                None => false,
+            }
+        })
+        .await;
+
+        let mut controllers = Command::new(program("kube-apiserver", "kube-controller-manager"));
+        controllers.args(["--controllers=endpointslice", "--leader-elect=false"]);
+        controllers.args(["--port=0", "--secure-port=0"]);
+        controllers.arg(format!("--kubeconfig={}", plane.kubeconfig().display()));
+        let log = plane.folder.path().join("controllers.log");
+        plane._processes.push(Process::start(&mut controllers, &log));
+        plane
+    }
+
+    fn kubeconfig(&self) -> PathBuf {
+        let authority = self.folder.path().join("certificates/apiserver.crt");
+        let server = format!("https://127.0.0.1:{}", self.port);
+        let cluster = json!({ "server": server, "certificate-authority": authority });
+        let config = json!({
+            "apiVersion": "v1", "kind": "Config", "current-context": "tests",
+            "clusters": [{ "name": "tests", "cluster": cluster }],
+            "users": [{ "name": "tests", "user": { "token": TOKEN } }],
+            "contexts": [{ "name": "tests", "context": { "cluster": "tests", "user": "tests" } }],
+        });
+        let path = self.folder.path().join("kubeconfig");
+        std::fs::write(&path, config.to_string()).unwrap();
+        path
+    }
+
+    /// None while the certificate is not written.
+    async fn client(&self) -> Option<Client> {
+        let kubeconfig = Kubeconfig::read_from(self.kubeconfig()).ok()?;
+        let options = KubeConfigOptions::default();
+        let config = Config::from_custom_kubeconfig(kubeconfig, &options).await.ok()?;
+        Client::try_from(config).ok()
+    }
+
+    async fn send(&self, method: &str, path: &str, object: &Value) -> Value {
+        let patch = "application/strategic-merge-patch+json";
+        let kind = if method == "PATCH" { patch } else { "application/json" };
+        let request =
+            http::Request::builder().method(method).uri(path).header("content-type", kind);
+        let request = request.body(object.to_string().into_bytes()).unwrap();
+        self.client().await.unwrap().request(request).await.unwrap()
+    }
+
+    async fn create(&self, path: &str, object: Value) {
+        self.send("POST", path, &object).await;
+    }
+
+    /// Says of a pod what its node would.
+    async fn set_ready(&self, pod: u8, is_ready: bool) {
+        let ready = if is_ready { "True" } else { "False" };
+        let address = format!("10.1.0.{pod}");
+        let status = json!({ "status": {
+            "phase": "Running", "podIP": address, "podIPs": [{ "ip": address }],
+            "conditions": [{ "type": "Ready", "status": ready }],
+        } });
+        self.send("PATCH", &format!("{PODS}/web-{pod}/status"), &status).await;
+    }
+}
+
+const PODS: &str = "/api/v1/namespaces/shop/pods";
+
+fn make_keys(folder: &Path) {
+    let run = |arguments: &[&str]| {
+        let output = Command::new("openssl").args(arguments).current_dir(folder).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+    };
+    run(&["genrsa", "-out", "key", "2048"]);
+    run(&["rsa", "-in", "key", "-pubout", "-out", "key.pub"]);
+    std::fs::write(folder.join("tokens"), format!("{TOKEN},tests,tests,system:masters\n")).unwrap();
+}
+
+fn pod(number: u8) -> Value {
+    json!({
+        "metadata": { "name": format!("web-{number}"), "labels": { "app": "web" } },
+        "spec": { "nodeName": "here", "containers": [{
+            "name": "web", "image": "web",
+            "ports": [{ "name": "public", "containerPort": 8080 }],
+        }] },
+    })
+}
+
+#[tokio::test]
+#[ignore = "needs the kube-apiserver: .ci/get-servers kube-apiserver etcd-3.5"]
+async fn pods_are_followed_that_the_controllers_of_kubernetes_put_into_slices() {
+    let plane = ControlPlane::start().await;
+    plane.create("/api/v1/namespaces", json!({ "metadata": { "name": "shop" } })).await;
+    let node =
+        json!({ "metadata": { "name": "here", "labels": { "topology.kubernetes.io/zone": "a" } } });
+    plane.create("/api/v1/nodes", node).await;
+    let ports = json!([{ "name": "http", "port": 80, "targetPort": "public" }]);
+    let service = json!({
+        "metadata": { "name": "web" }, "spec": { "selector": { "app": "web" }, "ports": ports },
+    });
+    plane.create("/api/v1/namespaces/shop/services", service).await;
+
+    let mut watching = Watching::new(&web(ApiServer::kubeconfig(plane.kubeconfig())));
+    for number in 1..=3 {
+        plane.create(PODS, pod(number)).await;
+        plane.set_ready(number, true).await;
+    }
+    watching.until_addresses(&["10.1.0.1:8080", "10.1.0.2:8080", "10.1.0.3:8080"]).await;
+    let first = watching.find("10.1.0.1:8080").unwrap();
+    assert_eq!(first.zone.as_deref(), Some("a"));
+    assert_eq!(first.metadata["kubernetes.pod"], "web-1");
+
+    plane.set_ready(2, false).await;
+    watching.until_addresses(&["10.1.0.1:8080", "10.1.0.3:8080"]).await;
+    plane.set_ready(2, true).await;
+    watching.until_addresses(&["10.1.0.1:8080", "10.1.0.2:8080", "10.1.0.3:8080"]).await;
+
+    // Nobody stops it, so it terminates for as long as it is given.
+    let grace = json!({ "gracePeriodSeconds": 60 });
+    plane.send("DELETE", &format!("{PODS}/web-3"), &grace).await;
+    watching.until_addresses(&["10.1.0.1:8080", "10.1.0.2:8080"]).await;
+    plane.send("DELETE", &format!("{PODS}/web-1"), &json!({ "gracePeriodSeconds": 0 })).await;
+    watching.until_addresses(&["10.1.0.2:8080"]).await;
+    assert_eq!(watching.failures.len(), 0, "{:?}", watching.failures);
+}
