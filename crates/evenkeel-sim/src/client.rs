@@ -59,6 +59,7 @@ pub(crate) struct Client {
     servers: Vec<u32>,
     /// Whether each node was ever tried.
     is_used: Vec<bool>,
+    policy: Arc<dyn Policy>,
     picker: Box<dyn Picker>,
     pub(crate) rng: Rng,
     pub(crate) budget: Option<Budget>,
@@ -82,7 +83,7 @@ pub(crate) struct Choice {
 const REFUSALS_MAX: usize = 8;
 
 impl Client {
-    pub(crate) fn new(zone: u16, rng: Rng, policy: &dyn Policy) -> Self {
+    pub(crate) fn new(zone: u16, rng: Rng, policy: Arc<dyn Policy>) -> Self {
         Self {
             zone,
             nodes: Vec::new(),
@@ -90,6 +91,7 @@ impl Client {
             servers: Vec::new(),
             is_used: Vec::new(),
             picker: policy.build(&[], None),
+            policy,
             rng,
             budget: None,
             latency: None,
@@ -101,14 +103,9 @@ impl Client {
     }
 
     /// Knows one more server. Call [`rebuild`](Self::rebuild) after the last one.
-    pub(crate) fn join(
-        &mut self,
-        server: u32,
-        endpoint: Endpoint,
-        policy: &dyn Policy,
-        clock: &Clock,
-    ) {
-        let node = Arc::new(Node::joining(endpoint, Arc::new(Deaf), policy.latency_decay()));
+    pub(crate) fn join(&mut self, server: u32, endpoint: Endpoint, clock: &Clock) {
+        let decay = self.policy.latency_decay();
+        let node = Arc::new(Node::joining(endpoint, Arc::new(Deaf), decay));
         if let Some(watch) = &self.watch {
             watch.add(&node);
         }
@@ -140,8 +137,8 @@ impl Client {
     }
 
     /// The set or a weight has changed.
-    pub(crate) fn rebuild(&mut self, policy: &dyn Policy) {
-        self.picker = policy.build(&self.nodes, Some(&*self.picker));
+    pub(crate) fn rebuild(&mut self) {
+        self.picker = self.policy.build(&self.nodes, Some(&*self.picker));
     }
 
     /// Which server a node is.

@@ -1,6 +1,6 @@
 //! The policies that can be compared: those that ship, and what they are compared with.
 
-use evenkeel_core::policy::{self, Policy};
+use evenkeel_core::policy::{self, P2c, Policy, PreferZone, ZoneAware};
 
 use crate::rules::{self, Surroundings};
 
@@ -39,6 +39,13 @@ pub fn balancing() -> Vec<&'static str> {
 /// The policy of this name: one that ships, or one that others have.
 #[must_use]
 pub fn by_name(name: &str, surroundings: &Surroundings) -> Option<Box<dyn Policy>> {
+    if let Some(zone) = surroundings.zone() {
+        match name {
+            "zone_aware" => return Some(Box::new(ZoneAware::new(zone, P2c))),
+            "prefer_zone" => return Some(Box::new(PreferZone::new(zone, P2c))),
+            _ => {}
+        }
+    }
     policy::by_name(name).or_else(|| rules::by_name(name, surroundings))
 }
 

@@ -18,6 +18,8 @@ pub(crate) struct Tally {
     pub(crate) timeouts: u64,
     pub(crate) attempts: u64,
     pub(crate) wasted: u64,
+    /// Attempts from one zone to another.
+    pub(crate) crossing: u64,
     pub(crate) attempts_of: Vec<u32>,
     pub(crate) in_flight_max: u32,
     /// Requests at each server, looked at again and again.
@@ -46,6 +48,7 @@ impl Tally {
             timeouts: 0,
             attempts: 0,
             wasted: 0,
+            crossing: 0,
             attempts_of: vec![0; servers],
             in_flight_max: 0,
             in_flight: histogram(),

@@ -5,7 +5,7 @@ use evenkeel_sim::{
     policies,
     report::{PhaseReport, Report},
     run::{Job, run_all},
-    scenario::{Call, Hedge, Outlier, Positive, Retry, Scenario, Share, Time},
+    scenario::{Call, Hedge, Outlier, Positive, Retry, Scenario, Share, SubsetBy, Time},
 };
 
 fn run(scenario: &Scenario, policy: &str) -> Report {
@@ -55,6 +55,36 @@ fn every_call_ends_and_is_counted_once_with_every_policy() {
         assert_eq!(phase.attempts, 5_000, "{policy}");
         assert_eq!((phase.errors, phase.wasted), (0, 0), "{policy}");
     }
+}
+
+#[test]
+fn a_client_keeps_to_its_zone_as_far_as_the_zone_can_carry_it() {
+    let mut zones = Scenario::built_in("zones").unwrap();
+    zones.load.calls = Some(30_000);
+    let crossing = |policy: &str| {
+        let phase = phase(&zones, policy);
+        phase.crossing as f64 / phase.attempts as f64
+    };
+    // A third of the servers for half of the clients: a third of what these send has to cross.
+    assert!((0.48..0.52).contains(&crossing("p2c")));
+    assert!((0.15..0.18).contains(&crossing("zone_aware")));
+    assert_eq!(crossing("prefer_zone"), 0.0);
+}
+
+#[test]
+fn subsets_give_each_client_as_many_servers_and_some_give_each_server_as_many_clients() {
+    let mut subsets = Scenario::built_in("subsets").unwrap();
+    (subsets.load.lasts, subsets.load.warm_up) = (Some(Time::millis(3_000)), Time::millis(0));
+    let connections = |rule: SubsetBy| {
+        let mut scenario = subsets.clone();
+        scenario.clients.subset_by = rule;
+        let report = run(&scenario, "round_robin");
+        (report.connections_mean.round(), report.connections_max)
+    };
+    let (mean, most) = connections(SubsetBy::Random);
+    assert!(mean == 100.0 && 115 < most, "{mean}, {most}");
+    assert_eq!(connections(SubsetBy::Rocksteadier), (100.0, 100));
+    assert!(connections(SubsetBy::Aperture).1 <= 107, "the bound of the documentation");
 }
 
 const FAILING: &str = "count = 1\ncores = 100\nfaults = [{ kind = 'fails', after = '100us' }]\n\

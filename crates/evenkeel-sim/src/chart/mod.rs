@@ -126,8 +126,8 @@ enum Stands {
 const INK: RGBColor = RGBColor(40, 40, 40);
 const FAINT: RGBColor = RGBColor(222, 222, 222);
 
-/// Colours that can be told apart, also by those who see fewer (Okabe and Ito 2008, and four more).
-const COLOURS: [RGBColor; 12] = [
+/// Colours that can be told apart, the first also by those who see fewer (Okabe and Ito 2008, and more).
+const COLOURS: [RGBColor; 16] = [
     RGBColor(0, 114, 178),
     RGBColor(213, 94, 0),
     RGBColor(0, 158, 115),
@@ -140,6 +140,10 @@ const COLOURS: [RGBColor; 12] = [
     RGBColor(190, 180, 40),
     RGBColor(0, 90, 60),
     RGBColor(240, 120, 120),
+    RGBColor(0, 0, 0),
+    RGBColor(150, 200, 120),
+    RGBColor(130, 0, 40),
+    RGBColor(170, 150, 230),
 ];
 
 fn colour(index: usize) -> RGBColor {

@@ -59,6 +59,8 @@ pub struct PhaseReport {
     pub attempts: u64,
     /// Attempts that brought no answer to a call: failed, cut off, outrun by another.
     pub wasted: u64,
+    /// Attempts from one zone to another.
+    pub crossing: u64,
     /// The share of the attempts that went to the server with the most.
     pub worst_share: f64,
     /// What its share would be if all had the same.
@@ -127,6 +129,7 @@ impl PhaseReport {
             p999: quantile(0.999),
             attempts: tally.attempts,
             wasted: tally.wasted,
+            crossing: tally.crossing,
             worst_share: ratio(worst.into(), tally.attempts),
             fair_share: ratio(1.0, tally.attempts_of.len() as u64),
             in_flight_max: tally.in_flight_max,

@@ -33,9 +33,12 @@ pub fn by_name(name: &str, surroundings: &Surroundings) -> Option<Box<dyn Policy
     })
 }
 
-/// What servers would tell those who ask them, as it is now.
+/// What servers would tell those who ask them, as it is now, and where the client is.
 #[derive(Clone, Debug)]
-pub struct Surroundings(Arc<Vec<Seen>>);
+pub struct Surroundings {
+    servers: Arc<Vec<Seen>>,
+    zone: Option<Arc<str>>,
+}
 
 /// What one server would tell.
 #[derive(Debug, Default)]
@@ -47,11 +50,23 @@ impl Surroundings {
     /// So many servers that have done nothing yet.
     #[must_use]
     pub fn new(servers: usize) -> Self {
-        Self(Arc::new((0..servers).map(|_| Seen::default()).collect()))
+        Self { servers: Arc::new((0..servers).map(|_| Seen::default()).collect()), zone: None }
+    }
+
+    /// The same, seen from a zone.
+    #[must_use]
+    pub fn in_zone(&self, zone: &str) -> Self {
+        Self { servers: self.servers.clone(), zone: Some(zone.into()) }
+    }
+
+    /// The zone of the client, if it is in one.
+    #[must_use]
+    pub fn zone(&self) -> Option<Arc<str>> {
+        self.zone.clone()
     }
 
     pub(crate) fn server(&self, server: u32) -> &Seen {
-        &self.0[server as usize]
+        &self.servers[server as usize]
     }
 }
 

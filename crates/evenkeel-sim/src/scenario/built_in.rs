@@ -23,6 +23,7 @@ built_in!(
     "newcomers",
     "noisy",
     "small",
+    "subsets",
     "tail",
     "two_speeds",
     "zones",

@@ -175,9 +175,12 @@ pub struct Clients {
     /// How many there are. Default 1.
     #[serde(default = "one_u32")]
     pub count: u32,
-    /// Each knows so many servers, chosen at random; 0 for all. Default 0.
+    /// Each knows so many servers; 0 for all. Default 0.
     #[serde(default)]
     pub subset: u32,
+    /// How these are chosen: as core does. Default `random`.
+    #[serde(default)]
+    pub subset_by: SubsetBy,
     /// Where they are, in turn. Default nowhere.
     #[serde(default)]
     pub zones: Vec<String>,
@@ -185,8 +188,21 @@ pub struct Clients {
 
 impl Default for Clients {
     fn default() -> Self {
-        Self { count: 1, subset: 0, zones: Vec::new() }
+        Self { count: 1, subset: 0, subset_by: SubsetBy::Random, zones: Vec::new() }
     }
+}
+
+/// The rule by which a client chooses the servers that it knows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SubsetBy {
+    /// [`RandomSubset`](evenkeel_core::subset::RandomSubset).
+    #[default]
+    Random,
+    /// [`Aperture`](evenkeel_core::subset::Aperture).
+    Aperture,
+    /// [`Rocksteadier`](evenkeel_core::subset::Rocksteadier).
+    Rocksteadier,
 }
 
 fn one_u32() -> u32 {

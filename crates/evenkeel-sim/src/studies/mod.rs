@@ -5,6 +5,7 @@
 
 mod document;
 mod fast_failing;
+mod places;
 mod prequal;
 mod scale;
 mod which_policy;

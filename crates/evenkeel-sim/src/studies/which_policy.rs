@@ -2,7 +2,7 @@
 
 use evenkeel_core::policy::{Maglev, Prequal, RingHash};
 
-use super::{Failure, Studio, job, latencies, latency_table, over_time};
+use super::{Failure, Studio, job, latencies, latency_table, over_time, places};
 use crate::{
     chart::Bars,
     policies::{HASHING, balancing},
@@ -21,6 +21,8 @@ pub(super) fn make(studio: &Studio) -> Result<(), Failure> {
         all.push((name, reports));
     }
     document.table("summary", &summary(&all));
+    document.table("subset_rules", &places::subsets(studio)?);
+    document.table("zones", &places::zones(studio)?);
     let (table, chart) = cold_caches(studio)?;
     document.table("cold_caches", &table);
     studio.chart(&chart, "which_policy_cold_caches")?;
@@ -63,18 +65,13 @@ fn fleets() -> Result<Vec<(&'static str, Scenario)>, Failure> {
     let mut first_come = Scenario::built_in("equal")?;
     first_come.name = "equal servers, first come, first served".into();
     first_come.servers[0].queue = Discipline::Fifo;
-    let mut subsets = Scenario::built_in("equal")?;
-    subsets.name = "1,000 clients, 200 servers, subsets of 20".into();
-    (subsets.clients.count, subsets.clients.subset) = (1_000, 20);
-    subsets.servers[0].count = 200;
-    subsets.load.lasts = Some(crate::scenario::Time::millis(25_000));
     Ok(vec![
         ("equal", Scenario::built_in("equal")?),
         ("first_come", first_come),
         ("two_speeds", Scenario::built_in("two_speeds")?),
         ("noisy", Scenario::built_in("noisy")?),
         ("heavy_tail", Scenario::built_in("heavy_tail")?),
-        ("subsets", subsets),
+        ("subsets", Scenario::built_in("subsets")?),
     ])
 }
 

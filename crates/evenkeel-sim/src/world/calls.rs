@@ -92,8 +92,10 @@ impl World<'_> {
         let group = self.servers[server as usize].group as usize;
         self.series.attempt(self.now - START, self.scenario.bucket(), group);
         let phase = self.phase;
+        let is_crossing = self.clients[number as usize].zone != self.servers[server as usize].zone;
         if let Some(tally) = self.tally(phase) {
             tally.attempts += 1;
+            tally.crossing += u64::from(is_crossing);
             tally.attempts_of[server as usize] += 1;
         }
         if let Some(lane) = self.attempt_timeout {

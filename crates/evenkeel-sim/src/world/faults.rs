@@ -157,10 +157,10 @@ impl World<'_> {
         for client in &mut clients {
             for server in &joining {
                 if share == 1.0 || client.rng.unit() < share {
-                    client.join(*server, self.endpoint(*server), &*self.policy, &self.clock);
+                    client.join(*server, self.endpoint(*server), &self.clock);
                 }
             }
-            client.rebuild(&*self.policy);
+            client.rebuild();
         }
         self.clients = clients;
         self.warm_up(group, 0);
@@ -174,7 +174,7 @@ impl World<'_> {
         }
         for client in &mut self.clients {
             leaving.iter().for_each(|server| client.leave(*server));
-            client.rebuild(&*self.policy);
+            client.rebuild();
         }
     }
 

@@ -5,8 +5,9 @@ mod faults;
 mod probes;
 mod servers;
 mod setup;
+mod subsets;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use evenkeel_core::{
     attempt::Attempt,
@@ -143,7 +144,8 @@ const EVENTS_PER_WORD: u64 = 1 << 16;
 /// One run.
 pub(crate) struct World<'a> {
     scenario: &'a Scenario,
-    policy: Box<dyn Policy>,
+    /// One for each zone of clients, or one.
+    policies: Vec<Arc<dyn Policy>>,
     clock: Clock,
     now: u64,
     queue: Queue<Event>,

@@ -14,7 +14,9 @@ use evenkeel_core::{
     rng::Rng,
 };
 
-use super::{ANYBODY, Event, Hops, LOOK, World, probes::Knowledge, servers::Server};
+use super::{
+    ANYBODY, Event, Hops, LOOK, World, probes::Knowledge, servers::Server, subsets::Subsets,
+};
 use crate::{
     client::Client,
     dice::Zipf,
@@ -74,7 +76,11 @@ impl<'a> World<'a> {
         let attempt_timeout = scenario.call.attempt_timeout.map(|time| lane(&mut queue, time));
         let servers = Server::of_scenario(scenario, &mut rng);
         let surroundings = Surroundings::new(servers.len());
-        let policy = maker(&surroundings);
+        let zones = zones(scenario);
+        let policies = match &zones[..] {
+            [] => vec![maker(&surroundings).into()],
+            zones => zones.iter().map(|zone| maker(&surroundings.in_zone(zone)).into()).collect(),
+        };
         let load = &scenario.load;
         let rate = load.rate.or(load.utilization.map(|share| scenario.rate_of(share)));
         let mut world = Self {
@@ -96,7 +102,7 @@ impl<'a> World<'a> {
             tallies: tallies(scenario, servers.len()),
             servers,
             surroundings,
-            policy,
+            policies,
             calls: Slab::new(),
             tries: Slab::new(),
             probes: Slab::new(),
@@ -119,21 +125,23 @@ impl<'a> World<'a> {
 
     fn make_clients(&mut self) {
         let clients = &self.scenario.clients;
-        let listed: Vec<u32> = (0..self.servers.len() as u32)
+        let listed = (0..self.servers.len() as u32)
             .filter(|server| self.servers[*server as usize].is_listed)
-            .collect();
+            .map(|server| (server, self.endpoint(server)));
+        let subsets = Subsets::of(listed);
         let zones = zones(self.scenario);
         for index in 0..clients.count {
             let zone = clients.zones.get(index as usize % clients.zones.len().max(1));
             let zone = zone.map_or(0, |zone| zone_number(&zones, Some(zone)));
-            let mut client = Client::new(zone, self.rng.fork(), &*self.policy);
+            let policy = self.policies[zone as usize].clone();
+            let mut client = Client::new(zone, self.rng.fork(), policy);
             self.equip(&mut client);
-            let chosen = subset(&listed, clients.subset as usize, &mut self.rng);
+            let chosen = subsets.choose(clients, index, self.scenario.seed);
             client.reserve(chosen.len());
-            for server in chosen {
-                client.join(server, self.endpoint(server), &*self.policy, &self.clock);
+            for (server, endpoint) in chosen {
+                client.join(server, endpoint, &self.clock);
             }
-            client.rebuild(&*self.policy);
+            client.rebuild();
             self.clients.push(client);
         }
         if self.clients.iter().any(Client::is_probing) {
@@ -251,21 +259,6 @@ pub(super) fn zones(scenario: &Scenario) -> Vec<&str> {
 pub(super) fn zone_number(zones: &[&str], zone: Option<&String>) -> u16 {
     let found = zone.and_then(|zone| zones.iter().position(|known| known == zone));
     found.unwrap_or(0) as u16
-}
-
-/// All of them, or some at random, in the order of their numbers.
-fn subset(servers: &[u32], size: usize, rng: &mut Rng) -> Vec<u32> {
-    if size == 0 || servers.len() <= size {
-        return servers.to_vec();
-    }
-    let mut shuffled = servers.to_vec();
-    for index in 0..size {
-        let other = index + rng.below(shuffled.len() - index);
-        shuffled.swap(index, other);
-    }
-    shuffled.truncate(size);
-    shuffled.sort_unstable();
-    shuffled
 }
 
 fn outlier_rules(outlier: Outlier) -> OutlierRules {
