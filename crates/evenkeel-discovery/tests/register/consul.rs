@@ -1,6 +1,10 @@
 //! At a real agent of Consul.
 
-use std::time::{Duration, Instant};
+use std::{
+    path::Path,
+    process::Stdio,
+    time::{Duration, Instant},
+};
 
 use evenkeel_core::{backoff::Backoff, error::cause};
 use evenkeel_discovery::{
@@ -8,9 +12,17 @@ use evenkeel_discovery::{
     register::{Check, ConsulRegistry, Entry, Registered, Registration, Status, Taken},
 };
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
+use tokio::{
+    io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines},
+    net::TcpListener,
+    process::{Child, ChildStdout, Command},
+};
 
-use crate::{real::Agent, servers::until, watching::Watching};
+use crate::{
+    real::Agent,
+    servers::{find, free_ports, until},
+    watching::Watching,
+};
 
 const fn ms(millis: u64) -> Duration {
     Duration::from_millis(millis)
@@ -241,4 +253,52 @@ async fn ipv6_host_names_and_the_address_of_the_node_are_entered() {
     }
     let mut watching = Watching::new(&web(&agent));
     watching.until_addresses(&["[2001:db8::1]:1", "web.internal:2", "127.0.0.1:3"]).await;
+}
+
+/// A client over go-kit, which knows nothing but Consul's DNS.
+struct GoKit {
+    client: Child,
+    lines: Lines<BufReader<ChildStdout>>,
+}
+
+impl GoKit {
+    fn start(program: &Path, dns: u16) -> Self {
+        let mut command = Command::new(program);
+        command.args([&format!("127.0.0.1:{dns}"), "web.service.consul."]).kill_on_drop(true);
+        let mut client =
+            command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("it is built");
+        let lines = BufReader::new(client.stdout.take().unwrap()).lines();
+        Self { client, lines }
+    }
+
+    /// Who gets how many of two hundred calls, by its round robin.
+    async fn call(&mut self) -> String {
+        self.client.stdin.as_mut().unwrap().write_all(b"\n").await.unwrap();
+        self.lines.next_line().await.unwrap().expect("an answer")
+    }
+
+    async fn until(&mut self, expected: &str) {
+        let asked = async {
+            while self.call().await != expected {
+                tokio::time::sleep(ms(50)).await;
+            }
+        };
+        tokio::time::timeout(ms(30_000), asked).await.expect(expected);
+    }
+}
+
+#[tokio::test]
+async fn go_kit_finds_what_is_registered_and_loses_what_leaves() {
+    let Some(program) = find("go-kit", "go-kit-client") else { return };
+    let [dns] = free_ports();
+    let ports = json!({ "ports": { "dns": dns } });
+    let Some(agent) = Agent::with(ports, &["-dev"], None).await else { return };
+    let mut go_kit = GoKit::start(&program, dns);
+    let first = registration(&agent, entry(80)).start();
+    let _second = registration(&agent, entry(81)).start();
+
+    let host = "0a000001.addr.dc1.consul.";
+    go_kit.until(&format!("{host}:80=100 {host}:81=100")).await;
+    first.leave().await;
+    go_kit.until(&format!("{host}:81=200")).await;
 }
