@@ -441,7 +441,7 @@ impl Node {
     /// It is [unreachable](Self::unreachable), and counts as after an attempt without an answer.
     pub fn lost(&self, now: Timestamp) {
         self.unreachable();
-        if self.is_unguarded() {
+        if self.is_open() {
             self.penalise();
             self.latency.record(Outcome::Failure, Duration::ZERO, now);
             let report = Report::new(Outcome::Failure, Duration::ZERO).fault(Fault::Local);
@@ -502,6 +502,28 @@ mod tests {
 
         assert!(node.is_open());
         assert_eq!(open.0.load(SeqCst), 1);
+    }
+
+    #[test]
+    fn who_is_lost_counts_as_failed_while_it_is_open_guarded_or_not() {
+        struct Ends(AtomicI32);
+        impl Observer for Ends {
+            fn ended(&self, _: &Node, report: &Report) {
+                assert_eq!((report.outcome, report.fault), (Outcome::Failure, Fault::Local));
+                self.0.fetch_add(1, SeqCst);
+            }
+        }
+        let (node, ends) = (Node::new(endpoint(1)), Arc::new(Ends(AtomicI32::new(0))));
+        node.observe(ends.clone());
+
+        node.lost(Timestamp::from_nanos(1 << 40));
+        node.follow(Gate::Limit, || Access::Guarded);
+        node.lost(Timestamp::from_nanos(1 << 40));
+        assert_eq!((ends.0.load(SeqCst), node.penalty()), (2, 3));
+
+        node.close(Gate::Retired);
+        node.lost(Timestamp::from_nanos(1 << 40));
+        assert_eq!(ends.0.load(SeqCst), 2, "nobody asks for it any more");
     }
 
     #[test]
