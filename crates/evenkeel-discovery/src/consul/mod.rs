@@ -182,9 +182,10 @@ impl Consul {
         self.with(|source| source.reading.zone_key = key.into())
     }
 
-    /// Sets how long an agent may hold a query back. Default 30 s; Consul's most is 10 min.
+    /// Sets how long an agent may hold a query back. Default 10 s; Consul's most is 10 min.
     ///
-    /// A short one asks in vain more often; with a long one it takes long to notice that an agent hangs.
+    /// A short one asks in vain more often; with a long one it takes long to notice that an agent hangs, and
+    /// entries that ran out meanwhile are not kept when it goes on.
     ///
     /// # Panics
     /// If it is below 10 ms or above 10 min.

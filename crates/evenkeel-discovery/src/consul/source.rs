@@ -54,7 +54,7 @@ impl ConsulSource {
             agents,
             query: Query::default(),
             reading,
-            wait: Duration::from_secs(30),
+            wait: Duration::from_secs(10),
             hold: Duration::from_secs(5),
             asked: 0,
             index: Index::default(),
