@@ -1,14 +1,14 @@
 //! An endpoint while it is in use.
 
+mod failures;
+
 use std::{fmt, sync::Arc, time::Duration};
 
 pub use crate::gate::{Access, Gate};
 use crate::{
     endpoint::{Address, Endpoint},
     load::{LoadReport, PeakEwma},
-    observe::{Fault, Observer, Observers, Report},
-    outcome::Outcome,
-    rng::Rng,
+    observe::{Observer, Observers},
     sync::{AtomicU8, AtomicU32, Mutex, Ordering},
     time::Timestamp,
     warming,
@@ -38,9 +38,6 @@ const OBSERVED: u8 = 2;
 
 /// A node that has observers who read reports of its load.
 const REPORTING: u8 = 4;
-
-/// As much as hardly any client has in flight at one endpoint.
-const PENALTY_MAX: u32 = 1_023;
 
 /// Hears of what happens to nodes. Called on the request path: it must be short and must not block.
 pub trait Listener: Send + Sync {
@@ -350,56 +347,6 @@ impl Node {
         debug_assert_ne!(before, 0, "an attempt ended that never began");
     }
 
-    /// So many requests it counts as having in flight, for each unit of its weight, on top of those that it
-    /// has: since attempts at it have failed.
-    ///
-    /// Who fails at once has little in flight, and looks idle to whoever compares that. So each failure
-    /// doubles its penalty and adds one, and each success takes a quarter away. A node that is passed over
-    /// with a penalty lives it down by and by, by halves.
-    #[must_use]
-    #[inline]
-    pub fn penalty(&self) -> u32 {
-        self.penalty.load(Ordering::Relaxed)
-    }
-
-    /// What it counts as having in flight, of weight 1.
-    #[inline]
-    pub(crate) fn load(&self) -> u32 {
-        self.in_flight().wrapping_add(self.penalty())
-    }
-
-    /// An attempt at it ended so.
-    #[inline]
-    pub(crate) fn judge(&self, outcome: Outcome) {
-        match outcome {
-            Outcome::Success if self.penalty() == 0 => {}
-            Outcome::Success => self.reduce_penalty(|penalty| penalty - penalty.div_ceil(4)),
-            Outcome::Failure | Outcome::Throttled(_) => self.penalise(),
-            Outcome::Ignored => {}
-        }
-    }
-
-    #[cold]
-    fn penalise(&self) {
-        let more = |penalty: u32| Some((2 * penalty + 1).min(PENALTY_MAX));
-        // It always gives one.
-        let _ = self.penalty.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
-    }
-
-    /// Passed over for its penalty, it lives down half of it, one time in so many.
-    #[cold]
-    pub(crate) fn forgive(&self, rng: &mut Rng, times: usize) {
-        if rng.below(times) == 0 {
-            self.reduce_penalty(|penalty| penalty / 2);
-        }
-    }
-
-    #[cold]
-    fn reduce_penalty(&self, less: impl Fn(u32) -> u32) {
-        // It always gives one.
-        let _ = self.penalty.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |p| Some(less(p)));
-    }
-
     /// Its latency estimate.
     #[must_use]
     #[inline]
@@ -429,24 +376,6 @@ impl Node {
     /// It is as warm as it gets.
     pub(crate) fn warmed_up(&self) {
         self.warming.store(warming::WARM, Ordering::Relaxed);
-    }
-
-    /// Tells that connecting to it failed, so that discovery is asked again.
-    pub fn unreachable(&self) {
-        self.listener.unreachable(self);
-    }
-
-    /// Tells that it cannot be connected to any more, which no attempt has found out yet.
-    ///
-    /// It is [unreachable](Self::unreachable), and counts as after an attempt without an answer.
-    pub fn lost(&self, now: Timestamp) {
-        self.unreachable();
-        if self.is_open() {
-            self.penalise();
-            self.latency.record(Outcome::Failure, Duration::ZERO, now);
-            let report = Report::new(Outcome::Failure, Duration::ZERO).fault(Fault::Local);
-            self.observers.iter().for_each(|observer| observer.ended(self, &report));
-        }
     }
 }
 
@@ -502,28 +431,6 @@ mod tests {
 
         assert!(node.is_open());
         assert_eq!(open.0.load(SeqCst), 1);
-    }
-
-    #[test]
-    fn who_is_lost_counts_as_failed_while_it_is_open_guarded_or_not() {
-        struct Ends(AtomicI32);
-        impl Observer for Ends {
-            fn ended(&self, _: &Node, report: &Report) {
-                assert_eq!((report.outcome, report.fault), (Outcome::Failure, Fault::Local));
-                self.0.fetch_add(1, SeqCst);
-            }
-        }
-        let (node, ends) = (Node::new(endpoint(1)), Arc::new(Ends(AtomicI32::new(0))));
-        node.observe(ends.clone());
-
-        node.lost(Timestamp::from_nanos(1 << 40));
-        node.follow(Gate::Limit, || Access::Guarded);
-        node.lost(Timestamp::from_nanos(1 << 40));
-        assert_eq!((ends.0.load(SeqCst), node.penalty()), (2, 3));
-
-        node.close(Gate::Retired);
-        node.lost(Timestamp::from_nanos(1 << 40));
-        assert_eq!(ends.0.load(SeqCst), 2, "nobody asks for it any more");
     }
 
     #[test]

@@ -82,7 +82,7 @@ impl fmt::Debug for SyncPrequal {
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
 mod tests {
     use std::time::Duration;
 
