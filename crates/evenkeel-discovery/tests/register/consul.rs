@@ -94,12 +94,13 @@ async fn a_service_enters_itself_again_when_its_agent_restarts_without_data() {
     watching.least = 2;
 
     agent.kill();
+    // Who reads later is told how it is then, and not what failed before.
+    watching.until_failure().await;
     one.failing().await;
     agent.start_again().await;
     one.entered().await;
     two.entered().await;
 
-    watching.until_failure().await;
     watching.until_weights(&[("10.0.0.1:1", 1), ("10.0.0.1:2", 2)]).await;
     watching.during(ms(500)).await;
     assert_eq!(watching.least, 2, "no caller saw fewer");
