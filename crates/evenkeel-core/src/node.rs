@@ -72,12 +72,12 @@ pub struct Node {
     in_flight: AtomicU32,
     gates: AtomicU32,
     weight: AtomicU32,
-    /// So many requests count on top of those in flight, since attempts have failed.
-    penalty: AtomicU32,
     /// Since when it warms up.
     warming: AtomicU32,
     latency: PeakEwma,
     hearing: AtomicU8,
+    /// So many requests count on top of those in flight, since attempts have failed.
+    penalty: AtomicU32,
     observers: Observers,
     id: u64,
     listener: Arc<dyn Listener>,
@@ -482,7 +482,7 @@ mod tests {
     #[test]
     fn hot_counters_share_no_cache_line_with_a_neighbour() {
         assert_eq!(align_of::<Node>(), 64);
-        assert!(size_of::<Node>() <= 192, "{} bytes", size_of::<Node>());
+        assert!(size_of::<Node>() <= 128, "{} bytes", size_of::<Node>());
         assert!(std::mem::offset_of!(Node, observers) <= 64, "a pick reads one line");
     }
 }
