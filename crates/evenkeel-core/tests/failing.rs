@@ -125,7 +125,8 @@ const STUBBORN: [&str; 5] = ["pick_first", "ring_hash", "ketama", "maglev", "ren
 
 /// The share of the failing, in fair shares.
 fn drawn(name: &str, nodes: usize, failing: usize, at_once: usize, seed: u64) -> f64 {
-    let mut fleet = Fleet::new(&*by_name(name).unwrap(), nodes, failing, seed);
+    let policy = by_name(name).expect("it is in the list");
+    let mut fleet = Fleet::new(&*policy, nodes, failing, seed);
     fleet.run(5_000, at_once);
     let picked = fleet.run(50_000, at_once);
     let share = picked[..failing].iter().sum::<u64>() as f64 / 50_000.0;

@@ -1,5 +1,11 @@
 //! A balancer that asks some endpoints for their load before it sends a request.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    reason = "a test may panic, and the clock is paused"
+)]
+
 use std::{
     collections::HashMap,
     future::pending,
