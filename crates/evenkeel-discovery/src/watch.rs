@@ -176,12 +176,13 @@ impl Session {
     }
 
     /// How long it has been since a session ended without good news after it; zero where there was some.
+    /// An outage is told once: to be asked when the registry has answered.
     #[cfg_attr(
         not(any(feature = "consul", feature = "etcd", feature = "kubernetes")),
         allow(dead_code)
     )]
-    pub(crate) fn lost_for(&self) -> Duration {
-        self.lost.map_or(Duration::ZERO, |lost| clock::now().duration_since(lost))
+    pub(crate) fn lost_for(&mut self) -> Duration {
+        self.lost.take().map_or(Duration::ZERO, |lost| clock::now().duration_since(lost))
     }
 
     fn good(&mut self) {

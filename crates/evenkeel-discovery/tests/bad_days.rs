@@ -64,6 +64,7 @@ macro_rules! bad_days {
                 connections_that_are_closed_each_second_lose_no_change,
                 whatever_answers_in_its_place_the_last_set_stays,
                 what_goes_missing_soon_after_an_outage_is_kept_for_a_while,
+                who_left_during_an_outage_is_kept_for_a_while_and_no_longer,
                 an_outage_is_logged_when_it_begins_and_when_it_ends,
                 a_registration_heals_after_all_that_and_never_keeps_a_service,
             );

@@ -196,6 +196,20 @@ pub(crate) async fn what_goes_missing_soon_after_an_outage_is_kept_for_a_while<H
     assert!(start.elapsed() < HOLD / 2, "and then all is as before: {:?}", start.elapsed());
 }
 
+pub(crate) async fn who_left_during_an_outage_is_kept_for_a_while_and_no_longer<H: Harness>(
+    mut harness: H,
+) {
+    let mut watching = two(&mut harness).await;
+    harness.way().shut();
+    watching.until_failure().await;
+    harness.set(&Instance::ports([2])).await;
+    watching.during(ms(4_000)).await;
+    harness.way().open();
+    let start = Instant::now();
+    watching.until_addresses(&["10.0.0.1:2"]).await;
+    assert!((HOLD..HOLD * 2).contains(&start.elapsed()), "{:?}", start.elapsed());
+}
+
 pub(crate) async fn an_outage_is_logged_when_it_begins_and_when_it_ends<H: Harness>(
     mut harness: H,
 ) {
