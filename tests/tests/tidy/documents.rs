@@ -67,40 +67,81 @@ fn the_msrv_in_documents_is_that_of_the_crates() {
     assert_none(&format!("the MSRV is {msrv}"), &broken);
 }
 
+/// The headings are `Unreleased`, if there is anything in it, and then versions with their dates, of which the newest is
+/// that of the crates once they were published.
 #[test]
-fn the_changelog_knows_the_version() {
-    let Some(changelog) = file("CHANGELOG.md") else { return };
-    let version = package("version");
-    assert!(
-        changelog.contains(&version) || changelog.contains("Unreleased"),
-        "{version} is missing"
-    );
-}
-
-/// A line such as "`evenkeel-http` → `evenkeel-core`" must be true of the manifests.
-#[test]
-fn the_arrows_in_architecture_are_those_of_the_manifests() {
-    let Some(architecture) = file("ARCHITECTURE.md") else { return };
+fn the_changelog_is_in_order_and_knows_the_version() {
+    let changelog = file("CHANGELOG.md").expect("a changelog");
+    let sections: Vec<(&str, &str)> = changelog
+        .split("\n## ")
+        .skip(1)
+        .map(|section| section.split_once('\n').unwrap_or((section, "")))
+        .collect();
     let mut broken = Vec::new();
-    for line in architecture.lines() {
-        let Some((from, to)) = line.split_once('→').or_else(|| line.split_once("->")) else {
-            continue;
-        };
-        let from: Vec<_> = crate_names(from).collect();
-        for (from, to) in from.iter().flat_map(|&from| crate_names(to).map(move |to| (from, to))) {
-            let manifest = file(&format!("crates/{from}/Cargo.toml"));
-            let Some(manifest) = manifest else {
-                broken.push(format!("{from} does not exist"));
-                continue;
-            };
-            let table: Table = manifest.parse().expect("TOML");
-            let depends = table.get("dependencies").is_some_and(|table| table.get(to).is_some());
-            if !depends {
-                broken.push(format!("{from} does not depend on {to}"));
-            }
+    for (number, (heading, text)) in sections.iter().enumerate() {
+        let version = heading.trim_start_matches('[').split([']', ' ']).next().unwrap_or_default();
+        let is_version = version.split('.').filter(|part| part.parse::<u64>().is_ok()).count() == 3;
+        let has_date = heading.split_once(" - ").is_some_and(|(_, date)| date.len() == 10);
+        if !(is_version && has_date || number == 0 && *heading == "Unreleased") {
+            broken.push(format!("`## {heading}` is no version with a date"));
+        }
+        if !text.lines().any(|line| line.starts_with("- ")) {
+            broken.push(format!("`## {heading}` has no entry"));
+        }
+        let mut kinds: Vec<_> = text.lines().filter(|line| line.starts_with("### ")).collect();
+        let all = kinds.len();
+        kinds.sort_unstable();
+        kinds.dedup();
+        if kinds.len() < all {
+            broken.push(format!("`## {heading}` has a kind of change twice"));
         }
     }
-    assert_none("arrows that are not there", &broken);
+    let newest = sections.iter().find(|(heading, _)| *heading != "Unreleased");
+    let version = package("version");
+    if newest.is_some_and(|(heading, _)| !heading.contains(&version)) {
+        broken.push(format!("the newest version is not {version}"));
+    }
+    if sections.is_empty() {
+        broken.push("there is no section".to_owned());
+    }
+    assert_none("CHANGELOG.md", &broken);
+}
+
+/// "`evenkeel-http` → `evenkeel-core`, `evenkeel-metrics`": all that a crate depends on, and nothing else.
+#[test]
+fn the_arrows_in_architecture_are_those_of_the_manifests() {
+    let architecture = file("ARCHITECTURE.md").expect("ARCHITECTURE.md");
+    let drawn: BTreeSet<(String, String)> = architecture
+        .lines()
+        .filter_map(|line| line.split_once('→'))
+        .flat_map(|(from, to)| {
+            let from: Vec<_> = crate_names(from).collect();
+            from.into_iter().flat_map(move |from| crate_names(to).map(move |to| (from, to)))
+        })
+        .map(|(from, to)| (from.to_owned(), to.to_owned()))
+        .collect();
+    let found: BTreeSet<(String, String)> = files("toml")
+        .iter()
+        .filter(|file| file.path.starts_with("crates/"))
+        .filter_map(|file| Some((file.crate_name()?.to_owned(), file.text.parse::<Table>().ok()?)))
+        .flat_map(|(from, table)| {
+            let dependencies = table.get("dependencies").and_then(toml::Value::as_table);
+            let names: Vec<_> = dependencies.into_iter().flat_map(Table::keys).cloned().collect();
+            names
+                .into_iter()
+                .filter(|to| to.starts_with("evenkeel"))
+                .map(move |to| (from.clone(), to))
+        })
+        .collect();
+
+    let show = |what: &str, (from, to): &(String, String)| format!("{what}: {from} → {to}");
+    let broken: Vec<_> = drawn
+        .difference(&found)
+        .map(|arrow| show("drawn and not there", arrow))
+        .chain(found.difference(&drawn).map(|arrow| show("there and not drawn", arrow)))
+        .collect();
+    assert!(!found.is_empty(), "the manifests are read");
+    assert_none("arrows of ARCHITECTURE.md and of the manifests", &broken);
 }
 
 #[test]
@@ -130,14 +171,24 @@ fn every_policy_has_a_file_a_name_and_a_line_in_the_table() {
             broken.push(format!("{name} is missing in the table"));
         }
     }
+    let mut seen = 0;
     for file in files("rs") {
         let Some(name) = file.path.strip_prefix("crates/evenkeel-core/src/policy/") else {
             continue;
         };
-        let name = name.trim_end_matches(".rs");
-        if file.text.contains("impl Policy for") && name != "mod" && !names.contains(name) {
-            broken.push(format!("{name} is not in NAMES"));
+        let name = name.trim_end_matches(".rs").trim_end_matches("/mod");
+        for line in file.text.lines().filter(|_| name != "mod" && !file.is_test()) {
+            // A policy of its own, or one that wraps another.
+            let Some((head, _)) = line.split_once("Policy for ") else { continue };
+            if head != "impl " && head != "impl<P: Policy> " {
+                continue;
+            }
+            seen += 1;
+            if !names.contains(name) {
+                broken.push(format!("{name} is not in NAMES"));
+            }
         }
     }
+    assert_eq!(seen, names.len(), "each name has one `impl Policy`");
     assert_none("policy/NAME.rs, NAMES and the table agree", &broken);
 }
