@@ -1,6 +1,6 @@
 //! An axum server that is replaced by another under load, and no caller sees an error.
 //!
-//! `cargo run --release --example drain`
+//! `cargo run --example drain`
 
 use std::{
     sync::{

@@ -1,7 +1,7 @@
 //! Everything together: axum servers that limit themselves and drain, and a client that keeps its callers
 //! whole while one of them fails, one dies, one is replaced and one is new.
 //!
-//! `cargo run --release --example full_stack`
+//! `cargo run --example full_stack`
 
 use std::{
     net::SocketAddr,

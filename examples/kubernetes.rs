@@ -1,10 +1,10 @@
 //! A client that follows a service in Kubernetes while its pods come, terminate and go.
 //!
-//! `cargo run --release --example kubernetes` starts an API server of its own, if `.ci/get-servers apiserver etcd-3.5`
+//! `cargo run --example kubernetes` starts an API server of its own, if `.ci/get-servers apiserver etcd-3.5`
 //! has put one where it looks, and plays the controllers: it writes the endpoint slices.
-//! `cargo run --release --example kubernetes -- k8s://shop/web:http` follows a service of the cluster that the
+//! `cargo run --example kubernetes -- k8s://shop/web:http` follows a service of the cluster that the
 //! kubeconfig leads to, and prints who joins and who leaves.
-//! `cargo run --release --example kubernetes -- measure` prints how fast changes are told, and what 10,000 endpoints cost.
+//! `cargo run --example kubernetes -- measure` prints how fast changes are told, and what 10,000 endpoints cost.
 
 use std::{
     net::{SocketAddr, TcpListener},
@@ -28,6 +28,10 @@ use serde_json::{Value, json};
 use tower::{Layer, ServiceExt};
 
 mod common;
+#[path = "common/servers.rs"]
+mod servers;
+
+use servers::find_optional;
 
 #[tokio::main]
 async fn main() -> Result<(), common::BoxError> {
@@ -157,7 +161,8 @@ struct Process(Child);
 
 impl Cluster {
     async fn start() -> Result<Option<Self>, common::BoxError> {
-        let (Some(server), Some(etcd)) = (find("apiserver", "apiserver"), find("etcd-3.5", "etcd"))
+        let (Some(server), Some(etcd)) =
+            (find_optional("apiserver", "apiserver"), find_optional("etcd-3.5", "etcd"))
         else {
             return Ok(None);
         };
@@ -286,11 +291,4 @@ async fn connect(kubeconfig: &Path) -> Option<kube::Client> {
     let client = kube::Client::try_from(config).ok()?;
     client.request_text(Request::get("/readyz").body(vec![]).ok()?).await.ok()?;
     Some(client)
-}
-
-fn find(server: &str, program: &str) -> Option<PathBuf> {
-    let target = std::env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into());
-    let cached = std::env::var_os("EVENKEEL_SERVERS")
-        .map_or_else(|| PathBuf::from(target).join("servers"), PathBuf::from);
-    Some(cached.join(server).join("usr/bin").join(program)).filter(|program| program.is_file())
 }

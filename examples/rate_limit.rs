@@ -1,6 +1,6 @@
 //! Ten requests at once for each API key in an axum server, and a client that keeps to what it says.
 //!
-//! `cargo run --release --example rate_limit`
+//! `cargo run --example rate_limit`
 
 use std::{net::SocketAddr, time::Duration};
 

@@ -1,6 +1,6 @@
 //! Two machines that share a quota on Redis, and go on without it.
 //!
-//! `cargo run --release --example redis_quota`, where `redis-server` is installed.
+//! `cargo run --example redis_quota`, where `redis-server` is installed.
 
 use std::{
     io::{BufRead, BufReader},

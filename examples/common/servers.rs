@@ -28,14 +28,20 @@ pub(crate) fn find(server: &str, program: &str) -> Result<Option<PathBuf>, BoxEr
 
 /// The same of a program that an example can do without.
 pub(crate) fn find_optional(server: &str, program: &str) -> Option<PathBuf> {
-    let target = std::env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into());
-    let cached = std::env::var_os("EVENKEEL_SERVERS")
-        .map_or_else(|| PathBuf::from(target).join("servers"), PathBuf::from);
+    let cached = kept().map(|folder| folder.join(server).join("usr/bin"));
     let on_path = std::env::var_os("PATH").unwrap_or_default();
-    std::iter::once(cached.join(server).join("usr/bin"))
+    cached
+        .into_iter()
         .chain(std::env::split_paths(&on_path))
         .map(|folder| folder.join(program))
         .find(|program| program.is_file())
+}
+
+/// The folder in which `.ci/get-servers` keeps servers.
+fn kept() -> Option<PathBuf> {
+    let folder = |name: &str| std::env::var_os(name).map(PathBuf::from);
+    let cache = || folder("XDG_CACHE_HOME").or_else(|| Some(folder("HOME")?.join(".cache")));
+    folder("EVENKEEL_SERVERS").or_else(|| Some(cache()?.join("evenkeel/servers")))
 }
 
 /// An agent of Consul that keeps nothing, and ends with this.

@@ -20,12 +20,15 @@ const START_MAX: Duration = Duration::from_secs(60);
 
 /// The program of a server, as `.ci/get-servers` keeps it or as PATH has it.
 pub(crate) fn find(server: &str, program: &str) -> Option<PathBuf> {
-    let cached = std::env::var_os("EVENKEEL_SERVERS").map(PathBuf::from);
-    let target = std::env::var_os("CARGO_TARGET_DIR")
-        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target"), PathBuf::from);
-    let folders = cached.into_iter().chain([target.join("servers")]);
-    let cached = folders.map(|f| f.join(server).join("usr/bin").join(program));
-    cached.into_iter().find(|path| path.is_file()).or_else(|| process::find(program.as_ref()))
+    let cached = kept().map(|folder| folder.join(server).join("usr/bin").join(program));
+    cached.filter(|path| path.is_file()).or_else(|| process::find(program.as_ref()))
+}
+
+/// The folder in which `.ci/get-servers` keeps servers.
+fn kept() -> Option<PathBuf> {
+    let folder = |name: &str| std::env::var_os(name).map(PathBuf::from);
+    let cache = || folder("XDG_CACHE_HOME").or_else(|| Some(folder("HOME")?.join(".cache")));
+    folder("EVENKEEL_SERVERS").or_else(|| Some(cache()?.join("evenkeel/servers")))
 }
 
 /// What to say of a server that is not there.

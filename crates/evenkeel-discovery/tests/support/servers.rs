@@ -27,9 +27,7 @@ pub(crate) fn find(server: &str, program: &str) -> Option<PathBuf> {
 
 /// The same for a server that takes so long to build that it is only there where somebody asked for it.
 pub(crate) fn find_by_command(server: &str, program: &str) -> Option<PathBuf> {
-    let cached = std::env::var_os("EVENKEEL_SERVERS").map(PathBuf::from);
-    let beside = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().map(|t| t.join("servers"));
-    let folders = cached.into_iter().chain(beside).map(|f| f.join(server).join("usr/bin"));
+    let folders = kept().into_iter().map(|folder| folder.join(server).join("usr/bin"));
     let on_path = std::env::var_os("PATH").unwrap_or_default();
     let found = folders
         .chain(std::env::split_paths(&on_path))
@@ -41,6 +39,13 @@ pub(crate) fn find_by_command(server: &str, program: &str) -> Option<PathBuf> {
         let _ = writeln!(std::io::stderr(), "\n!!! NOT TESTED AGAINST THE REAL SERVER: {advice}\n");
     }
     found
+}
+
+/// The folder in which `.ci/get-servers` keeps servers.
+fn kept() -> Option<PathBuf> {
+    let folder = |name: &str| std::env::var_os(name).map(PathBuf::from);
+    let cache = || folder("XDG_CACHE_HOME").or_else(|| Some(folder("HOME")?.join(".cache")));
+    folder("EVENKEEL_SERVERS").or_else(|| Some(cache()?.join("evenkeel/servers")))
 }
 
 /// A server's process, which ends with this.
