@@ -15,7 +15,7 @@ use crate::{
 /// `PeakEwma.scala`). It differs from Finagle's where that one draws traffic to broken endpoints:
 /// a failure doubles the estimate instead of counting as a quick answer, and the estimate decays only
 /// while nothing is in flight, so a node that looked slow long ago is tried with one request and not
-/// with a flood.
+/// with a flood. An attempt that is [cut off](crate::cut) took at least as long as it waited.
 ///
 /// An answer that asks for less traffic for a time costs that time until it has passed, and nothing after it.
 ///
@@ -125,6 +125,22 @@ impl PeakEwma {
             Outcome::Throttled(_) => self.change(now, |state, _| Some(self.failed(state, latency))),
             Outcome::Ignored => {}
         }
+    }
+
+    /// Takes in that an attempt was given up after it had `waited` for its answer.
+    ///
+    /// The answer would have taken at least as long: a wait above the estimate replaces it, a shorter one never
+    /// makes the node look better than it does without it.
+    pub(crate) fn record_cut(&self, waited: Duration, now: Timestamp) {
+        if !self.is_measured() {
+            return;
+        }
+        let waited = nanos(waited).max(ESTIMATE_MIN);
+        self.change(now, |state, elapsed| {
+            // What it costs while it is idle. Below that nothing is known that is not known anyway.
+            let is_news = state.estimate * self.weight(elapsed) <= waited;
+            if is_news { self.succeeded(state, waited, elapsed) } else { None }
+        });
     }
 
     /// It asks for less traffic for so long: what is left of that is what it costs more. The answer itself
@@ -334,6 +350,33 @@ mod tests {
         assert!(1e15 < more(8.0));
         latency.record(Outcome::Throttled(None), Duration::ZERO, at(8.0));
         assert_eq!(millis(&latency), 20.0, "one that names no time counts as failed");
+    }
+
+    #[test]
+    fn an_attempt_that_was_cut_off_took_at_least_as_long_as_it_waited() {
+        let cut = |latency: &PeakEwma, millis, seconds| {
+            latency.record_cut(Duration::from_millis(millis), at(seconds));
+        };
+        let latency = PeakEwma::new(Some(DECAY));
+        cut(&latency, 5, 0.0);
+        assert_eq!(millis(&latency), 5.0);
+        cut(&latency, 100, 0.1);
+        assert_eq!(millis(&latency), 100.0);
+
+        let before = latency.cost(0, at(1.0));
+        cut(&latency, 5, 1.0);
+        assert_eq!(latency.cost(0, at(1.0)), before, "a short wait makes nothing look quicker");
+        assert_eq!(millis(&latency), 100.0);
+    }
+
+    #[test]
+    fn who_swallows_requests_is_tried_again_with_one_at_a_time() {
+        let latency = measured(100);
+        let idle = at(40.0);
+        assert!(latency.cost(0, idle) < 2e6);
+        // Not quite as long as the first time.
+        latency.record_cut(Duration::from_millis(99), idle);
+        assert!(99e6 <= latency.cost(0, idle));
     }
 
     #[test]
