@@ -174,10 +174,12 @@ impl<H: Holder + ?Sized> Attempt<H> {
 
     /// Says that how long it takes says nothing of the endpoint. It must not have waited yet.
     ///
-    /// A success is no sample of latency then; failures still count. Observers are told zero.
+    /// A success is no sample of latency then; failures still count. Observers are told zero. It is no
+    /// trial: its answer may be late by design, and would keep others out for as long.
     #[inline]
     pub fn set_untimed(&mut self) {
         self.marks.set_untimed();
+        self.trial = None;
     }
 
     /// Tells that the endpoint asks for less traffic for so long, however the attempt ends: the delay is
@@ -197,6 +199,32 @@ impl<H: Holder + ?Sized> Attempt<H> {
                 self.clock = Clock::Stopped(took.as_nanos() as u64);
             }
         }
+    }
+
+    /// Ends its trial, if it is one, with what is known by now: what the head of the response says.
+    ///
+    /// Tell it after [`responded`](Self::responded) where the attempt goes on: a trial that lasted as long as
+    /// a download or a stream would keep all other requests out meanwhile. What the attempt ends with counts
+    /// then as that of any other.
+    #[inline]
+    pub fn judge_trial(&mut self, known: Outcome) {
+        if self.trial.is_some() {
+            self.end_trial(known);
+        }
+    }
+
+    #[cold]
+    fn end_trial(&mut self, known: Outcome) {
+        let took = match self.clock {
+            Clock::Stopped(nanos) => Duration::from_nanos(nanos),
+            Clock::NotStarted | Clock::Since(_) => Duration::ZERO,
+        };
+        let report = Report::new(known, took).fault(self.marks.fault());
+        if let Some(trial) = self.trial.take() {
+            trial.end(&report);
+        }
+        // Its gate was closed by the trial itself.
+        self.marks.set_epoch(self.node().epoch());
     }
 
     /// Whether anybody wants to know what the endpoint reports of its load.

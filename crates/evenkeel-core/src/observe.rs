@@ -100,7 +100,7 @@ impl std::fmt::Debug for Admission {
 
 /// The permission for one attempt to go ahead as a trial. Dropped before its end it was cancelled.
 pub trait Pass: Send + Sync {
-    /// The attempt has ended.
+    /// The attempt has ended, or [is judged](crate::attempt::Attempt::judge_trial) by the head of its response.
     fn ended(self: Box<Self>, report: &Report);
 }
 

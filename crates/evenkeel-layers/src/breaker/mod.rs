@@ -20,7 +20,8 @@
 //! is told at [`core::health::breaker`](evenkeel_core::health::breaker). A call that is cut off by a
 //! [deadline](crate::deadline) or by the attempt timeout of a retry above, after half of it or more, has failed
 //! without an answer; one that its caller drops says nothing. What counts when, and why, is told at
-//! [`core::cut`](evenkeel_core::cut).
+//! [`core::cut`](evenkeel_core::cut). A trial call is judged by the head of its response, and fails without one in
+//! time.
 //!
 //! ```
 //! use std::time::Duration;

@@ -17,6 +17,10 @@
 //! without an answer; one that its caller drops says nothing. What counts when, and why, is told at
 //! [`core::cut`](evenkeel_core::cut).
 //!
+//! A trial request is judged by the head of its response, so that a download or a stream does not keep all
+//! others out, and fails if there is none in time. An endpoint on probation gives way to the ejection of another
+//! that fails now.
+//!
 //! ```
 //! use std::sync::Arc;
 //! use evenkeel_core::{endpoint::Endpoint, node::Node};
