@@ -1,8 +1,12 @@
 //! One try of a request at one node.
 
+mod marks;
+
 use std::{fmt, sync::Arc, time::Duration};
 
+use self::marks::Marks;
 use crate::{
+    cut,
     load::LoadReport,
     node::Node,
     observe::{Admission, Fault, Pass, Report},
@@ -42,7 +46,8 @@ pub trait Holder {
 
 /// One try of a request at one node, in flight from here until it is finished or dropped.
 ///
-/// Dropped without [`finish`](Attempt::finish) it was cancelled, which says nothing of the node.
+/// Dropped without [`finish`](Attempt::finish) it was cut off. What that says of the node is told at
+/// [`cut`].
 /// Latency runs from the first time that the attempt had to wait until the head of the response, or
 /// until the end where no head is reported. An attempt that never waited took no time that a clock
 /// has to be read for.
@@ -59,72 +64,6 @@ pub struct Attempt<H: Holder + ?Sized = dyn Holder + Send + Sync> {
 /// though there is only one: unlike that of a `Box`, dropping none of them is a comparison and no call.
 struct Trial {
     passes: Vec<Box<dyn Pass>>,
-}
-
-/// What is small about an attempt, in one word: an attempt that moves is read in words, and a word that
-/// was just written in parts stalls the processor.
-#[derive(Clone, Copy)]
-struct Marks(u64);
-
-impl Marks {
-    const COUNTED: u32 = 16;
-    const FAULT: u32 = 24;
-    const IN_FLIGHT: u32 = 32;
-    const UNTIMED: u32 = 33;
-
-    #[inline]
-    fn new(epoch: u16, is_in_flight: bool) -> Self {
-        Self(u64::from(epoch) | u64::from(is_in_flight) << Self::IN_FLIGHT)
-    }
-
-    /// That of the node when the attempt began.
-    #[inline]
-    fn epoch(self) -> u16 {
-        self.0 as u16
-    }
-
-    /// So many observers, from the first one on, may have counted it.
-    #[inline]
-    fn counted(self) -> u8 {
-        (self.0 >> Self::COUNTED) as u8
-    }
-
-    #[inline]
-    fn set_counted(&mut self, observers: u8) {
-        self.0 = self.0 & !(0xFF << Self::COUNTED) | u64::from(observers) << Self::COUNTED;
-    }
-
-    #[inline]
-    fn fault(self) -> Fault {
-        match (self.0 >> Self::FAULT) as u8 {
-            0 => Fault::Server,
-            1 => Fault::Gateway,
-            _ => Fault::Local,
-        }
-    }
-
-    #[inline]
-    fn set_fault(&mut self, fault: Fault) {
-        self.0 = self.0 & !(0xFF << Self::FAULT) | (fault as u64) << Self::FAULT;
-    }
-
-    /// Whether its end is to be counted at the node.
-    #[inline]
-    fn is_in_flight(self) -> bool {
-        self.0 >> Self::IN_FLIGHT & 1 != 0
-    }
-
-    /// Whether how long it takes says nothing.
-    #[inline]
-    fn is_untimed(self) -> bool {
-        self.0 >> Self::UNTIMED & 1 != 0
-    }
-
-    /// Leaves an attempt that is counted nowhere.
-    #[inline]
-    fn take(&mut self) -> Self {
-        std::mem::replace(self, Self(0))
-    }
 }
 
 /// How long an attempt has been waiting.
@@ -221,23 +160,26 @@ impl<H: Holder + ?Sized> Attempt<H> {
         self.holder().node()
     }
 
-    /// Starts the clock, if it does not run yet and anybody wants to know what it says.
+    /// It has to wait. Starts the clock, if it does not run yet and anybody wants to know what it says.
     #[inline]
     pub fn waits(&mut self) {
-        if matches!(self.clock, Clock::NotStarted)
-            && self.node().is_timed()
-            && !self.marks.is_untimed()
-        {
-            self.clock = Clock::Since(self.holder().now());
+        if !self.marks.is_waiting() && !self.marks.is_untimed() {
+            self.marks.set_waiting(true);
+            // Those who hear how attempts end want to know how long one waited that is cut off.
+            if self.node().is_heard() {
+                self.clock = Clock::Since(self.holder().now());
+            }
         }
     }
 
     /// Says that how long it takes says nothing of the endpoint. It must not have waited yet.
     ///
-    /// A success is no sample of latency then; failures still count. Observers are told zero.
+    /// A success is no sample of latency then; failures still count. Observers are told zero. It is no
+    /// trial: its answer may be late by design, and would keep others out for as long.
     #[inline]
     pub fn set_untimed(&mut self) {
-        self.marks.0 |= 1 << Marks::UNTIMED;
+        self.marks.set_untimed();
+        self.trial = None;
     }
 
     /// Tells that the endpoint asks for less traffic for so long, however the attempt ends: the delay is
@@ -249,10 +191,40 @@ impl<H: Holder + ?Sized> Attempt<H> {
 
     /// Stops the clock: the head of the response is there. The attempt stays in flight.
     pub fn responded(&mut self) {
+        self.marks.set_waiting(false);
         if let Clock::Since(started) = self.clock {
-            let took = self.holder().now().since(started);
-            self.clock = Clock::Stopped(took.as_nanos() as u64);
+            self.clock = Clock::NotStarted;
+            if self.node().is_timed() {
+                let took = self.holder().now().since(started);
+                self.clock = Clock::Stopped(took.as_nanos() as u64);
+            }
         }
+    }
+
+    /// Ends its trial, if it is one, with what is known by now: what the head of the response says.
+    ///
+    /// Tell it after [`responded`](Self::responded) where the attempt goes on: a trial that lasted as long as
+    /// a download or a stream would keep all other requests out meanwhile. What the attempt ends with counts
+    /// then as that of any other.
+    #[inline]
+    pub fn judge_trial(&mut self, known: Outcome) {
+        if self.trial.is_some() {
+            self.end_trial(known);
+        }
+    }
+
+    #[cold]
+    fn end_trial(&mut self, known: Outcome) {
+        let took = match self.clock {
+            Clock::Stopped(nanos) => Duration::from_nanos(nanos),
+            Clock::NotStarted | Clock::Since(_) => Duration::ZERO,
+        };
+        let report = Report::new(known, took).fault(self.marks.fault());
+        if let Some(trial) = self.trial.take() {
+            trial.end(&report);
+        }
+        // Its gate was closed by the trial itself.
+        self.marks.set_epoch(self.node().epoch());
     }
 
     /// Whether anybody wants to know what the endpoint reports of its load.
@@ -272,6 +244,7 @@ impl<H: Holder + ?Sized> Attempt<H> {
     // more than one kind of holder.
     #[inline(always)]
     pub fn finish(mut self, outcome: Outcome) {
+        self.marks.set_waiting(false);
         self.node().judge(outcome);
         if self.node().is_heard() {
             self.report(outcome);
@@ -284,11 +257,17 @@ impl<H: Holder + ?Sized> Attempt<H> {
         let (took, ended) = match self.clock {
             Clock::NotStarted => (Duration::ZERO, None),
             Clock::Stopped(nanos) => (Duration::from_nanos(nanos), None),
+            Clock::Since(_) if !node.is_timed() => (Duration::ZERO, None),
             Clock::Since(started) => {
                 let now = self.holder().now();
                 (now.since(started), Some(now))
             }
         };
+        self.report_as(outcome, took, ended);
+    }
+
+    fn report_as(&mut self, outcome: Outcome, took: Duration, ended: Option<Timestamp>) {
+        let node = self.node();
         let counts = !self.marks.is_untimed() || outcome != Outcome::Success;
         if counts && node.latency().is_measured() {
             let ended = ended.unwrap_or_else(|| self.holder().recently());
@@ -301,9 +280,36 @@ impl<H: Holder + ?Sized> Attempt<H> {
             node.observers().for_each(|observer| observer.ended_late(node, &report));
         }
         if let Some(trial) = self.trial.take() {
-            let trial = Arc::into_inner(trial).expect("nobody else has it");
-            trial.passes.into_iter().for_each(|pass| pass.ended(&report));
+            trial.end(&report);
         }
+    }
+
+    /// It was dropped while it waited for the head of its response: see [`cut`].
+    #[cold]
+    #[inline(never)]
+    fn cut(&mut self) {
+        let Clock::Since(started) = self.clock else {
+            return self.node().unanswered();
+        };
+        let now = self.holder().now();
+        let waited = now.since(started);
+        let node = self.node();
+        node.latency().record_cut(waited, now);
+        node.observers().for_each(|observer| observer.cut(node, waited, now));
+        if cut::is_failure(waited) {
+            node.judge(Outcome::Failure);
+            self.marks.set_fault(Fault::Local);
+            self.report_as(Outcome::Failure, waited, Some(now));
+        } else {
+            node.unanswered();
+        }
+    }
+}
+
+impl Trial {
+    fn end(self: Arc<Self>, report: &Report) {
+        let trial = Arc::into_inner(self).expect("nobody else has it");
+        trial.passes.into_iter().for_each(|pass| pass.ended(report));
     }
 }
 
@@ -326,6 +332,9 @@ impl<H: Holder + Send + Sync + 'static> Attempt<H> {
 impl<H: Holder + ?Sized> Drop for Attempt<H> {
     #[inline]
     fn drop(&mut self) {
+        if self.marks.is_waiting() {
+            self.cut();
+        }
         if self.marks.counted() != 0 {
             self.leave();
         }
@@ -395,13 +404,61 @@ mod tests {
         assert_eq!(held.0.in_flight(), 0);
     }
 
-    #[test]
-    fn a_cancelled_attempt_leaves_no_trace_in_the_estimate() {
-        let held = held();
+    /// Drops an attempt that has waited for a millisecond.
+    fn cut(held: &Arc<Held>) {
         let mut attempt = Attempt::new(held.clone());
         attempt.waits();
-        drop(attempt);
-        assert_eq!(held.0.latency().estimate(), None);
+        drop(attempt.erase());
+    }
+
+    #[test]
+    fn an_attempt_that_is_cut_off_took_at_least_as_long_as_it_waited() {
+        let held = held();
+        drop(Attempt::new(held.clone()));
+        assert_eq!(held.0.latency().estimate(), None, "it never had to wait");
+        assert_eq!(held.0.penalty(), 0);
+
+        cut(&held);
+        cut(&held);
+        assert_eq!(held.0.latency().estimate(), Some(Duration::from_millis(1)));
+        assert_eq!(held.0.penalty(), 1, "no failure: they are not added up");
+    }
+
+    #[test]
+    fn long_polls_and_attempts_whose_head_is_there_are_not_cut_off() {
+        let held = held();
+        let mut untimed = Attempt::new(held.clone());
+        untimed.set_untimed();
+        untimed.waits();
+        drop(untimed);
+        let mut answered = Attempt::new(held.clone());
+        answered.waits();
+        answered.responded();
+        drop(answered);
+        assert_eq!((held.0.latency().estimate(), held.0.penalty()), (None, 0));
+    }
+
+    #[test]
+    fn what_a_deadline_cuts_off_has_failed_without_an_answer_and_what_its_caller_drops_has_not() {
+        #[derive(Default)]
+        struct Ends(std::sync::Mutex<Vec<Report>>);
+        impl crate::observe::Observer for Ends {
+            fn ended(&self, _: &Node, report: &Report) {
+                self.0.lock().unwrap().push(*report);
+            }
+        }
+        let (held, ends) = (held(), Arc::new(Ends::default()));
+        held.0.observe(ends.clone());
+
+        cut(&held);
+        cut::by_deadline(Duration::from_millis(3), || cut(&held));
+        assert_eq!(*ends.0.lock().unwrap(), [], "its caller, and one who was impatient");
+        cut::by_deadline(Duration::from_millis(2), || cut(&held));
+
+        let millisecond = Duration::from_millis(1);
+        let failed = Report::new(Outcome::Failure, millisecond).fault(Fault::Local);
+        assert_eq!(*ends.0.lock().unwrap(), [failed]);
+        assert_eq!((held.0.penalty(), held.0.in_flight()), (3, 0));
     }
 
     #[test]
@@ -432,7 +489,7 @@ mod tests {
         let attempt = Attempt::new(held.clone());
         attempt.throttled(Duration::from_secs(30));
         attempt.finish(Outcome::Failure);
-        assert!(Some(Duration::from_secs(30)) <= held.0.latency().estimate());
+        assert!(29e9 < held.0.latency().cost(0, held.now()));
     }
 
     #[test]

@@ -31,6 +31,7 @@
 pub mod attempt;
 pub mod backoff;
 pub mod connect;
+pub mod cut;
 pub mod deadline;
 pub mod deregister;
 pub mod discover;

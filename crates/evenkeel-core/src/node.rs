@@ -324,7 +324,7 @@ impl Node {
     #[must_use]
     #[inline]
     pub(crate) fn is_heard(&self) -> bool {
-        self.hearing.load(Ordering::Acquire) != 0
+        self.hearing.load(Ordering::Acquire) & (TIMED | OBSERVED) != 0
     }
 
     /// Attempts that are under way.

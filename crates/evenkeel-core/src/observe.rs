@@ -41,8 +41,8 @@ pub struct Report {
     pub outcome: Outcome,
     /// Where the fault lies, if it failed.
     pub fault: Fault,
-    /// How long the head of the response took; zero where it was there at once or nobody
-    /// [is timing](Observer::is_timing).
+    /// How long the head of the response took, or how long was waited for one that did not come in time; zero
+    /// where it was there at once or nobody [is timing](Observer::is_timing).
     pub latency: Duration,
 }
 
@@ -100,19 +100,24 @@ impl std::fmt::Debug for Admission {
 
 /// The permission for one attempt to go ahead as a trial. Dropped before its end it was cancelled.
 pub trait Pass: Send + Sync {
-    /// The attempt has ended.
+    /// The attempt has ended, or [is judged](crate::attempt::Attempt::judge_trial) by the head of its response.
     fn ended(self: Box<Self>, report: &Report);
 }
 
 /// Hears how the attempts at a node end. Called on the request path: short, and it must not block.
 pub trait Observer: Any + Send + Sync {
-    /// An attempt has ended. Those that were cancelled, and those that began before the node was last
-    /// closed by an observer, say nothing and are not told.
+    /// An attempt has ended, or a [deadline](crate::cut) has cut it off. Others that were cancelled, and those
+    /// that began before the node was last closed by an observer, say nothing and are not told.
     fn ended(&self, node: &Node, report: &Report);
 
     /// An attempt has ended that began before the node was last closed by an observer: for those who
     /// only count. It says nothing of the node as it is now.
     fn ended_late(&self, _node: &Node, _report: &Report) {}
+
+    /// An attempt was cut off after it had `waited` without an answer, by a deadline or by its caller: its
+    /// answer would have taken at least as long. Where that [is a failure](crate::cut), it is told as its end
+    /// as well.
+    fn cut(&self, _node: &Node, _waited: Duration, _now: Timestamp) {}
 
     /// Whether an attempt may go ahead, asked while a gate of the node is guarded.
     fn admit(&self, _node: &Node) -> Admission {

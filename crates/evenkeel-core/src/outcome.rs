@@ -4,7 +4,8 @@ use std::time::Duration;
 
 /// What became of an attempt, as the balancer and the health machines see it.
 ///
-/// An attempt that was cancelled has no outcome: it is neither a success nor a failure.
+/// An attempt that was cancelled has no outcome of its own: what it says all the same is told at
+/// [`cut`](crate::cut).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Outcome {

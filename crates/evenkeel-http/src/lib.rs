@@ -77,7 +77,6 @@
 
 mod body;
 mod classify;
-mod clock;
 mod connector;
 mod cookie;
 mod deadline;
@@ -111,6 +110,8 @@ mod tls;
 mod tower_classifier;
 mod traffic;
 mod watched;
+
+use evenkeel_clock as clock;
 
 pub use body::ResponseBody;
 pub use classify::{Classify, GrpcTrailers, StatusClassifier, Verdict};

@@ -167,6 +167,11 @@ where
                 attempt.throttled(delay);
             }
         }
+        // A gRPC response that has begun is an answer, whatever status it ends with.
+        attempt.judge_trial(match verdict {
+            Verdict::Reached(outcome) => outcome,
+            Verdict::AtEnd(_) => Outcome::Success,
+        });
         Ok(match self.in_flight {
             InFlight::Body => response.map(|body| {
                 let body = ResponseBody::tracked(body, attempt, verdict);

@@ -4,7 +4,8 @@
 //! ends in time; and at the top of a server's, where it takes over what the caller has left. **Not** to
 //! cut off a single attempt: that is [`attempt_timeout`](crate::retry::RetryLayer::attempt_timeout).
 //!
-//! * After it, the call fails with [`DeadlineExceeded`], and what was under way is dropped.
+//! * After it, the call fails with [`DeadlineExceeded`], and what was under way is dropped. An endpoint that
+//!   was given half of the layer's time and said nothing has [failed](evenkeel_core::cut) by that.
 //! * A request that carries a deadline already, or was given less time by its sender, keeps the earlier.
 //!   How a request carries one a [`CarryDeadline`] tells: nothing by default, `HttpDeadline` of
 //!   evenkeel-http for HTTP (an extension, `grpc-timeout` and a header).
@@ -47,7 +48,7 @@ use std::{
 };
 
 use evenkeel_core::{
-    BoxError,
+    BoxError, cut,
     deadline::{CarryDeadline, Deadline, NotCarried},
     error::DeadlineExceeded,
     time::Timestamp,
@@ -115,6 +116,7 @@ where
 
     fn call(&mut self, mut request: Req) -> Self::Future {
         let DeadlineLayer { after, carry } = &self.layer;
+        let patience = *after;
         let now = clock::now();
         let given = carry.given(&request).map_or(*after, |given| given.min(*after));
         let at = match carry.deadline(&request) {
@@ -127,7 +129,7 @@ where
             carry.carry(&mut request, Deadline(at), after);
             self.inner.call(request)
         });
-        DeadlineFuture { future, at, after, timer: None }
+        DeadlineFuture { future, at, after, patience, timer: None }
     }
 }
 
@@ -139,6 +141,8 @@ pin_project! {
         future: Option<F>,
         at: Timestamp,
         after: Duration,
+        // What the layer gives calls, though this one may have been given less.
+        patience: Duration,
         #[pin]
         timer: Option<Sleep>,
     }
@@ -164,7 +168,7 @@ where
             if timer.poll(cx).is_pending() {
                 return Poll::Pending;
             }
-            this.future.set(None);
+            cut::by_deadline(*this.patience, || this.future.set(None));
         }
         Poll::Ready(Err(exceeded(*this.after)))
     }

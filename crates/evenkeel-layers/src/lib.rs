@@ -48,4 +48,5 @@ pub mod rate_limit;
 pub mod retry;
 
 mod alone;
-mod clock;
+
+use evenkeel_clock as clock;

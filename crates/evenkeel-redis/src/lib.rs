@@ -81,12 +81,13 @@
 //! | `tls` | `rediss://`, by rustls, with the crypto provider that the program chooses |
 //! | `metrics` | metrics, for the recorder of the `metrics` facade that the program installs |
 
-mod clock;
 mod layer;
 mod quota;
 mod reach;
 mod server;
 mod slots;
+
+use evenkeel_clock as clock;
 
 pub use layer::{Quota, QuotaFuture, QuotaLayer};
 pub use quota::{Failing, RedisQuota};

@@ -35,8 +35,8 @@
 //!
 //! # What it does not do
 //! It knows neither bytes nor protocols: a call is some work. Connecting takes no time. Work that is
-//! cancelled stops at once. What a client drops because it took too long says nothing of its endpoint,
-//! as in the layers.
+//! cancelled stops at once. What a client drops because it took too long says of its endpoint what it says
+//! [in the layers](evenkeel_core::cut).
 
 pub mod chart;
 mod client;

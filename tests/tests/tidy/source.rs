@@ -16,20 +16,20 @@ const FILE_LINES_MAX: usize = 400;
 /// Lines of a function, from `fn` to its closing brace.
 const FUNCTION_LINES_MAX: usize = 70;
 
-/// The files that may read the clock, each for its crate; benches and the demo measure.
-const CLOCKS: [&str; 5] = [
-    "crates/evenkeel-layers/src/clock.rs",
-    "crates/evenkeel-discovery/src/clock.rs",
-    "crates/evenkeel-http/src/clock.rs",
-    "crates/evenkeel-redis/src/clock.rs",
-    "crates/evenkeel-sim/src/time.rs",
-];
+/// The file that makes points in time of readings of the clock, for all crates.
+const CLOCK: &str = "crates/evenkeel-clock/src/lib.rs";
+
+/// The files that may read the clock; benches and the demo measure.
+const CLOCKS: [&str; 3] =
+    [CLOCK, "crates/evenkeel-discovery/src/clock.rs", "crates/evenkeel-sim/src/time.rs"];
 
 /// What a walk through one file found.
 #[derive(Default)]
 struct Found {
     functions: Vec<(String, usize, usize)>,
     clock_reads: Vec<usize>,
+    /// Where a point in time is made of a number.
+    timestamps: Vec<usize>,
     unsafe_code: Vec<usize>,
     unwraps: Vec<usize>,
     ignored: Vec<usize>,
@@ -146,6 +146,9 @@ impl<'ast> Visit<'ast> for Found {
         {
             self.clock_reads.push(line(path.span()));
         }
+        if names.ends_with(&["Timestamp".into(), "from_nanos".into()]) && self.in_tests == 0 {
+            self.timestamps.push(line(path.span()));
+        }
         visit::visit_path(self, path);
     }
 }
@@ -197,6 +200,20 @@ fn the_clock_is_read_in_one_file_of_a_crate() {
         .flat_map(|(file, found)| at(file, &found.clock_reads))
         .collect();
     assert_none("the clock is an argument", &broken);
+}
+
+#[test]
+fn points_in_time_count_from_one_origin() {
+    let made: Vec<_> = shipped()
+        .into_iter()
+        .filter(|(file, _)| {
+            !["evenkeel-core", "evenkeel-sim"].map(Some).contains(&file.crate_name())
+        })
+        // Others keep one as a number, and never see what the clock itself gives.
+        .filter(|(_, found)| !found.timestamps.is_empty() && !found.clock_reads.is_empty())
+        .map(|(file, _)| file.path)
+        .collect();
+    assert_eq!(made, [CLOCK], "what one crate stamps, another compares");
 }
 
 #[test]
@@ -341,6 +358,7 @@ fn every_file_says_first_what_it_is() {
 fn the_rules_are_seen_to_break() {
     let text = r#"
         fn long() { let _ = 1.max(2); Some(1).unwrap(); std::time::Instant::now(); }
+        fn origin() -> Timestamp { time::Timestamp::from_nanos(7) }
         unsafe fn wild() { unsafe {} }
         #[cfg(test)]
         mod tests {
@@ -352,7 +370,7 @@ fn the_rules_are_seen_to_break() {
 
     let found = Found::of(&File { path: "made up".into(), text: text.into() });
 
-    assert_eq!((found.unwraps, found.clock_reads, found.ignored), (vec![2], vec![2], vec![6]));
-    assert_eq!((found.unsafe_code, found.test_lines), (vec![3, 3], 6));
-    assert_eq!(found.functions.len(), 3);
+    assert_eq!((found.unwraps, found.clock_reads, found.ignored), (vec![2], vec![2], vec![7]));
+    assert_eq!((found.timestamps, found.unsafe_code), (vec![3], vec![4, 4]));
+    assert_eq!((found.test_lines, found.functions.len()), (6, 4));
 }

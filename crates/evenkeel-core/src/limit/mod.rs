@@ -34,7 +34,8 @@ pub use self::{
     vegas::Vegas,
 };
 
-/// What a call that has ended says of a limit. One that was cancelled says nothing and gives no sample.
+/// What a call that has ended says of a limit. One that was cancelled says nothing and gives no sample; one
+/// that a [deadline](crate::cut) has cut off counts as dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sample {
     /// How long it took; zero if it was answered without having to wait.

@@ -11,7 +11,9 @@ use crate::time::Timestamp;
 ///
 /// An attempt that was cancelled or failed took *at least* as long as it lasted. To leave it out would
 /// make latency look better the more slow attempts are cancelled; so it counts as what it is, by the
-/// estimator of Kaplan and Meier (1958) for observations that were cut off.
+/// estimator of Kaplan and Meier (1958) for observations that were cut off. Where more were cut off than lie
+/// above the percentile, it is the longest of all, and at most four times the longest that was answered: beside an
+/// endpoint that never answers it would grow with each hedge that waited for it.
 ///
 /// Latency is kept to a sixteenth, from 16 microseconds to four minutes. Its size is fixed, 24 KiB.
 ///
@@ -55,6 +57,9 @@ const STEP_BITS: u32 = 4;
 const MIN_BITS: u32 = 14;
 const MAX_BITS: u32 = 38;
 const BUCKETS: usize = ((MAX_BITS - MIN_BITS) << STEP_BITS) as usize;
+
+/// So many buckets further, latency is four times as long.
+const FOURFOLD: usize = 2 << STEP_BITS;
 
 impl LatencyWindow {
     /// The latency that `percent` of attempts do not exceed.
@@ -137,7 +142,7 @@ impl LatencyWindow {
         // How many lasted until here, and which share of all would have.
         let mut lasting: u64 = counts.iter().map(|(answered, cut)| answered + cut).sum();
         let mut share = 1.0;
-        let mut longest = 0;
+        let (mut longest, mut longest_answered) = (0, 0);
         for (bucket, (answered, cut)) in counts.into_iter().enumerate() {
             if answered + cut == 0 {
                 continue;
@@ -145,11 +150,14 @@ impl LatencyWindow {
             share *= 1.0 - answered as f64 / lasting as f64;
             lasting -= answered + cut;
             longest = bucket;
+            if answered != 0 {
+                longest_answered = bucket;
+            }
             if share <= 1.0 - self.share + f64::EPSILON {
                 break;
             }
         }
-        Some(longest)
+        Some(longest.min(longest_answered + FOURFOLD))
     }
 }
 
@@ -293,8 +301,25 @@ mod tests {
                     return Some(*latency);
                 }
             }
-            self.seen.iter().map(|(_, latency, _)| *latency).max()
+            let answered = self.seen.iter().filter(|(.., is_answered)| *is_answered);
+            let longest = self.seen.iter().map(|(_, latency, _)| *latency).max();
+            longest.min(answered.map(|(_, latency, _)| *latency * 4).max())
         }
+    }
+
+    #[test]
+    fn an_endpoint_that_never_answers_does_not_drag_the_percentile_along() {
+        let window = LatencyWindow::new(95.0);
+        for step in 0..4_000 {
+            let now = at(step * 10);
+            // Of five endpoints one hangs: its attempts are cut off once the hedge has answered.
+            if step % 5 == 0 {
+                window.at_least(window.percentile().unwrap_or(ms(100)) + ms(10), now);
+            }
+            window.answered(ms(10), now);
+        }
+        let percentile = window.percentile().unwrap();
+        assert!((ms(10)..ms(43)).contains(&percentile), "{percentile:?}");
     }
 
     #[test]

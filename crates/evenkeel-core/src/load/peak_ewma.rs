@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::{
     outcome::Outcome,
-    sync::{AtomicU64, Ordering},
+    sync::{AtomicU32, AtomicU64, Ordering},
     time::Timestamp,
 };
 
@@ -15,7 +15,9 @@ use crate::{
 /// `PeakEwma.scala`). It differs from Finagle's where that one draws traffic to broken endpoints:
 /// a failure doubles the estimate instead of counting as a quick answer, and the estimate decays only
 /// while nothing is in flight, so a node that looked slow long ago is tried with one request and not
-/// with a flood.
+/// with a flood. An attempt that is [cut off](crate::cut) took at least as long as it waited.
+///
+/// An answer that asks for less traffic for a time costs that time until it has passed, and nothing after it.
 ///
 /// Reads and writes are one atomic word: no lock.
 ///
@@ -35,6 +37,8 @@ pub struct PeakEwma {
     state: AtomicU64,
     /// In ticks; zero where latency is not measured.
     decay: f32,
+    /// The tick until which the endpoint has asked for less traffic; zero if it has not.
+    spared_until: AtomicU32,
 }
 
 /// A tick is 2^20 ns, about a millisecond: 32 bits of them last 52 days before they wrap.
@@ -42,6 +46,9 @@ const TICK_BITS: u32 = 20;
 
 /// Estimates stay above zero, which means "never measured".
 const ESTIMATE_MIN: f32 = 1.0;
+
+/// Ticks for which an endpoint is spared at most: about three weeks. As far ahead as ticks are told apart.
+const SPARED_MAX: f32 = 1.7e9;
 
 /// A failure costs at least a millisecond: a newcomer that fails at once has no latency to double.
 const FAILURE_MIN: f32 = 1e6;
@@ -73,7 +80,7 @@ impl PeakEwma {
     #[must_use]
     pub fn new(decay: Option<Duration>) -> Self {
         let ticks = decay.map_or(0.0, |decay| nanos(decay) / (1_u64 << TICK_BITS) as f32);
-        Self { state: AtomicU64::new(0), decay: ticks }
+        Self { state: AtomicU64::new(0), decay: ticks, spared_until: AtomicU32::new(0) }
     }
 
     /// Whether latency is measured at all.
@@ -111,13 +118,54 @@ impl PeakEwma {
         match outcome {
             Outcome::Success => {
                 self.change(now, |state, elapsed| self.succeeded(state, latency, elapsed));
+                self.end_sparing(now);
             }
             Outcome::Failure => self.change(now, |state, _| Some(self.failed(state, latency))),
-            Outcome::Throttled(delay) => {
-                let latency = latency + nanos(delay.unwrap_or_default());
-                self.change(now, |state, _| Some(self.failed(state, latency)));
-            }
+            Outcome::Throttled(Some(delay)) if Duration::ZERO < delay => self.spare(delay, now),
+            Outcome::Throttled(_) => self.change(now, |state, _| Some(self.failed(state, latency))),
             Outcome::Ignored => {}
+        }
+    }
+
+    /// Takes in that an attempt was given up after it had `waited` for its answer.
+    ///
+    /// The answer would have taken at least as long: a wait above the estimate replaces it, a shorter one never
+    /// makes the node look better than it does without it.
+    pub(crate) fn record_cut(&self, waited: Duration, now: Timestamp) {
+        if !self.is_measured() {
+            return;
+        }
+        let waited = nanos(waited).max(ESTIMATE_MIN);
+        self.change(now, |state, elapsed| {
+            // What it costs while it is idle. Below that nothing is known that is not known anyway.
+            let is_news = state.estimate * self.weight(elapsed) <= waited;
+            if is_news { self.succeeded(state, waited, elapsed) } else { None }
+        });
+    }
+
+    /// It asks for less traffic for so long: what is left of that is what it costs more. The answer itself
+    /// says nothing of how long others take.
+    fn spare(&self, delay: Duration, now: Timestamp) {
+        let ticks = nanos(delay) / (1_u64 << TICK_BITS) as f32;
+        // More than half of all ticks would lie in the past.
+        let until = tick_of(now).wrapping_add(ticks.min(SPARED_MAX) as u32);
+        // The longest counts: they need not come in order.
+        let latest = |before: u32| {
+            let is_later = remaining(before, now) < remaining(until, now);
+            is_later.then_some(if until == 0 { 1 } else { until })
+        };
+        // It fails where it was to be spared for longer before.
+        let _ = self.spared_until.fetch_update(Ordering::Relaxed, Ordering::Relaxed, latest);
+    }
+
+    /// Forgets for how long it was to be spared once that is over: ticks wrap, and it would lie ahead again.
+    #[inline]
+    fn end_sparing(&self, now: Timestamp) {
+        let until = self.spared_until.load(Ordering::Relaxed);
+        if until != 0 && remaining(until, now) == 0 {
+            // It fails where it is to be spared again by now.
+            let (order, failed) = (Ordering::Relaxed, Ordering::Relaxed);
+            let _ = self.spared_until.compare_exchange(until, 0, order, failed);
         }
     }
 
@@ -130,11 +178,15 @@ impl PeakEwma {
     pub fn cost(&self, in_flight: u32, now: Timestamp) -> f32 {
         const UNTRIED: f32 = 1e30;
         let state = State::unpack(self.state.load(Ordering::Relaxed));
-        match (state.is_measured(), in_flight) {
+        let cost = match (state.is_measured(), in_flight) {
             (true, 0) => state.estimate * self.weight(elapsed(state, now)),
             (true, _) => state.estimate * (in_flight as f32 + 1.0),
             (false, 0) => 0.0,
             (false, _) => UNTRIED * in_flight as f32,
+        };
+        match self.spared_until.load(Ordering::Relaxed) {
+            0 => cost,
+            until => cost + remaining(until, now) as f32 * (1_u64 << TICK_BITS) as f32,
         }
     }
 
@@ -186,6 +238,12 @@ impl PeakEwma {
 #[inline]
 fn tick_of(now: Timestamp) -> u32 {
     (now.as_nanos() >> TICK_BITS) as u32
+}
+
+/// Ticks until then; zero if it is over.
+fn remaining(until: u32, now: Timestamp) -> u32 {
+    let remaining = until.wrapping_sub(tick_of(now));
+    if until == 0 || remaining > u32::MAX / 2 { 0 } else { remaining }
 }
 
 /// Ticks since the last observation; zero if it lies ahead.
@@ -273,11 +331,52 @@ mod tests {
     }
 
     #[test]
-    fn a_throttled_answer_costs_its_delay() {
-        let latency = measured(10);
-        let outcome = Outcome::Throttled(Some(Duration::from_secs(2)));
-        latency.record(outcome, Duration::from_millis(1), at(0.1));
-        assert!(2_000.0 < millis(&latency));
+    fn a_throttled_answer_costs_its_delay_until_that_is_over_and_nothing_after_it() {
+        let (latency, other) = (measured(10), measured(10));
+        for (delay, after) in [(5, 0.1), (2, 0.2)] {
+            let outcome = Outcome::Throttled(Some(Duration::from_secs(delay)));
+            latency.record(outcome, Duration::from_millis(1), at(after));
+        }
+        let more = |seconds| latency.cost(0, at(seconds)) - other.cost(0, at(seconds));
+        assert!((4.98e9..5.01e9).contains(&more(0.1)), "{}", more(0.1));
+        assert!((0.98e9..1.01e9).contains(&more(4.1)), "the longer one counts: {}", more(4.1));
+        assert_eq!(more(5.2), 0.0);
+        for latency in [&latency, &other] {
+            latency.record(Outcome::Success, Duration::from_millis(10), at(7.0));
+        }
+        assert_eq!(more(4_000_000.0), 0.0, "after so many days the ticks have wrapped");
+
+        latency.record(Outcome::Throttled(Some(Duration::MAX)), Duration::ZERO, at(8.0));
+        assert!(1e15 < more(8.0));
+        latency.record(Outcome::Throttled(None), Duration::ZERO, at(8.0));
+        assert_eq!(millis(&latency), 20.0, "one that names no time counts as failed");
+    }
+
+    #[test]
+    fn an_attempt_that_was_cut_off_took_at_least_as_long_as_it_waited() {
+        let cut = |latency: &PeakEwma, millis, seconds| {
+            latency.record_cut(Duration::from_millis(millis), at(seconds));
+        };
+        let latency = PeakEwma::new(Some(DECAY));
+        cut(&latency, 5, 0.0);
+        assert_eq!(millis(&latency), 5.0);
+        cut(&latency, 100, 0.1);
+        assert_eq!(millis(&latency), 100.0);
+
+        let before = latency.cost(0, at(1.0));
+        cut(&latency, 5, 1.0);
+        assert_eq!(latency.cost(0, at(1.0)), before, "a short wait makes nothing look quicker");
+        assert_eq!(millis(&latency), 100.0);
+    }
+
+    #[test]
+    fn who_swallows_requests_is_tried_again_with_one_at_a_time() {
+        let latency = measured(100);
+        let idle = at(40.0);
+        assert!(latency.cost(0, idle) < 2e6);
+        // Not quite as long as the first time.
+        latency.record_cut(Duration::from_millis(99), idle);
+        assert!(99e6 <= latency.cost(0, idle));
     }
 
     #[test]

@@ -20,7 +20,8 @@ impl Node {
     ///
     /// Who fails at once has little in flight, and looks idle to whoever compares that. So each failure
     /// doubles its penalty and adds one, and each success takes a quarter away. A node that is passed over
-    /// with a penalty lives it down by and by, by halves.
+    /// with a penalty lives it down by and by, by halves. An attempt that was [cut off](crate::cut) makes it one
+    /// at least.
     #[must_use]
     #[inline]
     pub fn penalty(&self) -> u32 {
@@ -49,6 +50,12 @@ impl Node {
         let more = |penalty: u32| Some((2 * penalty + 1).min(PENALTY_MAX));
         // It always gives one.
         let _ = self.penalty.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
+    }
+
+    /// An attempt at it was given up without an answer: it counts as if it were in flight still. Not more than
+    /// one of them, since callers that give up much do so everywhere, and what is in flight has to be seen.
+    pub(crate) fn unanswered(&self) {
+        self.penalty.fetch_max(1, Ordering::Relaxed);
     }
 
     /// Passed over for its penalty, it lives down half of it, one time in so many.

@@ -12,7 +12,7 @@ use crate::node::Node;
 /// herd. Among equals the choice is random, by weight.
 ///
 /// Failures count as requests in flight, as [`Node::penalty`] says, and are lived down so slowly that a node
-/// that fails gets about an eighth of its share.
+/// that fails gets about an eighth of its share, as does one that never answers.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct LeastLoaded;
 

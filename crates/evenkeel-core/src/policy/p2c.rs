@@ -13,7 +13,8 @@ use crate::node::Node;
 ///
 /// Failures count as requests in flight, as [`Node::penalty`] says: elsewhere an endpoint that fails at once
 /// looks idle and draws twice its share. Here it gets about an eighth of it, as trials: passed over for
-/// its penalty, a node lives down half of it one time in sixteen.
+/// its penalty, a node lives down half of it one time in sixteen. So does one that never answers, whose
+/// requests are [given up](crate::cut); [`PeakEwma`](super::PeakEwma) sees how long they waited, too.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct P2c;
 

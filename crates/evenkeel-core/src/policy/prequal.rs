@@ -51,8 +51,10 @@ pub use self::{
 ///   are, too. At most one of a node is kept, the newest.
 /// * A node where requests fail looks idle to a probe. So an answer counts only with the probability
 ///   that requests succeed there, of late, and a failure removes it.
+/// * A node that lets requests wait until they are [given up](crate::cut) may look idle, too: until it
+///   answers one, it takes at least as long as they have waited, which is forgotten over ten seconds.
 /// * With fewer than two probes the choice is that of two random nodes with fewer requests in flight,
-///   failures considered; the paper takes a random one.
+///   where requests succeed and are answered; the paper takes a random one.
 ///
 /// That is its asynchronous mode. In the synchronous one servers are asked for each request before it is
 /// sent: see [`SyncPrequal`].
@@ -276,17 +278,27 @@ impl PrequalPicker {
         Some(picked)
     }
 
-    /// Of two random nodes the one with fewer requests in flight for each that succeeds there.
+    /// Of two random nodes the one with fewer requests in flight, for each that succeeds there. With the probability
+    /// that they do, failures are passed over, as with probes: one of them must not keep all others away.
     #[inline(never)]
     fn unprobed(&self, nodes: &[Arc<Node>], cx: &mut PickContext<'_>) -> Option<usize> {
+        /// Below this a wait in vain is forgotten.
+        const WAIT_MIN: Duration = Duration::from_millis(1);
+
         let (first, second) = draw::two(nodes, cx)?;
         let Some(second) = second else { return Some(first) };
         let now = self.probing.state.now();
-        let cost = |index: usize| {
-            let succeeds = (1.0 - self.probing.peers[index].aversion.share(now)).max(0.001);
-            (nodes[index].in_flight() as f32 + 1.0) / succeeds
+        let mut cost = |index: usize| {
+            let peer = &self.probing.peers[index];
+            let share = peer.aversion.share(now);
+            let counts = share == 0.0 || f64::from(share) <= cx.rng.unit();
+            let succeeds = if counts { 1.0 } else { (1.0 - share).max(0.001) };
+            // What was given up counts as if it were in flight still.
+            let given_up = u32::from(WAIT_MIN <= peer.waited_in_vain(now));
+            ((nodes[index].in_flight() + given_up) as f32 + 1.0) / succeeds
         };
-        Some(if cost(first) <= cost(second) { first } else { second })
+        let (one, other) = (cost(first), cost(second));
+        Some(if one <= other { first } else { second })
     }
 }
 

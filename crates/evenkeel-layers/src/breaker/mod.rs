@@ -17,8 +17,11 @@
 //!
 //! What counts as a failure is what the traffic says: below a balancer that of its `Connect`, alone
 //! that of [`traffic`](CircuitBreakerLayer::traffic), by default every error. What each outcome does
-//! is told at [`core::health::breaker`](evenkeel_core::health::breaker). A cancelled call says nothing:
-//! put a timeout *below* the breaker, so that calls without an answer fail.
+//! is told at [`core::health::breaker`](evenkeel_core::health::breaker). A call that is cut off by a
+//! [deadline](crate::deadline) or by the attempt timeout of a retry above, after half of it or more, has failed
+//! without an answer; one that its caller drops says nothing. What counts when, and why, is told at
+//! [`core::cut`](evenkeel_core::cut). A trial call is judged by the head of its response, and fails without one in
+//! time.
 //!
 //! ```
 //! use std::time::Duration;
@@ -79,8 +82,8 @@
 //!
 //! # What it costs
 //! Below a balancer: no service of its own, a few atomic operations at the end of a call. Alone: those
-//! of an attempt besides. No allocation, but for trial calls. A clock is read only where the rules need
-//! it: for slow calls, for a window of time, and when a breaker opens.
+//! of an attempt besides. No allocation, but for trial calls. A clock is read for a call that has to wait, and
+//! else only where the rules need it: for slow calls, for a window of time, and when a breaker opens.
 //!
 //! # The tower contract
 //! Alone, `poll_ready` reserves nothing and never fails by itself. While the breaker refuses, it is

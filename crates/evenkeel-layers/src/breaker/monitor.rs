@@ -10,7 +10,7 @@ use std::{
 use evenkeel_core::{
     endpoint::Address,
     health::breaker::{self, Breaker, BreakerRules, State, Trial},
-    node::{Gate, Node},
+    node::{Access, Gate, Node},
     observe::{Admission, Observer, Pass, Report},
     rng::Rng,
     time::Timestamp,
@@ -190,10 +190,12 @@ impl Monitor {
         Arc::ptr_eq(&self.breakers.0, &breakers.0)
     }
 
-    /// Lets a trial in if it is time.
+    /// Lets a trial in if it is time, or opens again if there is no answer to one.
     pub(super) fn try_again(&self) {
-        if self.breaker.half_open(clock::now()) {
+        if self.breaker.look_after(clock::now()) {
             self.changed("its time is over");
+        } else {
+            self.start_timer();
         }
     }
 
@@ -213,9 +215,9 @@ impl Monitor {
         self.start_timer();
     }
 
-    /// One timer for each time that it opens, which ends when it has fired.
+    /// One timer for each time that it opens and for each trial, which ends when it has fired.
     fn start_timer(&self) {
-        let (Some(runtime), Some(until)) = (&self.runtime, self.breaker.opens_until()) else {
+        let (Some(runtime), Some(until)) = (&self.runtime, self.breaker.due()) else {
             return;
         };
         let mut timer = self.timer.lock().expect("no panic under the lock");
@@ -255,10 +257,15 @@ impl Observer for Monitor {
     }
 
     fn admit(&self, node: &Node) -> Admission {
+        // Asked for each request where another gate is guarded: no clock is read for that.
+        if self.breaker.access() == Access::Open {
+            return Admission::Free;
+        }
         match self.breaker.admit(clock::now()) {
             breaker::Admission::Free => Admission::Free,
             breaker::Admission::Trial(trial) => {
                 node.follow(Gate::Breaker, || self.breaker.access());
+                self.start_timer();
                 match self.me.upgrade() {
                     Some(monitor) => {
                         Admission::Trial(Box::new(TrialPass { monitor, trial: Some(trial) }))

@@ -18,7 +18,8 @@
 //!
 //! A permit is taken in `call` and given back when the call ends, fails or is dropped; alone it lasts as
 //! long as [`traffic`](ConcurrencyLimitLayer::traffic) says, below a balancer as long as the request is in
-//! flight. A service that is ready, cloned or idle holds none. A cancelled call teaches a limit nothing.
+//! flight. A service that is ready, cloned or idle holds none. A call that its caller drops teaches a limit
+//! nothing; one that a deadline [cuts off](evenkeel_core::cut) counts as failed.
 //!
 //! ```
 //! use evenkeel_core::{BoxError, error::{LimitReached, cause}};

@@ -109,6 +109,15 @@ impl OutlierLayer {
         self
     }
 
+    /// Sets after which time a trial request without an answer has failed. Default 10 s.
+    ///
+    /// Shorter than the slowest good answer, it keeps endpoints out that work.
+    #[must_use]
+    pub fn trial_timeout(mut self, timeout: Duration) -> Self {
+        self.rules.trial_timeout = timeout;
+        self
+    }
+
     /// Sets all rules at once, also those that have no setter here.
     #[must_use]
     pub fn rules(mut self, rules: OutlierRules) -> Self {

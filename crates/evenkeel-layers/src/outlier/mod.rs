@@ -12,8 +12,14 @@
 //! What the rules are, where their defaults come from, and what holds whatever happens is told at
 //! [`core::health::outlier`](evenkeel_core::health::outlier). What failed is what the traffic of the
 //! innermost `Connect` says; over HTTP an error without an answer is local, and 502, 503 and 504 are the
-//! gateway's. A cancelled attempt says nothing: put a timeout below the balancer, so that attempts
-//! without an answer fail.
+//! gateway's. An attempt that is cut off by a [deadline](crate::deadline) or by the
+//! [attempt timeout](crate::retry::RetryLayer::attempt_timeout) of a retry, after half of it or more, is one
+//! without an answer; one that its caller drops says nothing. What counts when, and why, is told at
+//! [`core::cut`](evenkeel_core::cut).
+//!
+//! A trial request is judged by the head of its response, so that a download or a stream does not keep all
+//! others out, and fails if there is none in time. An endpoint on probation gives way to the ejection of another
+//! that fails now.
 //!
 //! ```
 //! use std::sync::Arc;
@@ -75,7 +81,7 @@
 //!
 //! # What it costs
 //! No service of its own: two or three atomic operations at the end of an attempt, no lock, no
-//! allocation, no clock. Comparing latencies costs two clock reads for an attempt that has to wait.
+//! allocation, and a clock read for an attempt that has to wait. Comparing latencies costs another.
 //! One task for all endpoints of a layer sleeps from sweep to sweep while there are endpoints.
 
 mod layer;

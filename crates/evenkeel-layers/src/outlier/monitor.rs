@@ -36,8 +36,8 @@ impl Ejected {
         ejected.map(|(address, cause, _)| (address, cause)).collect()
     }
 
-    /// Tells that a health check of this endpoint has passed, which ends its ejection unless the rules
-    /// say otherwise.
+    /// Tells that a health check of this endpoint has passed, which ends its ejection, or the probation after
+    /// it, unless the rules say otherwise.
     pub fn passed_check(&self, address: &Address) {
         for watch in self.watches() {
             watch.tell(watch.outlier.passed_check(address, clock::now()));
@@ -220,10 +220,16 @@ impl Observer for Monitor {
     }
 
     fn admit(&self, _: &Node) -> Admission {
-        match self.watch.outlier.admit(&self.address, &self.host) {
+        // Asked for each request where another gate is guarded: no clock is read for that.
+        if self.host.access() == Access::Open {
+            return Admission::Free;
+        }
+        match self.watch.outlier.admit(&self.address, &self.host, clock::now()) {
             outlier::Admission::Free => Admission::Free,
             outlier::Admission::Trial(trial) => {
                 self.follow();
+                // Its time may be over before the sweep that is planned.
+                self.watch.attention.notify_one();
                 match self.me.upgrade() {
                     Some(monitor) => {
                         Admission::Trial(Box::new(TrialPass { monitor, trial: Some(trial) }))

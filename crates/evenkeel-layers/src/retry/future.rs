@@ -11,7 +11,7 @@ use std::{
 };
 
 use evenkeel_core::{
-    BoxError,
+    BoxError, cut,
     error::{AttemptTimeout, cause, is_refusal},
     retry::{Next, Progress, Reach, Replay, Rules, Stop, Verdict},
     time::Timestamp,
@@ -141,6 +141,9 @@ where
                     if let Some(error) = self.as_mut().unsent() {
                         return Poll::Ready(Err(error));
                     }
+                    // Here, so that the endpoint is blamed for it.
+                    let mut state = self.as_mut().project().state;
+                    cut::by_deadline(timeout.after, || state.set(State::Waiting));
                     Err(timeout.into())
                 }
             };

@@ -109,7 +109,7 @@ impl<P> RetryLayer<P> {
     /// Sets how long an attempt may take until its response is there. Default no limit.
     ///
     /// It runs from when the attempt has to wait. Too short, and every slow answer is asked for again;
-    /// what was cut off may still be processed.
+    /// what was cut off may still be processed. The endpoint has [failed](evenkeel_core::cut) by it.
     ///
     /// # Panics
     /// If it is zero.

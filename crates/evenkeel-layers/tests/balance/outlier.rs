@@ -1,6 +1,6 @@
 //! Outlier ejection below a balancer.
 
-use std::{sync::Arc, time::Duration};
+use std::{future::Future, sync::Arc, time::Duration};
 
 use evenkeel_core::{
     BoxError,
@@ -99,6 +99,52 @@ async fn a_cancelled_trial_leaves_its_place_to_another() {
         call(&mut client).await.unwrap();
     }
     assert_eq!(world.host("a").calls(), 5 + 1 + 10);
+}
+
+/// A client whose `a` was ejected and is tried by a request that is held.
+async fn held_trial(
+    world: &World,
+    layer: &OutlierLayer,
+) -> (Client, Channel, impl Future<Output = Result<String, BoxError>>) {
+    let (mut client, channel) = ejected(world, layer).await;
+    sleep(Duration::from_secs(34)).await;
+    world.host("a").answers(Answer::Held);
+    let mut requests: Vec<_> = (0..5).map(|_| tokio_test::task::spawn(client.call(1))).collect();
+    requests.retain_mut(|request| request.poll().is_pending());
+    assert_eq!(requests.len(), 1);
+    (client, channel, requests.pop().unwrap())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_trial_without_an_answer_has_failed_after_ten_seconds() {
+    let world = World::default();
+    let layer = OutlierLayer::new();
+    let (_client, _channel, _trial) = held_trial(&world, &layer).await;
+
+    sleep(Duration::from_millis(9_990)).await;
+    assert!(layer.ejected().list().is_empty());
+    sleep(Duration::from_millis(20)).await;
+
+    assert_eq!(layer.ejected().list(), [(address("a"), Cause::Probation)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_trial_that_is_held_keeps_no_other_from_being_ejected() {
+    let world = World::default();
+    let layer = OutlierLayer::new();
+    let (mut client, _channel, _trial) = held_trial(&world, &layer).await;
+    world.host("a").answers(Answer::AtOnce);
+    world.host("b").answers(Answer::Error);
+
+    let mut failed = 0;
+    for _ in 0..500 {
+        failed += u32::from(call(&mut client).await.is_err());
+    }
+
+    assert_eq!(
+        (failed, layer.ejected().list()),
+        (5, vec![(address("b"), Cause::ConsecutiveErrors)])
+    );
 }
 
 #[tokio::test(start_paused = true)]

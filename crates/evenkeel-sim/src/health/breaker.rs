@@ -48,7 +48,7 @@ impl Breakers {
     pub(crate) fn try_again(&self, index: u32) {
         let monitor =
             self.monitors.lock().expect("no panic under the lock")[index as usize].clone();
-        if monitor.breaker.half_open(self.clock.now()) {
+        if monitor.breaker.look_after(self.clock.now()) {
             monitor.changed();
         }
     }
@@ -68,8 +68,12 @@ impl Monitor {
         if let Some(node) = self.node.upgrade() {
             node.follow(Gate::Breaker, || self.breaker.access());
         }
-        if let (Some(until), Some(breakers)) = (self.breaker.opens_until(), self.breakers.upgrade())
-        {
+        self.plan();
+    }
+
+    /// Has it looked after when it is due.
+    fn plan(&self) {
+        if let (Some(until), Some(breakers)) = (self.breaker.due(), self.breakers.upgrade()) {
             let mut due = breakers.due.lock().expect("no panic under the lock");
             due.push((until.as_nanos(), self.index));
         }
@@ -93,6 +97,7 @@ impl Observer for Monitor {
             breaker::Admission::Free => Admission::Free,
             breaker::Admission::Trial(trial) => {
                 node.follow(Gate::Breaker, || self.breaker.access());
+                self.plan();
                 let monitor = self.me.upgrade().expect("its node is alive");
                 Admission::Trial(Box::new(TrialPass { monitor, trial: Some(trial) }))
             }

@@ -85,10 +85,12 @@ impl Observer for Monitor {
     }
 
     fn admit(&self, node: &Node) -> Admission {
-        match self.watch.outlier.admit(node.address(), &self.host) {
+        let now = self.watch.clock.now();
+        match self.watch.outlier.admit(node.address(), &self.host, now) {
             outlier::Admission::Free => Admission::Free,
             outlier::Admission::Trial(trial) => {
                 self.follow();
+                self.watch.attention.store(true, Relaxed);
                 let monitor = self.me.upgrade().expect("its node is alive");
                 Admission::Trial(Box::new(TrialPass { monitor, trial: Some(trial) }))
             }

@@ -1,6 +1,9 @@
 //! What happens to calls, from the first attempt to the last.
 
+use std::time::Duration;
+
 use evenkeel_core::{
+    cut,
     observe::Fault,
     outcome::Outcome,
     retry::{Progress, Reach, Verdict},
@@ -140,9 +143,10 @@ impl World<'_> {
         }
     }
 
-    /// An attempt has taken too long: it is dropped, which says nothing of its node.
+    /// An attempt has taken too long: it is dropped.
     pub(super) fn attempt_timed_out(&mut self, ticket: Ticket) {
-        if let Some(call) = self.cut(ticket) {
+        let patience = self.scenario.call.attempt_timeout.map_or(Duration::ZERO, |time| time.0);
+        if let Some(call) = cut::by_deadline(patience, || self.cut(ticket)) {
             self.failed(call, ticket, Reach::Processed, End::Timeout);
         }
     }
@@ -150,7 +154,8 @@ impl World<'_> {
     /// A call has taken too long.
     pub(super) fn deadline_passed(&mut self, ticket: Ticket) {
         if self.calls.find(ticket).is_some() {
-            self.end(ticket, End::Timeout);
+            let patience = self.scenario.call.deadline.map_or(Duration::ZERO, |time| time.0);
+            cut::by_deadline(patience, || self.end(ticket, End::Timeout));
         }
     }
 

@@ -10,6 +10,7 @@
 //! | failure | one more | a failed call | fails |
 //! | throttled | untouched | a failed call | fails |
 //! | ignored | untouched | not counted | gives its place back |
+//! | no answer in [`trial_timeout`](BreakerRules::trial_timeout) | | | fails |
 //!
 //! That a throttled answer is no consecutive failure is linkerd's rule: an endpoint that sheds some of
 //! its load works.
@@ -42,8 +43,10 @@
 use std::time::Duration;
 
 mod rules;
+mod state;
 
 pub use rules::BreakerRules;
+pub use state::State;
 
 use super::window::{Call, Counter};
 use crate::{
@@ -53,35 +56,6 @@ use crate::{
     sync::{AtomicU32, AtomicU64, Mutex, MutexGuard, Ordering},
     time::Timestamp,
 };
-
-/// What a breaker does with calls.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum State {
-    /// Lets all of them through, and counts.
-    Closed,
-    /// Refuses all of them until it is time for a trial.
-    Open,
-    /// Lets a few in as a trial.
-    HalfOpen,
-    /// Refuses all of them, by hand.
-    HeldOpen,
-    /// Lets all of them through and counts nothing, by hand.
-    HeldClosed,
-}
-
-impl State {
-    /// Its name in metrics and logs.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Closed => "closed",
-            Self::Open => "open",
-            Self::HalfOpen => "half_open",
-            Self::HeldOpen => "held_open",
-            Self::HeldClosed => "held_closed",
-        }
-    }
-}
 
 /// Whether a call may go ahead.
 #[derive(Debug)]
@@ -107,7 +81,7 @@ pub struct Breaker {
     rules: BreakerRules,
     /// The state and the round it belongs to.
     phase: AtomicU64,
-    /// When an open breaker may be tried.
+    /// When an open breaker may be tried, and when a trial that is under way has taken too long.
     until: AtomicU64,
     consecutive: AtomicU32,
     counter: Option<Counter>,
@@ -194,14 +168,50 @@ impl Breaker {
         (self.state() == State::Open).then_some(until)
     }
 
+    /// When it wants to be [looked after](Self::look_after): when an open one is to be tried, or a trial call
+    /// under way has taken too long.
+    #[must_use]
+    pub fn due(&self) -> Option<Timestamp> {
+        let cold = self.lock();
+        let is_waiting = match self.phase.load(Ordering::Acquire) & KIND {
+            OPEN => true,
+            HALF_OPEN | FULL => cold.succeeded < cold.taken,
+            _ => false,
+        };
+        is_waiting.then(|| Timestamp::from_nanos(self.until.load(Ordering::Acquire)))
+    }
+
+    /// Does what is [due](Self::due): lets trial calls in, or opens again because there is no answer to one.
+    /// Returns whether the state changed.
+    pub fn look_after(&self, now: Timestamp) -> bool {
+        self.half_open(now) || self.give_up(now)
+    }
+
+    /// Opens again if a trial call has taken too long.
+    fn give_up(&self, now: Timestamp) -> bool {
+        let phase = self.phase.load(Ordering::Acquire);
+        let is_half_open = matches!(phase & KIND, HALF_OPEN | FULL);
+        if !is_half_open || now.as_nanos() < self.until.load(Ordering::Acquire) {
+            return false;
+        }
+        let mut cold = self.lock();
+        let is_same = self.phase.load(Ordering::Acquire) / ROUND == phase / ROUND;
+        let is_late = Timestamp::from_nanos(self.until.load(Ordering::Acquire)) <= now;
+        let gives_up = is_same && is_late && cold.succeeded < cold.taken;
+        if gives_up {
+            self.open(&mut cold, now);
+        }
+        gives_up
+    }
+
     /// Whether a call may go ahead. An open breaker whose time is over becomes half open.
     pub fn admit(&self, now: Timestamp) -> Admission {
         match self.phase.load(Ordering::Acquire) & KIND {
             CLOSED | HELD_CLOSED => return Admission::Free,
-            HELD_OPEN | FULL => return Admission::Refused(None),
-            _ => {}
-        }
-        self.half_open(now);
+            HELD_OPEN => return Admission::Refused(None),
+            FULL if !self.look_after(now) => return Admission::Refused(None),
+            _ => self.half_open(now),
+        };
         let mut cold = self.lock();
         let phase = self.phase.load(Ordering::Acquire);
         match phase & KIND {
@@ -212,6 +222,8 @@ impl Breaker {
             }
             HALF_OPEN => {
                 cold.taken += 1;
+                let until = now + self.rules.trial_timeout;
+                self.until.store(until.as_nanos(), Ordering::Release);
                 if cold.taken == self.rules.trial_calls {
                     self.phase.store(phase - HALF_OPEN + FULL, Ordering::Release);
                 }

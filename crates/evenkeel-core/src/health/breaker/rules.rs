@@ -27,6 +27,9 @@ pub struct BreakerRules {
     /// So many calls are let in as a trial, and close the breaker if all of them succeed. Default 1
     /// (Finagle, linkerd).
     pub trial_calls: u32,
+    /// A trial call without an answer after this time has failed. Default 10 s. Shorter than the slowest
+    /// good answer, it keeps endpoints out that work.
+    pub trial_timeout: Duration,
     /// How long it stays open the first time. Default 1 s (linkerd).
     pub open_min: Duration,
     /// By what that grows with each trial that fails. Default 2.
@@ -47,6 +50,7 @@ impl Default for BreakerRules {
             window: Window::Calls(100),
             calls_min: 100,
             trial_calls: 1,
+            trial_timeout: Duration::from_secs(10),
             open_min: Duration::from_secs(1),
             open_factor: 2.0,
             open_max: Duration::from_secs(60),
@@ -65,6 +69,7 @@ impl BreakerRules {
         assert!(slow.is_none_or(|(after, _)| Duration::ZERO < after), "every call is slow");
         assert!(0 < self.calls_min, "a rate needs a call");
         assert!(0 < self.trial_calls, "a breaker that lets nobody try stays open");
+        assert!(Duration::ZERO < self.trial_timeout, "trials without time for an answer");
         assert!(Duration::ZERO < self.open_min, "open for no time at all");
         assert!(self.open_min <= self.open_max, "the least open time lies above the greatest");
         assert!(1.0 <= self.open_factor, "open times that shrink");

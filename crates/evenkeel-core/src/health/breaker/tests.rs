@@ -409,6 +409,26 @@ impl Model {
 }
 
 #[test]
+fn a_trial_without_an_answer_opens_it_again_when_its_time_is_over() {
+    let breaker = breaker(rules());
+    fail(&breaker, 3);
+    assert_eq!(breaker.due(), Some(at(1_000)));
+    assert!(breaker.look_after(at(1_000)));
+    assert_eq!(breaker.due(), None, "nothing is under way");
+    assert!(!breaker.look_after(at(100_000)));
+
+    let held = trial(&breaker, at(100_000));
+    assert_eq!(breaker.due(), Some(at(110_000)), "ten seconds");
+    assert_eq!(refusal(&breaker, at(109_999)), None);
+    assert!(breaker.look_after(at(110_000)));
+    assert_eq!((breaker.state(), breaker.due()), (State::Open, Some(at(112_000))));
+
+    assert!(!end(&breaker, held, Outcome::Success, at(110_001)), "too late");
+    let _held = trial(&breaker, at(112_000));
+    assert_eq!(refusal(&breaker, at(122_000)), Some(Duration::from_secs(4)), "told by a call");
+}
+
+#[test]
 fn it_does_what_a_plain_model_does() {
     let slow = Duration::from_millis(10);
     for seed in 0..300 {

@@ -44,9 +44,21 @@ pub(super) struct Member {
 #[derive(Debug)]
 pub(super) enum State {
     Healthy,
-    Ejected { until: Timestamp, cause: Cause },
-    Probation { taken: u32, succeeded: u32 },
+    Ejected {
+        until: Timestamp,
+        cause: Cause,
+    },
+    /// `until` then the trials that are under way have taken too long.
+    Probation {
+        taken: u32,
+        succeeded: u32,
+        until: Timestamp,
+    },
 }
+
+/// A probation that begins: nothing is under way.
+const PROBATION: State =
+    State::Probation { taken: 0, succeeded: 0, until: Timestamp::from_nanos(0) };
 
 impl Fleet {
     pub(super) fn new(rng: Rng) -> Self {
@@ -63,6 +75,7 @@ impl Fleet {
         changes: &mut Vec<Change>,
         followers: &mut Followers,
     ) {
+        self.make_way(address, now, rules, changes, followers);
         let is_allowed = self.may_eject(address, rules);
         let jitter = rules.ejection_jitter.mul_f64(self.rng.unit());
         let Some(member) = self.members.get_mut(address) else { return };
@@ -87,6 +100,38 @@ impl Fleet {
         member.host.set_access(Access::Closed);
         followers.push(member.follower());
         changes.push(Change::Ejected(address.clone(), cause, until));
+    }
+
+    /// Those come back who are on probation and would keep this one, which fails now, from being ejected.
+    fn make_way(
+        &mut self,
+        address: &Address,
+        now: Timestamp,
+        rules: &OutlierRules,
+        changes: &mut Vec<Change>,
+        followers: &mut Followers,
+    ) {
+        let is_healthy = |member: &Member| matches!(member.state, State::Healthy);
+        let nodes = self.members.values().filter(|member| member.is_live()).count();
+        let room = rules.ejected_max(nodes).checked_sub(1);
+        let (Some(room), true) = (room, self.members.get(address).is_some_and(is_healthy)) else {
+            return;
+        };
+        let others = || self.members.iter().filter(|(other, m)| *other != address && m.is_live());
+        let is_ejected = |member: &Member| member.ejected_until().is_some();
+        let ejected = others().filter(|(_, member)| is_ejected(member)).count();
+        if room < ejected {
+            return;
+        }
+        let on_probation = others().filter(|(_, member)| member.is_out() && !is_ejected(member));
+        let too_many: Vec<_> =
+            on_probation.skip(room - ejected).map(|(other, _)| other.clone()).collect();
+        for other in too_many {
+            if let Some(member) = self.members.get_mut(&other) {
+                member.come_back(&other, now, 0, changes);
+                followers.push(member.follower());
+            }
+        }
     }
 
     /// Whether this one may be ejected besides those who are, and enough are left.
@@ -118,6 +163,13 @@ impl Fleet {
                 followers.push(member.follower());
             }
         }
+    }
+
+    /// Those whose trials have taken too long.
+    pub(super) fn without_answer(&self, now: Timestamp) -> Vec<Address> {
+        let is_late = |member: &Member| member.trial_until().is_some_and(|until| until <= now);
+        let late = self.members.iter().filter(|(_, member)| member.is_live() && is_late(member));
+        late.map(|(address, _)| address.clone()).collect()
     }
 
     /// Those come back who are too many for the set as it is now, the first whose time is over first;
@@ -241,6 +293,14 @@ impl Member {
         }
     }
 
+    /// When the trials that are under way have taken too long, if there are any.
+    pub(super) fn trial_until(&self) -> Option<Timestamp> {
+        match self.state {
+            State::Probation { taken, succeeded, until } if succeeded < taken => Some(until),
+            _ => None,
+        }
+    }
+
     /// Lets it come back, through so many trial requests.
     pub(super) fn come_back(
         &mut self,
@@ -253,7 +313,7 @@ impl Member {
         self.host.clear_rows();
         self.host.take_interval();
         if 0 < probation_calls {
-            self.state = State::Probation { taken: 0, succeeded: 0 };
+            self.state = PROBATION;
             self.host.set_access(Access::Guarded);
             changes.push(Change::OnProbation(address.clone()));
         } else {
@@ -268,7 +328,7 @@ impl Member {
     pub(super) fn restart_probation(&mut self) {
         if let State::Probation { .. } = self.state {
             self.round += 1;
-            self.state = State::Probation { taken: 0, succeeded: 0 };
+            self.state = PROBATION;
             self.host.set_access(Access::Guarded);
         }
     }

@@ -5,7 +5,7 @@
 //! ejection lasts longer, and each sweep that it stays healthy makes the next one shorter.
 //!
 //! It never makes things worse: no more nodes are ejected than the rules allow, in whole numbers,
-//! probation included; one is always left; and while too few are open for whatever reason, all who are
+//! probation included, which gives way to the ejection of another; one is always left; and while too few are open for whatever reason, all who are
 //! ejected come back. What is known of a node outlives its leaving and coming back.
 //!
 //! Counting takes no lock. Whatever changes who is ejected takes one, and sets no gate under it.
@@ -137,16 +137,21 @@ impl Outlier {
         let live = || fleet.members.values().filter(|member| member.is_live());
         live().next()?;
         let returns = live().filter_map(Member::ejected_until);
-        returns.chain([fleet.next_sweep]).min()
+        let trials = live().filter_map(Member::trial_until);
+        returns.chain(trials).chain([fleet.next_sweep]).min()
     }
 
-    /// Lets nodes come back whose time is over or who are needed, and ejects outliers once in each
-    /// interval. It may be called at any time, for example when a node was closed for another reason.
+    /// Lets nodes come back whose time is over or who are needed, ejects those again whose trials have taken
+    /// too long, and outliers once in each interval. It may be called at any time, for example when a node was closed for another reason.
     pub fn sweep(&self, now: Timestamp) -> Vec<Change> {
         let mut fleet = self.lock();
         let mut changes = Vec::new();
         let mut followers = Followers::new();
         fleet.release(now, &self.rules, &mut changes, &mut followers);
+        for address in fleet.without_answer(now) {
+            let cause = Cause::Probation;
+            fleet.eject(&address, cause, now, &self.rules, &mut changes, &mut followers);
+        }
         if fleet.next_sweep <= now {
             fleet.next_sweep = now + self.rules.interval;
             for (address, cause) in fleet.outliers(&self.rules) {
@@ -161,7 +166,8 @@ impl Outlier {
         changes
     }
 
-    /// A health check of this address has passed, which ends its ejection if the rules say so.
+    /// A health check of this address has passed, which ends its ejection, or its probation, if the rules say
+    /// so.
     pub fn passed_check(&self, address: &Address, now: Timestamp) -> Vec<Change> {
         let mut changes = Vec::new();
         if !self.rules.check_ends_ejection {
@@ -169,11 +175,16 @@ impl Outlier {
         }
         let mut fleet = self.lock();
         let mut followers = Followers::new();
-        if let Some(member) = fleet.members.get_mut(address)
-            && member.ejected_until().is_some()
-        {
-            member.come_back(address, now, self.rules.probation_calls, &mut changes);
-            followers.push(member.follower());
+        if let Some(member) = fleet.members.get_mut(address) {
+            let trials = match member.state {
+                State::Healthy => None,
+                State::Ejected { .. } => Some(self.rules.probation_calls),
+                State::Probation { .. } => Some(0),
+            };
+            if let Some(trials) = trials {
+                member.come_back(address, now, trials, &mut changes);
+                followers.push(member.follower());
+            }
         }
         drop(fleet);
         follow(followers);
@@ -192,14 +203,15 @@ impl Outlier {
         .collect()
     }
 
-    /// Whether an attempt may go ahead at a node.
-    pub fn admit(&self, address: &Address, host: &Host) -> Admission {
+    /// Whether an attempt may go ahead at a node. Where it is a trial, there may be something
+    /// [due](Self::due) sooner.
+    pub fn admit(&self, address: &Address, host: &Host, now: Timestamp) -> Admission {
         if host.access() == Access::Open {
             return Admission::Free;
         }
         let mut fleet = self.lock();
         let Some(member) = fleet.members.get_mut(address) else { return Admission::Free };
-        let State::Probation { taken, .. } = &mut member.state else {
+        let State::Probation { taken, until, .. } = &mut member.state else {
             let is_open = member.host.access() == Access::Open;
             return if is_open { Admission::Free } else { Admission::Refused };
         };
@@ -207,6 +219,7 @@ impl Outlier {
             return Admission::Refused;
         }
         *taken += 1;
+        *until = now + self.rules.trial_timeout;
         if *taken == self.rules.probation_calls {
             member.host.set_access(Access::Closed);
         }

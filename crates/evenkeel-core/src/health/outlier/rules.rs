@@ -40,7 +40,10 @@ pub struct OutlierRules {
     /// So many trial requests must succeed before a node that comes back gets its full share; 0 for
     /// none. Default 1 (Finagle).
     pub probation_calls: u32,
-    /// Whether a passing health check ends an ejection. Default true.
+    /// A trial request without an answer after this time has failed. Default 10 s. Shorter than the slowest
+    /// good answer, it keeps nodes out that work.
+    pub trial_timeout: Duration,
+    /// Whether a passing health check ends an ejection, and the next one the probation after it. Default true.
     pub check_ends_ejection: bool,
     /// So many nodes are remembered that left while they were ejected or not long after, and between two
     /// sweeps as many again as are known. Default 1,024.
@@ -117,6 +120,7 @@ impl Default for OutlierRules {
             always_eject_one: true,
             panic_percent: 50,
             probation_calls: 1,
+            trial_timeout: Duration::from_secs(10),
             check_ends_ejection: true,
             remembered_max: 1_024,
         }
@@ -133,6 +137,7 @@ impl OutlierRules {
             assert!(errors != Some(0), "ejects after no failure at all");
         }
         assert!(Duration::ZERO < self.interval, "a sweep without end");
+        assert!(Duration::ZERO < self.trial_timeout, "trials without time for an answer");
         assert!(Duration::ZERO < self.ejection_min, "ejected for no time at all");
         assert!(self.ejection_min <= self.ejection_max, "the least time lies above the greatest");
         assert!(self.ejected_max_percent <= 100, "more than all nodes");

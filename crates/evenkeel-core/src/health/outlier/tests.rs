@@ -231,14 +231,11 @@ fn who_comes_back_is_on_probation_until_its_trials_succeed() {
     let set = Set::of(5, OutlierRules { probation_calls: 2, ..rules() });
     set.fail(0, 5, Fault::Server, at(0));
     assert_eq!(set.outlier.sweep(at(30)), [Change::OnProbation(address(0))]);
-    let admit = || set.outlier.admit(&address(0), &set.hosts[0]);
+    let admit = || set.outlier.admit(&address(0), &set.hosts[0], at(30));
     let (Admission::Trial(first), Admission::Trial(second)) = (admit(), admit()) else {
         panic!("two may try")
     };
     assert!(matches!(admit(), Admission::Refused));
-    set.fail(1, 5, Fault::Server, at(30));
-    assert_eq!(set.outlier.ejected(), [], "who is on probation is not back yet: it counts");
-
     set.outlier.cancel_trial(first, &address(0));
     let Admission::Trial(third) = admit() else { panic!("its place is free") };
     let finish = |trial, outcome| set.outlier.finish_trial(trial, &address(0), outcome, at(31));
@@ -252,13 +249,65 @@ fn a_trial_that_fails_ejects_for_longer() {
     let set = Set::of(5, rules());
     set.fail(0, 5, Fault::Server, at(0));
     set.outlier.sweep(at(30));
-    let Admission::Trial(trial) = set.outlier.admit(&address(0), &set.hosts[0]) else {
+    let Admission::Trial(trial) = set.outlier.admit(&address(0), &set.hosts[0], at(30)) else {
         panic!("one may try")
     };
 
     let changes = set.outlier.finish_trial(trial, &address(0), Outcome::Failure, at(31));
 
     assert_eq!(changes, [Change::Ejected(address(0), Cause::Probation, at(91))]);
+}
+
+#[test]
+fn a_trial_without_an_answer_ejects_again_when_its_time_is_over() {
+    let set = Set::of(5, rules());
+    set.fail(0, 5, Fault::Server, at(0));
+    set.outlier.sweep(at(30));
+    assert_eq!(set.outlier.due(), Some(at(40)), "the next sweep");
+    let admit = |now| set.outlier.admit(&address(0), &set.hosts[0], at(now));
+    let Admission::Trial(trial) = admit(33) else { panic!("one may try") };
+
+    assert_eq!(set.outlier.sweep(at(40)), []);
+    assert_eq!(set.outlier.due(), Some(at(43)), "the trial has ten seconds");
+    assert_eq!(set.outlier.sweep(at(42)), []);
+    let changes = set.outlier.sweep(at(43));
+    assert_eq!(changes, [Change::Ejected(address(0), Cause::Probation, at(103))]);
+
+    let late = set.outlier.finish_trial(trial, &address(0), Outcome::Success, at(44));
+    assert_eq!((late, set.ejected()), (vec![], vec![0]), "too late");
+    set.outlier.sweep(at(103));
+    let Admission::Trial(given_back) = admit(103) else { panic!("one may try") };
+    set.outlier.cancel_trial(given_back, &address(0));
+    assert_eq!(set.outlier.sweep(at(200)), [], "nothing is under way");
+}
+
+#[test]
+fn a_passing_check_ends_a_probation_whose_trial_is_under_way() {
+    let set = Set::of(5, rules());
+    set.fail(0, 5, Fault::Server, at(0));
+    set.outlier.sweep(at(30));
+    let _held = set.outlier.admit(&address(0), &set.hosts[0], at(30));
+
+    let changes = set.outlier.passed_check(&address(0), at(31));
+
+    assert_eq!(changes, [Change::Returned(address(0))]);
+    assert!(matches!(set.outlier.admit(&address(0), &set.hosts[0], at(31)), Admission::Free));
+    assert_eq!(set.outlier.passed_check(&address(0), at(32)), []);
+}
+
+#[test]
+fn who_is_on_probation_gives_way_to_the_ejection_of_one_that_fails_now() {
+    let set = Set::of(5, rules());
+    set.fail(0, 5, Fault::Server, at(0));
+    set.outlier.sweep(at(30));
+    let _held = set.outlier.admit(&address(0), &set.hosts[0], at(30));
+
+    set.fail(1, 5, Fault::Server, at(31));
+
+    assert_eq!(set.ejected(), [1]);
+    assert!(matches!(set.outlier.admit(&address(0), &set.hosts[0], at(31)), Admission::Free));
+    set.fail(0, 5, Fault::Server, at(32));
+    assert_eq!(set.ejected(), [1], "one that is ejected does not give way");
 }
 
 #[test]
@@ -390,15 +439,18 @@ fn whatever_happens_the_cap_holds_and_one_is_open() {
                     set.join_as(index, new, at(now));
                 }
                 2..=4 => set.succeed(index, 1),
-                5 => match set.outlier.admit(set.nodes[index].address(), &set.hosts[index]) {
-                    Admission::Trial(trial) => {
-                        let outcome = [Outcome::Success, Outcome::Failure][rng.below(2)];
-                        let node = &set.nodes[index];
-                        set.outlier.finish_trial(trial, node.address(), outcome, at(now));
-                        node.follow(Gate::Ejected, || set.hosts[index].access());
+                5 => {
+                    match set.outlier.admit(set.nodes[index].address(), &set.hosts[index], at(now))
+                    {
+                        Admission::Trial(trial) => {
+                            let outcome = [Outcome::Success, Outcome::Failure][rng.below(2)];
+                            let node = &set.nodes[index];
+                            set.outlier.finish_trial(trial, node.address(), outcome, at(now));
+                            node.follow(Gate::Ejected, || set.hosts[index].access());
+                        }
+                        _ => set.succeed(index, 1),
                     }
-                    _ => set.succeed(index, 1),
-                },
+                }
                 _ => set.fail(index, 1, Fault::Server, at(now)),
             }
             set.outlier.sweep(at(now));

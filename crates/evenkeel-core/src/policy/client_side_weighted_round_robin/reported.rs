@@ -85,6 +85,10 @@ impl Observer for Reported {
         true
     }
 
+    fn is_hearing(&self) -> bool {
+        false
+    }
+
     fn closed(&self, _: &Node) {
         // It may come back as another process: gRPC does the same when a connection is made anew.
         self.forget();

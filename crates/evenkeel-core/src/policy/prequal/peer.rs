@@ -1,6 +1,9 @@
 //! What is known of one node.
 
-use std::sync::{Arc, Weak};
+use std::{
+    sync::{Arc, Weak},
+    time::Duration,
+};
 
 use super::{
     aversion::Aversion,
@@ -8,34 +11,60 @@ use super::{
     state::{State, Terms},
 };
 use crate::{
-    load::LoadReport,
+    load::{LoadReport, PeakEwma, ServerLoad},
     node::Node,
-    observe::{Observer, Report},
+    observe::{Fault, Observer, Report},
     outcome::Outcome,
     sync::{AtomicU64, Ordering},
     time::Timestamp,
 };
 
-/// What is known of one node: how much of what it was given has failed.
+/// For so long a wait without an answer is remembered, as what has failed is.
+const MEMORY: Duration = Duration::from_secs(10);
+
+/// What is known of one node: how much of what it was given has failed, or was given up without an answer.
 pub(super) struct Peer {
     state: Weak<State>,
     id: u64,
     pub(super) aversion: Aversion,
+    /// How long was waited in vain since it answered last.
+    unanswered: PeakEwma,
     /// Its index among the nodes, above it the generation of those.
     place: AtomicU64,
 }
 
 impl Peer {
     pub(super) fn new(state: &Arc<State>, node: &Node) -> Arc<Self> {
-        let aversion = Aversion::default();
-        let place = AtomicU64::new(0);
-        let peer = Arc::new(Self { state: Arc::downgrade(state), id: node.id(), aversion, place });
+        let peer = Arc::new(Self {
+            state: Arc::downgrade(state),
+            id: node.id(),
+            aversion: Aversion::default(),
+            unanswered: PeakEwma::new(Some(MEMORY)),
+            place: AtomicU64::new(0),
+        });
         node.observe(peer.clone());
         peer
     }
 
     pub(super) fn id(&self) -> u64 {
         self.id
+    }
+
+    /// What a probe says, if nothing contradicts it: who has let requests wait in vain since it answered one
+    /// takes at least as long as they waited, whatever it says of itself.
+    pub(super) fn believed(&self, load: ServerLoad, now: Timestamp) -> ServerLoad {
+        match self.waited_in_vain(now) {
+            Duration::ZERO => load,
+            waited => ServerLoad::new(load.in_flight().into(), load.latency().max(waited)),
+        }
+    }
+
+    /// How long was waited in vain since it answered last, sinking with time.
+    pub(super) fn waited_in_vain(&self, now: Timestamp) -> Duration {
+        match self.unanswered.estimate() {
+            None => Duration::ZERO,
+            Some(_) => Duration::from_nanos(self.unanswered.cost(0, now) as u64),
+        }
     }
 
     /// Its node has this index in the set of this generation.
@@ -51,6 +80,10 @@ impl Observer for Peer {
             Outcome::Failure | Outcome::Throttled(_) => true,
             Outcome::Ignored => return,
         };
+        let has_answered = !has_failed || report.fault != Fault::Local;
+        if has_answered && self.unanswered.estimate().is_some() {
+            self.unanswered.forget();
+        }
         // Most attempts: nothing has failed lately, and nothing is to be written.
         if !has_failed && self.aversion.is_none() {
             return;
@@ -58,6 +91,15 @@ impl Observer for Peer {
         let Some(state) = self.state.upgrade() else { return };
         self.aversion.record(has_failed, state.now());
         if has_failed && let Ok(mut pool) = state.pool.try_lock() {
+            pool.forget(self.id);
+        }
+    }
+
+    fn cut(&self, _: &Node, waited: Duration, now: Timestamp) {
+        let Some(state) = self.state.upgrade() else { return };
+        state.advance(now);
+        self.unanswered.record_cut(waited, now);
+        if let Ok(mut pool) = state.pool.try_lock() {
             pool.forget(self.id);
         }
     }
@@ -79,7 +121,7 @@ impl Observer for Peer {
             luck: rng.unit() as f32,
             may_wait: false,
         };
-        state.insert(probe, load, &terms);
+        state.insert(probe, self.believed(load, now), &terms);
     }
 
     fn is_reading_reports(&self) -> bool {

@@ -184,7 +184,7 @@ impl Ticket {
             luck: self.luck,
             may_wait: true,
         };
-        self.state.insert(probe, load, &terms);
+        self.state.insert(probe, self.peer.believed(load, now), &terms);
     }
 
     /// There was no answer, or not in time: nothing is known of the node's load.

@@ -305,7 +305,7 @@ fn failures_are_forgotten_with_time_also_where_nobody_probes() {
     fleet.now = Timestamp::default();
     (0..20).for_each(|_| fleet.end(0, Outcome::Failure));
     let share = |fleet: &mut Fleet| (0..1_000).filter(|_| fleet.pick() == 0).count();
-    assert_eq!(share(&mut fleet), 0);
+    assert!(share(&mut fleet) < 10);
     fleet.picker.tend(Timestamp::default() + Duration::from_secs(200));
     assert!((400..600).contains(&share(&mut fleet)));
 }

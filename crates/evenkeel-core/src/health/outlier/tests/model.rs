@@ -98,6 +98,7 @@ impl Model {
         if matches!(self.members[index].standing, Standing::Until(_)) {
             return;
         }
+        self.make_way(index, now);
         let others = self.out(Some(index)).len();
         if others < self.most() && self.is_enough(self.open(Some(index))) {
             let (min, max) = (self.rules.ejection_min.as_secs(), self.rules.ejection_max.as_secs());
@@ -108,6 +109,21 @@ impl Model {
             member.standing = Standing::Until(now + (member.multiplier * min).min(max));
         } else if self.members[index].standing != Standing::Healthy {
             self.come_back(index, 0, now);
+        }
+    }
+
+    /// Who is on probation leaves it early where one that fails now could not be ejected besides.
+    fn make_way(&mut self, index: usize, now: u64) {
+        if self.members[index].standing != Standing::Healthy {
+            return;
+        }
+        let is_ejected =
+            |other: &usize| matches!(self.members[*other].standing, Standing::Until(_));
+        let (ejected, trying): (Vec<_>, Vec<_>) =
+            self.out(Some(index)).into_iter().partition(is_ejected);
+        if ejected.len() < self.most() {
+            let room = self.most() - 1 - ejected.len();
+            trying.into_iter().skip(room).for_each(|other| self.come_back(other, 0, now));
         }
     }
 
@@ -201,7 +217,8 @@ fn try_one(set: &Set, model: &mut Model, index: usize, end: usize, now: u64) {
     let Standing::Probation { taken, succeeded } = model.members[index].standing else {
         panic!("only who is on probation lets trials in")
     };
-    let Admission::Trial(trial) = set.outlier.admit(&address(index), &set.hosts[index]) else {
+    let Admission::Trial(trial) = set.outlier.admit(&address(index), &set.hosts[index], at(now))
+    else {
         panic!("there is room for one")
     };
     let (outcome, standing) = match end {
@@ -258,8 +275,12 @@ fn it_does_what_a_plain_model_does() {
                 }
                 (1, standing) => {
                     set.outlier.passed_check(&address(index), at(now));
-                    if matches!(standing, Standing::Until(_)) {
-                        model.come_back(index, model.rules.probation_calls, now);
+                    match standing {
+                        Standing::Healthy => {}
+                        Standing::Until(_) => {
+                            model.come_back(index, model.rules.probation_calls, now);
+                        }
+                        Standing::Probation { .. } => model.come_back(index, 0, now),
                     }
                 }
                 (2..6, _) => {
