@@ -183,6 +183,10 @@ where
     }
 
     fn call(&mut self, request: R) -> Self::Future {
+        if !self.owner.running.load(Ordering::Acquire) {
+            // Called without having been made ready. Outside a runtime the request is refused below.
+            let _ = self.owner.start();
+        }
         let shared = &self.owner.shared;
         let traffic = self.traffic.clone();
         let snapshot = self.reader.read(&shared.snapshots);

@@ -41,6 +41,43 @@ fn a_layer_is_applied_outside_a_runtime_and_starts_at_the_first_poll() {
     });
 }
 
+#[tokio::test(start_paused = true)]
+async fn called_without_having_been_made_ready_it_starts() {
+    let world = World::default();
+    let mut balance = world.balance(&BalanceLayer::p2c(Channel::of(&["a"])));
+
+    let answer = tokio::time::timeout(Duration::from_millis(1), balance.call(1)).await;
+
+    assert_eq!(answer.expect("an endpoint is there").unwrap(), "a:80");
+    let mut only = world.balance(&BalanceLayer::p2c(Channel::of(&["a"])));
+    let call = only.call(2);
+    drop(only);
+    assert_eq!(call.await.unwrap(), "a:80");
+}
+
+#[test]
+fn called_without_having_been_made_ready_on_a_second_runtime_it_starts_there() {
+    let world = World::default();
+    let mut balance = world.balance(&BalanceLayer::p2c(Channel::of(&["a"])));
+    runtime().block_on(async { balance.call(1).await.unwrap() });
+    assert_eq!(world.connections(), 0);
+
+    runtime().block_on(async { assert_eq!(balance.call(2).await.unwrap(), "a:80") });
+    assert_eq!(world.host("a").connects(), 2);
+}
+
+#[test]
+fn called_outside_a_runtime_it_says_so() {
+    let world = World::default();
+    let mut balance = world.balance(&BalanceLayer::p2c(Channel::of(&["a"])));
+    let mut cx = Context::from_waker(Waker::noop());
+
+    let mut call = std::pin::pin!(balance.call(1));
+
+    let Poll::Ready(Err(error)) = call.as_mut().poll(&mut cx) else { panic!("waits nowhere") };
+    assert!(cause::<NoRuntime>(error.as_ref()).is_some());
+}
+
 #[test]
 fn polled_outside_a_runtime_it_says_so() {
     let world = World::default();
