@@ -92,6 +92,7 @@ mod hints;
 mod load;
 mod mirror;
 mod multiplexed;
+mod per_runtime;
 mod priority;
 mod probe;
 mod rate_limit;

@@ -48,4 +48,5 @@ pub mod rate_limit;
 pub mod retry;
 
 mod alone;
+mod background;
 mod clock;
