@@ -44,7 +44,8 @@
 //!
 //! # gRPC
 //! A balanced stack over [`HttpConnector::grpc`] is itself what a generated tonic client asks for:
-//! `GreeterClient::new(stack)`. There is no `Channel` in between.
+//! `GreeterClient::new(stack)`. There is no `Channel` in between. [`GrpcStatusLayer`] at its top makes the errors of
+//! the stack, such as a deadline, no endpoints or a refused connection, the status that the client's callers see.
 //!
 //! # TLS
 //! With the feature `tls`, by rustls, verified by the system's roots unless told otherwise. The
@@ -86,6 +87,7 @@ mod dial;
 #[cfg(feature = "server")]
 mod drain;
 mod error;
+mod grpc_status;
 mod happy_eyeballs;
 mod hash_by;
 mod hints;
@@ -123,6 +125,7 @@ pub use drain::{
     DrainService, Phase, Readiness,
 };
 pub use error::{ConnectError, ConnectTimeout, InvalidRequest, RequestError};
+pub use grpc_status::{GrpcStatus, GrpcStatusBody, GrpcStatusFuture, GrpcStatusLayer, grpc_code};
 pub use hash_by::{HashBy, RequestHead};
 pub use hints::{Exclude, HashKey, Prefer, ServedBy, Subset, Untimed};
 pub use load::{
