@@ -64,7 +64,7 @@ async fn main() -> Result<(), common::BoxError> {
         ServiceBuilder::new()
             .layer(GrpcStatusLayer::new()) // errors of the stack become a status
             .layer(DeadlineLayer::new(Duration::from_secs(2)).carry(HttpDeadline))
-            .layer(RetryLayer::new(Budget::share(20.0)).rules(HttpRetry::new()))
+            .layer(RetryLayer::new(Budget::share(20.0)).rules(HttpRetry::grpc()))
             .layer(BalanceLayer::round_robin(endpoints))
             .service(HttpConnector::grpc().authority("greeter.internal"))
     };

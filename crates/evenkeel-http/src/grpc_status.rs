@@ -130,7 +130,7 @@ fn code_of_http2(error: &h2::Error) -> u32 {
 /// let stack = ServiceBuilder::new()
 ///     .layer(GrpcStatusLayer::new())
 ///     .layer(DeadlineLayer::new(Duration::from_millis(20)).carry(HttpDeadline))
-///     .layer(RetryLayer::new(Budget::share(20.0)).rules(HttpRetry::new()))
+///     .layer(RetryLayer::new(Budget::share(20.0)).rules(HttpRetry::grpc()))
 ///     .layer(BalanceLayer::p2c(nobody))
 ///     .service(HttpConnector::grpc());
 ///

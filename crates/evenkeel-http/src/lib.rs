@@ -45,7 +45,8 @@
 //! # gRPC
 //! A balanced stack over [`HttpConnector::grpc`] is itself what a generated tonic client asks for:
 //! `GreeterClient::new(stack)`. There is no `Channel` in between. [`GrpcStatusLayer`] at its top makes the errors of
-//! the stack, such as a deadline, no endpoints or a refused connection, the status that the client's callers see.
+//! the stack, such as a deadline, no endpoints or a refused connection, the status that the client's callers see;
+//! [`HttpRetry::grpc`] makes another attempt where gRPC's own retries would.
 //!
 //! # TLS
 //! With the feature `tls`, by rustls, verified by the system's roots unless told otherwise. The

@@ -71,7 +71,7 @@
 //! |---|---|---|
 //! | `GrpcStatusLayer` (feature `http`) | makes errors of the stack the gRPC status that callers of a generated client see | at the top, under a tonic client |
 //! | [`DeadlineLayer`](deadline::DeadlineLayer) | one deadline for the call; `HttpDeadline` (feature `http`) carries it | at the top, of a client or a server: it covers the wait for an endpoint, too |
-//! | [`RetryLayer`](retry::RetryLayer) | makes another attempt where one failed, within a budget; `HttpRetry` (feature `http`) tells it of HTTP and gRPC | above the balancer |
+//! | [`RetryLayer`](retry::RetryLayer) | makes another attempt where one failed, within a budget; `HttpRetry::new` and `HttpRetry::grpc` (feature `http`) tell it of HTTP and gRPC | above the balancer |
 //! | [`HedgeLayer`](hedge::HedgeLayer) | asks a second endpoint where the first is slow, within the budget | above the balancer, below retries |
 //! | [`ThrottleLayer`](admission::ThrottleLayer) | asks less of a service that refuses much | above the balancer of a client |
 //! | `StickyLayer` (feature `sticky`) | keeps each session on its endpoint, by a cookie | above the balancer and retries |

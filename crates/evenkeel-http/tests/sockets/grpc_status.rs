@@ -51,7 +51,7 @@ macro_rules! recommended {
         ServiceBuilder::new()
             .layer(GrpcStatusLayer::new())
             $(.layer($layer))*
-            .layer(RetryLayer::new(Budget::share(20.0)).rules(HttpRetry::new()))
+            .layer(RetryLayer::new(Budget::share(20.0)).rules(HttpRetry::grpc()))
             .layer(BalanceLayer::p2c($endpoints).wait_max(ms(300)))
             .service(connector())
     };
