@@ -1,10 +1,17 @@
 //! A generated tonic client straight over a balanced stack: HTTP/2, unary and streaming in both
-//! directions, balanced per call over two servers.
+//! directions, balanced per call over two servers, and with the right status where the stack fails.
 
-use evenkeel::{balance::BalanceLayer, discovery::Fixed, http::HttpConnector};
+use evenkeel::{
+    balance::BalanceLayer,
+    core::retry::Budget,
+    deadline::DeadlineLayer,
+    discovery::Fixed,
+    http::{GrpcStatusLayer, HttpConnector, HttpDeadline, HttpRetry},
+    retry::RetryLayer,
+};
 use futures_util::{Stream, StreamExt, stream};
-use std::{collections::BTreeSet, net::SocketAddr, pin::Pin};
-use tonic::{Request, Response, Status, Streaming};
+use std::{collections::BTreeSet, net::SocketAddr, pin::Pin, time::Duration};
+use tonic::{Code, Request, Response, Status, Streaming, codegen::InterceptedService};
 use tower::ServiceBuilder;
 
 mod common;
@@ -53,10 +60,15 @@ async fn serve(name: &'static str) -> Result<SocketAddr, common::BoxError> {
 async fn main() -> Result<(), common::BoxError> {
     let servers = [serve("Ann").await?, serve("Ben").await?];
 
-    let stack = ServiceBuilder::new()
-        .layer(BalanceLayer::round_robin(Fixed::new(servers)))
-        .service(HttpConnector::grpc().authority("greeter.internal"));
-    let mut client = GreeterClient::new(stack);
+    let stack = |endpoints: Fixed| {
+        ServiceBuilder::new()
+            .layer(GrpcStatusLayer::new()) // errors of the stack become a status
+            .layer(DeadlineLayer::new(Duration::from_secs(2)).carry(HttpDeadline))
+            .layer(RetryLayer::new(Budget::share(20.0)).rules(HttpRetry::grpc()))
+            .layer(BalanceLayer::round_robin(endpoints))
+            .service(HttpConnector::grpc().authority("greeter.internal"))
+    };
+    let mut client = GreeterClient::new(stack(Fixed::new(servers)));
 
     let mut greeters = BTreeSet::new();
     for _ in 0..2 {
@@ -74,5 +86,12 @@ async fn main() -> Result<(), common::BoxError> {
         count += 1;
     }
     assert_eq!(count, 3, "every name was greeted");
+
+    let nobody = stack(Fixed::new(Vec::<SocketAddr>::new()));
+    let agrees = |request: Request<()>| Ok(request);
+    let mut client = GreeterClient::new(InterceptedService::new(nobody, agrees));
+    let status = client.greet(Name { name: "you".into() }).await.expect_err("nobody is there");
+    println!("{:?}: {}", status.code(), status.message());
+    assert_eq!(status.code(), Code::DeadlineExceeded);
     Ok(())
 }

@@ -8,6 +8,7 @@ use std::{
 use evenkeel_core::discover::Watch;
 use futures_util::{StreamExt, stream};
 use tokio::{
+    runtime::{Handle, Id, RuntimeFlavor},
     sync::{Notify, watch},
     task::JoinHandle,
 };
@@ -17,10 +18,12 @@ use crate::journal::{Journal, follow};
 /// The place of a task that runs while somebody watches, and at most once.
 ///
 /// It starts when a watch is first polled, which needs a tokio runtime, and is aborted when the last
-/// watch is dropped.
+/// watch is dropped. A current-thread runtime runs its tasks only while somebody blocks on it: one that was
+/// started there serves the watches there alone, and others start another.
 #[derive(Default)]
 pub(crate) struct Running {
-    task: Mutex<Weak<Task>>,
+    /// One for all runtimes with threads of their own, and one for each current-thread runtime.
+    tasks: Mutex<Vec<Weak<Task>>>,
 }
 
 /// What a task reads and writes.
@@ -37,6 +40,8 @@ struct Task {
     journal: watch::Receiver<Journal>,
     refresh: Arc<Notify>,
     handle: JoinHandle<()>,
+    /// The current-thread runtime it runs on.
+    rests_with: Option<Id>,
 }
 
 impl Drop for Task {
@@ -65,25 +70,29 @@ impl Running {
         F: FnOnce() -> Work<T>,
         T: Future<Output = ()> + Send + 'static,
     {
-        let mut place = self.task.lock().unwrap_or_else(PoisonError::into_inner);
+        let runtime = Handle::current();
+        let rests_with =
+            (runtime.runtime_flavor() == RuntimeFlavor::CurrentThread).then(|| runtime.id());
+        let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
         // A task can be held and yet be over: its runtime may have been shut down under it.
-        if let Some(task) = place.upgrade()
-            && !task.handle.is_finished()
-        {
-            return task;
+        let mut alive: Vec<_> = tasks.iter().filter_map(Weak::upgrade).collect();
+        alive.retain(|task| !task.handle.is_finished());
+        let serves = |task: &&Arc<Task>| task.rests_with.is_none() || task.rests_with == rests_with;
+        if let Some(task) = alive.iter().find(serves) {
+            return task.clone();
         }
         let Work { journal, refresh, future } = start();
-        let task = Arc::new(Task { journal, refresh, handle: tokio::spawn(future) });
-        *place = Arc::downgrade(&task);
+        let handle = runtime.spawn(future);
+        let task = Arc::new(Task { journal, refresh, handle, rests_with });
+        alive.push(task.clone());
+        *tasks = alive.iter().map(Arc::downgrade).collect();
         task
     }
 
-    /// Tells the task, if one runs, that fresh news is wanted.
+    /// Tells the tasks, if any run, that fresh news is wanted.
     pub(crate) fn refresh(&self) {
-        let task = self.task.lock().unwrap_or_else(PoisonError::into_inner).upgrade();
-        if let Some(task) = task {
-            task.refresh.notify_one();
-        }
+        let tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+        tasks.iter().filter_map(Weak::upgrade).for_each(|task| task.refresh.notify_one());
     }
 }
 

@@ -27,7 +27,10 @@ use evenkeel_discovery::{
     watch::{Reconnect, Session, Source, SourcePanicked, Stale},
 };
 use futures_util::{FutureExt, StreamExt};
-use tokio::time::{Instant, advance, timeout};
+use tokio::{
+    runtime::Builder,
+    time::{Instant, advance, timeout},
+};
 
 fn endpoint(n: u16) -> Endpoint {
     format!("10.0.0.1:{n}").parse().unwrap()
@@ -104,6 +107,22 @@ impl Source for Scripted {
 
 async fn next(watch: &mut Watch) -> Result<Update, BoxError> {
     timeout(HOUR, watch.next()).await.expect("news within an hour").expect("no end")
+}
+
+#[test]
+fn a_watch_does_not_depend_on_a_runtime_that_is_not_driven() {
+    let source = Scripted::new([Line::SayAndStay(vec![endpoint(1)])]);
+    let discovery = Reconnect::new(source.clone());
+    let runtime =
+        || Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+    let (resting, driven) = (runtime(), runtime());
+    let mut first = discovery.watch();
+    resting.block_on(async { assert!(first.next().now_or_never().is_none()) });
+    assert_eq!(source.sessions(), 0, "its task has not run yet");
+
+    let is_one = |update: Result<Update, BoxError>| matches!(update, Ok(Update::Set(set)) if set == [endpoint(1)]);
+    assert!(is_one(driven.block_on(async { next(&mut discovery.watch()).await })));
+    assert!(is_one(resting.block_on(next(&mut first))));
 }
 
 #[tokio::test(start_paused = true)]

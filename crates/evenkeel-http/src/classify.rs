@@ -2,14 +2,10 @@
 
 use std::{any::Any, error::Error, fmt};
 
-use evenkeel_core::{
-    BoxError,
-    error::{cause, is_refusal},
-    outcome::Outcome,
-};
+use evenkeel_core::{BoxError, error::cause, outcome::Outcome};
 use http::{HeaderMap, HeaderName, Response, StatusCode, header};
 
-use crate::{delay, error::RequestError};
+use crate::{delay, error::RequestError, status::is_refused};
 
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 
@@ -135,7 +131,7 @@ fn is_nobodys_fault<E: 'static>(error: &E) -> bool {
             None => return false,
         },
     };
-    is_refusal(error) || cause::<RequestError>(error).is_some_and(RequestError::is_callers_fault)
+    is_refused(error) || cause::<RequestError>(error).is_some_and(RequestError::is_callers_fault)
 }
 
 #[cfg(test)]
@@ -171,6 +167,8 @@ mod tests {
         use evenkeel_core::error::LimitReached;
         let refused: BoxError = LimitReached::new(7, Duration::ZERO).into();
         assert_eq!(StatusClassifier.error(&refused), Outcome::Ignored);
+        let shed: BoxError = tower::load_shed::error::Overloaded::new().into();
+        assert_eq!(StatusClassifier.error(&shed), Outcome::Ignored);
         let failed: BoxError = std::io::Error::other("down").into();
         assert_eq!(StatusClassifier.error(&failed), Outcome::Failure);
     }

@@ -45,6 +45,9 @@ where
 /// prefers with it. A request whose URI is `https` goes over TLS, verified by the system's roots;
 /// with [`tls`](Self::tls) every request does, whatever its URI.
 ///
+/// A connection that was made on a current-thread runtime serves the callers on that runtime alone, since it stands
+/// still while that is not driven; runtimes with threads of their own share theirs.
+///
 /// ```
 /// use std::{sync::Arc, time::Duration};
 /// use evenkeel_core::{connect::Connect, node::Node};

@@ -44,7 +44,9 @@
 //!
 //! # gRPC
 //! A balanced stack over [`HttpConnector::grpc`] is itself what a generated tonic client asks for:
-//! `GreeterClient::new(stack)`. There is no `Channel` in between.
+//! `GreeterClient::new(stack)`. There is no `Channel` in between. [`GrpcStatusLayer`] at its top makes the errors of
+//! the stack, such as a deadline, no endpoints or a refused connection, the status that the client's callers see;
+//! [`HttpRetry::grpc`] makes another attempt where gRPC's own retries would.
 //!
 //! # TLS
 //! With the feature `tls`, by rustls, verified by the system's roots unless told otherwise. The
@@ -85,12 +87,14 @@ mod dial;
 #[cfg(feature = "server")]
 mod drain;
 mod error;
+mod grpc_status;
 mod happy_eyeballs;
 mod hash_by;
 mod hints;
 mod load;
 mod mirror;
 mod multiplexed;
+mod per_runtime;
 mod priority;
 mod probe;
 mod rate_limit;
@@ -123,6 +127,7 @@ pub use drain::{
     DrainService, Phase, Readiness,
 };
 pub use error::{ConnectError, ConnectTimeout, InvalidRequest, RequestError};
+pub use grpc_status::{GrpcStatus, GrpcStatusBody, GrpcStatusFuture, GrpcStatusLayer, grpc_code};
 pub use hash_by::{HashBy, RequestHead};
 pub use hints::{Exclude, HashKey, Prefer, ServedBy, Subset, Untimed};
 pub use load::{

@@ -21,18 +21,19 @@ use futures_util::future::{FutureExt, Shared};
 use http::{Request, Response, Uri, uri::Authority};
 use hyper::{body::Incoming, client::conn::http2};
 use hyper_util::rt::TokioExecutor;
-use tokio::sync::oneshot;
+use tokio::{runtime, sync::oneshot};
 
 use crate::{
     connector::RequestBody,
     dial::Dial,
     error::{ConnectError, RequestError},
+    per_runtime::{RUNTIMES_MAX, resting_runtime},
 };
 
 /// How often a request that was provably not sent is tried on a new connection.
 const RECONNECTS_MAX: usize = 2;
 
-/// Server names that one node is spoken to by at the same time, over TLS without a fixed one.
+/// Server names that one node is spoken to by at the same time, over TLS without a fixed one, from one runtime.
 const CONNECTIONS_MAX: usize = 8;
 
 type Sender<B> = http2::SendRequest<B>;
@@ -45,7 +46,16 @@ pub(crate) struct Multiplexed<B> {
     builder: http2::Builder<TokioExecutor>,
     /// A server complained of pings. It gets none on later connections.
     is_ping_unwelcome: Arc<AtomicBool>,
-    connections: Mutex<Vec<(Option<Authority>, Connecting<B>)>>,
+    connections: Mutex<Vec<Line<B>>>,
+}
+
+/// A connection, and whom it serves.
+struct Line<B> {
+    /// The server name, where that matters.
+    authority: Option<Authority>,
+    /// The current-thread runtime that drives it, for the callers there alone.
+    runtime: Option<runtime::Id>,
+    connecting: Connecting<B>,
 }
 
 impl<B: RequestBody> Multiplexed<B> {
@@ -87,20 +97,28 @@ impl<B: RequestBody> Multiplexed<B> {
     }
 
     fn connection(&self, uri: &Uri) -> Connecting<B> {
-        let authority = self.dial.authority(uri);
-        let mut connections = self.connections.lock().expect("no panic under the lock");
-        let found = connections.iter().position(|(key, _)| key.as_ref() == authority);
-        if let Some(position) = found {
-            if is_usable(&connections[position].1) {
-                return connections[position].1.clone();
-            }
-            drop(connections.remove(position));
+        let (authority, runtime) = (self.dial.authority(uri), resting_runtime());
+        let mut lines = self.connections.lock().expect("no panic under the lock");
+        let found = lines
+            .iter()
+            .find(|line| line.runtime == runtime && line.authority.as_ref() == authority)
+            .filter(|line| is_usable(&line.connecting));
+        if let Some(line) = found {
+            return line.connecting.clone();
         }
-        if connections.len() == CONNECTIONS_MAX {
-            drop(connections.remove(0));
+        lines.retain(|line| is_usable(&line.connecting));
+        let of_runtime = lines.iter().filter(|line| line.runtime == runtime).count();
+        let oldest = if of_runtime == CONNECTIONS_MAX {
+            lines.iter().position(|line| line.runtime == runtime)
+        } else {
+            (lines.len() == CONNECTIONS_MAX * RUNTIMES_MAX).then_some(0)
+        };
+        if let Some(oldest) = oldest {
+            drop(lines.remove(oldest));
         }
         let connecting = self.start(uri.clone());
-        connections.push((authority.cloned(), connecting.clone()));
+        let authority = authority.cloned();
+        lines.push(Line { authority, runtime, connecting: connecting.clone() });
         connecting
     }
 

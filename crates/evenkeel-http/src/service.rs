@@ -4,7 +4,7 @@ use std::{
     fmt,
     future::Future,
     pin::Pin,
-    sync::{Arc, OnceLock},
+    sync::Arc,
     task::{Context, Poll, ready},
 };
 
@@ -20,6 +20,7 @@ use crate::{
     error::{ConnectError, InvalidRequest, RequestError},
     hints,
     multiplexed::{Answer, Multiplexed},
+    per_runtime::PerRuntime,
     target::{self, Host},
 };
 
@@ -44,21 +45,22 @@ pub(crate) enum Transport<B> {
     Multiplexed(Arc<Multiplexed<B>>),
 }
 
-/// A pool that is made with the first request: of many endpoints a client may never call most.
+/// Pools that are made with the first request: of many endpoints a client may never call most.
 pub(crate) struct Pooled<B> {
     settings: Arc<Settings>,
-    client: OnceLock<Box<Client<Dial, B>>>,
+    clients: PerRuntime<Box<Client<Dial, B>>>,
 }
 
 impl<B> Pooled<B> {
     pub(crate) fn new(settings: Arc<Settings>) -> Self {
-        Self { settings, client: OnceLock::new() }
+        Self { settings, clients: PerRuntime::new() }
     }
 }
 
 impl<B: RequestBody> Pooled<B> {
-    fn client(&self, node: &Arc<Node>) -> &Client<Dial, B> {
-        self.client.get_or_init(|| Box::new(self.settings.pooled(node.clone())))
+    fn request(&self, node: &Arc<Node>, request: Request<B>) -> ResponseFuture {
+        let make = || Box::new(self.settings.pooled(node.clone()));
+        self.clients.with(make, |client| client.request(request))
     }
 }
 
@@ -113,7 +115,7 @@ impl<B: RequestBody> Service<Request<B>> for HttpService<B> {
             return HttpFuture { node, why, state: State::Refused(Some(error)) };
         }
         let state = match &self.0.transport {
-            Transport::Pooled(pool) => State::Pooled(pool.client(&node).request(request)),
+            Transport::Pooled(pool) => State::Pooled(pool.request(&node, request)),
             Transport::Multiplexed(connection) => {
                 State::Multiplexed(connection.clone().request(request))
             }

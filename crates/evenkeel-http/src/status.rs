@@ -2,10 +2,12 @@
 
 use std::{
     convert::Infallible,
+    error::Error,
     fmt,
     future::Future,
     pin::Pin,
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use evenkeel_core::{
@@ -25,15 +27,16 @@ use crate::{
     classify::is_grpc,
     delay,
     error::{ConnectError, InvalidRequest},
+    grpc_status::{UNAVAILABLE, grpc_code, tell},
 };
 
 /// The HTTP status that tells a caller of `error`.
 ///
 /// | error | status |
 /// |---|---|
-/// | no endpoints, all closed or excluded; a breaker, a limit, load shedding, fail fast | 503 |
+/// | no endpoints, all closed or excluded; a breaker, a limit, load shedding (tower's too), fail fast | 503 |
 /// | a rate limit or a quota is used up; this client's own throttle | 429 |
-/// | a deadline; a timeout of an attempt, of connecting, or of tokio's | 504 |
+/// | a deadline; a timeout of an attempt, of connecting, or of tower's, tokio's or reqwest's | 504 |
 /// | a request that cannot be sent anywhere | 400 |
 /// | any other | 502 |
 ///
@@ -45,18 +48,14 @@ use crate::{
 /// assert_eq!(evenkeel_http::error_status(&error), 503);
 /// ```
 #[must_use]
-pub fn error_status(error: &(dyn std::error::Error + 'static)) -> StatusCode {
-    let is_timeout = cause::<DeadlineExceeded>(error).is_some()
-        || cause::<AttemptTimeout>(error).is_some()
-        || cause::<ConnectError>(error).is_some_and(ConnectError::is_timeout)
-        || cause::<tokio::time::error::Elapsed>(error).is_some();
+pub fn error_status(error: &(dyn Error + 'static)) -> StatusCode {
     let is_throttled =
         cause::<RequestThrottled>(error).is_some() || cause::<RateLimited>(error).is_some();
     if is_throttled {
         StatusCode::TOO_MANY_REQUESTS
-    } else if is_refusal(error) {
+    } else if is_refused(error) {
         StatusCode::SERVICE_UNAVAILABLE
-    } else if is_timeout {
+    } else if is_timeout(error) {
         StatusCode::GATEWAY_TIMEOUT
     } else if cause::<InvalidRequest>(error).is_some() {
         StatusCode::BAD_REQUEST
@@ -65,16 +64,54 @@ pub fn error_status(error: &(dyn std::error::Error + 'static)) -> StatusCode {
     }
 }
 
+/// Whether a layer of this process, of ours or tower's load shedding, refused what was not sent.
+pub(crate) fn is_refused(error: &(dyn Error + 'static)) -> bool {
+    is_refusal(error) || cause::<tower::load_shed::error::Overloaded>(error).is_some()
+}
+
+/// Whether something was not there in time.
+pub(crate) fn is_timeout(error: &(dyn Error + 'static)) -> bool {
+    #[cfg(feature = "reqwest")]
+    if cause::<reqwest::Error>(error).is_some_and(reqwest::Error::is_timeout) {
+        return true;
+    }
+    cause::<DeadlineExceeded>(error).is_some()
+        || cause::<AttemptTimeout>(error).is_some()
+        || cause::<ConnectError>(error).is_some_and(ConnectError::is_timeout)
+        || cause::<tokio::time::error::Elapsed>(error).is_some()
+        || cause::<tower::timeout::error::Elapsed>(error).is_some()
+}
+
+/// When it is worth trying again, where the error says so.
+pub(crate) fn retry_after(error: &(dyn Error + 'static)) -> Option<Duration> {
+    let limited = cause::<RateLimited>(error).map(|limited| limited.retry_after);
+    limited.or_else(|| cause::<CircuitOpen>(error)?.retry_after)
+}
+
+/// A response of gRPC that has nothing but a status. Its HTTP status is 200, whatever the call's is.
+pub(crate) fn trailers_only<R>(code: u32, message: &str, error: BoxError, body: R) -> Response<R> {
+    let mut response = Response::new(body);
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    tell(headers, code, message);
+    if let Some(after) = retry_after(error.as_ref()) {
+        delay::tell(headers, after, true);
+    }
+    response.extensions_mut().insert(SharedError::new(error));
+    response
+}
+
 /// Answers with a status where the stack below fails.
 ///
 /// A proxy has to answer when no endpoint can. With this layer the stack never fails, as axum asks of
-/// a fallback service. A stack that calls on its own behalf is better off with the errors.
+/// a fallback service. A stack that calls on its own behalf is better off with the errors, or, under a
+/// generated gRPC client, with [`GrpcStatusLayer`](crate::GrpcStatusLayer).
 ///
-/// The status is [`error_status`], or for a gRPC request the `grpc-status` `UNAVAILABLE`,
-/// `RESOURCE_EXHAUSTED`, `DEADLINE_EXCEEDED` or `INVALID_ARGUMENT`. Where the error says when to try again,
-/// so does the response: in `Retry-After`, or in `grpc-retry-pushback-ms`. The body is empty, since an error names addresses that
-/// are nobody's business outside; the error itself is in the response's extensions as a
-/// [`SharedError`].
+/// The status is [`error_status`], or for a gRPC request [`grpc_code`], which is `UNAVAILABLE` where no other is
+/// known. Where the error says when to try again, so does the response: in `Retry-After`, or in
+/// `grpc-retry-pushback-ms`. The body is empty, and `grpc-message` names no more than what was refused or took too
+/// long: other errors name addresses, which do not concern callers outside. The error itself is in the response's
+/// extensions as a [`SharedError`].
 ///
 /// ```
 /// use evenkeel_core::{BoxError, error::NoEndpoints};
@@ -199,30 +236,40 @@ impl<F> fmt::Debug for ErrorToResponseFuture<F> {
 }
 
 fn respond<R>(error: BoxError, is_grpc: bool) -> Response<AnswerBody<R>> {
-    let status = error_status(error.as_ref());
-    let limited = cause::<RateLimited>(error.as_ref()).map(|limited| limited.retry_after);
-    let open = || cause::<CircuitOpen>(error.as_ref()).and_then(|open| open.retry_after);
-    let retry_after = limited.or_else(open);
-    let mut response = Response::new(AnswerBody { inner: None });
     if is_grpc {
-        // A response of trailers only: its status is 200, whatever the call's is.
-        let code = match status {
-            StatusCode::BAD_REQUEST => 3,
-            StatusCode::GATEWAY_TIMEOUT => 4,
-            StatusCode::TOO_MANY_REQUESTS => 8,
-            _ => 14,
-        };
-        let headers = response.headers_mut();
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-        headers.insert("grpc-status", HeaderValue::from(code));
-    } else {
-        *response.status_mut() = status;
+        let code = grpc_code(error.as_ref()).unwrap_or(UNAVAILABLE);
+        let message = public_message(error.as_ref());
+        return trailers_only(code, &message, error, AnswerBody::default());
     }
-    if let Some(after) = retry_after {
-        delay::tell(response.headers_mut(), after, is_grpc);
+    let mut response = Response::new(AnswerBody::default());
+    *response.status_mut() = error_status(error.as_ref());
+    if let Some(after) = retry_after(error.as_ref()) {
+        delay::tell(response.headers_mut(), after, false);
     }
     response.extensions_mut().insert(SharedError::new(error));
     response
+}
+
+/// What may be said to a caller outside: the refusal or the timeout alone, without what caused it.
+fn public_message(error: &(dyn Error + 'static)) -> String {
+    // The last of which it is true is the refusal or the timeout itself.
+    let innermost = |is: fn(&(dyn Error + 'static)) -> bool| {
+        std::iter::successors(Some(error), |&error| error.source())
+            .take_while(|&error| is(error))
+            .last()
+    };
+    match innermost(is_refused).or_else(|| innermost(is_timeout)) {
+        Some(error) if !names_address(error) => error.to_string(),
+        _ => "no endpoint answered".to_owned(),
+    }
+}
+
+fn names_address(error: &(dyn Error + 'static)) -> bool {
+    #[cfg(feature = "reqwest")]
+    if error.is::<reqwest::Error>() {
+        return true;
+    }
+    error.is::<ConnectError>()
 }
 
 pin_project! {
@@ -231,6 +278,13 @@ pin_project! {
     pub struct AnswerBody<R> {
         #[pin]
         inner: Option<R>,
+    }
+}
+
+impl<R> Default for AnswerBody<R> {
+    /// Nothing.
+    fn default() -> Self {
+        Self { inner: None }
     }
 }
 
@@ -290,7 +344,34 @@ mod tests {
         assert_eq!(status(Overloaded::new(4, Duration::ZERO).into()), 503);
         assert_eq!(status(FailedFast::new(Duration::ZERO).into()), 503);
         assert_eq!(status(RequestThrottled::new(0.9).into()), 429);
+        assert_eq!(status(tower::timeout::error::Elapsed::new().into()), 504);
+        assert_eq!(status(tower::load_shed::error::Overloaded::new().into()), 503);
         assert_eq!(status("anything".into()), 502);
+    }
+
+    #[test]
+    fn a_message_for_callers_outside_names_no_address() {
+        let message = |error: BoxError| public_message(error.as_ref());
+        let refused = || std::io::Error::from(std::io::ErrorKind::ConnectionRefused).into();
+        let timeout = ConnectTimeout { after: Duration::ZERO };
+        let discovery = SharedError::new(ConnectError::new(address(), refused()).into());
+        let no_endpoints = NoEndpoints::new(Duration::ZERO, Some(discovery));
+        assert_eq!(message(no_endpoints.into()), "no endpoints after waiting 0ns");
+        assert_eq!(message(ConnectError::new(address(), refused()).into()), "no endpoint answered");
+        assert_eq!(
+            message(ConnectError::new(address(), timeout.into()).into()),
+            "no endpoint answered"
+        );
+        let deadline = RequestError::new(address(), DeadlineExceeded::new(Duration::ZERO));
+        assert_eq!(message(deadline.into()), "deadline exceeded after 0ns");
+        assert_eq!(message("user root at 10.0.0.1".into()), "no endpoint answered");
+    }
+
+    #[tokio::test]
+    async fn a_deadline_of_grpc_is_its_own_code_with_its_message() {
+        let late = respond::<String>(DeadlineExceeded::new(Duration::from_secs(2)).into(), true);
+        assert_eq!(late.headers()["grpc-status"], "4");
+        assert_eq!(late.headers()["grpc-message"], "deadline exceeded after 2s");
     }
 
     #[test]

@@ -5,12 +5,17 @@
 //! cut off a single attempt: that is [`attempt_timeout`](crate::retry::RetryLayer::attempt_timeout).
 //!
 //! * After it, the call fails with [`DeadlineExceeded`], and what was under way is dropped. An endpoint that
-//!   was given half of the layer's time and said nothing has [failed](evenkeel_core::cut) by that.
+//!   was given half of the layer's time and said nothing has [failed](evenkeel_core::cut) by that. An error
+//!   that comes at the deadline or later is not passed on: it is what the end of the time looks like from
+//!   below. A response is.
 //! * A request that carries a deadline already, or was given less time by its sender, keeps the earlier.
 //!   How a request carries one a [`CarryDeadline`] tells: nothing by default, `HttpDeadline` of
 //!   evenkeel-http for HTTP (an extension, `grpc-timeout` and a header).
-//! * It runs until the response is there, not until its body has ended, and not while the stack is made
-//!   ready.
+//! * It covers the time until the stack below is ready: `poll_ready` never waits, the call does. So a call
+//!   for which no endpoint is there ends at its deadline, too, and a request that brings an earlier one at that.
+//!   A layer that goes by readiness, such as `FailFastLayer` or tower's `LoadShed`, therefore stands
+//!   below this one.
+//! * It runs until the response is there, not until its body has ended.
 //!
 //! ```
 //! use std::time::Duration;
@@ -34,7 +39,7 @@
 //!
 //! # What it costs
 //! A reading of the clock for each call and, for one that has to wait, another and a timer. It allocates
-//! nothing; what carries the deadline may.
+//! once for a call that finds the service below not ready; what carries the deadline may, too.
 //!
 //! [`CarryDeadline`]: evenkeel_core::deadline::CarryDeadline
 //! [`DeadlineExceeded`]: evenkeel_core::error::DeadlineExceeded
@@ -42,6 +47,7 @@
 use std::{
     fmt,
     future::Future,
+    mem,
     pin::Pin,
     task::{Context, Poll},
     time::Duration,
@@ -89,7 +95,7 @@ impl<C: Clone, S> Layer<S> for DeadlineLayer<C> {
     type Service = WithDeadline<S, C>;
 
     fn layer(&self, inner: S) -> WithDeadline<S, C> {
-        WithDeadline { inner, layer: self.clone() }
+        WithDeadline { inner, layer: self.clone(), is_waiting: false }
     }
 }
 
@@ -98,20 +104,28 @@ impl<C: Clone, S> Layer<S> for DeadlineLayer<C> {
 pub struct WithDeadline<S, C = NotCarried> {
     inner: S,
     layer: DeadlineLayer<C>,
+    /// The inner service was not ready when it was asked: the call waits for it.
+    is_waiting: bool,
 }
 
 impl<S, C, Req> Service<Req> for WithDeadline<S, C>
 where
-    S: Service<Req>,
+    S: Service<Req> + Clone,
     S::Error: Into<BoxError>,
     C: CarryDeadline<Req>,
 {
     type Response = S::Response;
     type Error = BoxError;
-    type Future = DeadlineFuture<S::Future>;
+    type Future = DeadlineFuture<S, Req, C>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
-        self.inner.poll_ready(cx).map_err(Into::into)
+        let polled = self.inner.poll_ready(cx);
+        self.is_waiting = polled.is_pending();
+        match polled {
+            Poll::Ready(result) => Poll::Ready(result.map_err(Into::into)),
+            // The call waits: its deadline is known only with its request.
+            Poll::Pending => Poll::Ready(Ok(())),
+        }
     }
 
     fn call(&mut self, mut request: Req) -> Self::Future {
@@ -124,21 +138,31 @@ where
             None => now + given,
         };
         let after = at.since(now);
-        // Nothing is begun that nobody waits for.
-        let future = (Duration::ZERO < after).then(|| {
+        let state = if after == Duration::ZERO {
+            // Nothing is begun that nobody waits for, and nothing kept that was reserved for it.
+            self.inner = self.inner.clone();
+            State::Over
+        } else if self.is_waiting {
+            let clone = self.inner.clone();
+            let service = mem::replace(&mut self.inner, clone);
+            let waiting = Waiting { service, request: Some(request), carry: carry.clone() };
+            State::Readying { waiting: Box::new(waiting) }
+        } else {
             carry.carry(&mut request, Deadline(at), after);
-            self.inner.call(request)
-        });
-        DeadlineFuture { future, at, after, patience, timer: None }
+            State::Called { future: self.inner.call(request) }
+        };
+        DeadlineFuture { state, at, after, patience, timer: None }
     }
 }
 
 pin_project! {
     /// The response, if it comes in time. See the [module docs](self).
-    pub struct DeadlineFuture<F> {
-        // `None` when it is too late.
+    pub struct DeadlineFuture<S, Req, C = NotCarried>
+    where
+        S: Service<Req>,
+    {
         #[pin]
-        future: Option<F>,
+        state: State<S, Req, C, S::Future>,
         at: Timestamp,
         after: Duration,
         // What the layer gives calls, though this one may have been given less.
@@ -148,40 +172,91 @@ pin_project! {
     }
 }
 
-impl<F, R, E> Future for DeadlineFuture<F>
+pin_project! {
+    #[project = StateProject]
+    enum State<S, Req, C, F> {
+        // The service is driven to ready.
+        Readying { waiting: Box<Waiting<S, Req, C>> },
+        // The request is under way.
+        Called { #[pin] future: F },
+        // It is too late.
+        Over,
+    }
+}
+
+/// A request for which the service is not ready yet.
+struct Waiting<S, Req, C> {
+    service: S,
+    // Taken with the call.
+    request: Option<Req>,
+    carry: C,
+}
+
+impl<S, Req, C> Future for DeadlineFuture<S, Req, C>
 where
-    F: Future<Output = Result<R, E>>,
-    E: Into<BoxError>,
+    S: Service<Req>,
+    S::Error: Into<BoxError>,
+    C: CarryDeadline<Req>,
 {
-    type Output = Result<R, BoxError>;
+    type Output = Result<S::Response, BoxError>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
-        if let Some(future) = this.future.as_mut().as_pin_mut() {
-            if let Poll::Ready(result) = future.poll(cx) {
-                return Poll::Ready(result.map_err(Into::into));
+        let polled = loop {
+            match this.state.as_mut().project() {
+                StateProject::Readying { waiting } => {
+                    let Waiting { service, request, carry } = &mut **waiting;
+                    match service.poll_ready(cx) {
+                        Poll::Ready(Ok(())) => {}
+                        Poll::Ready(Err(error)) => break Poll::Ready(Err(error.into())),
+                        Poll::Pending => break Poll::Pending,
+                    }
+                    let remaining = this.at.since(clock::now());
+                    if remaining == Duration::ZERO {
+                        this.state.set(State::Over);
+                        continue;
+                    }
+                    let mut request = request.take().expect("called once");
+                    carry.carry(&mut request, Deadline(*this.at), remaining);
+                    let future = service.call(request);
+                    this.state.set(State::Called { future });
+                }
+                StateProject::Called { future } => break future.poll(cx).map_err(Into::into),
+                StateProject::Over => return Poll::Ready(Err(exceeded(*this.after, None))),
             }
-            if this.timer.is_none() {
-                this.timer.set(Some(sleep(this.at.since(clock::now()))));
+        };
+        let error = match polled {
+            Poll::Ready(Err(error)) if *this.at <= clock::now() => Some(error),
+            Poll::Ready(result) => return Poll::Ready(result),
+            Poll::Pending => {
+                if this.timer.is_none() {
+                    this.timer.set(Some(sleep(this.at.since(clock::now()))));
+                }
+                let timer = this.timer.as_mut().as_pin_mut().expect("set above");
+                if timer.poll(cx).is_pending() {
+                    return Poll::Pending;
+                }
+                None
             }
-            let timer = this.timer.as_mut().as_pin_mut().expect("set above");
-            if timer.poll(cx).is_pending() {
-                return Poll::Pending;
-            }
-            cut::by_deadline(*this.patience, || this.future.set(None));
-        }
-        Poll::Ready(Err(exceeded(*this.after)))
+        };
+        cut::by_deadline(*this.patience, || this.state.set(State::Over));
+        Poll::Ready(Err(exceeded(*this.after, error)))
     }
 }
 
 #[cold]
-fn exceeded(after: Duration) -> BoxError {
+fn exceeded(after: Duration, error: Option<BoxError>) -> BoxError {
     evenkeel_metrics::deadline_exceeded();
-    tracing::debug!(target: "evenkeel::deadline", ?after, "deadline exceeded");
+    tracing::debug!(
+        target: "evenkeel::deadline",
+        ?after,
+        error = error.as_ref().map(tracing::field::display),
+        "deadline exceeded"
+    );
     DeadlineExceeded::new(after).into()
 }
 
-impl<F> fmt::Debug for DeadlineFuture<F> {
+impl<S: Service<Req>, Req, C> fmt::Debug for DeadlineFuture<S, Req, C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("DeadlineFuture").field("after", &self.after).finish_non_exhaustive()
     }

@@ -48,5 +48,6 @@ pub mod rate_limit;
 pub mod retry;
 
 mod alone;
+mod background;
 
 use evenkeel_clock as clock;

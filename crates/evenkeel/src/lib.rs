@@ -69,8 +69,9 @@
 //!
 //! | layer | what it does | where it stands |
 //! |---|---|---|
-//! | [`DeadlineLayer`](deadline::DeadlineLayer) | one deadline for the call; `HttpDeadline` (feature `http`) carries it | at the top, of a client or a server |
-//! | [`RetryLayer`](retry::RetryLayer) | makes another attempt where one failed, within a budget; `HttpRetry` (feature `http`) tells it of HTTP and gRPC | above the balancer |
+//! | `GrpcStatusLayer` (feature `http`) | makes errors of the stack the gRPC status that callers of a generated client see | at the top, under a tonic client |
+//! | [`DeadlineLayer`](deadline::DeadlineLayer) | one deadline for the call; `HttpDeadline` (feature `http`) carries it | at the top, of a client or a server: it covers the wait for an endpoint, too |
+//! | [`RetryLayer`](retry::RetryLayer) | makes another attempt where one failed, within a budget; `HttpRetry::new` and `HttpRetry::grpc` (feature `http`) tell it of HTTP and gRPC | above the balancer |
 //! | [`HedgeLayer`](hedge::HedgeLayer) | asks a second endpoint where the first is slow, within the budget | above the balancer, below retries |
 //! | [`ThrottleLayer`](admission::ThrottleLayer) | asks less of a service that refuses much | above the balancer of a client |
 //! | `StickyLayer` (feature `sticky`) | keeps each session on its endpoint, by a cookie | above the balancer and retries |
@@ -166,7 +167,8 @@
 //! [`RequestThrottled`](core::error::RequestThrottled) where a client spares a service that refuses,
 //! [`FailedFast`](core::error::FailedFast) where nobody has been there for a while,
 //! [`DeadlineExceeded`](core::error::DeadlineExceeded) and
-//! [`AttemptTimeout`](core::error::AttemptTimeout) where it took too long.
+//! [`AttemptTimeout`](core::error::AttemptTimeout) where it took too long. Over HTTP `error_status`, and for gRPC
+//! `grpc_code`, say which status that is (feature `http`).
 //!
 //! # Why this endpoint
 //! A request that carries a [`Why`](core::why::Why), over HTTP in its extensions, is told for each of its attempts

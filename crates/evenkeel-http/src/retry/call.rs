@@ -22,7 +22,8 @@ const GRPC_PREVIOUS_ATTEMPTS: HeaderName = HeaderName::from_static("grpc-previou
 /// Request extension: whether it does no harm if the request is processed more than once.
 ///
 /// Without it the method decides: `GET`, `HEAD`, `OPTIONS`, `TRACE`, `PUT` and `DELETE` are idempotent
-/// (RFC 9110, section 9.2.2), so a gRPC call is not.
+/// (RFC 9110, section 9.2.2), so a gRPC call is not. With `Idempotent(false)` it is not repeated by the rules of
+/// [`HttpRetry::grpc`] either.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Idempotent(pub bool);
 
@@ -39,6 +40,10 @@ pub struct HttpCall<B> {
     extensions: Extensions,
     body: Replayed<B>,
     is_idempotent: bool,
+    /// Whether it is repeated where it found nobody, though it is not idempotent.
+    repeats_unavailable: bool,
+    /// Whether the last attempt found nobody, as gRPC understands it.
+    pub(super) is_unavailable: bool,
     deadline: Option<Deadline>,
 }
 
@@ -50,10 +55,13 @@ impl<B: Body> Replay<Request<B>> for HttpRetry {
         if request.extensions().get::<Tried>().is_none() {
             request.extensions_mut().insert(Tried::default());
         }
-        let is_idempotent = match request.extensions().get::<Idempotent>() {
-            Some(Idempotent(is_idempotent)) => *is_idempotent,
+        let said = request.extensions().get::<Idempotent>().copied();
+        let is_idempotent = match said {
+            Some(Idempotent(is_idempotent)) => is_idempotent,
             None => self.is_all_idempotent || request.method().is_idempotent(),
         };
+        let repeats_unavailable =
+            self.repeats_unavailable && said.is_none() && is_grpc(request.headers());
         let (head, body) = request.into_parts();
         let (body, replayed) = ReplayBody::new(body, self.body_max);
         let call = HttpCall {
@@ -64,6 +72,8 @@ impl<B: Body> Replay<Request<B>> for HttpRetry {
             extensions: head.extensions.clone(),
             body: replayed,
             is_idempotent,
+            repeats_unavailable,
+            is_unavailable: false,
             deadline: head.extensions.get::<Deadline>().copied(),
         };
         (call, Request::from_parts(head, body))
@@ -78,7 +88,7 @@ impl<B: Body> Replay<Request<B>> for HttpRetry {
     }
 
     fn is_idempotent(&self, call: &HttpCall<B>) -> bool {
-        call.is_idempotent
+        call.is_idempotent || call.repeats_unavailable && call.is_unavailable
     }
 
     fn again(&self, call: &mut HttpCall<B>, next: Next) -> Option<Self::Request> {

@@ -4,7 +4,7 @@ use std::{error::Error, fmt, sync::Arc, time::Duration};
 
 use evenkeel_core::{
     BoxError,
-    error::cause,
+    error::{SharedError, cause},
     retry::{Reach, Rules, Verdict, judge_error},
 };
 use http::{HeaderMap, Request, Response, StatusCode};
@@ -18,9 +18,9 @@ use crate::{
     classify::{grpc_status, is_grpc},
     delay,
     error::{ConnectError, RequestError},
+    grpc_status::{UNAVAILABLE, grpc_code},
 };
 
-const UNAVAILABLE: u32 = 14;
 const RESOURCE_EXHAUSTED: u32 = 8;
 
 /// The rules of HTTP and gRPC for retries and hedges.
@@ -29,17 +29,22 @@ const RESOURCE_EXHAUSTED: u32 = 8;
 /// |---|---|
 /// | no connection; a stream refused, or above the last one of a `GOAWAY` | always safe |
 /// | 429 with `Retry-After`, `RateLimit` or `RateLimit-Reset` | always safe, after that delay |
-/// | `RESOURCE_EXHAUSTED` with `grpc-retry-pushback-ms` | always safe, after that delay |
+/// | `UNAVAILABLE` or `RESOURCE_EXHAUSTED` with `grpc-retry-pushback-ms` | always safe, after that delay: the server asks for it |
 /// | reset, or closed, or timed out before a response | if idempotent |
 /// | 502, 503, 504 | if idempotent, after `Retry-After` or `RateLimit-Reset` if there is one |
-/// | `UNAVAILABLE` with no message before it | if idempotent, after `grpc-retry-pushback-ms` |
-/// | a breaker, a limit or load shedding of this process that stands below the retries | always safe |
+/// | `UNAVAILABLE` with no message before it | if idempotent, or by the rules of [`grpc`](Self::grpc) |
+/// | a breaker, a limit or load shedding of this process that stands below the retries, tower's too | always safe |
 /// | a pushback that is negative | never |
 /// | the request itself is at fault; no endpoint is there; anything else | never |
 ///
 /// A 429 that says nothing of when is not retried: the server has too much to do already. A 500 is not
 /// either: it mostly comes again. Idempotent is what the [method](super::Idempotent) says, or the request's
-/// extension [`Idempotent`](super::Idempotent), or [`all_idempotent`](Self::all_idempotent).
+/// extension [`Idempotent`](super::Idempotent), or [`all_idempotent`](Self::all_idempotent). A response that a layer of
+/// this process made of an error, such as [`GrpcStatusLayer`](crate::GrpcStatusLayer), is judged by that error.
+///
+/// A gRPC call is a `POST`, so these rules repeat it only where a row says that this is always safe: a handler may
+/// answer `UNAVAILABLE` after it has done its work. Where a call could be repeated but for that, the retry layer
+/// says `not_repeatable` in its event and its metric. [`grpc`](Self::grpc) has the rules that gRPC's own retries go by.
 ///
 /// The body of a request is kept while it is sent, up to [`body_max`](Self::body_max); one that is
 /// longer is not sent again once more than that has been. So the service below gets requests with a
@@ -69,6 +74,8 @@ pub struct HttpRetry {
     statuses: Vec<StatusCode>,
     /// One bit a code.
     grpc_codes: u32,
+    /// Whether gRPC calls are repeated where they found nobody, whatever they do.
+    pub(super) repeats_unavailable: bool,
     pub(super) is_all_idempotent: bool,
     pub(super) body_max: usize,
     peek_max: Duration,
@@ -106,11 +113,37 @@ impl HttpRetry {
                 StatusCode::GATEWAY_TIMEOUT,
             ],
             grpc_codes: 1 << UNAVAILABLE,
+            repeats_unavailable: false,
             is_all_idempotent: false,
             body_max: 64 * 1024,
             peek_max: Duration::from_millis(10),
             predicate: None,
         }
+    }
+
+    /// The rules that gRPC's own retries go by, for a stack over [`HttpConnector::grpc`](crate::HttpConnector::grpc).
+    ///
+    /// Beyond those of [`new`](Self::new), a gRPC call is repeated that ended with one of
+    /// [`grpc_codes`](Self::grpc_codes) before any message, by default `UNAVAILABLE`; and so is one whose connection broke before
+    /// the response, or that a proxy answered with 502, 503 or 504, which gRPC takes for `UNAVAILABLE`. That is what a
+    /// `retryPolicy` with `retryableStatusCodes` does (gRFC A6), and linkerd with `retry.linkerd.io/grpc`: whoever turns retries
+    /// on says that the methods bear it. A call that does not has the extension
+    /// [`Idempotent(false)`](super::Idempotent). What may still be under way elsewhere, after a timeout of an
+    /// attempt, is repeated only if the call is idempotent, as by `new`.
+    ///
+    /// ```
+    /// use evenkeel_http::{HttpRetry, Idempotent};
+    ///
+    /// let rules = HttpRetry::grpc();
+    /// # drop(rules);
+    ///
+    /// // With tonic: `tonic::Request::extensions_mut` does the same.
+    /// let mut call = http::Request::post("/bank.v1.Bank/Pay").body(()).unwrap();
+    /// call.extensions_mut().insert(Idempotent(false));
+    /// ```
+    #[must_use]
+    pub fn grpc() -> Self {
+        Self { repeats_unavailable: true, ..Self::new() }
     }
 
     /// Sets which statuses are worth another attempt. Default 502, 503, 504.
@@ -223,17 +256,18 @@ impl HttpRetry {
             Some(None) => return Verdict::Forbidden,
             pushback => pushback.flatten(),
         };
-        if code == RESOURCE_EXHAUSTED && after.is_some() {
+        let is_listed = code < 32 && self.grpc_codes & 1 << code != 0;
+        if after.is_some() && (is_listed || code == RESOURCE_EXHAUSTED) {
             return Verdict::Again { reach: Reach::Unprocessed, after };
         }
-        let is_listed = code < 32 && self.grpc_codes & 1 << code != 0;
         if is_listed { Verdict::Again { reach: Reach::Processed, after } } else { Verdict::Final }
     }
 }
 
 fn judge_http_error(error: &(dyn Error + 'static)) -> Verdict {
     let unprocessed = Verdict::Again { reach: Reach::Unprocessed, after: None };
-    if cause::<ConnectError>(error).is_some() {
+    let is_shed = cause::<tower::load_shed::error::Overloaded>(error).is_some();
+    if is_shed || cause::<ConnectError>(error).is_some() {
         return unprocessed;
     }
     if cause::<RequestError>(error).is_some_and(RequestError::is_callers_fault) {
@@ -262,15 +296,38 @@ impl<B: Body, R: Body + Unpin> Rules<Request<B>, Response<R>> for HttpRetry {
         Peek::new(response, self.peek_max)
     }
 
-    fn judge(&self, _: &mut HttpCall<B>, result: &mut Result<Self::Response, BoxError>) -> Verdict {
-        self.judge_seen(match result {
+    fn judge(
+        &self,
+        call: &mut HttpCall<B>,
+        result: &mut Result<Self::Response, BoxError>,
+    ) -> Verdict {
+        let result = &*result;
+        let seen = match result {
             Ok(response) => Seen::Response {
                 status: response.status(),
                 headers: response.headers(),
                 trailers: response.body().trailers(),
             },
             Err(error) => Seen::Error(&**error),
-        })
+        };
+        let verdict = self.judge_seen(seen);
+        if verdict == Verdict::Success {
+            return verdict;
+        }
+        // A layer of this process made the response: what it was made of tells more.
+        let made_of = match result {
+            Ok(response) => response.extensions().get::<SharedError>(),
+            Err(_) => None,
+        };
+        let (seen, verdict) = match made_of.map(SharedError::inner).map(Seen::Error) {
+            Some(error) => (error, self.judge_seen(error)),
+            None => (seen, verdict),
+        };
+        call.is_unavailable = match seen {
+            Seen::Response { .. } => true,
+            Seen::Error(error) => grpc_code(error) == Some(UNAVAILABLE),
+        };
+        verdict
     }
 }
 

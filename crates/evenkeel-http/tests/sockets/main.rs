@@ -5,6 +5,7 @@
 
 mod faults;
 mod grpc;
+mod grpc_status;
 mod http;
 mod http2_faults;
 mod in_flight;

@@ -11,10 +11,13 @@ use evenkeel_core::{
     observe::{Observer, Report},
     rng::Rng,
 };
-use tokio::{runtime::Handle, sync::Notify, task::AbortHandle};
+use tokio::{runtime::Handle, sync::Notify};
 
 use super::task::{TARGET, probe_all};
-use crate::clock;
+use crate::{
+    background::{self, Task},
+    clock,
+};
 
 /// What is known of the endpoints, and who is to be told of news.
 pub(super) struct Watch {
@@ -27,7 +30,7 @@ pub(super) struct Watch {
 
 /// The task that probes, ended with the last that needs it.
 #[derive(Default)]
-pub(super) struct Running(Mutex<Option<AbortHandle>>);
+pub(super) struct Running(Mutex<Option<Task>>);
 
 impl Drop for Running {
     fn drop(&mut self) {
@@ -76,11 +79,11 @@ impl Watch {
         }
         self.attention.notify_one();
         let mut task = running.0.lock().expect("no panic under the lock");
-        // Also anew after the runtime on which it ran has ended.
-        if task.as_ref().is_none_or(AbortHandle::is_finished) {
+        // Also anew after the runtime on which it ran has ended, and where that may rest.
+        background::start(&mut task, &runtime, || {
             self.checks.restart(clock::now());
-            *task = Some(runtime.spawn(probe_all(self.clone(), probe.clone())).abort_handle());
-        }
+            probe_all(self.clone(), probe.clone())
+        });
     }
 
     fn listen(self: &Arc<Self>, node: &Node) {

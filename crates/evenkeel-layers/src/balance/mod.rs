@@ -2,7 +2,9 @@
 //!
 //! It is `Clone + Send + Sync` and needs no `Buffer`; clones share the endpoints and all that is
 //! known of them. The choice is made in `call`, when the request is known. One task in the background,
-//! started at the first `poll_ready` and ended with the last clone, follows discovery.
+//! started at the first `poll_ready` and ended with the last clone, follows discovery. It runs on the runtime
+//! that it was started on. Where that has ended, or is a current-thread runtime that rests, it begins
+//! again on the next caller's, with the endpoints as discovery names them then.
 //!
 //! **Use it** wherever one logical service has more than one endpoint. **Not** for a single address
 //! behind somebody else's balancer: there it only adds a step.
@@ -42,6 +44,7 @@
 
 mod ask_first;
 mod future;
+mod home;
 mod layer;
 mod pool;
 mod probes;

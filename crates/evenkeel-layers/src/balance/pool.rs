@@ -3,10 +3,7 @@
 use std::{
     collections::HashSet,
     panic::{AssertUnwindSafe, resume_unwind},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::Arc,
 };
 
 use evenkeel_core::{
@@ -22,6 +19,7 @@ use futures_util::{FutureExt, StreamExt};
 
 use super::{
     BalanceLayer,
+    home::Running,
     repair::Repairs,
     shared::{Shared, Slot, Snapshot},
 };
@@ -49,7 +47,7 @@ pub(super) struct Pool<C: Connect> {
     policy: Arc<dyn Policy>,
     connect: Arc<C>,
     shared: Arc<Shared<C::Service>>,
-    running: Arc<AtomicBool>,
+    running: Running,
     /// In the order in which discovery names them.
     slots: Vec<Arc<Slot<C::Service>>>,
     /// Left the set since the last snapshot.
@@ -74,7 +72,7 @@ where
         layer: &BalanceLayer,
         connect: &Arc<C>,
         shared: &Arc<Shared<C::Service>>,
-        running: &Arc<AtomicBool>,
+        running: Running,
     ) -> Self {
         retire_all(shared, &*layer.policy);
         Self {
@@ -83,7 +81,7 @@ where
             connect: connect.clone(),
             repairs: Repairs::new(shared.rng()),
             shared: shared.clone(),
-            running: running.clone(),
+            running,
             slots: Vec::new(),
             retired: Vec::new(),
             joining: Vec::new(),
@@ -115,6 +113,7 @@ where
                 // In this order, so that a run can be repeated, and what ends soon comes first.
                 biased;
                 () = signals.attention.notified() => {
+                    signals.pulse.beat();
                     if signals.take_unreachable() {
                         self.discovery.refresh();
                     }
@@ -124,6 +123,10 @@ where
                 update = watch.next(), if batch != Batch::Ended => {
                     batch = self.apply_batch(update, &mut watch);
                 }
+            }
+            if !self.running.is_current() {
+                // Another task sees to the nodes by now; this one is about to be dropped.
+                return std::future::pending().await;
             }
             self.publish();
             if batch == Batch::Cut {
@@ -330,10 +333,14 @@ fn retire_all<S>(shared: &Shared<S>, policy: &dyn Policy) {
 
 impl<C: Connect> Drop for Pool<C> {
     fn drop(&mut self) {
+        if !self.running.is_current() {
+            // Another has taken over, and has counted what was left.
+            return;
+        }
         let left = self.shared.snapshots.current().nodes.len();
         evenkeel_metrics::endpoints_changed(-(left as isize));
         if !self.has_panicked {
-            self.running.store(false, Ordering::Release);
+            self.running.end();
         }
     }
 }

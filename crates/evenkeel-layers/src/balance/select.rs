@@ -153,7 +153,13 @@ where
         First::Waits(candidate) => (Some(candidate), None),
         First::Failed(error) => (None, Some(error)),
     };
-    let wait = wait(&shared, poll_ready, &wish, candidate, &mut error);
+    let wait = async {
+        tokio::select! {
+            biased;
+            selected = wait(&shared, poll_ready, &wish, candidate, &mut error) => selected,
+            never = shared.keep_task_driven() => match never {},
+        }
+    };
     match timeout(shared.wait_max, wait).await {
         Ok(Ok(selected)) => Ok(selected),
         Ok(Err(Unselected::Excluded(excluded))) => {

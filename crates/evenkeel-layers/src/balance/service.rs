@@ -5,8 +5,8 @@ use std::{
     future::{self, Future},
     pin::Pin,
     sync::{
-        Arc, Mutex, Weak,
-        atomic::{AtomicBool, Ordering},
+        Arc, Mutex, MutexGuard, Weak,
+        atomic::{AtomicU64, Ordering},
     },
     task::{Context, Poll},
 };
@@ -17,7 +17,6 @@ use evenkeel_core::{
 };
 use tokio::{
     runtime::{self, Handle},
-    task::AbortHandle,
     time::timeout,
 };
 use tower_service::Service;
@@ -25,11 +24,16 @@ use tower_service::Service;
 use super::{
     BalanceFuture, BalanceLayer,
     future::poll_ready,
+    home::{Own, Running},
     pool::Pool,
     select::{First, Wish, select},
     shared::{Shared, Snapshot, waits},
     tend::tend,
 };
+use crate::background::Task;
+
+/// Every so many times that it is made ready, a balancer looks whether the runtime of its background task is driven.
+const LOOKS_EVERY: u8 = 64;
 
 /// Chooses an endpoint for each request. See the [module docs](super).
 pub struct Balance<C: Connect> {
@@ -39,6 +43,8 @@ pub struct Balance<C: Connect> {
     traffic: C::Traffic,
     /// `poll_ready` while no node is open, and the runtime whose timer it uses.
     waiting: Option<(runtime::Id, Waiting)>,
+    /// How many times it was made ready, to a multiple of [`LOOKS_EVERY`].
+    readied: u8,
 }
 
 type Waiting = Pin<Box<dyn Future<Output = Result<(), BoxError>> + Send + Sync>>;
@@ -48,8 +54,9 @@ struct Owner<C: Connect> {
     layer: BalanceLayer,
     connect: Arc<C>,
     shared: Arc<Shared<C::Service>>,
-    running: Arc<AtomicBool>,
-    task: Mutex<Option<AbortHandle>>,
+    /// The number of the background task that sees to the nodes; see [`Running`].
+    running: Arc<AtomicU64>,
+    task: Mutex<Option<Task>>,
 }
 
 impl<C> Balance<C>
@@ -69,9 +76,9 @@ where
             running: Arc::default(),
             task: Mutex::default(),
         });
-        let known: Weak<dyn Send + Sync> = Arc::downgrade(&owner) as _;
+        let known: Weak<dyn Own> = Arc::downgrade(&owner) as _;
         owner.shared.set_owner(known);
-        Self { owner, reader, rng, traffic, waiting: None }
+        Self { owner, reader, rng, traffic, waiting: None, readied: 0 }
     }
 
     /// The nodes as they are now, in the order in which discovery names them.
@@ -83,7 +90,7 @@ where
     /// Starts the background task if it does not run, and waits until a node is open.
     #[cold]
     fn poll_open(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
-        if !self.owner.running.load(Ordering::Acquire) {
+        if !self.owner.is_running() {
             self.owner.start()?;
         }
         if self.owner.is_available() {
@@ -110,43 +117,77 @@ where
     C: Connect + Send + Sync + 'static,
     C::Service: Send + Sync + 'static,
 {
-    /// Whether a node is open and the background task sees to the nodes.
     #[inline]
-    fn is_open(&self) -> bool {
-        self.running.load(Ordering::Acquire) && self.shared.signals.any_open()
+    fn is_running(&self) -> bool {
+        self.running.load(Ordering::Acquire) != Running::NONE
     }
 
-    /// The same where nodes may be used that only their health closes.
+    /// Whether the background task sees to the nodes, and one may be used, be it that only its health closes it.
     fn is_available(&self) -> bool {
-        self.running.load(Ordering::Acquire) && self.shared.any_available()
+        self.is_running() && self.shared.any_available()
     }
 
     /// Starts the background task, also anew after the runtime it ran on has ended.
     #[cold]
     fn start(&self) -> Result<(), NoRuntime> {
         let runtime = Handle::try_current().map_err(|_| NoRuntime::default())?;
-        let mut task = self.task.lock().expect("no panic under the lock");
-        if !self.running.swap(true, Ordering::AcqRel) {
-            let pool = Pool::new(&self.layer, &self.connect, &self.shared, &self.running);
-            let probes = self.layer.probes.clone();
-            let (shared, tended) = (self.shared.clone(), self.shared.clone());
-            let run = async move {
-                let probes = async {
-                    match probes {
-                        Some(probes) => probes.run(shared).await,
-                        None => future::pending().await,
-                    }
-                };
-                tokio::select! {
-                    biased;
-                    () = pool.run() => {}
-                    () = probes => {}
-                    () = tend(tended) => {}
-                }
-            };
-            *task = Some(runtime.spawn(run).abort_handle());
+        let task = self.task();
+        if !self.is_running() {
+            self.spawn(&runtime, task);
         }
         Ok(())
+    }
+
+    fn task(&self) -> MutexGuard<'_, Option<Task>> {
+        self.task.lock().expect("no panic under the lock")
+    }
+
+    fn spawn(&self, runtime: &Handle, mut task: MutexGuard<'_, Option<Task>>) {
+        let running = Running::next(&self.running, runtime);
+        let pool = Pool::new(&self.layer, &self.connect, &self.shared, running);
+        let probes = self.layer.probes.clone();
+        let (shared, tended) = (self.shared.clone(), self.shared.clone());
+        let run = async move {
+            let probes = async {
+                match probes {
+                    Some(probes) => probes.run(shared).await,
+                    None => future::pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                () = pool.run() => {}
+                () = probes => {}
+                () = tend(tended) => {}
+            }
+        };
+        *task = Some(Task::spawn(runtime, run));
+    }
+}
+
+impl<C> Own for Owner<C>
+where
+    C: Connect + Send + Sync + 'static,
+    C::Service: Send + Sync + 'static,
+{
+    fn elsewhere(&self, runtime: &Handle) -> Option<u64> {
+        let task = self.task();
+        let is_elsewhere = task.as_ref().is_some_and(|task| !task.is_driven_with(runtime));
+        (is_elsewhere && self.is_running()).then(|| self.running.load(Ordering::Acquire))
+    }
+
+    fn take_over(&self, number: u64, runtime: &Handle) {
+        let task = self.task();
+        if self.running.load(Ordering::Acquire) != number {
+            return;
+        }
+        if let Some(task) = &*task {
+            // Where it rests it is dropped when it is driven again, or with its runtime.
+            task.abort();
+        }
+        let left = self.shared.snapshots.current().nodes.len();
+        evenkeel_metrics::endpoints_changed(-(left as isize));
+        self.spawn(runtime, task);
     }
 }
 
@@ -176,13 +217,25 @@ where
 
     #[inline]
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
-        if self.waiting.is_none() && self.owner.is_open() {
+        let running = self.owner.running.load(Ordering::Acquire);
+        if Running::may_rest(running) {
+            if self.readied == 0 {
+                self.owner.shared.look_after_task_in_passing();
+            }
+            self.readied = (self.readied + 1) % LOOKS_EVERY;
+        }
+        let is_open = running != Running::NONE && self.owner.shared.signals.any_open();
+        if self.waiting.is_none() && is_open {
             return Poll::Ready(Ok(()));
         }
         self.poll_open(cx)
     }
 
     fn call(&mut self, request: R) -> Self::Future {
+        if !self.owner.is_running() {
+            // Called without having been made ready. Outside a runtime the request is refused below.
+            let _ = self.owner.start();
+        }
         let shared = &self.owner.shared;
         let traffic = self.traffic.clone();
         let snapshot = self.reader.read(&shared.snapshots);
@@ -211,7 +264,14 @@ async fn wait_until_one_is_open<S>(shared: Arc<Shared<S>>) -> Result<(), BoxErro
             changed.await;
         }
     };
-    timeout(shared.wait_max, opened).await.map_err(|_| shared.refusal())
+    let waited = async {
+        tokio::select! {
+            biased;
+            () = opened => {}
+            never = shared.keep_task_driven() => match never {},
+        }
+    };
+    timeout(shared.wait_max, waited).await.map_err(|_| shared.refusal())
 }
 
 impl<C> Clone for Balance<C>
@@ -227,6 +287,7 @@ where
             rng: self.owner.shared.rng(),
             traffic: self.traffic.clone(),
             waiting: None,
+            readied: 0,
         }
     }
 }

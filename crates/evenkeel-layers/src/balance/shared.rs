@@ -24,7 +24,11 @@ use evenkeel_core::{
 };
 use tokio::sync::Notify;
 
-use super::{BalanceLayer, ask_first::AskFirst};
+use super::{
+    BalanceLayer,
+    ask_first::AskFirst,
+    home::{Own, Pulse},
+};
 use crate::clock;
 
 /// What the clones of one balancer share.
@@ -41,7 +45,7 @@ pub(super) struct Shared<S> {
     reads_time: bool,
     policy: &'static str,
     /// What the clones own together; discovery is followed as long as it lives.
-    owner: OnceLock<Weak<dyn Send + Sync>>,
+    owner: OnceLock<Weak<dyn Own>>,
     seeds: AtomicU64,
     /// The last reading of the clock, for those whom some milliseconds do not matter.
     recently: AtomicU64,
@@ -76,6 +80,8 @@ pub(super) struct Signals {
     /// Probes are to be sent.
     pub(super) probes: Notify,
     unreachable: AtomicBool,
+    /// Whether the background task is driven.
+    pub(super) pulse: Pulse,
 }
 
 impl<S> Shared<S> {
@@ -99,13 +105,13 @@ impl<S> Shared<S> {
     }
 
     /// Makes `owner` known, once.
-    pub(super) fn set_owner(&self, owner: Weak<dyn Send + Sync>) {
+    pub(super) fn set_owner(&self, owner: Weak<dyn Own>) {
         assert!(self.owner.set(owner).is_ok(), "one balancer, one owner");
     }
 
     /// Keeps discovery followed for a request that looks for another endpoint, though the last clone
     /// be dropped meanwhile; nothing if it was before.
-    pub(super) fn owner(&self) -> Option<Arc<dyn Send + Sync>> {
+    pub(super) fn owner(&self) -> Option<Arc<dyn Own>> {
         self.owner.get()?.upgrade()
     }
 

@@ -17,11 +17,13 @@ use evenkeel_core::{
 use tokio::{
     runtime::Handle,
     sync::Notify,
-    task::AbortHandle,
     time::{Instant, sleep_until},
 };
 
-use crate::clock;
+use crate::{
+    background::{self, Task},
+    clock,
+};
 
 /// Who is ejected now, over all that a layer and its clones have made.
 #[derive(Clone, Default)]
@@ -77,7 +79,7 @@ pub(super) struct Watch {
     outlier: Outlier,
     /// Something may have to be done before the sweep that is planned.
     attention: Arc<Notify>,
-    sweeper: Mutex<Option<AbortHandle>>,
+    sweeper: Mutex<Option<Task>>,
 }
 
 impl Watch {
@@ -119,13 +121,12 @@ impl Watch {
         self.start(&runtime);
     }
 
-    /// Starts the task that sweeps, also anew after it has ended for lack of nodes or of a runtime.
+    /// Starts the task that sweeps, also anew after it has ended for lack of nodes or of a runtime, and where
+    /// its runtime may rest.
     fn start(self: &Arc<Self>, runtime: &Handle) {
-        let mut sweeper = self.sweeper();
-        if sweeper.as_ref().is_none_or(AbortHandle::is_finished) {
-            let sweep = sweep(Arc::downgrade(self), self.attention.clone());
-            *sweeper = Some(runtime.spawn(sweep).abort_handle());
-        }
+        background::start(&mut self.sweeper(), runtime, || {
+            sweep(Arc::downgrade(self), self.attention.clone())
+        });
     }
 
     /// Ends the task: nobody picks among the nodes any more, though some may be kept.
@@ -150,7 +151,7 @@ impl Watch {
         }
     }
 
-    fn sweeper(&self) -> MutexGuard<'_, Option<AbortHandle>> {
+    fn sweeper(&self) -> MutexGuard<'_, Option<Task>> {
         self.sweeper.lock().expect("no panic under the lock")
     }
 

@@ -19,7 +19,7 @@ use evenkeel_layers::balance::BalanceLayer;
 use tokio::runtime::{Builder, Handle, Runtime};
 use tower::{Layer, Service, ServiceExt, service_fn};
 
-use crate::probe::{Answer, Channel, Readiness, World, endpoint, ready, tick};
+use crate::probe::{Answer, Channel, Readiness, World, endpoint, ready, set, tick};
 
 fn runtime() -> Runtime {
     Builder::new_current_thread().enable_time().start_paused(true).build().expect("a runtime")
@@ -39,6 +39,43 @@ fn a_layer_is_applied_outside_a_runtime_and_starts_at_the_first_poll() {
         assert_eq!(balance.clone().oneshot(1).await.unwrap(), "a:80");
         assert_eq!(alive_tasks(), 1);
     });
+}
+
+#[tokio::test(start_paused = true)]
+async fn called_without_having_been_made_ready_it_starts() {
+    let world = World::default();
+    let mut balance = world.balance(&BalanceLayer::p2c(Channel::of(&["a"])));
+
+    let answer = tokio::time::timeout(Duration::from_millis(1), balance.call(1)).await;
+
+    assert_eq!(answer.expect("an endpoint is there").unwrap(), "a:80");
+    let mut only = world.balance(&BalanceLayer::p2c(Channel::of(&["a"])));
+    let call = only.call(2);
+    drop(only);
+    assert_eq!(call.await.unwrap(), "a:80");
+}
+
+#[test]
+fn called_without_having_been_made_ready_on_a_second_runtime_it_starts_there() {
+    let world = World::default();
+    let mut balance = world.balance(&BalanceLayer::p2c(Channel::of(&["a"])));
+    runtime().block_on(async { balance.call(1).await.unwrap() });
+    assert_eq!(world.connections(), 0);
+
+    runtime().block_on(async { assert_eq!(balance.call(2).await.unwrap(), "a:80") });
+    assert_eq!(world.host("a").connects(), 2);
+}
+
+#[test]
+fn called_outside_a_runtime_it_says_so() {
+    let world = World::default();
+    let mut balance = world.balance(&BalanceLayer::p2c(Channel::of(&["a"])));
+    let mut cx = Context::from_waker(Waker::noop());
+
+    let mut call = std::pin::pin!(balance.call(1));
+
+    let Poll::Ready(Err(error)) = call.as_mut().poll(&mut cx) else { panic!("waits nowhere") };
+    assert!(cause::<NoRuntime>(error.as_ref()).is_some());
 }
 
 #[test]
@@ -302,7 +339,7 @@ fn requests_run_on_many_threads_while_the_set_changes_and_none_fails() {
             .collect();
         for round in 0..200 {
             let names = [["a", "b"], ["b", "c"], ["c", "a"]][round % 3];
-            discovery.send(crate::probe::set(&names));
+            discovery.send(set(&names));
             tokio::task::yield_now().await;
         }
         for request in requests {
@@ -328,4 +365,100 @@ async fn the_only_clone_may_be_dropped_with_its_call_on_any_thread() {
         });
         assert_eq!(balance.oneshot(call).await.expect("its endpoint is open"), call);
     }
+}
+
+#[test]
+fn a_runtime_that_is_not_driven_does_not_keep_the_callers_of_others_waiting() {
+    let world = World::default();
+    let discovery = Channel::of(&[]);
+    let mut balance = world.balance(&BalanceLayer::p2c(discovery.clone()));
+    let resting = runtime();
+    resting.block_on(async {
+        let mut waiting = tokio_test::task::spawn(ready(&mut balance));
+        assert!(waiting.poll().is_pending());
+        tick().await;
+    });
+
+    discovery.send(set(&["a"]));
+    let driven = runtime();
+    for request in 0..3 {
+        assert_eq!(driven.block_on(balance.clone().oneshot(request)).unwrap(), "a:80");
+    }
+    assert_eq!(world.host("a").connects(), 1, "it begins once");
+
+    // Driven again, the first has nothing left of it, and its callers share what there is.
+    resting.block_on(async {
+        tick().await;
+        assert_eq!(alive_tasks(), 0);
+        assert_eq!(balance.clone().oneshot(1).await.unwrap(), "a:80");
+    });
+    drop(driven);
+    assert_eq!(resting.block_on(balance.clone().oneshot(1)).unwrap(), "a:80");
+}
+
+#[test]
+fn the_set_is_followed_again_where_it_is_used_though_its_runtime_rests() {
+    let world = World::default();
+    let discovery = Channel::of(&["a"]);
+    let mut balance = world.balance(&BalanceLayer::p2c(discovery.clone()));
+    let resting = runtime();
+    resting.block_on(async { balance.clone().oneshot(1).await.unwrap() });
+    discovery.send(set(&["b"]));
+
+    let driven = runtime();
+    driven.block_on(async {
+        let is_left = async {
+            // Nobody waits: the endpoint that has left is still open.
+            while ready(&mut balance).await.unwrap().call(1).await.unwrap() == "a:80" {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), is_left).await.expect("b is used");
+        assert_eq!(balance.nodes().len(), 1);
+    });
+    drop(resting);
+    assert_eq!(driven.block_on(balance.clone().oneshot(1)).unwrap(), "b:80");
+    assert_eq!(world.connections(), 1);
+}
+
+#[test]
+fn a_call_without_readiness_finds_the_set_though_the_runtime_of_the_first_rests() {
+    let world = World::default();
+    let discovery = Channel::of(&[]);
+    let mut balance = world.balance(&BalanceLayer::p2c(discovery.clone()));
+    let resting = runtime();
+    resting.block_on(async {
+        let mut waiting = tokio_test::task::spawn(balance.call(1));
+        assert!(waiting.poll().is_pending());
+        tick().await;
+    });
+    discovery.send(set(&["a"]));
+
+    assert_eq!(runtime().block_on(balance.call(1)).unwrap(), "a:80");
+}
+
+#[test]
+fn a_task_that_answers_stays_where_it_is_while_other_runtimes_call() {
+    let world = World::default();
+    let balance = world.balance(&BalanceLayer::p2c(Channel::of(&["a"])));
+    let (home, other) = (runtime(), runtime());
+    home.block_on(async { balance.clone().oneshot(1).await.unwrap() });
+    for _ in 0..5 {
+        other.block_on(async {
+            tokio::time::advance(Duration::from_secs(5)).await;
+            balance.clone().oneshot(1).await.unwrap();
+        });
+        // Asked whether it is driven, it says so.
+        home.block_on(tick());
+    }
+    assert_eq!(world.host("a").connects(), 1);
+
+    // Now it rests.
+    for _ in 0..2 {
+        other.block_on(async {
+            tokio::time::advance(Duration::from_secs(5)).await;
+            balance.clone().oneshot(1).await.unwrap();
+        });
+    }
+    assert_eq!(world.host("a").connects(), 2);
 }
