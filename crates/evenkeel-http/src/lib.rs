@@ -89,6 +89,7 @@ mod error;
 mod happy_eyeballs;
 mod hash_by;
 mod hints;
+mod hop;
 mod load;
 mod mirror;
 mod multiplexed;

@@ -15,9 +15,11 @@ use tower_service::Service;
 
 use crate::{
     classify::{Classify, StatusClassifier},
+    cookie,
     error::{InvalidRequest, RequestError},
     hash_by::HashBy,
     hints,
+    hop::{self, Hop},
     target::{self, Host},
     traffic::{HttpTraffic, InFlight},
 };
@@ -28,6 +30,8 @@ use crate::{
 /// endpoint's address. `Host` stays what the request named. That is all that can be done from
 /// outside of a client, so, other than [`HttpConnector`](crate::HttpConnector):
 ///
+/// - a `Transfer-Encoding` of the request stays, while other fields of one hop are left out;
+/// - a body that is empty is announced as the client does it;
 /// - over HTTP/2, `:authority` becomes the endpoint's address;
 /// - over TLS, the certificate must be valid for the endpoint's address;
 /// - connections outlive their endpoint, until the client's idle timeout;
@@ -112,7 +116,10 @@ impl<S> SharedService<S> {
     fn address<B>(&self, request: &mut Request<B>) -> Result<(), InvalidRequest> {
         let host = self.host.as_ref().ok_or(InvalidRequest::Address)?;
         let scheme = request.uri().scheme().cloned().unwrap_or(Scheme::HTTP);
-        target::set_host(request, host)?;
+        let named = target::named_authority(request)?;
+        target::set_host(request, named.as_ref(), host)?;
+        hop::clean_request(request.headers_mut(), Hop::Either);
+        cookie::join(request.headers_mut());
         target::set_uri(request, scheme, host.authority.clone())
     }
 }
@@ -166,6 +173,7 @@ where
         };
         Poll::Ready(match result {
             Ok(mut response) => {
+                hop::clean_response(response.status(), response.headers_mut());
                 hints::answer(response.extensions_mut(), this.node, this.why.take());
                 Ok(response)
             }
