@@ -186,6 +186,15 @@ impl<B, C> HttpConnector<B, C> {
         self
     }
 
+    /// Sets for how long at most an endpoint is believed that asks for less traffic. Default 5 minutes.
+    ///
+    /// See [`HttpTraffic::throttle_max`].
+    #[must_use]
+    pub fn throttle_max(mut self, throttle_max: Duration) -> Self {
+        self.traffic = self.traffic.throttle_max(throttle_max);
+        self
+    }
+
     /// Sets what counts as a failure. Default [`StatusClassifier`].
     #[must_use]
     pub fn classify<D: Classify>(self, classifier: D) -> HttpConnector<B, D> {

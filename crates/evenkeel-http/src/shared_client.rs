@@ -6,6 +6,7 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use evenkeel_core::{BoxError, connect::Connect, endpoint::Address, node::Node, why::Why};
@@ -67,6 +68,15 @@ impl<S, C> SharedClient<S, C> {
     #[must_use]
     pub fn in_flight(mut self, in_flight: InFlight) -> Self {
         self.traffic = self.traffic.in_flight(in_flight);
+        self
+    }
+
+    /// Sets for how long at most an endpoint is believed that asks for less traffic. Default 5 minutes.
+    ///
+    /// See [`HttpTraffic::throttle_max`].
+    #[must_use]
+    pub fn throttle_max(mut self, throttle_max: Duration) -> Self {
+        self.traffic = self.traffic.throttle_max(throttle_max);
         self
     }
 

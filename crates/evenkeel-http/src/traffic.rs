@@ -1,6 +1,6 @@
 //! What a balancer reads from HTTP requests and responses.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::Duration};
 
 use evenkeel_core::{
     attempt::Attempt,
@@ -12,7 +12,7 @@ use http::{Request, Response, StatusCode};
 use http_body::Body;
 
 use crate::{
-    body::{self, ResponseBody},
+    body::{self, Pending, ResponseBody},
     classify::{Classify, StatusClassifier, Verdict},
     delay,
     hash_by::{HashBy, RequestHead},
@@ -65,6 +65,7 @@ pub enum InFlight {
 #[derive(Clone, Debug, Default)]
 pub struct HttpTraffic<C = StatusClassifier> {
     in_flight: InFlight,
+    throttle_max: ThrottleMax,
     classifier: C,
     reads_reports: bool,
     hash_by: Option<Arc<HashBy>>,
@@ -86,6 +87,17 @@ impl<C> HttpTraffic<C> {
         self
     }
 
+    /// Sets for how long at most an endpoint is believed that asks for less traffic. Default 5 minutes.
+    ///
+    /// That is the delay of a 429, a 503 or a gRPC status. It counts as latency, and gates close for that
+    /// long where a layer heeds it. Longer ones count as this one: a header that is wrong by a factor
+    /// must not take an endpoint out for days.
+    #[must_use]
+    pub fn throttle_max(mut self, throttle_max: Duration) -> Self {
+        self.throttle_max = ThrottleMax(throttle_max);
+        self
+    }
+
     /// Reads what endpoints report of their load, in any form of ORCA, where a policy goes by it.
     ///
     /// In the head of a response, and in its trailers. Default reports are not looked for: a lookup
@@ -102,6 +114,7 @@ impl<C> HttpTraffic<C> {
     pub fn classify<D: Classify>(self, classifier: D) -> HttpTraffic<D> {
         HttpTraffic {
             in_flight: self.in_flight,
+            throttle_max: self.throttle_max,
             classifier,
             reads_reports: self.reads_reports,
             hash_by: self.hash_by,
@@ -154,7 +167,11 @@ where
                 return Err(error);
             }
         };
-        let verdict = self.classifier.response(&response);
+        let throttle_max = self.throttle_max;
+        let verdict = match self.classifier.response(&response) {
+            Verdict::Reached(outcome) => Verdict::Reached(throttle_max.bound(outcome)),
+            to_come => to_come,
+        };
         attempt.responded();
         let reads_reports = self.reads_reports && attempt.wants_report();
         if reads_reports {
@@ -164,12 +181,13 @@ where
             attempt.blame(Fault::Gateway);
             // A failure that says when to come back costs what it asks for, as a 429 does.
             if let Some(delay) = delay::retry_after(response.headers()) {
-                attempt.throttled(delay);
+                attempt.throttled(delay.min(throttle_max.0));
             }
         }
         Ok(match self.in_flight {
             InFlight::Body => response.map(|body| {
-                let body = ResponseBody::tracked(body, attempt, verdict);
+                let body =
+                    ResponseBody::tracked(body, Pending::new(attempt, verdict, throttle_max));
                 if reads_reports { body.reading_reports() } else { body }
             }),
             InFlight::Head => {
@@ -180,6 +198,25 @@ where
                 response.map(ResponseBody::ended)
             }
         })
+    }
+}
+
+/// For how long a server is believed that throttles.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ThrottleMax(Duration);
+
+impl ThrottleMax {
+    pub(crate) fn bound(self, outcome: Outcome) -> Outcome {
+        match outcome {
+            Outcome::Throttled(delay) => Outcome::Throttled(delay.map(|delay| delay.min(self.0))),
+            outcome => outcome,
+        }
+    }
+}
+
+impl Default for ThrottleMax {
+    fn default() -> Self {
+        Self(delay::BELIEVED_MAX)
     }
 }
 

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod delays;
 mod fields;
 
 use std::net::SocketAddr;
