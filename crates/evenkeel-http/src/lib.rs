@@ -111,6 +111,7 @@ mod tls;
 #[cfg(feature = "tower-http")]
 mod tower_classifier;
 mod traffic;
+mod tunnel;
 mod watched;
 
 pub use body::ResponseBody;

@@ -17,9 +17,13 @@ use crate::{
     delay,
     hash_by::{HashBy, RequestHead},
     hints::{self, Untimed},
+    tunnel::Tunnel,
 };
 
 /// Until when a request counts as in flight.
+///
+/// A connection that was upgraded, and a tunnel of `CONNECT`, counts until both its directions have ended
+/// or it is dropped, in either case.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum InFlight {
     /// Until the head of the response is there.
@@ -159,7 +163,7 @@ where
         mut attempt: Attempt,
         result: Result<Response<R>, E>,
     ) -> Result<Self::Response, E> {
-        let response = match result {
+        let mut response = match result {
             Ok(response) => response,
             Err(error) => {
                 attempt.blame(Fault::Local);
@@ -183,6 +187,11 @@ where
             if let Some(delay) = delay::retry_after(response.headers()) {
                 attempt.throttled(delay.min(throttle_max.0));
             }
+        }
+        if let Some(tunnel) = Tunnel::of_response(response.status(), response.extensions_mut()) {
+            // One that has ended already gives it back, and dropped it tells its outcome.
+            drop(tunnel.hold(Pending::<C>::new(attempt, verdict, throttle_max)));
+            return Ok(response.map(ResponseBody::ended));
         }
         Ok(match self.in_flight {
             InFlight::Body => response.map(|body| {

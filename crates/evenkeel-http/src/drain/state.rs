@@ -5,7 +5,7 @@ use std::sync::{
     atomic::{AtomicU8, AtomicUsize, Ordering},
 };
 
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 /// Of all that is traced here.
 pub(super) const TARGET: &str = "evenkeel::drain";
@@ -57,10 +57,21 @@ impl DrainHandle {
         *self.0.phases.borrow()
     }
 
-    /// Requests that are under way: until their responses have ended.
+    /// Requests that are under way: until their responses have ended, or what they were upgraded to.
     #[must_use]
     pub fn in_flight(&self) -> usize {
         self.0.in_flight.load(Ordering::Acquire)
+    }
+
+    /// Waits until nothing is under way.
+    pub(super) async fn idle(&self) {
+        loop {
+            let changed = self.0.left.notified();
+            if self.in_flight() == 0 {
+                return;
+            }
+            changed.await;
+        }
     }
 
     /// Waits until it has come to `phase`.
@@ -77,6 +88,8 @@ pub(super) struct Shared {
     phase: AtomicU8,
     phases: watch::Sender<Phase>,
     in_flight: AtomicUsize,
+    /// Told when the last request leaves that is under way while the server closes.
+    left: Notify,
 }
 
 impl Shared {
@@ -118,6 +131,9 @@ impl InFlight {
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.0.in_flight.fetch_sub(1, Ordering::AcqRel);
+        if self.0.in_flight.fetch_sub(1, Ordering::AcqRel) == 1 && self.has_reached(Phase::Closing)
+        {
+            self.0.left.notify_one();
+        }
     }
 }

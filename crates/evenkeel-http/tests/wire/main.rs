@@ -4,6 +4,7 @@
 
 mod delays;
 mod fields;
+mod tunnels;
 
 use std::net::SocketAddr;
 
