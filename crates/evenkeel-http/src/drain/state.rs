@@ -60,7 +60,7 @@ impl DrainHandle {
     /// Requests that are under way: until their responses have ended, or what they were upgraded to.
     #[must_use]
     pub fn in_flight(&self) -> usize {
-        self.0.in_flight.load(Ordering::Acquire)
+        self.0.in_flight.load(Ordering::SeqCst)
     }
 
     /// Waits until nothing is under way.
@@ -99,7 +99,7 @@ impl Shared {
             let is_later = *now < phase;
             if is_later {
                 *now = phase;
-                self.phase.store(phase as u8, Ordering::Release);
+                self.phase.store(phase as u8, Ordering::SeqCst);
             }
             is_later
         });
@@ -110,7 +110,7 @@ impl Shared {
     }
 
     pub(super) fn has_reached(&self, phase: Phase) -> bool {
-        phase as u8 <= self.phase.load(Ordering::Acquire)
+        phase as u8 <= self.phase.load(Ordering::SeqCst)
     }
 }
 
@@ -131,7 +131,8 @@ impl InFlight {
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        if self.0.in_flight.fetch_sub(1, Ordering::AcqRel) == 1 && self.has_reached(Phase::Closing)
+        // In one order with the phase: either this sees that the server closes, or that sees this.
+        if self.0.in_flight.fetch_sub(1, Ordering::SeqCst) == 1 && self.has_reached(Phase::Closing)
         {
             self.0.left.notify_one();
         }
