@@ -1,6 +1,15 @@
 //! What a discovery names: an address and what is known of it.
 
-use std::{collections::BTreeMap, fmt, net::SocketAddr, path::PathBuf, str::FromStr, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    net::{Ipv6Addr, SocketAddr},
+    path::PathBuf,
+    str::FromStr,
+    sync::Arc,
+};
+
+use crate::number::digits;
 
 /// Where an endpoint listens. It is also the endpoint's identity.
 ///
@@ -19,7 +28,7 @@ pub enum Address {
     Socket(SocketAddr),
     /// A host name and a port, resolved when connecting.
     Name {
-        /// The host name.
+        /// The host name, or an IPv6 address with the name of an interface: `fe80::1%eth0`.
         host: Arc<str>,
         /// The port.
         port: u16,
@@ -78,15 +87,25 @@ impl FromStr for Address {
             };
         }
         let (host, port) = text.rsplit_once(':').ok_or_else(|| error("the port is missing"))?;
-        let port = port.parse().map_err(|_| error("the port is no number from 1 to 65535"))?;
+        let port = digits(port).ok_or_else(|| error("the port is no number from 1 to 65535"))?;
         if port == 0 {
             return Err(error("port 0 cannot be connected to"));
         }
-        if !is_host_name(host) {
-            return Err(error("the host is neither an IP address nor a host name"));
+        match zoned_address(host) {
+            Some(address) => Ok(Self::Name { host: address.into(), port }),
+            None if is_host_name(host) => Ok(Self::Name { host: host.into(), port }),
+            None => Err(error("the host is neither an IP address nor a host name")),
         }
-        Ok(Self::Name { host: host.into(), port })
     }
+}
+
+/// The address in `[fe80::1%eth0]`: an interface has a name that the system knows when connecting.
+fn zoned_address(host: &str) -> Option<&str> {
+    let inner = host.strip_prefix('[')?.strip_suffix(']')?;
+    let (address, zone) = inner.split_once('%')?;
+    let is_zone = (1..=15).contains(&zone.len())
+        && zone.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
+    (is_zone && address.parse::<Ipv6Addr>().is_ok()).then_some(inner)
 }
 
 /// Letters, digits, `-`, `_` and dots, as names on real networks have them; labels are not empty.
@@ -107,6 +126,8 @@ impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Socket(address) => address.fmt(f),
+            // Only an IPv6 address with a zone has one.
+            Self::Name { host, port } if host.contains(':') => write!(f, "[{host}]:{port}"),
             Self::Name { host, port } => write!(f, "{host}:{port}"),
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
         }
@@ -211,7 +232,14 @@ mod tests {
 
     #[test]
     fn an_address_survives_being_written_and_read() {
-        for text in ["10.0.0.1:80", "[2001:db8::1]:443", "a-b.internal:1", "unix:/run/a.sock"] {
+        for text in [
+            "10.0.0.1:80",
+            "[2001:db8::1]:443",
+            "a-b.internal:1",
+            "unix:/run/a.sock",
+            "[fe80::1%2]:443",
+            "[fe80::1%eth0]:443",
+        ] {
             assert_eq!(text.parse::<Address>().unwrap().to_string(), text);
         }
     }
@@ -221,6 +249,9 @@ mod tests {
         for text in
             ["", ":80", "host", "host:0", "10.0.0.1:0", "host:65536", "unix:", "a..b:1", "::1:x"]
         {
+            assert!(text.parse::<Address>().is_err(), "{text} was taken");
+        }
+        for text in ["host:+80", "[fe80::1%]:80", "[fe80::1%a b]:80", "[a%eth0]:80", "[::1]:+80"] {
             assert!(text.parse::<Address>().is_err(), "{text} was taken");
         }
         assert!("10.0.0.256:80".parse::<Address>().is_err(), "a mistyped IPv4 address is no name");

@@ -43,6 +43,7 @@ pub mod limit;
 pub mod load;
 pub mod mirror;
 pub mod node;
+pub mod number;
 pub mod observe;
 pub mod outcome;
 pub mod policy;

@@ -10,7 +10,10 @@ use evenkeel_core::{attempt::Attempt, outcome::Outcome};
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
-use crate::classify::{Classify, StatusClassifier, Verdict};
+use crate::{
+    classify::{Classify, StatusClassifier, Verdict},
+    traffic::ThrottleMax,
+};
 
 pin_project! {
     /// The body of a response, which keeps its attempt in flight until it ends or is dropped.
@@ -33,8 +36,7 @@ impl<R: Body, C: Classify> ResponseBody<R, C> {
     }
 
     /// A body whose attempt ends with it.
-    pub(crate) fn tracked(inner: R, attempt: Attempt, verdict: Verdict<C::End>) -> Self {
-        let pending = Pending(Some((attempt, verdict)));
+    pub(crate) fn tracked(inner: R, pending: Pending<C>) -> Self {
         if inner.is_end_stream() {
             pending.end(None);
             return Self::ended(inner);
@@ -122,14 +124,22 @@ pub(crate) fn report(attempt: &Attempt, headers: &http::HeaderMap) {
 }
 
 /// An attempt that is in flight, `None` once its outcome was told.
-struct Pending<C: Classify>(Option<(Attempt, Verdict<C::End>)>);
+pub(crate) struct Pending<C: Classify>(Option<(Attempt, Verdict<C::End>)>, ThrottleMax);
 
 impl<C: Classify> Pending<C> {
+    pub(crate) fn new(
+        attempt: Attempt,
+        verdict: Verdict<C::End>,
+        throttle_max: ThrottleMax,
+    ) -> Self {
+        Self(Some((attempt, verdict)), throttle_max)
+    }
+
     fn end(mut self, trailers: Option<&http::HeaderMap>) {
         if let Some((attempt, verdict)) = self.0.take() {
             attempt.finish(match verdict {
                 Verdict::Reached(outcome) => outcome,
-                Verdict::AtEnd(end) => C::end(end, trailers),
+                Verdict::AtEnd(end) => self.1.bound(C::end(end, trailers)),
             });
         }
     }

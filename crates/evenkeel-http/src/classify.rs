@@ -100,7 +100,7 @@ pub(crate) fn is_grpc_to_come(status: StatusCode, headers: &HeaderMap) -> bool {
 
 /// The gRPC status, `None` if there is none or it is not a code.
 pub(crate) fn grpc_status(trailers: &HeaderMap) -> Option<u32> {
-    trailers.get(GRPC_STATUS)?.to_str().ok()?.parse().ok()
+    delay::number(trailers, &GRPC_STATUS)
 }
 
 /// Whether a content type is one of gRPC's. gRPC-Web, whose status is in the body, is not.
@@ -179,6 +179,7 @@ mod tests {
         assert_eq!(outcome(429, &[]), throttled(None));
         assert_eq!(outcome(429, &[("retry-after", "7")]), throttled(Some(Duration::from_secs(7))));
         assert_eq!(outcome(429, &[("retry-after", "-7")]), throttled(None));
+        assert_eq!(outcome(429, &[("retry-after", "+7")]), throttled(None));
         let long_ago = outcome(429, &[("retry-after", "Fri, 31 Dec 1999 23:59:59 GMT")]);
         assert_eq!(long_ago, throttled(Some(Duration::ZERO)));
     }
@@ -203,6 +204,7 @@ mod tests {
             ("16", Outcome::Success),
             ("17", Outcome::Failure),
             ("-1", Outcome::Failure),
+            ("+0", Outcome::Failure),
             ("x", Outcome::Failure),
         ] {
             let head = response(200, &[grpc, ("grpc-status", status)]);

@@ -41,6 +41,10 @@ where
 /// else its `Host` header, else [`authority`](Self::authority), else the endpoint's address. A URI
 /// may be a path alone.
 ///
+/// What a request says to the previous hop alone is left out, and so is what a response says to this one
+/// (RFC 9110, section 7.6.1): `Connection` and the fields that it names, `Keep-Alive`, `Transfer-Encoding`, `TE` but for
+/// trailers, and `Upgrade` to another version of HTTP. An upgrade to another protocol passes over HTTP/1.1.
+///
 /// By default it speaks HTTP/1.1 without TLS, and whichever of HTTP/2 and HTTP/1.1 the server
 /// prefers with it. A request whose URI is `https` goes over TLS, verified by the system's roots;
 /// with [`tls`](Self::tls) every request does, whatever its URI.
@@ -182,6 +186,15 @@ impl<B, C> HttpConnector<B, C> {
     #[must_use]
     pub fn load_reports(mut self) -> Self {
         self.traffic = self.traffic.load_reports();
+        self
+    }
+
+    /// Sets for how long at most an endpoint is believed that asks for less traffic. Default 5 minutes.
+    ///
+    /// See [`HttpTraffic::throttle_max`].
+    #[must_use]
+    pub fn throttle_max(mut self, throttle_max: Duration) -> Self {
+        self.traffic = self.traffic.throttle_max(throttle_max);
         self
     }
 

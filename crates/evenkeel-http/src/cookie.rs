@@ -1,20 +1,43 @@
-//! Reading one cookie out of a request.
+//! The cookies of a request: reading those of one name, and joining their lines.
 
-use http::{HeaderMap, header};
+use http::{HeaderMap, HeaderValue, header};
+use hyper::body::Bytes;
 
 /// The value of the first cookie called `name`, without the quotes around it.
 ///
 /// Bytes that are no cookie are passed over. What it costs is bounded by the size of the headers.
 pub(crate) fn value<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a [u8]> {
+    values(headers, name).next()
+}
+
+/// The values of all cookies called `name`, in the order of the request.
+///
+/// A browser sends several where they were set for different paths or domains (RFC 6265, section 5.4).
+pub(crate) fn values<'a>(headers: &'a HeaderMap, name: &str) -> impl Iterator<Item = &'a [u8]> {
     let lines = headers.get_all(header::COOKIE).iter();
-    let mut pairs = lines.flat_map(|line| line.as_bytes().split(|&byte| byte == b';'));
-    let value = pairs.find_map(|pair| {
+    let pairs = lines.flat_map(|line| line.as_bytes().split(|&byte| byte == b';'));
+    pairs.filter_map(move |pair| {
         let pair = pair.trim_ascii().strip_prefix(name.as_bytes())?;
-        pair.trim_ascii_start().strip_prefix(b"=")
-    })?;
-    let value = value.trim_ascii();
-    let unquoted = value.strip_prefix(b"\"").and_then(|value| value.strip_suffix(b"\""));
-    Some(unquoted.unwrap_or(value))
+        let value = pair.trim_ascii_start().strip_prefix(b"=")?.trim_ascii();
+        let unquoted = value.strip_prefix(b"\"").and_then(|value| value.strip_suffix(b"\""));
+        Some(unquoted.unwrap_or(value))
+    })
+}
+
+/// Joins the lines of `Cookie` to one, as a server of HTTP/1.1 expects it (RFC 9113, section 8.2.3).
+pub(crate) fn join(headers: &mut HeaderMap) {
+    if headers.get_all(header::COOKIE).iter().nth(1).is_none() {
+        return;
+    }
+    let mut line = Vec::new();
+    for (count, crumb) in headers.get_all(header::COOKIE).iter().enumerate() {
+        if count != 0 {
+            line.extend_from_slice(b"; ");
+        }
+        line.extend_from_slice(crumb.as_bytes());
+    }
+    let line = HeaderValue::from_maybe_shared(Bytes::from(line)).expect("made of header values");
+    headers.insert(header::COOKIE, line);
 }
 
 #[cfg(test)]

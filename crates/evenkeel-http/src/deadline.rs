@@ -2,10 +2,13 @@
 
 use std::time::Duration;
 
-use evenkeel_core::deadline::{CarryDeadline, Deadline};
+use evenkeel_core::{
+    deadline::{CarryDeadline, Deadline},
+    number,
+};
 use http::{HeaderMap, HeaderName, HeaderValue, Request};
 
-use crate::classify::is_grpc;
+use crate::{classify::is_grpc, delay};
 
 const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 const TIMEOUT_MS: HeaderName = HeaderName::from_static("x-envoy-expected-rq-timeout-ms");
@@ -44,10 +47,7 @@ impl<B> CarryDeadline<Request<B>> for HttpDeadline {
         let headers = request.headers();
         match headers.get(GRPC_TIMEOUT) {
             Some(timeout) => parse_grpc(timeout),
-            None => {
-                let milliseconds = headers.get(TIMEOUT_MS)?.to_str().ok()?.parse().ok()?;
-                Some(Duration::from_millis(milliseconds))
-            }
+            None => delay::number(headers, &TIMEOUT_MS).map(Duration::from_millis),
         }
     }
 
@@ -91,10 +91,9 @@ fn format_grpc(timeout: Duration) -> HeaderValue {
 fn parse_grpc(timeout: &HeaderValue) -> Option<Duration> {
     let text = timeout.to_str().ok()?;
     let (digits, name) = text.split_at_checked(text.len().checked_sub(1)?)?;
-    let is_number = (1..=8).contains(&digits.len()) && digits.bytes().all(|b| b.is_ascii_digit());
     let (_, unit) = UNITS.iter().find(|(unit, _)| name.chars().eq([*unit]))?;
-    let amount: u128 = digits.parse().ok().filter(|_| is_number)?;
-    let nanos = amount * unit;
+    let amount: u64 = number::digits(digits).filter(|_| digits.len() <= 8)?;
+    let nanos = u128::from(amount) * unit;
     let subsecond = u32::try_from(nanos % 1_000_000_000).ok()?;
     Some(Duration::new(u64::try_from(nanos / 1_000_000_000).ok()?, subsecond))
 }
@@ -115,6 +114,14 @@ mod tests {
             (Duration::MAX, "99999999H"),
         ] {
             assert_eq!(format_grpc(timeout), text);
+        }
+    }
+
+    #[test]
+    fn milliseconds_are_digits() {
+        for (text, expected) in [("250", Some(250)), ("+250", None), ("-1", None), ("2.5", None)] {
+            let request = Request::get("/").header(TIMEOUT_MS, text).body(()).unwrap();
+            assert_eq!(HttpDeadline.given(&request), expected.map(Duration::from_millis), "{text}");
         }
     }
 

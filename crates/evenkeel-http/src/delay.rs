@@ -1,13 +1,26 @@
 //! For how long a server asks not to be asked again.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
+use evenkeel_core::number::digits;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 
 use crate::{
     clock,
     rate_limit::{self, ServerQuota},
 };
+
+/// For how long a server is believed at most, unless told otherwise.
+///
+/// Envoy's bound of what a rate-limited request waits (`RateLimitedRetryBackOff`). A server that needs
+/// longer says so again.
+pub(crate) const BELIEVED_MAX: Duration = Duration::from_secs(300);
+
+/// What is no delay but a date: seconds that are more than 31 years are those since 1970.
+const EPOCH_SECONDS_MIN: u64 = 1_000_000_000;
+
+/// And so are milliseconds that are.
+const EPOCH_MILLISECONDS_MIN: u64 = EPOCH_SECONDS_MIN * 1_000;
 
 const PUSHBACK: HeaderName = HeaderName::from_static("grpc-retry-pushback-ms");
 const RATE_LIMIT_RESET: HeaderName = HeaderName::from_static("ratelimit-reset");
@@ -23,26 +36,43 @@ pub(crate) fn asked_for(headers: &HeaderMap) -> Option<Duration> {
 
 /// `Retry-After`: seconds, or a date.
 ///
-/// A date counts from the response's own `Date`, so that it matters to nobody whose clock is right. Only
+/// A date counts from the response's own `Date`, so that it does not matter whose clock is right. Only
 /// where a response has none this machine's has to be.
 pub(crate) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    let date = |name| httpdate::parse_http_date(headers.get(name)?.to_str().ok()?.trim()).ok();
-    seconds(headers, &header::RETRY_AFTER).or_else(|| {
-        let until = date(header::RETRY_AFTER)?;
-        let now = date(header::DATE).unwrap_or_else(clock::date);
-        Some(until.duration_since(now).unwrap_or_default())
-    })
+    seconds(headers, &header::RETRY_AFTER)
+        .or_else(|| Some(time_until(headers, date(headers, header::RETRY_AFTER)?)))
+}
+
+/// A delay of so many seconds, or until that time where they can only be those since 1970.
+pub(crate) fn delay_of(headers: &HeaderMap, seconds: u64) -> Duration {
+    let since_epoch = match seconds {
+        ..EPOCH_SECONDS_MIN => return Duration::from_secs(seconds),
+        ..EPOCH_MILLISECONDS_MIN => Duration::from_secs(seconds),
+        _ => Duration::from_millis(seconds),
+    };
+    match SystemTime::UNIX_EPOCH.checked_add(since_epoch) {
+        Some(until) => time_until(headers, until),
+        None => Duration::MAX,
+    }
+}
+
+fn time_until(headers: &HeaderMap, until: SystemTime) -> Duration {
+    let now = date(headers, header::DATE).unwrap_or_else(clock::date);
+    until.duration_since(now).unwrap_or_default()
+}
+
+fn date(headers: &HeaderMap, name: HeaderName) -> Option<SystemTime> {
+    httpdate::parse_http_date(headers.get(name)?.to_str().ok()?.trim()).ok()
 }
 
 /// `grpc-retry-pushback-ms`: a delay, or nothing inside if the server wants no other attempt.
 ///
 /// That is what a negative or unreadable one means (gRFC A6).
 pub(crate) fn pushback(trailers: &HeaderMap) -> Option<Option<Duration>> {
-    let pushback = trailers.get(PUSHBACK)?;
+    trailers.get(PUSHBACK)?;
     // gRPC's is a 32-bit number, with a sign.
-    let milliseconds = pushback.to_str().ok().and_then(|text| text.parse::<i32>().ok());
-    let delay = milliseconds.and_then(|milliseconds| u64::try_from(milliseconds).ok());
-    Some(delay.map(Duration::from_millis))
+    let milliseconds = number(trailers, &PUSHBACK).filter(|&number| number <= i32::MAX as u64);
+    Some(milliseconds.map(Duration::from_millis))
 }
 
 /// Says when to try again: `Retry-After` in whole seconds, or gRPC's pushback. Both round up, since who
@@ -56,9 +86,13 @@ pub(crate) fn tell(headers: &mut HeaderMap, after: Duration, is_grpc: bool) {
     }
 }
 
+/// The number in a header, `1*DIGIT` and nothing else.
+pub(crate) fn number<T: TryFrom<u64>>(headers: &HeaderMap, name: &HeaderName) -> Option<T> {
+    digits(headers.get(name)?.as_bytes().trim_ascii())
+}
+
 fn seconds(headers: &HeaderMap, name: &HeaderName) -> Option<Duration> {
-    let seconds = headers.get(name)?.to_str().ok()?.trim().parse().ok()?;
-    Some(Duration::from_secs(seconds))
+    Some(delay_of(headers, number(headers, name)?))
 }
 
 #[cfg(test)]
@@ -88,12 +122,29 @@ mod tests {
         assert_eq!(asked(&[("ratelimit", "\"a\";r=0;t=8"), ("ratelimit-reset", "9")]), seconds(8));
         assert_eq!(asked(&[("ratelimit", "\"a\";r=1;t=8"), ("ratelimit-reset", "9")]), None);
         assert_eq!(asked(&[("ratelimit-reset", "9"), ("retry-after", "3")]), seconds(3));
-        for nonsense in ["", "-1", "1.5", "soon", "99999999999999999999"] {
+        for nonsense in ["", "-1", "+3", "1.5", "0x3", "soon", "99999999999999999999"] {
             assert_eq!(asked(&[("retry-after", nonsense)]), None, "{nonsense}");
+            assert_eq!(asked(&[("ratelimit-reset", nonsense)]), None, "{nonsense}");
         }
+    }
+
+    #[test]
+    fn a_delay_of_decades_is_a_date() {
+        let date = ("date", "Fri, 31 Dec 1999 23:59:29 GMT"); // 946684769
+        let seconds = |seconds| Some(Duration::from_secs(seconds));
+        assert_eq!(asked(&[date, ("retry-after", "999999999")]), seconds(999_999_999));
+        assert_eq!(
+            asked(&[date, ("retry-after", "1000000000")]),
+            seconds(1_000_000_000 - 946_684_769)
+        );
+        assert_eq!(asked(&[date, ("ratelimit-reset", "1000000000000")]), seconds(53_315_231));
+        // One that has passed: by then all is well again.
+        let now = ("date", "Tue, 05 Jan 2021 11:00:01 GMT");
+        assert_eq!(asked(&[now, ("retry-after", "1609844400")]), seconds(0));
+        assert_eq!(asked(&[now, ("ratelimit", "\"a\";r=0;t=1609844411")]), seconds(10));
         let longest = u64::MAX.to_string();
         let headers = HeaderMap::from_iter([(header::RETRY_AFTER, longest.parse().unwrap())]);
-        assert_eq!(asked_for(&headers), seconds(u64::MAX));
+        assert!(asked_for(&headers).is_some());
     }
 
     #[test]
@@ -116,6 +167,7 @@ mod tests {
             ("2147483648", None),
             ("-1", None),
             ("-2147483648", None),
+            ("+250", None),
             ("", None),
             ("1.5", None),
             ("soon", None),

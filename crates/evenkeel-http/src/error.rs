@@ -84,7 +84,7 @@ fn is_own_reset(error: &h2::Error) -> bool {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum InvalidRequest {
-    /// Neither the URI nor the `Host` header names a valid authority.
+    /// Neither the URI nor the `Host` header names a valid authority, or there are several `Host` headers.
     Authority,
     /// The URI cannot be completed with a scheme and an authority.
     Uri,
@@ -95,7 +95,7 @@ pub enum InvalidRequest {
 impl fmt::Display for InvalidRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Authority => "the Host header is no valid authority",
+            Self::Authority => "the Host header is no valid authority, or there are several",
             Self::Address => "the client cannot speak to a Unix socket",
             Self::Uri => "the URI has neither a path nor an authority",
         })

@@ -91,6 +91,7 @@ mod grpc_status;
 mod happy_eyeballs;
 mod hash_by;
 mod hints;
+mod hop;
 mod load;
 mod mirror;
 mod multiplexed;
@@ -113,6 +114,7 @@ mod tls;
 #[cfg(feature = "tower-http")]
 mod tower_classifier;
 mod traffic;
+mod tunnel;
 mod watched;
 
 use evenkeel_clock as clock;

@@ -1,6 +1,9 @@
 //! How much a request matters, read from a header.
 
-use evenkeel_core::limit::{Priority, ReadPriority};
+use evenkeel_core::{
+    limit::{Priority, ReadPriority},
+    number::digits,
+};
 use http::{HeaderName, HeaderValue, Request};
 
 /// Reads a request's priority from a header, for load shedding on the server's side.
@@ -53,7 +56,7 @@ const NAMES: [(&str, Priority); 4] = [
 fn parse(value: &HeaderValue) -> Option<Priority> {
     let text = value.to_str().ok()?.trim();
     let by_name = NAMES.iter().find(|(name, _)| name.eq_ignore_ascii_case(text));
-    by_name.map(|(_, priority)| *priority).or_else(|| text.parse().ok().map(Priority::new))
+    by_name.map(|(_, priority)| *priority).or_else(|| digits(text).map(Priority::new))
 }
 
 #[cfg(test)]
@@ -73,6 +76,7 @@ mod tests {
             ("255", 15),
             ("256", 4),
             ("-1", 4),
+            ("+7", 4),
             ("", 4),
             ("urgent", 4),
         ] {

@@ -16,9 +16,11 @@ use tower_service::Service;
 
 use crate::{
     connector::{RequestBody, Settings},
+    cookie,
     dial::Dial,
     error::{ConnectError, InvalidRequest, RequestError},
     hints,
+    hop::{self, Hop},
     multiplexed::{Answer, Multiplexed},
     per_runtime::PerRuntime,
     target::{self, Host},
@@ -75,18 +77,27 @@ impl<B> HttpService<B> {
     }
 }
 
-impl<B> Inner<B> {
-    /// Completes the URI, and `Host` where the URI does not say it.
+impl<B: RequestBody> Inner<B> {
+    /// Completes the URI, and `Host` where the URI does not say it, and leaves out what was said to the
+    /// previous hop alone.
     fn address(&self, request: &mut Request<B>) -> Result<(), InvalidRequest> {
         let is_https = self.is_tls_forced || request.uri().scheme() == Some(&Scheme::HTTPS);
         let scheme = if is_https { Scheme::HTTPS } else { Scheme::HTTP };
         let named = target::named_authority(request)?;
+        let hop = match (&self.transport, is_https) {
+            (Transport::Multiplexed(_), _) => Hop::Http2,
+            (Transport::Pooled(_), true) => Hop::Either,
+            (Transport::Pooled(_), false) => Hop::Http1,
+        };
+        hop::clean_request(request.headers_mut(), hop);
         if let Transport::Pooled(_) = self.transport {
             // A request that came in over another version leaves over ours.
             *request.version_mut() = Version::HTTP_11;
+            cookie::join(request.headers_mut());
+            hop::delimit(request);
             if !is_https && request.method() != Method::CONNECT {
                 // Without TLS the pool need not know the authority: the same connections serve all.
-                target::set_host(request, &self.host)?;
+                target::set_host(request, named.as_ref(), &self.host)?;
                 return target::set_uri(request, scheme, self.host.authority.clone());
             }
         }
@@ -164,6 +175,7 @@ impl Future for HttpFuture {
             }
         };
         Poll::Ready(result.map(|mut response| {
+            hop::clean_response(response.status(), response.headers_mut());
             hints::answer(response.extensions_mut(), &this.node, this.why.take());
             response
         }))

@@ -6,6 +6,7 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use evenkeel_core::{BoxError, connect::Connect, endpoint::Address, node::Node, why::Why};
@@ -15,9 +16,11 @@ use tower_service::Service;
 
 use crate::{
     classify::{Classify, StatusClassifier},
+    cookie,
     error::{InvalidRequest, RequestError},
     hash_by::HashBy,
     hints,
+    hop::{self, Hop},
     target::{self, Host},
     traffic::{HttpTraffic, InFlight},
 };
@@ -28,6 +31,8 @@ use crate::{
 /// endpoint's address. `Host` stays what the request named. That is all that can be done from
 /// outside of a client, so, other than [`HttpConnector`](crate::HttpConnector):
 ///
+/// - a `Transfer-Encoding` of the request stays, while other fields of one hop are left out;
+/// - a body that is empty is announced as the client does it;
 /// - over HTTP/2, `:authority` becomes the endpoint's address;
 /// - over TLS, the certificate must be valid for the endpoint's address;
 /// - connections outlive their endpoint, until the client's idle timeout;
@@ -63,6 +68,15 @@ impl<S, C> SharedClient<S, C> {
     #[must_use]
     pub fn in_flight(mut self, in_flight: InFlight) -> Self {
         self.traffic = self.traffic.in_flight(in_flight);
+        self
+    }
+
+    /// Sets for how long at most an endpoint is believed that asks for less traffic. Default 5 minutes.
+    ///
+    /// See [`HttpTraffic::throttle_max`].
+    #[must_use]
+    pub fn throttle_max(mut self, throttle_max: Duration) -> Self {
+        self.traffic = self.traffic.throttle_max(throttle_max);
         self
     }
 
@@ -112,7 +126,10 @@ impl<S> SharedService<S> {
     fn address<B>(&self, request: &mut Request<B>) -> Result<(), InvalidRequest> {
         let host = self.host.as_ref().ok_or(InvalidRequest::Address)?;
         let scheme = request.uri().scheme().cloned().unwrap_or(Scheme::HTTP);
-        target::set_host(request, host)?;
+        let named = target::named_authority(request)?;
+        target::set_host(request, named.as_ref(), host)?;
+        hop::clean_request(request.headers_mut(), Hop::Either);
+        cookie::join(request.headers_mut());
         target::set_uri(request, scheme, host.authority.clone())
     }
 }
@@ -166,6 +183,7 @@ where
         };
         Poll::Ready(match result {
             Ok(mut response) => {
+                hop::clean_response(response.status(), response.headers_mut());
                 hints::answer(response.extensions_mut(), this.node, this.why.take());
                 Ok(response)
             }

@@ -1,5 +1,7 @@
 //! Which authority a request names, and the URI that it is sent with.
 
+use std::borrow::Cow;
+
 use evenkeel_core::endpoint::Address;
 use http::{
     HeaderValue, Request, Uri, header,
@@ -19,8 +21,9 @@ impl Host {
     /// # Errors
     /// If `text` is no authority.
     pub(crate) fn parse(text: &str) -> Result<Self, InvalidRequest> {
-        let authority = text.parse().map_err(|_| InvalidRequest::Authority)?;
-        let header = HeaderValue::from_str(text).map_err(|_| InvalidRequest::Authority)?;
+        let authority: Authority = outgoing(text).parse().map_err(|_| InvalidRequest::Authority)?;
+        let header =
+            HeaderValue::from_str(authority.as_str()).map_err(|_| InvalidRequest::Authority)?;
         Ok(Self { authority, header })
     }
 
@@ -39,24 +42,42 @@ impl Host {
 }
 
 /// The authority that `request` names: its URI's, else its `Host` header's, else `None`.
+///
+/// # Errors
+/// If there are several `Host` headers, of which two servers may believe two (RFC 9112, section 3.2).
 pub(crate) fn named_authority<B>(
     request: &Request<B>,
 ) -> Result<Option<Authority>, InvalidRequest> {
-    if let Some(authority) = request.uri().authority() {
-        return without_user(authority).map(Some);
+    let mut hosts = request.headers().get_all(header::HOST).iter();
+    let host = hosts.next();
+    if hosts.next().is_some() {
+        return Err(InvalidRequest::Authority);
     }
-    let Some(host) = request.headers().get(header::HOST) else { return Ok(None) };
-    let authority = Authority::try_from(host.as_bytes()).map_err(|_| InvalidRequest::Authority)?;
-    without_user(&authority).map(Some)
+    let text = match (request.uri().authority(), host) {
+        (Some(authority), _) => match outgoing(authority.as_str()) {
+            Cow::Borrowed(text) if text.len() == authority.as_str().len() => {
+                return Ok(Some(authority.clone()));
+            }
+            text => text,
+        },
+        (None, Some(host)) => outgoing(host.to_str().map_err(|_| InvalidRequest::Authority)?),
+        (None, None) => return Ok(None),
+    };
+    text.parse().map(Some).map_err(|_| InvalidRequest::Authority)
 }
 
-/// Sets `Host` to what the URI names, else keeps it, else takes `default`.
-pub(crate) fn set_host<B>(request: &mut Request<B>, default: &Host) -> Result<(), InvalidRequest> {
-    let host = match request.uri().authority() {
-        Some(authority) => HeaderValue::from_str(without_user(authority)?.as_str())
-            .map_err(|_| InvalidRequest::Authority)?,
-        None if request.headers().contains_key(header::HOST) => return Ok(()),
-        None => default.header.clone(),
+/// Sets `Host` to what the request [names](named_authority), else to `default`.
+pub(crate) fn set_host<B>(
+    request: &mut Request<B>,
+    named: Option<&Authority>,
+    default: &Host,
+) -> Result<(), InvalidRequest> {
+    let host = match (named, request.headers().get(header::HOST)) {
+        (Some(named), Some(host)) if host == named.as_str() => return Ok(()),
+        (Some(named), _) => {
+            HeaderValue::from_str(named.as_str()).map_err(|_| InvalidRequest::Authority)?
+        }
+        (None, _) => default.header.clone(),
     };
     request.headers_mut().insert(header::HOST, host);
     Ok(())
@@ -79,11 +100,15 @@ pub(crate) fn set_uri<B>(
     Ok(())
 }
 
-/// User names and passwords never leave in a `Host` or an `:authority` (RFC 9110, section 4.2.4).
-fn without_user(authority: &Authority) -> Result<Authority, InvalidRequest> {
-    match authority.as_str().rsplit_once('@') {
-        None => Ok(authority.clone()),
-        Some((_, host)) => host.parse().map_err(|_| InvalidRequest::Authority),
+/// What of an authority may leave in a `Host` or an `:authority`: no user name and no password
+/// (RFC 9110, section 4.2.4), and no zone, which names an interface of this machine (RFC 6874, section 4).
+fn outgoing(authority: &str) -> Cow<'_, str> {
+    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+    match host.split_once('%').zip(host.rfind(']')) {
+        Some(((address, _), end)) if address.len() < end && address.starts_with('[') => {
+            Cow::Owned([address, &host[end..]].concat())
+        }
+        _ => Cow::Borrowed(host),
     }
 }
 
@@ -107,7 +132,19 @@ mod tests {
         assert_eq!(named("/x", Some("b:2")).unwrap(), "b:2");
         assert_eq!(named("/x", None), None);
         assert_eq!(named("http://user:secret@a:1/x", None).unwrap(), "a:1");
+        assert_eq!(named("/x", Some("[fe80::1%eth0]:2")).unwrap(), "[fe80::1]:2");
+        assert_eq!(named("/x", Some("[fe80::1%25eth0]")).unwrap(), "[fe80::1]");
         assert!(named_authority(&request("/x", Some("a b"))).is_err());
+        assert!(named_authority(&request("/x", Some("a%b"))).is_err());
+    }
+
+    #[test]
+    fn of_two_host_headers_none_is_believed() {
+        for uri in ["/x", "http://a/x"] {
+            let mut request = request(uri, Some("a"));
+            request.headers_mut().append(header::HOST, HeaderValue::from_static("a"));
+            assert_eq!(named_authority(&request), Err(InvalidRequest::Authority), "{uri}");
+        }
     }
 
     #[test]
@@ -128,7 +165,8 @@ mod tests {
     fn the_host_header_stays_logical() {
         let host = |uri, host| {
             let mut request = request(uri, host);
-            set_host(&mut request, &Host::parse("default").unwrap()).unwrap();
+            let named = named_authority(&request).unwrap();
+            set_host(&mut request, named.as_ref(), &Host::parse("default").unwrap()).unwrap();
             request.headers()[header::HOST].clone()
         };
         assert_eq!(host("http://me@a:1/", Some("b")), "a:1");
@@ -138,9 +176,13 @@ mod tests {
 
     #[test]
     fn every_address_has_an_authority() {
-        for (address, expected) in
-            [("[::1]:80", "[::1]:80"), ("a_b.c:1", "a_b.c:1"), ("unix:/run/a.sock", "localhost")]
-        {
+        for (address, expected) in [
+            ("[::1]:80", "[::1]:80"),
+            ("[fe80::1%2]:80", "[fe80::1]:80"),
+            ("[fe80::1%eth0]:80", "[fe80::1]:80"),
+            ("a_b.c:1", "a_b.c:1"),
+            ("unix:/run/a.sock", "localhost"),
+        ] {
             assert_eq!(Host::of(&address.parse().unwrap()).authority, expected);
         }
     }

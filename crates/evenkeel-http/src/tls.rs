@@ -232,8 +232,9 @@ impl Connector {
 }
 
 fn server_name(host: &str) -> Result<ServerName<'static>, TlsError> {
-    // A URI writes an IPv6 address in brackets, a certificate does not.
-    let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    // A URI writes an IPv6 address in brackets, and maybe with a zone; a certificate does not.
+    let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+    let bare = bare.map_or(host, |address| address.split('%').next().unwrap_or_default());
     ServerName::try_from(bare.to_owned())
         .map_err(|_| TlsError::new(format!("`{host}` is no name that a certificate can have")))
 }
@@ -253,6 +254,7 @@ mod tests {
     #[test]
     fn hosts_are_names_or_addresses() {
         assert!(matches!(server_name("[::1]").unwrap(), ServerName::IpAddress(_)));
+        assert!(matches!(server_name("[fe80::1%25eth0]").unwrap(), ServerName::IpAddress(_)));
         assert!(matches!(server_name("10.0.0.1").unwrap(), ServerName::IpAddress(_)));
         assert!(matches!(server_name("a.b").unwrap(), ServerName::DnsName(_)));
         assert!(server_name("").is_err());

@@ -1,6 +1,6 @@
 //! What a balancer reads from HTTP requests and responses.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::Duration};
 
 use evenkeel_core::{
     attempt::Attempt,
@@ -12,14 +12,18 @@ use http::{Request, Response, StatusCode};
 use http_body::Body;
 
 use crate::{
-    body::{self, ResponseBody},
+    body::{self, Pending, ResponseBody},
     classify::{Classify, StatusClassifier, Verdict},
     delay,
     hash_by::{HashBy, RequestHead},
     hints::{self, Untimed},
+    tunnel::Tunnel,
 };
 
 /// Until when a request counts as in flight.
+///
+/// A connection that was upgraded, and a tunnel of `CONNECT`, counts until both its directions have ended
+/// or it is dropped, in either case.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum InFlight {
     /// Until the head of the response is there.
@@ -65,6 +69,7 @@ pub enum InFlight {
 #[derive(Clone, Debug, Default)]
 pub struct HttpTraffic<C = StatusClassifier> {
     in_flight: InFlight,
+    throttle_max: ThrottleMax,
     classifier: C,
     reads_reports: bool,
     hash_by: Option<Arc<HashBy>>,
@@ -86,6 +91,17 @@ impl<C> HttpTraffic<C> {
         self
     }
 
+    /// Sets for how long at most an endpoint is believed that asks for less traffic. Default 5 minutes.
+    ///
+    /// That is the delay of a 429, a 503 or a gRPC status. It counts as latency, and gates close for that
+    /// long where a layer heeds it. Longer ones count as this one: a header that is wrong by a factor
+    /// must not take an endpoint out for days.
+    #[must_use]
+    pub fn throttle_max(mut self, throttle_max: Duration) -> Self {
+        self.throttle_max = ThrottleMax(throttle_max);
+        self
+    }
+
     /// Reads what endpoints report of their load, in any form of ORCA, where a policy goes by it.
     ///
     /// In the head of a response, and in its trailers. Default reports are not looked for: a lookup
@@ -102,6 +118,7 @@ impl<C> HttpTraffic<C> {
     pub fn classify<D: Classify>(self, classifier: D) -> HttpTraffic<D> {
         HttpTraffic {
             in_flight: self.in_flight,
+            throttle_max: self.throttle_max,
             classifier,
             reads_reports: self.reads_reports,
             hash_by: self.hash_by,
@@ -146,7 +163,7 @@ where
         mut attempt: Attempt,
         result: Result<Response<R>, E>,
     ) -> Result<Self::Response, E> {
-        let response = match result {
+        let mut response = match result {
             Ok(response) => response,
             Err(error) => {
                 attempt.blame(Fault::Local);
@@ -154,7 +171,11 @@ where
                 return Err(error);
             }
         };
-        let verdict = self.classifier.response(&response);
+        let throttle_max = self.throttle_max;
+        let verdict = match self.classifier.response(&response) {
+            Verdict::Reached(outcome) => Verdict::Reached(throttle_max.bound(outcome)),
+            to_come => to_come,
+        };
         attempt.responded();
         let reads_reports = self.reads_reports && attempt.wants_report();
         if reads_reports {
@@ -164,7 +185,7 @@ where
             attempt.blame(Fault::Gateway);
             // A failure that says when to come back costs what it asks for, as a 429 does.
             if let Some(delay) = delay::retry_after(response.headers()) {
-                attempt.throttled(delay);
+                attempt.throttled(delay.min(throttle_max.0));
             }
         }
         // A gRPC response that has begun is an answer, whatever status it ends with.
@@ -172,9 +193,15 @@ where
             Verdict::Reached(outcome) => outcome,
             Verdict::AtEnd(_) => Outcome::Success,
         });
+        if let Some(tunnel) = Tunnel::of_response(response.status(), response.extensions_mut()) {
+            // One that has ended already gives it back, and dropped it tells its outcome.
+            drop(tunnel.hold(Pending::<C>::new(attempt, verdict, throttle_max)));
+            return Ok(response.map(ResponseBody::ended));
+        }
         Ok(match self.in_flight {
             InFlight::Body => response.map(|body| {
-                let body = ResponseBody::tracked(body, attempt, verdict);
+                let body =
+                    ResponseBody::tracked(body, Pending::new(attempt, verdict, throttle_max));
                 if reads_reports { body.reading_reports() } else { body }
             }),
             InFlight::Head => {
@@ -185,6 +212,25 @@ where
                 response.map(ResponseBody::ended)
             }
         })
+    }
+}
+
+/// For how long a server is believed that throttles.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ThrottleMax(Duration);
+
+impl ThrottleMax {
+    pub(crate) fn bound(self, outcome: Outcome) -> Outcome {
+        match outcome {
+            Outcome::Throttled(delay) => Outcome::Throttled(delay.map(|delay| delay.min(self.0))),
+            outcome => outcome,
+        }
+    }
+}
+
+impl Default for ThrottleMax {
+    fn default() -> Self {
+        Self(delay::BELIEVED_MAX)
     }
 }
 

@@ -14,11 +14,17 @@ use pin_project_lite::pin_project;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use super::state::{InFlight, Phase, Shared};
+use super::state::{DrainHandle, InFlight, Phase, Shared};
+use crate::tunnel::{Cut, Offer};
 
 /// Counts the requests that are under way, and asks callers to leave. See [`Drain`](super::Drain).
 ///
-/// It costs two atomic additions and a clone of an `Arc` a request, and allocates nothing.
+/// A connection that is upgraded, such as a WebSocket, and a tunnel of `CONNECT`, counts until both its
+/// directions have ended. It counts that long in layers above this one, too, which read responses as
+/// [`HttpTraffic`](crate::HttpTraffic) does: a concurrency limit, for example. What
+/// `hyper::upgrade::on` gives is as before, but does not downcast to the server's own stream.
+///
+/// It costs two atomic additions and a clone of an `Arc` a request, and allocates nothing but for upgrades.
 #[derive(Clone, Debug)]
 pub struct DrainLayer(pub(super) Arc<Shared>);
 
@@ -49,10 +55,16 @@ where
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, request: Request<B>) -> Self::Future {
+    fn call(&mut self, mut request: Request<B>) -> Self::Future {
         let has_connection = request.version() <= Version::HTTP_11;
         let in_flight = InFlight::new(&self.shared);
-        DrainFuture { future: self.inner.call(request), in_flight: Some(in_flight), has_connection }
+        let offer = Offer::of(&mut request, || {
+            let handle = DrainHandle(self.shared.clone());
+            let cut: Cut = Box::pin(async move { handle.reached(Phase::Ended).await });
+            Some(cut)
+        });
+        let future = self.inner.call(request);
+        DrainFuture { future, in_flight: Some(in_flight), offer, has_connection }
     }
 }
 
@@ -62,6 +74,7 @@ pin_project! {
         #[pin]
         future: F,
         in_flight: Option<InFlight>,
+        offer: Offer,
         // Whether the connection is the request's alone, as before HTTP/2.
         has_connection: bool,
     }
@@ -82,6 +95,7 @@ where
             let close = HeaderValue::from_static("close");
             response.headers_mut().insert(header::CONNECTION, close);
         }
+        let in_flight = this.offer.accept(&mut response, in_flight);
         Poll::Ready(Ok(response.map(|inner| DrainBody { inner, in_flight })))
     }
 }
@@ -98,7 +112,8 @@ pin_project! {
     pub struct DrainBody<B> {
         #[pin]
         inner: B,
-        in_flight: InFlight,
+        // `None` where it is a tunnel's.
+        in_flight: Option<InFlight>,
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::{
     atomic::{AtomicU8, AtomicUsize, Ordering},
 };
 
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 /// Of all that is traced here.
 pub(super) const TARGET: &str = "evenkeel::drain";
@@ -57,10 +57,21 @@ impl DrainHandle {
         *self.0.phases.borrow()
     }
 
-    /// Requests that are under way: until their responses have ended.
+    /// Requests that are under way: until their responses have ended, or what they were upgraded to.
     #[must_use]
     pub fn in_flight(&self) -> usize {
-        self.0.in_flight.load(Ordering::Acquire)
+        self.0.in_flight.load(Ordering::SeqCst)
+    }
+
+    /// Waits until nothing is under way.
+    pub(super) async fn idle(&self) {
+        loop {
+            let changed = self.0.left.notified();
+            if self.in_flight() == 0 {
+                return;
+            }
+            changed.await;
+        }
     }
 
     /// Waits until it has come to `phase`.
@@ -77,6 +88,8 @@ pub(super) struct Shared {
     phase: AtomicU8,
     phases: watch::Sender<Phase>,
     in_flight: AtomicUsize,
+    /// Told when the last request leaves that is under way while the server closes.
+    left: Notify,
 }
 
 impl Shared {
@@ -86,7 +99,7 @@ impl Shared {
             let is_later = *now < phase;
             if is_later {
                 *now = phase;
-                self.phase.store(phase as u8, Ordering::Release);
+                self.phase.store(phase as u8, Ordering::SeqCst);
             }
             is_later
         });
@@ -97,7 +110,7 @@ impl Shared {
     }
 
     pub(super) fn has_reached(&self, phase: Phase) -> bool {
-        phase as u8 <= self.phase.load(Ordering::Acquire)
+        phase as u8 <= self.phase.load(Ordering::SeqCst)
     }
 }
 
@@ -118,6 +131,10 @@ impl InFlight {
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.0.in_flight.fetch_sub(1, Ordering::AcqRel);
+        // In one order with the phase: either this sees that the server closes, or that sees this.
+        if self.0.in_flight.fetch_sub(1, Ordering::SeqCst) == 1 && self.has_reached(Phase::Closing)
+        {
+            self.0.left.notify_one();
+        }
     }
 }

@@ -121,7 +121,7 @@ impl Told {
 
 /// A request that is in flight until its response's body has ended.
 struct Measured {
-    _arrival: Arrival,
+    _arrival: Option<Arrival>,
     /// Where its outcome is counted, if that is still to come.
     meter: Option<LoadMeter>,
     /// What is to be told with the trailers.
@@ -149,7 +149,7 @@ impl<R> ReportLoadBody<R> {
 impl<R: Body> ReportLoadBody<R> {
     pub(super) fn measured(
         inner: R,
-        arrival: Arrival,
+        arrival: Option<Arrival>,
         meter: Option<LoadMeter>,
         form: Option<ReportForm>,
     ) -> Self {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use evenkeel_core::load::LoadReport;
+use evenkeel_core::{load::LoadReport, number::decimal};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::{
@@ -54,7 +54,7 @@ impl<'de> Deserialize<'de> for Number {
         }
         let number = match Written::deserialize(deserializer)? {
             Written::Number(number) => Some(number),
-            Written::Text(text) => text.parse().ok(),
+            Written::Text(text) => decimal(&text),
         };
         let number = number.filter(|number: &f64| number.is_finite());
         number.map(Self).ok_or_else(|| serde::de::Error::custom("no finite number"))
@@ -138,7 +138,15 @@ mod tests {
 
     #[test]
     fn what_makes_no_sense_is_an_error() {
-        for json in ["", "[]", "1", r#"{"eps":"NaN"}"#, r#"{"eps":1e999}"#, r#"{"eps":[]}"#] {
+        for json in [
+            "",
+            "[]",
+            "1",
+            r#"{"eps":"NaN"}"#,
+            r#"{"eps":"+1"}"#,
+            r#"{"eps":1e999}"#,
+            r#"{"eps":[]}"#,
+        ] {
             assert!(read(json.as_bytes()).is_err(), "{json}");
         }
         let not_finite = LoadReport { errors_per_second: f64::NAN, ..LoadReport::default() };

@@ -24,7 +24,7 @@ use super::{
     body::{Answer, Verdict},
     message,
 };
-use crate::clock;
+use crate::{clock, tunnel::Offer};
 
 /// Where a server answers probes of its load, unless told otherwise.
 pub const PROBE_PATH: &str = "/.well-known/evenkeel/load";
@@ -35,7 +35,7 @@ type AnswerWith = Arc<dyn Fn(&Uri, &HeaderMap, ServerLoad) -> ServerLoad + Send 
 /// Measures a server's load, answers probes, and reports with responses.
 ///
 /// It stands at the top of a server, so that what waits below it counts: requests in flight until the end
-/// of their bodies, and how long the heads of responses take at such a load. What fails gives no sample
+/// of their bodies or of what they were upgraded to, and how long the heads of responses take at such a load. What fails gives no sample
 /// of latency, since a server that fails at once must not look quick; what is cancelled leaves no trace.
 ///
 /// * **Probes**, of [`HttpLoadProbe`](crate::HttpLoadProbe) and [`GrpcLoadProbe`](crate::GrpcLoadProbe), are
@@ -191,13 +191,15 @@ where
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, request: Request<B>) -> Self::Future {
+    fn call(&mut self, mut request: Request<B>) -> Self::Future {
         if let Some(answer) = self.layer.answer(&request) {
             return ReportLoadFuture { answer: Some(answer), inner: None };
         }
         let meter = self.layer.meter.clone();
         let arrival = meter.enter();
+        let offer = Offer::of(&mut request, || None);
         let inner = UnderWay {
+            offer,
             future: self.inner.call(request),
             arrival: Some(arrival),
             since: clock::now(),
@@ -214,6 +216,7 @@ pin_project! {
         future: F,
         // Dropped with the future, a request that was cancelled leaves no trace.
         arrival: Option<Arrival>,
+        offer: Offer,
         since: Timestamp,
         meter: LoadMeter,
         form: Option<ReportForm>,
@@ -266,6 +269,7 @@ where
             response.headers_mut().insert(name, value);
             form = None;
         }
+        let arrival = inner.offer.accept(&mut response, arrival);
         let meter = inner.meter.clone();
         Poll::Ready(Ok(response.map(|body| {
             ReportLoadBody::measured(body, arrival, verdict.is_to_come().then_some(meter), form)

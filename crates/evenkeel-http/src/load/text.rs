@@ -2,7 +2,10 @@
 
 use std::{fmt::Write, time::Duration};
 
-use evenkeel_core::load::{LoadReport, ServerLoad};
+use evenkeel_core::{
+    load::{LoadReport, ServerLoad},
+    number::decimal,
+};
 
 use super::form::{InvalidReport, METRICS_MAX};
 
@@ -16,7 +19,7 @@ const COST: &str = "request_cost.";
 
 /// Reads `name=value` or `name:value`, separated by commas, as Envoy does in one version or another.
 ///
-/// Unknown names are passed over. A value that is no finite number makes the whole report invalid, and so
+/// Unknown names are passed over. A value that is no number as JSON writes them makes the whole report invalid, and so
 /// does a name that comes twice: half of a report misleads.
 pub(super) fn read(text: &str) -> Result<LoadReport, InvalidReport> {
     let mut report = LoadReport::default();
@@ -28,11 +31,7 @@ pub(super) fn read(text: &str) -> Result<LoadReport, InvalidReport> {
         }
         let pair = entry.trim().split_once(['=', ':']);
         let (name, value) = pair.ok_or(InvalidReport::new("a metric has no value"))?;
-        let value: f64 =
-            value.trim().parse().map_err(|_| InvalidReport::new("a value is no number"))?;
-        if !value.is_finite() {
-            return Err(InvalidReport::new("a value is not finite"));
-        }
+        let value = decimal(value.trim()).ok_or(InvalidReport::new("a value is no number"))?;
         let (place, field) = match name.trim() {
             "cpu_utilization" | "cpu" => (0, &mut report.cpu_utilization),
             "mem_utilization" | "mem" => (1, &mut report.memory_utilization),
@@ -161,7 +160,9 @@ mod tests {
 
     #[test]
     fn what_makes_no_sense_is_refused_whole() {
-        for text in ["", ",", "cpu", "cpu=", "cpu=x", "cpu=NaN", "cpu=inf", "cpu=1e999"] {
+        for text in
+            ["", ",", "cpu", "cpu=", "cpu=x", "cpu=NaN", "cpu=inf", "cpu=+1", "cpu=.5", "cpu=1e999"]
+        {
             assert!(read(text).is_err(), "{text}");
         }
         for text in ["eps=1,eps=2", "named_metrics.a=1,named_metrics.a=1"] {

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use evenkeel_core::quota::{QuotaState, Rate};
+use evenkeel_core::{
+    number::digits,
+    quota::{QuotaState, Rate},
+};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
 use crate::delay;
@@ -37,38 +40,50 @@ impl ServerQuota {
     /// Reads what a response says: `Retry-After` where its status is 429, else `RateLimit` (IETF draft
     /// of the httpapi group), else `RateLimit-Remaining` and `RateLimit-Reset` (its third version).
     ///
-    /// Of several quotas it is the one that allows the least in the time until its reset.
+    /// Of several quotas it is the one that allows the least in the time until its reset. A reset that can
+    /// only be a date, in seconds or milliseconds since 1970, is read as one. None is longer than a day.
     #[must_use]
     pub fn read(status: StatusCode, headers: &HeaderMap) -> Option<Self> {
         if status == StatusCode::TOO_MANY_REQUESTS
             && let Some(reset) = delay::retry_after(headers)
         {
-            return Some(Self { remaining: 0, reset });
+            return Some(Self::new(0, reset));
         }
         let lines = headers.get_all(RATE_LIMIT).iter().filter_map(|line| line.to_str().ok());
-        let quotas = lines.flat_map(|line| split(line, ',')).filter_map(Self::read_item);
+        let items = lines.flat_map(|line| split(line, ','));
+        let quotas = items.filter_map(|item| Self::read_item(item, headers));
         let tightest = quotas.min_by(|a, b| a.pace().total_cmp(&b.pace()));
         tightest.or_else(|| {
-            let number = |name| headers.get(name)?.to_str().ok()?.trim().parse().ok();
-            let (remaining, reset): (u64, u64) = (number(REMAINING)?, number(RESET)?);
-            Some(Self::new(remaining, reset))
+            let remaining = delay::number(headers, &REMAINING)?;
+            Some(Self::new(remaining, delay::delay_of(headers, delay::number(headers, &RESET)?)))
         })
     }
 
-    fn new(remaining: u64, reset: u64) -> Self {
+    fn new(remaining: u64, reset: Duration) -> Self {
         let remaining = u32::try_from(remaining).unwrap_or(u32::MAX);
-        Self { remaining, reset: Duration::from_secs(reset.min(RESET_MAX)) }
+        Self { remaining, reset: reset.min(RESET_MAX) }
+    }
+
+    /// The same pace for no longer than `reset_max`.
+    pub(super) fn within(self, reset_max: Duration) -> Self {
+        if self.reset <= reset_max {
+            return self;
+        }
+        let share = reset_max.as_secs_f64() / self.reset.as_secs_f64();
+        let remaining = (f64::from(self.remaining) * share).ceil() as u32;
+        Self { remaining, reset: reset_max }
     }
 
     /// `"name";r=50;t=30`, of which only the parameters matter.
-    fn read_item(item: &str) -> Option<Self> {
+    fn read_item(item: &str, headers: &HeaderMap) -> Option<Self> {
         let parameter = |name: &str| {
             let found = split(item, ';')
                 .skip(1)
                 .find_map(|parameter| parameter.trim().strip_prefix(name)?.strip_prefix('='));
-            found?.trim().parse::<u64>().ok()
+            // An integer of RFC 9651 has fifteen digits at most, and these have no sign.
+            digits(found?.trim()).filter(|&number: &u64| number < 1_000_000_000_000_000)
         };
-        Some(Self::new(parameter("r")?, parameter("t")?))
+        Some(Self::new(parameter("r")?, delay::delay_of(headers, parameter("t")?)))
     }
 
     /// Requests a second until the reset.
@@ -77,8 +92,8 @@ impl ServerQuota {
     }
 }
 
-/// Nobody waits for longer than a day for what a header says.
-const RESET_MAX: u64 = 86_400;
+/// The longest reset.
+const RESET_MAX: Duration = Duration::from_secs(86_400);
 
 /// Splits at `separator`, but not within quotation marks.
 fn split(text: &str, separator: char) -> impl Iterator<Item = &str> {
@@ -158,11 +173,33 @@ mod tests {
 
     #[test]
     fn nonsense_is_nothing_and_no_wait_is_without_bound() {
-        for nonsense in ["", "\"a", ";r=1", "\"a\";r=-1;t=1", "\"a\";r=1;t=x", "\\", "\"a\";r;t"] {
+        for nonsense in [
+            "",
+            "\"a",
+            ";r=1",
+            "\"a\";r=-1;t=1",
+            "\"a\";r=+1;t=1",
+            "\"a\";r=1;t=+1",
+            "\"a\";r=1;t=1000000000000000",
+            "\"a\";r=1;t=x",
+            "\\",
+            "\"a\";r;t",
+        ] {
             assert_eq!(read(&[("ratelimit", nonsense)]), None, "{nonsense}");
         }
-        let huge = r#""a";r=99999999999;t=99999999999"#;
-        assert_eq!(read(&[("ratelimit", huge)]), Some((u32::MAX, RESET_MAX)));
+        assert_eq!(read(&[("ratelimit-remaining", "+1"), ("ratelimit-reset", "7")]), None);
+        let huge = r#""a";r=99999999999;t=999999999"#;
+        assert_eq!(read(&[("ratelimit", huge)]), Some((u32::MAX, 86_400)));
+    }
+
+    #[test]
+    fn a_quota_that_is_believed_for_less_time_keeps_its_pace() {
+        let quota = |remaining, seconds| ServerQuota::new(remaining, Duration::from_secs(seconds));
+        let within = |quota: ServerQuota| quota.within(Duration::from_secs(300));
+        assert_eq!(within(quota(7, 300)), quota(7, 300));
+        assert_eq!(within(quota(120, 3_600)), quota(10, 300));
+        assert_eq!(within(quota(7, 86_400)), quota(1, 300));
+        assert_eq!(within(quota(0, 86_400)), quota(0, 300));
     }
 
     #[test]

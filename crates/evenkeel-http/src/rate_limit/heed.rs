@@ -5,6 +5,7 @@ use std::{
     future::Future,
     pin::Pin,
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use http::{Request, Response};
@@ -13,6 +14,7 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use super::ServerQuota;
+use crate::delay;
 
 /// Tells a limiter what the server says of its quota, so that a client slows down before it is refused.
 ///
@@ -46,13 +48,25 @@ use super::ServerQuota;
 #[derive(Clone, Copy)]
 pub struct HeedQuotaLayer<F> {
     told: F,
+    reset_max: Duration,
 }
 
 impl<F: Fn(ServerQuota)> HeedQuotaLayer<F> {
     /// Calls `told` with what each response says. It runs on the request's path and must not block.
     #[must_use]
     pub fn new(told: F) -> Self {
-        Self { told }
+        Self { told, reset_max: delay::BELIEVED_MAX }
+    }
+
+    /// Sets for how long at most what a response says is believed. Default 5 minutes.
+    ///
+    /// A quota for a longer time is told as its share of this one, so the pace is the same; one that is used
+    /// up is tried again after this time. Zero lets everything through; days let one wrong header block
+    /// a client for days.
+    #[must_use]
+    pub fn reset_max(mut self, reset_max: Duration) -> Self {
+        self.reset_max = reset_max;
+        self
     }
 }
 
@@ -60,7 +74,7 @@ impl<F: Clone, S> Layer<S> for HeedQuotaLayer<F> {
     type Service = HeedQuota<S, F>;
 
     fn layer(&self, inner: S) -> HeedQuota<S, F> {
-        HeedQuota { inner, told: self.told.clone() }
+        HeedQuota { inner, told: self.told.clone(), reset_max: self.reset_max }
     }
 }
 
@@ -75,6 +89,7 @@ impl<F> fmt::Debug for HeedQuotaLayer<F> {
 pub struct HeedQuota<S, F> {
     inner: S,
     told: F,
+    reset_max: Duration,
 }
 
 impl<S, F, B, R> Service<Request<B>> for HeedQuota<S, F>
@@ -91,7 +106,8 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        HeedQuotaFuture { future: self.inner.call(request), told: self.told.clone() }
+        let (told, reset_max) = (self.told.clone(), self.reset_max);
+        HeedQuotaFuture { future: self.inner.call(request), told, reset_max }
     }
 }
 
@@ -107,6 +123,7 @@ pin_project! {
         #[pin]
         future: T,
         told: F,
+        reset_max: Duration,
     }
 }
 
@@ -121,7 +138,7 @@ where
         let this = self.project();
         let response = ready!(this.future.poll(cx))?;
         if let Some(quota) = ServerQuota::read(response.status(), response.headers()) {
-            (this.told)(quota);
+            (this.told)(quota.within(*this.reset_max));
         }
         Poll::Ready(Ok(response))
     }

@@ -31,6 +31,12 @@ impl Default for Attributes {
 }
 
 impl Attributes {
+    /// Whether browsers keep a cookie of this name that is set so.
+    pub(super) fn allow(&self, name: &str) -> bool {
+        let is_host_only = Prefix::of(name).is_some_and(|prefix| prefix.is_host_only);
+        !is_host_only || self.path == "/" && self.domain.is_none()
+    }
+
     /// `Set-Cookie` for this name and value.
     pub(super) fn set_cookie(&self, name: &str, value: &str) -> HeaderValue {
         let mut line = format!("{name}={value}; Path={}", self.path);
@@ -46,13 +52,41 @@ impl Attributes {
             SameSite::None => "; SameSite=None",
         };
         // Browsers refuse the one without the other.
-        if self.is_secure || self.same_site == SameSite::None {
+        let prefix = Prefix::of(name);
+        if self.is_secure || self.same_site == SameSite::None || prefix.is_some() {
             line += "; Secure";
         }
-        if self.is_http_only {
+        if self.is_http_only || prefix.is_some_and(|prefix| prefix.is_http_only) {
             line += "; HttpOnly";
         }
         HeaderValue::try_from(line).expect("names and attributes were checked when they were set")
+    }
+}
+
+/// What a name begins with that browsers hold a cookie to (RFC 6265bis, section 4.1.3): it is `Secure`, in any
+/// case.
+#[derive(Clone, Copy)]
+struct Prefix {
+    /// It has no domain, and the path `/`.
+    is_host_only: bool,
+    is_http_only: bool,
+}
+
+impl Prefix {
+    fn of(name: &str) -> Option<Self> {
+        const PREFIXES: [(&str, bool, bool); 4] = [
+            ("__Host-Http-", true, true),
+            ("__Host-", true, false),
+            ("__Http-", false, true),
+            ("__Secure-", false, false),
+        ];
+        let begins_with = |prefix: &str| {
+            name.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix))
+        };
+        PREFIXES
+            .into_iter()
+            .find(|(prefix, ..)| begins_with(prefix))
+            .map(|(_, is_host_only, is_http_only)| Self { is_host_only, is_http_only })
     }
 }
 
@@ -65,4 +99,23 @@ pub(super) fn is_name(name: &str) -> bool {
 /// Whether it can be the value of an attribute.
 pub(super) fn is_attribute(value: &str) -> bool {
     !value.is_empty() && value.bytes().all(|byte| (b' '..=b'~').contains(&byte) && byte != b';')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_prefix_brings_what_browsers_ask_of_it() {
+        let open = Attributes { is_secure: false, is_http_only: false, ..Attributes::default() };
+        for (name, expected) in [
+            ("sid", "sid=x; Path=/; SameSite=Lax"),
+            ("__Secure-sid", "__Secure-sid=x; Path=/; SameSite=Lax; Secure"),
+            ("__host-sid", "__host-sid=x; Path=/; SameSite=Lax; Secure"),
+            ("__Http-sid", "__Http-sid=x; Path=/; SameSite=Lax; Secure; HttpOnly"),
+            ("__Host-Http-sid", "__Host-Http-sid=x; Path=/; SameSite=Lax; Secure; HttpOnly"),
+        ] {
+            assert_eq!(open.set_cookie(name, "x"), expected);
+        }
+    }
 }

@@ -13,6 +13,9 @@ use super::{
 };
 use crate::cookie;
 
+/// How many cookies of the name are looked at in one request.
+const COOKIES_MAX: usize = 8;
+
 /// Which requests of other sites a browser sends the cookie with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SameSite {
@@ -35,6 +38,8 @@ pub enum SameSite {
 /// * A request with one goes to that endpoint while it is open, in whatever order the policy would choose. Gone
 ///   or closed, full or drained, or tried already by the same call, another is chosen by the policy, and the
 ///   response sets the cookie anew.
+/// * Of several cookies of the name, as they come where one was set for another path or an endpoint that has
+///   left, each is looked at, up to eight. The session stays where one of them leads.
 /// * A response of a server error (5xx) sets no cookie: no session begins where it failed.
 /// * What was not written with one of the secrets is taken for no cookie: callers choose no endpoint. Values
 ///   beyond 512 bytes are not looked at.
@@ -124,35 +129,40 @@ impl StickyLayer {
 
     /// Sets what the cookie is called. Default `evenkeel`. Services of one site need one each.
     ///
+    /// A name that begins with `__Secure-` or `__Host-` makes the cookie `Secure`, whatever
+    /// [`secure`](Self::secure) says, and `__Http-` or `__Host-Http-` makes it `HttpOnly` as well: without
+    /// it browsers do not keep it (RFC 6265bis).
+    ///
     /// # Panics
-    /// If `name` has anything in it that a cookie's name has not.
+    /// If `name` has anything in it that a cookie's name has not, or begins with `__Host-` where a
+    /// [domain](Self::domain) or another [path](Self::path) than `/` is set.
     #[must_use]
     pub fn name(mut self, name: &str) -> Self {
         assert!(is_name(name), "{name:?} is no name for a cookie");
         self.name = name.into();
-        self
+        self.checked()
     }
 
     /// Sets the path below which it is sent. Default `/`.
     ///
     /// # Panics
-    /// If `path` is no path.
+    /// If `path` is no path, or another than `/` where the [name](Self::name) begins with `__Host-`.
     #[must_use]
     pub fn path(mut self, path: &str) -> Self {
         assert!(path.starts_with('/') && is_attribute(path), "{path:?} is no path");
         path.clone_into(&mut self.attributes.path);
-        self
+        self.checked()
     }
 
     /// Sets the domain it is sent to, with all that is below it. Default the host that set it alone.
     ///
     /// # Panics
-    /// If `domain` is no domain.
+    /// If `domain` is no domain, or where the [name](Self::name) begins with `__Host-`.
     #[must_use]
     pub fn domain(mut self, domain: &str) -> Self {
         assert!(is_attribute(domain), "{domain:?} is no domain");
         self.attributes.domain = Some(domain.to_owned());
-        self
+        self.checked()
     }
 
     /// Sets how long it is kept, in whole seconds from when it was set. Default until the browser ends.
@@ -184,10 +194,26 @@ impl StickyLayer {
     }
 
     /// The endpoint that a request's cookie names, if one of the secrets wrote it.
+    ///
+    /// Of several cookies of the name it is the first that one of them wrote.
     #[must_use]
     pub fn endpoint(&self, headers: &HeaderMap) -> Option<Address> {
-        let value = cookie::value(headers, &self.name)?;
-        self.seals.iter().find_map(|seal| seal.read(&self.name, value))
+        self.endpoints(headers).next()
+    }
+
+    /// The endpoints that a request's cookies of the name stand for, in their order.
+    pub(super) fn endpoints(&self, headers: &HeaderMap) -> impl Iterator<Item = Address> {
+        let values = cookie::values(headers, &self.name).take(COOKIES_MAX);
+        values.filter_map(|value| self.seals.iter().find_map(|seal| seal.read(&self.name, value)))
+    }
+
+    fn checked(self) -> Self {
+        assert!(
+            self.attributes.allow(&self.name),
+            "a cookie called {:?} has the path `/` and no domain, or browsers do not keep it",
+            self.name
+        );
+        self
     }
 
     /// The value that stands for `address`.

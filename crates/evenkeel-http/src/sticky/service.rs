@@ -42,11 +42,9 @@ where
     }
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
-        let named = self.layer.endpoint(request.headers());
-        if let Some(address) = &named
-            && request.extensions().get::<Prefer>().is_none()
-        {
-            request.extensions_mut().insert(Prefer(vec![address.clone()]));
+        let named: Vec<Address> = self.layer.endpoints(request.headers()).collect();
+        if !named.is_empty() && request.extensions().get::<Prefer>().is_none() {
+            request.extensions_mut().insert(Prefer(named.clone()));
         }
         StickyFuture { future: self.inner.call(request), layer: self.layer.clone(), named }
     }
@@ -58,7 +56,7 @@ pin_project! {
         #[pin]
         future: F,
         layer: Arc<StickyLayer>,
-        named: Option<Address>,
+        named: Vec<Address>,
     }
 }
 
@@ -73,7 +71,7 @@ where
         let mut response = ready!(this.future.poll(cx))?;
         let served_by = response.extensions().get::<ServedBy>().map(ServedBy::address);
         if let Some(address) = served_by
-            && this.named.as_ref() != Some(address)
+            && !this.named.contains(address)
             && !response.status().is_server_error()
         {
             let value = this.layer.value(address);

@@ -86,6 +86,38 @@ async fn a_session_moves_when_its_endpoint_closes_and_stays_there() {
 }
 
 #[tokio::test]
+async fn a_stale_cookie_in_front_of_the_right_one_moves_no_session() {
+    let layer = StickyLayer::signed(SECRET);
+    let client = client(&layer, fleet::endpoints(3).await);
+    let (home, cookie) = send(&client, request("/", None)).await;
+    let cookie = cookie.unwrap();
+    let gone = BalanceLayer::round_robin(fleet::endpoints(1).await).layer(HttpConnector::new());
+    let (_, stale) = send(&layer.layer(gone), request("/", None)).await;
+    let stale = stale.unwrap();
+
+    for front in [&stale, "evenkeel=nonsense", "evenkeel="] {
+        for _ in 0..4 {
+            let sent = send(&client, request("/", Some(&format!("{front}; {cookie}")))).await;
+            assert_eq!(sent, (home.clone(), None), "{front}");
+        }
+    }
+}
+
+#[test]
+fn a_cookie_that_browsers_would_not_keep_is_refused() {
+    let sticky = || StickyLayer::signed(SECRET);
+    let refused = |set: fn(StickyLayer) -> StickyLayer| {
+        std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| set(sticky()))).is_err()
+    };
+    assert!(refused(|sticky| sticky.name("__Host-sid").path("/cart")));
+    assert!(refused(|sticky| sticky.path("/cart").name("__host-sid")));
+    assert!(refused(|sticky| sticky.name("__Host-sid").domain("a.b")));
+    assert!(refused(|sticky| sticky.domain("a.b").name("__Host-Http-sid")));
+    assert!(!refused(|sticky| sticky.name("__Secure-sid").domain("a.b").path("/cart")));
+    assert!(!refused(|sticky| sticky.name("__Host-sid").path("/").secure(false)));
+}
+
+#[tokio::test]
 async fn a_session_whose_endpoint_is_gone_gets_another() {
     let layer = StickyLayer::opaque(SECRET);
     let endpoints = fleet::endpoints(2).await;

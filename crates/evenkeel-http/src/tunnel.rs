@@ -1,0 +1,319 @@
+//! Connections that go on after the head of their response: upgraded ones, and tunnels of CONNECT.
+
+use std::{
+    any::Any,
+    fmt,
+    future::Future,
+    io,
+    pin::{Pin, pin},
+    sync::{Arc, Mutex},
+    task::{Context, Poll, Wake, Waker, ready},
+};
+
+use futures_util::{future::FutureExt, task::AtomicWaker};
+use http::{Extensions, Method, Request, Response, StatusCode};
+use hyper::{
+    client::conn::http1,
+    upgrade::{OnUpgrade, Upgraded},
+};
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+/// What is dropped when a tunnel ends: an attempt, a place in a limit, a count.
+type Guard = Box<dyn Any + Send>;
+
+/// What ends a tunnel from outside.
+pub(crate) type Cut = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// A tunnel that is open or may become so, in the extensions of a message.
+///
+/// `None` inside once both directions have ended, or the stream was dropped.
+#[derive(Clone)]
+pub(crate) struct Tunnel(Arc<Mutex<Option<Vec<Guard>>>>);
+
+impl Tunnel {
+    /// Takes the place of the upgrade that hyper has left in these extensions, if it has.
+    ///
+    /// The tunnel ends when `cut` does, if not before.
+    pub(crate) fn open(
+        extensions: &mut Extensions,
+        cut: impl FnOnce() -> Option<Cut>,
+    ) -> Option<Self> {
+        let upgrade = extensions.remove::<OnUpgrade>()?;
+        let tunnel = Self(Arc::new(Mutex::new(Some(Vec::new()))));
+        let stream = TunnelStream::new(upgrade.clone(), tunnel.clone(), cut());
+        let observed = observed(stream);
+        debug_assert!(observed.is_some(), "hyper does these steps without waiting");
+        let Some(observed) = observed else {
+            // Uncounted is better than unusable.
+            extensions.insert(upgrade);
+            return None;
+        };
+        extensions.insert(observed);
+        Some(tunnel)
+    }
+
+    /// The tunnel that a response opens, known to the layers above or not yet.
+    pub(crate) fn of_response(status: StatusCode, extensions: &mut Extensions) -> Option<Self> {
+        if status != StatusCode::SWITCHING_PROTOCOLS && !status.is_success() {
+            return None;
+        }
+        if let Some(tunnel) = extensions.get::<Self>() {
+            return Some(tunnel.clone());
+        }
+        let tunnel = Self::open(extensions, || None)?;
+        extensions.insert(tunnel.clone());
+        Some(tunnel)
+    }
+
+    /// Keeps `guard` until the tunnel has ended; gives it back if it has.
+    pub(crate) fn hold<G: Send + 'static>(&self, guard: G) -> Result<(), G> {
+        match &mut *self.0.lock().expect("no panic under the lock") {
+            Some(guards) => {
+                guards.push(Box::new(guard));
+                Ok(())
+            }
+            None => Err(guard),
+        }
+    }
+
+    fn end(&self) {
+        let guards = self.0.lock().expect("no panic under the lock").take();
+        // Dropped without the lock: that is code of others.
+        drop(guards);
+    }
+}
+
+/// A server's request that may become a tunnel.
+pub(crate) struct Offer {
+    tunnel: Option<Tunnel>,
+    is_connect: bool,
+}
+
+impl Offer {
+    pub(crate) fn of<B>(request: &mut Request<B>, cut: impl FnOnce() -> Option<Cut>) -> Self {
+        let is_connect = *request.method() == Method::CONNECT;
+        Self { tunnel: Tunnel::open(request.extensions_mut(), cut), is_connect }
+    }
+
+    /// Leaves `guard` to the tunnel that `response` opens, and gives it back where it opens none.
+    pub(crate) fn accept<R, G>(&mut self, response: &mut Response<R>, guard: G) -> Option<G>
+    where
+        G: Send + 'static,
+    {
+        let status = response.status();
+        let is_opened =
+            status == StatusCode::SWITCHING_PROTOCOLS || self.is_connect && status.is_success();
+        let Some(tunnel) = self.tunnel.take().filter(|_| is_opened) else { return Some(guard) };
+        // For the layers above.
+        response.extensions_mut().insert(tunnel.clone());
+        tunnel.hold(guard).err()
+    }
+}
+
+/// What callers of `hyper::upgrade::on` get in place of the upgrade that `stream` waits for.
+///
+/// hyper alone makes an [`OnUpgrade`], so a connection of its own believes in an upgrade over `stream`,
+/// which plays the server until then. Nothing of that waits for anything outside.
+fn observed(stream: TunnelStream) -> Option<OnUpgrade> {
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).now_or_never()?.ok()?;
+    let answer = sender.send_request(Request::new(String::new()));
+    let mut connection = pin!(connection.with_upgrades());
+    let mut cx = Context::from_waker(Waker::noop());
+    // It reads before it writes, and so sees the answer when it is polled again.
+    let is_over = (0..4).any(|_| connection.as_mut().poll(&mut cx).is_ready());
+    debug_assert!(is_over, "the answer is there as soon as the request is");
+    Some(hyper::upgrade::on(answer.now_or_never()?.ok()?))
+}
+
+/// The bytes of a tunnel.
+struct TunnelStream {
+    stage: Stage,
+    tunnel: Tunnel,
+    wakers: Arc<Wakers>,
+    cut: Option<Cut>,
+    is_read_over: bool,
+    is_write_over: bool,
+}
+
+enum Stage {
+    /// Our own connection has yet to ask.
+    Asking(OnUpgrade),
+    /// It has yet to be answered.
+    Asked(OnUpgrade),
+    /// The real one has yet to be upgraded.
+    Upgrading(OnUpgrade),
+    Open(TokioIo<Upgraded>),
+    Closed,
+}
+
+/// Those that wait for the upgrade or the cut: two tasks may poll the halves of a stream.
+#[derive(Default)]
+struct Wakers {
+    reader: AtomicWaker,
+    writer: AtomicWaker,
+}
+
+impl Wake for Wakers {
+    fn wake(self: Arc<Self>) {
+        self.reader.wake();
+        self.writer.wake();
+    }
+}
+
+impl TunnelStream {
+    fn new(upgrade: OnUpgrade, tunnel: Tunnel, cut: Option<Cut>) -> Self {
+        Self {
+            stage: Stage::Asking(upgrade),
+            tunnel,
+            wakers: Arc::default(),
+            cut,
+            is_read_over: false,
+            is_write_over: false,
+        }
+    }
+
+    /// The real stream, when it is there.
+    fn poll_open(
+        &mut self,
+        cx: &mut Context<'_>,
+        side: fn(&Wakers) -> &AtomicWaker,
+    ) -> Poll<io::Result<Pin<&mut TokioIo<Upgraded>>>> {
+        if self.cut.is_some() || matches!(self.stage, Stage::Upgrading(_)) {
+            side(&self.wakers).register(cx.waker());
+            let waker = Waker::from(self.wakers.clone());
+            ready!(self.poll_upgrade(&mut Context::from_waker(&waker)))?;
+        }
+        match &mut self.stage {
+            Stage::Open(upgraded) => Poll::Ready(Ok(Pin::new(upgraded))),
+            _ => Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into())),
+        }
+    }
+
+    fn poll_upgrade(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.cut.as_mut().is_some_and(|cut| cut.as_mut().poll(cx).is_ready()) {
+            self.cut = None;
+            self.close();
+        }
+        if let Stage::Upgrading(upgrade) = &mut self.stage {
+            match ready!(Pin::new(upgrade).poll(cx)) {
+                Ok(upgraded) => self.stage = Stage::Open(TokioIo::new(upgraded)),
+                Err(error) => {
+                    self.close();
+                    return Poll::Ready(Err(io::Error::other(error)));
+                }
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn close(&mut self) {
+        self.stage = Stage::Closed;
+        self.tunnel.end();
+    }
+
+    fn end_if_over(&self) {
+        if self.is_read_over && self.is_write_over {
+            self.tunnel.end();
+        }
+    }
+
+    /// Whether our own connection still speaks; what it writes goes nowhere.
+    fn take_request(&mut self) -> bool {
+        if let Stage::Asking(upgrade) = &self.stage {
+            self.stage = Stage::Asked(upgrade.clone());
+        }
+        matches!(self.stage, Stage::Asked(_))
+    }
+}
+
+impl AsyncRead for TunnelStream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match &self.stage {
+            Stage::Asking(_) => return Poll::Pending,
+            Stage::Asked(upgrade) => {
+                buffer.put_slice(b"HTTP/1.1 101 Switching Protocols\r\n\r\n");
+                self.stage = Stage::Upgrading(upgrade.clone());
+                return Poll::Ready(Ok(()));
+            }
+            Stage::Upgrading(_) | Stage::Open(_) | Stage::Closed => {}
+        }
+        let room = buffer.remaining();
+        let result = match ready!(self.poll_open(cx, |wakers| &wakers.reader)) {
+            Ok(upgraded) => ready!(upgraded.poll_read(cx, buffer)),
+            Err(error) => Err(error),
+        };
+        if result.is_err() {
+            // Nothing more comes, and there is no telling what still goes.
+            self.close();
+        } else if 0 < room && room == buffer.remaining() {
+            self.is_read_over = true;
+            self.end_if_over();
+        }
+        Poll::Ready(result)
+    }
+}
+
+impl AsyncWrite for TunnelStream {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        if self.take_request() {
+            return Poll::Ready(Ok(bytes.len()));
+        }
+        ready!(self.poll_open(cx, |wakers| &wakers.writer))?.poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if matches!(self.stage, Stage::Asking(_) | Stage::Asked(_)) {
+            return Poll::Ready(Ok(()));
+        }
+        ready!(self.poll_open(cx, |wakers| &wakers.writer))?.poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let result = match ready!(self.poll_open(cx, |wakers| &wakers.writer)) {
+            Ok(upgraded) => ready!(upgraded.poll_shutdown(cx)),
+            Err(error) => Err(error),
+        };
+        self.is_write_over = true;
+        self.end_if_over();
+        Poll::Ready(result)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match &self.stage {
+            Stage::Open(upgraded) => upgraded.is_write_vectored(),
+            _ => false,
+        }
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffers: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        if self.take_request() {
+            return Poll::Ready(Ok(buffers.iter().map(|buffer| buffer.len()).sum()));
+        }
+        ready!(self.poll_open(cx, |wakers| &wakers.writer))?.poll_write_vectored(cx, buffers)
+    }
+}
+
+impl Drop for TunnelStream {
+    fn drop(&mut self) {
+        self.tunnel.end();
+    }
+}
+
+impl fmt::Debug for Tunnel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tunnel").finish_non_exhaustive()
+    }
+}
