@@ -181,7 +181,8 @@ impl EtcdSource {
     /// Applies every event of a response.
     fn apply(&mut self, session: &mut Session, events: Vec<Event>) {
         let is_doubted = self.doubt.ends_at(self.hold).is_some();
-        if !is_doubted && self.table.keys() <= events.len() {
+        // Only events that touch every key that names an endpoint can leave none, and be doubted.
+        if !is_doubted && self.table.usable() <= events.len() {
             self.doubt.believed(self.table.endpoints());
         }
         let had_some = 0 < self.table.len();
