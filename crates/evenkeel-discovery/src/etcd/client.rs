@@ -12,7 +12,7 @@ use hyper_util::{
     client::legacy,
     rt::{TokioExecutor, TokioTimer},
 };
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, time::Instant};
 use tonic::{Request, Status, Streaming, body::Body, metadata::AsciiMetadataValue};
 
 use super::{
@@ -25,7 +25,10 @@ use super::{
         watch_request,
     },
 };
-use crate::client::{Dial, Server};
+use crate::{
+    client::{Dial, Server},
+    clock,
+};
 
 /// Keys of one page of a list.
 const PAGE: i64 = 1_000;
@@ -35,6 +38,9 @@ const MESSAGE_BYTES_MAX: usize = 64 << 20;
 
 /// The member is pinged at this interval, which must not be below the 5 s that it allows.
 const PING_INTERVAL: Duration = Duration::from_secs(10);
+
+/// How often a member is asked for a sign of life in the time that it has to give one.
+const QUESTIONS: u32 = 4;
 
 /// A client of one member, whose clones share its connection.
 #[derive(Clone, Debug)]
@@ -186,7 +192,7 @@ impl Client {
         // A member that has lost its leader then ends the watch, and does not fall silent.
         request.metadata_mut().insert("hasleader", AsciiMetadataValue::from_static("true"));
         let responses = self.bounded(client.watch(request)).await?.into_inner();
-        Ok(Watching { member: self.name(), sender, responses, is_asked: false })
+        Ok(Watching { member: self.name(), sender, responses, owing_since: None })
     }
 
     fn kv(&self) -> KvClient<legacy::Client<Dial, Body>> {
@@ -223,8 +229,8 @@ pub(crate) struct Watching {
     member: String,
     sender: mpsc::Sender<WatchRequest>,
     responses: Streaming<WatchResponse>,
-    /// Whether the member owes a sign of life.
-    is_asked: bool,
+    /// Since when the member owes a sign of life.
+    owing_since: Option<Instant>,
 }
 
 impl Watching {
@@ -232,9 +238,15 @@ impl Watching {
     /// as long to give it.
     pub(crate) async fn next(&mut self, quiet: Duration) -> Result<WatchResponse, BoxError> {
         loop {
-            match tokio::time::timeout(quiet, self.responses.message()).await {
+            let owed_at = self.owing_since.map(|since| since + quiet);
+            // A member gives none for a watch that is still catching up, so it is asked more than once.
+            let wait = match owed_at {
+                Some(at) => (quiet / QUESTIONS).min(at.saturating_duration_since(clock::now())),
+                None => quiet,
+            };
+            match tokio::time::timeout(wait, self.responses.message()).await {
                 Ok(Ok(Some(response))) => {
-                    self.is_asked = false;
+                    self.owing_since = None;
                     return Ok(response);
                 }
                 Ok(Ok(None)) => {
@@ -242,7 +254,7 @@ impl Watching {
                     return Err(WatchEnded { member: self.member.clone(), reason }.into());
                 }
                 Ok(Err(status)) => return Err(refused(self.member.clone(), &status)),
-                Err(_) if self.is_asked => {
+                Err(_) if owed_at.is_some_and(|at| at <= clock::now()) => {
                     return Err(NoAnswer { member: self.member.clone(), after: quiet }.into());
                 }
                 Err(_) => self.ask(),
@@ -255,7 +267,7 @@ impl Watching {
         let progress = watch_request::RequestUnion::ProgressRequest(WatchProgressRequest {});
         // Where there is no room, an earlier question is still on its way.
         let _ = self.sender.try_send(WatchRequest { request_union: Some(progress) });
-        self.is_asked = true;
+        self.owing_since.get_or_insert_with(clock::now);
     }
 }
 

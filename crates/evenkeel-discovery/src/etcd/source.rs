@@ -131,7 +131,10 @@ impl EtcdSource {
         position: Position,
     ) -> Result<Round, BoxError> {
         let prefix = self.dialect.prefix(&self.service);
-        let mut watching = client.watch(&prefix, position.revision + 1).await?;
+        // From the list's own revision on, and not from the one after it: since 3.6 a member gives no sign of
+        // life to a watch that begins in its future. What happened at that revision is told again, which
+        // changes nothing.
+        let mut watching = client.watch(&prefix, position.revision).await?;
         let mut events = vec![];
         loop {
             let doubted_until = self.doubt.ends_at(self.hold);
