@@ -73,7 +73,8 @@ impl Client {
         Ok(Self { http, server, origin, timeout, token: None })
     }
 
-    /// The same client with a token for this user.
+    /// The same client with a token for this user; without one where there is no authentication yet, as etcd's
+    /// own client does.
     pub(crate) async fn authenticated(
         mut self,
         name: &str,
@@ -81,8 +82,11 @@ impl Client {
     ) -> Result<Self, BoxError> {
         let mut auth = AuthClient::with_origin(self.http.clone(), self.origin.clone());
         let request = AuthenticateRequest { name: name.to_owned(), password: password.to_owned() };
-        let answer = self.bounded(auth.authenticate(request)).await?;
-        self.token = Some(answer.into_inner().token.parse()?);
+        match self.bounded(auth.authenticate(request)).await {
+            Ok(answer) => self.token = Some(answer.into_inner().token.parse()?),
+            Err(error) if is_not_enabled(&error) => {}
+            Err(error) => return Err(error),
+        }
         Ok(self)
     }
 
@@ -288,6 +292,14 @@ fn refused(member: String, status: &Status) -> BoxError {
         None => status.message().to_owned(),
     };
     MemberRefused { member, code: status.code() as i32, message }.into()
+}
+
+/// Whether a member refuses to authenticate since nobody has to.
+fn is_not_enabled(error: &BoxError) -> bool {
+    error.downcast_ref::<MemberRefused>().is_some_and(|refused| {
+        refused.code == tonic::Code::FailedPrecondition as i32
+            && refused.message.contains("authentication is not enabled")
+    })
 }
 
 /// The first key after all that begin with `prefix`.
