@@ -80,7 +80,7 @@ use evenkeel_core::BoxError;
 
 pub use self::{
     entry::{Check, Entry, Probe},
-    error::{EntryLost, NotInTime, Taken},
+    error::{EntryLost, InvalidEntry, NotInTime, Taken},
     handle::{RegisteredHandle, Status},
     registered::{Registered, Registration},
 };
@@ -96,6 +96,14 @@ pub use self::etcd::EtcdRegistry;
 pub trait Registry: Send + 'static {
     /// What it is, for errors and logs, such as `consul agent http://127.0.0.1:8500`.
     fn origin(&self) -> String;
+
+    /// Whether it can hold the entry. Asked when a [`Registration`] is made. Default [`Entry::validate`].
+    ///
+    /// # Errors
+    /// If the entry could be entered and then never be called, found or removed.
+    fn validate(&self, entry: &Entry) -> Result<(), InvalidEntry> {
+        entry.validate()
+    }
 
     /// Puts the entry there, or what is new about it. The same again changes nothing.
     ///

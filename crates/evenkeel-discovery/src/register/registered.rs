@@ -20,8 +20,15 @@ pub struct Registration<R> {
 
 impl<R: Registry> Registration<R> {
     /// Enters `entry` in `registry`, once it is started.
+    ///
+    /// # Panics
+    /// If the entry could never be called, found or removed, such as one with port 0.
+    /// [`Registry::validate`] says so of one that comes from a configuration.
     #[must_use]
     pub fn new(registry: R, entry: Entry) -> Self {
+        if let Err(invalid) = registry.validate(&entry) {
+            panic!("{invalid}");
+        }
         Self {
             registry,
             entry,
