@@ -52,11 +52,14 @@
 //!   connecting fails at once.
 //! - **The registry is down at the start.** The service serves, and enters when the registry is back: tries
 //!   follow each other after 0.2 s to a third of the TTL.
-//! - **The registry is down at the end.** Leaving gives up after [`timeout`](Registration::timeout) (3 s) and
-//!   waits for callers all the same; the entry runs out by its TTL.
+//! - **The registry is down at the end.** Leaving is tried again, and at the next member or agent, until
+//!   [`timeout`](Registration::timeout) (3 s) is over; it waits for callers all the same, and the entry runs
+//!   out by its TTL.
 //! - **Two instances under one id.** The one that entered last counts. The other notices at its next
 //!   heartbeat, says so in [`Registered::status`] and in the log, does not fight, and enters when the
-//!   other has left. It does not remove the other's entry when it leaves.
+//!   other has left or its TTL is over. It does not remove the other's entry when it leaves.
+//! - **The entry is edited by hand**, so that it has no owner any more: the service enters again at its next
+//!   heartbeat.
 //! - **The clock steps.** Nothing happens: the time of day is not read.
 //! - **The handle is dropped** without leaving: the entry is removed in the background, if the runtime lives
 //!   that long, and nothing waits.

@@ -54,9 +54,10 @@ impl<R: Registry> Registration<R> {
         self
     }
 
-    /// Sets how long the registry may take for one answer. Default 3 s.
+    /// Sets how long the registry may take for one answer, and for all tries to leave. Default 3 s.
     ///
-    /// It bounds how long a registry that is down keeps the service from stopping.
+    /// It bounds how long a registry that is down keeps the service from stopping. With a short one, the
+    /// entry of a service that stopped stays in use where the registry was away for a moment.
     ///
     /// # Panics
     /// If it is zero.
