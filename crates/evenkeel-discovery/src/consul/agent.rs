@@ -68,6 +68,11 @@ impl Agent {
         format!("consul agent {}", self.server)
     }
 
+    /// Closes the connection that no question is using.
+    pub(crate) fn hang_up(&self) {
+        self.line.hang_up();
+    }
+
     /// Asks for `path`, which the agent may hold back for `wait`.
     pub(crate) async fn get(&self, path: &str, wait: Duration) -> Result<Answer, BoxError> {
         // The agent adds up to a sixteenth of the wait, so that not all come back at once.

@@ -77,7 +77,7 @@ pub(crate) mod fuzzing;
 mod index;
 mod line;
 pub(crate) mod micro;
-mod query;
+pub(crate) mod query;
 mod source;
 
 use std::{sync::Arc, time::Duration};

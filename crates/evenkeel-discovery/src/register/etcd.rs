@@ -101,6 +101,8 @@ impl EtcdRegistry {
             self.lease = None;
         }
         Ok(match found {
+            // What was put by hand has no owner, and may be taken over.
+            Some(found) if found.lease == 0 => Kept::Lost,
             Some(found) if found.lease != lease => Kept::Taken,
             Some(_) if is_alive => Kept::Alive,
             _ => Kept::Lost,

@@ -134,7 +134,7 @@ pub trait Registry: Send + 'static {
 pub enum Kept {
     /// It is there, for another TTL.
     Alive,
-    /// It is gone: it has to be entered again.
+    /// It is gone, has no owner any more, or its owner has died: it has to be entered again.
     Lost,
     /// Another instance has entered under the same id, later.
     Taken,

@@ -1,4 +1,4 @@
-//! In real etcd, of both versions.
+//! In real etcd, of all versions.
 
 use std::time::{Duration, Instant};
 
