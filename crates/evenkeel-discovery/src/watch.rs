@@ -152,6 +152,18 @@ impl Session {
         self.journal.send_modify(|journal| journal.fail(error));
     }
 
+    /// Tells that what was told last still holds: as good as the same set again, which is not compared.
+    #[cfg_attr(not(feature = "consul"), allow(dead_code))]
+    pub(crate) fn confirm(&mut self) {
+        self.good();
+    }
+
+    /// Whether nothing has failed since there was good news.
+    #[cfg_attr(not(feature = "consul"), allow(dead_code))]
+    pub(crate) fn is_well(&self) -> bool {
+        self.lost.is_none() && self.failing.is_none()
+    }
+
     /// How many endpoints are known.
     #[must_use]
     pub fn known(&self) -> usize {

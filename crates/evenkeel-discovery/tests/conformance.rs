@@ -128,6 +128,8 @@ conformance! {
     over_etcd_3_4: crate::etcd::OneMember<0>,
     #[cfg(feature = "etcd")]
     over_etcd_3_5: crate::etcd::OneMember<1>,
+    #[cfg(feature = "etcd")]
+    over_etcd_3_6: crate::etcd::OneMember<2>,
     #[cfg(feature = "kubernetes")]
     over_kubernetes: crate::kubernetes::OneServer,
 }

@@ -1,4 +1,4 @@
-//! etcd: real members of two versions, one and three of them.
+//! etcd: real members of three versions, one and three of them.
 //!
 //! What every source of endpoints has to keep to, and the test that holds it here:
 //!

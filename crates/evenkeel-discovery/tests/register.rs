@@ -21,5 +21,7 @@ mod etcd_real;
 mod real;
 #[path = "support/servers.rs"]
 mod servers;
+#[path = "support/slow_motion.rs"]
+mod slow_motion;
 #[path = "support/watching.rs"]
 mod watching;

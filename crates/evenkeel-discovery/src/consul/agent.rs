@@ -68,6 +68,25 @@ impl Agent {
         format!("consul agent {}", self.server)
     }
 
+    /// Waits for `quiet`, and then for a sign that the agent and a server behind it still answer.
+    ///
+    /// Whatever is answered is one: a proxy may refuse the question.
+    pub(super) async fn sign_of_life(&self, quiet: Duration) -> Result<(), BoxError> {
+        tokio::time::sleep(quiet).await;
+        let asked = self.get("/v1/status/leader", Duration::ZERO).await;
+        // One connection is enough where the agent counts them.
+        self.hang_up();
+        match asked {
+            Err(error) if refused_with(&error).is_none() => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// Closes the connection that no question is using.
+    pub(crate) fn hang_up(&self) {
+        self.line.hang_up();
+    }
+
     /// Asks for `path`, which the agent may hold back for `wait`.
     pub(crate) async fn get(&self, path: &str, wait: Duration) -> Result<Answer, BoxError> {
         // The agent adds up to a sixteenth of the wait, so that not all come back at once.

@@ -28,6 +28,11 @@ impl Index {
         (0 < self.last).then_some(self.last)
     }
 
+    /// Whether the index of an answer is one that goes backwards.
+    pub(super) fn is_behind(self, index: u64) -> bool {
+        index.max(1) < self.last.max(self.before)
+    }
+
     /// Takes the index of an answer.
     pub(super) fn take(&mut self, index: u64) -> Moved {
         // Blocking on 0 means not blocking at all, which would ask as fast as it is answered.

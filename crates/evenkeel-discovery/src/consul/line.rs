@@ -58,6 +58,11 @@ impl Line {
         self.read(sender, response).await
     }
 
+    /// Closes the connection that no question is using.
+    pub(super) fn hang_up(&self) {
+        *self.idle() = None;
+    }
+
     async fn read(
         &self,
         sender: Sender,

@@ -53,13 +53,15 @@
 //! **On a bad day.** Refused, hanging, garbled, halved, redirected or too large (64 MiB) answers and
 //! those with an error status change nothing: the last set stays, the failure is told to the watchers and
 //! logged once, and the next agent is asked, or the same after 0.5 s to 10 s. An agent that hangs
-//! is noticed after [`wait`](Consul::wait) and its jitter and [`timeout`](Agents::timeout), or sooner if
-//! a balancer reports that an endpoint cannot be reached.
+//! is noticed within 5 s and [`timeout`](Agents::timeout): one that holds a query back has to give a sign of
+//! life every 5 s.
 //!
 //! **What it costs.** One connection to one agent for each service that is followed, whatever the number
-//! of balancers; an agent accepts 200 from one address unless told otherwise. Each query brings the whole
-//! list. After five in a row, queries follow each other at 10 a second while they bring news, and slow
-//! down to one a second while they do not.
+//! of balancers, and another for a moment every 5 s; an agent accepts 200 from one address unless told
+//! otherwise. Each query brings the whole list, once a [`wait`](Consul::wait) while nothing changes; the same
+//! list again is not read. After five in a row, queries follow each other at 10 a second while they bring
+//! news, and slow down to one a second while they do not. Where a balancer reports that an endpoint cannot be
+//! reached, the list is asked for at once, and then after 5 s to 60 s: a query that is held tells of its end.
 //!
 //! **Of other frameworks.** What go-kit enters is an ordinary service. go-micro v2 writes metadata and version
 //! into tags, which [`go_micro`](Consul::go_micro) reads.
@@ -77,7 +79,7 @@ pub(crate) mod fuzzing;
 mod index;
 mod line;
 pub(crate) mod micro;
-mod query;
+pub(crate) mod query;
 mod source;
 
 use std::{sync::Arc, time::Duration};
@@ -182,10 +184,10 @@ impl Consul {
         self.with(|source| source.reading.zone_key = key.into())
     }
 
-    /// Sets how long an agent may hold a query back. Default 10 s; Consul's most is 10 min.
+    /// Sets how long an agent may hold a query back. Default 50 s; Consul's most is 10 min.
     ///
-    /// A short one asks in vain more often; with a long one it takes long to notice that an agent hangs, and
-    /// entries that ran out meanwhile are not kept when it goes on.
+    /// With each, the agent sends the whole list, so a short one costs both sides more the more endpoints there
+    /// are. A long one is cut by proxies that end requests without an answer, many of them after 60 s.
     ///
     /// # Panics
     /// If it is below 10 ms or above 10 min.

@@ -82,7 +82,7 @@ impl Consistency {
 }
 
 /// A text of the filter language. Old agents know no escapes, but raw texts between backticks.
-fn quoted(text: &str) -> String {
+pub(crate) fn quoted(text: &str) -> String {
     if !text.contains(['"', '\\']) {
         return format!("\"{text}\"");
     }

@@ -1,9 +1,14 @@
 //! One agent after the other is asked, and asked again, what it knows of a service.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    hash::{DefaultHasher, Hash, Hasher},
+    pin::pin,
+    sync::Arc,
+    time::Duration,
+};
 
 use bytes::Bytes;
-use evenkeel_core::{BoxError, endpoint::Endpoint};
+use evenkeel_core::{BoxError, backoff::Backoff, endpoint::Endpoint};
 use tokio::time::Instant;
 
 use super::{
@@ -22,6 +27,13 @@ use crate::{
     watch::{Session, Source},
 };
 
+/// How long an agent that holds an answer back may be silent before it has to give a sign of life.
+const QUIET: Duration = Duration::from_secs(5);
+
+/// The least and the greatest rest between two lists that are asked for because an endpoint cannot be reached.
+/// A healthy query would have told of its end.
+const REFRESH: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(60));
+
 #[derive(Clone, Debug)]
 pub(super) struct ConsulSource {
     pub(super) service: Arc<str>,
@@ -38,6 +50,11 @@ pub(super) struct ConsulSource {
     told: Option<Vec<Endpoint>>,
     /// Of whose nodes the last rows were.
     nodes: Vec<String>,
+    /// A hash of the last answer that was read.
+    read: Option<u64>,
+    /// How many lists were asked for since the last news because an endpoint cannot be reached, and when the
+    /// next may be.
+    refreshed: (u32, Option<Instant>),
 }
 
 impl ConsulSource {
@@ -54,13 +71,15 @@ impl ConsulSource {
             agents,
             query: Query::default(),
             reading,
-            wait: Duration::from_secs(10),
+            wait: Duration::from_secs(50),
             hold: Duration::from_secs(5),
             asked: 0,
             index: Index::default(),
             doubt: Doubt::default(),
             told: None,
             nodes: vec![],
+            read: None,
+            refreshed: (0, None),
         }
     }
 
@@ -76,19 +95,56 @@ impl ConsulSource {
             let blocks_on = self.index.blocks_on().map(|index| (index, wait));
             let path = self.query.path(&self.service, blocks_on);
             let wait = blocks_on.map_or(Duration::ZERO, |(_, wait)| wait);
-            let answer = tokio::select! {
-                answer = agent.get(&path, wait) => answer?,
-                () = session.refresh_wanted(), if blocks_on.is_some() => {
-                    // Somebody cannot reach an endpoint. What the agent says at once is also a sign
-                    // that it still answers at all.
-                    self.index.reset();
-                    continue;
-                }
+            let Some(answer) = self.ask(session, &agent, &path, wait).await? else {
+                self.index.reset();
+                continue;
             };
             let has_waited = wait / 2 <= clock::now() - asked_at && blocks_on.is_some();
             let is_news = self.take(session, &agent, &answer).await?;
             pace.answered(is_news || has_waited);
         }
+    }
+
+    /// Asks, and looks meanwhile whether an agent that holds the answer back still lives. None if the list is to
+    /// be asked for at once.
+    async fn ask(
+        &mut self,
+        session: &mut Session,
+        agent: &Agent,
+        path: &str,
+        wait: Duration,
+    ) -> Result<Option<Answer>, BoxError> {
+        let mut asked = pin!(agent.get(path, wait));
+        if wait.is_zero() {
+            return asked.await.map(Some);
+        }
+        let mut sign = pin!(agent.sign_of_life(QUIET));
+        loop {
+            tokio::select! {
+                answer = &mut asked => return answer.map(Some),
+                alive = &mut sign => {
+                    alive?;
+                    sign.set(agent.sign_of_life(QUIET));
+                }
+                () = session.refresh_wanted() => {
+                    if self.may_refresh(session, clock::now()) {
+                        return Ok(None);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Whether the list may be asked for now because an endpoint cannot be reached.
+    fn may_refresh(&mut self, session: &mut Session, now: Instant) -> bool {
+        let (times, rests_until) = &mut self.refreshed;
+        if rests_until.is_some_and(|until| now < until) {
+            return false;
+        }
+        let (min, max) = REFRESH;
+        *rests_until = Some(now + Backoff::new(min, max).delay(*times, session.rng()));
+        *times = times.saturating_add(1);
+        true
     }
 
     /// How long the agent may hold an answer back: not beyond the end of a doubt.
@@ -107,6 +163,14 @@ impl ConsulSource {
         agent: &Agent,
         answer: &Answer,
     ) -> Result<bool, BoxError> {
+        let hash = hash_of(&answer.body);
+        let is_same = self.read.take() == Some(hash) && !self.index.is_behind(answer.index());
+        if is_same && self.is_settled(session) {
+            self.index.take(answer.index());
+            self.read = Some(hash);
+            session.confirm();
+            return Ok(false);
+        }
         let found = answer::read(&answer.body, &self.reading)?;
         if found.rows == 0 && (answer.is_filtered() || !self.may_read(agent).await) {
             return Err(NotPermitted { service: self.service.clone() }.into());
@@ -125,8 +189,10 @@ impl ConsulSource {
             self.doubt.was_away(clock::now());
         }
         let verdict = self.doubt.take(endpoints, moved == Moved::Back, clock::now(), self.hold);
+        self.read = Some(hash);
         let is_news = self.told.as_ref() != Some(&verdict.endpoints);
         if is_news {
+            self.refreshed = (0, None);
             self.told = Some(verdict.endpoints.clone());
         }
         match verdict.kept {
@@ -141,6 +207,14 @@ impl ConsulSource {
         Ok(is_news || moved == Moved::Back)
     }
 
+    /// Whether what was told is all of the last answer, so that the same again need not be read: most answers
+    /// are the same again, at the end of a wait.
+    fn is_settled(&self, session: &Session) -> bool {
+        let told = self.told.as_ref().map_or(0, Vec::len);
+        let is_doubted = self.doubt.ends_at(self.hold).is_some();
+        session.is_well() && !is_doubted && 0 < told && told == session.known()
+    }
+
     /// Whether the token can see the service at all. Without the right an agent says that there is
     /// nothing, and before 1.11 it does not say why. An agent that cannot tell is believed.
     async fn may_read(&self, agent: &Agent) -> bool {
@@ -153,6 +227,12 @@ impl ConsulSource {
             Err(error) => refused_with(&error) != Some(403),
         }
     }
+}
+
+fn hash_of(body: &[u8]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    body.hash(&mut hasher);
+    hasher.finish()
 }
 
 /// Puts what is `known` in the place of those that are the same, so that what they consist of is there once,

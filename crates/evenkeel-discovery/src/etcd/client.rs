@@ -12,7 +12,7 @@ use hyper_util::{
     client::legacy,
     rt::{TokioExecutor, TokioTimer},
 };
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, time::Instant};
 use tonic::{Request, Status, Streaming, body::Body, metadata::AsciiMetadataValue};
 
 use super::{
@@ -25,7 +25,10 @@ use super::{
         watch_request,
     },
 };
-use crate::client::{Dial, Server};
+use crate::{
+    client::{Dial, Server},
+    clock,
+};
 
 /// Keys of one page of a list.
 const PAGE: i64 = 1_000;
@@ -35,6 +38,9 @@ const MESSAGE_BYTES_MAX: usize = 64 << 20;
 
 /// The member is pinged at this interval, which must not be below the 5 s that it allows.
 const PING_INTERVAL: Duration = Duration::from_secs(10);
+
+/// How often a member is asked for a sign of life in the time that it has to give one.
+const QUESTIONS: u32 = 4;
 
 /// A client of one member, whose clones share its connection.
 #[derive(Clone, Debug)]
@@ -67,7 +73,8 @@ impl Client {
         Ok(Self { http, server, origin, timeout, token: None })
     }
 
-    /// The same client with a token for this user.
+    /// The same client with a token for this user; without one where there is no authentication yet, as etcd's
+    /// own client does.
     pub(crate) async fn authenticated(
         mut self,
         name: &str,
@@ -75,8 +82,11 @@ impl Client {
     ) -> Result<Self, BoxError> {
         let mut auth = AuthClient::with_origin(self.http.clone(), self.origin.clone());
         let request = AuthenticateRequest { name: name.to_owned(), password: password.to_owned() };
-        let answer = self.bounded(auth.authenticate(request)).await?;
-        self.token = Some(answer.into_inner().token.parse()?);
+        match self.bounded(auth.authenticate(request)).await {
+            Ok(answer) => self.token = Some(answer.into_inner().token.parse()?),
+            Err(error) if is_not_enabled(&error) => {}
+            Err(error) => return Err(error),
+        }
         Ok(self)
     }
 
@@ -186,7 +196,7 @@ impl Client {
         // A member that has lost its leader then ends the watch, and does not fall silent.
         request.metadata_mut().insert("hasleader", AsciiMetadataValue::from_static("true"));
         let responses = self.bounded(client.watch(request)).await?.into_inner();
-        Ok(Watching { member: self.name(), sender, responses, is_asked: false })
+        Ok(Watching { member: self.name(), sender, responses, owing_since: None })
     }
 
     fn kv(&self) -> KvClient<legacy::Client<Dial, Body>> {
@@ -223,8 +233,8 @@ pub(crate) struct Watching {
     member: String,
     sender: mpsc::Sender<WatchRequest>,
     responses: Streaming<WatchResponse>,
-    /// Whether the member owes a sign of life.
-    is_asked: bool,
+    /// Since when the member owes a sign of life.
+    owing_since: Option<Instant>,
 }
 
 impl Watching {
@@ -232,9 +242,15 @@ impl Watching {
     /// as long to give it.
     pub(crate) async fn next(&mut self, quiet: Duration) -> Result<WatchResponse, BoxError> {
         loop {
-            match tokio::time::timeout(quiet, self.responses.message()).await {
+            let owed_at = self.owing_since.map(|since| since + quiet);
+            // A member gives none for a watch that is still catching up, so it is asked more than once.
+            let wait = match owed_at {
+                Some(at) => (quiet / QUESTIONS).min(at.saturating_duration_since(clock::now())),
+                None => quiet,
+            };
+            match tokio::time::timeout(wait, self.responses.message()).await {
                 Ok(Ok(Some(response))) => {
-                    self.is_asked = false;
+                    self.owing_since = None;
                     return Ok(response);
                 }
                 Ok(Ok(None)) => {
@@ -242,7 +258,7 @@ impl Watching {
                     return Err(WatchEnded { member: self.member.clone(), reason }.into());
                 }
                 Ok(Err(status)) => return Err(refused(self.member.clone(), &status)),
-                Err(_) if self.is_asked => {
+                Err(_) if owed_at.is_some_and(|at| at <= clock::now()) => {
                     return Err(NoAnswer { member: self.member.clone(), after: quiet }.into());
                 }
                 Err(_) => self.ask(),
@@ -255,7 +271,7 @@ impl Watching {
         let progress = watch_request::RequestUnion::ProgressRequest(WatchProgressRequest {});
         // Where there is no room, an earlier question is still on its way.
         let _ = self.sender.try_send(WatchRequest { request_union: Some(progress) });
-        self.is_asked = true;
+        self.owing_since.get_or_insert_with(clock::now);
     }
 }
 
@@ -276,6 +292,14 @@ fn refused(member: String, status: &Status) -> BoxError {
         None => status.message().to_owned(),
     };
     MemberRefused { member, code: status.code() as i32, message }.into()
+}
+
+/// Whether a member refuses to authenticate since nobody has to.
+fn is_not_enabled(error: &BoxError) -> bool {
+    error.downcast_ref::<MemberRefused>().is_some_and(|refused| {
+        refused.code == tonic::Code::FailedPrecondition as i32
+            && refused.message.contains("authentication is not enabled")
+    })
 }
 
 /// The first key after all that begin with `prefix`.

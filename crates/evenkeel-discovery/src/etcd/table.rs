@@ -8,6 +8,8 @@ use evenkeel_core::endpoint::{Address, Endpoint};
 #[derive(Clone, Debug, Default)]
 pub(super) struct Table {
     keys: HashMap<Vec<u8>, Row>,
+    /// How many of the keys name an endpoint.
+    usable: usize,
     addresses: BTreeMap<Address, Named>,
 }
 
@@ -82,9 +84,9 @@ impl Change {
 }
 
 impl Table {
-    /// How many keys there are, those without a usable endpoint included.
-    pub(super) fn keys(&self) -> usize {
-        self.keys.len()
+    /// How many keys name an endpoint: so many have to change before none is left.
+    pub(super) fn usable(&self) -> usize {
+        self.usable
     }
 
     /// All endpoints, in the order of their addresses.
@@ -112,9 +114,10 @@ impl Table {
     ) {
         let new: Vec<_> = endpoints.iter().map(|endpoint| endpoint.address.clone()).collect();
         let row = Row { addresses: new.clone(), stamp };
-        let old = self.keys.insert(key.to_vec(), row).map(|row| row.addresses);
-        for address in old.unwrap_or_default().into_iter().filter(|address| !new.contains(address))
-        {
+        let old = self.keys.insert(key.to_vec(), row).map_or(vec![], |row| row.addresses);
+        self.usable += usize::from(!new.is_empty());
+        self.usable -= usize::from(!old.is_empty());
+        for address in old.into_iter().filter(|address| !new.contains(address)) {
             self.unname(key, address, changes);
         }
         for endpoint in endpoints {
@@ -127,7 +130,9 @@ impl Table {
 
     /// Takes a key out.
     pub(super) fn delete(&mut self, key: &[u8], changes: &mut Vec<Change>) {
-        for address in self.keys.remove(key).map(|row| row.addresses).unwrap_or_default() {
+        let old = self.keys.remove(key).map_or(vec![], |row| row.addresses);
+        self.usable -= usize::from(!old.is_empty());
+        for address in old {
             self.unname(key, address, changes);
         }
     }
@@ -177,7 +182,23 @@ mod tests {
         assert_eq!(put(&mut table, "1", &b), moved);
         assert_eq!(delete(&mut table, "1"), [Change::Remove(b.address)]);
         assert_eq!(delete(&mut table, "1"), []);
-        assert_eq!((table.len(), table.keys()), (0, 0));
+        assert_eq!((table.len(), table.usable()), (0, 0));
+    }
+
+    #[test]
+    fn keys_without_an_endpoint_are_not_counted() {
+        let mut table = Table::default();
+        let unreadable =
+            |table: &mut Table| table.put(b"README", Stamp::default(), vec![], &mut vec![]);
+        unreadable(&mut table);
+        put(&mut table, "1", &endpoint("a:1"));
+        put(&mut table, "1", &endpoint("b:1"));
+        assert_eq!((table.len(), table.usable()), (1, 1));
+
+        table.put(b"1", Stamp::default(), vec![], &mut vec![]);
+        unreadable(&mut table);
+        delete(&mut table, "README");
+        assert_eq!((table.len(), table.usable()), (0, 0));
     }
 
     #[test]

@@ -5,35 +5,55 @@
 //! [`deregister_critical_after`](ConsulRegistry::deregister_critical_after), and Consul's round of up to
 //! 30 s, the agent forgets it.
 //!
-//! **Which agent.** A service belongs to the agent of its machine: only that one sees the machine die, and
-//! only there can the service be deregistered. Where several are named, the next is used while one does
-//! not answer, and the entry at the first runs out by its TTL.
+//! **Which agent.** A service belongs to the agent of its machine: only that one sees the machine die. Where
+//! several are named, the next has the entry after the first heartbeat that failed, and the entry at the first
+//! runs out by its TTL. Leaving removes both, the one at an agent that does not answer from the catalogue.
 //!
-//! **Maintenance and weight 0** are the agent's maintenance mode for the service. Maintenance that somebody
-//! sets by hand survives heartbeats and changes of the entry.
+//! **Connections.** A registration holds none between its heartbeats, so that hundreds in one process do not
+//! use up the 200 that an agent takes from one address.
+//!
+//! **Maintenance and weight 0** are the agent's maintenance mode for the service. What a service sets itself ends
+//! with it, also if it dies and another enters under the same id. Maintenance that is set by hand survives
+//! heartbeats, changes of the entry and restarts.
+//!
+//! **What is looked at.** Each heartbeat looks at the agent's entry, and each third one also at the catalogue,
+//! which callers read: one question about two rows, of any server. An entry that is gone from there, as after
+//! a snapshot was restored, or says something else, is entered again. So is one without an owner, as it is
+//! after it was edited by hand, and one whose owner has not sent a heartbeat for its TTL.
+//!
+//! **Ids and names** are part of paths that Consul cleans: an id or a name with an empty segment, with `.` or
+//! `..` as one, or with control characters would enter and never be found, and is refused
+//! ([`Registry::validate`]).
 //!
 //! **For go-micro v2**, [`go_micro`](ConsulRegistry::go_micro) writes its tags; go-kit reads ordinary services.
 //!
-//! **Rights** that a token needs: `service "NAME" { policy = "write" }`.
+//! **Rights** that a token needs: `service "NAME" { policy = "write" }`. To look at the catalogue takes
+//! `node_prefix "" { policy = "read" }` as well; without it, that is left out.
+
+mod definition;
+mod standing;
 
 use std::time::Duration;
 
 use bytes::Bytes;
-use evenkeel_core::{BoxError, endpoint::Address, rng::Rng};
-use serde_json::{Map, Value, json};
+use evenkeel_core::{BoxError, rng::Rng};
+use serde_json::{Value, json};
 
-use super::{Check, Entry, Kept, Probe, Registry};
+use self::standing::Checks;
+use super::{Entry, InvalidEntry, Kept, Registry};
 use crate::consul::{
     Agents,
-    agent::{Agent, encode, refused_with},
-    micro,
+    agent::{Agent, encode},
 };
 
 /// The key in `Meta` that tells which process has made an entry.
 const OWNER: &str = "evenkeel-owner";
 
-/// The reason of a maintenance that is there because the weight is 0.
-const DRAINED: &str = "weight 0";
+/// Of so many heartbeats, one looks at the catalogue.
+const LOOK_EVERY: u32 = 3;
+
+/// How long the catalogue may take to answer: a heartbeat does not fail with it.
+const LOOK_MAX: Duration = Duration::from_secs(1);
 
 /// Enters services at an agent of Consul. See the [module docs](self).
 ///
@@ -51,14 +71,27 @@ pub struct ConsulRegistry {
     deregister_critical_after: Duration,
     /// Whether tags are written as go-micro does.
     is_micro: bool,
-    /// The agent that has the entry, counted on beyond the last.
-    chosen: usize,
-    agent: Option<Agent>,
     owner: String,
-    /// Whether what a predecessor left of its checks has been removed.
+    /// How many agents have been asked, one after the other, counted on beyond the last.
+    asked: usize,
+    /// The agent that is asked; none while an attempt is under way, and after one that failed.
+    at: Option<At>,
+}
+
+/// An agent, and what is known of the entry there.
+#[derive(Debug)]
+struct At {
+    agent: Agent,
+    /// Whether what a predecessor left has been looked at, and removed.
     is_clean: bool,
-    /// Whether this has set the maintenance mode.
+    /// Whether the service has set the maintenance mode itself.
     is_drained: bool,
+    /// The name of its node.
+    node: Option<String>,
+    heartbeats: u32,
+    /// Whether the catalogue has had the entry. Only what was there can be lost: without the right to read
+    /// nodes, nothing is there.
+    was_in_catalogue: bool,
 }
 
 impl ConsulRegistry {
@@ -69,11 +102,9 @@ impl ConsulRegistry {
             agents,
             deregister_critical_after: Duration::from_secs(60),
             is_micro: false,
-            chosen: 0,
-            agent: None,
             owner: format!("{:016x}", Rng::from_entropy().below_u64(u64::MAX)),
-            is_clean: false,
-            is_drained: false,
+            asked: 0,
+            at: None,
         }
     }
 
@@ -94,167 +125,175 @@ impl ConsulRegistry {
         self
     }
 
-    fn agent(&mut self) -> Result<Agent, BoxError> {
-        if self.agent.is_none() {
-            self.agent = Some(self.agents.agent(self.chosen)?);
+    /// Makes an attempt at one agent; after one that fails or is given up, the next is asked.
+    fn at(&mut self) -> Result<At, BoxError> {
+        match self.at.take() {
+            Some(at) => Ok(at),
+            None => {
+                self.asked += 1;
+                Ok(At::new(self.agents.agent(self.asked - 1)?))
+            }
         }
-        self.agent.clone().ok_or_else(|| "no agent is named".into())
     }
 
-    async fn enter_at(&mut self, entry: &Entry, ttl: Duration) -> Result<(), BoxError> {
-        let agent = self.agent()?;
-        let body = self.definition(entry, ttl)?;
-        // Not with `replace-existing-checks`, which would end a maintenance that somebody set by hand.
-        agent.put("/v1/agent/service/register", text(&body)).await?;
+    /// Ends an attempt that succeeded.
+    fn stay(&mut self, at: At) {
+        at.agent.hang_up();
+        self.at = Some(at);
+    }
+
+    async fn keep_at(&self, at: &mut At, entry: &Entry, ttl: Duration) -> Result<Kept, BoxError> {
+        match standing::owner(&at.agent, entry).await?.as_deref() {
+            Some(owner) if *owner == self.owner => {}
+            // An entry without an owner may be taken over.
+            None | Some("") => return Ok(Kept::Lost),
+            Some(_) => {
+                let is_run_out = Checks::read(&at.agent, entry).await?.is_run_out(entry);
+                return Ok(if is_run_out { Kept::Lost } else { Kept::Taken });
+            }
+        }
+        match pass(&at.agent, entry).await {
+            Ok(()) => {}
+            // That the check is not there is 404, and 500 before Consul 1.12.
+            Err(error) if is_unknown_check(&error) => return Ok(Kept::Lost),
+            Err(error) => return Err(error),
+        }
+        at.heartbeats = at.heartbeats.wrapping_add(1);
+        if at.heartbeats % LOOK_EVERY == 1
+            && !at.look(entry, &definition::service(self, entry, ttl)?).await
+        {
+            return Ok(Kept::Lost);
+        }
+        Ok(Kept::Alive)
+    }
+}
+
+impl At {
+    fn new(agent: Agent) -> Self {
+        Self {
+            agent,
+            is_clean: false,
+            is_drained: false,
+            node: None,
+            heartbeats: 0,
+            was_in_catalogue: false,
+        }
+    }
+
+    async fn enter(&mut self, entry: &Entry, service: &Value) -> Result<(), BoxError> {
+        // Not with `replace-existing-checks`, which would end a maintenance that was set by hand.
+        self.agent.put("/v1/agent/service/register", service.to_string().into()).await?;
         if !self.is_clean {
-            remove_strange_checks(&agent, entry).await?;
+            let checks = Checks::read(&self.agent, entry).await?;
+            checks.remove_strange(&self.agent, entry).await?;
+            self.is_drained = checks.is_drained_by_itself();
+            self.node = checks.node();
             self.is_clean = true;
         }
-        self.drain(&agent, entry).await?;
+        self.drain(entry).await?;
         // An entry that was there already has the status that its check had.
-        agent.put(&update(entry), text(&json!({ "Status": "passing" }))).await?;
-        Ok(())
+        pass(&self.agent, entry).await
     }
 
-    async fn drain(&mut self, agent: &Agent, entry: &Entry) -> Result<(), BoxError> {
+    async fn drain(&mut self, entry: &Entry) -> Result<(), BoxError> {
         let is_drained = entry.effective_weight() == 0;
         if !is_drained && !self.is_drained {
             return Ok(());
         }
-        let reason = entry.maintenance.as_deref().unwrap_or(DRAINED);
-        let path = format!(
-            "/v1/agent/service/maintenance/{}?enable={is_drained}&reason={}",
-            encode(&entry.id),
-            encode(reason)
-        );
-        agent.put(&path, Bytes::new()).await?;
+        // What was set by hand meanwhile stays.
+        let is_own = Checks::read(&self.agent, entry).await?.is_drained_by_itself();
+        if is_drained || is_own {
+            let path = format!(
+                "/v1/agent/service/maintenance/{}?enable={is_drained}&reason={}",
+                encode(&entry.id),
+                encode(&standing::reason(entry))
+            );
+            self.agent.put(&path, Bytes::new()).await?;
+        }
         self.is_drained = is_drained;
         Ok(())
     }
 
-    /// The service as Consul wants to have it described.
-    fn definition(&self, entry: &Entry, ttl: Duration) -> Result<Value, BoxError> {
-        let tags = if self.is_micro {
-            let mut metadata = entry.all_metadata();
-            let version = metadata.remove("version").unwrap_or_else(|| "latest".into());
-            micro::write(&metadata, &version, &entry.tags)?
-        } else {
-            entry.tags.clone()
-        };
-        let mut metadata = entry.all_metadata();
-        metadata.insert(OWNER.to_owned(), self.owner.clone());
-        let after = seconds(self.deregister_critical_after);
-        let heartbeat = json!({ "CheckID": check_id(entry), "Name": "heartbeat", "TTL": seconds(ttl),
-            "Status": "passing", "DeregisterCriticalServiceAfter": after });
-        let others =
-            entry.checks.iter().enumerate().map(|(number, check)| probe(entry, number, check));
-        let mut definition = json!({
-            "ID": entry.id, "Name": &*entry.service, "Tags": tags, "Meta": metadata,
-            "Weights": { "Passing": entry.weight.clamp(1, 65_535), "Warning": 1 },
-            "Checks": std::iter::once(heartbeat).chain(others).collect::<Vec<_>>(),
-        });
-        let place = match &entry.address {
-            // The agent puts the address of its node in the place of none.
-            Address::Socket(address) if address.ip().is_unspecified() => {
-                json!({ "Port": address.port() })
-            }
-            Address::Socket(address) => {
-                json!({ "Address": address.ip().to_string(), "Port": address.port() })
-            }
-            Address::Name { host, port } => json!({ "Address": &**host, "Port": port }),
-            Address::Unix(path) => json!({ "SocketPath": path }),
-            other => json!({ "Address": other.to_string() }),
-        };
-        if let (Some(all), Value::Object(place)) = (definition.as_object_mut(), place) {
-            all.extend(place);
-        }
-        Ok(definition)
+    /// Looks whether the catalogue still has the entry; true as well if that cannot be told.
+    async fn look(&mut self, entry: &Entry, service: &Value) -> bool {
+        let Some(node) = &self.node else { return true };
+        let look = standing::is_in_catalogue(&self.agent, node, entry, service);
+        let Ok(Some(is_there)) = tokio::time::timeout(LOOK_MAX, look).await else { return true };
+        let is_lost = self.was_in_catalogue && !is_there;
+        self.was_in_catalogue = is_there;
+        !is_lost
     }
 }
 
 impl Registry for ConsulRegistry {
     fn origin(&self) -> String {
-        self.agents.name(self.chosen)
+        self.agents.name(self.asked.saturating_sub(1))
+    }
+
+    fn validate(&self, entry: &Entry) -> Result<(), InvalidEntry> {
+        entry.validate()?;
+        match unfindable(&entry.id).or_else(|| unfindable(&entry.service)) {
+            Some(reason) => Err(InvalidEntry::new(entry, reason)),
+            None if is_path_of_agent(&entry.id) => {
+                Err(InvalidEntry::new(entry, "the id is a path of the agent's own"))
+            }
+            None => Ok(()),
+        }
     }
 
     async fn enter(&mut self, entry: &Entry, ttl: Duration) -> Result<(), BoxError> {
-        let Err(failed) = self.enter_at(entry, ttl).await else { return Ok(()) };
-        self.choose_next();
-        Err(failed)
+        let service = definition::service(self, entry, ttl)?;
+        let mut at = self.at()?;
+        at.enter(entry, &service).await?;
+        self.stay(at);
+        Ok(())
     }
 
-    async fn keep(&mut self, entry: &Entry, _: Duration) -> Result<Kept, BoxError> {
-        let agent = self.agent()?;
-        match owner(&agent, entry).await? {
-            None => return Ok(self.lost()),
-            Some(owner) if owner != self.owner => return Ok(Kept::Taken),
-            Some(_) => {}
+    async fn keep(&mut self, entry: &Entry, ttl: Duration) -> Result<Kept, BoxError> {
+        let mut at = self.at()?;
+        let kept = self.keep_at(&mut at, entry, ttl).await?;
+        if kept == Kept::Lost {
+            // What is there now is to be looked at again.
+            at = At { node: at.node.take(), ..At::new(at.agent) };
         }
-        let passed = agent.put(&update(entry), text(&json!({ "Status": "passing" }))).await;
-        match passed {
-            Ok(_) => Ok(Kept::Alive),
-            // That the check is not there is 404, and 500 before Consul 1.12.
-            Err(error) if is_unknown_check(&error) => Ok(self.lost()),
-            Err(error) => Err(error),
-        }
+        self.stay(at);
+        Ok(kept)
     }
 
     async fn leave(&mut self, entry: &Entry) -> Result<(), BoxError> {
-        let agent = self.agent()?;
-        if owner(&agent, entry).await? != Some(self.owner.clone()) {
-            return Ok(());
+        let at = self.at()?;
+        if standing::owner(&at.agent, entry).await?.as_ref() == Some(&self.owner) {
+            let path = format!("/v1/agent/service/deregister/{}", encode(&entry.id));
+            at.agent.put(&path, Bytes::new()).await?;
         }
-        agent
-            .put(&format!("/v1/agent/service/deregister/{}", encode(&entry.id)), Bytes::new())
-            .await?;
+        if 1 < self.agents.servers.len() {
+            standing::remove_elsewhere(&at.agent, entry, &self.owner).await?;
+        }
+        self.stay(at);
         Ok(())
     }
 }
 
-impl ConsulRegistry {
-    fn lost(&mut self) -> Kept {
-        // A maintenance that this had set went with the entry.
-        self.is_drained = false;
-        Kept::Lost
-    }
-
-    fn choose_next(&mut self) {
-        if 1 < self.agents.servers.len() {
-            self.chosen += 1;
-            self.agent = None;
-            self.is_clean = false;
-            self.is_drained = false;
-        }
+/// Why `text` would not be found as part of a path, which Consul cleans before it looks.
+fn unfindable(text: &str) -> Option<&'static str> {
+    if text.chars().any(|c| c.is_control() || (c.is_whitespace() && c != ' ')) {
+        Some("a control character in an id or a name is not found in Consul")
+    } else if text.split('/').any(|segment| matches!(segment, "" | "." | "..")) {
+        Some("an id or a name with an empty segment, `.` or `..` is not found in Consul")
+    } else {
+        None
     }
 }
 
-/// Who has made the entry that is there; none if there is none.
-async fn owner(agent: &Agent, entry: &Entry) -> Result<Option<String>, BoxError> {
-    let found =
-        agent.get(&format!("/v1/agent/service/{}", encode(&entry.id)), Duration::ZERO).await;
-    match found {
-        Ok(answer) => {
-            let service: Value = serde_json::from_slice(&answer.body)?;
-            Ok(Some(service["Meta"][OWNER].as_str().unwrap_or_default().to_owned()))
-        }
-        Err(error) if refused_with(&error) == Some(404) => Ok(None),
-        Err(error) => Err(error),
-    }
+/// Whether the agent would take a question about this id for another one.
+fn is_path_of_agent(id: &str) -> bool {
+    id == "register" || id.starts_with("deregister/") || id.starts_with("maintenance/")
 }
 
-/// Removes checks that a predecessor had and this one has not. Nobody would pass them.
-async fn remove_strange_checks(agent: &Agent, entry: &Entry) -> Result<(), BoxError> {
-    let answer = agent.get("/v1/agent/checks", Duration::ZERO).await?;
-    let checks: Map<String, Value> = serde_json::from_slice(&answer.body)?;
-    let own: Vec<_> = (0..entry.checks.len()).map(|number| probe_id(entry, number)).collect();
-    for (id, check) in checks {
-        let is_own =
-            own.contains(&id) || id == check_id(entry) || id.starts_with("_service_maintenance");
-        if check["ServiceID"] == *entry.id && !is_own {
-            agent.put(&format!("/v1/agent/check/deregister/{}", encode(&id)), Bytes::new()).await?;
-        }
-    }
-    Ok(())
+/// One heartbeat.
+async fn pass(agent: &Agent, entry: &Entry) -> Result<(), BoxError> {
+    let path = format!("/v1/agent/check/update/{}", encode(&definition::heartbeat_id(entry)));
+    agent.put(&path, json!({ "Status": "passing" }).to_string().into()).await.map(drop)
 }
 
 fn is_unknown_check(error: &BoxError) -> bool {
@@ -268,65 +307,40 @@ fn is_unknown_check(error: &BoxError) -> bool {
     }
 }
 
-fn update(entry: &Entry) -> String {
-    format!("/v1/agent/check/update/{}", encode(&check_id(entry)))
-}
-
-fn check_id(entry: &Entry) -> String {
-    format!("{}:heartbeat", entry.id)
-}
-
-fn probe_id(entry: &Entry, number: usize) -> String {
-    format!("{}:{number}", entry.id)
-}
-
-fn probe(entry: &Entry, number: usize, check: &Check) -> Value {
-    let (kind, target) = match &check.probe {
-        Probe::Http(url) => ("HTTP", url),
-        Probe::Tcp(address) => ("TCP", address),
-        Probe::Grpc(target) => ("GRPC", target),
-    };
-    // Passing until the first probe says otherwise: the service has said that it is ready.
-    let mut definition = json!({ "CheckID": probe_id(entry, number), "Name": kind.to_lowercase(),
-        kind: target, "Interval": seconds(check.interval), "Timeout": seconds(check.timeout),
-        "Status": "passing" });
-    if !check.headers.is_empty() {
-        let headers = check.headers.iter().map(|(name, value)| (name.clone(), json!([value])));
-        definition["Header"] = Value::Object(headers.collect());
-    }
-    if check.is_tls {
-        definition["GRPCUseTLS"] = true.into();
-    }
-    definition
-}
-
-fn seconds(duration: Duration) -> String {
-    format!("{}ms", duration.as_millis())
-}
-
-fn text(value: &Value) -> Bytes {
-    value.to_string().into()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn checks_are_described_as_consul_wants_them() {
-        let second = Duration::from_secs(1);
-        let entry = Entry::new("web", "10.0.0.1:80".parse().unwrap());
-        let http = Check::http("http://10.0.0.1/health", second).header("host", "web.internal");
-        let expected = json!({ "CheckID": "web-10.0.0.1-80:0", "Name": "http",
-            "HTTP": "http://10.0.0.1/health", "Interval": "1000ms", "Timeout": "1000ms",
-            "Status": "passing", "Header": { "host": ["web.internal"] } });
-        assert_eq!(probe(&entry, 0, &http), expected);
-
-        let grpc = probe(&entry, 1, &Check::grpc("10.0.0.1:80/web.v1.Web", second).tls());
-        assert_eq!(
-            (&grpc["GRPC"], &grpc["GRPCUseTLS"]),
-            (&"10.0.0.1:80/web.v1.Web".into(), &true.into())
-        );
-        assert_eq!(probe(&entry, 2, &Check::tcp("10.0.0.1:80", second))["TCP"], "10.0.0.1:80");
+    fn what_could_never_be_found_or_removed_is_refused() {
+        let registry = ConsulRegistry::new(Agents::local());
+        let entry = |id: &str| Entry::new("web", "10.0.0.1:80".parse().unwrap()).id(id);
+        for id in ["web-1", "a/b", "web 1", "é", "...", "a:b", "deregister", "..x"] {
+            assert_eq!(registry.validate(&entry(id)), Ok(()), "{id}");
+        }
+        for id in [
+            "",
+            ".",
+            "..",
+            "/a",
+            "a/",
+            "a//b",
+            "a/../b",
+            "http://h:1",
+            "a\n",
+            "a\u{a0}b",
+            "register",
+            "maintenance/a",
+            "deregister/a",
+        ] {
+            assert!(registry.validate(&entry(id)).is_err(), "{id:?} was taken");
+        }
+        let named = |name: &str| Entry::new(name, "10.0.0.1:80".parse().unwrap()).id("1");
+        assert_eq!(registry.validate(&named("go.micro.api")), Ok(()));
+        for name in ["", "..", "a//b", "http://h:1"] {
+            assert!(registry.validate(&named(name)).is_err(), "{name:?} was taken");
+        }
+        let anywhere = Entry::new("web", "0.0.0.0:80".parse().unwrap());
+        assert_eq!(registry.validate(&anywhere), Ok(()), "the agent puts its node's address there");
     }
 }

@@ -4,6 +4,8 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use evenkeel_core::endpoint::Address;
 
+use super::InvalidEntry;
+
 /// What a service says of itself in a registry: what its callers need in order to find it.
 ///
 /// ```
@@ -47,7 +49,8 @@ pub struct Entry {
 impl Entry {
     /// An instance of `service` that its callers reach at `address`.
     ///
-    /// In Consul, an unspecified IP address (`0.0.0.0`) stands for that of the agent's node.
+    /// In Consul, an unspecified IP address (`0.0.0.0`) stands for that of the agent's node. etcd has no node:
+    /// there it is refused.
     #[must_use]
     pub fn new(service: impl Into<Arc<str>>, address: Address) -> Self {
         let service = service.into();
@@ -119,6 +122,23 @@ impl Entry {
     pub fn check(mut self, check: Check) -> Self {
         self.checks.push(check);
         self
+    }
+
+    /// Whether any registry could hold it: the service and the id have to be there, and the port is not 0.
+    ///
+    /// # Errors
+    /// If not. What a registry asks for beyond that, [`Registry::validate`](super::Registry::validate) says.
+    pub fn validate(&self) -> Result<(), InvalidEntry> {
+        let reason = if self.service.is_empty() {
+            "the service has no name"
+        } else if self.id.is_empty() {
+            "the id is empty"
+        } else if self.address.port() == Some(0) {
+            "port 0 cannot be connected to: enter the port that was bound"
+        } else {
+            return Ok(());
+        };
+        Err(InvalidEntry::new(self, reason))
     }
 
     /// Its metadata with zone and version, which are entries of it in most registries.
@@ -226,6 +246,20 @@ mod tests {
         assert_eq!(id("[2001:db8::1]:80"), "web-2001-db8-1-80");
         assert_eq!(id("a.internal:80"), "web-a.internal-80");
         assert_eq!(id("unix:/run/a.sock"), "web-unix-run-a.sock");
+    }
+
+    #[test]
+    fn what_could_never_be_called_is_refused() {
+        let entry = |address: Address| Entry::new("web", address);
+        let bound: std::net::SocketAddr = "10.0.0.1:0".parse().unwrap();
+        let refused = entry(bound.into()).validate().unwrap_err();
+        assert!(refused.to_string().contains("port 0"), "{refused}");
+        let name = Address::Name { host: "a".into(), port: 0 };
+        assert!(entry(name).validate().is_err());
+        assert!(entry("a:1".parse().unwrap()).id("").validate().is_err());
+        assert!(Entry::new("", "a:1".parse().unwrap()).validate().is_err());
+        assert_eq!(entry("a:1".parse().unwrap()).validate(), Ok(()));
+        assert_eq!(entry("unix:/run/a.sock".parse().unwrap()).validate(), Ok(()));
     }
 
     #[test]

@@ -4,6 +4,9 @@
 //! after the TTL; etcd's least is 2 s, and a new leader gives every lease its whole TTL anew. Checks are not
 //! made: nobody is there to make them.
 //!
+//! A key that somebody puts by hand hangs on no lease, and is taken over. An unspecified address (`0.0.0.0`) is
+//! refused ([`Registry::validate`]): nothing here knows a better one.
+//!
 //! Weight 0 and maintenance are told as weight 0, or by taking the key out where a
 //! [layout](crate::etcd::dialect) knows no weights.
 //!
@@ -11,9 +14,9 @@
 
 use std::{sync::Arc, time::Duration};
 
-use evenkeel_core::BoxError;
+use evenkeel_core::{BoxError, endpoint::Address};
 
-use super::{Entry, Kept, Registry};
+use super::{Entry, InvalidEntry, Kept, Registry};
 use crate::etcd::{Cluster, Dialect, client::Client, dialect::Plain};
 
 /// Enters services in etcd. See the [module docs](self).
@@ -98,6 +101,8 @@ impl EtcdRegistry {
             self.lease = None;
         }
         Ok(match found {
+            // What was put by hand has no owner, and may be taken over.
+            Some(found) if found.lease == 0 => Kept::Lost,
             Some(found) if found.lease != lease => Kept::Taken,
             Some(_) if is_alive => Kept::Alive,
             _ => Kept::Lost,
@@ -108,6 +113,18 @@ impl EtcdRegistry {
 impl Registry for EtcdRegistry {
     fn origin(&self) -> String {
         self.cluster.name(self.asked.saturating_sub(1))
+    }
+
+    fn validate(&self, entry: &Entry) -> Result<(), InvalidEntry> {
+        entry.validate()?;
+        match entry.address {
+            Address::Socket(address) if address.ip().is_unspecified() => {
+                let reason =
+                    "an unspecified address is no place to connect to: enter the machine's own";
+                Err(InvalidEntry::new(entry, reason))
+            }
+            _ => Ok(()),
+        }
     }
 
     async fn enter(&mut self, entry: &Entry, ttl: Duration) -> Result<(), BoxError> {
@@ -139,5 +156,28 @@ impl std::fmt::Debug for EtcdRegistry {
             .field("lease", &self.lease)
             .field("key", &self.key)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unspecified_address_is_refused() {
+        let registry = EtcdRegistry::new(Cluster::local());
+        let check = |address: &str| registry.validate(&Entry::new("web", address.parse().unwrap()));
+        assert!(check("0.0.0.0:80").is_err());
+        assert!(check("[::]:80").is_err());
+        assert_eq!(check("127.0.0.1:80"), Ok(()));
+        assert_eq!(check("web.internal:80"), Ok(()));
+    }
+
+    #[test]
+    #[should_panic(expected = "port 0 cannot be connected to")]
+    fn a_registration_is_refused_when_it_is_made() {
+        let unbound: std::net::SocketAddr = "10.0.0.1:0".parse().unwrap();
+        let entry = Entry::new("web", unbound.into());
+        let _ = crate::register::Registration::new(EtcdRegistry::new(Cluster::local()), entry);
     }
 }

@@ -152,8 +152,8 @@ impl<R: Registry> Keeper<R> {
     /// that failed may have succeeded over there.
     async fn leave(&mut self) -> Result<(), BoxError> {
         let entry = self.wishes.borrow().clone();
+        let left = self.try_to_leave(&entry).await;
         let (id, registry) = (&entry.id, self.registry.origin());
-        let left = bounded(self.timeout, self.registry.leave(&entry)).await;
         match &left {
             Ok(()) => tracing::info!(id, registry, "left the registry"),
             Err(error) => {
@@ -162,6 +162,24 @@ impl<R: Registry> Keeper<R> {
             }
         }
         left
+    }
+
+    /// Tries until the time is over. Each try may take twice as long as the one before it: a registry that
+    /// hangs costs little of the time, and one that is slow has half of it in the end.
+    async fn try_to_leave(&mut self, entry: &Entry) -> Result<(), BoxError> {
+        let ends_at = clock::now() + self.timeout;
+        let rest = Backoff::new(REST_MIN, 2 * REST_MIN);
+        let (mut patience, mut tries) = (self.timeout / 6, 0);
+        loop {
+            let next_at = clock::now() + rest.delay(tries, &mut self.rng);
+            let left_over = ends_at.saturating_duration_since(clock::now());
+            let left = bounded(patience.min(left_over), self.registry.leave(entry)).await;
+            if left.is_ok() || ends_at <= next_at.max(clock::now()) {
+                return left;
+            }
+            sleep_until(next_at).await;
+            (patience, tries) = (patience * 2, tries + 1);
+        }
     }
 
     fn alive(&mut self) {

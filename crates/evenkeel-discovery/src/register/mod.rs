@@ -52,11 +52,14 @@
 //!   connecting fails at once.
 //! - **The registry is down at the start.** The service serves, and enters when the registry is back: tries
 //!   follow each other after 0.2 s to a third of the TTL.
-//! - **The registry is down at the end.** Leaving gives up after [`timeout`](Registration::timeout) (3 s) and
-//!   waits for callers all the same; the entry runs out by its TTL.
+//! - **The registry is down at the end.** Leaving is tried again, and at the next member or agent, until
+//!   [`timeout`](Registration::timeout) (3 s) is over; it waits for callers all the same, and the entry runs
+//!   out by its TTL.
 //! - **Two instances under one id.** The one that entered last counts. The other notices at its next
 //!   heartbeat, says so in [`Registered::status`] and in the log, does not fight, and enters when the
-//!   other has left. It does not remove the other's entry when it leaves.
+//!   other has left or its TTL is over. It does not remove the other's entry when it leaves.
+//! - **The entry is edited by hand**, so that it has no owner any more: the service enters again at its next
+//!   heartbeat.
 //! - **The clock steps.** Nothing happens: the time of day is not read.
 //! - **The handle is dropped** without leaving: the entry is removed in the background, if the runtime lives
 //!   that long, and nothing waits.
@@ -80,7 +83,7 @@ use evenkeel_core::BoxError;
 
 pub use self::{
     entry::{Check, Entry, Probe},
-    error::{EntryLost, NotInTime, Taken},
+    error::{EntryLost, InvalidEntry, NotInTime, Taken},
     handle::{RegisteredHandle, Status},
     registered::{Registered, Registration},
 };
@@ -96,6 +99,14 @@ pub use self::etcd::EtcdRegistry;
 pub trait Registry: Send + 'static {
     /// What it is, for errors and logs, such as `consul agent http://127.0.0.1:8500`.
     fn origin(&self) -> String;
+
+    /// Whether it can hold the entry. Asked when a [`Registration`] is made. Default [`Entry::validate`].
+    ///
+    /// # Errors
+    /// If the entry could be entered and then never be called, found or removed.
+    fn validate(&self, entry: &Entry) -> Result<(), InvalidEntry> {
+        entry.validate()
+    }
 
     /// Puts the entry there, or what is new about it. The same again changes nothing.
     ///
@@ -123,7 +134,7 @@ pub trait Registry: Send + 'static {
 pub enum Kept {
     /// It is there, for another TTL.
     Alive,
-    /// It is gone: it has to be entered again.
+    /// It is gone, has no owner any more, or its owner has died: it has to be entered again.
     Lost,
     /// Another instance has entered under the same id, later.
     Taken,

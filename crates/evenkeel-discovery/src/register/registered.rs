@@ -20,8 +20,15 @@ pub struct Registration<R> {
 
 impl<R: Registry> Registration<R> {
     /// Enters `entry` in `registry`, once it is started.
+    ///
+    /// # Panics
+    /// If the entry could never be called, found or removed, such as one with port 0.
+    /// [`Registry::validate`] says so of one that comes from a configuration.
     #[must_use]
     pub fn new(registry: R, entry: Entry) -> Self {
+        if let Err(invalid) = registry.validate(&entry) {
+            panic!("{invalid}");
+        }
         Self {
             registry,
             entry,
@@ -47,9 +54,10 @@ impl<R: Registry> Registration<R> {
         self
     }
 
-    /// Sets how long the registry may take for one answer. Default 3 s.
+    /// Sets how long the registry may take for one answer, and for all tries to leave. Default 3 s.
     ///
-    /// It bounds how long a registry that is down keeps the service from stopping.
+    /// It bounds how long a registry that is down keeps the service from stopping. With a short one, the
+    /// entry of a service that stopped stays in use where the registry was away for a moment.
     ///
     /// # Panics
     /// If it is zero.

@@ -1,4 +1,4 @@
-//! A real member of etcd, of one of two versions.
+//! A real member of etcd, of one of three versions.
 #![allow(dead_code, reason = "no test needs all of it")]
 
 use std::{

@@ -213,3 +213,43 @@ async fn a_refresh_finds_an_agent_that_hangs_long_before_its_wait_is_over() {
     watching.until_addresses(&["10.0.0.1:1", "10.0.0.1:2"]).await;
     assert!(asked_at.elapsed() < ms(10_000));
 }
+
+#[tokio::test]
+async fn who_cannot_be_reached_costs_no_query_a_second() {
+    let agent = Simulated::start([Reply::HoldBack(7, vec![1])]).await;
+    let web = web(at(&agent.url)).wait(ms(600_000));
+    let mut watching = Watching::new(&web);
+    watching.until_addresses(&["10.0.0.1:1"]).await;
+
+    for _ in 0..80 {
+        web.refresh();
+        watching.during(ms(50)).await;
+    }
+
+    let asked = agent.asked().len();
+    assert!(asked <= 5, "asked {asked} times in 4 s, of which the first two are the watch's own");
+    assert!(watching.failures.is_empty(), "{:?}", watching.failures);
+}
+
+#[tokio::test]
+async fn an_agent_that_hangs_is_noticed_long_before_its_wait_is_over() {
+    let hanging = Simulated::start([Reply::Ports(7, vec![1]), Reply::Silence]).await;
+    let other = Simulated::start([Reply::HoldBack(7, vec![1, 2])]).await;
+    let agents = Agents::at([&*hanging.url, &*other.url]).unwrap();
+    let mut watching = Watching::new(&web(agents).wait(ms(600_000)));
+
+    watching.until_addresses(&["10.0.0.1:1", "10.0.0.1:2"]).await;
+    assert_eq!(watching.least, 1);
+}
+
+#[tokio::test]
+async fn a_quiet_agent_is_asked_for_the_whole_list_once_a_wait() {
+    let agent = Simulated::start([Reply::HoldBack(7, vec![1])]).await;
+    let mut watching = Watching::new(&web(at(&agent.url)).wait(ms(600_000)));
+    watching.until_addresses(&["10.0.0.1:1"]).await;
+    // Longer than it may be silent: signs of life are no lists.
+    watching.during(ms(7_500)).await;
+
+    assert_eq!(agent.asked().len(), 2, "{:?}", agent.asked());
+    assert!(watching.failures.is_empty(), "{:?}", watching.failures);
+}

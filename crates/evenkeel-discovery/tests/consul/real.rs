@@ -16,6 +16,8 @@ pub(crate) struct Agent {
     pub(crate) process: Process,
     pub(crate) url: String,
     pub(crate) folder: TempDir,
+    /// Where others join it.
+    pub(crate) lan: u16,
     program: PathBuf,
     arguments: Vec<String>,
     token: Option<String>,
@@ -33,6 +35,13 @@ impl Agent {
         Self::with(raft, &["-server", "-bootstrap-expect=1"], None).await
     }
 
+    /// An agent that is no server, and joins this one.
+    pub(crate) async fn join(&self) -> Option<Self> {
+        let servers = format!("127.0.0.1:{}", self.lan);
+        let configuration = json!({ "retry_join": [servers], "retry_interval": "1s" });
+        Self::with(configuration, &[], None).await
+    }
+
     /// An agent with this configuration; `token` is what the test itself asks with.
     pub(crate) async fn with(
         configuration: Value,
@@ -48,6 +57,9 @@ impl Agent {
                 "grpc": -1 },
             "disable_update_check": true, "leave_on_terminate": false,
         });
+        if has_grpc_tls(&program) {
+            all["ports"]["grpc_tls"] = (-1).into();
+        }
         for (key, value) in configuration.as_object().unwrap() {
             match (all.get_mut(key).and_then(Value::as_object_mut), value.as_object()) {
                 (Some(all), Some(more)) => all.extend(more.clone()),
@@ -64,7 +76,7 @@ impl Agent {
         let process = launch(&program, &arguments, &folder);
         let token = token.map(str::to_owned);
         let url = format!("http://127.0.0.1:{http}");
-        let agent = Self { process, url, folder, program, arguments, token };
+        let agent = Self { process, url, folder, lan, program, arguments, token };
         agent.until_ready().await;
         Some(agent)
     }
@@ -94,6 +106,14 @@ impl Agent {
                 .is_ok_and(|rows| rows.as_array().is_some_and(|rows| !rows.is_empty()))
         })
         .await;
+    }
+
+    /// What Consul's own program prints for `snapshot save` or `snapshot restore`.
+    pub(crate) fn snapshot(&self, verb: &str) {
+        let mut command = Command::new(&self.program);
+        command.args(["snapshot", verb, &format!("-http-addr={}", self.url)]);
+        let output = command.arg(self.folder.path().join("snapshot")).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     }
 
     /// What it answers, or the status and the text of its refusal.
@@ -138,6 +158,15 @@ impl Agent {
     pub(crate) async fn leave(&self, port: u16) {
         self.put(&format!("/v1/agent/service/deregister/web-{port}"), Value::Null).await;
     }
+}
+
+/// Whether it listens for gRPC over TLS unless told otherwise, as from 1.14 on. Older ones refuse the name.
+fn has_grpc_tls(program: &PathBuf) -> bool {
+    let output = Command::new(program).arg("version").output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let version = text.split_whitespace().find_map(|word| word.strip_prefix('v'));
+    let mut parts = version.unwrap_or_default().split('.').map(|part| part.parse::<u32>());
+    matches!((parts.next(), parts.next()), (Some(Ok(major)), Some(Ok(minor))) if (1, 14) <= (major, minor))
 }
 
 fn launch(program: &PathBuf, arguments: &[String], folder: &TempDir) -> Process {

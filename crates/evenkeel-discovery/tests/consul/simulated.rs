@@ -82,6 +82,14 @@ async fn serve(stream: TcpStream, state: Arc<Mutex<State>>, changed: Arc<Notify>
             send(&mut stream, answer.0, 0, &answer.1).await;
             continue;
         }
+        if path == "/v1/status/leader" {
+            let is_silent = matches!(state.lock().unwrap().script.front(), Some(Reply::Silence));
+            if is_silent {
+                std::future::pending::<()>().await;
+            }
+            send(&mut stream, 200, 0, "\"127.0.0.1:8300\"").await;
+            continue;
+        }
         state.lock().unwrap().asked.push(path.clone());
         loop {
             let wait = changed.notified();

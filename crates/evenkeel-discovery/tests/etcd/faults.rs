@@ -124,6 +124,11 @@ async fn the_loss_of_a_member_and_of_the_leader_disturbs_nobody() {
 /// A member at which the user `reader` may read the service, and a token lives for 1 s.
 async fn with_reader(version: &str) -> Option<Etcd> {
     let mut etcd = Etcd::start_with(version, &["--auth-token-ttl=1"]).await?;
+    enable_auth(&mut etcd);
+    Some(etcd)
+}
+
+fn enable_auth(etcd: &mut Etcd) {
     for command in [
         &["user", "add", "root:root"][..],
         &["user", "grant-role", "root", "root"],
@@ -143,7 +148,25 @@ async fn with_reader(version: &str) -> Option<Etcd> {
     }
     etcd.control(&["auth", "enable"]);
     etcd.ask_as("root:root");
-    Some(etcd)
+}
+
+#[tokio::test]
+async fn a_user_is_no_hindrance_before_there_is_authentication() {
+    for version in VERSIONS {
+        let Some(mut etcd) = Etcd::start(version).await else { return };
+        let cluster = etcd.cluster().user("reader", "secret");
+        let mut watching = Watching::new(&web(cluster));
+        watching.until_addresses(&[]).await;
+
+        enable_auth(&mut etcd);
+
+        watching.until_addresses(&["10.0.0.1:1"]).await;
+        etcd.members[0].kill();
+        etcd.members[0].start_again();
+        etcd.until_ready().await;
+        etcd.put("2", "10.0.0.1:2");
+        watching.until_addresses(&["10.0.0.1:1", "10.0.0.1:2"]).await;
+    }
 }
 
 #[tokio::test]

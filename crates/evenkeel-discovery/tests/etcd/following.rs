@@ -53,6 +53,29 @@ async fn an_empty_service_is_told_as_such_and_a_service_that_ends_after_a_while(
 }
 
 #[tokio::test]
+async fn what_is_kept_in_doubt_is_what_was_there_last_whatever_else_lies_under_the_prefix() {
+    for version in VERSIONS {
+        let Some(etcd) = Etcd::start(version).await else { return };
+        etcd.put("README", "keys of the service web");
+        etcd.put("a", "10.0.0.1:1");
+        let mut watching = Watching::new(&web(etcd.cluster()).hold(ms(3_000)));
+        watching.until_addresses(&["10.0.0.1:1"]).await;
+        etcd.put("b", "10.0.0.1:2");
+        etcd.delete("a");
+        watching.until_addresses(&["10.0.0.1:2"]).await;
+
+        etcd.delete("b");
+        watching.until_failure().await;
+        assert_eq!(watching.addresses(), ["10.0.0.1:2"], "and not the one that left before");
+        etcd.put("c", "10.0.0.1:3");
+        watching.until(|set| set.contains_key(&"10.0.0.1:3".parse().unwrap())).await;
+
+        assert_eq!(watching.addresses(), ["10.0.0.1:2", "10.0.0.1:3"]);
+        watching.until_addresses(&["10.0.0.1:3"]).await;
+    }
+}
+
+#[tokio::test]
 async fn every_event_of_a_batch_is_applied() {
     for version in VERSIONS {
         let Some(etcd) = Etcd::start(version).await else { return };

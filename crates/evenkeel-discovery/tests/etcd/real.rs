@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use crate::servers::{Process, find, free_ports, until};
 
 /// The versions that every test runs over.
-pub(crate) const VERSIONS: [&str; 2] = ["etcd-3.4", "etcd-3.5"];
+pub(crate) const VERSIONS: [&str; 3] = ["etcd-3.4", "etcd-3.5", "etcd-3.6"];
 
 /// A cluster of members of one version.
 pub(crate) struct Etcd {

@@ -21,6 +21,7 @@ use tokio::{
 use crate::{
     real::Agent,
     servers::{find, free_ports, until},
+    slow_motion::Proxy,
     watching::Watching,
 };
 
@@ -242,6 +243,147 @@ async fn the_next_agent_is_used_where_one_is_down() {
     first.kill();
     let mut watching = Watching::new(&web(&second));
     watching.until_addresses(&["10.0.0.1:80"]).await;
+}
+
+#[tokio::test]
+async fn the_next_agent_has_the_entry_after_the_first_heartbeat_that_failed() {
+    let (Some(first), Some(second)) = (Agent::start().await, Agent::start().await) else {
+        return;
+    };
+    let way = Proxy::to(&first.url).await;
+    let agents = Agents::at([&*way.url, &*second.url]).unwrap();
+    let registry = ConsulRegistry::new(agents);
+    let registered = Registration::new(registry, entry(80)).ttl(ms(6_000)).start();
+    registered.entered().await;
+
+    way.shut();
+    let mut watching = Watching::new(&web(&second));
+    watching.until_addresses(&["10.0.0.1:80"]).await;
+
+    let tried = way.tried().len();
+    assert!(tried <= 2, "{tried} tries at the first");
+    registered.entered().await;
+}
+
+#[tokio::test]
+async fn leaving_goes_on_at_another_agent_where_one_hangs() {
+    let Some(server) = Agent::start().await else { return };
+    let Some(agent) = server.join().await else { return };
+    let agents = Agents::at([&*agent.url, &*server.url]).unwrap();
+    let registration = Registration::new(ConsulRegistry::new(agents), entry(80));
+    let registered = registration.ttl(ms(60_000)).timeout(ms(10_000)).start();
+    let mut watching = Watching::new(&web(&server).hold(ms(50)));
+    watching.until_addresses(&["10.0.0.1:80"]).await;
+    registered.entered().await;
+
+    agent.process.pause();
+    registered.deregister().await.unwrap();
+
+    let rows = server.ask("GET", "/v1/health/service/web", Value::Null).await.unwrap();
+    assert_eq!(rows, json!([]), "gone from the catalogue");
+    agent.process.resume();
+}
+
+#[tokio::test]
+async fn what_a_predecessor_set_of_maintenance_ends_with_it_and_what_was_set_by_hand_does_not() {
+    let Some(agent) = Agent::start().await else { return };
+    let mut watching = Watching::new(&web(&agent));
+    let mut maintained = entry(80);
+    maintained.maintenance = Some("upgrade".into());
+    for (by_hand, drained) in [(false, entry(80).weight(0)), (false, maintained), (true, entry(80))]
+    {
+        // A process of its own, of which nothing is left when its runtime is shut down.
+        let process = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+        let registered = {
+            let _in_it = process.enter();
+            registration(&agent, drained).start()
+        };
+        registered.entered().await;
+        if by_hand {
+            watching.until_weights(&[("10.0.0.1:80", 1)]).await;
+            let path = "/v1/agent/service/maintenance/web-10.0.0.1-80?enable=true&reason=tests";
+            agent.put(path, Value::Null).await;
+        }
+        watching.until_weights(&[("10.0.0.1:80", 0)]).await;
+        process.shutdown_background();
+
+        let successor = registration(&agent, entry(80)).start();
+        successor.entered().await;
+        if by_hand {
+            watching.during(ms(500)).await;
+            assert_eq!(watching.find("10.0.0.1:80").unwrap().weight, 0, "as it was set by hand");
+        } else {
+            watching.until_weights(&[("10.0.0.1:80", 1)]).await;
+        }
+        successor.deregister().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_service_is_back_when_the_catalogue_forgot_it_and_its_agent_did_not() {
+    let Some(agent) = Agent::start_lasting().await else { return };
+    agent.snapshot("save");
+    let registered = registration(&agent, entry(80)).start();
+    registered.entered().await;
+    // So many heartbeats that the catalogue has been looked at.
+    let mut watching = Watching::new(&web(&agent));
+    watching.during(ms(6_000)).await;
+    assert_eq!(watching.addresses(), ["10.0.0.1:80"]);
+
+    agent.snapshot("restore");
+    until("the entry in the catalogue", || async {
+        let rows = agent.ask("GET", "/v1/health/service/web", Value::Null).await;
+        rows.is_ok_and(|rows| rows.as_array().is_some_and(|rows| !rows.is_empty()))
+    })
+    .await;
+    registered.entered().await;
+}
+
+#[tokio::test]
+async fn an_entry_that_was_edited_by_hand_is_taken_over() {
+    let Some(agent) = Agent::start().await else { return };
+    let mut watching = Watching::new(&web(&agent));
+    let registered = registration(&agent, entry(80).weight(7)).start();
+    watching.until_weights(&[("10.0.0.1:80", 7)]).await;
+
+    let edited = json!({ "ID": "web-10.0.0.1-80", "Name": "web", "Address": "10.0.0.1",
+        "Port": 80, "Weights": { "Passing": 3, "Warning": 1 } });
+    agent.put("/v1/agent/service/register", edited).await;
+    watching.until_weights(&[("10.0.0.1:80", 3)]).await;
+
+    watching.until_weights(&[("10.0.0.1:80", 7)]).await;
+    registered.entered().await;
+}
+
+#[tokio::test]
+async fn of_two_under_one_id_the_survivor_enters_when_the_other_has_died() {
+    let Some(agent) = Agent::start().await else { return };
+    let mut watching = Watching::new(&web(&agent));
+    let survivor = registration(&agent, entry(80).weight(1)).start();
+    survivor.entered().await;
+    let process = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    let other = {
+        let _in_it = process.enter();
+        registration(&agent, entry(80).weight(2)).start()
+    };
+    watching.until_weights(&[("10.0.0.1:80", 2)]).await;
+    until("the survivor to notice", || is_taken(&survivor)).await;
+
+    process.shutdown_background();
+    watching.until_weights(&[("10.0.0.1:80", 1)]).await;
+    drop(other);
+}
+
+#[tokio::test]
+async fn many_registrations_hold_no_connections() {
+    let limits = json!({ "limits": { "http_max_conns_per_client": 20 } });
+    let Some(agent) = Agent::with(limits, &["-dev"], None).await else { return };
+    let held: Vec<_> = (1..=60).map(|port| registration(&agent, entry(port)).start()).collect();
+    let mut watching = Watching::new(&web(&agent));
+    watching.until(|set| set.len() == 60).await;
+    for registered in &held {
+        registered.entered().await;
+    }
 }
 
 #[tokio::test]

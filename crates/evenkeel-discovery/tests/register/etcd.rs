@@ -1,4 +1,4 @@
-//! In real etcd, of both versions.
+//! In real etcd, of all versions.
 
 use std::time::{Duration, Instant};
 
@@ -175,6 +175,42 @@ async fn the_loss_of_a_member_costs_no_registration() {
     watching.during(ms(7_000)).await;
     assert_eq!(watching.least, 1, "the key never went");
     registered.entered().await;
+}
+
+#[tokio::test]
+async fn leaving_goes_on_at_another_member_where_one_hangs_or_has_ended() {
+    for hangs in [false, true] {
+        let Some(mut etcd) = Etcd::start_three(VERSIONS[1]).await else { return };
+        // Long enough for another leader to be elected.
+        let registered = registration(&etcd, entry(80)).ttl(ms(60_000)).timeout(ms(20_000)).start();
+        registered.entered().await;
+        if hangs {
+            etcd.members[0].process.pause();
+        } else {
+            etcd.members[0].kill();
+        }
+
+        registered.deregister().await.unwrap();
+
+        etcd.members.remove(0);
+        assert_eq!(keys(&etcd), "", "gone long before its TTL is over");
+    }
+}
+
+#[tokio::test]
+async fn a_key_that_is_put_by_hand_is_taken_over() {
+    for version in VERSIONS {
+        let Some(etcd) = Etcd::start(version).await else { return };
+        let mut watching = Watching::new(&web(etcd.cluster()));
+        let registered = registration(&etcd, entry(80).weight(7)).start();
+        watching.until_weights(&[("10.0.0.1:80", 7)]).await;
+
+        etcd.put("web-10.0.0.1-80", "10.0.0.1:80");
+        watching.until_weights(&[("10.0.0.1:80", 1)]).await;
+        watching.until_weights(&[("10.0.0.1:80", 7)]).await;
+        registered.leave().await;
+        assert_eq!(keys(&etcd), "", "it hangs on the lease again");
+    }
 }
 
 #[tokio::test]

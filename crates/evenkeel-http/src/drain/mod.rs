@@ -1,15 +1,15 @@
 //! A server that stops without losing a request.
 
 mod accept;
+mod entries;
 mod layer;
 mod state;
 
 use std::{
-    error::Error,
     fmt,
     future::{Future, IntoFuture},
     io,
-    pin::{Pin, pin},
+    pin::pin,
     sync::Arc,
     time::Duration,
 };
@@ -24,9 +24,11 @@ use tower_service::Service;
 
 use self::{
     accept::Server,
+    entries::{Leave, take_out},
     state::{Shared, TARGET},
 };
 pub use self::{
+    entries::Deregistered,
     layer::{DrainBody, DrainFuture, DrainLayer, DrainService, Readiness},
     state::{DrainHandle, Phase},
 };
@@ -108,14 +110,12 @@ pub use self::{
 /// the runtime. [`serve`](Self::serve) cuts them.
 pub struct Drain {
     shared: Arc<Shared>,
-    deregister: Option<Leave>,
+    deregister: Vec<Leave>,
     deregister_max: Duration,
     wait: Duration,
     grace: Duration,
     has_signals: bool,
 }
-
-type Leave = Box<dyn FnOnce() -> Pin<Box<dyn Future<Output = Result<(), BoxError>> + Send>> + Send>;
 
 impl Drain {
     /// Begins when its [handle](Self::handle) is told to.
@@ -123,7 +123,7 @@ impl Drain {
     pub fn new() -> Self {
         Self {
             shared: Arc::default(),
-            deregister: None,
+            deregister: vec![],
             deregister_max: Duration::from_secs(5),
             wait: Duration::from_secs(5),
             grace: Duration::from_secs(30),
@@ -138,21 +138,25 @@ impl Drain {
         self
     }
 
-    /// Sets what takes the server out of its registry. Default nothing.
+    /// Adds what takes the server out of a registry. Default nothing.
     ///
-    /// If it fails or takes too long, the drain goes on, and the report says so.
+    /// If it fails or takes too long, the drain goes on, and the report says so. Several begin in the order in
+    /// which they were added, and none waits for another.
     #[must_use]
     pub fn deregister<F, T>(mut self, deregister: F) -> Self
     where
         F: FnOnce() -> T + Send + 'static,
         T: Future<Output = Result<(), BoxError>> + Send + 'static,
     {
-        self.deregister = Some(Box::new(|| Box::pin(deregister())));
+        self.deregister.push(Box::new(|| Box::pin(deregister())));
         self
     }
 
-    /// Sets the server's own entry in a registry: it is taken out first, and callers are given the time
+    /// Adds the server's own entry in a registry: it is taken out first, and callers are given the time
     /// that they need to see that ([`wait`](Self::wait) is set to it). Default none.
+    ///
+    /// Several, such as two names or two registries during a migration, all stay until the drain begins and
+    /// are taken out together; the wait is then the longest of them.
     ///
     /// `register::Registered` of evenkeel-discovery is one. It enters the server when that listens, and
     /// this takes it out, so that registration is two lines:
@@ -185,11 +189,13 @@ impl Drain {
     /// ```
     #[must_use]
     pub fn registered(self, entry: impl Deregister) -> Self {
-        let wait = entry.propagation();
+        let own = entry.propagation();
+        // Until there is an entry, the wait is a guess that what is known of one replaces.
+        let wait = if self.deregister.is_empty() { own } else { own.max(self.wait) };
         self.deregister(move || Box::new(entry).deregister()).wait(wait)
     }
 
-    /// Sets how long deregistering may take. Default 5 seconds.
+    /// Sets how long deregistering may take, of several each. Default 5 seconds.
     #[must_use]
     pub fn deregister_max(mut self, max: Duration) -> Self {
         self.deregister_max = max;
@@ -310,22 +316,8 @@ impl Drain {
             handle.start();
         }
         handle.reached(Phase::NotReady).await;
-        let deregistered = match self.deregister.take() {
-            None => Deregistered::NotAsked,
-            Some(deregister) => match timeout(self.deregister_max, deregister()).await {
-                Ok(Ok(())) => Deregistered::Done,
-                Ok(Err(error)) => {
-                    let error = &*error as &(dyn Error + 'static);
-                    tracing::warn!(target: TARGET, error, "deregistering failed");
-                    Deregistered::Failed
-                }
-                Err(_) => {
-                    let after = self.deregister_max;
-                    tracing::warn!(target: TARGET, ?after, "deregistering took too long");
-                    Deregistered::TimedOut
-                }
-            },
-        };
+        let deregistered =
+            take_out(std::mem::take(&mut self.deregister), self.deregister_max).await;
         self.shared.advance(Phase::Waiting);
         tokio::time::sleep(self.wait).await;
         Ok(deregistered)
@@ -368,20 +360,6 @@ impl Default for DrainReport {
         let deregistered = Deregistered::NotAsked;
         Self { deregistered, in_flight: 0, requests_cut: 0, is_in_time: true }
     }
-}
-
-/// Whether a server was taken out of its registry.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Deregistered {
-    /// There was nothing to be done.
-    NotAsked,
-    /// It was.
-    Done,
-    /// What was to do it failed.
-    Failed,
-    /// What was to do it took too long.
-    TimedOut,
 }
 
 #[cfg(unix)]

@@ -15,6 +15,7 @@ struct State {
     entry: Option<(Entry, u32, Instant)>,
     is_down: bool,
     hangs: bool,
+    answers_after: Duration,
     /// What was done, and when, in milliseconds.
     done: Vec<(&'static str, u64)>,
     started_at: Option<Instant>,
@@ -47,15 +48,16 @@ impl Memory {
 
 impl Client {
     async fn begin(&self, what: &'static str) -> Result<(), BoxError> {
-        let (is_down, hangs) = {
+        let (is_down, hangs, answers_after) = {
             let mut state = self.memory.0.lock().unwrap();
             let at = state.started_at.expect("it has started").elapsed().as_millis() as u64;
             state.done.push((what, at));
-            (state.is_down, state.hangs)
+            (state.is_down, state.hangs, state.answers_after)
         };
         if hangs {
             std::future::pending::<()>().await;
         }
+        sleep(answers_after).await;
         if is_down { Err("refused".into()) } else { Ok(()) }
     }
 }
@@ -219,6 +221,39 @@ async fn a_registry_that_is_down_keeps_nobody_from_stopping() {
 
         assert!(start.elapsed() <= secs(8), "{:?}", start.elapsed());
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn leaving_is_tried_again_until_its_time_is_over() {
+    for hangs in [false, true] {
+        let memory = Memory::default();
+        let registered = registration(memory.client(1)).start();
+        registered.entered().await;
+        memory.0.lock().unwrap().is_down = true;
+        memory.0.lock().unwrap().hangs = hangs;
+        let later = memory.clone();
+        tokio::spawn(async move {
+            sleep(Duration::from_millis(400)).await;
+            let mut state = later.0.lock().unwrap();
+            (state.is_down, state.hangs) = (false, false);
+        });
+
+        registered.deregister().await.unwrap();
+
+        assert_eq!(memory.found(), None);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_registry_is_given_half_of_the_time_of_leaving_in_the_end() {
+    let memory = Memory::default();
+    let registered = registration(memory.client(1)).timeout(secs(6)).start();
+    registered.entered().await;
+    memory.0.lock().unwrap().answers_after = Duration::from_millis(2_500);
+
+    registered.deregister().await.unwrap();
+
+    assert_eq!(memory.found(), None);
 }
 
 #[tokio::test(start_paused = true)]

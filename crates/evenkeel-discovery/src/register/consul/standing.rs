@@ -1,0 +1,135 @@
+//! How an entry stands: at its agent, and in the catalogue that callers read.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use evenkeel_core::BoxError;
+use serde_json::{Map, Value, json};
+
+use super::{OWNER, definition};
+use crate::{
+    consul::{
+        agent::{Agent, encode, refused_with},
+        query::quoted,
+    },
+    register::Entry,
+};
+
+/// What a reason of maintenance ends with where the service has set it itself.
+const BY_ITSELF: &str = " (set by the service)";
+
+/// What the check of a service's maintenance begins with.
+const MAINTENANCE: &str = "_service_maintenance";
+
+/// The reason of a maintenance, as it is written and known again.
+pub(super) fn reason(entry: &Entry) -> String {
+    let reason = entry.maintenance.as_deref().unwrap_or("weight 0");
+    format!("{reason}{BY_ITSELF}")
+}
+
+/// What made the entry that is there, empty where that is not said; none if there is no entry.
+pub(super) async fn owner(agent: &Agent, entry: &Entry) -> Result<Option<String>, BoxError> {
+    let path = format!("/v1/agent/service/{}", encode(&entry.id));
+    match agent.get(&path, Duration::ZERO).await {
+        Ok(answer) => {
+            let service: Value = serde_json::from_slice(&answer.body)?;
+            Ok(Some(service["Meta"][OWNER].as_str().unwrap_or_default().to_owned()))
+        }
+        Err(error) if refused_with(&error) == Some(404) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// The checks of an entry at its agent.
+pub(super) struct Checks(Map<String, Value>);
+
+impl Checks {
+    pub(super) async fn read(agent: &Agent, entry: &Entry) -> Result<Self, BoxError> {
+        let answer = agent.get("/v1/agent/checks", Duration::ZERO).await?;
+        let mut checks: Map<String, Value> = serde_json::from_slice(&answer.body)?;
+        checks.retain(|_, check| check["ServiceID"] == *entry.id);
+        Ok(Self(checks))
+    }
+
+    /// The name of the agent's node.
+    pub(super) fn node(&self) -> Option<String> {
+        self.0.values().find_map(|check| check["Node"].as_str()).map(str::to_owned)
+    }
+
+    /// Whether the service has set its maintenance itself, or a predecessor under the same id has.
+    pub(super) fn is_drained_by_itself(&self) -> bool {
+        self.0.iter().any(|(id, check)| {
+            id.starts_with(MAINTENANCE)
+                && check["Notes"].as_str().is_some_and(|notes| notes.ends_with(BY_ITSELF))
+        })
+    }
+
+    /// Whether the owner of the entry has not sent a heartbeat for its whole TTL.
+    pub(super) fn is_run_out(&self, entry: &Entry) -> bool {
+        self.0
+            .get(&definition::heartbeat_id(entry))
+            .is_some_and(|check| check["Status"] == "critical")
+    }
+
+    /// Removes what a predecessor had and this one has not: nothing would pass it.
+    pub(super) async fn remove_strange(
+        &self,
+        agent: &Agent,
+        entry: &Entry,
+    ) -> Result<(), BoxError> {
+        for id in self.0.keys() {
+            if !definition::has_check(entry, id) && !id.starts_with(MAINTENANCE) {
+                let path = format!("/v1/agent/check/deregister/{}", encode(id));
+                agent.put(&path, Bytes::new()).await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether the catalogue has the entry of this node as `service` describes it, and passing; none if that cannot
+/// be told. It costs one question about two rows, of any server.
+pub(super) async fn is_in_catalogue(
+    agent: &Agent,
+    node: &str,
+    entry: &Entry,
+    service: &Value,
+) -> Option<bool> {
+    let check = json!({ "Node": node, "CheckID": definition::heartbeat_id(entry) });
+    let both = json!([
+        { "Service": { "Verb": "get", "Node": node, "Service": { "ID": entry.id } } },
+        { "Check": { "Verb": "get", "Check": check } },
+    ]);
+    let answer = match agent.put("/v1/txn?stale", both.to_string().into()).await {
+        Ok(answer) => answer,
+        // One of the two is not there.
+        Err(error) if refused_with(&error) == Some(409) => return Some(false),
+        Err(_) => return None,
+    };
+    let found: Value = serde_json::from_slice(&answer.body).ok()?;
+    let (known, check) = (&found["Results"][0]["Service"], &found["Results"][1]["Check"]);
+    let is_same = |key: &str| known[key] == service[key];
+    Some(
+        is_same("Meta")
+            && known["Weights"]["Passing"] == service["Weights"]["Passing"]
+            && (is_same("Tags") || known["Tags"].is_null() && service["Tags"] == json!([]))
+            && check["Status"] == "passing",
+    )
+}
+
+/// Removes from the catalogue what `owner` has entered at agents that do not answer now.
+pub(super) async fn remove_elsewhere(
+    agent: &Agent,
+    entry: &Entry,
+    owner: &str,
+) -> Result<(), BoxError> {
+    let filter = encode(&format!("ServiceID == {}", quoted(&entry.id)));
+    let path = format!("/v1/catalog/service/{}?filter={filter}", encode(&entry.service));
+    let answer = agent.get(&path, Duration::ZERO).await?;
+    let rows: Vec<Value> = serde_json::from_slice(&answer.body)?;
+    for row in rows.iter().filter(|row| row["ServiceMeta"][OWNER] == owner) {
+        let body = json!({ "Node": row["Node"], "ServiceID": entry.id });
+        agent.put("/v1/catalog/deregister", body.to_string().into()).await?;
+    }
+    Ok(())
+}

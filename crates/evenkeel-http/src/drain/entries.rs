@@ -1,0 +1,48 @@
+//! The entries of a server in its registries, which are taken out before it closes.
+
+use std::{error::Error, future::Future, pin::Pin, time::Duration};
+
+use evenkeel_core::BoxError;
+use futures_util::future::join_all;
+use tokio::time::timeout;
+
+use super::state::TARGET;
+
+/// What takes one entry out.
+pub(super) type Leave =
+    Box<dyn FnOnce() -> Pin<Box<dyn Future<Output = Result<(), BoxError>> + Send>> + Send>;
+
+/// Whether a server was taken out of its registry; of several, what went worst.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum Deregistered {
+    /// There was nothing to be done.
+    NotAsked,
+    /// It was.
+    Done,
+    /// What was to do it failed.
+    Failed,
+    /// What was to do it took too long.
+    TimedOut,
+}
+
+/// Takes all out, begun in their order; a registry that hangs does not hold up the others.
+pub(super) async fn take_out(entries: Vec<Leave>, max: Duration) -> Deregistered {
+    let left = join_all(entries.into_iter().map(|entry| take_out_one(entry, max))).await;
+    left.into_iter().max().unwrap_or(Deregistered::NotAsked)
+}
+
+async fn take_out_one(entry: Leave, max: Duration) -> Deregistered {
+    match timeout(max, entry()).await {
+        Ok(Ok(())) => Deregistered::Done,
+        Ok(Err(error)) => {
+            let error = &*error as &(dyn Error + 'static);
+            tracing::warn!(target: TARGET, error, "deregistering failed");
+            Deregistered::Failed
+        }
+        Err(_) => {
+            tracing::warn!(target: TARGET, after = ?max, "deregistering took too long");
+            Deregistered::TimedOut
+        }
+    }
+}
