@@ -2,7 +2,7 @@
 
 use std::sync::{
     Arc,
-    atomic::{AtomicU8, AtomicUsize, Ordering},
+    atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering},
 };
 
 use tokio::sync::watch;
@@ -60,7 +60,7 @@ impl DrainHandle {
     /// Requests that are under way: until their responses have ended.
     #[must_use]
     pub fn in_flight(&self) -> usize {
-        self.0.in_flight.load(Ordering::Acquire)
+        self.0.in_flight()
     }
 
     /// Waits until it has come to `phase`.
@@ -76,8 +76,14 @@ pub(super) struct Shared {
     /// The same as the last of `phases`, to be read without a lock.
     phase: AtomicU8,
     phases: watch::Sender<Phase>,
-    in_flight: AtomicUsize,
+    /// Those under way, and above them how many have begun, modulo 2³².
+    requests: AtomicU64,
+    /// Heads of requests of which half had come when the door was closed, and that are not whole yet.
+    pub(super) half_heads: AtomicUsize,
 }
+
+/// One request that has begun and is under way.
+const REQUEST: u64 = 1 << 32 | 1;
 
 impl Shared {
     /// Goes on to `phase`; never back.
@@ -91,13 +97,22 @@ impl Shared {
             is_later
         });
         if has_advanced {
-            let in_flight = self.in_flight.load(Ordering::Acquire);
+            let in_flight = self.in_flight();
             tracing::info!(target: TARGET, phase = phase.name(), in_flight, "drain");
         }
     }
 
     pub(super) fn has_reached(&self, phase: Phase) -> bool {
         phase as u8 <= self.phase.load(Ordering::Acquire)
+    }
+
+    pub(super) fn in_flight(&self) -> usize {
+        self.requests.load(Ordering::Acquire) as u32 as usize
+    }
+
+    /// How many requests have begun, to be compared.
+    pub(super) fn begun(&self) -> u32 {
+        (self.requests.load(Ordering::Acquire) >> 32) as u32
     }
 }
 
@@ -107,7 +122,7 @@ pub(super) struct InFlight(Arc<Shared>);
 
 impl InFlight {
     pub(super) fn new(shared: &Arc<Shared>) -> Self {
-        shared.in_flight.fetch_add(1, Ordering::AcqRel);
+        shared.requests.fetch_add(REQUEST, Ordering::AcqRel);
         Self(shared.clone())
     }
 
@@ -118,6 +133,6 @@ impl InFlight {
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.0.in_flight.fetch_sub(1, Ordering::AcqRel);
+        self.0.requests.fetch_sub(1, Ordering::AcqRel);
     }
 }
