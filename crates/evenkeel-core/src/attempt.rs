@@ -189,6 +189,14 @@ impl<H: Holder + ?Sized> Attempt<H> {
         self.node().latency().record(outcome, Duration::ZERO, self.holder().now());
     }
 
+    /// Tells that nothing was done with it, at the endpoint or before it: that counts as load, however the
+    /// attempt ends, and says nothing of the endpoint's health.
+    ///
+    /// An endpoint that refuses at once has little in flight and would draw traffic.
+    pub fn turned_away(&self) {
+        self.node().penalise();
+    }
+
     /// Stops the clock: the head of the response is there. The attempt stays in flight.
     pub fn responded(&mut self) {
         self.marks.set_waiting(false);
@@ -490,6 +498,15 @@ mod tests {
         attempt.throttled(Duration::from_secs(30));
         attempt.finish(Outcome::Failure);
         assert!(29e9 < held.0.latency().cost(0, held.now()));
+    }
+
+    #[test]
+    fn an_attempt_that_is_turned_away_counts_as_load_and_is_no_sample() {
+        let held = held();
+        let attempt = Attempt::new(held.clone());
+        attempt.turned_away();
+        attempt.finish(Outcome::Ignored);
+        assert_eq!((held.0.penalty(), held.0.latency().estimate()), (1, None));
     }
 
     #[test]

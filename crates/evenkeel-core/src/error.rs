@@ -1,6 +1,6 @@
 //! Refusals: each its own struct, with what the caller can act on.
 
-use std::{error::Error, sync::Arc, time::Duration};
+use std::{error::Error, io, sync::Arc, time::Duration};
 
 use crate::{BoxError, quota::Rate};
 
@@ -287,9 +287,66 @@ pub fn is_refusal(error: &(dyn Error + 'static)) -> bool {
     })
 }
 
+/// Whether this process or its host lacked what connecting takes: no endpoint is at fault.
+///
+/// That is an [`io::Error`] for want of file descriptors (`EMFILE`, `ENFILE`), of memory (`ENOMEM`, `ENOBUFS`), of a
+/// port to connect from (`EADDRNOTAVAIL`), or of a network or a route (`ENETDOWN`, `ENETUNREACH`). `EHOSTUNREACH` is
+/// none: a machine of the same network that is dead looks like that.
+///
+/// ```
+/// use std::io;
+/// use evenkeel_core::error::is_of_this_host;
+///
+/// assert!(is_of_this_host(&io::Error::from(io::ErrorKind::AddrNotAvailable)));
+/// assert!(!is_of_this_host(&io::Error::from(io::ErrorKind::ConnectionRefused)));
+/// ```
+#[must_use]
+pub fn is_of_this_host(error: &(dyn Error + 'static)) -> bool {
+    std::iter::successors(Some(error), |&error| error.source())
+        .filter_map(|error| error.downcast_ref::<io::Error>())
+        .any(|error| {
+            // An `io::Error` made of another hides that one from the chain of sources.
+            let inner = error.get_ref().map(|inner| inner as &(dyn Error + 'static));
+            lacks_resources(error) || inner.is_some_and(is_of_this_host)
+        })
+}
+
+fn lacks_resources(error: &io::Error) -> bool {
+    use io::ErrorKind::{AddrNotAvailable, NetworkDown, NetworkUnreachable, OutOfMemory};
+
+    // Those that have no `ErrorKind`, by number: ENFILE, EMFILE, ENOBUFS.
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    const NUMBERS: &[i32] = &[23, 24, 105];
+    #[cfg(all(unix, not(any(target_os = "linux", target_os = "android"))))]
+    const NUMBERS: &[i32] = &[23, 24, 55];
+    #[cfg(windows)]
+    const NUMBERS: &[i32] = &[10_024, 10_055];
+    #[cfg(not(any(unix, windows)))]
+    const NUMBERS: &[i32] = &[];
+
+    matches!(error.kind(), AddrNotAvailable | NetworkDown | NetworkUnreachable | OutOfMemory)
+        || error.raw_os_error().is_some_and(|number| NUMBERS.contains(&number))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn what_this_host_lacks_is_told_apart_from_what_an_endpoint_does() {
+        let of_this_host = |number| is_of_this_host(&io::Error::from_raw_os_error(number));
+        // ENOMEM, ENFILE, EMFILE, EADDRNOTAVAIL, ENETDOWN, ENETUNREACH, ENOBUFS.
+        for number in [12, 23, 24, 99, 100, 101, 105] {
+            assert!(of_this_host(number), "{number}");
+        }
+        // EPIPE, ECONNRESET, ETIMEDOUT, ECONNREFUSED, EHOSTUNREACH.
+        for number in [32, 104, 110, 111, 113] {
+            assert!(!of_this_host(number), "{number}");
+        }
+        let wrapped = io::Error::other(io::Error::from_raw_os_error(24));
+        assert!(is_of_this_host(&SharedError::new(wrapped.into())), "however deep it lies");
+    }
 
     #[test]
     fn the_error_of_discovery_is_found_behind_a_refusal() {

@@ -2,10 +2,18 @@
 
 use std::{any::Any, error::Error, fmt};
 
-use evenkeel_core::{BoxError, error::cause, outcome::Outcome};
+use evenkeel_core::{
+    BoxError,
+    error::{cause, is_of_this_host},
+    outcome::Outcome,
+};
 use http::{HeaderMap, HeaderName, Response, StatusCode, header};
 
-use crate::{delay, error::RequestError, status::is_refused};
+use crate::{
+    delay,
+    error::{RequestError, RuntimeEnded, is_left_undone},
+    status::is_refused,
+};
 
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 
@@ -52,8 +60,13 @@ pub enum Verdict<End> {
 /// | `CANCELLED`, `UNIMPLEMENTED` | ignored: they tell of the caller and of the deployed version |
 /// | other | success |
 ///
-/// An error is a failure, unless the request itself is at fault (its body failed or it cannot be
-/// sent at all) or a layer of this process refused it, such as a limit: the endpoint never saw it.
+/// An error is a failure, unless it says nothing of the endpoint, which is ignored then:
+///
+/// - the request itself is at fault: its body failed, or it cannot be sent at all;
+/// - a layer of this process refused it, such as a limit;
+/// - the endpoint says that it [did nothing with it](RequestError::is_unprocessed);
+/// - this host [lacked what connecting takes](evenkeel_core::error::is_of_this_host), or the runtime
+///   [ended](RequestError::is_abandoned) that drove the connection.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct StatusClassifier;
 
@@ -120,18 +133,35 @@ fn grpc_outcome(trailers: &HeaderMap) -> Outcome {
     }
 }
 
-/// Whether the request would have failed at any endpoint, or reached none.
+/// Whether the request would have failed at any endpoint, or reached none, or was left undone.
 fn is_nobodys_fault<E: 'static>(error: &E) -> bool {
-    // The error's type is free, so that layers between may choose theirs: these two carry ours.
+    let Some(error) = readable(error) else { return false };
+    let is_excused = |error: &RequestError| error.is_callers_fault() || error.is_abandoned();
+    is_refused(error)
+        || cause::<RequestError>(error).is_some_and(is_excused)
+        || cause::<RuntimeEnded>(error).is_some()
+        || is_turned_away(error)
+}
+
+/// Whether nothing was done with the request, at the endpoint or before it, which looks like an endpoint
+/// that is quick.
+pub(crate) fn turns_away<E: 'static>(error: &E) -> bool {
+    readable(error).is_some_and(is_turned_away)
+}
+
+fn is_turned_away(error: &(dyn Error + 'static)) -> bool {
+    let is_callers_fault = cause::<RequestError>(error).is_some_and(RequestError::is_callers_fault);
+    let is_left_undone = cause::<h2::Error>(error).is_some_and(is_left_undone);
+    is_of_this_host(error) || is_left_undone && !is_callers_fault
+}
+
+/// The error's type is free, so that layers between may choose theirs: these two carry ours.
+fn readable<E: 'static>(error: &E) -> Option<&(dyn Error + 'static)> {
     let any: &dyn Any = error;
-    let error: &(dyn Error + 'static) = match any.downcast_ref::<BoxError>() {
-        Some(error) => error.as_ref(),
-        None => match any.downcast_ref::<RequestError>() {
-            Some(error) => error,
-            None => return false,
-        },
-    };
-    is_refused(error) || cause::<RequestError>(error).is_some_and(RequestError::is_callers_fault)
+    match any.downcast_ref::<BoxError>() {
+        Some(error) => Some(error.as_ref()),
+        None => any.downcast_ref::<RequestError>().map(|error| error as _),
+    }
 }
 
 #[cfg(test)]
@@ -171,6 +201,21 @@ mod tests {
         assert_eq!(StatusClassifier.error(&shed), Outcome::Ignored);
         let failed: BoxError = std::io::Error::other("down").into();
         assert_eq!(StatusClassifier.error(&failed), Outcome::Failure);
+    }
+
+    #[test]
+    fn what_this_host_lacks_is_no_failure_of_the_endpoint() {
+        use crate::error::ConnectError;
+        let connecting = |kind: std::io::ErrorKind| -> BoxError {
+            let source = std::io::Error::from(kind).into();
+            ConnectError::new("10.0.0.1:80".parse().unwrap(), source).into()
+        };
+        let no_port = connecting(std::io::ErrorKind::AddrNotAvailable);
+        assert_eq!(StatusClassifier.error(&no_port), Outcome::Ignored);
+        assert!(turns_away(&no_port));
+        let dead = connecting(std::io::ErrorKind::HostUnreachable);
+        assert_eq!(StatusClassifier.error(&dead), Outcome::Failure);
+        assert!(!turns_away(&dead));
     }
 
     #[test]

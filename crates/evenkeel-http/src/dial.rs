@@ -11,7 +11,9 @@ use std::{
     time::Duration,
 };
 
-use evenkeel_core::{BoxError, endpoint::Address, node::Node, time::Timestamp};
+use evenkeel_core::{
+    BoxError, endpoint::Address, error::is_of_this_host, node::Node, time::Timestamp,
+};
 use http::{
     Uri,
     uri::{Authority, Scheme},
@@ -88,7 +90,7 @@ impl Dial {
     /// One connection, over TLS if the URI's scheme is `https`.
     ///
     /// # Errors
-    /// Tells the node that it is unreachable.
+    /// Tells the node that it is unreachable, unless this host is at fault.
     pub(crate) async fn connect(self, uri: Uri) -> Result<Stream, ConnectError> {
         let after = self.options.timeout;
         let connected = match tokio::time::timeout(after, self.stream(&uri)).await {
@@ -96,7 +98,10 @@ impl Dial {
             Err(_) => Err(ConnectTimeout { after }.into()),
         };
         connected.map_err(|source| {
-            self.node.unreachable();
+            // What this host lacks, discovery cannot mend.
+            if !is_of_this_host(&*source) {
+                self.node.unreachable();
+            }
             ConnectError::new(self.node.address().clone(), source)
         })
     }
@@ -114,8 +119,11 @@ impl Dial {
             return;
         }
         tokio::spawn(async move {
-            if !matches!(tokio::time::timeout(self.options.timeout, self.io()).await, Ok(Ok(_))) {
-                self.node.lost(clock::now());
+            match tokio::time::timeout(self.options.timeout, self.io()).await {
+                Ok(Ok(_)) => {}
+                // Nothing was found out.
+                Ok(Err(error)) if is_of_this_host(&*error) => {}
+                Ok(Err(_)) | Err(_) => self.node.lost(clock::now()),
             }
         });
     }

@@ -69,10 +69,46 @@ impl RequestError {
     /// expressed in HTTP.
     #[must_use]
     pub fn is_callers_fault(&self) -> bool {
+        let is_user = |error: &hyper::Error| error.is_user() && !is_abandoned(error);
         cause::<InvalidRequest>(self).is_some()
-            || cause::<hyper::Error>(self).is_some_and(hyper::Error::is_user)
+            || cause::<hyper::Error>(self).is_some_and(is_user)
             || cause::<h2::Error>(self).is_some_and(is_own_reset)
     }
+
+    /// Whether the endpoint says that it did nothing with the request, so that sending it again is safe.
+    ///
+    /// Over HTTP/2 it refused the stream, or left it out of a `GOAWAY` (RFC 9113, section 8.7). That is no failure
+    /// of the endpoint's health; it counts as load.
+    #[must_use]
+    pub fn is_unprocessed(&self) -> bool {
+        !self.is_callers_fault() && cause::<h2::Error>(self).is_some_and(is_left_undone)
+    }
+
+    /// Whether the runtime ended that drove the connection: the endpoint may have processed the request, and
+    /// is not at fault.
+    #[must_use]
+    pub fn is_abandoned(&self) -> bool {
+        cause::<hyper::Error>(self).is_some_and(is_abandoned)
+    }
+}
+
+/// The runtime ended that was connecting to an endpoint.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("the runtime ended while connecting")]
+pub(crate) struct RuntimeEnded;
+
+/// hyper counts this among the errors of its user, next to those of bodies, and tells it by its text alone.
+fn is_abandoned(error: &hyper::Error) -> bool {
+    error.is_user()
+        && error.source().is_some_and(|why| why.to_string() == "runtime dropped the dispatch task")
+}
+
+/// RFC 9113, section 8.7: a refused stream, and one above the last that a `GOAWAY` names, was not
+/// processed, whatever the reason of that frame is. h2 gives the frame to such streams alone: those
+/// that it names end with the connection.
+pub(crate) fn is_left_undone(error: &h2::Error) -> bool {
+    let is_refused = error.is_reset() && error.reason() == Some(h2::Reason::REFUSED_STREAM);
+    error.is_remote() && (is_refused || error.is_go_away())
 }
 
 /// Over HTTP/2, hyper resets the stream of a request whose body fails.

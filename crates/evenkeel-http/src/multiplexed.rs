@@ -26,7 +26,7 @@ use tokio::{runtime, sync::oneshot};
 use crate::{
     connector::RequestBody,
     dial::Dial,
-    error::{ConnectError, RequestError},
+    error::{ConnectError, RequestError, RuntimeEnded},
     per_runtime::{RUNTIMES_MAX, resting_runtime},
 };
 
@@ -89,11 +89,13 @@ impl<B: RequestBody> Multiplexed<B> {
 
     /// The open connection, or else the one that is being made, or else a new one.
     async fn sender(&self, uri: &Uri) -> Result<Sender<B>, ConnectError> {
-        let connecting = self.connection(uri);
-        connecting.await.unwrap_or_else(|_| {
-            let gone = "the runtime ended while connecting".into();
-            Err(ConnectError::new(self.dial.node().address().clone(), gone))
-        })
+        for _ in 0..=RECONNECTS_MAX {
+            // Without an answer another runtime was connecting, and has ended; this one can.
+            if let Ok(connected) = self.connection(uri).await {
+                return connected;
+            }
+        }
+        Err(ConnectError::new(self.dial.node().address().clone(), RuntimeEnded.into()))
     }
 
     fn connection(&self, uri: &Uri) -> Connecting<B> {

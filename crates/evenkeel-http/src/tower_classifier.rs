@@ -6,12 +6,13 @@ use evenkeel_core::outcome::Outcome;
 use http::{HeaderMap, Response};
 use tower_http::classify::{ClassifiedResponse, ClassifyEos, ClassifyResponse};
 
-use crate::classify::{Classify, Verdict};
+use crate::classify::{Classify, StatusClassifier, Verdict};
 
 /// Lets a classifier of tower-http decide what counts as a failure.
 ///
-/// It decides alone: what it does not call a failure is a success, and nothing is throttled. It sees
-/// the response only, so a `MakeClassifier` that looks at the request cannot be used.
+/// Of responses it decides alone: what it does not call a failure is a success, and nothing is throttled. It
+/// sees the response only, so a `MakeClassifier` that looks at the request cannot be used. Errors are read as
+/// [`StatusClassifier`] reads them.
 ///
 /// ```
 /// use evenkeel_http::{HttpConnector, TowerClassifier};
@@ -45,9 +46,9 @@ where
         }
     }
 
-    /// tower-http calls every error a failure.
-    fn error<E: fmt::Display + 'static>(&self, _: &E) -> Outcome {
-        Outcome::Failure
+    /// tower-http calls every error a failure, also those that are no endpoint's.
+    fn error<E: fmt::Display + 'static>(&self, error: &E) -> Outcome {
+        StatusClassifier.error(error)
     }
 
     fn end(end: C::ClassifyEos, trailers: Option<&HeaderMap>) -> Outcome {
@@ -78,6 +79,16 @@ mod tests {
         };
         assert_eq!(reached(500), Outcome::Failure);
         assert_eq!(reached(429), Outcome::Success);
+    }
+
+    #[test]
+    fn an_error_that_is_no_endpoints_is_ignored() {
+        use evenkeel_core::{BoxError, error::FailedFast};
+        let classifier = TowerClassifier::new(ServerErrorsAsFailures::new());
+        let refused: BoxError = FailedFast::new(std::time::Duration::ZERO).into();
+        assert_eq!(classifier.error(&refused), Outcome::Ignored);
+        let failed: BoxError = std::io::Error::other("down").into();
+        assert_eq!(classifier.error(&failed), Outcome::Failure);
     }
 
     #[test]

@@ -13,7 +13,7 @@ use http_body::Body;
 
 use crate::{
     body::{self, Pending, ResponseBody},
-    classify::{Classify, StatusClassifier, Verdict},
+    classify::{self, Classify, StatusClassifier, Verdict},
     delay,
     hash_by::{HashBy, RequestHead},
     hints::{self, Untimed},
@@ -167,6 +167,9 @@ where
             Ok(response) => response,
             Err(error) => {
                 attempt.blame(Fault::Local);
+                if classify::turns_away(&error) {
+                    attempt.turned_away();
+                }
                 attempt.finish(self.classifier.error(&error));
                 return Err(error);
             }

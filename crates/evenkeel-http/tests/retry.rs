@@ -582,3 +582,55 @@ async fn a_hedge_goes_to_another_endpoint_and_the_first_good_answer_wins() {
     assert_eq!(client.counts().won, 5);
     assert_eq!(client.counts().cancelled, 5);
 }
+
+#[tokio::test]
+async fn an_upload_that_was_refused_early_ends_when_another_attempt_takes_it_over() {
+    let (ended, mut has_ended) = tokio::sync::mpsc::unbounded_channel();
+    let (frames, rest) = tokio::sync::mpsc::channel(2);
+    let more = frames.clone();
+    let attempts = Arc::new(AtomicUsize::new(0));
+    let answer = move |request: Request<Incoming>| {
+        let (ended, more) = (ended.clone(), more.clone());
+        let is_first = attempts.fetch_add(1, SeqCst) == 0;
+        async move {
+            if is_first {
+                // Answered without reading it to its end, which is still to come.
+                tokio::spawn(async move {
+                    ended.send(request.into_body().collect().await.map(|_| ())).unwrap();
+                });
+                return Ok::<_, Infallible>(status(503));
+            }
+            let end = Ok::<_, Infallible>(Frame::data(Bytes::from(", the rest")));
+            more.send(end).await.unwrap();
+            drop(more);
+            let body = request.into_body();
+            let mut body = pin!(BodyExt::into_data_stream(body));
+            let mut read = Vec::new();
+            while read.len() < "first, the rest".len() {
+                read.extend(tokio_stream::StreamExt::next(&mut body).await.unwrap().unwrap());
+            }
+            Ok(Response::new(full(read)))
+        }
+    };
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let endpoint = Endpoint::new(listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        while let Ok((socket, _)) = listener.accept().await {
+            let answer = answer.clone();
+            tokio::spawn(async move {
+                let server = auto::Builder::new(TokioExecutor::new());
+                let _ = server.serve_connection(TokioIo::new(socket), service_fn(answer)).await;
+            });
+        }
+    });
+    frames.send(Ok(Frame::data(Bytes::from("first")))).await.unwrap();
+    let body = StreamBody::new(tokio_stream::wrappers::ReceiverStream::new(rest)).boxed_unsync();
+    let upload = request(Method::PUT, body);
+
+    let response = within(client(layer(), vec![endpoint], true).oneshot(upload)).await.unwrap();
+
+    assert_eq!(text(response).await, "first, the rest");
+    let first = within(has_ended.recv()).await.unwrap();
+    assert!(first.is_err(), "what was begun is not taken for a whole body");
+    drop(frames);
+}

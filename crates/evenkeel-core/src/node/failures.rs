@@ -46,7 +46,7 @@ impl Node {
     }
 
     #[cold]
-    fn penalise(&self) {
+    pub(crate) fn penalise(&self) {
         let more = |penalty: u32| Some((2 * penalty + 1).min(PENALTY_MAX));
         // It always gives one.
         let _ = self.penalty.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);

@@ -1,6 +1,6 @@
 //! Accepts connections until it is told to close.
 
-use std::{convert::Infallible, pin::pin, time::Duration};
+use std::{convert::Infallible, pin::pin, sync::Arc, time::Duration};
 
 use evenkeel_core::BoxError;
 use http::{Request, Response};
@@ -8,19 +8,21 @@ use http_body::Body;
 use hyper::body::Incoming;
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
-    server::{
-        conn::auto::Builder,
-        graceful::{GracefulShutdown, Watcher},
-    },
+    server::conn::auto::Builder,
     service::TowerToHyperService,
 };
 use tokio::{
     net::{TcpListener, TcpStream},
     task::JoinSet,
 };
+use tower_layer::Layer;
 use tower_service::Service;
 
-use super::state::{DrainHandle, Phase};
+use super::{
+    connection::{Watched, drive},
+    layer::DrainLayer,
+    state::{DrainHandle, Phase, Shared},
+};
 
 /// A server of HTTP/1.1 and HTTP/2. Dropped, it takes its connections along, and those their requests:
 /// hyper ends the streams of a connection that is gone.
@@ -28,7 +30,7 @@ pub(super) struct Server<S> {
     listener: TcpListener,
     service: S,
     handle: DrainHandle,
-    graceful: GracefulShutdown,
+    idle_max: Duration,
     connections: JoinSet<()>,
 }
 
@@ -39,21 +41,26 @@ where
     S::Error: Into<BoxError>,
     B: Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
 {
-    pub(super) fn new(listener: TcpListener, service: S, handle: DrainHandle) -> Self {
-        let (graceful, connections) = (GracefulShutdown::new(), JoinSet::new());
-        Self { listener, service, handle, graceful, connections }
+    pub(super) fn new(
+        listener: TcpListener,
+        service: S,
+        handle: DrainHandle,
+        idle_max: Duration,
+    ) -> Self {
+        Self { listener, service, handle, idle_max, connections: JoinSet::new() }
     }
 
     /// Serves until it has to close and all connections have ended.
     pub(super) async fn run(self) -> Result<(), Infallible> {
-        let Self { listener, service, handle, graceful, mut connections } = self;
+        let Self { listener, service, handle, idle_max, mut connections } = self;
         let mut closing = pin!(handle.reached(Phase::Closing));
         loop {
             tokio::select! {
                 () = &mut closing => break,
                 accepted = listener.accept() => match accepted {
                     Ok((stream, _)) => {
-                        connections.spawn(serve(stream, service.clone(), graceful.watcher()));
+                        let (service, handle) = (service.clone(), handle.clone());
+                        connections.spawn(serve(stream, service, handle, idle_max));
                     }
                     // Of a connection it is gone with it; of the process it may pass: too many files.
                     Err(error) if is_of_connection(&error) => {}
@@ -63,13 +70,12 @@ where
             }
         }
         drop(listener);
-        graceful.shutdown().await;
         while connections.join_next().await.is_some() {}
         Ok(())
     }
 }
 
-async fn serve<S, B>(stream: TcpStream, service: S, watcher: Watcher)
+async fn serve<S, B>(stream: TcpStream, service: S, handle: DrainHandle, idle_max: Duration)
 where
     S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
     S::Future: Send + 'static,
@@ -80,10 +86,12 @@ where
     let mut builder = Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new());
     builder.http2().timer(TokioTimer::new());
-    let service = TowerToHyperService::new(service);
+    // Counted once more, for this connection alone.
+    let requests = Arc::<Shared>::default();
+    let service = TowerToHyperService::new(DrainLayer(requests.clone()).layer(service));
+    let (stream, line) = Watched::new(stream);
     let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
-    // What ends a connection its caller knows.
-    let _ = watcher.watch(connection.into_owned()).await;
+    drive(connection.into_owned(), line, requests, handle, idle_max).await;
 }
 
 fn is_of_connection(error: &std::io::Error) -> bool {

@@ -6,25 +6,11 @@ use evenkeel_core::BoxError;
 use futures_util::future::join_all;
 use tokio::time::timeout;
 
-use super::state::TARGET;
+use super::{report::Deregistered, state::TARGET};
 
 /// What takes one entry out.
 pub(super) type Leave =
     Box<dyn FnOnce() -> Pin<Box<dyn Future<Output = Result<(), BoxError>> + Send>> + Send>;
-
-/// Whether a server was taken out of its registry; of several, what went worst.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-#[non_exhaustive]
-pub enum Deregistered {
-    /// There was nothing to be done.
-    NotAsked,
-    /// It was.
-    Done,
-    /// What was to do it failed.
-    Failed,
-    /// What was to do it took too long.
-    TimedOut,
-}
 
 /// Takes all out, begun in their order; a registry that hangs does not hold up the others.
 pub(super) async fn take_out(entries: Vec<Leave>, max: Duration) -> Deregistered {

@@ -1,16 +1,18 @@
 //! A server that stops without losing a request.
 
 mod accept;
+mod connection;
 mod entries;
 mod layer;
+mod report;
+mod signals;
 mod state;
 
 use std::{
     fmt,
     future::{Future, IntoFuture},
-    io,
     pin::pin,
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
@@ -25,11 +27,12 @@ use tower_service::Service;
 use self::{
     accept::Server,
     entries::{Leave, take_out},
+    signals::Signals,
     state::{Shared, TARGET},
 };
 pub use self::{
-    entries::Deregistered,
     layer::{DrainBody, DrainFuture, DrainLayer, DrainService, Readiness},
+    report::{Deregistered, DrainReport},
     state::{DrainHandle, Phase},
 };
 
@@ -40,7 +43,8 @@ pub use self::{
 /// 3. It [waits](Self::wait) until its callers can have seen that, and asks those over HTTP/1.1 with
 ///    each response to make their next request elsewhere (`Connection: close`).
 /// 4. It takes no new connections and closes idle ones. Over HTTP/2 it sends `GOAWAY`, in two steps,
-///    so that what crosses it on the way is still served.
+///    so that what crosses it on the way is still served; over HTTP/1.1 the head of a request of which half has
+///    come may become whole. A peer that keeps a connection for nothing is [let go of](Self::idle_max).
 /// 5. It waits for what is under way, up to a [bound](Self::grace), and cuts the rest.
 /// 6. It reports.
 ///
@@ -106,14 +110,15 @@ pub use self::{
 /// # }
 /// ```
 ///
-/// Axum and tonic leave connections to tasks of their own, which the cut does not reach; they end with
-/// the runtime. [`serve`](Self::serve) cuts them.
+/// Axum and tonic leave connections to tasks of their own, which neither the cut reaches nor
+/// [`idle_max`](Self::idle_max); they end with the runtime. [`serve`](Self::serve) cuts them.
 pub struct Drain {
     shared: Arc<Shared>,
     deregister: Vec<Leave>,
     deregister_max: Duration,
     wait: Duration,
     grace: Duration,
+    idle_max: Duration,
     has_signals: bool,
 }
 
@@ -127,11 +132,14 @@ impl Drain {
             deregister_max: Duration::from_secs(5),
             wait: Duration::from_secs(5),
             grace: Duration::from_secs(30),
+            idle_max: Duration::from_secs(5),
             has_signals: false,
         }
     }
 
     /// Begins at SIGTERM or SIGINT as well (elsewhere than on Unix, at Ctrl-C). Default it does not.
+    ///
+    /// SIGINT during the drain, a second Ctrl-C, cuts it short: what is under way is cut and reported, at once.
     #[must_use]
     pub fn signals(mut self) -> Self {
         self.has_signals = true;
@@ -223,6 +231,18 @@ impl Drain {
         self
     }
 
+    /// Sets how long a peer may keep a connection on which no request is under way, once the door is closed.
+    /// Default 5 seconds, as in Go's `net/http` and in grpc-go.
+    ///
+    /// It has that long for the rest of a request's head of which it sent half, for a preface of HTTP/2, and to
+    /// acknowledge a `GOAWAY`. Less than a round trip cuts requests that are on the way. A half head that is cut
+    /// counts among [`requests_cut`](DrainReport::requests_cut).
+    #[must_use]
+    pub fn idle_max(mut self, max: Duration) -> Self {
+        self.idle_max = max;
+        self
+    }
+
     /// What begins the drain, and watches it.
     #[must_use]
     pub fn handle(&self) -> DrainHandle {
@@ -262,7 +282,8 @@ impl Drain {
         S::Error: Into<BoxError>,
         B: Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
     {
-        let server = Server::new(listener, self.layer().layer(service), self.handle());
+        let service = self.layer().layer(service);
+        let server = Server::new(listener, service, self.handle(), self.idle_max);
         self.run(server.run()).await
     }
 
@@ -276,51 +297,61 @@ impl Drain {
         E: Into<BoxError>,
     {
         let handle = self.handle();
+        let mut signals = Signals::new(self.has_signals)?;
         let mut server = pin!(server.into_future());
         let deregistered = tokio::select! {
             ended = &mut server => {
                 ended.map_err(Into::into)?;
                 return Ok(DrainReport::default());
             }
-            deregistered = self.leave() => deregistered?,
+            deregistered = self.leave(&mut signals) => deregistered,
         };
         self.shared.advance(Phase::Closing);
         let in_flight = handle.in_flight();
-        let ended = timeout(self.grace, async {
-            let ended = server.await;
+        let finished = timeout(self.grace, async {
+            let ended = server.as_mut().await;
             // What was upgraded outlives the connections that the server knows of.
             handle.idle().await;
             ended
         });
-        let ended = ended.await;
+        let ended = tokio::select! {
+            ended = finished => ended.ok(),
+            () = signals.impatience() => None,
+        };
         // Read before the server and its connections are dropped, or nothing would be under way.
-        let requests_cut = handle.in_flight();
+        let requests_cut = handle.in_flight() + self.shared.half_heads.load(Ordering::Acquire);
         if 0 < requests_cut {
             evenkeel_metrics::drain_cut(requests_cut as u64);
             tracing::warn!(target: TARGET, requests_cut, grace = ?self.grace, "requests were cut");
         }
         self.shared.advance(Phase::Ended);
-        let is_in_time = ended.is_ok();
+        let is_in_time = ended.is_some();
         ended.unwrap_or(Ok(())).map_err(Into::into)?;
         Ok(DrainReport { deregistered, in_flight, requests_cut, is_in_time })
     }
 
     /// All that comes before the door is closed.
-    async fn leave(&mut self) -> io::Result<Deregistered> {
+    async fn leave(&mut self, signals: &mut Signals) -> Deregistered {
         let handle = self.handle();
-        if self.has_signals {
-            tokio::select! {
-                signal = signal() => signal?,
-                () = handle.reached(Phase::NotReady) => {}
-            }
-            handle.start();
+        tokio::select! {
+            // In this order: what has begun already, a signal cuts short.
+            biased;
+            () = handle.reached(Phase::NotReady) => {}
+            () = signals.begin() => handle.start(),
         }
-        handle.reached(Phase::NotReady).await;
-        let deregistered =
-            take_out(std::mem::take(&mut self.deregister), self.deregister_max).await;
+        let mut deregistered = Deregistered::Interrupted;
+        tokio::select! {
+            () = self.announce(&mut deregistered) => {}
+            () = signals.impatience() => tracing::warn!(target: TARGET, "interrupted again"),
+        }
+        deregistered
+    }
+
+    /// Tells callers that it leaves, and waits until they can have seen that.
+    async fn announce(&mut self, deregistered: &mut Deregistered) {
+        *deregistered = take_out(std::mem::take(&mut self.deregister), self.deregister_max).await;
         self.shared.advance(Phase::Waiting);
         tokio::time::sleep(self.wait).await;
-        Ok(deregistered)
     }
 }
 
@@ -336,46 +367,7 @@ impl fmt::Debug for Drain {
             .field("phase", &self.handle().phase())
             .field("wait", &self.wait)
             .field("grace", &self.grace)
+            .field("idle_max", &self.idle_max)
             .finish_non_exhaustive()
     }
-}
-
-/// What became of a drain.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct DrainReport {
-    /// Whether it was taken out of its registry.
-    pub deregistered: Deregistered,
-    /// Requests that were under way when the door was closed.
-    pub in_flight: usize,
-    /// Those of them, and of those that had been on the way, that were cut.
-    pub requests_cut: usize,
-    /// Whether all connections ended by themselves, within the bound.
-    pub is_in_time: bool,
-}
-
-impl Default for DrainReport {
-    /// That of a server that ended by itself.
-    fn default() -> Self {
-        let deregistered = Deregistered::NotAsked;
-        Self { deregistered, in_flight: 0, requests_cut: 0, is_in_time: true }
-    }
-}
-
-#[cfg(unix)]
-async fn signal() -> io::Result<()> {
-    use tokio::signal::unix::{SignalKind, signal};
-
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
-    Ok(())
-}
-
-#[cfg(not(unix))]
-async fn signal() -> io::Result<()> {
-    tokio::signal::ctrl_c().await
 }

@@ -2,7 +2,7 @@
 
 use std::sync::{
     Arc,
-    atomic::{AtomicU8, AtomicUsize, Ordering},
+    atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering},
 };
 
 use tokio::sync::{Notify, watch};
@@ -60,7 +60,7 @@ impl DrainHandle {
     /// Requests that are under way: until their responses have ended, or what they were upgraded to.
     #[must_use]
     pub fn in_flight(&self) -> usize {
-        self.0.in_flight.load(Ordering::SeqCst)
+        self.0.in_flight()
     }
 
     /// Waits until nothing is under way.
@@ -87,10 +87,16 @@ pub(super) struct Shared {
     /// The same as the last of `phases`, to be read without a lock.
     phase: AtomicU8,
     phases: watch::Sender<Phase>,
-    in_flight: AtomicUsize,
     /// Told when the last request leaves that is under way while the server closes.
     left: Notify,
+    /// Those under way, and above them how many have begun, modulo 2³².
+    requests: AtomicU64,
+    /// Heads of requests of which half had come when the door was closed, and that are not whole yet.
+    pub(super) half_heads: AtomicUsize,
 }
+
+/// One request that has begun and is under way.
+const REQUEST: u64 = 1 << 32 | 1;
 
 impl Shared {
     /// Goes on to `phase`; never back.
@@ -104,13 +110,22 @@ impl Shared {
             is_later
         });
         if has_advanced {
-            let in_flight = self.in_flight.load(Ordering::Acquire);
+            let in_flight = self.in_flight();
             tracing::info!(target: TARGET, phase = phase.name(), in_flight, "drain");
         }
     }
 
     pub(super) fn has_reached(&self, phase: Phase) -> bool {
         phase as u8 <= self.phase.load(Ordering::SeqCst)
+    }
+
+    pub(super) fn in_flight(&self) -> usize {
+        self.requests.load(Ordering::SeqCst) as u32 as usize
+    }
+
+    /// How many requests have begun, to be compared.
+    pub(super) fn begun(&self) -> u32 {
+        (self.requests.load(Ordering::Acquire) >> 32) as u32
     }
 }
 
@@ -120,7 +135,7 @@ pub(super) struct InFlight(Arc<Shared>);
 
 impl InFlight {
     pub(super) fn new(shared: &Arc<Shared>) -> Self {
-        shared.in_flight.fetch_add(1, Ordering::AcqRel);
+        shared.requests.fetch_add(REQUEST, Ordering::SeqCst);
         Self(shared.clone())
     }
 
@@ -132,8 +147,8 @@ impl InFlight {
 impl Drop for InFlight {
     fn drop(&mut self) {
         // In one order with the phase: either this sees that the server closes, or that sees this.
-        if self.0.in_flight.fetch_sub(1, Ordering::SeqCst) == 1 && self.has_reached(Phase::Closing)
-        {
+        let before = self.0.requests.fetch_sub(1, Ordering::SeqCst) as u32;
+        if before == 1 && self.has_reached(Phase::Closing) {
             self.0.left.notify_one();
         }
     }

@@ -50,6 +50,8 @@ struct State<B> {
     lost_by: u64,
     /// Attempts that wait while another of them polls the rest.
     waiting: Vec<Waker>,
+    /// The attempt that waits for the rest: the caller's body knows only who polled it last.
+    reader: Option<Waker>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,6 +77,7 @@ impl<B: Body> ReplayBody<B> {
                 generation: 0,
                 lost_by: 0,
                 waiting: Vec::new(),
+                reader: None,
             };
             Arc::new(Source { state: Mutex::new(state), max })
         });
@@ -110,8 +113,9 @@ impl<B> Replayed<B> {
             state.generation += 1;
         }
         let (generation, waiting) = (state.generation, std::mem::take(&mut state.waiting));
+        let reader = state.reader.take();
         drop(state);
-        waiting.into_iter().for_each(Waker::wake);
+        waiting.into_iter().chain(reader).for_each(Waker::wake);
         ReplayBody::of(Some(source.clone()), generation)
     }
 }
@@ -174,9 +178,14 @@ where
             this.position = state.kept.len();
             this.is_trailers_read |= frame.is_trailers();
         }
+        state.reader = polled.is_pending().then(|| cx.waker().clone());
         let waiting = std::mem::take(&mut state.waiting);
+        let is_superseded = state.generation != this.generation;
         drop(state);
         waiting.into_iter().for_each(Waker::wake);
+        if polled.is_pending() && is_superseded {
+            return Poll::Ready(Some(Err(Superseded::default().into())));
+        }
         polled
     }
 
@@ -278,6 +287,8 @@ impl<B> fmt::Debug for ReplayBody<B> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+
     use futures_util::FutureExt;
     use http_body_util::{BodyExt, StreamBody};
 
@@ -360,6 +371,59 @@ mod tests {
         let again = replayed.again();
         assert!(!again.is_end_stream());
         assert_eq!(again.collect().await.unwrap().trailers(), Some(&trailers));
+    }
+
+    /// A body that never has a frame, and does something whenever it is asked for one.
+    struct Silent<F>(F);
+
+    impl<F: FnMut() + Unpin> Body for Silent<F> {
+        type Data = Bytes;
+        type Error = BoxError;
+
+        fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Polled {
+            (self.0)();
+            Poll::Pending
+        }
+    }
+
+    #[test]
+    fn an_attempt_that_waits_for_the_caller_is_woken_when_another_takes_over() {
+        struct Woken(AtomicUsize);
+        impl std::task::Wake for Woken {
+            fn wake(self: Arc<Self>) {
+                self.0.fetch_add(1, SeqCst);
+            }
+        }
+        let (mut first, replayed) = ReplayBody::new(Silent(|| {}), 10);
+        let woken = Arc::new(Woken(AtomicUsize::new(0)));
+        let waker = Waker::from(woken.clone());
+        let mut cx = Context::from_waker(&waker);
+        assert!(Pin::new(&mut first).poll_frame(&mut cx).is_pending());
+        assert_eq!(woken.0.load(SeqCst), 0, "it does not wake itself");
+
+        let _second = replayed.again();
+
+        assert_eq!(woken.0.load(SeqCst), 1);
+        let frame = first.frame().now_or_never().expect("it waits").unwrap();
+        assert!(frame.unwrap_err().is::<Superseded>());
+    }
+
+    #[test]
+    fn an_attempt_that_is_superseded_while_it_asks_the_caller_does_not_wait() {
+        let replayed = Arc::new(Mutex::new(None::<Replayed<_>>));
+        let taken = replayed.clone();
+        let take_over = move || {
+            if let Some(replayed) = &*taken.lock().unwrap() {
+                drop(Replayed::again(replayed));
+            }
+        };
+        let body: Silent<Box<dyn FnMut() + Send>> = Silent(Box::new(take_over));
+        let (mut first, made) = ReplayBody::new(body, 10);
+        *replayed.lock().unwrap() = Some(made);
+
+        let frame = first.frame().now_or_never().expect("it waits").unwrap();
+
+        assert!(frame.unwrap_err().is::<Superseded>());
     }
 
     #[test]

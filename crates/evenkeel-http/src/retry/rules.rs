@@ -17,7 +17,7 @@ use super::{
 use crate::{
     classify::{grpc_status, is_grpc},
     delay,
-    error::{ConnectError, RequestError},
+    error::{ConnectError, RequestError, is_left_undone},
     grpc_status::{UNAVAILABLE, grpc_code},
 };
 
@@ -273,19 +273,11 @@ fn judge_http_error(error: &(dyn Error + 'static)) -> Verdict {
     if cause::<RequestError>(error).is_some_and(RequestError::is_callers_fault) {
         return Verdict::Final;
     }
-    if cause::<h2::Error>(error).is_some_and(is_unprocessed) {
+    if cause::<h2::Error>(error).is_some_and(is_left_undone) {
         unprocessed
     } else {
         judge_error(error)
     }
-}
-
-/// RFC 9113, section 8.7: a refused stream, and one above the last that a `GOAWAY` names, was not
-/// processed. Of the latter h2 tells by giving that frame's reason to the stream.
-fn is_unprocessed(error: &h2::Error) -> bool {
-    let is_refused = error.is_reset() && error.reason() == Some(h2::Reason::REFUSED_STREAM);
-    let is_left_out = error.is_go_away() && error.reason() == Some(h2::Reason::NO_ERROR);
-    error.is_remote() && (is_refused || is_left_out)
 }
 
 impl<B: Body, R: Body + Unpin> Rules<Request<B>, Response<R>> for HttpRetry {

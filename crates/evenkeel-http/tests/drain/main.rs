@@ -22,7 +22,13 @@ use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
     rt::TokioExecutor,
 };
-use tokio::{net::TcpListener, sync::Notify, task::JoinHandle, task::JoinSet, time::Instant};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    sync::Notify,
+    task::{JoinHandle, JoinSet},
+    time::Instant,
+};
 
 type Caller = Client<HttpConnector, Empty<Bytes>>;
 
@@ -331,13 +337,20 @@ async fn idle_connections_do_not_keep_the_server() {
     assert!(server.report().await.is_in_time);
 }
 
+/// Signals come to all that listen in this process: one test at a time.
+static SIGNALS: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
+fn signal(signal: rustix::process::Signal) {
+    rustix::process::kill_process(rustix::process::getpid(), signal).unwrap();
+}
+
 #[tokio::test]
 async fn a_signal_begins_it() {
+    let _alone = SIGNALS.lock().await;
     let server = Running::start(Drain::new().signals().wait(Duration::ZERO), app()).await;
     read(ask(&caller(false), server.address, "/").await.unwrap()).await.unwrap();
 
-    rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::TERM)
-        .unwrap();
+    signal(rustix::process::Signal::TERM);
 
     assert_eq!(server.report().await.requests_cut, 0);
 }
@@ -501,4 +514,189 @@ async fn an_entry_whose_registry_hangs_keeps_no_other_from_leaving() {
         assert_eq!(running.report().await.deregistered, expected);
         assert!(notes.lock().unwrap().contains(&"b left".to_owned()));
     }
+}
+
+#[tokio::test]
+async fn a_second_interrupt_cuts_what_is_under_way_and_reports_it() {
+    let _alone = SIGNALS.lock().await;
+    let app = app().route("/hang", get(std::future::pending::<()>));
+    let drain = Drain::new().signals().wait(Duration::ZERO).grace(4 * PATIENCE);
+    let server = Running::start(drain, app).await;
+    let (address, handle) = (server.address, server.handle.clone());
+    let hanging = tokio::spawn(async move { ask(&caller(false), address, "/hang").await });
+    while handle.in_flight() < 1 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    signal(rustix::process::Signal::INT);
+    handle.reached(Phase::Closing).await;
+    // A supervisor that says it twice is in no hurry.
+    signal(rustix::process::Signal::TERM);
+    signal(rustix::process::Signal::INT);
+
+    let report = server.report().await;
+
+    assert_eq!((report.requests_cut, report.is_in_time), (1, false));
+    assert!(hanging.await.unwrap().is_err());
+}
+
+#[tokio::test]
+async fn a_second_interrupt_ends_the_wait_before_the_door_is_closed() {
+    let _alone = SIGNALS.lock().await;
+    for is_deregistering in [true, false] {
+        let mut drain = Drain::new().signals().wait(4 * PATIENCE);
+        if is_deregistering {
+            drain = drain.deregister(std::future::pending).deregister_max(4 * PATIENCE);
+        }
+        let server = Running::start(drain, app()).await;
+        settle(&server).await;
+        server.handle.start();
+        let phase = if is_deregistering { Phase::NotReady } else { Phase::Waiting };
+        server.handle.reached(phase).await;
+
+        signal(rustix::process::Signal::INT);
+
+        let deregistered = server.report().await.deregistered;
+        let expected =
+            if is_deregistering { Deregistered::Interrupted } else { Deregistered::NotAsked };
+        assert_eq!(deregistered, expected);
+    }
+}
+
+/// A connection that is written and read byte by byte.
+struct Raw(TcpStream);
+
+impl Raw {
+    async fn to(server: &Running) -> Self {
+        Self(TcpStream::connect(server.address).await.unwrap())
+    }
+
+    async fn send(&mut self, bytes: impl AsRef<[u8]>) {
+        self.0.write_all(bytes.as_ref()).await.unwrap();
+    }
+
+    /// What comes until the first response has ended, which says `hello`.
+    async fn hello(&mut self) -> String {
+        let mut text = String::new();
+        while !text.ends_with("hello") {
+            let mut buffer = [0; 1024];
+            let read = tokio::time::timeout(PATIENCE, self.0.read(&mut buffer)).await;
+            let read = read.expect("it hangs").unwrap();
+            assert_ne!(read, 0, "closed after {text:?}");
+            text.push_str(std::str::from_utf8(&buffer[..read]).unwrap());
+        }
+        text
+    }
+}
+
+/// Returns when the server has read what was sent before.
+async fn settle(server: &Running) {
+    let mut later = Raw::to(server).await;
+    later.send("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
+    later.hello().await;
+}
+
+const HEAD: [&str; 2] = ["GET / HTTP/1.1\r\nho", "st: a\r\n\r\n"];
+
+#[tokio::test]
+async fn a_request_of_which_half_the_head_had_come_is_answered() {
+    for is_kept_alive in [false, true] {
+        let drain = Drain::new().wait(Duration::ZERO).idle_max(PATIENCE);
+        let server = Running::start(drain, app()).await;
+        let mut peer = Raw::to(&server).await;
+        if is_kept_alive {
+            peer.send(HEAD.concat()).await;
+            peer.hello().await;
+        }
+        peer.send(HEAD[0]).await;
+        settle(&server).await;
+
+        server.handle.start();
+        server.handle.reached(Phase::Closing).await;
+        tokio::task::yield_now().await;
+        peer.send(HEAD[1]).await;
+
+        assert!(peer.hello().await.contains("connection: close"));
+        let report = server.report().await;
+        assert_eq!((report.requests_cut, report.is_in_time), (0, true));
+    }
+}
+
+#[tokio::test]
+async fn a_head_that_never_becomes_whole_is_cut_soon_and_reported() {
+    for is_kept_alive in [false, true] {
+        let idle_max = Duration::from_millis(50);
+        let drain = Drain::new().wait(Duration::ZERO).idle_max(idle_max).grace(4 * PATIENCE);
+        let server = Running::start(drain, app()).await;
+        let mut peer = Raw::to(&server).await;
+        if is_kept_alive {
+            peer.send(HEAD.concat()).await;
+            peer.hello().await;
+        }
+        peer.send(HEAD[0]).await;
+        settle(&server).await;
+
+        server.handle.start();
+
+        let report = server.report().await;
+        assert_eq!((report.requests_cut, report.is_in_time), (1, true));
+        assert_eq!(peer.0.read(&mut [0; 8]).await.unwrap(), 0);
+    }
+}
+
+#[tokio::test]
+async fn a_head_that_is_cut_by_the_end_of_the_grace_is_reported() {
+    let grace = Duration::from_millis(50);
+    let drain = Drain::new().wait(Duration::ZERO).idle_max(PATIENCE).grace(grace);
+    let server = Running::start(drain, app()).await;
+    let mut peer = Raw::to(&server).await;
+    peer.send(HEAD[0]).await;
+    settle(&server).await;
+
+    server.handle.start();
+
+    let report = server.report().await;
+    assert_eq!((report.requests_cut, report.is_in_time), (1, false));
+}
+
+#[tokio::test]
+async fn a_peer_of_http2_that_owes_something_does_not_keep_the_server() {
+    const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+    const SETTINGS: &[u8] = &[0, 0, 0, 4, 0, 0, 0, 0, 0];
+    // It stops in the preface, before its settings, or before it acknowledges anything.
+    for sent in [PREFACE[..20].to_vec(), PREFACE.to_vec(), [PREFACE, SETTINGS].concat()] {
+        let idle_max = Duration::from_millis(50);
+        let drain = Drain::new().wait(Duration::ZERO).idle_max(idle_max).grace(4 * PATIENCE);
+        let server = Running::start(drain, app()).await;
+        let mut peer = Raw::to(&server).await;
+        peer.send(&sent).await;
+        settle(&server).await;
+
+        server.handle.start();
+
+        let report = server.report().await;
+        assert_eq!((report.requests_cut, report.is_in_time), (0, true), "{} bytes", sent.len());
+    }
+}
+
+#[tokio::test]
+async fn a_response_that_its_reader_has_not_taken_yet_is_not_cut_for_being_idle() {
+    const LENGTH: usize = 32 << 20;
+    let app = app().route("/large", get(async || vec![7; LENGTH]));
+    let idle_max = Duration::from_millis(20);
+    let drain = Drain::new().wait(Duration::ZERO).idle_max(idle_max).grace(4 * PATIENCE);
+    let server = Running::start(drain, app).await;
+    let mut reader = Raw::to(&server).await;
+    reader.send("GET /large HTTP/1.1\r\nhost: a\r\n\r\n").await;
+    let mut first = [0; 1024];
+    assert_ne!(reader.0.read(&mut first).await.unwrap(), 0);
+
+    server.handle.start();
+    server.handle.reached(Phase::Closing).await;
+    // That is what is tested: it takes nothing for many times as long as a connection may be idle.
+    tokio::time::sleep(20 * idle_max).await;
+
+    let mut rest = Vec::new();
+    reader.0.read_to_end(&mut rest).await.unwrap();
+    assert!(LENGTH <= rest.len() + first.len());
+    assert!(server.report().await.is_in_time);
 }

@@ -1,26 +1,33 @@
 //! What a caller sees when an endpoint misbehaves, over HTTP/1.1 or either.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
+    time::Duration,
+};
 
 use evenkeel_core::{
-    connect::Connect,
-    error::cause,
-    node::{Gate, Node},
-    observe::{Fault, Observer, Report},
-    outcome::Outcome,
+    connect::Connect, endpoint::Address, error::cause, node::Gate, observe::Fault,
+    outcome::Outcome, retry::Budget,
 };
-use evenkeel_http::{ConnectError, HttpConnector, RequestError};
-use http_body_util::BodyExt;
+use evenkeel_http::{ConnectError, HttpConnector, HttpRetry, ReplayBody, RequestError};
+use evenkeel_layers::retry::RetryLayer;
+use futures_util::FutureExt;
+use http::Response;
+use http_body_util::{BodyExt, Full};
 use socket2::SockRef;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpSocket, TcpStream},
-    sync::{mpsc, oneshot},
+    sync::{Notify, oneshot},
 };
-use tower::ServiceExt;
+use tower::{Layer, ServiceExt};
 
 use crate::support::{
-    Payload, Told, echo, get, listen, node, serve_stream, stack, text, told, within,
+    Payload, Told, echo, ends, get, listen, node, serve, serve_stream, stack, text, told, within,
 };
 
 const BOTH: [fn() -> HttpConnector<Payload>; 2] = [HttpConnector::new, HttpConnector::grpc];
@@ -97,15 +104,6 @@ async fn requests_that_wait_for_one_http2_connection_share_its_failure() {
     assert_eq!(unreachable.times(), 1, "one connection was tried for all of them");
 }
 
-/// Passes on how attempts end.
-struct Ends(mpsc::UnboundedSender<Report>);
-
-impl Observer for Ends {
-    fn ended(&self, _: &Node, report: &Report) {
-        self.0.send(*report).unwrap();
-    }
-}
-
 #[tokio::test]
 async fn an_endpoint_that_dies_between_requests_is_known_to_be_lost_before_the_next() {
     for connector in BOTH {
@@ -119,8 +117,7 @@ async fn an_endpoint_that_dies_between_requests_is_known_to_be_lost_before_the_n
             }
         });
         let (node, unreachable) = node(address);
-        let (ends, mut ended) = mpsc::unbounded_channel();
-        node.observe(Arc::new(Ends(ends)));
+        let mut ended = ends(&node);
         node.open(Gate::Joining);
         let stack = stack(&connector().watch_connections(), &node);
         text(within(stack.clone().oneshot(get("/"))).await.unwrap()).await;
@@ -141,8 +138,7 @@ async fn an_endpoint_that_closes_a_connection_and_lives_is_not_lost() {
     for connector in BOTH {
         let (listener, address) = listen().await;
         let (node, unreachable) = node(address);
-        let (ends, mut ended) = mpsc::unbounded_channel();
-        node.observe(Arc::new(Ends(ends)));
+        let mut ended = ends(&node);
         node.open(Gate::Joining);
         let stack = stack(&connector().watch_connections(), &node);
         let (close, closed) = oneshot::channel::<()>();
@@ -309,4 +305,81 @@ async fn an_endpoint_that_comes_back_is_spoken_to_again() {
 
         text(within(service.oneshot(get("/"))).await.unwrap()).await;
     }
+}
+
+/// A server that never answers the second request, and a note of when it has that.
+async fn silent_the_second_time() -> (Address, Arc<Notify>) {
+    let (asked, has_second) = (Arc::new(AtomicUsize::new(0)), Arc::new(Notify::new()));
+    let second = has_second.clone();
+    let address = serve(move |_| {
+        let (number, second) = (asked.fetch_add(1, SeqCst), second.clone());
+        async move {
+            if number == 1 {
+                second.notify_one();
+                std::future::pending::<()>().await;
+            }
+            Response::new(Full::from("ok"))
+        }
+    });
+    (address.await, has_second)
+}
+
+#[tokio::test]
+async fn a_connection_whose_runtime_ended_is_nobodys_fault_and_the_request_is_retried() {
+    let connectors: [HttpConnector<ReplayBody<Payload>>; 2] =
+        [HttpConnector::new(), HttpConnector::grpc()];
+    for connector in connectors {
+        let (address, has_second) = silent_the_second_time().await;
+        let (node, _) = node(address);
+        let mut ended = ends(&node);
+        node.open(Gate::Joining);
+        let rules = RetryLayer::new(Budget::default()).rules(HttpRetry::new());
+        let stack = rules.layer(stack(&connector, &node));
+        // Its connection is driven by a runtime that ends while another waits for an answer over it.
+        let other = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+        let first = other.spawn({
+            let stack = stack.clone();
+            async move { text(stack.oneshot(get("/")).await.unwrap()).await }
+        });
+        assert_eq!(within(first).await.unwrap(), "ok");
+        let second = tokio::spawn(stack.oneshot(get("/")));
+        within(has_second.notified()).await;
+
+        other.shutdown_background();
+
+        let response = within(second).await.unwrap().unwrap();
+        assert_eq!(text(response).await, "ok");
+        let outcomes = [(); 3].map(|()| ended.try_recv().unwrap().outcome);
+        assert_eq!(outcomes, [Outcome::Success, Outcome::Ignored, Outcome::Success]);
+    }
+}
+
+#[tokio::test]
+async fn a_runtime_that_ends_while_it_connects_leaves_the_next_caller_a_connection_of_its_own() {
+    let (listener, queued) = full_backlog().await;
+    let (node, unreachable) = node(listener.local_addr().unwrap());
+    let connector = HttpConnector::<Payload>::grpc().connect_timeout(Duration::from_secs(15));
+    let service = connector.connect(&node);
+    let other = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    let (begun, has_begun) = oneshot::channel();
+    let mut first = Box::pin(service.clone().oneshot(get("/")));
+    other.spawn(async move {
+        assert!((&mut first).now_or_never().is_none());
+        begun.send(()).unwrap();
+        first.await
+    });
+    within(has_begun).await.unwrap();
+    let mut second = Box::pin(service.oneshot(get("/")));
+    assert!((&mut second).now_or_never().is_none());
+
+    other.shutdown_background();
+    drop(queued);
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            tokio::spawn(serve_stream(stream, echo));
+        }
+    });
+
+    assert_eq!(within(second).await.unwrap().status(), 200);
+    assert_eq!(unreachable.times(), 0);
 }

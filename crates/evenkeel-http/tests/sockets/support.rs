@@ -19,6 +19,7 @@ use evenkeel_core::{
     connect::Connect,
     endpoint::{Address, Endpoint},
     node::{Listener, Node},
+    observe::{Observer, Report},
     outcome::Outcome,
     time::Timestamp,
     traffic::Traffic,
@@ -35,6 +36,7 @@ use hyper_util::{
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpListener,
+    sync::mpsc,
 };
 use tower::Service;
 
@@ -134,6 +136,22 @@ pub(crate) fn node(address: impl Into<Address>) -> (Arc<Node>, Arc<Unreachable>)
     let node = Node::joining(endpoint, unreachable.clone(), decay);
     node.latency().record(Outcome::Success, LATENCY_BEFORE, Timestamp::from_nanos(START));
     (Arc::new(node), unreachable)
+}
+
+/// How attempts at `node` end, from now on.
+pub(crate) fn ends(node: &Node) -> mpsc::UnboundedReceiver<Report> {
+    struct Ends(mpsc::UnboundedSender<Report>);
+
+    impl Observer for Ends {
+        fn ended(&self, _: &Node, report: &Report) {
+            // A test may have seen enough.
+            let _ = self.0.send(*report);
+        }
+    }
+
+    let (ends, ended) = mpsc::unbounded_channel();
+    node.observe(Arc::new(Ends(ends)));
+    ended
 }
 
 /// What the latency estimate betrays of the outcome of the first attempt.

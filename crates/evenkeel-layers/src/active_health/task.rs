@@ -5,7 +5,7 @@ use std::{collections::HashMap, error::Error, future, sync::Arc, time::Duration}
 use evenkeel_core::{
     BoxError,
     endpoint::Address,
-    error::cause,
+    error::{cause, is_of_this_host},
     health::check::{Effect, Next, NotServing, Probe, Standing, Ticket, Verdict},
     rng::Rng,
     time::Timestamp,
@@ -106,6 +106,13 @@ impl<P: Probe> Task<P> {
             Err(error) => (error.id(), Err(error.into())),
         };
         let Some(ticket) = self.tickets.remove(&id) else { return };
+        if let Err(error) = &found
+            && is_of_this_host(&**error)
+        {
+            let (endpoint, reason) = (ticket.node().address(), &**error as &(dyn Error + 'static));
+            tracing::debug!(target: TARGET, %endpoint, reason, "a health check could not be made");
+            return self.watch.checks.abandon(ticket, clock::now());
+        }
         let verdict = match &found {
             Ok(()) => Verdict::Passed,
             Err(error) if cause::<NotServing>(&**error).is_some() => Verdict::Denied,

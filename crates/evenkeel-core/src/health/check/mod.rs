@@ -95,7 +95,7 @@ pub enum Next {
     Nothing,
 }
 
-/// A probe that is under way. Give it to [`Checks::finish`].
+/// A probe that is under way. Give it to [`Checks::finish`] or [`Checks::abandon`].
 #[derive(Debug)]
 #[must_use = "an endpoint whose probe never ends is not probed again"]
 pub struct Ticket {
@@ -188,6 +188,16 @@ impl Checks {
         table.plan(node.address(), now, &self.rules);
         follow(table, node.address());
         Effect { change, ends_ejection }
+    }
+
+    /// Ends a probe that could not be made here: it says nothing of the endpoint, whose turn comes again.
+    pub fn abandon(&self, ticket: Ticket, now: Timestamp) {
+        let Ticket { number, node } = ticket;
+        let mut table = self.lock();
+        let member = table.members.get(node.address());
+        if member.is_some_and(|member| member.turn == Turn::UnderWay(number)) {
+            table.plan(node.address(), now, &self.rules);
+        }
     }
 
     /// The endpoint of this address says of itself that it is healthy, or not. That counts at once.

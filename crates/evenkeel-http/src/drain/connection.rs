@@ -1,0 +1,227 @@
+//! One connection of a server that drains.
+
+use std::{
+    future::Future,
+    io,
+    pin::{Pin, pin},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed},
+    },
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use hyper_util::server::graceful::GracefulConnection;
+use pin_project_lite::pin_project;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    time::sleep,
+};
+
+use super::state::{DrainHandle, Phase, Shared};
+
+/// What begins every connection of HTTP/2 (RFC 9113, section 3.4).
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// Drives a connection until it has ended or may be let go of.
+///
+/// Told to close, hyper closes a connection of HTTP/1.1 that is kept alive though half the head of a request
+/// has arrived: that head gets `idle_max` to become whole. And hyper waits for what a peer of HTTP/2 owes, a
+/// preface or an acknowledgement: with no request under way that is waited for no longer either.
+pub(super) async fn drive<C: GracefulConnection>(
+    connection: C,
+    line: Arc<Line>,
+    requests: Arc<Shared>,
+    handle: DrainHandle,
+    idle_max: Duration,
+) {
+    let seen = Seen { connection, line, requests, begun: 0, at_rest: 0, has_half_head: false };
+    let mut seen = pin!(seen);
+    tokio::select! {
+        // What ends a connection its caller knows.
+        _ = seen.as_mut() => return,
+        () = handle.reached(Phase::Closing) => {}
+    }
+    if seen.has_half_head {
+        // Counted as cut until it is known to be more, or less.
+        handle.0.half_heads.fetch_add(1, Relaxed);
+        let has_ended = tokio::select! {
+            has_ended = seen.as_mut().until_whole() => has_ended,
+            () = sleep(idle_max) => return,
+        };
+        handle.0.half_heads.fetch_sub(1, Relaxed);
+        if has_ended {
+            return;
+        }
+    }
+    seen.as_mut().graceful_shutdown();
+    loop {
+        let before = seen.moved();
+        tokio::select! {
+            _ = seen.as_mut() => return,
+            () = sleep(idle_max) => {
+                if seen.is_idle() && seen.moved() == before {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+pin_project! {
+    /// A connection, and whether half the head of a request has come over it.
+    struct Seen<C> {
+        #[pin]
+        connection: C,
+        line: Arc<Line>,
+        requests: Arc<Shared>,
+        // Requests that had begun when it was last polled.
+        begun: u32,
+        // Bytes that had come when a request was last under way.
+        at_rest: u64,
+        has_half_head: bool,
+    }
+}
+
+impl<C: GracefulConnection> Seen<C> {
+    fn graceful_shutdown(self: Pin<&mut Self>) {
+        self.project().connection.graceful_shutdown();
+    }
+
+    /// Drives it until the head is whole or the connection has ended, and says whether it has ended.
+    async fn until_whole(mut self: Pin<&mut Self>) -> bool {
+        std::future::poll_fn(|cx| match self.as_mut().poll(cx) {
+            Poll::Ready(()) => Poll::Ready(true),
+            Poll::Pending if self.has_half_head => Poll::Pending,
+            Poll::Pending => Poll::Ready(false),
+        })
+        .await
+    }
+
+    /// Bytes in either direction, and requests.
+    fn moved(&self) -> (u64, u64, u32) {
+        let line = &self.line;
+        (line.received.load(Relaxed), line.sent.load(Relaxed), self.requests.begun())
+    }
+
+    /// Whether nothing is under way, nor waits for its peer to take it.
+    fn is_idle(&self) -> bool {
+        self.requests.in_flight() == 0 && !self.line.is_blocked.load(Relaxed)
+    }
+}
+
+impl<C: GracefulConnection> Future for Seen<C> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = self.project();
+        let was_busy = 0 < this.requests.in_flight();
+        let polled = this.connection.poll(cx);
+        let begun = this.requests.begun();
+        let received = this.line.received.load(Relaxed);
+        if was_busy || 0 < this.requests.in_flight() || *this.begun != begun {
+            (*this.begun, *this.at_rest) = (begun, received);
+        }
+        *this.has_half_head = this.line.is_http1() && *this.at_rest < received;
+        polled.map(|_| ())
+    }
+}
+
+/// What is seen of a connection from below.
+#[derive(Debug, Default)]
+pub(super) struct Line {
+    received: AtomicU64,
+    sent: AtomicU64,
+    /// Whether the peer does not take what is there to be sent.
+    is_blocked: AtomicBool,
+    /// So much of the preface of HTTP/2 it began with; beyond that it is not HTTP/2.
+    preface: AtomicUsize,
+}
+
+impl Line {
+    fn receive(&self, bytes: &[u8]) {
+        if bytes.is_empty() {
+            return;
+        }
+        self.received.fetch_add(bytes.len() as u64, Relaxed);
+        let matched = self.preface.load(Relaxed);
+        if matched < PREFACE.len() {
+            let rest = &PREFACE[matched..];
+            let length = rest.len().min(bytes.len());
+            let is_preface = bytes[..length] == rest[..length];
+            self.preface.store(if is_preface { matched + length } else { usize::MAX }, Relaxed);
+        }
+    }
+
+    fn is_http1(&self) -> bool {
+        self.preface.load(Relaxed) == usize::MAX
+    }
+}
+
+/// A connection that is seen from below.
+pub(super) struct Watched<T> {
+    io: T,
+    line: Arc<Line>,
+}
+
+impl<T> Watched<T> {
+    pub(super) fn new(io: T) -> (Self, Arc<Line>) {
+        let line = Arc::<Line>::default();
+        (Self { io, line: line.clone() }, line)
+    }
+
+    fn note_sent(&self, sent: &Poll<io::Result<usize>>) {
+        self.line.is_blocked.store(sent.is_pending(), Relaxed);
+        if let Poll::Ready(Ok(sent)) = sent {
+            self.line.sent.fetch_add(*sent as u64, Relaxed);
+        }
+    }
+}
+
+impl<T: AsyncRead + Unpin> AsyncRead for Watched<T> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let polled = Pin::new(&mut self.io).poll_read(cx, buffer);
+        self.line.receive(&buffer.filled()[before..]);
+        polled
+    }
+}
+
+impl<T: AsyncWrite + Unpin> AsyncWrite for Watched<T> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let sent = Pin::new(&mut self.io).poll_write(cx, bytes);
+        self.note_sent(&sent);
+        sent
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffers: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let sent = Pin::new(&mut self.io).poll_write_vectored(cx, buffers);
+        self.note_sent(&sent);
+        sent
+    }
+}
