@@ -320,3 +320,39 @@ fn nginx_agrees_on_weights_ipv6_and_unix_sockets() {
         assert_eq!(pick(&*picker, &nodes, hash.into()), usize::from(answer - b'0'), "key-{number}");
     }
 }
+
+/// What pingora-ketama 0.9.1 answered for `key-0`, `key-1` and so on.
+#[test]
+fn pingora_agrees_on_ipv6_and_weights() {
+    let answers = "312333310123133211110100101101020232101111300101";
+    let node = |(address, weight): (&str, u32)| {
+        Arc::new(Node::new(address.parse::<Endpoint>().unwrap().weight(weight)))
+    };
+    let nodes: Vec<_> = [
+        ("[2001:db8::1]:8080", 1),
+        ("[2001:db8::2]:8080", 2),
+        ("[::ffff:10.0.0.3]:8080", 1),
+        ("10.0.0.4:8080", 1),
+    ]
+    .map(node)
+    .into();
+    let (pingora, nginx) =
+        (Ketama::new().pingora().build(&nodes, None), Ketama::new().build(&nodes, None));
+    let hash = |number: usize| crc32(format!("key-{number}").as_bytes()).into();
+    for (number, answer) in answers.bytes().enumerate() {
+        let expected = usize::from(answer - b'0');
+        assert_eq!(pick(&*pingora, &nodes, hash(number)), expected, "key-{number}");
+    }
+    let differs = |number: &usize| {
+        pick(&*pingora, &nodes, hash(*number)) != pick(&*nginx, &nodes, hash(*number))
+    };
+    assert!((0..48).any(|number| differs(&number)), "nginx has brackets around IPv6");
+
+    let of_ipv4 = [node(("10.0.0.1:80", 1)), node(("10.0.0.2:80", 2)), node(("unix:/a", 1))];
+    let (pingora, nginx) =
+        (Ketama::new().pingora().build(&of_ipv4, None), Ketama::new().build(&of_ipv4, None));
+    for number in 0..200 {
+        let hash = hash(number);
+        assert_eq!(pick(&*pingora, &of_ipv4, hash), pick(&*nginx, &of_ipv4, hash));
+    }
+}

@@ -269,6 +269,49 @@ async fn the_fallback_is_used_when_the_first_source_fails_at_once_or_ends() {
     assert!(watch.next().now_or_never().expect("both have ended").is_none());
 }
 
+/// The last error that is to be had now without waiting, as it is logged.
+fn last_failure(watch: &mut Watch) -> Option<String> {
+    let told = std::iter::from_fn(|| watch.next().now_or_never().flatten());
+    let error = told.filter_map(Result::err).last()?;
+    let error: &(dyn std::error::Error + 'static) = &*error;
+    let chain = std::iter::successors(Some(error), |error| error.source());
+    Some(chain.map(ToString::to_string).collect::<Vec<_>>().join(": "))
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_sources_that_fail_are_both_named_whichever_fails_last() {
+    let ((first, a), (second, b)) = (channel(), channel());
+    let (third, c) = channel();
+    let mut watches = [a.clone().fallback(b.clone()).watch(), a.clone().merge(b.clone()).watch()];
+    let mut nested = a.fallback(b).fallback(c).watch();
+    for fail in [[&first, &second], [&second, &first]] {
+        for (sender, text) in fail.into_iter().zip(["one broke", "other broke"]) {
+            sender.fail(text);
+        }
+        for watch in &mut watches {
+            let failure = last_failure(watch).unwrap();
+            assert!(failure.contains("one broke"), "{failure}");
+            assert!(failure.contains("other broke"), "{failure}");
+        }
+    }
+    third.fail("third broke");
+    let failure = last_failure(&mut nested).unwrap();
+    for text in ["one broke", "other broke", "third broke"] {
+        assert!(failure.contains(text), "{failure}");
+    }
+
+    // Of one that works, the failure of the other is its own.
+    second.set([endpoint(9)]);
+    for watch in &mut watches {
+        assert_eq!(told(watch), [Some(Update::Set(vec![endpoint(9)]))]);
+    }
+    first.fail("away");
+    for watch in &mut watches {
+        let failure = last_failure(watch).unwrap();
+        assert!(failure.contains("away") && !failure.contains("broke"), "{failure}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn the_first_source_is_used_again_when_it_has_endpoints_again() {
     let (first, a) = channel();

@@ -26,7 +26,7 @@ use tokio::time::timeout;
 
 use self::{
     bind::Bind,
-    simulated::{Reply, Server},
+    simulated::{Reply, Server, WithoutEdns},
 };
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -159,6 +159,73 @@ async fn srv_records_give_ports_weights_and_tiers() {
     server.reply("_grpc._tcp.example.test.", Reply::srv(&records));
     let expected = [endpoints(&["10.0.0.1:8080"])[0].clone().weight(9).priority(7)];
     until(&mut watch, &expected).await;
+}
+
+#[tokio::test]
+async fn a_server_that_does_not_know_edns_is_asked_without_it() {
+    use WithoutEdns::{BareFormErr, FormErr, NotImp, Silence};
+
+    let ips: Vec<_> = (0..100).map(|n| format!("10.0.0.{n}")).collect();
+    let ips: Vec<_> = ips.iter().map(String::as_str).collect();
+    for fault in [FormErr, NotImp, BareFormErr, Silence] {
+        let server = Server::start().await;
+        server.forget_edns(fault);
+        server.reply("db.example.test.", Reply::v4(&["10.0.0.1"]));
+        let mut watch = host(&server).watch();
+        assert_eq!(next(&mut watch).await.unwrap(), endpoints(&["10.0.0.1:80"]), "{fault:?}");
+
+        server.reply("db.example.test.", Reply::v4(&ips));
+        let expected = ips.iter().map(|ip| format!("{ip}:80").parse().unwrap());
+        until(&mut watch, &expected.collect::<Vec<_>>()).await;
+        assert!(0 < server.asked_over_tcp(), "{fault:?}: what is too large without EDNS");
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_knows_edns_is_not_asked_without_it() {
+    let server = Server::start().await;
+    let ips: Vec<_> = (1..=50).map(|n| format!("10.0.0.{n}")).collect();
+    let ips: Vec<_> = ips.iter().map(String::as_str).collect();
+    server.reply("db.example.test.", Reply::v4(&ips));
+    let mut watch = host(&server).watch();
+    assert_eq!(next(&mut watch).await.unwrap().len(), 50);
+
+    server.reply("db.example.test.", Reply::ServFail);
+    next(&mut watch).await.unwrap_err();
+    server.reply("db.example.test.", Reply::v4(&ips[1..]));
+    while next(&mut watch).await.is_err() {}
+    assert_eq!(server.asked_over_tcp(), 0, "50 addresses fit with EDNS, and do not without");
+}
+
+#[tokio::test]
+async fn one_of_two_servers_that_fails_hides_nothing_that_the_other_knows() {
+    let (ill, well) = (Server::start().await, Server::start().await);
+    well.reply("db.example.test.", Reply::v4(&["10.0.0.1"]));
+    for fault in [Reply::ServFail, Reply::Refused] {
+        ill.reply("db.example.test.", fault);
+        let dns = Dns::new("db.example.test.:80").unwrap();
+        let dns = quick(dns.nameserver(ill.address).nameserver(well.address));
+        let mut watch = dns.watch();
+        assert_eq!(next(&mut watch).await.unwrap(), endpoints(&["10.0.0.1:80"]));
+
+        well.asked_again(20).await;
+        well.reply("db.example.test.", Reply::v4(&["10.0.0.2"]));
+        assert_eq!(next(&mut watch).await.unwrap(), endpoints(&["10.0.0.2:80"]), "no failure");
+        well.reply("db.example.test.", Reply::v4(&["10.0.0.1"]));
+    }
+}
+
+#[tokio::test]
+async fn names_with_underscores_are_found_as_hosts_and_as_targets() {
+    let server = Server::start().await;
+    server.reply("my_db.shop_1.test.", Reply::v4(&["10.0.0.1"]));
+    server.reply("_grpc._tcp.web_app.test.", Reply::srv(&[(0, 1, 80, "my_db.shop_1.test.")]));
+    let server = server.address;
+
+    let host = quick(Dns::new("my_db.shop_1.test:80").unwrap().nameserver(server));
+    assert_eq!(next(&mut host.watch()).await.unwrap(), endpoints(&["10.0.0.1:80"]));
+    let service = quick(Dns::srv("_grpc._tcp.web_app.test").unwrap().nameserver(server));
+    assert_eq!(next(&mut service.watch()).await.unwrap(), endpoints(&["10.0.0.1:80"]));
 }
 
 #[tokio::test]

@@ -131,7 +131,7 @@
 //! | [`weighted_random`](core::policy::WeightedRandom) | any, by weight | shares over many clients, canaries |
 //! | [`pick_first`](core::policy::PickFirst) | the first that is open | a primary with stand-ins |
 //! | [`maglev`](core::policy::Maglev) | the same for the same key, most evenly | caches and sessions, of any number of endpoints |
-//! | [`ketama`](core::policy::Ketama) | the same for the same key, few keys move | caches that come and go; beside nginx or pingora |
+//! | [`ketama`](core::policy::Ketama) | the same for the same key, few keys move | caches that come and go; beside nginx, or with `Ketama::pingora` beside pingora |
 //! | [`ring_hash`](core::policy::RingHash) | the same for the same key | beside Envoy or gRPC, which must agree |
 //! | [`rendezvous`](core::policy::Rendezvous) | the same for the same key, fewest keys move | up to some hundred endpoints |
 //!

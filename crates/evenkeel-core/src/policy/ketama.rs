@@ -1,4 +1,4 @@
-//! Ketama: requests of the same key to the same node, on the ring of nginx and pingora.
+//! Ketama: requests of the same key to the same node, on the ring of nginx or of pingora.
 
 use std::sync::Arc;
 
@@ -12,8 +12,10 @@ use crate::node::Node;
 
 /// Chooses the node whose point on a ring of 160 points a node is the next after the request's hash.
 ///
-/// The ring is that of nginx's `hash ... consistent` and of pingora: each point is the CRC-32 of host, port
-/// and the point before, 160 for each unit of weight, on a ring of 32 bits. To agree with them on the node
+/// The ring is that of nginx's `hash ... consistent`: each point is the CRC-32 of host, port and the point
+/// before, 160 for each unit of weight, on a ring of 32 bits. Pingora's differs from it for IPv6 alone:
+/// nginx hashes `[2001:db8::1]` as its configuration has it, with the brackets, and pingora the address without
+/// them; with [`pingora`](Self::pingora), so does this. To agree with them on the node
 /// as well, a request's hash must be the [`crc32`](crate::hash::crc32) of its key; of another hash the lower
 /// 32 bits count.
 ///
@@ -44,6 +46,7 @@ use crate::node::Node;
 pub struct Ketama {
     points_max: usize,
     factor: Option<f64>,
+    has_brackets: bool,
 }
 
 impl Ketama {
@@ -53,7 +56,17 @@ impl Ketama {
     /// 160 points for each unit of weight, up to 262,144 or 160 a node.
     #[must_use]
     pub fn new() -> Self {
-        Self { points_max: 1 << 18, factor: None }
+        Self { points_max: 1 << 18, factor: None, has_brackets: true }
+    }
+
+    /// Makes the ring of pingora, whose hosts have no brackets around IPv6 addresses and no zone behind them.
+    /// Default that of nginx, whose hosts have brackets.
+    ///
+    /// Where addresses are IPv4, both are the same. Beside nginx it sends the keys of IPv6 endpoints elsewhere.
+    #[must_use]
+    pub fn pingora(mut self) -> Self {
+        self.has_brackets = false;
+        self
     }
 
     /// Sets how many points the ring may have. Default 262,144, which is a weight of 1,638 in all.
@@ -90,7 +103,7 @@ impl Ketama {
         for node in nodes {
             let own = u128::from(node.weight) * Self::POINTS as u128;
             let own = own * u128::from(most.min(wanted)) / u128::from(wanted);
-            let base = base(&node.key);
+            let base = base(&node.key, self.has_brackets);
             let mut place = 0_u32;
             for _ in 0..own.max(1) {
                 let mut hasher = base.clone();
@@ -104,11 +117,16 @@ impl Ketama {
 }
 
 /// Host, a zero byte, port. What ends in no port is a host; of a Unix domain socket it is the path.
-fn base(key: &str) -> crc32fast::Hasher {
+fn base(key: &str, has_brackets: bool) -> crc32fast::Hasher {
     let is_port = |port: &str| port.bytes().all(|byte| byte.is_ascii_digit());
     let (host, port) = match key.strip_prefix("unix:") {
         Some(path) => (path, ""),
         None => key.rsplit_once(':').filter(|(_, port)| is_port(port)).unwrap_or((key, "")),
+    };
+    let inner = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+    let host = match inner.filter(|_| !has_brackets) {
+        Some(address) => address.split('%').next().unwrap_or(address),
+        None => host,
     };
     let mut hasher = crc32fast::Hasher::new();
     hasher.update(host.as_bytes());

@@ -14,7 +14,7 @@
 //! | [`prequal`](Prequal) | the quickest of those probed that are not busier than usual | no | O(1) |
 //! | [`pick_first`](PickFirst) | the first that is open | no | O(1) while the first is open |
 //! | [`ring_hash`](RingHash) | the same for the same key, as Envoy and gRPC | yes | O(1) |
-//! | [`ketama`](Ketama) | the same for the same key, as nginx and pingora | yes | O(1) |
+//! | [`ketama`](Ketama) | the same for the same key, as nginx, or pingora | yes | O(1) |
 //! | [`maglev`](Maglev) | the same for the same key, most evenly, as Envoy | yes | O(1) |
 //! | [`rendezvous`](Rendezvous) | the same for the same key, moving the fewest | yes | O(n) |
 //!

@@ -5,7 +5,7 @@
 //! has endpoints, they are used alone. A first source that fails later keeps its last good set, so
 //! it does not fall back: what should happen after a long failure is the source's own rule
 //! (`stale_max`). Both are followed all the time, so the change takes no round trip. Errors of both
-//! are passed on.
+//! are passed on; while both fail and neither has endpoints, as [`BothFailed`](super::BothFailed), which names both.
 //!
 //! Use it for a list from the program's configuration behind a registry. For endpoints that should
 //! be known all the time but used only when others are down, [`merge`](super::merge) them with a
@@ -32,7 +32,7 @@ use evenkeel_core::{
 use futures_util::{StreamExt, stream};
 use tokio::time::sleep;
 
-use super::{Known, Said, Side, with_end};
+use super::{Failures, Known, Said, Side, with_end};
 
 /// See the [module docs](self).
 #[derive(Clone, Debug)]
@@ -93,6 +93,7 @@ enum Event {
 struct Choice {
     first: Known,
     second: Known,
+    failures: Failures,
     /// The first source need not be waited for any longer.
     is_given_up: bool,
     used: Option<Side>,
@@ -107,8 +108,15 @@ impl Choice {
             Event::OutOfPatience => return [None, self.give_up(Side::First).map(Ok)],
         };
         match said {
-            Some(Ok(update)) => [None, self.apply(side, update).map(Ok)],
-            Some(Err(error)) => [Some(Err(error)), self.give_up(side).map(Ok)],
+            Some(Ok(update)) => {
+                self.failures.end(side);
+                [None, self.apply(side, update).map(Ok)]
+            }
+            Some(Err(error)) => {
+                let has_endpoints = self.first.has_endpoints() || self.second.has_endpoints();
+                let error = self.failures.fail(side, error, has_endpoints);
+                [Some(Err(error)), self.give_up(side).map(Ok)]
+            }
             None => {
                 self.ended += 1;
                 [None, self.give_up(side).map(Ok)]

@@ -3,7 +3,7 @@
 //! Where both name an address, the first source's endpoint counts, and the second's comes back when
 //! the first drops it. Neither waits for the other: what one knows is used while the other is
 //! silent. A source that fails or ends keeps its last set in the merged one, and its errors are
-//! passed on. The watch ends when both have ended.
+//! passed on, as [`BothFailed`](super::BothFailed) while both fail and neither has endpoints. The watch ends when both have ended.
 //!
 //! Use it for one service in two registries, or to add a few fixed endpoints to a discovered set.
 //! To use one source only while another has nothing, see [`fallback`](super::fallback).
@@ -16,7 +16,7 @@ use evenkeel_core::{
 };
 use futures_util::{StreamExt, stream};
 
-use super::{Known, Said, Side, with_end};
+use super::{Failures, Known, Said, Side, with_end};
 
 /// See the [module docs](self).
 #[derive(Clone, Debug)]
@@ -50,14 +50,19 @@ impl<A: Discovery, B: Discovery> Discovery for Merge<A, B> {
 struct Union {
     first: Known,
     second: Known,
+    failures: Failures,
 }
 
 impl Union {
     fn take(&mut self, side: Side, said: Said) -> Option<Result<Update, BoxError>> {
         let update = match said? {
             Ok(update) => update,
-            Err(error) => return Some(Err(error)),
+            Err(error) => {
+                let has_endpoints = self.first.has_endpoints() || self.second.has_endpoints();
+                return Some(Err(self.failures.fail(side, error, has_endpoints)));
+            }
         };
+        self.failures.end(side);
         let is_first_word = !self.first.is_spoken() && !self.second.is_spoken();
         let changed = match side {
             Side::First => self.first.apply(&update),

@@ -31,6 +31,8 @@ pub mod filter_map;
 pub mod merge;
 pub mod subset;
 
+use std::{error::Error, fmt};
+
 use evenkeel_core::{
     BoxError,
     discover::{Discovery, Update, Watch},
@@ -46,7 +48,7 @@ pub use self::{
     merge::Merge,
     subset::{SubsetSender, Subsetted},
 };
-use crate::set::EndpointSet;
+use crate::{error::chain, set::EndpointSet};
 
 /// Combines and changes discoveries.
 pub trait DiscoveryExt: Discovery + Sized {
@@ -114,6 +116,64 @@ type Said = Option<Result<Update, BoxError>>;
 /// The watch with its end as an item of its own.
 fn with_end(watch: Watch) -> impl Stream<Item = Said> + Send {
     watch.map(Some).chain(stream::iter([None]))
+}
+
+/// Both of two sources fail, and neither has endpoints.
+///
+/// Its source is the error of the one that failed last.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct BothFailed {
+    /// What the other one said last.
+    pub other: String,
+    is_second: bool,
+    source: BoxError,
+}
+
+impl fmt::Display for BothFailed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (other, this) = if self.is_second { ("first", "second") } else { ("second", "first") };
+        write!(f, "both sources fail, the {other} one with `{}`, the {this} one", self.other)
+    }
+}
+
+impl Error for BothFailed {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        Some(&*self.source)
+    }
+}
+
+/// What two sources said last, where they fail: so that one that is broken behind another is named, too.
+#[derive(Debug, Default)]
+struct Failures {
+    first: Option<String>,
+    second: Option<String>,
+}
+
+impl Failures {
+    /// The error to tell when one side fails; `has_endpoints` while either has any.
+    fn fail(&mut self, side: Side, error: BoxError, has_endpoints: bool) -> BoxError {
+        let (own, other) = match side {
+            Side::First => (&mut self.first, &self.second),
+            Side::Second => (&mut self.second, &self.first),
+        };
+        *own = Some(chain(&*error));
+        match other {
+            Some(other) if !has_endpoints => {
+                let is_second = side == Side::Second;
+                BothFailed { other: other.clone(), is_second, source: error }.into()
+            }
+            _ => error,
+        }
+    }
+
+    /// Takes that a side has said something else.
+    fn end(&mut self, side: Side) {
+        match side {
+            Side::First => self.first = None,
+            Side::Second => self.second = None,
+        }
+    }
 }
 
 /// What is known of a source: none until it has spoken.

@@ -16,6 +16,8 @@ pub(super) struct Memory<T> {
     last: Vec<T>,
     good_at: Option<Instant>,
     denials: u32,
+    /// How long the last answer lives, where there was one.
+    ttl: Option<Duration>,
 }
 
 /// What is believed after an answer, or after none came.
@@ -35,9 +37,15 @@ pub(super) enum Freshness {
     Failed(BoxError),
 }
 
+impl<T> Belief<T> {
+    pub(super) fn failed(error: BoxError) -> Self {
+        Self { records: vec![], fresh: Freshness::Failed(error) }
+    }
+}
+
 impl<T> Default for Memory<T> {
     fn default() -> Self {
-        Self { last: vec![], good_at: None, denials: 0 }
+        Self { last: vec![], good_at: None, denials: 0, ttl: None }
     }
 }
 
@@ -49,21 +57,38 @@ impl<T: Clone> Memory<T> {
         now: Instant,
         stale_max: Duration,
     ) -> Belief<T> {
-        let fresh = match answer {
+        let failed = match answer {
             Ok(answer) if !answer.records.is_empty() => {
-                *self = Self { last: answer.records, good_at: Some(now), denials: 0 };
-                Freshness::Fresh(answer.ttl)
+                let ttl = Some(answer.ttl);
+                *self = Self { last: answer.records, good_at: Some(now), denials: 0, ttl };
+                None
             }
             Ok(answer) => {
                 self.denials = self.denials.saturating_add(1);
-                if self.denials < DENIALS_MIN {
-                    Freshness::Denied(answer.ttl)
-                } else {
+                self.ttl = Some(answer.ttl);
+                if DENIALS_MIN <= self.denials {
                     self.last.clear();
-                    Freshness::Fresh(answer.ttl)
                 }
+                None
             }
-            Err(error) => Freshness::Failed(error),
+            Err(error) => {
+                self.ttl = None;
+                Some(error)
+            }
+        };
+        let belief = self.recall(now, stale_max);
+        match failed {
+            Some(error) => Belief { fresh: Freshness::Failed(error), ..belief },
+            None => belief,
+        }
+    }
+
+    /// What is believed while it is not asked for again.
+    pub(super) fn recall(&mut self, now: Instant, stale_max: Duration) -> Belief<T> {
+        let fresh = match self.ttl {
+            Some(ttl) if (1..DENIALS_MIN).contains(&self.denials) => Freshness::Denied(ttl),
+            Some(ttl) => Freshness::Fresh(ttl),
+            None => Freshness::Failed("the last question had no answer".into()),
         };
         if self.good_at.is_none_or(|good_at| stale_max <= now - good_at) {
             self.last.clear();

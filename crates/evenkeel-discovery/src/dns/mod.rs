@@ -23,12 +23,18 @@
 //! "a very small share" there and "drained" here, so it becomes 1, the share that the RFC's own
 //! algorithm gives it. A target of several addresses shares its weight among them: then all weights
 //! are 64 times as large. A record of port 0 is skipped; the target `.` says that the service is not
-//! offered.
+//! offered. Targets are asked for by their own TTL: new ones at once, and again no more than 16 of them a
+//! second, those first that were asked for the longest time ago.
 //!
 //! **Servers.** Those of the system, with its hosts file and search domains, unless the name says
 //! `dns://10.0.0.53:53/db.internal:5432`. A name without a final dot is tried in the search domains
-//! as the system's configuration says; with `db.internal.:5432`, it is asked for as it is, which
-//! saves Kubernetes' pods some queries. Answers that are too large for UDP are fetched over TCP, so
+//! as the system's configuration says (`search` and `ndots`); with `db.internal.:5432`, it is asked for as it
+//! is, which saves Kubernetes' pods some queries. Of the full names that come of it, the first with records
+//! counts, for both families; what the others have is not added. One for which a server answers that it
+//! cannot say (SERVFAIL, REFUSED) is passed over, but only for the one that counted before, or for any
+//! as long as none did. A name that the hosts file has is not asked for. A server that answers FORMERR or
+//! NOTIMP, or nothing, is asked once more without EDNS (RFC 6891, section 7); of several servers, the others are
+//! asked when one cannot say. Answers that are too large for UDP are fetched over TCP, so
 //! the set is bounded by what fits in 64 KiB, some 4,000 addresses.
 //!
 //! ```
@@ -48,8 +54,10 @@
 mod answer;
 #[cfg(all(feature = "fuzzing", feature = "consul"))]
 pub(crate) mod fuzzing;
+mod hickory;
 mod memory;
 mod resolver;
+mod search;
 mod source;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
@@ -60,7 +68,7 @@ use evenkeel_core::{
 };
 
 use self::{
-    resolver::Hickory,
+    hickory::Hickory,
     source::{DnsSource, Question},
 };
 use crate::watch::Reconnect;
@@ -114,7 +122,7 @@ impl Dns {
         let text = name.as_ref();
         let error = |reason| DnsNameError { text: text.to_owned(), reason };
         let (server, name) = split_server(text).map_err(error)?;
-        if name.is_empty() || name.contains(':') || !resolver::is_name(name) {
+        if name.is_empty() || name.contains(':') || !hickory::is_name(name) {
             return Err(error("write _service._proto.name, without a port"));
         }
         Ok(Self::ask(Question::Service { name: Arc::from(name) }, server))

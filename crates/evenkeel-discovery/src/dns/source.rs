@@ -4,11 +4,13 @@ use std::{collections::HashMap, net::IpAddr, sync::Arc, time::Duration};
 
 use evenkeel_core::{BoxError, endpoint::Endpoint};
 use futures_util::{StreamExt, stream};
+use tokio::time::Instant;
 
 use super::{
     answer,
     memory::{Belief, Freshness, Memory},
     resolver::{Answer, Ask, Family, Resolver, Service},
+    search::Search,
 };
 use crate::{
     clock,
@@ -17,6 +19,13 @@ use crate::{
 
 /// How many targets of SRV records are asked for at the same time.
 const TARGETS_AT_ONCE: usize = 16;
+
+/// How many targets of SRV records are asked for again in a second at most, and at once after a calm.
+const TARGETS_A_SECOND: f64 = 16.0;
+const TARGETS_AGAIN_AT_ONCE: f64 = 48.0;
+
+/// The part of a time to live after which an answer is asked for again, at the earliest.
+const LEAST_PART: f64 = 0.7;
 
 /// How long a set lives of which a part is missing or is remembered only.
 const TTL_OF_A_PART: Duration = Duration::from_secs(5);
@@ -45,10 +54,19 @@ pub(super) struct DnsSource<R> {
     pub(super) resolver: R,
     pub(super) ttl_bounds: (Duration, Duration),
     pub(super) stale_max: Duration,
-    services: Memory<Service>,
-    /// Of the host itself, or of the targets in the last SRV answer.
+    /// Of the full names that the service's may stand for.
+    services: HashMap<Arc<str>, Memory<Service>>,
+    /// Of the full names that the host may stand for, or of the targets in the last SRV answer.
     hosts: HashMap<(Arc<str>, bool), Memory<IpAddr>>,
+    /// When the targets were asked for last.
+    asked: HashMap<Arc<str>, Instant>,
+    /// How many targets may be asked for again at a time.
+    again: Option<(f64, Instant)>,
+    /// Which of the full names counted last.
+    known: Option<Arc<str>>,
     is_told_empty: bool,
+    /// Somebody cannot reach an endpoint, so targets are asked for before their time.
+    is_refresh: bool,
 }
 
 /// What all answers together come to.
@@ -66,27 +84,59 @@ impl<R: Resolver> DnsSource<R> {
             resolver,
             ttl_bounds: (Duration::from_secs(1), Duration::from_secs(30)),
             stale_max: Duration::from_secs(300),
-            services: Memory::default(),
+            services: HashMap::new(),
             hosts: HashMap::new(),
+            asked: HashMap::new(),
+            again: None,
+            known: None,
             is_told_empty: false,
+            is_refresh: false,
         }
     }
 
     async fn resolve(&mut self, ask: &R::Session) -> Result<Resolved, BoxError> {
         match self.question.clone() {
             Question::Host { host, port } => {
-                let belief = self.host(ask, host).await;
+                let belief = self.host(ask, &host).await;
                 settle(belief, |addresses| answer::host(addresses, port))
             }
             Question::Service { name } => {
-                let services = ask.services(&name).await.map(without_portless);
-                let believed = self.services.believe(services, clock::now(), self.stale_max);
+                let believed = self.service(ask, &name).await;
                 let Freshness::Fresh(ttl) = believed.fresh else {
                     return settle(believed, |_| vec![]);
                 };
                 self.targets(ask, believed.records, ttl).await
             }
         }
+    }
+
+    /// Asks the full names of a host, one after the other, for both families.
+    async fn host(&mut self, ask: &R::Session, host: &str) -> Belief<IpAddr> {
+        let mut search = Search::new(self.known.clone());
+        for name in ask.names(host) {
+            let answers = both_families(ask, &name).await;
+            if search.take(&name, self.believe(&name, answers)) {
+                break;
+            }
+        }
+        let (known, belief) = search.end();
+        self.known = known;
+        belief
+    }
+
+    /// Asks the full names of a service, one after the other.
+    async fn service(&mut self, ask: &R::Session, service: &str) -> Belief<Service> {
+        let mut search = Search::new(self.known.clone());
+        for name in ask.names(service) {
+            let answer = ask.services(&name).await.map(without_portless);
+            let memory = self.services.entry(name.clone()).or_default();
+            if search.take(&name, memory.believe(answer, clock::now(), self.stale_max)) {
+                break;
+            }
+        }
+        let (known, belief) = search.end();
+        self.known = known;
+        belief
     }
 
     /// Looks the targets of SRV records up. One that fails costs only its own endpoints.
@@ -102,17 +152,25 @@ impl<R: Resolver> DnsSource<R> {
         hosts.sort_unstable();
         hosts.dedup();
         self.hosts.retain(|(host, _), _| hosts.binary_search(host).is_ok());
-        let answers: Vec<_> = stream::iter(hosts)
+        self.asked.retain(|host, _| hosts.binary_search(host).is_ok());
+        let answers: Vec<_> = stream::iter(self.due(&hosts))
             .map(|host| async move { (host.clone(), both_families(ask, &host).await) })
             .buffer_unordered(TARGETS_AT_ONCE)
             .collect()
             .await;
-        let mut addresses = HashMap::new();
-        let mut trouble = None;
+        let now = clock::now();
+        let mut beliefs = HashMap::new();
         for (host, answers) in answers {
-            let belief = self.believe(&host, answers);
+            self.asked.insert(host.clone(), now);
+            beliefs.insert(host.clone(), self.believe(&host, answers));
+        }
+        let mut trouble = None;
+        let mut addresses = HashMap::new();
+        for host in hosts {
+            let age = self.asked.get(&host).map_or(Duration::ZERO, |asked_at| now - *asked_at);
+            let belief = beliefs.remove(&host).unwrap_or_else(|| self.recall(&host));
             match belief.fresh {
-                Freshness::Fresh(target_ttl) => ttl = ttl.min(target_ttl),
+                Freshness::Fresh(target_ttl) => ttl = ttl.min(target_ttl.saturating_sub(age)),
                 other => trouble = Some(other),
             }
             addresses.insert(host, belief.records);
@@ -131,6 +189,39 @@ impl<R: Resolver> DnsSource<R> {
         }
     }
 
+    /// The targets that are to be asked for: the new ones, and some of those that live no longer.
+    fn due(&mut self, hosts: &[Arc<str>]) -> Vec<Arc<str>> {
+        let now = clock::now();
+        let (mut asked, mut old) = (vec![], vec![]);
+        for host in hosts {
+            match self.asked.get(host).copied() {
+                None => asked.push(host.clone()),
+                Some(asked_at) if self.is_refresh || asked_at + self.lives(host) <= now => {
+                    old.push((asked_at, host.clone()));
+                }
+                Some(_) => {}
+            }
+        }
+        old.sort_unstable();
+        let (left, since) = self.again.unwrap_or((TARGETS_AGAIN_AT_ONCE, now));
+        let refilled = TARGETS_A_SECOND * (now - since).as_secs_f64();
+        let left = (left + refilled).min(TARGETS_AGAIN_AT_ONCE);
+        old.truncate(left as usize);
+        self.again = Some((left - old.len() as f64, now));
+        asked.extend(old.into_iter().map(|(_, host)| host));
+        asked
+    }
+
+    /// How long what is known of a target is used before it is asked for again.
+    fn lives(&mut self, host: &Arc<str>) -> Duration {
+        let (min, max) = self.ttl_bounds;
+        match self.recall(host).fresh {
+            Freshness::Fresh(ttl) => ttl.clamp(min, max).mul_f64(LEAST_PART),
+            Freshness::Denied(ttl) => ttl.clamp(min, max),
+            Freshness::Failed(_) => Duration::ZERO,
+        }
+    }
+
     /// Tells the set. That there is none is told once, and is a failure until there is one.
     fn tell(&mut self, session: &mut Session, endpoints: Vec<Endpoint>) {
         let is_empty = endpoints.is_empty();
@@ -143,43 +234,52 @@ impl<R: Resolver> DnsSource<R> {
         self.is_told_empty = is_empty;
     }
 
-    async fn host(&mut self, ask: &R::Session, host: Arc<str>) -> Belief<IpAddr> {
-        let answers = both_families(ask, &host).await;
-        self.believe(&host, answers)
-    }
-
     /// What both families together come to: who answers counts, who does not is remembered.
     fn believe(
         &mut self,
         host: &Arc<str>,
         answers: [Result<Answer<IpAddr>, BoxError>; 2],
     ) -> Belief<IpAddr> {
-        use Freshness::{Denied, Failed, Fresh};
-
-        let now = clock::now();
-        let [a, b] = answers;
-        let mut one = |is_v6, answer| {
-            let memory = self.hosts.entry((host.clone(), is_v6)).or_default();
-            memory.believe(answer, now, self.stale_max)
-        };
-        let (v4, v6) = (one(false, a), one(true, b));
-        let (has_v4, has_v6) = (!v4.records.is_empty(), !v6.records.is_empty());
-        let records = [v4.records, v6.records].concat();
-        let fresh = match (v4.fresh, v6.fresh) {
-            // A host of one family is denied in the other with every answer.
-            (Fresh(ttl), Denied(_)) if has_v4 => Fresh(ttl),
-            (Denied(_), Fresh(ttl)) if has_v6 => Fresh(ttl),
-            (Fresh(a), Fresh(b)) if has_v4 == has_v6 => Fresh(a.min(b)),
-            (Fresh(ttl), Fresh(_)) if has_v4 => Fresh(ttl),
-            (Fresh(_), Fresh(ttl)) => Fresh(ttl),
-            (Fresh(ttl), Failed(_)) if has_v4 => Fresh(ttl),
-            (Failed(_), Fresh(ttl)) if has_v6 => Fresh(ttl),
-            (Failed(error), _) | (_, Failed(error)) => Failed(error),
-            (Denied(a), Denied(b)) => Denied(a.min(b)),
-            (Denied(ttl), Fresh(_)) | (Fresh(_), Denied(ttl)) => Denied(ttl),
-        };
-        Belief { records, fresh }
+        let (now, stale_max) = (clock::now(), self.stale_max);
+        let [v4, v6] = answers;
+        let v4 = self.memory(host, false).believe(v4, now, stale_max);
+        let v6 = self.memory(host, true).believe(v6, now, stale_max);
+        both(v4, v6)
     }
+
+    /// What is believed of a target while it is not asked for.
+    fn recall(&mut self, host: &Arc<str>) -> Belief<IpAddr> {
+        let (now, stale_max) = (clock::now(), self.stale_max);
+        let v4 = self.memory(host, false).recall(now, stale_max);
+        let v6 = self.memory(host, true).recall(now, stale_max);
+        both(v4, v6)
+    }
+
+    fn memory(&mut self, host: &Arc<str>, is_v6: bool) -> &mut Memory<IpAddr> {
+        self.hosts.entry((host.clone(), is_v6)).or_default()
+    }
+}
+
+/// What is believed of a host of which this is believed in each family.
+fn both(v4: Belief<IpAddr>, v6: Belief<IpAddr>) -> Belief<IpAddr> {
+    use Freshness::{Denied, Failed, Fresh};
+
+    let (has_v4, has_v6) = (!v4.records.is_empty(), !v6.records.is_empty());
+    let records = [v4.records, v6.records].concat();
+    let fresh = match (v4.fresh, v6.fresh) {
+        // A host of one family is denied in the other with every answer.
+        (Fresh(ttl), Denied(_)) if has_v4 => Fresh(ttl),
+        (Denied(_), Fresh(ttl)) if has_v6 => Fresh(ttl),
+        (Fresh(a), Fresh(b)) if has_v4 == has_v6 => Fresh(a.min(b)),
+        (Fresh(ttl), Fresh(_)) if has_v4 => Fresh(ttl),
+        (Fresh(_), Fresh(ttl)) => Fresh(ttl),
+        (Fresh(ttl), Failed(_)) if has_v4 => Fresh(ttl),
+        (Failed(_), Fresh(ttl)) if has_v6 => Fresh(ttl),
+        (Failed(error), _) | (_, Failed(error)) => Failed(error),
+        (Denied(a), Denied(b)) => Denied(a.min(b)),
+        (Denied(ttl), Fresh(_)) | (Fresh(_), Denied(ttl)) => Denied(ttl),
+    };
+    Belief { records, fresh }
 }
 
 impl<R: Resolver> Source for DnsSource<R> {
@@ -197,7 +297,7 @@ impl<R: Resolver> Source for DnsSource<R> {
             let delay = match self.resolve(&ask).await? {
                 Resolved::Set(endpoints, ttl) => {
                     self.tell(session, endpoints);
-                    ttl.clamp(min, max).mul_f64(0.7 + 0.1 * session.rng().unit())
+                    ttl.clamp(min, max).mul_f64(LEAST_PART + 0.1 * session.rng().unit())
                 }
                 Resolved::Denied(ttl) => {
                     session.fail(NotConfirmed);
@@ -205,7 +305,9 @@ impl<R: Resolver> Source for DnsSource<R> {
                     ttl.clamp(min, max)
                 }
             };
+            let due = clock::now() + delay.max(min);
             session.wait(delay.max(min)).await;
+            self.is_refresh = clock::now() < due;
         }
     }
 }

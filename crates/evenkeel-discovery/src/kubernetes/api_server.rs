@@ -1,19 +1,30 @@
 //! How the API server is reached, and who asks.
 
-use std::{fmt, path::PathBuf, time::Duration};
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use evenkeel_core::BoxError;
-use http::Uri;
+use http::{
+    Request, Uri,
+    header::{AUTHORIZATION, HeaderValue},
+};
 use hyper_util::{
     client::legacy,
     rt::{TokioExecutor, TokioTimer},
 };
 use kube::{
     Client, Config,
-    client::{Body, ConfigExt},
-    config::{KubeConfigOptions, Kubeconfig},
+    client::{Body, ClientBuilder, ConfigExt},
+    config::{AuthInfo, KubeConfigOptions, Kubeconfig},
 };
-use tower::{Layer, util::MapErr};
+use tower::{
+    Layer,
+    filter::{FilterLayer, Predicate},
+    util::{MapErr, option_layer},
+};
 
 use super::error::NoAccess;
 use crate::{
@@ -37,9 +48,9 @@ const PING_INTERVAL: Duration = Duration::from_secs(5);
 /// ```
 ///
 /// Nothing is read before somebody watches, and what cannot be read then is a failure like any other: it is
-/// tried again. A token file is read again at least once a minute, and at once when the API server does not
-/// know a token any more; so are certificate authorities of the cluster, and so run the programs that a
-/// kubeconfig names for credentials.
+/// tried again. A token file is read with every request; white space around the token does not count. What else a
+/// kubeconfig names, such as certificate authorities and programs for credentials, is read again at least when
+/// the API server does not know a token any more.
 #[derive(Clone)]
 pub struct ApiServer {
     way: Way,
@@ -101,7 +112,7 @@ impl ApiServer {
         self
     }
 
-    /// Sets a file with the token, without a line break behind it, in the place of other credentials. Default none.
+    /// Sets a file with the token, in the place of other credentials. Default none.
     ///
     /// It has no effect on [`from_client`](Self::from_client).
     #[must_use]
@@ -136,10 +147,8 @@ impl ApiServer {
             let mut config = self.config().await?;
             if let Some(path) = &self.token_file {
                 let path = path.to_str().ok_or("the path of the token is not UTF-8")?;
-                config.auth_info = kube::config::AuthInfo {
-                    token_file: Some(path.to_owned()),
-                    ..kube::config::AuthInfo::default()
-                };
+                let token_file = Some(path.to_owned());
+                config.auth_info = AuthInfo { token_file, ..AuthInfo::default() };
             }
             connected(config, self.timeout).await
         };
@@ -167,11 +176,13 @@ impl ApiServer {
 /// A client over connections of our own: HTTP/2 with pings, so that a peer that is gone is noticed in seconds,
 /// no repetitions and no log lines beside those of the one loop that follows sources.
 async fn connected(mut config: Config, timeout: Duration) -> Result<Client, BoxError> {
+    let token = token_file(&mut config.auth_info).map(Token::read).transpose()?;
+    let token = option_layer(token.map(FilterLayer::new));
     if config.proxy_url.is_some() || config.tls_server_name.is_some() {
         // Both are between the client and its connector, which is kube's own.
         config.default_retry = false;
         process_crypto()?;
-        return Ok(Client::try_from(config)?);
+        return Ok(ClientBuilder::try_from(config)?.with_layer(&token).build());
     }
     let server = server_of(&config.cluster_url)?;
     if server.is_tls {
@@ -195,12 +206,63 @@ async fn connected(mut config: Config, timeout: Duration) -> Result<Client, BoxE
         .http2_adaptive_window(true)
         .build(dial);
     let http = MapErr::new(config.extra_headers_layer()?.layer(http), BoxError::from);
+    let http = token.layer(http);
     let base = config.base_uri_layer();
     let namespace = config.default_namespace;
     Ok(match auth? {
         Some(auth) => Client::new(base.layer(auth.layer(http)), namespace),
         None => Client::new(base.layer(http), namespace),
     })
+}
+
+/// The file that the token is in, where it is what counts; kube would take the line break behind the token for a
+/// part of it, which kubectl does not.
+fn token_file(auth: &mut AuthInfo) -> Option<PathBuf> {
+    let is_first = auth.auth_provider.is_none() && auth.token.is_none();
+    let has_password = auth.username.is_some() && auth.password.is_some();
+    let path = auth.token_file.take_if(|_| is_first && !has_password)?;
+    auth.exec = None;
+    Some(path.into())
+}
+
+/// The token in a file, which is put into each request as the file has it then.
+#[derive(Clone)]
+struct Token {
+    path: PathBuf,
+    /// What was read last, for where the file is only there at the start (kubernetes/kubernetes#68164).
+    last: HeaderValue,
+}
+
+impl Token {
+    fn read(path: PathBuf) -> Result<Self, BoxError> {
+        let last = bearer(&path)?;
+        Ok(Self { path, last })
+    }
+}
+
+impl Predicate<Request<Body>> for Token {
+    type Request = Request<Body>;
+
+    fn check(&mut self, mut request: Request<Body>) -> Result<Request<Body>, BoxError> {
+        if let Ok(token) = bearer(&self.path) {
+            self.last = token;
+        }
+        request.headers_mut().insert(AUTHORIZATION, self.last.clone());
+        Ok(request)
+    }
+}
+
+fn bearer(path: &Path) -> Result<HeaderValue, BoxError> {
+    let error = |reason: &dyn fmt::Display| format!("the token in {}: {reason}", path.display());
+    let text = std::fs::read_to_string(path).map_err(|e| error(&e))?;
+    let token = text.trim();
+    if token.is_empty() {
+        return Err(error(&"the file is empty").into());
+    }
+    let value = HeaderValue::try_from(format!("Bearer {token}"));
+    let mut value = value.map_err(|_| error(&"there is more than a token in the file"))?;
+    value.set_sensitive(true);
+    Ok(value)
 }
 
 /// Where the URI of a cluster leads to; a path behind it is put before that of requests by kube.
@@ -233,6 +295,33 @@ impl fmt::Debug for ApiServer {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_token_is_read_without_the_space_around_it_and_as_it_is_now() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let write = |text: &str| std::fs::write(file.path(), text).unwrap();
+        write("one\n");
+        let mut token = Token::read(file.path().into()).unwrap();
+        let mut sent = || {
+            let request = token.check(Request::new(Body::empty())).unwrap();
+            request.headers()[AUTHORIZATION].to_str().unwrap().to_owned()
+        };
+        assert_eq!(sent(), "Bearer one");
+        write(" two\r\n\n");
+        assert_eq!(sent(), "Bearer two");
+        write("");
+        assert_eq!(sent(), "Bearer two", "it is being written");
+        write("th\nree");
+        assert_eq!(sent(), "Bearer two");
+
+        let error = |text: &str| {
+            write(text);
+            Token::read(file.path().into()).err().unwrap().to_string()
+        };
+        assert!(error("\n").contains("empty"));
+        let more = error("s3cret\nand more");
+        assert!(more.contains("more than a token") && !more.contains("s3cret"), "{more}");
+    }
 
     #[test]
     fn where_a_cluster_is_has_a_port() {

@@ -13,7 +13,7 @@ use kube::{
     client::Body,
     core::{
         Request as Asked,
-        params::{ListParams, WatchParams},
+        params::{ListParams, VersionMatch, WatchParams},
     },
 };
 use serde::de::DeserializeOwned;
@@ -54,18 +54,28 @@ pub(super) enum Event {
 }
 
 impl Client {
-    /// All slices as they are now, each with its text, and the version after which a watch goes on.
-    pub(super) async fn list(&self) -> Result<(Vec<Slice>, String), BoxError> {
-        match self.pages(Some(PAGE)).await {
+    /// All slices, and the version after which a watch goes on: as they are now, or, with a version, as they were
+    /// at that one or later, which a server knows without asking etcd.
+    pub(super) async fn list(
+        &self,
+        version: Option<&str>,
+    ) -> Result<(Vec<Slice>, String), BoxError> {
+        match self.pages(Some(PAGE), version).await {
             // The list has taken longer than the server remembers: all of it at once does not.
-            Err(error) if is_expired(&error) => self.pages(None).await,
+            Err(error) if is_expired(&error) => self.pages(None, None).await,
             listed => listed,
         }
     }
 
-    async fn pages(&self, limit: Option<u32>) -> Result<(Vec<Slice>, String), BoxError> {
+    async fn pages(
+        &self,
+        limit: Option<u32>,
+        version: Option<&str>,
+    ) -> Result<(Vec<Slice>, String), BoxError> {
         let mut slices = vec![];
         let mut params = ListParams { limit, ..ListParams::default().labels(&self.label) };
+        params.resource_version = version.map(ToOwned::to_owned);
+        params.version_match = version.map(|_| VersionMatch::NotOlderThan);
         for _ in 0..PAGES_MAX {
             let request = self.asked().list(&params)?;
             let page: Page = self.bounded(self.answer(request)).await?;
@@ -79,6 +89,7 @@ impl Client {
                 return Ok((slices, page.metadata.resource_version));
             }
             params.continue_token = Some(page.metadata.r#continue);
+            (params.resource_version, params.version_match) = (None, None);
         }
         Err(format!("a list of more than {PAGES_MAX} pages").into())
     }

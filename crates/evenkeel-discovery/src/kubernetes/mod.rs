@@ -29,12 +29,14 @@
 //!
 //! **Which endpoints.** Those of all slices of the service together. Who is ready has weight 1. Who is not
 //! ready any more because it terminates, but still serves, has weight 0: it gets nothing new and finishes what it has;
-//! only while nobody is ready, those who terminate are used. What a slice does not say counts as ready, as
+//! only while nobody is ready, those who terminate are used, as by kube-proxy since 1.26 (KEP-1669). What a slice does not say counts as ready, as
 //! serving and as not terminating. A pod that stands in two slices, as while it moves, counts as the slice says
 //! that was written last; of two pods with one address, the one that is ready.
 //!
 //! **Port.** By its name in the service, or by its number in the pods, which is the service's `targetPort`. Without
-//! either, the service has to have one port. TCP ports alone are looked at.
+//! either, the service has to have one port. TCP ports alone are looked at. While a slice has endpoints and not
+//! that port, as when it is renamed slice by slice, those of its endpoints that were in use stay so, at the port
+//! that they had, until they stop; if all slices are so, that is told as a [`NoSuchPort`].
 //!
 //! **Addresses.** Of a pod with two address families, one ([`Family`]). Zone hints are followed if this process's
 //! own [`zone`](Kubernetes::zone) is known, by the rules of kube-proxy: if all endpoints have hints and some are
@@ -61,13 +63,17 @@
 //!
 //! **On a bad day.** Refusals (401, 403, 429, 500), silence, broken and garbled answers and those that are too
 //! large (64 MiB a page, 16 MiB an event) change nothing: the last set stays, the failure is told to the watchers
-//! and logged once, and everything is listed anew after 0.5 s to 10 s, or when the server has said. A watch that
+//! and logged once, and everything is listed again after 0.5 s to 10 s, or half as much more again as the server has
+//! said at most. A watch that
 //! the server ends as agreed goes on at once where it was; a version that the server does not remember is answered by
 //! a fresh list, compared to what is known. A connection that is dead is noticed by pings within 10 s, a server
 //! that says nothing within [`quiet`](Kubernetes::quiet).
 //!
 //! **What it costs.** One connection and one watch for each service, whatever the number of balancers that share
-//! the handle; a list each time a session begins. Memory is that of the endpoints.
+//! the handle, and a list each time a session begins. After the first list, lists are read at the version that is
+//! known or a later one, which a server answers from memory. That an endpoint cannot be reached asks for no list:
+//! the watch is asked for again where it was, which shows whether the server answers; at once, and then after 1 s to
+//! 60 s, growing while it goes on. Memory is that of the endpoints.
 //!
 //! **The program has to choose** which types of the Kubernetes API are built, as with everything that uses `kube`,
 //! by a dependency such as `k8s-openapi = { version = "0.29", features = ["latest"] }`, and the cryptography, by
@@ -75,6 +81,7 @@
 //! clusters from 1.19 on are understood.
 
 mod api_server;
+mod checks;
 mod client;
 mod error;
 mod reading;

@@ -1,7 +1,7 @@
 //! What of a slice is an endpoint: which port, which address family, in which state, and for whom.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fmt,
     net::{IpAddr, SocketAddr},
     sync::Arc,
@@ -10,6 +10,10 @@ use std::{
 use evenkeel_core::endpoint::{Address, Endpoint};
 
 use super::slice::{Conditions, Item, Name, Port, Slice};
+
+const POD: &str = "kubernetes.pod";
+const PORT: &str = "kubernetes.port";
+const APP_PROTOCOL: &str = "kubernetes.app_protocol";
 
 /// Which port of the endpoints is used.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -91,13 +95,43 @@ impl Conditions {
 impl Reading {
     /// The endpoints that a slice names at the port that is wanted. Those that cannot be read are left out.
     pub(super) fn rows(&self, slice: &Slice) -> Vec<Row> {
-        let is_wanted = match (self.family, &*slice.address_type) {
+        let is_wanted = self.is_wanted(slice);
+        let Some((port, number)) = self.port(slice).filter(|_| is_wanted) else { return vec![] };
+        slice.endpoints.iter().filter_map(|item| self.row(slice, item, port, number)).collect()
+    }
+
+    /// The endpoints that a slice without the port that is wanted names, and that were told, at the ports that were
+    /// told.
+    pub(super) fn rows_as_told(
+        &self,
+        slice: &Slice,
+        told: &BTreeMap<Address, Endpoint>,
+    ) -> Vec<Row> {
+        if !self.is_wanted(slice) {
+            return vec![];
+        }
+        let of_item = |item| {
+            // The port is only known of those that were told: of an address there are few.
+            let any = self.row(slice, item, &Port::default(), 1)?;
+            let Address::Socket(first) = any.endpoint.address else { return None };
+            let last = Address::from(SocketAddr::new(first.ip(), u16::MAX));
+            let mut same = told.range(Address::from(first)..=last);
+            let (address, known) =
+                same.find(|(_, known)| known.metadata.get(POD) == any.endpoint.metadata.get(POD))?;
+            let name = known.metadata.get(PORT).cloned().unwrap_or_default();
+            let app_protocol = known.metadata.get(APP_PROTOCOL).cloned();
+            let port = Port { name, app_protocol, ..Port::default() };
+            self.row(slice, item, &port, address.port()?)
+        };
+        slice.endpoints.iter().filter_map(of_item).collect()
+    }
+
+    fn is_wanted(&self, slice: &Slice) -> bool {
+        match (self.family, &*slice.address_type) {
             (Family::Ipv4, "IPv6") | (Family::Ipv6, "IPv4") => false,
             (_, "IPv4" | "IPv6" | "FQDN") => true,
             _ => false,
-        };
-        let Some((port, number)) = self.port(slice).filter(|_| is_wanted) else { return vec![] };
-        slice.endpoints.iter().filter_map(|item| self.row(slice, item, port, number)).collect()
+        }
     }
 
     /// Whether a slice has the port that is wanted.
@@ -143,11 +177,11 @@ impl Reading {
         }
         let node = item.node_name.as_ref().or_else(|| item.topology.get("kubernetes.io/hostname"));
         let known = [
-            ("kubernetes.pod", target.filter(|t| t.kind == "Pod").map(|target| &target.name)),
+            (POD, target.filter(|t| t.kind == "Pod").map(|target| &target.name)),
             ("kubernetes.node", node),
             ("kubernetes.hostname", item.hostname.as_ref()),
-            ("kubernetes.port", Some(&port.name)),
-            ("kubernetes.app_protocol", port.app_protocol.as_ref()),
+            (PORT, Some(&port.name)),
+            (APP_PROTOCOL, port.app_protocol.as_ref()),
         ];
         for (key, value) in known {
             if let Some(value) = value.filter(|value| !value.is_empty()) {

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use super::{
     ApiServer,
+    checks::Checks,
     client::{Client, Event, Events, is_expired, refused},
     error::NoSuchPort,
     reading::{Family, PortChoice, Reading},
@@ -42,6 +43,9 @@ pub(super) struct KubernetesSource {
     table: Table,
     /// Up to which version everything is told; 0 before the first list.
     listed: u64,
+    /// What a list may be read at, as the last answer was good: any server that knows as much may answer it.
+    position: Option<String>,
+    checks: Checks,
     doubt: Doubt,
     /// What was told last; none before the first list.
     told: Option<BTreeMap<Address, Endpoint>>,
@@ -51,7 +55,9 @@ pub(super) struct KubernetesSource {
 enum Ended {
     /// The server has ended it, as it does after some time, or nothing was heard of it.
     Again { brought_news: bool },
-    /// What follows is lost, or somebody cannot reach an endpoint: everything has to be asked for.
+    /// Somebody cannot reach an endpoint: whether the server answers is to be seen.
+    Check,
+    /// What follows is lost: everything has to be asked for.
     List,
 }
 
@@ -71,6 +77,8 @@ impl KubernetesSource {
             is_old: false,
             table: Table::default(),
             listed: 0,
+            position: None,
+            checks: Checks::default(),
             doubt: Doubt::default(),
             told: None,
         }
@@ -105,6 +113,7 @@ impl KubernetesSource {
                         let has_lasted = self.wait.min(self.quiet) / 2 <= clock::now() - began;
                         pace.answered(brought_news || has_lasted);
                     }
+                    Ended::Check => {}
                     Ended::List => {
                         pace.answered(false);
                         break;
@@ -120,24 +129,28 @@ impl KubernetesSource {
         session: &mut Session,
         client: &mut Client,
     ) -> Result<String, BoxError> {
-        let (slices, version) = match client.list().await {
+        // Once: a server that lost its data would wait for that version in vain.
+        let position = self.position.take();
+        let (slices, version) = match client.list(position.as_deref()).await {
             // No such group: before 1.21 there was another version of it.
             Err(error) if is_missing(&error) && self.told.is_none() => {
                 client.is_old = !client.is_old;
-                let listed = client.list().await.map_err(|_| error)?;
+                let listed = client.list(None).await.map_err(|_| error)?;
                 self.is_old = client.is_old;
                 listed
             }
             listed => listed?,
         };
         let mut table = Table::default();
+        let none = BTreeMap::new();
         for slice in slices {
-            table.put(slice, &self.reading);
+            table.put(slice, &self.reading, self.told.as_ref().unwrap_or(&none));
         }
         // A server that lost its data begins to count anew, or has other slices under the same names.
         let number = version.parse().unwrap_or_default();
         let is_rebuilt = number < self.listed || table.is_unlike(&self.table);
         (self.table, self.listed) = (table, number);
+        self.position = (0 < number).then(|| version.clone());
         self.tell(session, is_rebuilt);
         Ok(version)
     }
@@ -163,13 +176,17 @@ impl KubernetesSource {
                     self.tell(session, false);
                     continue;
                 }
-                () = session.refresh_wanted() => return Ok(Ended::List),
+                () = check_wanted(self.checks.next(), session) => break Ended::Check,
             };
             match news {
                 // A server that lost its data counts anew, and what it tells then fits nothing that is known.
-                Ok(Some(_)) if events.number() < self.listed => break Ended::List,
+                Ok(Some(_)) if events.number() < self.listed => {
+                    self.position = None;
+                    break Ended::List;
+                }
                 Ok(Some(news)) => {
                     self.listed = events.number();
+                    self.position = Some(events.version.clone());
                     brought_news |= self.apply(session, news);
                 }
                 Ok(None) => break Ended::Again { brought_news },
@@ -177,6 +194,9 @@ impl KubernetesSource {
                 Err(error) => return Err(error),
             }
         };
+        if matches!(ended, Ended::Check) {
+            self.checks.make(clock::now(), session.rng());
+        }
         *version = events.version;
         Ok(ended)
     }
@@ -193,9 +213,13 @@ impl KubernetesSource {
     /// Applies what came together; true if there was anything but versions.
     fn apply(&mut self, session: &mut Session, events: Vec<Event>) -> bool {
         let mut has_changed = false;
+        let none = BTreeMap::new();
         for event in events {
             match event {
-                Event::Put(slice) => self.table.put(*slice, &self.reading),
+                Event::Put(slice) => {
+                    let told = self.told.as_ref().unwrap_or(&none);
+                    self.table.put(*slice, &self.reading, told);
+                }
                 Event::Deleted(name) => self.table.delete(&name),
                 Event::Version => continue,
             }
@@ -209,14 +233,18 @@ impl KubernetesSource {
 
     /// Tells what the table comes to, as far as it is believed.
     fn tell(&mut self, session: &mut Session, is_rebuilt: bool) {
-        if let Some(there) = self.table.misfit() {
-            // Nothing is known of the endpoints that were meant; to tell that there are none would be wrong.
-            let (service, wanted) = (self.service.clone(), self.reading.port.to_string());
-            session.fail(NoSuchPort { service, wanted, there });
-            // What was doubted is kept in any case, so nothing has to be looked at again in a while.
-            self.doubt = Doubt::default();
-            return;
+        let Some(there) = self.table.misfit() else { return self.believe(session, is_rebuilt) };
+        // What was known stays as long as it is there. Of others nothing is known: to tell that there are none
+        // would be wrong.
+        if self.told.is_some() {
+            self.believe(session, is_rebuilt);
         }
+        let (service, wanted) = (self.service.clone(), self.reading.port.to_string());
+        session.fail(NoSuchPort { service, wanted, there });
+    }
+
+    /// Tells the endpoints of the table, as far as they are believed.
+    fn believe(&mut self, session: &mut Session, is_rebuilt: bool) {
         let endpoints = self.table.endpoints(&self.reading);
         let is_doubted = self.doubt.ends_at(self.hold).is_some();
         let is_emptied = endpoints.is_empty() && self.told.as_ref().is_some_and(|t| !t.is_empty());
@@ -270,6 +298,14 @@ fn is_missing(error: &BoxError) -> bool {
     refused(error).is_some_and(|refused| refused.status == 404)
 }
 
+/// Waits until fresh news is asked for, after `not_before`.
+async fn check_wanted(not_before: Option<Instant>, session: &mut Session) {
+    if let Some(instant) = not_before {
+        tokio::time::sleep_until(instant).await;
+    }
+    session.refresh_wanted().await;
+}
+
 async fn until(instant: Option<Instant>) {
     match instant {
         Some(instant) => tokio::time::sleep_until(instant).await,
@@ -296,7 +332,9 @@ impl Source for KubernetesSource {
         match retry_after {
             Some(delay) => {
                 session.fail(error);
-                tokio::time::sleep(delay.min(RETRY_AFTER_MAX)).await;
+                // Those who were sent away together must not come back together.
+                let delay = delay.min(RETRY_AFTER_MAX).mul_f64(1.0 + session.rng().unit() / 2.0);
+                tokio::time::sleep(delay).await;
                 Ok(())
             }
             None => Err(error),

@@ -29,9 +29,18 @@ struct Known {
 
 impl Table {
     /// Puts a slice in, or in the place of what it was.
-    pub(super) fn put(&mut self, slice: Slice, reading: &Reading) {
-        let rows = reading.rows(&slice);
+    ///
+    /// If it has endpoints and not the port that is wanted, those of them that were told stay as they were: a port
+    /// that is renamed changes its name slice by slice, and no pod stops listening for it.
+    pub(super) fn put(
+        &mut self,
+        slice: Slice,
+        reading: &Reading,
+        told: &BTreeMap<Address, Endpoint>,
+    ) {
         let is_misfit = !slice.endpoints.is_empty() && !reading.has_port(&slice);
+        let rows =
+            if is_misfit { reading.rows_as_told(&slice, told) } else { reading.rows(&slice) };
         let known = Known {
             version: slice.metadata.version(),
             rows,
@@ -54,9 +63,9 @@ impl Table {
 
     /// The ports that there are, if there are slices with endpoints and none of them at the port that is wanted.
     pub(super) fn misfit(&self) -> Option<String> {
-        let has_rows = self.slices.values().any(|known| !known.rows.is_empty());
+        let has_rows = |known: &Known| known.misfit.is_none() && !known.rows.is_empty();
         let misfits: Vec<_> = self.slices.values().filter_map(|k| k.misfit.as_deref()).collect();
-        (!has_rows && !misfits.is_empty()).then(|| misfits.join(", "))
+        (!self.slices.values().any(has_rows) && !misfits.is_empty()).then(|| misfits.join(", "))
     }
 
     /// The endpoints of all slices together, each once.

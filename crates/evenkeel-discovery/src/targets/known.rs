@@ -2,11 +2,15 @@
 
 use std::sync::Arc;
 
-use evenkeel_core::{BoxError, discover::Discovery, endpoint::Endpoint};
+use evenkeel_core::{
+    BoxError,
+    discover::Discovery,
+    endpoint::{Address, AddressError, Endpoint},
+};
 
-use super::Target;
 #[cfg(feature = "kubernetes")]
 use super::kubernetes::kubernetes;
+use super::{Target, hidden::quoted};
 use crate::Fixed;
 
 pub(super) type Made = Result<Arc<dyn Discovery>, BoxError>;
@@ -27,24 +31,62 @@ pub(super) const SCHEMES: [(&str, fn(&Target) -> Made); 10] = [
 
 fn list(target: &Target) -> Made {
     target.only(&[])?;
-    let addresses = target.path.split(',').map(str::trim).filter(|address| !address.is_empty());
-    let endpoints: Vec<Endpoint> = addresses.map(str::parse).collect::<Result<_, _>>()?;
+    if target.user.is_some() {
+        return Err(NO_USER.into());
+    }
+    if !target.authority.is_empty() {
+        let address = quoted(&target.authority);
+        let example = format!("write {}:10.0.0.1:80", target.scheme);
+        return Err(format!("no `//` stands before {address}: {example}").into());
+    }
+    Ok(Arc::new(Fixed::new(endpoints(&target.path)?)))
+}
+
+const NO_USER: &str = "an endpoint has no user: leave out what stands before the `@`";
+
+/// The endpoints of addresses with commas between them.
+fn endpoints(list: &str) -> Result<Vec<Endpoint>, BoxError> {
+    let addresses = list.split(',').map(str::trim).filter(|address| !address.is_empty());
+    let endpoints: Vec<_> = addresses.map(endpoint).collect::<Result<_, _>>()?;
     if endpoints.is_empty() {
         return Err("there is no address in the list".into());
     }
-    Ok(Arc::new(Fixed::new(endpoints)))
+    Ok(endpoints)
+}
+
+fn endpoint(text: &str) -> Result<Endpoint, BoxError> {
+    if text.contains('@') {
+        return Err(NO_USER.into());
+    }
+    let reason = match text.parse() {
+        Ok(endpoint) => return Ok(endpoint),
+        Err(AddressError { reason, .. }) => reason,
+    };
+    let quoted = quoted(text);
+    Err(if let Ok(ip) = text.parse::<std::net::Ipv6Addr>() {
+        format!("{quoted}: an IPv6 address stands in brackets: write `[{ip}]:80`")
+    } else if text.contains([' ', ';', '|']) {
+        format!("{quoted} is no address; between two of them stand commas: 10.0.0.1:80,10.0.0.2:80")
+    } else {
+        format!(
+            "{quoted} is no address: {reason} (write 10.0.0.1:80, [::1]:80, host:80 or unix:/path)"
+        )
+    }
+    .into())
 }
 
 fn unix(target: &Target) -> Made {
     Ok(Arc::new(Fixed::parse([&*target.text])?))
 }
 
-/// A host and a port, without a scheme.
-pub(super) fn plain(address: &str) -> Made {
-    use evenkeel_core::endpoint::Address;
-    match address.parse()? {
-        Address::Name { .. } => dns(&Target::parse(&format!("dns:///{address}"))?),
-        address => Ok(Arc::new(Fixed::new([Endpoint::new(address)]))),
+/// A host and a port without a scheme, or several.
+pub(super) fn plain(text: &str) -> Made {
+    let endpoints = endpoints(text)?;
+    match &endpoints[..] {
+        [Endpoint { address: Address::Name { host, port }, .. }] => {
+            dns(&Target::parse(&format!("dns:///{host}:{port}"))?)
+        }
+        _ => Ok(Arc::new(Fixed::new(endpoints))),
     }
 }
 
@@ -69,6 +111,16 @@ fn file(_: &Target) -> Made {
 #[cfg(feature = "dns")]
 fn dns(target: &Target) -> Made {
     target.only(&[])?;
+    if target.user.is_some() || target.path.contains('@') {
+        return Err("DNS knows no users: leave out what stands before the `@`".into());
+    }
+    if target.path.is_empty() && !target.authority.is_empty() {
+        let name = &target.authority;
+        return Err(format!(
+            "a `/` is missing after the server, or before the name: write dns:///{name}"
+        )
+        .into());
+    }
     if target.path.starts_with('_') && !target.path.contains(':') {
         return Ok(Arc::new(crate::Dns::srv(&target.text)?));
     }
@@ -241,7 +293,7 @@ fn etcd(target: &Target) -> Made {
     let mut cluster = Cluster::at(servers.iter().map(|server| &**server))?;
     match &target.user {
         Some((name, Some(password))) => cluster = cluster.user(&**name, &**password),
-        Some((name, None)) => return Err(format!("the user {name} needs a password").into()),
+        Some((_, None)) => return Err("the user needs a password: write name:password@".into()),
         None => {}
     }
     if let Some(timeout) = positive(target, "timeout")? {

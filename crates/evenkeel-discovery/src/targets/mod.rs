@@ -3,13 +3,16 @@
 //! | address | discovery | feature |
 //! |---|---|---|
 //! | `list:10.0.0.1:80,10.0.0.2:80` (also `ipv4:…`, `ipv6:…`, `unix:/path`) | [`Fixed`](crate::Fixed) | |
-//! | `10.0.0.1:80` | [`Fixed`](crate::Fixed) | |
+//! | `10.0.0.1:80`, `10.0.0.1:80, 10.0.0.2:80` | [`Fixed`](crate::Fixed) | |
 //! | `file:///etc/app/endpoints.yaml` | `File` | `json`, `yaml`, `toml` |
 //! | `dns:///db.internal:5432`, `dns://10.0.0.53:53/db.internal:5432`, `db.internal:5432` | `Dns`, addresses | `dns` |
 //! | `dns:///_grpc._tcp.shop.internal` | `Dns`, SRV records | `dns` |
 //! | `consul://10.0.0.1:8500,10.0.0.2:8500/web?tag=v2` | `Consul` | `consul` |
 //! | `etcd://10.0.0.1:2379,10.0.0.2:2379/web?dialect=naming` | `Etcd` | `etcd` |
 //! | `k8s://shop/web:http` (also `kubernetes://shop/web:8080`, `kubernetes:///web.shop:8080`) | `Kubernetes` | `kubernetes` |
+//!
+//! A scheme counts in any case, as do spaces around the whole and around commas. Control characters are refused. An
+//! endpoint has no scheme of its own, such as `http:`: whether TLS is spoken is said where connections are made.
 //!
 //! Where no host is written, as in `consul:///web`, it is that of this machine; a port that is left out is
 //! the registry's own. What may stand behind the `?`, with `&` between two and `%20` and its like for what
@@ -50,6 +53,7 @@
 //! What stands in an address may end up in a list of processes and in logs: a token is better put into a
 //! file, a password better given in the program.
 
+mod hidden;
 mod known;
 #[cfg(feature = "kubernetes")]
 mod kubernetes;
@@ -84,11 +88,15 @@ pub struct Targets {
 #[error("`{address}` names no discovery: {reason}")]
 #[non_exhaustive]
 pub struct TargetError {
-    /// The address, without a user's password.
+    /// The address, without a user's password and the values of options that may be secret, shortened to 120
+    /// characters.
     pub address: String,
-    /// What is wrong with it.
+    /// What is wrong with it, shortened to 400 characters.
     pub reason: String,
 }
+
+const ADDRESS_MAX: usize = 120;
+const REASON_MAX: usize = 400;
 
 impl Targets {
     /// Those of this crate.
@@ -106,7 +114,7 @@ impl Targets {
         scheme: &str,
         make: impl Fn(&Target) -> Result<Arc<dyn Discovery>, BoxError> + Send + Sync + 'static,
     ) -> Self {
-        self.schemes.insert(scheme.to_owned(), Arc::new(make));
+        self.schemes.insert(scheme.to_ascii_lowercase(), Arc::new(make));
         self
     }
 
@@ -115,24 +123,61 @@ impl Targets {
     /// # Errors
     /// If there is no such scheme, or the rest cannot be read.
     pub fn discover(&self, address: &str) -> Result<Arc<dyn Discovery>, TargetError> {
+        let address = address.trim();
         self.make(address).map_err(|error| TargetError {
-            address: parse::without_password(address),
-            reason: crate::error::chain(&*error),
+            address: hidden::shortened(&hidden::without_secrets(address), ADDRESS_MAX),
+            reason: hidden::shortened(&crate::error::chain(&*error), REASON_MAX),
         })
     }
 
     fn make(&self, address: &str) -> Result<Arc<dyn Discovery>, BoxError> {
-        let scheme = address.split_once(':').map_or("", |(scheme, _)| scheme);
-        if let Some(make) = self.schemes.get(scheme) {
+        if address.is_empty() {
+            return Err(format!("it is empty; write {}", self.known()).into());
+        }
+        if address.chars().any(char::is_control) {
+            return Err("there is a control character in it, such as a line break or NUL".into());
+        }
+        let (scheme, rest) = address.split_once(':').unwrap_or(("", address));
+        if let Some(make) = self.schemes.get(&scheme.to_ascii_lowercase()) {
             return make(&Target::parse(address)?);
         }
+        let is_scheme = scheme.starts_with(|c: char| c.is_ascii_alphabetic())
+            && scheme.chars().all(|c| c.is_ascii_alphanumeric() || "+-".contains(c));
         // A host and a port have a colon, too.
-        if !address.contains('/') && address.parse::<evenkeel_core::endpoint::Address>().is_ok() {
-            return known::plain(address);
+        let is_port = rest.contains(':') || rest.starts_with(|c: char| c.is_ascii_digit());
+        match rest.strip_prefix("//") {
+            Some(rest) if is_scheme => Err(self.unknown(scheme, rest).into()),
+            None if is_scheme && !is_port => Err(self.unknown(scheme, "").into()),
+            _ => known::plain(address),
         }
+    }
+
+    fn known(&self) -> String {
         let known: Vec<_> = self.schemes.keys().map(|scheme| format!("{scheme}:")).collect();
-        let known = known.join(" ");
-        Err(format!("there is no `{scheme}`; there are {known} and host:port").into())
+        format!("{} or host:port", known.join(" "))
+    }
+
+    /// What is wrong with a scheme that is not known; `rest` follows its `//`.
+    fn unknown(&self, scheme: &str, rest: &str) -> String {
+        let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+        let host = authority.rsplit('@').next().unwrap_or_default();
+        let default = match scheme.to_ascii_lowercase().as_str() {
+            "http" | "h2c" | "ws" | "grpc" => 80,
+            "https" | "h2" | "wss" | "grpcs" => 443,
+            "tcp" | "tls" | "ssl" => 0,
+            _ => {
+                let (scheme, known) = (hidden::quoted(scheme), self.known());
+                return format!("there is no {scheme}; there are {known}");
+            }
+        };
+        let with_port = format!("{host}:{default}");
+        let address = [host, &*with_port]
+            .into_iter()
+            .find(|text| text.parse::<evenkeel_core::endpoint::Address>().is_ok());
+        let address = hidden::quoted(address.unwrap_or("host:port"));
+        format!(
+            "an endpoint has no scheme: write {address} (TLS is set where connections are made)"
+        )
     }
 }
 
@@ -167,6 +212,10 @@ mod tests {
             "unix:///run/app.sock",
             "10.0.0.1:80",
             "[::1]:80",
+            "10.0.0.1:80,10.0.0.2:80",
+            " 10.0.0.1:80 , [::1]:80,web.internal:80,\n",
+            "LIST: 10.0.0.1:80, 10.0.0.2:80 ",
+            "Unix:/run/App.sock",
         ] {
             assert!(discover(address).is_ok(), "{}", reason(address));
         }
@@ -174,11 +223,119 @@ mod tests {
 
     #[test]
     fn what_is_wrong_is_said() {
-        assert!(reason("").contains("there is no ``"));
+        for empty in ["", " \t\n"] {
+            assert!(reason(empty).contains("it is empty; write"), "{}", reason(empty));
+        }
+        assert!(reason("carrier:pigeon").contains("there is no `carrier`"));
         assert!(reason("k8x://a/b").contains("there is no `k8x`"));
         assert!(reason("list:").contains("no address"));
         assert!(reason("list:10.0.0.1").contains("the port is missing"));
         assert!(reason("list:10.0.0.1:80?weight=3").contains("no option `weight`"));
+    }
+
+    #[test]
+    fn an_address_as_people_write_it_is_refused_with_what_to_write() {
+        for (address, hint) in [
+            ("http://10.0.0.1:80", "no scheme: write `10.0.0.1:80`"),
+            ("HTTP://10.0.0.1:80/", "no scheme: write `10.0.0.1:80`"),
+            ("https://shop.internal/api?x=1", "no scheme: write `shop.internal:443`"),
+            ("grpc://[::1]", "no scheme: write `[::1]:80`"),
+            ("tcp://10.0.0.1", "no scheme: write `host:port`"),
+            ("10.0.0.1", "the port is missing (write 10.0.0.1:80"),
+            ("db.internal", "the port is missing"),
+            ("::1", "an IPv6 address stands in brackets: write `[::1]:80`"),
+            ("2001:db8::1:8080", "an IPv6 address stands in brackets"),
+            (":80", "the host is neither"),
+            ("db:", "there is no `db`; there are"),
+            ("10.0.0.1:http", "the port is no number"),
+            ("10.0.0.1:80/", "the port is no number"),
+            ("10.0.0.1:80;10.0.0.2:80", "commas"),
+            ("10.0.0.1:80 10.0.0.2:80", "commas"),
+            ("list:10.0.0.1:80 10.0.0.2:80", "commas"),
+            ("list://10.0.0.1:80", "write list:10.0.0.1:80"),
+            (",", "no address in the list"),
+        ] {
+            let reason = reason(address);
+            assert!(reason.contains(hint), "{address}: {reason}");
+            assert!(reason.len() < 300, "{address}: {reason}");
+        }
+    }
+
+    #[test]
+    fn control_characters_are_refused_and_not_echoed() {
+        for address in [
+            "10.0.0.1:80\0",
+            "10.0.0.1:80\n10.0.0.2:80",
+            "unix:/run/a\0b",
+            "\u{1b}[31m:80",
+            "consul:///we%00b",
+            "consul:///web?tag=%1b",
+            "list:10.0.0.1%00:80",
+        ] {
+            let reason = reason(address);
+            assert!(reason.contains("control character"), "{address:?}: {reason}");
+            assert!(!reason.contains(char::is_control), "{address:?}: {reason:?}");
+        }
+    }
+
+    #[test]
+    fn users_and_passwords_are_not_echoed() {
+        for address in [
+            "s3cret:s3cret@10.0.0.1:80",
+            "s3cret@10.0.0.1:80",
+            "10.0.0.1:80,u:s3cret@10.0.0.2:80",
+            "http://u:s3cret@10.0.0.1:80",
+            "https://s3cret@shop/",
+            "list:u:s3cret@10.0.0.1:80,v:s3cret@10.0.0.2:80",
+            "list://u:s3cret@10.0.0.1:80",
+            "dns://u:s3cret@10.0.0.53/db:80",
+            "dns:u:s3cret@db:80",
+            "consul://u:s3cret@/web",
+            "etcd://u:s3/cret@host/web",
+            "etcd://u:s3cret?@host/web",
+            "consul:///web?token=s3cret&near=a@b&x=1",
+            "s3cret@host:http",
+            "s3cret@a://b",
+            "etcd://u:%zzs3cret@host/web",
+            "etcd://s3cret@host/web",
+            "redis://u:s3cret@host/0",
+            "consul:///web?token=s3cret&x=1",
+            "consul:///web?%74oken=s3cret&x=1",
+            "consul:///web?Password=s3cret",
+            "consul:///web?api_key=s3cret",
+        ] {
+            let reason = reason(address);
+            assert!(!reason.contains("s3cret"), "{address}: {reason}");
+            assert!(!reason.contains("s3/cret"), "{address}: {reason}");
+        }
+        assert!(reason("u:s3cret@10.0.0.1:80").contains("an endpoint has no user"));
+    }
+
+    #[test]
+    fn a_long_address_is_read_and_a_long_one_that_is_wrong_gives_a_short_message() {
+        let many: Vec<_> = (0..5_000).map(|n| format!("10.0.{}.{}:80", n / 250, n % 250)).collect();
+        assert!(discover(&many.join(",")).is_ok());
+
+        let long = "a".repeat(65_536);
+        for address in [
+            long.clone(),
+            format!("{long}:80"),
+            format!("{long}://host"),
+            format!("{}x:80", many.join(",")),
+            format!("list:{long}"),
+            format!("dns:///{long}"),
+            format!("dns:///{long}:80"),
+            format!("k8s:///{long}"),
+            format!("consul:///web?{long}=1"),
+            format!("etcd:///web?dialect={long}"),
+            format!("file:///{long}"),
+            format!("http://{long}"),
+            format!("consul:///web?wait={}", "ä".repeat(30_000)),
+        ] {
+            let reason = reason(&address);
+            assert!(reason.chars().count() < 600, "{} characters: {reason}", reason.len());
+        }
+        assert!(reason(&format!("{long}:80")).contains("host:80 or unix:/path)"), "the hint stays");
     }
 
     #[cfg(feature = "consul")]
@@ -204,8 +361,6 @@ mod tests {
         assert!(reason("consul:///web?healthy=false").contains("critical"));
         assert!(reason("consul:///web?dc=1&dc=2").contains("`dc` stands there twice"));
         assert!(reason("consul://u:s3cret@/web").contains("Consul knows no users"));
-        assert!(!reason("consul://u:s3cret@/web").contains("s3cret"));
-        assert!(!reason("consul:///web?token=s3cret&x=1").contains("s3cret"));
     }
 
     #[cfg(all(feature = "consul", feature = "etcd", feature = "tls"))]
@@ -273,11 +428,17 @@ mod tests {
             "dns:db.internal:5432",
             "db.internal:5432",
             "dns:///_grpc._tcp.shop.internal",
+            "DNS:///db.internal:5432",
+            "Dns:///_grpc._tcp.shop.internal",
+            "dns:my_db:5432",
             "file:///etc/app/endpoints.json",
+            "FILE:///etc/App@home/endpoints.json",
         ] {
             assert!(discover(address).is_ok(), "{}", reason(address));
         }
         assert!(reason("dns:///db.internal").contains("host:port"));
+        assert!(reason("dns://db.internal:80").contains("write dns:///db.internal:80"));
+        assert!(reason("dns://db.internal/db:80").contains("no IP address"));
         assert!(reason("file:///etc/app/endpoints.ini").contains("names no discovery"));
     }
 

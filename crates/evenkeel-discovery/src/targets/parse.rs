@@ -8,9 +8,9 @@ use evenkeel_core::BoxError;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Target {
-    /// The address as it was written.
+    /// The address as it was written, but for the scheme.
     pub text: String,
-    /// What stands before the first colon.
+    /// What stands before the first colon, in lower case.
     pub scheme: String,
     /// A user, and a password after a colon. Decoded.
     pub user: Option<(String, Option<String>)>,
@@ -29,11 +29,17 @@ impl Target {
     /// If it has no scheme, or what is encoded cannot be decoded.
     pub fn parse(text: &str) -> Result<Self, BoxError> {
         let (scheme, rest) = text.split_once(':').ok_or("there is no scheme")?;
+        let scheme = scheme.to_ascii_lowercase();
+        let text = format!("{scheme}:{rest}");
         let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
         let (authority, path) = match rest.strip_prefix("//") {
             Some(rest) => rest.split_once('/').unwrap_or((rest, "")),
             None => ("", rest),
         };
+        let is_cut = path.contains('@') || (path.is_empty() && query.contains('@'));
+        if is_cut && !authority.is_empty() && !authority.contains('@') {
+            return Err("in a user or a password, `/` is written %2F and `?` is written %3F".into());
+        }
         let (user, authority) = match authority.rsplit_once('@') {
             Some((user, authority)) => (Some(user), authority),
             None => (None, authority),
@@ -50,8 +56,8 @@ impl Target {
             Ok::<_, BoxError>((decode(key)?, decode(value)?))
         });
         Ok(Self {
-            text: text.to_owned(),
-            scheme: scheme.to_owned(),
+            text,
+            scheme,
             user: user.transpose()?,
             authority: authority.to_owned(),
             path: decode(path)?,
@@ -115,26 +121,6 @@ impl Target {
     }
 }
 
-/// The address without what must not be printed: a user's password and a token.
-pub(super) fn without_password(address: &str) -> String {
-    let (rest, query) = address.split_once('?').unwrap_or((address, ""));
-    let rest = match (rest.split_once("//"), rest.rsplit_once('@')) {
-        (Some((scheme, user)), Some((_, host))) if user.contains('@') => {
-            let user = user.split([':', '@']).next().unwrap_or_default();
-            format!("{scheme}//{user}:…@{host}")
-        }
-        _ => rest.to_owned(),
-    };
-    let hidden = |option: &str| match option.strip_prefix("token=") {
-        Some(_) => "token=…".to_owned(),
-        None => option.to_owned(),
-    };
-    match query {
-        "" => rest,
-        query => format!("{rest}?{}", query.split('&').map(hidden).collect::<Vec<_>>().join("&")),
-    }
-}
-
 fn time(text: &str) -> Result<Duration, BoxError> {
     let error = || format!("`{text}` is no time; write 500ms, 2s, 1m or 1h");
     let digits = text.find(|c: char| !c.is_ascii_digit()).ok_or_else(error)?;
@@ -150,8 +136,8 @@ fn time(text: &str) -> Result<Duration, BoxError> {
     Ok(one * number)
 }
 
-/// What `%` and two digits stand for (RFC 3986).
-fn decode(text: &str) -> Result<String, BoxError> {
+/// What `%` and two digits stand for (RFC 3986). The text is not told in errors: it may be a password.
+pub(super) fn decode(text: &str) -> Result<String, BoxError> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let Some((&byte, after)) = rest.split_first() {
@@ -162,10 +148,16 @@ fn decode(text: &str) -> Result<String, BoxError> {
         }
         let digits = after.get(..2).and_then(|digits| std::str::from_utf8(digits).ok());
         let decoded = digits.and_then(|digits| u8::from_str_radix(digits, 16).ok());
-        bytes.push(decoded.ok_or_else(|| format!("`{text}` has a `%` without two digits"))?);
+        bytes.push(decoded.ok_or("there is a `%` without two digits after it")?);
         rest = &after[2..];
     }
-    Ok(String::from_utf8(bytes)?)
+    let decoded = String::from_utf8(bytes).map_err(|_| "what `%` stands for is no UTF-8")?;
+    if decoded.contains(char::is_control) {
+        return Err(
+            "what `%` stands for is a control character, such as a line break or NUL".into()
+        );
+    }
+    Ok(decoded)
 }
 
 #[cfg(test)]
@@ -184,6 +176,8 @@ mod tests {
         assert!(target.only(&["k"]).is_err());
         assert!(Target::parse("x:///%zz").is_err());
         assert!(Target::parse("x:///%e").is_err());
+        let target = Target::parse("DNS:///A:1").unwrap();
+        assert_eq!((&*target.scheme, &*target.text, &*target.path), ("dns", "dns:///A:1", "A:1"));
     }
 
     #[test]
@@ -193,12 +187,5 @@ mod tests {
         for text in ["", "5", "s", "5 s", "-1s", "5d", "99999999999s"] {
             assert!(time(text).is_err(), "{text}");
         }
-    }
-
-    #[test]
-    fn passwords_and_tokens_are_hidden() {
-        assert_eq!(without_password("x://u:p@h/s?token=t&k=v"), "x://u:…@h/s?token=…&k=v");
-        assert_eq!(without_password("x:///s?k=a@b"), "x:///s?k=a@b");
-        assert_eq!(without_password("dns:///a:1"), "dns:///a:1");
     }
 }

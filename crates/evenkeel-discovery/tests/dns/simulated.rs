@@ -23,6 +23,8 @@ use tokio::{
 
 /// What fits into an answer over UDP.
 const UDP_SIZE_MAX: usize = 1_232;
+/// And without EDNS (RFC 1035).
+const UDP_SIZE_MIN: usize = 512;
 
 #[derive(Clone, Debug)]
 pub(crate) enum Reply {
@@ -46,8 +48,19 @@ impl Reply {
     }
 }
 
+/// What is answered to a question with EDNS, in the place of an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum WithoutEdns {
+    FormErr,
+    /// With a header alone, as a server does that cannot read the question.
+    BareFormErr,
+    NotImp,
+    Silence,
+}
+
 #[derive(Default)]
 struct State {
+    without_edns: Mutex<Option<WithoutEdns>>,
     replies: Mutex<HashMap<String, Reply>>,
     /// What is answered once, before that.
     once: Mutex<HashMap<String, Reply>>,
@@ -80,6 +93,11 @@ impl Server {
 
     pub(crate) fn reply(&self, name: &str, reply: Reply) {
         self.state.replies.lock().unwrap().insert(name.to_owned(), reply);
+    }
+
+    /// Does not know EDNS from now on.
+    pub(crate) fn forget_edns(&self, answer: WithoutEdns) {
+        *self.state.without_edns.lock().unwrap() = Some(answer);
     }
 
     /// Answers so to the next question of any kind.
@@ -143,6 +161,23 @@ impl State {
         let query = question.queries.first()?.clone();
         let name = query.name().to_ascii().to_lowercase();
         self.asked_at.lock().unwrap().push(Instant::now());
+        let without_edns = *self.without_edns.lock().unwrap();
+        if let Some(without_edns) = without_edns.filter(|_| question.edns.is_some()) {
+            let mut answer = Message::response(question.id, question.op_code);
+            answer.metadata.response_code = match without_edns {
+                WithoutEdns::Silence => return None,
+                WithoutEdns::NotImp => ResponseCode::NotImp,
+                WithoutEdns::FormErr | WithoutEdns::BareFormErr => ResponseCode::FormErr,
+            };
+            if without_edns != WithoutEdns::BareFormErr {
+                answer.add_query(query);
+            }
+            return Some(answer.to_vec().unwrap());
+        }
+        let size_max = match question.edns {
+            None if size_max == UDP_SIZE_MAX => UDP_SIZE_MIN,
+            _ => size_max,
+        };
         let once = self.once.lock().unwrap().remove(&name);
         let reply = once
             .or_else(|| self.replies.lock().unwrap().get(&name).cloned())

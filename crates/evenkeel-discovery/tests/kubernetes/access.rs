@@ -47,14 +47,14 @@ async fn a_token_that_is_not_known_any_more_is_read_again() {
     let Some(cluster) = Cluster::start().await else { return };
     cluster.put_pods("web-a", [1]).await;
     let file = cluster.path("token");
-    std::fs::write(&file, "first").unwrap();
+    std::fs::write(&file, "first\n").unwrap();
     cluster.permit("first shop");
     let kubeconfig = cluster.kubeconfig_at(&cluster.url(), &json!({ "tokenFile": file }));
     let mut watching = Watching::new(&web(ApiServer::kubeconfig(kubeconfig)).wait(ms(1_000)));
     watching.until_addresses(&[&at(1)]).await;
 
     // Renewed before the old one ends, as kubelets do it: whoever has the old one is refused once.
-    std::fs::write(&file, "second").unwrap();
+    std::fs::write(&file, "second\n").unwrap();
     cluster.permit("second shop");
     let revoked = Instant::now();
     watching.during(ms(2_000)).await;

@@ -7,13 +7,14 @@ use evenkeel_core::{
     discover::{Discovery, Update},
     error::cause,
 };
-use evenkeel_discovery::kubernetes::ServerRefused;
+use evenkeel_discovery::kubernetes::{NoSuchPort, ServerRefused};
 use futures_util::StreamExt;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::{
     ms,
     real::address,
+    servers::until,
     simulated::{Reply, Simulated, line, list, page, refusal, slice, status},
     watching::Watching,
     web,
@@ -241,6 +242,100 @@ async fn an_old_server_that_has_the_beta_alone_is_understood() {
     assert_eq!(endpoint.metadata["kubernetes.node"], "node-1");
     let asked = simulated.asked();
     assert!(asked[1].starts_with("/apis/discovery.k8s.io/v1beta1/"), "{asked:?}");
+}
+
+/// A slice whose port has this name.
+fn with_port(name: &str, version: u64, pods: &[u32], port: &str) -> Value {
+    let mut slice = slice(name, version, pods);
+    slice["ports"] = json!([{ "name": port, "port": 9090 }]);
+    slice
+}
+
+#[tokio::test]
+async fn a_port_that_is_renamed_slice_by_slice_costs_no_endpoint_that_exists() {
+    let renamed = Reply::Held(vec![
+        line("MODIFIED", &with_port("web-a", 8, &[1, 2], "web")),
+        line("ADDED", &with_port("web-c", 9, &[3, 4], "web")),
+        line("DELETED", &slice("web-b", 10, &[3, 4])),
+        // Of the pods that were there two end, and one is new, of which nothing is known.
+        line("MODIFIED", &with_port("web-a", 11, &[1], "web")),
+        line("MODIFIED", &with_port("web-c", 12, &[4, 5], "web")),
+    ]);
+    let lists = [list(7, &[slice("web-a", 4, &[1, 2]), slice("web-b", 5, &[3, 4])])];
+    let simulated = Simulated::start(lists, [renamed]).await;
+    let mut watching = Watching::new(&web(simulated.server()));
+    watching.until_addresses(&[&at(1), &at(2), &at(3), &at(4)]).await;
+
+    watching.until_addresses(&[&at(1), &at(4)]).await;
+    let failure = watching.until_failure().await;
+    assert!(cause::<NoSuchPort>(&**failure).is_some(), "{failure}");
+    assert_eq!(watching.least, 2);
+}
+
+#[tokio::test]
+async fn endpoints_of_a_port_that_is_gone_leave_when_they_stop() {
+    let ended = Reply::Ended(vec![line("MODIFIED", &with_port("web-a", 8, &[1], "web"))]);
+    let gone = Reply::Held(vec![line("MODIFIED", &with_port("web-a", 9, &[2], "web"))]);
+    let lists = [list(7, &[slice("web-a", 4, &[1])])];
+    let simulated = Simulated::start(lists, [ended, gone]).await;
+    let mut watching = Watching::new(&web(simulated.server()).hold(ms(100)));
+    watching.until_addresses(&[&at(1)]).await;
+    watching.until_failure().await;
+    watching.until(std::collections::BTreeMap::is_empty).await;
+}
+
+/// The questions for lists, of all that were asked.
+fn lists_of(simulated: &Simulated) -> Vec<String> {
+    let mut asked = simulated.asked();
+    asked.retain(|path| !path.contains("watch=true"));
+    asked
+}
+
+#[tokio::test]
+async fn an_endpoint_that_cannot_be_reached_costs_no_list() {
+    let lists = [list(7, &[slice("web-a", 4, &[1])])];
+    let simulated = Simulated::start(lists, [Reply::Held(vec![])]).await;
+    let web = web(simulated.server());
+    let mut watching = Watching::new(&web);
+    watching.until_addresses(&[&at(1)]).await;
+
+    web.refresh();
+    until("a check of the watch", || async { simulated.asked().len() == 3 }).await;
+    for _ in 0..5 {
+        web.refresh();
+        watching.during(ms(50)).await;
+    }
+    assert_eq!(lists_of(&simulated).len(), 1, "{:?}", simulated.asked());
+    assert!(simulated.asked()[2].ends_with("resourceVersion=7"), "{:?}", simulated.asked());
+    assert!(watching.failures.is_empty(), "{:?}", watching.failures);
+}
+
+#[tokio::test]
+async fn a_list_after_a_failure_is_read_at_the_version_that_is_known_and_else_from_etcd() {
+    let lists = [
+        list(7, &[slice("web-a", 4, &[1])]),
+        // A server without data would wait for that version, and give up.
+        status(504, "", "Timeout"),
+        list(9, &[slice("web-a", 8, &[1, 2])]),
+        page(12, &[slice("web-a", 11, &[1, 2, 3])], "next"),
+        list(12, &[slice("web-b", 10, &[4])]),
+    ];
+    let cut = || Reply::Cut(vec![]);
+    let simulated = Simulated::start(lists, [cut(), cut(), Reply::Held(vec![])]).await;
+    let mut watching = Watching::new(&web(simulated.server()));
+    watching.until_addresses(&[&at(1), &at(2), &at(3), &at(4)]).await;
+
+    let asked = lists_of(&simulated);
+    let at_version = |path: &str, version: &str| {
+        let known = format!("resourceVersion={version}");
+        path.contains(&known) && path.contains("resourceVersionMatch=NotOlderThan")
+    };
+    assert!(!asked[0].contains("resourceVersion"), "{asked:?}");
+    assert!(at_version(&asked[1], "7"), "{asked:?}");
+    assert!(!asked[2].contains("resourceVersion"), "{asked:?}");
+    assert!(at_version(&asked[3], "9"), "{asked:?}");
+    assert!(asked[4].contains("continue=next") && !asked[4].contains("resourceVersion"));
+    assert_eq!(asked.len(), 5, "{asked:?}");
 }
 
 #[tokio::test]

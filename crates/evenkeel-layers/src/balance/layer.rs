@@ -138,7 +138,7 @@ impl BalanceLayer {
         Self::with_policy(discovery, RingHash::new())
     }
 
-    /// The same endpoint for the same key, as nginx and pingora. See [`Ketama`].
+    /// The same endpoint for the same key, as nginx. See [`Ketama`], also for pingora.
     #[must_use]
     pub fn ketama(discovery: impl Discovery) -> Self {
         Self::with_policy(discovery, Ketama::new())

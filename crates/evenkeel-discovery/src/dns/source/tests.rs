@@ -9,7 +9,11 @@ use evenkeel_core::{
     discover::{Discovery, Update, Watch},
     error::cause,
 };
-use tokio::time::{Instant, timeout};
+use hickory_resolver::{
+    net::{DnsError, NetError},
+    proto::op::ResponseCode,
+};
+use tokio::time::timeout;
 
 use super::*;
 use crate::watch::{Reconnect, Stale};
@@ -23,6 +27,10 @@ type Said<T> = Result<(Vec<T>, u64), &'static str>;
 struct Simulated(Arc<Zone>);
 
 struct Zone {
+    /// The full names that any name may stand for; none: itself.
+    names: Vec<&'static str>,
+    /// What is answered for full names, before `v4` is.
+    named: Mutex<HashMap<&'static str, Said<&'static str>>>,
     v4: Mutex<Said<&'static str>>,
     v6: Mutex<Said<&'static str>>,
     services: Mutex<Said<Service>>,
@@ -32,7 +40,15 @@ struct Zone {
 
 impl Simulated {
     fn new(v4: &[&'static str], ttl: u64) -> Self {
+        Self::searching(&[], v4, ttl)
+    }
+
+    /// With these full names, each of which has only what `answer_for` says.
+    fn searching(names: &[&'static str], v4: &[&'static str], ttl: u64) -> Self {
+        let denied = names.iter().map(|name| (*name, Ok((vec![], ttl)))).collect();
         Self(Arc::new(Zone {
+            names: names.to_vec(),
+            named: Mutex::new(denied),
             v4: Mutex::new(Ok((v4.to_vec(), ttl))),
             v6: Mutex::new(Ok((vec![], ttl))),
             services: Mutex::new(Ok((vec![], ttl))),
@@ -43,6 +59,10 @@ impl Simulated {
 
     fn answer(&self, v4: Said<&'static str>) {
         *self.0.v4.lock().unwrap() = v4;
+    }
+
+    fn answer_for(&self, name: &'static str, addresses: Said<&'static str>) {
+        self.0.named.lock().unwrap().insert(name, addresses);
     }
 
     fn host(&self) -> Reconnect<DnsSource<Self>> {
@@ -75,22 +95,42 @@ fn answer<T: Clone, U>(
     said: &Mutex<Said<T>>,
     read: impl Fn(T) -> U,
 ) -> Result<Answer<U>, BoxError> {
-    let (records, ttl) = said.lock().unwrap().clone()?;
+    let (records, ttl) = said.lock().unwrap().clone().map_err(error)?;
     let records = records.into_iter().map(read).collect();
     Ok(Answer { records, ttl: Duration::from_secs(ttl) })
 }
 
+fn error(text: &'static str) -> BoxError {
+    match text {
+        "SERVFAIL" => NetError::from(DnsError::ResponseCode(ResponseCode::ServFail)).into(),
+        other => other.into(),
+    }
+}
+
 impl Ask for Simulated {
+    fn names(&self, name: &str) -> Vec<Arc<str>> {
+        match &*self.0.names {
+            [] => vec![name.into()],
+            names => names.iter().map(|name| Arc::from(*name)).collect(),
+        }
+    }
+
     async fn addresses(&self, host: &str, family: Family) -> Result<Answer<IpAddr>, BoxError> {
+        if family == Family::V4 {
+            self.0.asked.fetch_add(1, SeqCst);
+            self.0.times.lock().unwrap().push(clock::now());
+        }
         if host == "away.test." {
-            return Err("SERVFAIL".into());
+            return Err(error("SERVFAIL"));
+        }
+        if let Some(said) = self.0.named.lock().unwrap().get(host).cloned() {
+            let (addresses, ttl) = said.map_err(error)?;
+            let ips = addresses.into_iter().map(|ip| ip.parse::<IpAddr>().unwrap());
+            let records = ips.filter(|ip| ip.is_ipv6() == (family == Family::V6)).collect();
+            return Ok(Answer { records, ttl: Duration::from_secs(ttl) });
         }
         match family {
-            Family::V4 => {
-                self.0.asked.fetch_add(1, SeqCst);
-                self.0.times.lock().unwrap().push(clock::now());
-                answer(&self.0.v4, |ip| ip.parse().unwrap())
-            }
+            Family::V4 => answer(&self.0.v4, |ip| ip.parse().unwrap()),
             Family::V6 => answer(&self.0.v6, |ip| ip.parse().unwrap()),
         }
     }
@@ -267,4 +307,121 @@ async fn services_whose_targets_all_fail_are_a_failure_and_not_an_empty_set() {
 
     next(&mut watch).await.unwrap_err();
     assert!(timeout(HOUR, watch.next()).await.is_err(), "it never becomes an empty set");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_first_full_name_with_addresses_counts_and_no_other_adds_to_it() {
+    let zone = Simulated::searching(&["db.a.", "db.b.", "db."], &[], 5);
+    zone.answer_for("db.b.", Ok((vec!["10.0.0.2"], 5)));
+    zone.answer_for("db.", Ok((vec!["10.0.0.3", "::3"], 5)));
+    let mut watch = zone.host().watch();
+
+    assert_eq!(next(&mut watch).await.unwrap(), endpoints(&["10.0.0.2:80"]));
+    assert!(timeout(HOUR, watch.next()).await.is_err(), "the address of another name is no news");
+
+    zone.answer_for("db.a.", Ok((vec!["::1"], 5)));
+    assert_eq!(next(&mut watch).await.unwrap(), endpoints(&["[::1]:80"]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_full_name_that_fails_is_not_hidden_by_others_that_are_denied() {
+    let zone = Simulated::searching(&["db.a.", "db.b.", "db."], &[], 5);
+    zone.answer_for("db.a.", Ok((vec!["10.0.0.1"], 5)));
+    let mut watch = zone.host().watch();
+    assert_eq!(next(&mut watch).await.unwrap(), endpoints(&["10.0.0.1:80"]));
+
+    zone.answer_for("db.a.", Err("SERVFAIL"));
+    let failed = next(&mut watch).await.unwrap_err();
+    assert!(failed.to_string().contains("its last 1 endpoints stay in use"), "{failed}");
+    assert!(timeout(Duration::from_secs(290), watch.next()).await.is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_full_name_that_fails_is_not_replaced_by_one_that_never_counted() {
+    let zone = Simulated::searching(&["db.a.", "db.b."], &[], 5);
+    zone.answer_for("db.a.", Ok((vec!["10.0.0.1"], 5)));
+    let mut watch = zone.host().watch();
+    next(&mut watch).await.unwrap();
+
+    zone.answer_for("db.a.", Err("SERVFAIL"));
+    zone.answer_for("db.b.", Ok((vec!["10.0.0.2"], 5)));
+    next(&mut watch).await.unwrap_err();
+    assert!(timeout(Duration::from_secs(290), watch.next()).await.is_err());
+
+    // Nor is it by one denial, but by two.
+    zone.answer_for("db.a.", Ok((vec![], 5)));
+    assert!(cause::<NotConfirmed>(&*next(&mut watch).await.unwrap_err()).is_some());
+    assert_eq!(next(&mut watch).await.unwrap(), endpoints(&["10.0.0.2:80"]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_search_domain_that_always_fails_is_passed_over() {
+    let zone = Simulated::searching(&["db.a.", "db."], &[], 5);
+    zone.answer_for("db.a.", Err("SERVFAIL"));
+    zone.answer_for("db.", Ok((vec!["10.0.0.1"], 5)));
+    let mut watch = zone.host().watch();
+    assert_eq!(next(&mut watch).await.unwrap(), endpoints(&["10.0.0.1:80"]));
+
+    zone.answer_for("db.", Ok((vec!["10.0.0.2"], 5)));
+    assert_eq!(next(&mut watch).await.unwrap(), endpoints(&["10.0.0.2:80"]));
+
+    // Where no server answers at all, there is nobody to say that it is passed over.
+    zone.answer_for("db.a.", Err("timeout"));
+    zone.answer_for("db.", Ok((vec!["10.0.0.3"], 5)));
+    next(&mut watch).await.unwrap_err();
+    assert!(timeout(Duration::from_secs(290), watch.next()).await.is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_name_none_of_whose_full_names_exist_is_empty_after_two_answers() {
+    let zone = Simulated::searching(&["db.a.", "db."], &[], 5);
+    let mut watch = zone.host().watch();
+
+    assert!(cause::<NotConfirmed>(&*next(&mut watch).await.unwrap_err()).is_some());
+    assert_eq!(next(&mut watch).await.unwrap(), []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn targets_are_asked_for_by_their_own_time_to_live() {
+    let zone = Simulated::new(&["10.0.0.1"], 30);
+    let records = vec![service(0, 1, 80, "a.test."), service(0, 1, 81, "b.test.")];
+    *zone.0.services.lock().unwrap() = Ok((records, 2));
+    let mut watch = zone.service().watch();
+    next(&mut watch).await.unwrap();
+
+    assert!(timeout(Duration::from_secs(60), watch.next()).await.is_err());
+    assert_eq!(zone.0.asked.load(SeqCst), 2 * 3, "at 0, and at 21 to 24 s two times");
+}
+
+#[tokio::test(start_paused = true)]
+async fn many_targets_are_not_all_asked_for_each_time() {
+    let zone = Simulated::new(&["10.0.0.1"], 2);
+    let hosts: Vec<_> = (0..200).map(|n| format!("h{n}.test.")).collect();
+    let records = hosts.iter().map(|host| service(0, 1, 80, host)).collect();
+    *zone.0.services.lock().unwrap() = Ok((records, 2));
+    let dns = zone.service();
+    let mut watch = dns.watch();
+    next(&mut watch).await.unwrap();
+    assert_eq!(zone.0.asked.load(SeqCst), 200, "the first time all of them");
+
+    let asked_in = async |watch: &mut Watch, seconds: u64| {
+        let before = zone.0.asked.load(SeqCst);
+        for _ in 0..seconds {
+            dns.refresh();
+            assert!(timeout(Duration::from_secs(1), watch.next()).await.is_err());
+        }
+        zone.0.asked.load(SeqCst) - before
+    };
+    let asked = asked_in(&mut watch, 60).await;
+    assert!((200..=60 * 17 + 3 * 16).contains(&asked), "asked for {asked} names in a minute");
+
+    // Each has its turn: after 200 / 16 s all are known to have moved.
+    *zone.0.v4.lock().unwrap() = Ok((vec!["10.0.0.2"], 2));
+    for _ in 0..20 {
+        dns.refresh();
+        let _ = timeout(Duration::from_secs(1), watch.next()).await;
+    }
+    let mut late = dns.watch();
+    let expected = endpoints(&["10.0.0.2:80"]);
+    assert_eq!(next(&mut late).await.unwrap(), expected);
 }

@@ -1,0 +1,66 @@
+//! Which of the full names that a name may stand for counts.
+
+use std::sync::Arc;
+
+use super::{
+    memory::{Belief, Freshness},
+    resolver::is_refusal,
+};
+
+/// What is found while the full names are asked one after the other.
+///
+/// The first that has records counts, and no other adds to it. One that a server denies is passed over, as resolvers
+/// do. So is one for which a server answers that it cannot say, such as SERVFAIL, but not for a name that did not
+/// count before: it may belong to another service. Once no server answers, no further name is asked.
+pub(super) struct Search<T> {
+    /// The full name that counted last.
+    known: Option<Arc<str>>,
+    found: Option<Belief<T>>,
+    failed: Option<Belief<T>>,
+    denied: Option<Belief<T>>,
+}
+
+impl<T> Search<T> {
+    pub(super) fn new(known: Option<Arc<str>>) -> Self {
+        Self { known, found: None, failed: None, denied: None }
+    }
+
+    /// Takes what is believed of the next full name; true if the others need not be asked.
+    pub(super) fn take(&mut self, name: &Arc<str>, belief: Belief<T>) -> bool {
+        let is_known = self.known.as_ref() == Some(name);
+        match &belief.fresh {
+            Freshness::Fresh(_) if !belief.records.is_empty() => {
+                if self.failed.is_none() || self.known.is_none() || is_known {
+                    self.known = Some(name.clone());
+                    self.found = Some(belief);
+                }
+                true
+            }
+            // To be confirmed before another takes its place.
+            Freshness::Denied(_) if is_known => {
+                self.found = Some(belief);
+                true
+            }
+            Freshness::Fresh(_) | Freshness::Denied(_) => {
+                if is_known || self.denied.is_none() {
+                    self.denied = Some(belief);
+                }
+                false
+            }
+            Freshness::Failed(error) => {
+                let is_over = !is_refusal(error);
+                if is_known || self.failed.is_none() {
+                    self.failed = Some(belief);
+                }
+                is_over
+            }
+        }
+    }
+
+    /// The full name that counts, and what is believed of it.
+    pub(super) fn end(self) -> (Option<Arc<str>>, Belief<T>) {
+        let Self { known, found, failed, denied } = self;
+        let belief = found.or(failed).or(denied);
+        (known, belief.unwrap_or_else(|| Belief::failed("the name stands for no full name".into())))
+    }
+}
