@@ -203,7 +203,7 @@ fn respond<R>(error: BoxError, is_grpc: bool) -> Response<AnswerBody<R>> {
     let limited = cause::<RateLimited>(error.as_ref()).map(|limited| limited.retry_after);
     let open = || cause::<CircuitOpen>(error.as_ref()).and_then(|open| open.retry_after);
     let retry_after = limited.or_else(open);
-    let mut response = Response::new(AnswerBody { inner: None });
+    let mut response = Response::new(AnswerBody::default());
     if is_grpc {
         // A response of trailers only: its status is 200, whatever the call's is.
         let code = match status {
@@ -226,11 +226,17 @@ fn respond<R>(error: BoxError, is_grpc: bool) -> Response<AnswerBody<R>> {
 }
 
 pin_project! {
-    /// The body of a response, or nothing in place of one.
+    /// The body of a response, or by default nothing in place of one.
     #[derive(Debug)]
     pub struct AnswerBody<R> {
         #[pin]
         inner: Option<R>,
+    }
+}
+
+impl<R> Default for AnswerBody<R> {
+    fn default() -> Self {
+        Self { inner: None }
     }
 }
 

@@ -82,7 +82,9 @@ where
             let close = HeaderValue::from_static("close");
             response.headers_mut().insert(header::CONNECTION, close);
         }
-        Poll::Ready(Ok(response.map(|inner| DrainBody { inner, in_flight })))
+        Poll::Ready(Ok(
+            response.map(|inner| DrainBody { inner: Some(inner), in_flight: Some(in_flight) })
+        ))
     }
 }
 
@@ -93,12 +95,12 @@ impl<F> fmt::Debug for DrainFuture<F> {
 }
 
 pin_project! {
-    /// The body of a response, under way until it is dropped.
+    /// The body of a response, under way until it is dropped. By default it is empty and belongs to no request.
     #[derive(Debug)]
     pub struct DrainBody<B> {
         #[pin]
-        inner: B,
-        in_flight: InFlight,
+        inner: Option<B>,
+        in_flight: Option<InFlight>,
     }
 }
 
@@ -110,15 +112,21 @@ impl<B: Body> Body for DrainBody<B> {
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
-        self.project().inner.poll_frame(cx)
+        self.project().inner.as_pin_mut().map_or(Poll::Ready(None), |inner| inner.poll_frame(cx))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
+        self.inner.as_ref().is_none_or(Body::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
+        self.inner.as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
+    }
+}
+
+impl<B> Default for DrainBody<B> {
+    fn default() -> Self {
+        Self { inner: None, in_flight: None }
     }
 }
 

@@ -16,17 +16,17 @@ use tower::service_fn;
 use crate::support::{Told, listen, node, serve, stack, told, within};
 
 #[derive(Clone, PartialEq, prost::Message)]
-struct Hello {
+pub(crate) struct Hello {
     #[prost(string, tag = "1")]
     name: String,
 }
 
-fn hello(name: impl Into<String>) -> Hello {
+pub(crate) fn hello(name: impl Into<String>) -> Hello {
     Hello { name: name.into() }
 }
 
 /// What tonic generates for a service of two methods.
-struct GreeterClient<T> {
+pub(crate) struct GreeterClient<T> {
     inner: Grpc<T>,
 }
 
@@ -37,7 +37,7 @@ where
     T::ResponseBody: HttpBody<Data = Bytes> + Send + 'static,
     <T::ResponseBody as HttpBody>::Error: Into<StdError> + Send,
 {
-    fn new(inner: T) -> Self {
+    pub(crate) fn new(inner: T) -> Self {
         Self { inner: Grpc::new(inner) }
     }
 
@@ -45,7 +45,7 @@ where
         self.inner.ready().await.map_err(|error| Status::from_error(error.into()))
     }
 
-    async fn greet(&mut self, request: Hello) -> Result<Response<Hello>, Status> {
+    pub(crate) async fn greet(&mut self, request: Hello) -> Result<Response<Hello>, Status> {
         self.ready().await?;
         let path = PathAndQuery::from_static("/greeter.Greeter/Greet");
         self.inner.unary(Request::new(request), path, ProstCodec::default()).await
@@ -79,7 +79,7 @@ async fn chat(
     Ok(Response::new(answers))
 }
 
-async fn answer(request: http::Request<Incoming>) -> http::Response<Body> {
+pub(crate) async fn answer(request: http::Request<Incoming>) -> http::Response<Body> {
     let mut server = tonic::server::Grpc::new(ProstCodec::default());
     match request.uri().path() {
         "/greeter.Greeter/Greet" => server.unary(service_fn(greet), request).await,

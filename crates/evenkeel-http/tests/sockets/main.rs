@@ -3,6 +3,7 @@
 // clippy knows test functions, but not the functions that they share.
 #![allow(clippy::unwrap_used)]
 
+mod compose;
 mod faults;
 mod grpc;
 mod http;
