@@ -17,6 +17,9 @@ use crate::{node::Node, traffic::AnyTraffic};
 /// let node = Arc::new(Node::new("10.0.0.1:80".parse().unwrap()));
 /// assert_eq!(connect.connect(&node), "10.0.0.1:80");
 /// ```
+///
+/// Of what a closure's service answers, a balancer knows only whether it is an error. One that speaks HTTP or gRPC,
+/// such as a `Channel` of tonic, stands in `HttpLeaf` of evenkeel-http, which reads its status.
 pub trait Connect {
     /// The service that speaks to one node.
     type Service;

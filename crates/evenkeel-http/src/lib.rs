@@ -2,7 +2,7 @@
 //!
 //! [`HttpConnector`] stands below a balancer and speaks HTTP/1.1 or HTTP/2 to each endpoint, over
 //! connections that belong to that endpoint alone. [`SharedClient`] puts a client there that you
-//! have already. Both bring [`HttpTraffic`], by which the balancer reads hints from a request
+//! have already, and [`HttpLeaf`] one of your own for each endpoint. All bring [`HttpTraffic`], by which the balancer reads hints from a request
 //! ([`HashKey`], [`Prefer`], [`Exclude`], [`Subset`]) and the outcome from a response. [`HashBy`] reads the
 //! hash for a policy that hashes from a header, a cookie, the path or a query parameter.
 //!
@@ -44,7 +44,8 @@
 //!
 //! # gRPC
 //! A balanced stack over [`HttpConnector::grpc`] is itself what a generated tonic client asks for:
-//! `GreeterClient::new(stack)`. There is no `Channel` in between.
+//! `GreeterClient::new(stack)`. There is no `Channel` in between. A `Channel` that has to be goes below the balancer
+//! in [`HttpLeaf`], which reads the status of its responses.
 //!
 //! # TLS
 //! With the feature `tls`, by rustls, verified by the system's roots unless told otherwise. The
@@ -89,6 +90,7 @@ mod error;
 mod happy_eyeballs;
 mod hash_by;
 mod hints;
+mod leaf;
 mod load;
 mod mirror;
 mod multiplexed;
@@ -124,6 +126,7 @@ pub use drain::{
 pub use error::{ConnectError, ConnectTimeout, InvalidRequest, RequestError};
 pub use hash_by::{HashBy, RequestHead};
 pub use hints::{Exclude, HashKey, Prefer, ServedBy, Subset, Untimed};
+pub use leaf::{HttpLeaf, LeafService};
 pub use load::{
     InvalidReport, LoadMeter, PROBE_PATH, ReportForm, ReportLoad, ReportLoadBody, ReportLoadFuture,
     ReportLoadLayer,

@@ -91,6 +91,7 @@
 //! | [`LoadShedLayer`](admission::LoadShedLayer) | refuses what would wait too long, the least important first; `HeaderPriority` (feature `http`) | at the top of a server |
 //! | `HttpConnector` (feature `http`) | speaks HTTP/1.1, HTTP/2 or gRPC to one endpoint | innermost |
 //! | `SharedClient` (feature `http`) | the same over a client you have | innermost |
+//! | `HttpLeaf` (feature `http`) | the same over a service of yours for each endpoint, such as tonic's `Channel` | innermost |
 //! | any closure `Fn(&Arc<Node>) -> Service` | speaks whatever you like to one endpoint | innermost |
 //!
 //! # Where endpoints come from
