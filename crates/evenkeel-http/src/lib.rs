@@ -64,7 +64,7 @@
 //! |---|---|
 //! | `tls` | `Tls`, `https` URIs, and `TlsProbe` |
 //! | `tower-http` | `TowerClassifier`, which lets a classifier of tower-http decide what failed |
-//! | `reqwest` | `SharedClient::reqwest` |
+//! | `reqwest` | `SharedClient::reqwest`, and `ReqwestStack`, which is called as a `reqwest::Client` is |
 //! | `orca` | reports of load as JSON, in binary and out of band, and clients that read them |
 //! | `sticky` | `StickyLayer`: sessions that stay on their endpoint by a cookie |
 //! | `server` | `Drain`, which stops a server without losing a request |
@@ -99,6 +99,8 @@ mod probe;
 mod rate_limit;
 #[cfg(feature = "reqwest")]
 mod reqwest_client;
+#[cfg(feature = "reqwest")]
+mod reqwest_stack;
 mod retry;
 mod service;
 mod shared_client;
@@ -144,6 +146,8 @@ pub use rate_limit::{
 };
 #[cfg(feature = "reqwest")]
 pub use reqwest_client::{ReqwestFuture, ReqwestService};
+#[cfg(feature = "reqwest")]
+pub use reqwest_stack::{ReqwestRequest, ReqwestStack};
 pub use retry::{
     HttpCall, HttpRetry, Idempotent, Peek, PeekedBody, PreviousAttempts, ReplayBody, Seen,
     Superseded,

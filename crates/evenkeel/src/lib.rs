@@ -90,7 +90,7 @@
 //! | `OrcaLayer` (feature `orca`) | has endpoints report their load beside requests | below the balancer |
 //! | [`LoadShedLayer`](admission::LoadShedLayer) | refuses what would wait too long, the least important first; `HeaderPriority` (feature `http`) | at the top of a server |
 //! | `HttpConnector` (feature `http`) | speaks HTTP/1.1, HTTP/2 or gRPC to one endpoint | innermost |
-//! | `SharedClient` (feature `http`) | the same over a client you have | innermost |
+//! | `SharedClient` (feature `http`) | the same over a client you have; `ReqwestStack` (feature `reqwest`) is called as reqwest is | innermost |
 //! | `HttpLeaf` (feature `http`) | the same over a service of yours for each endpoint, such as tonic's `Channel` | innermost |
 //! | any closure `Fn(&Arc<Node>) -> Service` | speaks whatever you like to one endpoint | innermost |
 //!

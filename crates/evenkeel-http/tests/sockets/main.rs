@@ -12,6 +12,8 @@ mod in_flight;
 mod latency;
 mod load;
 mod probe;
+#[cfg(feature = "reqwest")]
+mod reqwest_stack;
 mod shared_client;
 mod support;
 #[cfg(feature = "tls")]
