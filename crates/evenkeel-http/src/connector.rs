@@ -45,6 +45,9 @@ where
 /// prefers with it. A request whose URI is `https` goes over TLS, verified by the system's roots;
 /// with [`tls`](Self::tls) every request does, whatever its URI.
 ///
+/// `B` is the type of the bodies that get here, which the compiler finds: write `HttpConnector::new()`. Under retries
+/// and hedges it is not the caller's body, but [`ReplayBody`](crate::ReplayBody) of it.
+///
 /// ```
 /// use std::{sync::Arc, time::Duration};
 /// use evenkeel_core::{connect::Connect, node::Node};

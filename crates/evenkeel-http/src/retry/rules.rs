@@ -5,7 +5,7 @@ use std::{error::Error, fmt, sync::Arc, time::Duration};
 use evenkeel_core::{
     BoxError,
     error::cause,
-    retry::{Reach, Rules, Verdict, judge_error},
+    retry::{Reach, Ruled, Rules, Verdict, judge_error},
 };
 use http::{HeaderMap, Request, Response, StatusCode};
 use http_body::Body;
@@ -253,6 +253,8 @@ fn is_unprocessed(error: &h2::Error) -> bool {
     let is_left_out = error.is_go_away() && error.reason() == Some(h2::Reason::NO_ERROR);
     error.is_remote() && (is_refused || is_left_out)
 }
+
+impl<S> Ruled<S> for HttpRetry {}
 
 impl<B: Body, R: Body + Unpin> Rules<Request<B>, Response<R>> for HttpRetry {
     type Response = Response<PeekedBody<R>>;
