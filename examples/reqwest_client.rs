@@ -1,32 +1,51 @@
-//! A `reqwest::Client` that is there already, with its settings, over several endpoints.
+//! A `reqwest::Client` that is there already, with its settings and its calls, over several endpoints: balancing,
+//! retries and a deadline, and JSON that is sent again where a server is not ready.
 
+use std::time::Duration;
+
+use axum::{Json, Router, http::StatusCode, routing::post};
 use evenkeel::{
     balance::BalanceLayer,
+    core::retry::Budget,
+    deadline::DeadlineLayer,
     discovery::Fixed,
-    http::{ServedBy, SharedClient},
+    http::{HttpDeadline, HttpRetry, Idempotent, ReqwestStack, ServedBy, SharedClient},
+    retry::RetryLayer,
 };
-use tower::{Layer, ServiceExt};
+use serde_json::{Value, json};
+use tower::ServiceBuilder;
 
 mod common;
 
 #[tokio::main]
 async fn main() -> Result<(), common::BoxError> {
-    let servers = [common::serve_text("one").await?, common::serve_text("two").await?];
+    let starting = Router::new().route("/orders", post(StatusCode::SERVICE_UNAVAILABLE));
+    let works =
+        Router::new().route("/orders", post(|Json(order): Json<Value>| async { Json(order) }));
+    let servers = [common::serve(starting).await?, common::serve(works).await?];
 
     let reqwest = reqwest::Client::builder().user_agent("evenkeel-example").build()?;
-    let client = BalanceLayer::round_robin(Fixed::new(servers))
-        .layer(SharedClient::reqwest(reqwest.clone()));
+    let stack = ServiceBuilder::new()
+        .layer(DeadlineLayer::new(Duration::from_secs(2)).carry(HttpDeadline))
+        .layer(RetryLayer::new(Budget::default()).rules(HttpRetry::new()))
+        .layer(BalanceLayer::round_robin(Fixed::new(servers)))
+        .service(SharedClient::reqwest(reqwest.clone()));
+    let client = ReqwestStack::new(reqwest, stack);
 
-    let mut answers = Vec::new();
-    for _ in 0..2 {
-        let request = reqwest.get("http://numbers.internal/next").build()?;
-        let request: http::Request<reqwest::Body> = request.try_into()?;
-        let response = client.clone().oneshot(request).await?;
+    for number in 0..2 {
+        let order = json!({ "number": number });
+        let response = client
+            .post("http://orders.internal/orders")
+            .query(&[("source", "example")])
+            .json(&order)
+            .extension(Idempotent(true)) // a POST is not sent again unless it says so
+            .send()
+            .await?
+            .error_for_status()?;
         let served_by = response.extensions().get::<ServedBy>().map(|by| by.address().to_string());
-        let body = http_body_util::BodyExt::collect(response.into_body()).await?.to_bytes();
-        println!("{served_by:?} answered {body:?}");
-        answers.push(body);
+        println!("{served_by:?} answered for {}", response.url());
+        assert_eq!(response.url().host_str(), Some("orders.internal"));
+        assert_eq!(response.json::<Value>().await?, order);
     }
-    assert_eq!(answers, ["one", "two"]);
     Ok(())
 }

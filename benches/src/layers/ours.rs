@@ -2,7 +2,11 @@
 
 use std::{sync::Arc, time::Duration};
 
-use evenkeel_core::{node::Node, quota::Rate, retry::Budget};
+use evenkeel_core::{
+    node::Node,
+    quota::Rate,
+    retry::{AnyRules, Budget},
+};
 use evenkeel_layers::{
     admission::{LoadShedLayer, ThrottleLayer},
     balance::BalanceLayer,
@@ -30,11 +34,13 @@ pub(super) fn deadline() -> Entry {
 }
 
 pub(super) fn retry() -> Entry {
-    Entry::new("RetryLayer", |_| Shared(RetryLayer::new(Budget::default()).layer(Nothing)))
+    Entry::new("RetryLayer", |_| {
+        Shared(RetryLayer::new(Budget::default()).rules(AnyRules::new()).layer(Nothing))
+    })
 }
 
 pub(super) fn hedge() -> Entry {
-    let layer = || HedgeLayer::percentile(95.0, Budget::default());
+    let layer = || HedgeLayer::percentile(95.0, Budget::default()).rules(AnyRules::new());
     Entry::new("HedgeLayer", move |_| Shared(layer().layer(Nothing)))
 }
 
@@ -93,7 +99,7 @@ pub(super) fn pipeline() -> Entry {
     Entry::new("the whole pipeline, 10 endpoints", |count| {
         let client = ServiceBuilder::new()
             .layer(DeadlineLayer::new(DEADLINE))
-            .layer(RetryLayer::new(Budget::default()))
+            .layer(RetryLayer::new(Budget::default()).rules(AnyRules::new()))
             .layer(BalanceLayer::peak_ewma(endpoints(count)))
             .layer(OutlierLayer::new())
             .layer(CircuitBreakerLayer::new())

@@ -17,6 +17,16 @@ use crate::{node::Node, traffic::AnyTraffic};
 /// let node = Arc::new(Node::new("10.0.0.1:80".parse().unwrap()));
 /// assert_eq!(connect.connect(&node), "10.0.0.1:80");
 /// ```
+///
+/// Of what a closure's service answers, a balancer knows only whether it is an error. One that speaks HTTP or gRPC,
+/// such as a `Channel` of tonic, stands in `HttpLeaf` of evenkeel-http, which reads its status.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` does not say how an endpoint is spoken to",
+    label = "no `Connect`",
+    note = "a tower layer below a balancer is lifted, one instance for each endpoint: `PerEndpoint::new(layer)`",
+    note = "a service at the bottom becomes one for each endpoint: `HttpConnector`, `SharedClient::new(client)`, or \
+            a closure `|node: &Arc<Node>| service`"
+)]
 pub trait Connect {
     /// The service that speaks to one node.
     type Service;
@@ -30,6 +40,7 @@ pub trait Connect {
     fn traffic(&self) -> Self::Traffic;
 }
 
+#[diagnostic::do_not_recommend]
 impl<F, S> Connect for F
 where
     F: Fn(&Arc<Node>) -> S,

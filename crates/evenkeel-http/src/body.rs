@@ -21,9 +21,12 @@ pin_project! {
     /// It ends with its last frame, its trailers or its error, and the attempt's outcome is told
     /// once. A body that is dropped before tells what the head told; where the end would have
     /// decided (a gRPC status in trailers), the attempt counts as cancelled.
+    ///
+    /// By default it is empty and belongs to no attempt: what a layer above answers with that asks no endpoint.
     pub struct ResponseBody<R, C: Classify = StatusClassifier> {
+        // `None` if there is nothing to read.
         #[pin]
-        inner: R,
+        inner: Option<R>,
         pending: Option<Pending<C>>,
         reads_reports: bool,
     }
@@ -32,7 +35,7 @@ pin_project! {
 impl<R: Body, C: Classify> ResponseBody<R, C> {
     /// A body whose attempt has ended.
     pub(crate) fn ended(inner: R) -> Self {
-        Self { inner, pending: None, reads_reports: false }
+        Self { inner: Some(inner), ..Self::default() }
     }
 
     /// A body whose attempt ends with it.
@@ -41,7 +44,7 @@ impl<R: Body, C: Classify> ResponseBody<R, C> {
             pending.end(None);
             return Self::ended(inner);
         }
-        Self { inner, pending: Some(pending), reads_reports: false }
+        Self { inner: Some(inner), pending: Some(pending), reads_reports: false }
     }
 
     /// Looks in the trailers for what the endpoint reports of its load.
@@ -63,8 +66,9 @@ where
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<R::Data>, R::Error>>> {
-        let mut this = self.project();
-        let frame = ready!(this.inner.as_mut().poll_frame(cx));
+        let this = self.project();
+        let Some(mut inner) = this.inner.as_pin_mut() else { return Poll::Ready(None) };
+        let frame = ready!(inner.as_mut().poll_frame(cx));
         if this.pending.is_none() {
             return Poll::Ready(frame);
         }
@@ -75,7 +79,7 @@ where
                 {
                     pending.report(trailers);
                 }
-                if frame.is_trailers() || this.inner.is_end_stream() {
+                if frame.is_trailers() || inner.is_end_stream() {
                     end(this.pending, frame.trailers_ref());
                 }
             }
@@ -90,11 +94,17 @@ where
     }
 
     fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
+        self.inner.as_ref().is_none_or(Body::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
+        self.inner.as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
+    }
+}
+
+impl<R, C: Classify> Default for ResponseBody<R, C> {
+    fn default() -> Self {
+        Self { inner: None, pending: None, reads_reports: false }
     }
 }
 

@@ -52,6 +52,9 @@ where
 /// A connection that was made on a current-thread runtime serves the callers on that runtime alone, since it stands
 /// still while that is not driven; runtimes with threads of their own share theirs.
 ///
+/// `B` is the type of the bodies that get here, which the compiler finds: write `HttpConnector::new()`. Under retries
+/// and hedges it is not the caller's body, but [`ReplayBody`](crate::ReplayBody) of it.
+///
 /// ```
 /// use std::{sync::Arc, time::Duration};
 /// use evenkeel_core::{connect::Connect, node::Node};

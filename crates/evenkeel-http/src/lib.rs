@@ -2,7 +2,7 @@
 //!
 //! [`HttpConnector`] stands below a balancer and speaks HTTP/1.1 or HTTP/2 to each endpoint, over
 //! connections that belong to that endpoint alone. [`SharedClient`] puts a client there that you
-//! have already. Both bring [`HttpTraffic`], by which the balancer reads hints from a request
+//! have already, and [`HttpLeaf`] one of your own for each endpoint. All bring [`HttpTraffic`], by which the balancer reads hints from a request
 //! ([`HashKey`], [`Prefer`], [`Exclude`], [`Subset`]) and the outcome from a response. [`HashBy`] reads the
 //! hash for a policy that hashes from a header, a cookie, the path or a query parameter.
 //!
@@ -47,6 +47,7 @@
 //! `GreeterClient::new(stack)`. There is no `Channel` in between. [`GrpcStatusLayer`] at its top makes the errors of
 //! the stack, such as a deadline, no endpoints or a refused connection, the status that the client's callers see;
 //! [`HttpRetry::grpc`] makes another attempt where gRPC's own retries would.
+//! A `Channel` that has to be goes below the balancer in [`HttpLeaf`], which reads the status of its responses.
 //!
 //! # TLS
 //! With the feature `tls`, by rustls, verified by the system's roots unless told otherwise. The
@@ -65,7 +66,7 @@
 //! |---|---|
 //! | `tls` | `Tls`, `https` URIs, and `TlsProbe` |
 //! | `tower-http` | `TowerClassifier`, which lets a classifier of tower-http decide what failed |
-//! | `reqwest` | `SharedClient::reqwest` |
+//! | `reqwest` | `SharedClient::reqwest`, and `ReqwestStack`, which is called as a `reqwest::Client` is |
 //! | `orca` | reports of load as JSON, in binary and out of band, and clients that read them |
 //! | `sticky` | `StickyLayer`: sessions that stay on their endpoint by a cookie |
 //! | `server` | `Drain`, which stops a server without losing a request |
@@ -92,6 +93,7 @@ mod happy_eyeballs;
 mod hash_by;
 mod hints;
 mod hop;
+mod leaf;
 mod load;
 mod mirror;
 mod multiplexed;
@@ -101,6 +103,8 @@ mod probe;
 mod rate_limit;
 #[cfg(feature = "reqwest")]
 mod reqwest_client;
+#[cfg(feature = "reqwest")]
+mod reqwest_stack;
 mod retry;
 mod service;
 mod shared_client;
@@ -132,6 +136,7 @@ pub use error::{ConnectError, ConnectTimeout, InvalidRequest, RequestError};
 pub use grpc_status::{GrpcStatus, GrpcStatusBody, GrpcStatusFuture, GrpcStatusLayer, grpc_code};
 pub use hash_by::{HashBy, RequestHead};
 pub use hints::{Exclude, HashKey, Prefer, ServedBy, Subset, Untimed};
+pub use leaf::{HttpLeaf, LeafService};
 pub use load::{
     InvalidReport, LoadMeter, PROBE_PATH, ReportForm, ReportLoad, ReportLoadBody, ReportLoadFuture,
     ReportLoadLayer,
@@ -149,6 +154,8 @@ pub use rate_limit::{
 };
 #[cfg(feature = "reqwest")]
 pub use reqwest_client::{ReqwestFuture, ReqwestService};
+#[cfg(feature = "reqwest")]
+pub use reqwest_stack::{ReqwestRequest, ReqwestStack};
 pub use retry::{
     HttpCall, HttpRetry, Idempotent, Peek, PeekedBody, PreviousAttempts, ReplayBody, Seen,
     Superseded,

@@ -7,18 +7,29 @@ use std::{
     task::{Context, Poll},
 };
 
-use evenkeel_core::BoxError;
-use http::{Request, Response};
+use evenkeel_core::{BoxError, deadline::Deadline, error::DeadlineExceeded};
+use http::{Request, Response, header::HOST, uri::Authority};
 use http_body::Body;
+use hyper::body::Bytes;
+use reqwest::{ResponseBuilderExt, Url};
 use tower_service::Service;
 
-use crate::{body::ResponseBody, classify::Classify, shared_client::SharedClient};
+use crate::{
+    body::ResponseBody,
+    classify::Classify,
+    clock,
+    retry::{PeekedBody, ReplayBody},
+    shared_client::SharedClient,
+};
 
 impl SharedClient<ReqwestService> {
     /// Sends every request through a `reqwest::Client`.
     ///
     /// The stack speaks `http` types, which reqwest's convert to and from, so that every layer works
     /// on it. Redirects are followed, and cookies kept, below the balancer: by the one endpoint.
+    ///
+    /// [`ReqwestStack`](crate::ReqwestStack) is called as a `reqwest::Client` is, and is what most want above. By
+    /// hand, a timeout that the request has is one for each attempt:
     ///
     /// ```no_run
     /// use evenkeel_core::connect::Connect;
@@ -60,9 +71,44 @@ impl<B: Into<reqwest::Body>> Service<Request<B>> for ReqwestService {
 
     fn call(&mut self, request: Request<B>) -> ReqwestFuture {
         let client = self.0.clone();
-        let request = reqwest::Request::try_from(request);
-        ReqwestFuture(Box::pin(async move { Ok(client.execute(request?).await?.into()) }))
+        let host = request.headers().get(HOST);
+        let host = host.and_then(|host| Authority::try_from(host.as_bytes()).ok());
+        let request = attempt(request);
+        ReqwestFuture(Box::pin(async move {
+            let request = request?;
+            let sent = request.url().clone();
+            let response = client.execute(request).await?;
+            let url = logical(response.url(), &sent, host.as_ref());
+            let mut response = Response::<reqwest::Body>::from(response);
+            // reqwest reads it from an extension that it alone can make.
+            let (with_url, ()) = Response::builder().url(url).body(())?.into_parts();
+            response.extensions_mut().extend(with_url.extensions);
+            Ok(response)
+        }))
     }
+}
+
+/// A request whose own timeout, if it has one, is what is left of the call's.
+fn attempt<B: Into<reqwest::Body>>(request: Request<B>) -> Result<reqwest::Request, BoxError> {
+    let deadline = request.extensions().get::<Deadline>().copied();
+    let mut request = reqwest::Request::try_from(request)?;
+    if let (Some(timeout), Some(Deadline(at))) = (request.timeout_mut(), deadline) {
+        let remaining = at.since(clock::now());
+        if remaining.is_zero() {
+            return Err(DeadlineExceeded::new(*timeout).into());
+        }
+        *timeout = remaining.min(*timeout);
+    }
+    Ok(request)
+}
+
+/// The URL of a response as the caller knows it: the endpoint's address is replaced by what was asked for.
+fn logical(url: &Url, sent: &Url, host: Option<&Authority>) -> Url {
+    let mut logical = url.clone();
+    let Some(host) = host.filter(|_| url.origin() == sent.origin()) else { return logical };
+    let is_set =
+        logical.set_host(Some(host.host())).is_ok() && logical.set_port(host.port_u16()).is_ok();
+    if is_set { logical } else { url.clone() }
 }
 
 /// The future of [`ReqwestService`].
@@ -87,10 +133,50 @@ impl fmt::Debug for ReqwestFuture {
 /// Makes a `reqwest::Response` of a balanced one: `reqwest::Response::from(response)`.
 impl<R, C> From<ResponseBody<R, C>> for reqwest::Body
 where
-    R: Body<Data: Into<hyper::body::Bytes>, Error: Into<BoxError>> + Send + Sync + 'static,
+    R: Body<Data: Into<Bytes>, Error: Into<BoxError>> + Send + Sync + 'static,
     C: Classify<End: Sync>,
 {
     fn from(body: ResponseBody<R, C>) -> Self {
         Self::wrap(body)
+    }
+}
+
+/// The same above retries and hedges.
+impl<R> From<PeekedBody<R>> for reqwest::Body
+where
+    R: Body<Data: Into<Bytes> + Send + Sync> + Send + Sync + 'static,
+    R::Error: Into<BoxError> + Send + Sync,
+{
+    fn from(body: PeekedBody<R>) -> Self {
+        Self::wrap(body)
+    }
+}
+
+/// A `reqwest::Client` stands below retries and hedges.
+impl<B> From<ReplayBody<B>> for reqwest::Body
+where
+    B: Body<Error: Into<BoxError>> + Send + Unpin + 'static,
+{
+    fn from(body: ReplayBody<B>) -> Self {
+        if body.is_end_stream() { Self::default() } else { Self::wrap(body) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_url_of_a_response_names_what_was_asked_for_or_where_a_redirect_led() {
+        let url = |text: &str| Url::parse(text).unwrap();
+        let named = |of: &str, host: &'static str| {
+            let host = Authority::from_static(host);
+            logical(&url(of), &url("http://10.0.0.1:80/x"), Some(&host)).to_string()
+        };
+
+        assert_eq!(named("http://10.0.0.1/x?y=1", "a.b"), "http://a.b/x?y=1");
+        assert_eq!(named("http://10.0.0.1/elsewhere", "a.b:81"), "http://a.b:81/elsewhere");
+        assert_eq!(named("http://10.0.0.1/x", "[::1]:7"), "http://[::1]:7/x");
+        assert_eq!(named("http://c.d/x", "a.b"), "http://c.d/x");
     }
 }

@@ -149,22 +149,33 @@ where
 
     fn call(&mut self, mut request: Request<B>) -> SharedFuture<S::Future> {
         let why = hints::why(request.extensions());
-        let (answer, refusal) = match self.address(&mut request) {
-            Ok(()) => (Some(self.client.call(request)), None),
-            Err(error) => (None, Some(error)),
-        };
-        SharedFuture { node: self.node.clone(), why, answer, refusal }
+        let answer = self.address(&mut request).map(|()| self.client.call(request));
+        SharedFuture::new(self.node.clone(), why, answer)
     }
 }
 
 pin_project! {
-    /// The future of [`SharedService`].
+    /// The future of [`SharedService`] and of [`LeafService`](crate::LeafService).
     pub struct SharedFuture<F> {
         node: Arc<Node>,
         why: Option<Why>,
         #[pin]
         answer: Option<F>,
         refusal: Option<InvalidRequest>,
+    }
+}
+
+impl<F> SharedFuture<F> {
+    pub(crate) fn new(
+        node: Arc<Node>,
+        why: Option<Why>,
+        answer: Result<F, InvalidRequest>,
+    ) -> Self {
+        let (answer, refusal) = match answer {
+            Ok(answer) => (Some(answer), None),
+            Err(refusal) => (None, Some(refusal)),
+        };
+        Self { node, why, answer, refusal }
     }
 }
 

@@ -273,7 +273,7 @@ fn names_address(error: &(dyn Error + 'static)) -> bool {
 }
 
 pin_project! {
-    /// The body of a response, or nothing in place of one.
+    /// The body of a response, or by default nothing in place of one.
     #[derive(Debug)]
     pub struct AnswerBody<R> {
         #[pin]
@@ -282,7 +282,6 @@ pin_project! {
 }
 
 impl<R> Default for AnswerBody<R> {
-    /// Nothing.
     fn default() -> Self {
         Self { inner: None }
     }

@@ -4,6 +4,8 @@
 //! balancer sees such a layer only through its readiness: while it is not ready another endpoint is
 //! chosen.
 //!
+//! Without it, a tower layer directly below the balancer does not compile: what it makes is no `Connect`.
+//!
 //! ```
 //! use std::{convert::Infallible, sync::Arc};
 //! use evenkeel_core::{endpoint::Endpoint, node::Node};

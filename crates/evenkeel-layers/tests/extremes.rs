@@ -103,7 +103,9 @@ async fn retries_and_hedges() {
         alone!(
             retry().budget(budget.clone()),
             HedgeLayer::after(Duration::ZERO, budget.clone()).rules(AnyRules::idempotent()),
-            HedgeLayer::percentile(1.0, budget.clone()).delay_min(Duration::ZERO),
+            HedgeLayer::percentile(1.0, budget.clone())
+                .delay_min(Duration::ZERO)
+                .rules(AnyRules::idempotent()),
             HedgeLayer::percentile(99.9, budget).delay_min(AGES).rules(AnyRules::idempotent()),
         );
     }

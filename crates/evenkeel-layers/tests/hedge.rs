@@ -93,7 +93,7 @@ fn script(answers: impl IntoIterator<Item = Answer>) -> Arc<Script> {
     Arc::new(Script { answers: Mutex::new(answers.into_iter().collect()), ..Script::default() })
 }
 
-fn hedge(script: &Arc<Script>, layer: HedgeLayer) -> Hedge<Probe> {
+fn hedge(script: &Arc<Script>, layer: HedgeLayer) -> Hedge<Probe, AnyRules> {
     let probe = Probe { script: script.clone(), is_ready: false };
     layer.rules(AnyRules::idempotent()).layer(probe)
 }
@@ -153,7 +153,7 @@ async fn a_hedge_that_cannot_be_sent_leaves_the_first_attempt_alone() {
 async fn what_must_not_be_sent_twice_is_not() {
     let script = script([(100, true)]);
     let probe = Probe { script: script.clone(), is_ready: false };
-    assert!(after(20).layer(probe).oneshot(()).await.is_ok());
+    assert!(after(20).rules(AnyRules::new()).layer(probe).oneshot(()).await.is_ok());
     assert_eq!(script.attempts.load(Relaxed), 1);
 }
 
@@ -168,7 +168,7 @@ async fn a_slow_service_gets_no_more_than_the_budget() {
 }
 
 /// Hedges at the 90th percentile where one attempt in `nth` is slow.
-async fn hedged_with_one_slow_in(nth: usize) -> Hedge<Probe> {
+async fn hedged_with_one_slow_in(nth: usize) -> Hedge<Probe, AnyRules> {
     let script = script((0..4_000).map(|n| if n % nth == 0 { (3_000, true) } else { (10, true) }));
     let client = hedge(&script, HedgeLayer::percentile(90.0, Budget::share(1_000.0)));
     for _ in 0..1_000 {
@@ -269,7 +269,8 @@ async fn below_a_retry_a_throttle_hears_of_each_attempt_once() {
         let budget = Budget::throttle(6, 1.0);
         let script = script(answers);
         let hedge = hedge(&script, HedgeLayer::after(ms(20), budget.clone()).below_retry());
-        let retry = RetryLayer::new(budget.clone()).attempts_max(1).layer(hedge);
+        let retry =
+            RetryLayer::new(budget.clone()).rules(AnyRules::new()).attempts_max(1).layer(hedge);
         assert_eq!(retry.oneshot(()).await.is_ok(), is_good);
         // Of six, three may be missing: two failures, or one that a success made up for.
         assert_eq!(budget.balance(Timestamp::default()), left);

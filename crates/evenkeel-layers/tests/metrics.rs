@@ -132,13 +132,15 @@ async fn retries_and_an_ejection_are_counted_and_an_endpoint_that_leaves_closes_
 async fn a_call_that_ends_unretried_says_why() {
     let mut recorded = Recorded::new();
     let failing = || service_fn(|_: u32| async { Err::<(), BoxError>("no".into()) });
-    let retry = RetryLayer::new(Budget::default());
+    let retry = RetryLayer::new(Budget::default()).rules(AnyRules::new());
 
     let idempotent = retry.clone().rules(AnyRules::idempotent());
     let broke = RetryLayer::new(Budget::share(0.0).floor_per_second(0));
     let slow = service_fn(|_: u32| std::future::pending::<Result<(), BoxError>>());
     let timeout = idempotent.clone().attempt_timeout(ms(5)).attempts_max(2);
-    let call = |layer: RetryLayer| ServiceBuilder::new().layer(layer).service(failing()).oneshot(1);
+    let call = |layer: RetryLayer<AnyRules>| {
+        ServiceBuilder::new().layer(layer).service(failing()).oneshot(1)
+    };
     call(retry).await.unwrap_err();
     call(broke.rules(AnyRules::idempotent())).await.unwrap_err();
     call(idempotent).await.unwrap_err();

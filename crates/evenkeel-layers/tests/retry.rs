@@ -20,7 +20,7 @@ use evenkeel_core::{
     BoxError,
     backoff::Backoff,
     error::{AttemptTimeout, LimitReached, RequestThrottled, cause},
-    retry::{AnyRules, Budget, Next, Reach, Replay, Rules, Verdict},
+    retry::{AnyRules, Budget, Next, Reach, Replay, Ruled, Rules, Verdict},
     time::Timestamp,
 };
 use evenkeel_layers::retry::{Retry, RetryLayer};
@@ -187,7 +187,7 @@ async fn the_error_stays_if_no_other_attempt_can_be_made() {
 async fn what_may_have_been_processed_is_not_repeated_unasked() {
     for (answer, attempts) in [(RESET, 1), (REFUSED, 4)] {
         let script = Script::new([answer; 9]);
-        layer().layer(script.probe()).oneshot(3).await.unwrap_err();
+        layer().rules(AnyRules::new()).layer(script.probe()).oneshot(3).await.unwrap_err();
         assert_eq!(script.attempts(), attempts);
     }
 }
@@ -266,6 +266,8 @@ async fn a_call_that_is_dropped_leaves_nothing_behind_wherever_it_waits() {
 /// Calls that must be over at a certain time.
 #[derive(Clone)]
 struct Until(Timestamp);
+
+impl<S> Ruled<S> for Until {}
 
 impl Replay<u32> for Until {
     type Call = u32;
@@ -411,7 +413,8 @@ fn a_call_whose_first_attempt_succeeds_allocates_nothing() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
     let _entered = runtime.enter();
     for is_pending in [false, true] {
-        let mut client = layer().attempt_timeout(ms(300)).layer(Echo { is_pending });
+        let mut client =
+            layer().rules(AnyRules::new()).attempt_timeout(ms(300)).layer(Echo { is_pending });
         let mut cx = Context::from_waker(std::task::Waker::noop());
         let mut call = || {
             let mut call = std::pin::pin!(client.call(3));

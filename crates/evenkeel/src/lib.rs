@@ -91,8 +91,18 @@
 //! | `OrcaLayer` (feature `orca`) | has endpoints report their load beside requests | below the balancer |
 //! | [`LoadShedLayer`](admission::LoadShedLayer) | refuses what would wait too long, the least important first; `HeaderPriority` (feature `http`) | at the top of a server |
 //! | `HttpConnector` (feature `http`) | speaks HTTP/1.1, HTTP/2 or gRPC to one endpoint | innermost |
-//! | `SharedClient` (feature `http`) | the same over a client you have | innermost |
+//! | `SharedClient` (feature `http`) | the same over a client you have; `ReqwestStack` (feature `reqwest`) is called as reqwest is | innermost |
+//! | `HttpLeaf` (feature `http`) | the same over a service of yours for each endpoint, such as tonic's `Channel` | innermost |
 //! | any closure `Fn(&Arc<Node>) -> Service` | speaks whatever you like to one endpoint | innermost |
+//!
+//! # When it does not compile
+//!
+//! | the compiler says that there is no | mend |
+//! |---|---|
+//! | `Connect` for some service or layer | a tower layer below the balancer is lifted: [`PerEndpoint::new(layer)`](per_endpoint::PerEndpoint) |
+//! | `Ruled` for `NoRules` | `.rules(HttpRetry::new())` on the [retries](retry::RetryLayer) or [hedges](hedge::HedgeLayer), or `.rules(AnyRules::new())` where it is not HTTP |
+//! | `Service<_>` for `Retry<…>` over `HttpConnector<…>` | under `HttpRetry` bodies are `ReplayBody<…>`: write `HttpConnector::new()`, without a type |
+//! | `Service<_>` for `Retry<…>` over a tonic `Channel` | `map_request` makes tonic's body of a `ReplayBody`: see `HttpLeaf` |
 //!
 //! # Where endpoints come from
 //! With the feature `discovery`:

@@ -12,6 +12,6 @@ mod throttle;
 
 pub use self::{
     budget::Budget,
-    rules::{AnyRules, Next, Reach, Replay, Rules, Verdict, judge_error},
+    rules::{AnyRules, Next, Reach, Replay, Ruled, Rules, Verdict, judge_error},
     schedule::{Progress, Schedule, Stop},
 };

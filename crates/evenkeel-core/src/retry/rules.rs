@@ -94,6 +94,19 @@ pub trait Replay<Req>: Clone {
     }
 }
 
+/// Rules that a layer was given, over a service `S`: each type that implements [`Rules`] implements this, too.
+///
+/// It tells a layer whose rules were set from one that has none yet, before there is a request.
+#[diagnostic::on_unimplemented(
+    message = "a layer for retries or hedges does not know what may be sent again",
+    label = "no rules",
+    note = "over HTTP and gRPC: `.rules(HttpRetry::new())`, of evenkeel-http",
+    note = "over anything else whose requests are `Clone`: `.rules(AnyRules::new())`, or `AnyRules::idempotent()` \
+            where processing a request twice does no harm",
+    note = "rules of your own implement `Ruled<S>`, for every `S`, beside `Rules`"
+)]
+pub trait Ruled<S> {}
+
 /// What results of type `Res` say about another attempt.
 pub trait Rules<Req, Res>: Replay<Req> {
     /// What the caller gets: `Res`, or `Res` that had to be looked into.
@@ -150,6 +163,8 @@ impl AnyRules {
         Self { is_idempotent: true }
     }
 }
+
+impl<S> Ruled<S> for AnyRules {}
 
 impl<Req: Clone> Replay<Req> for AnyRules {
     type Call = Option<Req>;

@@ -96,7 +96,7 @@ where
             response.headers_mut().insert(header::CONNECTION, close);
         }
         let in_flight = this.offer.accept(&mut response, in_flight);
-        Poll::Ready(Ok(response.map(|inner| DrainBody { inner, in_flight })))
+        Poll::Ready(Ok(response.map(|inner| DrainBody { inner: Some(inner), in_flight })))
     }
 }
 
@@ -107,11 +107,11 @@ impl<F> fmt::Debug for DrainFuture<F> {
 }
 
 pin_project! {
-    /// The body of a response, under way until it is dropped.
+    /// The body of a response, under way until it is dropped. By default it is empty and belongs to no request.
     #[derive(Debug)]
     pub struct DrainBody<B> {
         #[pin]
-        inner: B,
+        inner: Option<B>,
         // `None` where it is a tunnel's.
         in_flight: Option<InFlight>,
     }
@@ -125,15 +125,21 @@ impl<B: Body> Body for DrainBody<B> {
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
-        self.project().inner.poll_frame(cx)
+        self.project().inner.as_pin_mut().map_or(Poll::Ready(None), |inner| inner.poll_frame(cx))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
+        self.inner.as_ref().is_none_or(Body::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
+        self.inner.as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
+    }
+}
+
+impl<B> Default for DrainBody<B> {
+    fn default() -> Self {
+        Self { inner: None, in_flight: None }
     }
 }
 

@@ -131,7 +131,8 @@ struct Measured {
 pin_project! {
     /// The body of a response that is measured, or of the answer to a probe.
     ///
-    /// The request is in flight until the body has ended or is dropped.
+    /// The request is in flight until the body has ended or is dropped. By default it is empty and belongs to
+    /// no request.
     pub struct ReportLoadBody<R> {
         #[pin]
         inner: Option<R>,
@@ -234,6 +235,12 @@ fn end(measured: &mut Option<Measured>, trailers: Option<&mut HeaderMap>) {
             let (name, value) = form.header(&meter.report());
             trailers.insert(name, value);
         }
+    }
+}
+
+impl<R> Default for ReportLoadBody<R> {
+    fn default() -> Self {
+        Self { inner: None, told: None, measured: None }
     }
 }
 

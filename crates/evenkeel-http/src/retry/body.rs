@@ -16,6 +16,7 @@ use hyper::body::{Buf, Bytes};
 ///
 /// What is read is kept, up to a bound, for attempts to come. A body that is replaced by another
 /// attempt's before it was read to its end fails with [`Superseded`], since the rest is the other's.
+/// By default it is empty.
 pub struct ReplayBody<B> {
     /// `None` if the body is empty.
     source: Option<Arc<Source<B>>>,
@@ -276,6 +277,12 @@ impl<B> State<B> {
         if self.end == End::Ahead {
             self.end = End::Reached;
         }
+    }
+}
+
+impl<B> Default for ReplayBody<B> {
+    fn default() -> Self {
+        Self::of(None, 0)
     }
 }
 

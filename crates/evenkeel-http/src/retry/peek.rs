@@ -57,7 +57,7 @@ impl<R: Body + Unpin> Future for Peek<R> {
             }
         }
         let response = this.response.take().expect("there a moment ago");
-        Poll::Ready(Ok(response.map(|inner| PeekedBody { first, inner })))
+        Poll::Ready(Ok(response.map(|inner| PeekedBody { first, inner: Some(inner) })))
     }
 }
 
@@ -68,11 +68,12 @@ impl<R: Body> fmt::Debug for Peek<R> {
 }
 
 pin_project! {
-    /// The body of a response whose first frame may have been looked at.
+    /// The body of a response whose first frame may have been looked at. By default it is empty.
     pub struct PeekedBody<R: Body> {
         first: Option<Option<Result<Frame<R::Data>, R::Error>>>,
+        // `None` if there is nothing to read.
         #[pin]
-        inner: R,
+        inner: Option<R>,
     }
 }
 
@@ -97,7 +98,7 @@ impl<R: Body> Body for PeekedBody<R> {
         let this = self.project();
         match this.first.take() {
             Some(first) => Poll::Ready(first),
-            None => this.inner.poll_frame(cx),
+            None => this.inner.as_pin_mut().map_or(Poll::Ready(None), |inner| inner.poll_frame(cx)),
         }
     }
 
@@ -105,19 +106,25 @@ impl<R: Body> Body for PeekedBody<R> {
         match &self.first {
             Some(Some(_)) => false,
             Some(None) => true,
-            None => self.inner.is_end_stream(),
+            None => self.inner.as_ref().is_none_or(Body::is_end_stream),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
-        let Some(Some(Ok(first))) = &self.first else { return self.inner.size_hint() };
+        let mut hint = self.inner.as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint);
+        let Some(Some(Ok(first))) = &self.first else { return hint };
         let read = first.data_ref().map_or(0, |data| hyper::body::Buf::remaining(data) as u64);
-        let mut hint = self.inner.size_hint();
         if let Some(upper) = hint.upper() {
             hint.set_upper(upper.saturating_add(read));
         }
         hint.set_lower(hint.lower().saturating_add(read));
         hint
+    }
+}
+
+impl<R: Body> Default for PeekedBody<R> {
+    fn default() -> Self {
+        Self { first: None, inner: None }
     }
 }
 

@@ -5,7 +5,7 @@ use std::{error::Error, fmt, sync::Arc, time::Duration};
 use evenkeel_core::{
     BoxError,
     error::{SharedError, cause},
-    retry::{Reach, Rules, Verdict, judge_error},
+    retry::{Reach, Ruled, Rules, Verdict, judge_error},
 };
 use http::{HeaderMap, Request, Response, StatusCode};
 use http_body::Body;
@@ -279,6 +279,8 @@ fn judge_http_error(error: &(dyn Error + 'static)) -> Verdict {
         judge_error(error)
     }
 }
+
+impl<S> Ruled<S> for HttpRetry {}
 
 impl<B: Body, R: Body + Unpin> Rules<Request<B>, Response<R>> for HttpRetry {
     type Response = Response<PeekedBody<R>>;

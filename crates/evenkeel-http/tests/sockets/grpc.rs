@@ -1,9 +1,18 @@
 //! A tonic client straight over the stack, written as tonic generates it.
 
-use evenkeel_core::{endpoint::Address, error::cause};
-use evenkeel_http::{ConnectError, HttpConnector};
+use std::sync::Arc;
+
+use evenkeel_core::{
+    endpoint::{Address, Endpoint},
+    error::cause,
+    node::{Gate, Node},
+    retry::Budget,
+};
+use evenkeel_http::{ConnectError, HttpConnector, HttpLeaf, HttpRetry, ReplayBody, ServedBy};
+use evenkeel_layers::{balance::BalanceLayer, outlier::OutlierLayer, retry::RetryLayer};
 use hyper::body::Incoming;
 use tokio_stream::{Stream, StreamExt, wrappers::ReceiverStream};
+use tonic::transport::{Channel, Uri};
 use tonic::{
     Code, Request, Response, Status, Streaming,
     body::Body,
@@ -11,7 +20,7 @@ use tonic::{
     codegen::{Body as HttpBody, Bytes, StdError, http::uri::PathAndQuery},
 };
 use tonic_prost::ProstCodec;
-use tower::service_fn;
+use tower::{ServiceBuilder, ServiceExt, service_fn};
 
 use crate::support::{Told, listen, node, serve, stack, told, within};
 
@@ -202,4 +211,65 @@ async fn an_endpoint_may_be_named() {
     let mut client = GreeterClient::new(stack(&connector(), &node));
 
     assert!(within(client.greet(hello("you"))).await.is_ok());
+}
+
+fn channel(node: &Arc<Node>) -> Channel {
+    Channel::builder(format!("http://{}", node.address()).parse::<Uri>().unwrap()).connect_lazy()
+}
+
+#[tokio::test]
+async fn a_channel_of_tonic_below_a_balancer_tells_health_the_status() {
+    let unavailable =
+        |_: http::Request<Incoming>| async { Status::unavailable("always").into_http::<Body>() };
+    let endpoints = [serve(unavailable).await, serve(answer).await].map(Endpoint::new);
+    let stack = ServiceBuilder::new()
+        .layer(BalanceLayer::round_robin(endpoints.to_vec()))
+        .layer(OutlierLayer::new())
+        .service(HttpLeaf::new(channel));
+    let mut client = GreeterClient::new(stack.clone());
+
+    for _ in 0..12 {
+        let _ = within(client.greet(hello("you"))).await;
+    }
+
+    let ejected =
+        stack.nodes().iter().map(|node| node.is_closed_by(Gate::Ejected)).collect::<Vec<_>>();
+    assert_eq!(ejected, [true, false]);
+}
+
+#[tokio::test]
+async fn a_status_in_the_trailers_of_a_channel_decides() {
+    let (node, _) = node(serve(answer).await);
+    let mut client = GreeterClient::new(stack(&HttpLeaf::new(channel), &node));
+    let requests = tokio_stream::iter([hello("a"), hello((Code::Unavailable as i32).to_string())]);
+
+    let response = within(client.chat(requests)).await.unwrap();
+    assert_eq!(response.extensions().get::<ServedBy>().unwrap().address(), node.address());
+    let mut answers = response.into_inner();
+    assert_eq!(within(answers.message()).await.unwrap(), Some(hello("hello a")));
+    assert_eq!(node.in_flight(), 1);
+    within(answers.message()).await.unwrap_err();
+
+    assert_eq!(told(&node), Told::FailureOrThrottled);
+    assert_eq!(node.in_flight(), 0);
+}
+
+#[tokio::test]
+async fn retries_stand_above_channels_of_tonic() {
+    let (listener, gone) = listen().await;
+    drop(listener);
+    let endpoints = [gone, serve(answer).await].map(Endpoint::new);
+    let leaf = HttpLeaf::new(|node: &Arc<Node>| {
+        channel(node).map_request(|request: http::Request<ReplayBody<Body>>| request.map(Body::new))
+    });
+    let stack = ServiceBuilder::new()
+        .layer(RetryLayer::new(Budget::default()).rules(HttpRetry::new()))
+        .layer(BalanceLayer::round_robin(endpoints.to_vec()))
+        .service(leaf);
+    let mut client = GreeterClient::new(stack);
+
+    for _ in 0..2 {
+        let greeting = within(client.greet(hello("you"))).await.unwrap().into_inner();
+        assert_eq!(greeting, hello("hello you"));
+    }
 }

@@ -3,6 +3,7 @@
 // clippy knows test functions, but not the functions that they share.
 #![allow(clippy::unwrap_used)]
 
+mod compose;
 mod faults;
 mod grpc;
 mod grpc_status;
@@ -12,6 +13,8 @@ mod in_flight;
 mod latency;
 mod load;
 mod probe;
+#[cfg(feature = "reqwest")]
+mod reqwest_stack;
 mod shared_client;
 mod support;
 #[cfg(feature = "tls")]

@@ -52,7 +52,7 @@
 //!     .delay_min(Duration::from_millis(2))
 //!     .rules(AnyRules::idempotent())
 //!     .below_retry();
-//! let retry = RetryLayer::new(budget);
+//! let retry = RetryLayer::new(budget).rules(AnyRules::idempotent());
 //! # drop((hedge, retry));
 //! ```
 //!
@@ -78,16 +78,17 @@ use std::{
 use evenkeel_core::{
     BoxError,
     load::LatencyWindow,
-    retry::{AnyRules, Budget, Replay, Rules, Verdict},
+    retry::{Budget, Replay, Ruled, Rules, Verdict},
 };
 use tower_layer::Layer;
 use tower_service::Service;
 
 pub use self::future::HedgeFuture;
+use crate::retry::NoRules;
 
 /// Asks a second endpoint where the first is slow. See the [module docs](self).
 #[derive(Clone, Debug)]
-pub struct HedgeLayer<P = AnyRules> {
+pub struct HedgeLayer<P = NoRules> {
     rules: P,
     budget: Budget,
     delay: Delay,
@@ -125,13 +126,14 @@ impl HedgeLayer {
 
     fn new(delay: Delay, budget: Budget) -> Self {
         let delay_min = Duration::from_millis(1);
-        Self { rules: AnyRules::new(), budget, delay, delay_min, is_below_retry: false }
+        Self { rules: NoRules::default(), budget, delay, delay_min, is_below_retry: false }
     }
 }
 
 impl<P> HedgeLayer<P> {
-    /// Sets what may be hedged, and how. Default [`AnyRules`], by which nothing is idempotent and so
-    /// nothing hedged.
+    /// Sets what may be hedged, and how: `HttpRetry` of evenkeel-http for HTTP and gRPC,
+    /// [`AnyRules::idempotent`](evenkeel_core::retry::AnyRules::idempotent) for anything else that may be processed
+    /// twice. There is no default.
     #[must_use]
     pub fn rules<Q>(self, rules: Q) -> HedgeLayer<Q> {
         HedgeLayer {
@@ -161,7 +163,7 @@ impl<P> HedgeLayer<P> {
     }
 }
 
-impl<P: Clone, S> Layer<S> for HedgeLayer<P> {
+impl<P: Ruled<S> + Clone, S> Layer<S> for HedgeLayer<P> {
     type Service = Hedge<S, P>;
 
     fn layer(&self, inner: S) -> Hedge<S, P> {
@@ -245,7 +247,7 @@ pub struct HedgeCounts {
 
 /// Asks a second endpoint where the first is slow. See the [module docs](self).
 #[derive(Debug)]
-pub struct Hedge<S, P = AnyRules> {
+pub struct Hedge<S, P> {
     inner: S,
     shared: Arc<Shared<P>>,
 }

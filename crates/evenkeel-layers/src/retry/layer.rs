@@ -4,16 +4,16 @@ use std::{sync::Arc, time::Duration};
 
 use evenkeel_core::{
     backoff::Backoff,
-    retry::{AnyRules, Budget, Schedule},
+    retry::{Budget, Ruled, Schedule},
     rng::Seeds,
 };
 use tower_layer::Layer;
 
-use super::{PolicyRules, Retry};
+use super::{NoRules, PolicyRules, Retry};
 
 /// Makes another attempt where one failed. See the [module docs](super).
 #[derive(Clone, Debug)]
-pub struct RetryLayer<P = AnyRules> {
+pub struct RetryLayer<P = NoRules> {
     pub(super) rules: P,
     pub(super) schedule: Schedule,
     pub(super) budget: Option<Budget>,
@@ -22,13 +22,14 @@ pub struct RetryLayer<P = AnyRules> {
 }
 
 impl RetryLayer {
-    /// Retries that `budget` pays for, of what has certainly not been processed.
+    /// Retries that `budget` pays for. What may be retried say the [`rules`](Self::rules), without which it makes no
+    /// service.
     ///
     /// One budget may be given to several layers, a hedge among them: then they spend it together.
     #[must_use]
     pub fn new(budget: Budget) -> Self {
         Self {
-            rules: AnyRules::new(),
+            rules: NoRules::default(),
             schedule: Schedule::default(),
             budget: Some(budget),
             attempt_timeout: None,
@@ -55,7 +56,8 @@ impl<T, Res> RetryLayer<PolicyRules<T, Res>> {
 }
 
 impl<P> RetryLayer<P> {
-    /// Sets what may be retried, and how. Default [`AnyRules`]; evenkeel-http has those for HTTP.
+    /// Sets what may be retried, and how: `HttpRetry` of evenkeel-http for HTTP and gRPC,
+    /// [`AnyRules`](evenkeel_core::retry::AnyRules) for anything else. There is no default.
     #[must_use]
     pub fn rules<Q>(self, rules: Q) -> RetryLayer<Q> {
         RetryLayer {
@@ -129,7 +131,7 @@ impl<P> RetryLayer<P> {
     }
 }
 
-impl<P: Clone, S> Layer<S> for RetryLayer<P> {
+impl<P: Ruled<S> + Clone, S> Layer<S> for RetryLayer<P> {
     type Service = Retry<S, P>;
 
     fn layer(&self, inner: S) -> Retry<S, P> {

@@ -6,7 +6,7 @@
 //!
 //! * What was provably not processed (a refused connection, a stream that the server refused) is sent
 //!   once more at once, for free. What may have been processed is repeated only where that does no harm.
-//!   [`Rules`] tell the two apart: [`AnyRules`] by default, `HttpRetry` of evenkeel-http for HTTP and gRPC.
+//!   [`Rules`] tell the two apart: `HttpRetry` of evenkeel-http for HTTP and gRPC, [`AnyRules`] for anything else.
 //! * Everything else is paid from a [`Budget`], before the back-off. Where it is empty, or the attempts
 //!   are used up, or the caller's deadline would pass, the caller gets the last real error or response.
 //! * Back-off has full jitter, drawn anew for each call. A delay that the endpoint asks for is kept to, up
@@ -40,16 +40,27 @@
 //! # Configured
 //! ```
 //! use std::time::Duration;
-//! use evenkeel_core::{backoff::Backoff, retry::Budget};
+//! use evenkeel_core::{backoff::Backoff, retry::{AnyRules, Budget}};
 //! use evenkeel_layers::retry::RetryLayer;
 //!
 //! let budget = Budget::share(10.0).floor_per_second(3);
 //! let layer = RetryLayer::new(budget)
+//!     .rules(AnyRules::new())
 //!     .attempts_max(4)
 //!     .attempt_timeout(Duration::from_millis(300))
 //!     .backoff(Backoff::full_jitter(Duration::from_millis(10), Duration::from_secs(1)))
 //!     .delay_max(Duration::from_secs(2));
 //! # drop(layer);
+//! ```
+//!
+//! Without rules it makes no service, and the compiler says which there are:
+//!
+//! ```compile_fail,E0277
+//! use evenkeel_core::retry::Budget;
+//! use evenkeel_layers::retry::RetryLayer;
+//! use tower::ServiceBuilder;
+//!
+//! let client = ServiceBuilder::new().layer(RetryLayer::new(Budget::default())).service(());
 //! ```
 //!
 //! A [`tower::retry::Policy`] that you have goes to [`RetryLayer::with_policy`].
@@ -65,12 +76,14 @@
 
 mod future;
 mod layer;
+mod none;
 mod policy;
 mod service;
 
 pub use self::{
     future::RetryFuture,
     layer::RetryLayer,
+    none::NoRules,
     policy::{PolicyCall, PolicyRules},
     service::Retry,
 };

@@ -11,7 +11,7 @@ use std::{
 
 use evenkeel_core::{
     BoxError,
-    retry::{Next, Reach, Replay, Rules, Verdict},
+    retry::{Next, Reach, Replay, Ruled, Rules, Verdict},
 };
 use tower::retry::Policy;
 
@@ -33,6 +33,8 @@ pub struct PolicyCall<T, Req, F> {
     kept: Option<Req>,
     wait: Option<Pin<Box<F>>>,
 }
+
+impl<T, Res, S> Ruled<S> for PolicyRules<T, Res> {}
 
 impl<T, Req, Res> Replay<Req> for PolicyRules<T, Res>
 where

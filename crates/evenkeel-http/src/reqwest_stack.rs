@@ -1,0 +1,245 @@
+//! A stack that is called as a `reqwest::Client` is.
+
+use std::{fmt, future::poll_fn, sync::Arc, time::Duration};
+
+use evenkeel_core::{BoxError, deadline::Deadline, error::DeadlineExceeded};
+use futures_util::future::BoxFuture;
+use http::{Extensions, HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Version};
+use http_body::Body;
+use hyper::body::Bytes;
+use reqwest::IntoUrl;
+use serde::Serialize;
+use tower_service::Service;
+
+use crate::clock;
+
+/// Calls a stack as a `reqwest::Client` is called: `.get(url).query(..).json(..).send()`.
+///
+/// The client that is given makes the requests, with its default headers and all else that it knows, and the
+/// stack sends them. Mostly the same client stands at the bottom of the stack.
+///
+/// - The [timeout](ReqwestRequest::timeout) of a request is one for the whole call, as without a stack: its
+///   attempts, the waits between them and the body together. The timeout of the *client* at the bottom is one
+///   for each attempt; one for each call is a `DeadlineLayer` at the top of the stack.
+/// - [`Response::url`](reqwest::Response::url) is what the request named, or where redirects led, not the
+///   address of the endpoint.
+/// - A retry sends the body again from memory, up to [`HttpRetry::body_max`](crate::HttpRetry::body_max). A POST is
+///   repeated only if [`Idempotent`](crate::Idempotent) says so: `.extension(Idempotent(true))`.
+/// - Under retries, reqwest gets bodies as streams: redirects that ask for the body again, 307 and 308, are not
+///   followed, but are the response.
+///
+/// ```
+/// use std::time::Duration;
+/// use evenkeel_core::{BoxError, endpoint::Endpoint, retry::Budget};
+/// use evenkeel_http::{HttpDeadline, HttpRetry, ReqwestStack, SharedClient};
+/// use evenkeel_layers::{balance::BalanceLayer, deadline::DeadlineLayer, retry::RetryLayer};
+/// use tower::ServiceBuilder;
+///
+/// # async fn run(endpoints: Vec<Endpoint>) -> Result<(), BoxError> {
+/// let reqwest = reqwest::Client::new();
+/// let stack = ServiceBuilder::new()
+///     .layer(DeadlineLayer::new(Duration::from_secs(2)).carry(HttpDeadline))
+///     .layer(RetryLayer::new(Budget::default()).rules(HttpRetry::new()))
+///     .layer(BalanceLayer::p2c(endpoints))
+///     .service(SharedClient::reqwest(reqwest.clone()));
+/// let client = ReqwestStack::new(reqwest, stack);
+///
+/// let orders = client.get("http://orders.internal/orders").query(&[("page", "2")]).send().await?;
+/// println!("{}", orders.error_for_status()?.text().await?);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct ReqwestStack {
+    client: reqwest::Client,
+    call: Arc<Call>,
+}
+
+type Call = dyn Fn(Request<reqwest::Body>) -> BoxFuture<'static, Answer> + Send + Sync;
+type Answer = Result<Response<reqwest::Body>, BoxError>;
+
+impl ReqwestStack {
+    /// Makes requests with `client`, and sends them through clones of `stack`.
+    #[must_use]
+    pub fn new<S, R>(client: reqwest::Client, stack: S) -> Self
+    where
+        S: Service<Request<reqwest::Body>, Response = Response<R>> + Clone + Send + Sync + 'static,
+        S::Error: Into<BoxError>,
+        S::Future: Send,
+        R: Body<Data: Into<Bytes>, Error: Into<BoxError>> + Send + Sync + 'static,
+    {
+        let call = move |request| {
+            let mut stack = stack.clone();
+            let answer = async move {
+                poll_fn(|cx| stack.poll_ready(cx)).await.map_err(Into::into)?;
+                let response = stack.call(request).await.map_err(Into::into)?;
+                Ok(response.map(reqwest::Body::wrap))
+            };
+            Box::pin(answer) as BoxFuture<'static, Answer>
+        };
+        Self { client, call: Arc::new(call) }
+    }
+
+    /// A `GET` of `url`.
+    pub fn get(&self, url: impl IntoUrl) -> ReqwestRequest {
+        self.request(Method::GET, url)
+    }
+
+    /// A `POST` to `url`.
+    pub fn post(&self, url: impl IntoUrl) -> ReqwestRequest {
+        self.request(Method::POST, url)
+    }
+
+    /// A `PUT` of `url`.
+    pub fn put(&self, url: impl IntoUrl) -> ReqwestRequest {
+        self.request(Method::PUT, url)
+    }
+
+    /// A `PATCH` of `url`.
+    pub fn patch(&self, url: impl IntoUrl) -> ReqwestRequest {
+        self.request(Method::PATCH, url)
+    }
+
+    /// A `DELETE` of `url`.
+    pub fn delete(&self, url: impl IntoUrl) -> ReqwestRequest {
+        self.request(Method::DELETE, url)
+    }
+
+    /// A `HEAD` of `url`.
+    pub fn head(&self, url: impl IntoUrl) -> ReqwestRequest {
+        self.request(Method::HEAD, url)
+    }
+
+    /// A request of any method.
+    pub fn request(&self, method: Method, url: impl IntoUrl) -> ReqwestRequest {
+        let builder = self.client.request(method, url);
+        ReqwestRequest { stack: self.clone(), builder, extensions: Extensions::new() }
+    }
+
+    /// Sends a request that was built otherwise.
+    ///
+    /// # Errors
+    /// What the stack fails with, [`DeadlineExceeded`] where the request's own timeout is over, or the
+    /// `reqwest::Error` of a request that is none. [`cause`](evenkeel_core::error::cause) finds a
+    /// `reqwest::Error` that came from below.
+    pub async fn execute(&self, request: reqwest::Request) -> Result<reqwest::Response, BoxError> {
+        self.send(request, Extensions::new()).await
+    }
+
+    async fn send(
+        &self,
+        request: reqwest::Request,
+        extensions: Extensions,
+    ) -> Result<reqwest::Response, BoxError> {
+        let timeout = request.timeout().copied();
+        let mut request = Request::<reqwest::Body>::try_from(request)?;
+        request.extensions_mut().extend(extensions);
+        let Some(timeout) = timeout else { return Ok((self.call)(request).await?.into()) };
+        // The leaf gives each attempt what is left of it, and retries end with it.
+        let ours = Deadline(clock::now() + timeout);
+        let known = request.extensions().get::<Deadline>().copied();
+        request.extensions_mut().insert(known.map_or(ours, |known| known.min(ours)));
+        match tokio::time::timeout(timeout, (self.call)(request)).await {
+            Ok(answer) => Ok(answer?.into()),
+            Err(_) => {
+                evenkeel_metrics::deadline_exceeded();
+                Err(DeadlineExceeded::new(timeout).into())
+            }
+        }
+    }
+}
+
+impl fmt::Debug for ReqwestStack {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ReqwestStack").field("client", &self.client).finish_non_exhaustive()
+    }
+}
+
+/// A request of a [`ReqwestStack`] that is being put together, as reqwest's `RequestBuilder`.
+#[derive(Debug)]
+#[must_use = "a request does nothing until it is sent"]
+pub struct ReqwestRequest {
+    stack: ReqwestStack,
+    builder: reqwest::RequestBuilder,
+    extensions: Extensions,
+}
+
+impl ReqwestRequest {
+    /// Sends it through the stack.
+    ///
+    /// # Errors
+    /// As [`ReqwestStack::execute`].
+    pub async fn send(self) -> Result<reqwest::Response, BoxError> {
+        self.stack.send(self.builder.build()?, self.extensions).await
+    }
+
+    /// Adds a header.
+    pub fn header<K, V>(self, name: K, value: V) -> Self
+    where
+        HeaderName: TryFrom<K, Error: Into<http::Error>>,
+        HeaderValue: TryFrom<V, Error: Into<http::Error>>,
+    {
+        self.with(|builder| builder.header(name, value))
+    }
+
+    /// Sets headers, in place of those of the same names.
+    pub fn headers(self, headers: HeaderMap) -> Self {
+        self.with(|builder| builder.headers(headers))
+    }
+
+    /// Says by a user name and a password who asks.
+    pub fn basic_auth(self, user: impl fmt::Display, password: Option<impl fmt::Display>) -> Self {
+        self.with(|builder| builder.basic_auth(user, password))
+    }
+
+    /// Says by a token who asks.
+    pub fn bearer_auth(self, token: impl fmt::Display) -> Self {
+        self.with(|builder| builder.bearer_auth(token))
+    }
+
+    /// Adds to the query of the URL.
+    pub fn query(self, query: &(impl Serialize + ?Sized)) -> Self {
+        self.with(|builder| builder.query(query))
+    }
+
+    /// Sets the body.
+    pub fn body(self, body: impl Into<reqwest::Body>) -> Self {
+        self.with(|builder| builder.body(body))
+    }
+
+    /// Sends JSON.
+    pub fn json(self, json: &(impl Serialize + ?Sized)) -> Self {
+        self.with(|builder| builder.json(json))
+    }
+
+    /// Sends a form.
+    pub fn form(self, form: &(impl Serialize + ?Sized)) -> Self {
+        self.with(|builder| builder.form(form))
+    }
+
+    /// Sets how long the whole call may take, all attempts and the body of the response together. Default no
+    /// limit but those of the stack and of the client.
+    pub fn timeout(self, timeout: Duration) -> Self {
+        self.with(|builder| builder.timeout(timeout))
+    }
+
+    /// Sets the version of HTTP.
+    pub fn version(self, version: Version) -> Self {
+        self.with(|builder| builder.version(version))
+    }
+
+    /// Adds a request extension, which the layers of the stack read: [`Idempotent`](crate::Idempotent),
+    /// [`HashKey`](crate::HashKey), [`Why`](evenkeel_core::why::Why).
+    pub fn extension<T: Clone + Send + Sync + 'static>(mut self, extension: T) -> Self {
+        self.extensions.insert(extension);
+        self
+    }
+
+    /// Does what only reqwest's own builder can, such as `multipart`.
+    pub fn with(
+        self,
+        change: impl FnOnce(reqwest::RequestBuilder) -> reqwest::RequestBuilder,
+    ) -> Self {
+        Self { builder: change(self.builder), ..self }
+    }
+}

@@ -1,0 +1,34 @@
+//! What stands for the rules of a layer that was not given any.
+
+use std::convert::Infallible;
+
+use evenkeel_core::{connect::Connect, retry::Ruled};
+
+use crate::{balance::Balance, hedge::Hedge};
+
+/// The rules of a layer that was not given any: it makes no service.
+///
+/// What may be sent again, only the protocol knows. So there is no default: over HTTP, rules that know nothing retry
+/// hardly anything.
+#[derive(Clone, Copy, Debug, Default)]
+#[rustfmt::skip] // The compiler quotes the line below where the bound is not met.
+pub struct NoRules(()); // To mend it: `.rules(HttpRetry::new())` over HTTP and gRPC, else `.rules(AnyRules::new())`.
+
+/// What no part of a stack is.
+///
+/// While the compiler does not know all of a stack yet, these impls might hold. So it goes on, and fails later with
+/// the message of `Ruled` and not with a method whose bounds are not met. There are two, or else it would infer one.
+trait Absent {}
+
+impl Absent for Infallible {}
+
+impl Absent for NoRules {}
+
+#[diagnostic::do_not_recommend]
+impl<S: Absent> Ruled<S> for NoRules {}
+
+#[diagnostic::do_not_recommend]
+impl<C: Connect + Absent> Ruled<Balance<C>> for NoRules {}
+
+#[diagnostic::do_not_recommend]
+impl<S, P> Ruled<Hedge<S, P>> for NoRules where Self: Ruled<S> {}
