@@ -20,7 +20,9 @@
 //! let mut rng = Rng::with_seed(7);
 //! let picks: Vec<_> =
 //!     (0..4).map(|_| picker.pick(&nodes, &mut PickContext::new(&mut rng)).unwrap()).collect();
-//! assert_eq!(picks, [0, 1, 0, 1]);
+//! // Each in turn; which comes first is drawn.
+//! assert_ne!(picks[0], picks[1]);
+//! assert_eq!(picks[..2], picks[2..]);
 //! ```
 //!
 //! # What this crate does not do
@@ -57,6 +59,7 @@ pub mod traffic;
 pub mod why;
 
 mod gate;
+mod ring;
 mod sync;
 mod warming;
 

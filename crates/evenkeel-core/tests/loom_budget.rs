@@ -20,6 +20,14 @@ fn budget(percent: f64) -> Budget {
     budget
 }
 
+/// Interleavings in which a thread is stopped up to three times: to forget what is old is many steps, and without a
+/// bound their number takes hours.
+fn model(run: impl Fn() + Sync + Send + 'static) {
+    let mut model = loom::model::Builder::new();
+    model.preemption_bound = Some(3);
+    model.check(run);
+}
+
 #[test]
 fn two_threads_cannot_spend_the_same_token() {
     loom::model(|| {
@@ -47,7 +55,7 @@ fn deposits_of_two_threads_are_both_counted() {
 
 #[test]
 fn threads_that_disagree_about_the_time_forget_what_is_old_once() {
-    loom::model(|| {
+    model(|| {
         let budget = budget(100.0);
         budget.deposit(START);
         let other = budget.clone();
@@ -61,7 +69,7 @@ fn threads_that_disagree_about_the_time_forget_what_is_old_once() {
 
 #[test]
 fn a_retry_comes_back_once_when_its_window_is_over() {
-    loom::model(|| {
+    model(|| {
         let budget = Budget::share(0.0).floor_per_second(1).window(Duration::from_secs(1));
         assert!(budget.withdraw(START));
         let other = budget.clone();
@@ -69,5 +77,26 @@ fn a_retry_comes_back_once_when_its_window_is_over() {
         let spent = u64::from(budget.withdraw(later(1_000)));
         assert_eq!(spent + thread.join().unwrap(), 1);
         assert_eq!(budget.balance(later(2_000)), 1);
+    });
+}
+
+/// A thread that was stopped in the middle of a step goes on when others have turned the ring more than
+/// once: it changes nothing that they use, and nobody waits for it.
+#[test]
+fn a_step_that_comes_laps_too_late_is_refused() {
+    model(|| {
+        let budget = budget(100.0);
+        let other = budget.clone();
+        let thread = thread::spawn(move || other.deposit(later(500)));
+        for half_second in 1..=5 {
+            budget.deposit(later(500 * half_second));
+        }
+
+        // Less for a moment: what a thread is about to forget is not to be spent. In the end it is what the last two
+        // half seconds gave, and the other thread if it came as late as that.
+        assert!(budget.balance(later(2_500)) <= 3);
+        thread.join().unwrap();
+        assert!((2..=3).contains(&budget.balance(later(2_500))));
+        assert_eq!(budget.balance(later(3_500)), 0);
     });
 }

@@ -65,7 +65,7 @@ impl Throttle {
 
     /// Sets over how long requests count. Default two minutes, in sixteenths.
     ///
-    /// Short windows follow sooner and swing more.
+    /// Short windows follow sooner and swing more. One below half a second counts as half a second.
     ///
     /// # Panics
     /// If it is zero.

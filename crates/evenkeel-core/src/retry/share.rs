@@ -1,8 +1,9 @@
 //! Finagle's retry budget: a share of calls over a sliding window, exact under many threads.
 
-use std::{array, time::Duration};
+use std::time::Duration;
 
 use crate::{
+    ring::{Ring, tick_nanos, tick_of},
     sync::{AtomicI64, AtomicU64, Ordering},
     time::Timestamp,
 };
@@ -10,12 +11,13 @@ use crate::{
 /// Deposits and withdrawals of the last ticks, and their balance.
 ///
 /// Each call gives `deposit`, each retry takes `cost`, and both are forgotten after a window of
-/// [`TICKS`] ticks: what was withdrawn comes back then, and what was deposited is gone. So in any window
+/// sixteen ticks: what was withdrawn comes back then, and what was deposited is gone. So in any window
 /// that ends with a retry there are at most as many retries as the share of its calls and the floor say.
 ///
 /// The balance is one word, and withdrawing from it is one comparison and exchange, so it cannot be
-/// overdrawn. A slot keeps what it counts in one word together with its number: whoever clears it takes
-/// from the balance exactly what it held, and whoever comes late finds another number and looks again.
+/// overdrawn. At any moment it is at most what the slots say: a call is counted before it pays in, a retry
+/// pays before it is counted, and of what is forgotten calls are taken from the balance before and
+/// retries given back after.
 #[derive(Debug)]
 pub(super) struct Share {
     percent: f64,
@@ -24,75 +26,16 @@ pub(super) struct Share {
     deposit: i64,
     cost: i64,
     tick_nanos: u64,
+    /// The latest tick up to which the old is forgotten.
     head: AtomicU64,
     /// The reserve, with deposits and without withdrawals of the slots.
     balance: AtomicI64,
-    slots: [AtomicU64; TICKS as usize],
+    calls: Ring,
+    retries: Ring,
 }
 
-/// Into how many ticks a window is divided: a power of two, so that numbers may wrap.
-#[cfg(not(loom))]
-const TICKS: u64 = 16;
-#[cfg(loom)]
-const TICKS: u64 = 2;
-
-/// So many calls of a tick ask for the time, and one in so many after them.
+/// The first 32 calls of a tick ask for the time, and one in 32 after them.
 const CALLS_UNTOLD: u64 = 32;
-
-/// Slots are numbered as they are taken into use, modulo this: enough to tell a slot from what it was
-/// when a thread looked that was stopped for less than 4,000 ticks in between.
-const NUMBER_BITS: u32 = 12;
-const NUMBER_MAX: u64 = (1 << NUMBER_BITS) - 1;
-
-/// The slot that is counted in, and the tick that was told last.
-#[derive(Clone, Copy, Debug)]
-struct Head {
-    tick: u64,
-    number: u64,
-}
-
-impl Head {
-    const fn unpack(word: u64) -> Self {
-        Self { tick: word >> NUMBER_BITS, number: word & NUMBER_MAX }
-    }
-
-    const fn pack(self) -> u64 {
-        (self.tick << NUMBER_BITS) | (self.number & NUMBER_MAX)
-    }
-}
-
-/// What a slot counts: 2²⁸ calls and 2²⁴ retries. More calls deposit nothing, more retries are refused.
-#[derive(Clone, Copy, Debug)]
-struct Slot {
-    number: u64,
-    calls: u64,
-    retries: u64,
-}
-
-impl Slot {
-    const CALL_BITS: u32 = 28;
-    const RETRY_BITS: u32 = 24;
-    const CALLS_MAX: u64 = (1 << Self::CALL_BITS) - 1;
-    const RETRIES_MAX: u64 = (1 << Self::RETRY_BITS) - 1;
-
-    const fn empty(number: u64) -> Self {
-        Self { number: number & NUMBER_MAX, calls: 0, retries: 0 }
-    }
-
-    const fn unpack(word: u64) -> Self {
-        Self {
-            number: word >> (Self::CALL_BITS + Self::RETRY_BITS),
-            calls: (word >> Self::RETRY_BITS) & Self::CALLS_MAX,
-            retries: word & Self::RETRIES_MAX,
-        }
-    }
-
-    const fn pack(self) -> u64 {
-        (self.number << (Self::CALL_BITS + Self::RETRY_BITS))
-            | (self.calls << Self::RETRY_BITS)
-            | self.retries
-    }
-}
 
 impl Share {
     pub(super) fn new(percent: f64, floor: u32, window: Duration) -> Self {
@@ -114,10 +57,11 @@ impl Share {
             window,
             deposit,
             cost,
-            tick_nanos: window_nanos as u64 / TICKS,
-            head: AtomicU64::new(Head { tick: 0, number: TICKS - 1 }.pack()),
+            tick_nanos: tick_nanos(window),
+            head: AtomicU64::new(0),
             balance: AtomicI64::new(reserve as i64),
-            slots: array::from_fn(|number| AtomicU64::new(Slot::empty(number as u64).pack())),
+            calls: Ring::new(),
+            retries: Ring::new(),
         }
     }
 
@@ -133,21 +77,27 @@ impl Share {
         self.window
     }
 
-    /// Forgets what is older than a window at `now`.
+    /// Forgets what is older than a window at `now`; gives the tick that is counted in.
     #[inline]
-    pub(super) fn tell(&self, now: Timestamp) {
-        let tick = now.as_nanos() / self.tick_nanos;
-        if Head::unpack(self.head.load(Ordering::Acquire)).tick < tick {
-            self.advance(tick);
-        }
+    fn tell(&self, now: Timestamp) -> u64 {
+        let tick = tick_of(now, self.tick_nanos);
+        let head = self.head.load(Ordering::Acquire);
+        if tick <= head { head } else { self.advance(tick) }
+    }
+
+    /// Each thread that comes forgets all there is to forget before it says so: none waits for another, and
+    /// none counts before the old is forgotten.
+    #[cold]
+    fn advance(&self, tick: u64) -> u64 {
+        let change = |amount: i64| _ = self.balance.fetch_add(amount, Ordering::AcqRel);
+        self.calls.forget(tick, |calls| change(-calls * self.deposit), |_| {});
+        self.retries.forget(tick, |_| {}, |retries| change(retries * self.cost));
+        self.head.fetch_max(tick, Ordering::AcqRel).max(tick)
     }
 
     pub(super) fn deposit(&self, now: Timestamp) {
-        self.tell(now);
-        let counted = self.count(|slot| {
-            (slot.calls < Slot::CALLS_MAX).then_some(Slot { calls: slot.calls + 1, ..slot })
-        });
-        if counted {
+        let tick = self.tell(now);
+        if self.calls.add(1, tick) {
             self.balance.fetch_add(self.deposit, Ordering::AcqRel);
         }
     }
@@ -155,22 +105,20 @@ impl Share {
     /// The time that was told last, or nothing if it should be told again.
     #[inline]
     pub(super) fn lately(&self) -> Option<Timestamp> {
-        let head = Head::unpack(self.head.load(Ordering::Acquire));
-        let slot = Slot::unpack(self.slots[(head.number % TICKS) as usize].load(Ordering::Relaxed));
+        let head = self.head.load(Ordering::Acquire);
+        let calls = self.calls.count(head);
         // Few calls last for longer than a window: each has to count when it was made.
-        let is_known = CALLS_UNTOLD <= slot.calls && !slot.calls.is_multiple_of(CALLS_UNTOLD);
-        is_known.then(|| Timestamp::from_nanos(head.tick * self.tick_nanos))
+        let is_known = CALLS_UNTOLD <= calls && !calls.is_multiple_of(CALLS_UNTOLD);
+        is_known.then(|| Timestamp::from_nanos(head * self.tick_nanos))
     }
 
     pub(super) fn withdraw(&self, now: Timestamp) -> bool {
-        self.tell(now);
+        let tick = self.tell(now);
         let take = |balance: i64| (self.cost <= balance).then(|| balance - self.cost);
         if self.balance.fetch_update(Ordering::AcqRel, Ordering::Acquire, take).is_err() {
             return false;
         }
-        let is_counted = self.count(|slot| {
-            (slot.retries < Slot::RETRIES_MAX).then_some(Slot { retries: slot.retries + 1, ..slot })
-        });
+        let is_counted = self.retries.add(1, tick);
         if !is_counted {
             self.balance.fetch_add(self.cost, Ordering::AcqRel);
         }
@@ -180,73 +128,6 @@ impl Share {
     pub(super) fn balance(&self, now: Timestamp) -> u64 {
         self.tell(now);
         u64::try_from(self.balance.load(Ordering::Acquire) / self.cost).unwrap_or(0)
-    }
-
-    /// Changes the slot that is counted in, unless `change` refuses.
-    #[inline]
-    fn count(&self, change: impl Fn(Slot) -> Option<Slot>) -> bool {
-        loop {
-            let head = Head::unpack(self.head.load(Ordering::Acquire));
-            let place = &self.slots[(head.number % TICKS) as usize];
-            let word = place.load(Ordering::Acquire);
-            let slot = Slot::unpack(word);
-            if slot.number != head.number {
-                // The head has moved on since it was read.
-                continue;
-            }
-            let Some(changed) = change(slot) else { return false };
-            let exchanged = place.compare_exchange_weak(
-                word,
-                changed.pack(),
-                Ordering::AcqRel,
-                Ordering::Acquire,
-            );
-            if exchanged.is_ok() {
-                return true;
-            }
-        }
-    }
-
-    /// Moves the head to `tick`, slot by slot, in at most one step more than there are slots.
-    ///
-    /// Which slot a step clears depends on the head alone, so all threads that come agree on it, any of
-    /// them completes what another has begun, and none counts before the old is forgotten.
-    #[cold]
-    fn advance(&self, tick: u64) {
-        loop {
-            let word = self.head.load(Ordering::Acquire);
-            let head = Head::unpack(word);
-            if tick <= head.tick {
-                return;
-            }
-            self.renew((head.number + 1) & NUMBER_MAX);
-            // After a long silence the steps of one window clear all there is.
-            let next = (head.tick + 1).max(tick.saturating_sub(TICKS));
-            let next = Head { tick: next, number: head.number + 1 }.pack();
-            // If another thread was faster, the next turn sees where it went.
-            let _ = self.head.compare_exchange(word, next, Ordering::AcqRel, Ordering::Acquire);
-        }
-    }
-
-    /// Takes the slot `number` into use, if nobody has yet.
-    fn renew(&self, number: u64) {
-        let place = &self.slots[(number % TICKS) as usize];
-        let mut word = place.load(Ordering::Acquire);
-        loop {
-            let slot = Slot::unpack(word);
-            if slot.number != number.wrapping_sub(TICKS) & NUMBER_MAX {
-                return;
-            }
-            let empty = Slot::empty(number).pack();
-            match place.compare_exchange(word, empty, Ordering::AcqRel, Ordering::Acquire) {
-                Ok(_) => {
-                    let held = slot.calls as i64 * self.deposit - slot.retries as i64 * self.cost;
-                    self.balance.fetch_sub(held, Ordering::AcqRel);
-                    return;
-                }
-                Err(other) => word = other,
-            }
-        }
     }
 }
 

@@ -77,7 +77,7 @@ impl<X> ThrottleLayer<X> {
 
     /// Sets over how long calls count. Default two minutes.
     ///
-    /// Short windows follow sooner and swing more.
+    /// Short windows follow sooner and swing more. One below half a second counts as half a second.
     #[must_use]
     pub fn window(mut self, window: Duration) -> Self {
         self.window = window;

@@ -192,19 +192,24 @@ impl TimeCounter {
     }
 
     fn record(&self, call: Call, now: Timestamp) -> Totals {
-        let tick = now.as_nanos() / self.part_nanos;
-        self.turn(tick);
-        let part = &self.parts[(tick % Self::PARTS as u64) as usize];
-        let mut word = part.load(Ordering::Acquire);
+        let told = now.as_nanos() / self.part_nanos;
+        self.turn(told);
         loop {
+            // Looked at each time: a thread that was stopped for longer than a window counts when it goes on.
+            // Only whole numbers tell that, those of parts come round.
+            let last = self.last.load(Ordering::Acquire);
+            let tick = if last.saturating_sub(told) < Self::PARTS as u64 { told } else { last };
+            let part = &self.parts[(tick % Self::PARTS as u64) as usize];
+            let word = part.load(Ordering::Acquire);
             let old = Part::unpack(word);
             // A clock reading that came late is counted in the part that took over its place.
             let is_current = (old.tick.wrapping_sub(tick as u16) as i16) >= 0 && old.calls != 0;
             let base = if is_current { old } else { Part { tick: tick as u16, ..Part::default() } };
             let new = base.add(call).pack();
-            match part.compare_exchange_weak(word, new, Ordering::AcqRel, Ordering::Acquire) {
-                Ok(_) => return self.totals(tick),
-                Err(current) => word = current,
+            let exchanged =
+                part.compare_exchange_weak(word, new, Ordering::AcqRel, Ordering::Acquire);
+            if exchanged.is_ok() {
+                return self.totals(tick);
             }
         }
     }

@@ -73,6 +73,25 @@ fn a_count_window_holds_what_a_queue_would() {
     }
 }
 
+/// The thread was stopped between the reading and the count, while numbers of parts came round.
+#[test]
+fn a_reading_that_comes_a_lap_late_counts_now_and_is_forgotten_after_a_window() {
+    for late in [10, 100, (1 << 15) + 3, 1 << 16, (1 << 16) + 7] {
+        let counter = TimeCounter::new(Duration::from_secs(1));
+        let millis = 100 * (1 << 17);
+        counter.record(OK, at(millis));
+
+        let seen = counter.record(FAILED, at(millis - 100 * late));
+
+        assert_eq!(seen, Totals { calls: 2, failed: 1, slow: 0 }, "{late} parts late");
+        for part in 1..=30 {
+            let seen = counter.record(OK, at(millis + 100 * part));
+            let expected = u32::from(part < 10);
+            assert_eq!(seen.failed, expected, "{late} parts late, {part} parts later");
+        }
+    }
+}
+
 #[test]
 fn a_time_window_holds_what_a_queue_would() {
     let mut rng = Rng::with_seed(12);
