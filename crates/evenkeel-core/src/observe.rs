@@ -29,7 +29,7 @@ pub enum Fault {
     Server,
     /// The endpoint answered that what stands behind it failed: 502, 503, 504.
     Gateway,
-    /// There was no answer: no connection, a reset, a timeout.
+    /// There was no answer: no connection, a reset, a timeout, or a [deadline](crate::cut) that has passed.
     Local,
 }
 

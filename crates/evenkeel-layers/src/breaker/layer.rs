@@ -81,6 +81,15 @@ impl<X> CircuitBreakerLayer<X> {
         self
     }
 
+    /// Sets after which time a trial call without an answer has failed. Default 10 s.
+    ///
+    /// Shorter than the slowest good answer, it keeps endpoints out that work.
+    #[must_use]
+    pub fn trial_timeout(mut self, timeout: Duration) -> Self {
+        self.rules.trial_timeout = timeout;
+        self
+    }
+
     /// Sets how long it stays open the first time, and at most. Default 1 and 60 seconds.
     ///
     /// Short times put a request at risk more often; long ones keep a recovered endpoint idle.

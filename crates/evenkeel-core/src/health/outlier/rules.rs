@@ -12,7 +12,8 @@ pub struct OutlierRules {
     /// Ejects after so many answers in a row that what stands behind the endpoint failed. Default
     /// `None`.
     pub consecutive_gateway_errors: Option<u32>,
-    /// Ejects after so many attempts in a row without an answer: no connection, a reset. Default 5.
+    /// Ejects after so many attempts in a row without an answer: no connection, a reset, or a
+    /// [deadline that has passed](crate::cut). Default 5.
     pub consecutive_local_errors: Option<u32>,
     /// Compares success rates at each sweep. Default [`SuccessRate::default`].
     pub success_rate: Option<SuccessRate>,

@@ -3,18 +3,14 @@
 use std::{fmt, sync::Arc};
 
 use super::{hotness::Hotness, pool::key, rules::Rules};
-use crate::{load::ServerLoad, node::Node, rng::Rng, sync::Mutex};
-
-/// A server that is passed over for its penalty lives down half of it one time in so many, as under
-/// [`P2c`](super::super::P2c).
-const FORGIVEN_ONCE_IN: usize = 16;
+use crate::{load::ServerLoad, node::Node, sync::Mutex};
 
 /// Chooses among a few servers that have just said how loaded they are.
 ///
 /// The rule is that of [`Prequal`](super::Prequal): of those that are *cold*, below a quantile of the requests
 /// in flight that were answered of late, the quickest; if all are hot, the one with the fewest in flight.
 /// What a server has in flight counts with its [penalty](Node::penalty): one that fails at once says that
-/// it is idle. Passed over, it lives that down as under [`P2c`](super::P2c).
+/// it is idle.
 ///
 /// Whoever asks sends some probes before each request, three to five of random nodes, and chooses when all
 /// but one are answered (Wydrowski and others, NSDI 2024, section 4, synchronous mode).
@@ -36,7 +32,7 @@ const FORGIVEN_ONCE_IN: usize = 16;
 /// ```
 pub struct SyncPrequal {
     quantile: f64,
-    state: Mutex<(Hotness, Rng)>,
+    hotness: Mutex<Hotness>,
 }
 
 impl SyncPrequal {
@@ -65,25 +61,18 @@ impl SyncPrequal {
         };
         let quantile = Rules { quantile: self.quantile, ..Rules::default() };
         let quantile = quantile.quantile_of(answers.len());
-        let mut state = self.state.lock().expect("no panic under the lock");
-        let (hotness, rng) = &mut *state;
+        let mut hotness = self.hotness.lock().expect("no panic under the lock");
         let limits = (0..answers.len()).map(|index| hotness.record(in_flight(index), quantile));
         let hot_above = limits.last()?;
-        let best = (0..answers.len()).min_by_key(|&index| {
+        (0..answers.len()).min_by_key(|&index| {
             key(in_flight(index), answers[index].1.latency().as_secs_f32(), hot_above)
-        })?;
-        let passed_over = (0..).zip(answers).filter(|(index, _)| *index != best);
-        for (_, (node, _)) in passed_over.filter(|(_, (node, _))| node.penalty() != 0) {
-            node.forgive(rng, FORGIVEN_ONCE_IN);
-        }
-        Some(best)
+        })
     }
 }
 
 impl Default for SyncPrequal {
     fn default() -> Self {
-        let state = Mutex::new((Hotness::default(), Rng::with_seed(0x5EED)));
-        Self { quantile: Rules::default().quantile, state }
+        Self { quantile: Rules::default().quantile, hotness: Mutex::new(Hotness::default()) }
     }
 }
 
@@ -127,14 +116,5 @@ mod tests {
         assert_eq!(choice.best(&answers), Some(0));
         (0..5).for_each(|_| answers[0].0.judge(Outcome::Failure));
         assert_eq!(choice.best(&answers), Some(1));
-    }
-
-    #[test]
-    fn a_server_that_failed_is_chosen_again_after_it_was_passed_over_for_a_while() {
-        let choice = SyncPrequal::default();
-        let answers = [answer(0.0, 1), answer(3.0, 9), answer(3.0, 9)];
-        (0..20).for_each(|_| answers[0].0.judge(Outcome::Failure));
-        let chosen = (0..1_000).position(|_| choice.best(&answers) == Some(0));
-        assert!(chosen.is_some_and(|chosen| (30..500).contains(&chosen)), "{chosen:?}");
     }
 }
