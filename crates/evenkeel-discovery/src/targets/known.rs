@@ -43,7 +43,10 @@ fn unix(target: &Target) -> Made {
 pub(super) fn plain(address: &str) -> Made {
     use evenkeel_core::endpoint::Address;
     match address.parse()? {
-        Address::Name { .. } => dns(&Target::parse(&format!("dns:///{address}"))?),
+        // An address with the name of an interface is no name in DNS.
+        Address::Name { host, .. } if !host.contains('%') => {
+            dns(&Target::parse(&format!("dns:///{address}"))?)
+        }
         address => Ok(Arc::new(Fixed::new([Endpoint::new(address)]))),
     }
 }
