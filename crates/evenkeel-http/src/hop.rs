@@ -59,27 +59,29 @@ pub(crate) fn clean_response(status: StatusCode, headers: &mut HeaderMap) {
     }
 }
 
-/// Says how a body is delimited where hyper would not say it.
+/// Says how a body is delimited, where hyper would not say it.
 ///
-/// `Transfer-Encoding` was the caller's. A method that expects a body is told that there is none
-/// (RFC 9110, section 8.6), and one that expects none that there is one: hyper would leave it out.
+/// `Transfer-Encoding` was the previous hop's: it is left out where the length is known, unless trailers
+/// follow. Without it hyper would send no body with `GET`. A method that expects a body is told if there
+/// is none (RFC 9110, section 8.6).
 pub(crate) fn delimit<B: Body>(request: &mut Request<B>) {
-    request.headers_mut().remove(header::TRANSFER_ENCODING);
-    let has_length = request.headers().contains_key(header::CONTENT_LENGTH);
-    if has_length || *request.method() == Method::CONNECT {
-        return;
-    }
+    let was_coded = request.headers_mut().remove(header::TRANSFER_ENCODING).is_some();
     let expects_none = matches!(
         *request.method(),
-        Method::GET | Method::HEAD | Method::DELETE | Method::OPTIONS | Method::TRACE
+        Method::GET
+            | Method::HEAD
+            | Method::DELETE
+            | Method::OPTIONS
+            | Method::TRACE
+            | Method::CONNECT
     );
     let body = request.body();
     let length = if body.is_end_stream() { Some(0) } else { body.size_hint().exact() };
     let headers = request.headers_mut();
-    if length == Some(0) && !expects_none {
-        headers.insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
-    } else if length.is_none() {
+    if was_coded && (length.is_none() || headers.contains_key(header::TRAILER)) {
         headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    } else if length == Some(0) && !expects_none && !headers.contains_key(header::CONTENT_LENGTH) {
+        headers.insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
     }
 }
 

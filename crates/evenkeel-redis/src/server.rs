@@ -7,7 +7,7 @@ use evenkeel_core::{
     quota::{Grant, Rate},
 };
 use redis::{
-    Client, ErrorKind, RedisError, RedisResult, Script, ServerErrorKind,
+    Client, ErrorKind, RedisError, RedisResult, Script, ServerErrorKind, Value,
     aio::{ConnectionManager, ConnectionManagerConfig},
 };
 use tokio::time::timeout;
@@ -36,10 +36,14 @@ impl Server {
     ) -> Result<Grant, BoxError> {
         let mut connection = self.connection()?;
         let taken = timeout(self.timeout, self.ask(&mut connection, key, rate, wanted)).await??;
-        let (tokens, remaining, retry_after): (u32, u32, u64) = taken;
-        // Whatever answers there: never more than was asked for.
-        let tokens = tokens.min(wanted);
-        Ok(Grant { tokens, remaining, retry_after: Duration::from_micros(retry_after) })
+        let [Value::Int(tokens), Value::Int(remaining), Value::Int(retry_after)] = taken[..] else {
+            return Err("the script answered something else than three integers".into());
+        };
+        // Whatever answers there: never more than was asked for, and no longer to wait than a bucket takes
+        // to fill.
+        let tokens = u32::try_from(tokens)?.min(wanted);
+        let retry_after = Duration::from_micros(u64::try_from(retry_after)?).min(rate.window());
+        Ok(Grant { tokens, remaining: u32::try_from(remaining)?, retry_after })
     }
 
     async fn ask(
@@ -48,7 +52,7 @@ impl Server {
         key: &[u8],
         rate: &Rate,
         wanted: u32,
-    ) -> RedisResult<(u32, u32, u64)> {
+    ) -> RedisResult<Vec<Value>> {
         let interval = rate.interval().as_nanos() as f64 / 1_000.0;
         let command = |name: &str, script: &str| {
             let mut command = redis::cmd(name);

@@ -4,7 +4,9 @@
 local interval, burst, wanted = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
 local time = redis.call('TIME')
 local now = (time[1] - 1577836800) * 1000000 + time[2]
-local full_at = tonumber(redis.call('GET', KEYS[1]) or now)
+local text = redis.call('GET', KEYS[1])
+-- What this script did not write is no bucket; Lua would read '0x10' and '1e5', too.
+local full_at = text and text:match('^%d+%.%d%d%d$') and tonumber(text) or now
 local window = burst * interval
 -- Neither a clock that went back nor a rate that has changed leaves more than a whole bucket missing.
 local missing = math.min(math.max(full_at - now, 0), window)

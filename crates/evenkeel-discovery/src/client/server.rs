@@ -2,6 +2,7 @@
 
 use std::{fmt, path::PathBuf, str::FromStr};
 
+use evenkeel_core::number::digits;
 use http::{Uri, uri::Authority};
 
 /// Where a registry's server listens: `http://host:port`, `https://host:port` or `unix:///path`.
@@ -81,7 +82,8 @@ impl FromStr for Server {
         }
         let authority: Authority =
             rest.parse().map_err(|_| error("the host and the port cannot be read"))?;
-        if authority.port_u16().is_none_or(|port| port == 0) {
+        if authority.port().and_then(|port| digits(port.as_str())).is_none_or(|port: u16| port == 0)
+        {
             return Err(error("the port is missing"));
         }
         Ok(Self { place: Place::Tcp(authority), is_tls })
@@ -113,9 +115,18 @@ mod tests {
 
     #[test]
     fn what_is_no_server_is_refused() {
-        for text in
-            ["", "http://", "ftp://a:1", "http://a", "a:0", "a:65536", "a:1/b", "u@a:1", "unix:"]
-        {
+        for text in [
+            "",
+            "http://",
+            "ftp://a:1",
+            "http://a",
+            "a:0",
+            "a:65536",
+            "a:+1",
+            "a:1/b",
+            "u@a:1",
+            "unix:",
+        ] {
             assert!(text.parse::<Server>().is_err(), "{text} was taken");
         }
     }

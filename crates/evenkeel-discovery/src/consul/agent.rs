@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use evenkeel_core::BoxError;
+use evenkeel_core::{BoxError, number::digits};
 use http::{
     HeaderMap, Method, Request,
     header::{HOST, HeaderValue},
@@ -47,7 +47,7 @@ impl Answer {
     }
 
     fn number(&self, name: &str) -> Option<u64> {
-        self.headers.get(name)?.to_str().ok()?.parse().ok()
+        digits(self.headers.get(name)?.as_bytes().trim_ascii())
     }
 }
 
@@ -168,6 +168,15 @@ pub(crate) fn refused_with(error: &BoxError) -> Option<u16> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_index_is_digits_alone() {
+        for (text, index) in [("7", 7), ("0", 0), ("+7", 0), ("-7", 0), ("7.0", 0), ("", 0)] {
+            let headers = [("x-consul-index".parse().unwrap(), HeaderValue::from_static(text))];
+            let answer = Answer { headers: HeaderMap::from_iter(headers), body: Bytes::new() };
+            assert_eq!(answer.index(), index, "{text}");
+        }
+    }
 
     #[test]
     fn names_are_sent_as_they_are() {

@@ -104,8 +104,10 @@ impl Dns {
         let error = |reason| DnsNameError { text: text.to_owned(), reason };
         let (server, name) = split_server(text).map_err(error)?;
         let question = match name.parse() {
-            Ok(Address::Name { host, port }) => Question::Host { host, port },
-            Ok(Address::Socket(_)) => {
+            Ok(Address::Name { host, port }) if !host.contains('%') => {
+                Question::Host { host, port }
+            }
+            Ok(Address::Socket(_) | Address::Name { .. }) => {
                 return Err(error("it is an address already; use a fixed list"));
             }
             _ => return Err(error("write host:port, dns:///host:port or dns://server/host:port")),

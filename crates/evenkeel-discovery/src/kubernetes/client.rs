@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
-use evenkeel_core::BoxError;
+use evenkeel_core::{BoxError, number::digits};
 use http::{
     HeaderMap, Request, Response,
     header::{ACCEPT_ENCODING, HeaderValue, RETRY_AFTER},
@@ -161,7 +161,7 @@ pub(super) struct Events {
 impl Events {
     /// The version as a number, which it is in every API server.
     pub(super) fn number(&self) -> u64 {
-        self.version.parse().unwrap_or_default()
+        digits(&self.version).unwrap_or_default()
     }
 
     /// All that has come since the last call, at least one thing; none when the server ends the watch as agreed.
@@ -230,7 +230,7 @@ impl Events {
 }
 
 fn refusal(status: Status, headers: Option<&HeaderMap>) -> ServerRefused {
-    let header = headers.and_then(|headers| headers.get(RETRY_AFTER)?.to_str().ok()?.parse().ok());
+    let header = headers.and_then(|headers| digits(headers.get(RETRY_AFTER)?));
     let seconds = header.unwrap_or(status.details.retry_after_seconds);
     let mut message = status.message;
     message.truncate(message.floor_char_boundary(300));
@@ -250,4 +250,18 @@ pub(super) fn refused(error: &BoxError) -> Option<&ServerRefused> {
 /// Whether the version that was asked for is older than what the server remembers.
 pub(super) fn is_expired(error: &BoxError) -> bool {
     refused(error).is_some_and(|refused| refused.status == 410)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_delay_is_digits_alone() {
+        for (text, seconds) in [("3", Some(3)), ("0", None), ("+3", None), ("soon", None)] {
+            let headers = HeaderMap::from_iter([(RETRY_AFTER, text.parse().unwrap())]);
+            let refused = refusal(Status::default(), Some(&headers));
+            assert_eq!(refused.retry_after, seconds.map(Duration::from_secs), "{text}");
+        }
+    }
 }

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 
+use evenkeel_core::number::digits;
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
@@ -153,7 +154,7 @@ pub(super) struct Details {
 impl Meta {
     /// The resource version as a number, which it is in every API server; 0 if not.
     pub(super) fn version(&self) -> u64 {
-        self.resource_version.parse().unwrap_or_default()
+        digits(&self.resource_version).unwrap_or_default()
     }
 }
 
@@ -183,5 +184,13 @@ mod tests {
         let slice: Slice = serde_json::from_str(text).unwrap();
         assert_eq!(slice.metadata.version(), 7);
         assert_eq!(slice.endpoints[0].conditions.ready, None);
+    }
+
+    #[test]
+    fn a_version_is_digits_alone() {
+        for (text, number) in [("7", 7), ("+7", 0), ("-7", 0), ("", 0), ("7a", 0)] {
+            let meta = Meta { resource_version: text.into(), ..Meta::default() };
+            assert_eq!(meta.version(), number, "{text}");
+        }
     }
 }

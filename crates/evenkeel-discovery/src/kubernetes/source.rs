@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use evenkeel_core::{
     BoxError,
     endpoint::{Address, Endpoint},
+    number::digits,
 };
 use tokio::time::Instant;
 
@@ -147,7 +148,7 @@ impl KubernetesSource {
             table.put(slice, &self.reading, self.told.as_ref().unwrap_or(&none));
         }
         // A server that lost its data begins to count anew, or has other slices under the same names.
-        let number = version.parse().unwrap_or_default();
+        let number = digits(&version).unwrap_or_default();
         let is_rebuilt = number < self.listed || table.is_unlike(&self.table);
         (self.table, self.listed) = (table, number);
         self.position = (0 < number).then(|| version.clone());

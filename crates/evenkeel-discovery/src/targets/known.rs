@@ -83,7 +83,8 @@ fn unix(target: &Target) -> Made {
 pub(super) fn plain(text: &str) -> Made {
     let endpoints = endpoints(text)?;
     match &endpoints[..] {
-        [Endpoint { address: Address::Name { host, port }, .. }] => {
+        // An address with the name of an interface is no name in DNS.
+        [Endpoint { address: Address::Name { host, port }, .. }] if !host.contains('%') => {
             dns(&Target::parse(&format!("dns:///{host}:{port}"))?)
         }
         _ => Ok(Arc::new(Fixed::new(endpoints))),

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use evenkeel_core::BoxError;
+use evenkeel_core::{BoxError, number::digits};
 
 use super::{
     Target,
@@ -45,10 +45,10 @@ pub(super) fn kubernetes(target: &Target) -> Made {
     if let Some(namespace) = namespace {
         kubernetes = kubernetes.namespace(namespace);
     }
-    kubernetes = match port.map(|port| (port, port.parse())) {
+    kubernetes = match port.map(|port| (port, digits(port))) {
         None => kubernetes,
-        Some((_, Ok(number @ 1..))) => kubernetes.port_number(number),
-        Some((name, Err(_))) if is_name(name) && !is_number(name) => kubernetes.port(name),
+        Some((_, Some(number @ 1..))) => kubernetes.port_number(number),
+        Some((name, None)) if is_name(name) && !is_number(name) => kubernetes.port(name),
         Some((port, _)) => return Err(format!("`{port}` is no port").into()),
     };
     if let Some(zone) = target.one("zone")? {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use evenkeel_core::BoxError;
+use evenkeel_core::{BoxError, number::digits};
 
 /// The parts of an address: `scheme://user@authority/path?key=value`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -123,9 +123,9 @@ impl Target {
 
 fn time(text: &str) -> Result<Duration, BoxError> {
     let error = || format!("`{text}` is no time; write 500ms, 2s, 1m or 1h");
-    let digits = text.find(|c: char| !c.is_ascii_digit()).ok_or_else(error)?;
-    let (number, unit) = text.split_at(digits);
-    let number: u32 = number.parse().map_err(|_| error())?;
+    let end = text.find(|c: char| !c.is_ascii_digit()).ok_or_else(error)?;
+    let (number, unit) = text.split_at(end);
+    let number: u32 = digits(number).ok_or_else(error)?;
     let one = match unit {
         "ms" => Duration::from_millis(1),
         "s" => Duration::from_secs(1),
@@ -146,8 +146,10 @@ pub(super) fn decode(text: &str) -> Result<String, BoxError> {
             rest = after;
             continue;
         }
-        let digits = after.get(..2).and_then(|digits| std::str::from_utf8(digits).ok());
-        let decoded = digits.and_then(|digits| u8::from_str_radix(digits, 16).ok());
+        // Rust would take `+f`, too.
+        let hex = after.get(..2).filter(|hex| hex.iter().all(u8::is_ascii_hexdigit));
+        let hex = hex.and_then(|hex| std::str::from_utf8(hex).ok());
+        let decoded = hex.and_then(|hex| u8::from_str_radix(hex, 16).ok());
         bytes.push(decoded.ok_or("there is a `%` without two digits after it")?);
         rest = &after[2..];
     }
@@ -178,6 +180,7 @@ mod tests {
         assert!(Target::parse("x:///%e").is_err());
         let target = Target::parse("DNS:///A:1").unwrap();
         assert_eq!((&*target.scheme, &*target.text, &*target.path), ("dns", "dns:///A:1", "A:1"));
+        assert!(Target::parse("x:///%+f").is_err());
     }
 
     #[test]

@@ -164,7 +164,7 @@ async fn an_upgrade_that_the_connection_does_not_name_is_none() {
 }
 
 #[tokio::test]
-async fn a_body_of_unknown_length_is_sent_whatever_the_method() {
+async fn a_body_that_came_in_chunks_goes_on_in_chunks_alone() {
     let (listener, address) = listen().await;
     let got = tokio::spawn(async move {
         let (mut stream, _) = listener.accept().await.unwrap();

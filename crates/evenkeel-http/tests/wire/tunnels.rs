@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use axum::{Router, extract::Request as AxumRequest, response::IntoResponse};
 use evenkeel_core::{BoxError, error::is_refusal};
-use evenkeel_http::{Drain, HttpTraffic, InFlight, Phase};
+use evenkeel_http::{Drain, HttpTraffic, InFlight, LoadMeter, Phase, ReportLoadLayer};
 use evenkeel_layers::{
     balance::{Balance, BalanceLayer},
     concurrency::ConcurrencyLimitLayer,
@@ -259,7 +259,9 @@ async fn an_upgrade_that_is_refused_is_no_tunnel() {
 #[tokio::test]
 async fn a_limit_of_a_server_counts_its_tunnels() -> Result<(), BoxError> {
     let drain = Drain::new().wait(Duration::ZERO);
+    let meter = LoadMeter::new();
     let app = ServiceBuilder::new()
+        .layer(ReportLoadLayer::new(meter.clone()))
         .layer(evenkeel_http::ErrorToResponseLayer::new())
         .layer(ConcurrencyLimitLayer::fixed(1).traffic(HttpTraffic::new()))
         .layer(drain.layer())
@@ -270,15 +272,19 @@ async fn a_limit_of_a_server_counts_its_tunnels() -> Result<(), BoxError> {
     let mut first = call(address).await;
     assert!(within(head(&mut first)).await.starts_with("http/1.1 101"));
     answered(&mut first).await;
+    assert_eq!(meter.in_flight(), 1);
 
     let mut second = call(address).await;
     assert!(within(head(&mut second)).await.starts_with("http/1.1 503"));
 
     first.shutdown().await?;
     assert_eq!(within(first.read(&mut [0])).await?, 0);
-    while drain.handle().in_flight() != 0 {
-        tokio::task::yield_now().await;
-    }
+    within(async {
+        while drain.handle().in_flight() + meter.in_flight() as usize != 0 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
     let mut third = call(address).await;
     assert!(within(head(&mut third)).await.starts_with("http/1.1 101"));
     Ok(())

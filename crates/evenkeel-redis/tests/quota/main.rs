@@ -249,6 +249,27 @@ async fn a_server_that_answers_nobody_holds_no_request_longer_than_the_timeout()
 }
 
 #[tokio::test]
+async fn what_others_wrote_is_no_bucket() {
+    use std::io::{Read, Write};
+
+    let Some(redis) = Redis::start() else { return };
+    let url = redis.url();
+    let mut line = std::net::TcpStream::connect(url.strip_prefix("redis://").unwrap()).unwrap();
+    line.set_read_timeout(Some(PATIENCE)).unwrap();
+    for text in ["0xffffffffffffff", "1e300", "+9007199254740991", "soon"] {
+        let set = format!("SET evenkeel:quota:{text}:a {text}\r\n");
+        line.write_all(set.as_bytes()).unwrap();
+        let mut answer = [0; 5];
+        line.read_exact(&mut answer).unwrap();
+        assert_eq!(&answer, b"+OK\r\n");
+
+        let quota = machine(&redis, text, only(10)).plan(Plan::fixed(1)).failing(Failing::Refuse);
+
+        assert_eq!(passed(&quota, b"a", 20).await, 10, "{text}");
+    }
+}
+
+#[tokio::test]
 async fn a_redis_that_was_never_there_is_no_different() {
     let quota = RedisQuota::open("redis://127.0.0.1:1", "nowhere", only(1))
         .unwrap()

@@ -21,7 +21,7 @@ mod plain;
 
 use std::collections::BTreeMap;
 
-use evenkeel_core::{BoxError, endpoint::Endpoint};
+use evenkeel_core::{BoxError, endpoint::Endpoint, number::digits};
 use serde_json::Value;
 
 use crate::register::Entry;
@@ -62,8 +62,8 @@ pub trait Dialect: Send + Sync + 'static {
 /// An endpoint with what its metadata says of weight and zone.
 fn with_metadata(mut endpoint: Endpoint, metadata: BTreeMap<String, String>) -> Endpoint {
     for (key, value) in metadata {
-        match (&*key, value.parse()) {
-            ("weight", Ok(weight)) => endpoint = endpoint.weight(weight),
+        match (&*key, digits(&value)) {
+            ("weight", Some(weight)) => endpoint = endpoint.weight(weight),
             ("zone", _) => endpoint = endpoint.zone(&*value).metadata(key, value),
             _ => endpoint = endpoint.metadata(key, value),
         }
@@ -111,6 +111,15 @@ mod tests {
             Box::new(Zero),
             Box::new(Kratos::new("grpc")),
         ]
+    }
+
+    #[test]
+    fn a_weight_is_digits_alone() {
+        for (text, weight) in [("7", 7), ("+7", 1), ("-7", 1), ("7.0", 1), ("4294967296", 1)] {
+            let metadata = BTreeMap::from([("weight".to_owned(), text.to_owned())]);
+            let endpoint = with_metadata("a:1".parse().unwrap(), metadata);
+            assert_eq!(endpoint.weight, weight, "{text}");
+        }
     }
 
     #[test]
