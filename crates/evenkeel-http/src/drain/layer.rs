@@ -14,19 +14,33 @@ use pin_project_lite::pin_project;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use super::state::{InFlight, Phase, Shared};
+use super::state::{InFlight, Phase, Shared, Visits};
 
 /// Counts the requests that are under way, and asks callers to leave. See [`Drain`](super::Drain).
 ///
 /// It costs two atomic additions and a clone of an `Arc` a request, and allocates nothing.
 #[derive(Clone, Debug)]
-pub struct DrainLayer(pub(super) Arc<Shared>);
+pub struct DrainLayer {
+    shared: Arc<Shared>,
+    visits: Option<Arc<Visits>>,
+}
+
+impl DrainLayer {
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
+        Self { shared, visits: None }
+    }
+
+    /// The same for one connection, whose requests are counted apart as well.
+    pub(super) fn of_connection(shared: Arc<Shared>, visits: Arc<Visits>) -> Self {
+        Self { shared, visits: Some(visits) }
+    }
+}
 
 impl<S> Layer<S> for DrainLayer {
     type Service = DrainService<S>;
 
     fn layer(&self, inner: S) -> DrainService<S> {
-        DrainService { inner, shared: self.0.clone() }
+        DrainService { inner, shared: self.shared.clone(), visits: self.visits.clone() }
     }
 }
 
@@ -35,6 +49,7 @@ impl<S> Layer<S> for DrainLayer {
 pub struct DrainService<S> {
     inner: S,
     shared: Arc<Shared>,
+    visits: Option<Arc<Visits>>,
 }
 
 impl<S, B, R> Service<Request<B>> for DrainService<S>
@@ -51,7 +66,7 @@ where
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let has_connection = request.version() <= Version::HTTP_11;
-        let in_flight = InFlight::new(&self.shared);
+        let in_flight = InFlight::new(&self.shared, self.visits.as_ref());
         DrainFuture { future: self.inner.call(request), in_flight: Some(in_flight), has_connection }
     }
 }
