@@ -26,9 +26,9 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// Drives a connection until it has ended or may be let go of.
 ///
-/// Told to close, hyper closes a connection of HTTP/1.1 that is kept alive though half the head of a request
-/// has arrived: that head gets `idle_max` to become whole. And hyper waits for what a peer of HTTP/2 owes, a
-/// preface or an acknowledgement: with no request under way that is waited for no longer either.
+/// When hyper is told to close, it drops a kept-alive connection of HTTP/1.1 although half the head of a request
+/// has come. Such a head gets `idle_max` to become whole. And hyper waits without a bound for a preface of HTTP/2
+/// and for the acknowledgement of a `GOAWAY`. With no request under way, a peer gets `idle_max` for them.
 pub(super) async fn drive<C: GracefulConnection>(
     connection: C,
     line: Arc<Line>,
@@ -39,13 +39,13 @@ pub(super) async fn drive<C: GracefulConnection>(
     let seen = Seen { connection, line, visits, begun: 0, at_rest: 0, has_half_head: false };
     let mut seen = pin!(seen);
     tokio::select! {
-        // In this order: what has come is read before it is judged. What ends a connection its caller knows.
+        // In this order: what has come is read before it is judged. An error is known to the caller.
         biased;
         () = seen.as_mut() => return,
         () = handle.reached(Phase::Closing) => {}
     }
     if seen.has_half_head {
-        // Counted as cut until it is known to be more, or less.
+        // It counts as cut unless it becomes whole or the peer gives up, also if this task is dropped.
         handle.0.half_heads.fetch_add(1, Relaxed);
         let has_ended = tokio::select! {
             has_ended = seen.as_mut().until_whole() => has_ended,
@@ -136,7 +136,7 @@ pub(super) struct Line {
     sent: AtomicU64,
     /// Whether the peer does not take what is there to be sent.
     is_blocked: AtomicBool,
-    /// So much of the preface of HTTP/2 it began with; beyond that it is not HTTP/2.
+    /// How many bytes of the preface of HTTP/2 it began with; `usize::MAX` if it began with something else.
     preface: AtomicUsize,
 }
 

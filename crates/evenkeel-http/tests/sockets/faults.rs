@@ -365,7 +365,7 @@ async fn silent_the_second_time() -> (Address, Arc<Notify>) {
 }
 
 #[tokio::test]
-async fn a_connection_whose_runtime_ended_is_nobodys_fault_and_the_request_is_retried() {
+async fn a_connection_whose_runtime_ended_blames_no_endpoint_and_the_request_is_retried() {
     let connectors: [HttpConnector<ReplayBody<Payload>>; 2] =
         [HttpConnector::new(), HttpConnector::grpc()];
     for connector in connectors {
