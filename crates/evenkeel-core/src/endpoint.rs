@@ -162,6 +162,8 @@ pub struct Endpoint {
     pub priority: u32,
     /// What else is known of it. Default empty.
     pub metadata: Arc<BTreeMap<String, String>>,
+    /// Where else it may listen, tried when connecting if its address does not answer. Default nowhere.
+    pub alternatives: Arc<[SocketAddr]>,
 }
 
 impl Endpoint {
@@ -174,6 +176,7 @@ impl Endpoint {
             zone: None,
             priority: 0,
             metadata: Arc::default(),
+            alternatives: Arc::default(),
         }
     }
 
@@ -195,6 +198,15 @@ impl Endpoint {
     #[must_use]
     pub fn priority(mut self, priority: u32) -> Self {
         self.priority = priority;
+        self
+    }
+
+    /// Sets where else it may listen, such as at its address of the other family (gRPC A61).
+    ///
+    /// A leaf that connects tries them after the address, as RFC 8305 says. They are no part of the identity.
+    #[must_use]
+    pub fn alternatives(mut self, addresses: impl IntoIterator<Item = SocketAddr>) -> Self {
+        self.alternatives = addresses.into_iter().collect();
         self
     }
 

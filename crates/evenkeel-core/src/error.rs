@@ -291,7 +291,7 @@ pub fn is_refusal(error: &(dyn Error + 'static)) -> bool {
 ///
 /// That is an [`io::Error`] for want of file descriptors (`EMFILE`, `ENFILE`), of memory (`ENOMEM`, `ENOBUFS`), of a
 /// port to connect from (`EADDRNOTAVAIL`), or of a network or a route (`ENETDOWN`, `ENETUNREACH`). `EHOSTUNREACH` is
-/// none: a machine of the same network that is dead looks like that.
+/// not among them: it is what connecting to a dead machine of the same network gives.
 ///
 /// ```
 /// use std::io;
@@ -345,7 +345,7 @@ mod tests {
             assert!(!of_this_host(number), "{number}");
         }
         let wrapped = io::Error::other(io::Error::from_raw_os_error(24));
-        assert!(is_of_this_host(&SharedError::new(wrapped.into())), "however deep it lies");
+        assert!(is_of_this_host(&wrapped), "however deep it lies");
     }
 
     #[test]

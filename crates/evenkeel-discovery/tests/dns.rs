@@ -35,6 +35,19 @@ fn endpoints(addresses: &[&str]) -> Vec<Endpoint> {
     addresses.iter().map(|address| address.parse().unwrap()).collect()
 }
 
+/// What `db.example.test.` has in both families: each endpoint has one of the other standing by.
+fn both_families() -> Vec<Endpoint> {
+    let pairs = [
+        ("[2001:db8::1]:80", "10.0.0.1:80"),
+        ("10.0.0.1:80", "[2001:db8::1]:80"),
+        ("10.0.0.2:80", "[2001:db8::1]:80"),
+    ];
+    let endpoint = |(address, other): (&str, &str)| {
+        endpoints(&[address]).remove(0).alternatives(other.parse::<std::net::SocketAddr>())
+    };
+    pairs.map(endpoint).to_vec()
+}
+
 /// With a clock so quick that a test need not wait for seconds.
 fn quick(dns: Dns) -> Dns {
     dns.ttl_bounds(Duration::from_millis(20), Duration::from_millis(100))
@@ -120,8 +133,7 @@ async fn a_host_of_ipv6_only_or_of_both_families_is_found() {
 
     let both = ["10.0.0.1", "10.0.0.2", "2001:db8::1"].map(|ip| ip.parse().unwrap());
     server.reply("db.example.test.", Reply::Addresses(both.into()));
-    let expected = endpoints(&["[2001:db8::1]:80", "10.0.0.1:80", "10.0.0.2:80"]);
-    until(&mut watch, &expected).await;
+    until(&mut watch, &both_families()).await;
 }
 
 #[tokio::test]
@@ -267,7 +279,7 @@ async fn bind_is_followed_through_changes_aliases_denials_and_its_end() {
     let ask = |name: &str| quick(Dns::new(name).unwrap().nameserver(server));
     let (mut host, mut alias) =
         (ask("db.example.test.:80").watch(), ask("alias.example.test.:80").watch());
-    let first = endpoints(&["[2001:db8::1]:80", "10.0.0.1:80", "10.0.0.2:80"]);
+    let first = both_families();
     until(&mut host, &first).await;
     until(&mut alias, &first).await;
 

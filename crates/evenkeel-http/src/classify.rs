@@ -143,8 +143,8 @@ fn is_nobodys_fault<E: 'static>(error: &E) -> bool {
         || is_turned_away(error)
 }
 
-/// Whether nothing was done with the request, at the endpoint or before it, which looks like an endpoint
-/// that is quick.
+/// Whether nothing was done with the request, at the endpoint or before it. Such an attempt ends at once, and
+/// its endpoint would look idle.
 pub(crate) fn turns_away<E: 'static>(error: &E) -> bool {
     readable(error).is_some_and(is_turned_away)
 }

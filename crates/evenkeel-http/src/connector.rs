@@ -36,7 +36,8 @@ where
 
 /// Speaks HTTP to each endpoint, over connections that belong to it alone.
 ///
-/// The connections of an endpoint go to its address and are closed when it goes. What the request
+/// The connections of an endpoint go to its address, or where that does not answer to an alternative (RFC 8305),
+/// and are closed when it goes. What the request
 /// names stays as it is, in `Host`, `:authority` and the TLS server name: the authority of its URI,
 /// else its `Host` header, else [`authority`](Self::authority), else the endpoint's address. A URI
 /// may be a path alone.

@@ -2,6 +2,7 @@
 
 use std::{
     future::Future,
+    iter,
     pin::Pin,
     sync::{
         Arc,
@@ -19,7 +20,6 @@ use http::{
     uri::{Authority, Scheme},
 };
 use socket2::{SockRef, TcpKeepalive};
-use tokio::net::TcpStream;
 use tower_service::Service;
 
 use crate::{
@@ -149,7 +149,11 @@ impl Dial {
 
     async fn io(&self) -> Result<Box<dyn Io>, BoxError> {
         let stream = match self.node.address() {
-            Address::Socket(address) => TcpStream::connect(address).await?,
+            Address::Socket(address) => {
+                let endpoint = self.node.endpoint();
+                let addresses = iter::once(address).chain(endpoint.alternatives.iter());
+                happy_eyeballs::connect(addresses.copied().collect()).await?
+            }
             Address::Name { host, port } => {
                 let addresses = tokio::net::lookup_host((&**host, *port)).await?.collect();
                 happy_eyeballs::connect(addresses).await?

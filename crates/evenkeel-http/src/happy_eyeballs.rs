@@ -2,6 +2,7 @@
 
 use std::{io, net::SocketAddr, time::Duration};
 
+use evenkeel_core::error::is_of_this_host;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::net::TcpStream;
 
@@ -14,11 +15,12 @@ pub(crate) const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 /// [`ATTEMPT_DELAY`]. The losers are closed.
 ///
 /// # Errors
-/// The last error, if all fail.
+/// If all fail, the last error that tells of an address, else the last one: that this host has no way to one
+/// family says nothing where the other refuses.
 pub(crate) async fn connect(addresses: Vec<SocketAddr>) -> io::Result<TcpStream> {
     let mut waiting = interleave(addresses).into_iter();
     let mut attempts = FuturesUnordered::new();
-    let mut last_error = None;
+    let mut last_error: Option<io::Error> = None;
     loop {
         match waiting.next() {
             Some(address) => attempts.push(TcpStream::connect(address)),
@@ -40,9 +42,17 @@ pub(crate) async fn connect(addresses: Vec<SocketAddr>) -> io::Result<TcpStream>
         };
         match finished {
             Some(Ok(stream)) => return Ok(stream),
-            Some(Err(error)) => last_error = Some(error),
+            Some(Err(error)) => last_error = Some(more_telling(last_error, error)),
             None => {}
         }
+    }
+}
+
+/// Of two errors the one that tells of its address, else the later.
+fn more_telling(before: Option<io::Error>, error: io::Error) -> io::Error {
+    match before {
+        Some(before) if is_of_this_host(&error) && !is_of_this_host(&before) => before,
+        _ => error,
     }
 }
 
@@ -78,6 +88,18 @@ mod tests {
         assert_eq!(interleave(Vec::new()), []);
         let single = addresses(&["1.0.0.1:1", "1.0.0.2:1"]);
         assert_eq!(interleave(single.clone()), single);
+    }
+
+    #[test]
+    fn that_a_family_has_no_route_hides_no_refusal() {
+        use io::ErrorKind::{ConnectionRefused, NetworkUnreachable, TimedOut};
+        let told = |before: Option<io::ErrorKind>, error: io::ErrorKind| {
+            more_telling(before.map(Into::into), error.into()).kind()
+        };
+        assert_eq!(told(Some(ConnectionRefused), NetworkUnreachable), ConnectionRefused);
+        assert_eq!(told(Some(NetworkUnreachable), ConnectionRefused), ConnectionRefused);
+        assert_eq!(told(Some(ConnectionRefused), TimedOut), TimedOut);
+        assert_eq!(told(None, NetworkUnreachable), NetworkUnreachable);
     }
 
     #[tokio::test]

@@ -36,6 +36,7 @@ use crate::{
 /// - over HTTP/2, `:authority` becomes the endpoint's address;
 /// - over TLS, the certificate must be valid for the endpoint's address;
 /// - connections outlive their endpoint, until the client's idle timeout;
+/// - of an endpoint with [alternatives](evenkeel_core::endpoint::Endpoint::alternatives) only the address is tried;
 /// - endpoints on Unix sockets are refused with [`InvalidRequest::Address`];
 /// - that connecting failed is known to the caller, not to discovery.
 ///

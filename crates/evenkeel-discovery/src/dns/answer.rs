@@ -10,9 +10,23 @@ use super::resolver::Service;
 const SHARES: u32 = 64;
 
 /// An endpoint for each address, the same for the same addresses in any order.
+///
+/// DNS does not say which addresses are one host's, so each is an endpoint, as in gRPC (A61). But a server may
+/// listen on one family alone. gRPC connects before it picks, and finds that out; here an address of the other
+/// family stands by for the moment of connecting.
 pub(super) fn host(addresses: Vec<IpAddr>, port: u16) -> Vec<Endpoint> {
-    let endpoints = interleave(addresses).into_iter();
-    endpoints.map(|address| Endpoint::from(SocketAddr::new(address, port))).collect()
+    let addresses = interleave(addresses);
+    let (v6, v4): (Vec<IpAddr>, Vec<IpAddr>) = addresses.iter().partition(|ip| ip.is_ipv6());
+    let mut turns = [0, 0];
+    let endpoint = |ip: IpAddr| {
+        let others = if ip.is_ipv6() { &v4 } else { &v6 };
+        let turn = &mut turns[usize::from(ip.is_ipv6())];
+        let other = others.get(*turn % others.len().max(1)).copied();
+        *turn += 1;
+        let at_port = |ip| SocketAddr::new(ip, port);
+        Endpoint::from(at_port(ip)).alternatives(other.map(at_port))
+    };
+    addresses.into_iter().map(endpoint).collect()
 }
 
 /// IPv6 and IPv4 in turns, as RFC 8305 (section 4) orders them, so that who takes the first few has
@@ -41,15 +55,15 @@ pub(super) fn services(mut found: Vec<(Service, Vec<IpAddr>)>) -> Vec<Endpoint> 
     let mut seen = HashSet::new();
     let mut endpoints = vec![];
     for (service, addresses) in found {
-        let addresses = interleave(addresses);
-        let share = u32::try_from(addresses.len()).unwrap_or(u32::MAX).max(1);
+        let of_target = host(addresses, service.port);
+        let share = u32::try_from(of_target.len()).unwrap_or(u32::MAX).max(1);
         // Never 0, which would drain it: RFC 2782 gives weight 0 a small share, and its algorithm
         // picks it in 1 of (sum of weights + 1) cases, which is what weight 1 does.
         let weight = (u32::from(service.weight).max(1) * scale / share).max(1);
-        let addresses = addresses.into_iter().map(|ip| SocketAddr::new(ip, service.port));
-        for address in addresses.filter(|address| seen.insert(*address)) {
-            let endpoint = Endpoint::from(address).weight(weight);
-            endpoints.push(endpoint.priority(service.priority.into()));
+        for endpoint in of_target {
+            if seen.insert(endpoint.address.clone()) {
+                endpoints.push(endpoint.weight(weight).priority(service.priority.into()));
+            }
         }
     }
     endpoints
@@ -74,6 +88,35 @@ mod tests {
         assert_eq!(interleave(ips(&["10.0.0.3", "::2", "10.0.0.1", "::1", "10.0.0.2"])), expected);
         assert_eq!(interleave(ips(&["10.0.0.1", "10.0.0.2", "10.0.0.3", "::1", "::2"])), expected);
         assert_eq!(interleave(ips(&["::1", "::1"])), ips(&["::1"]));
+    }
+
+    #[test]
+    fn an_address_of_the_other_family_stands_by_for_each() {
+        let told = |texts: &[&str]| -> Vec<_> {
+            let standing_by = |endpoint: Endpoint| {
+                let others: Vec<_> =
+                    endpoint.alternatives.iter().map(|other| other.ip().to_string()).collect();
+                (endpoint.address.to_string(), others.concat())
+            };
+            host(ips(texts), 80).into_iter().map(standing_by).collect()
+        };
+        let expected = |pairs: &[(&str, &str)]| -> Vec<_> {
+            pairs.iter().map(|(a, b)| ((*a).to_owned(), (*b).to_owned())).collect()
+        };
+
+        assert_eq!(
+            told(&["10.0.0.1", "10.0.0.2"]),
+            expected(&[("10.0.0.1:80", ""), ("10.0.0.2:80", "")])
+        );
+        let both = told(&["::1", "10.0.0.1", "10.0.0.2", "10.0.0.3", "::2"]);
+        let pairs = [
+            ("[::1]:80", "10.0.0.1"),
+            ("10.0.0.1:80", "::1"),
+            ("[::2]:80", "10.0.0.2"),
+            ("10.0.0.2:80", "::2"),
+            ("10.0.0.3:80", "::1"),
+        ];
+        assert_eq!(both, expected(&pairs));
     }
 
     #[test]

@@ -16,8 +16,10 @@
 //! negative TTL later (within the same bounds), says so again. If one address family fails and the
 //! other answers, what answered is used, together with the last known of the other.
 //!
-//! **Addresses.** Each is an endpoint of its own, IPv6 and IPv4 in turns as RFC 8305 orders them.
-//! Rotated answers are the same set.
+//! **Addresses.** Each is an endpoint of its own, as in gRPC (A61), IPv6 and IPv4 in turns as RFC 8305 orders
+//! them. Where a name has both families, each endpoint has an
+//! [alternative](evenkeel_core::endpoint::Endpoint::alternatives) of the other one, tried when its own address does
+//! not answer: a server that listens on one family is reached at every turn. Rotated answers are the same set.
 //!
 //! **SRV** (RFC 2782). The priority is the endpoint's tier and the weight its weight. Weight 0 means
 //! "a very small share" there and "drained" here, so it becomes 1, the share that the RFC's own

@@ -21,7 +21,7 @@ use tower_service::Service;
 use super::{
     connection::{Watched, drive},
     layer::DrainLayer,
-    state::{DrainHandle, Phase, Shared},
+    state::{DrainHandle, Phase, Visits},
 };
 
 /// A server of HTTP/1.1 and HTTP/2. Dropped, it takes its connections along, and those their requests:
@@ -86,12 +86,12 @@ where
     let mut builder = Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new());
     builder.http2().timer(TokioTimer::new());
-    // Counted once more, for this connection alone.
-    let requests = Arc::<Shared>::default();
-    let service = TowerToHyperService::new(DrainLayer(requests.clone()).layer(service));
+    let visits = Arc::<Visits>::default();
+    let counting = DrainLayer::of_connection(handle.0.clone(), visits.clone());
+    let service = TowerToHyperService::new(counting.layer(service));
     let (stream, line) = Watched::new(stream);
     let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
-    drive(connection.into_owned(), line, requests, handle, idle_max).await;
+    drive(connection.into_owned(), line, visits, handle, idle_max).await;
 }
 
 fn is_of_connection(error: &std::io::Error) -> bool {

@@ -19,32 +19,33 @@ use tokio::{
     time::sleep,
 };
 
-use super::state::{DrainHandle, Phase, Shared};
+use super::state::{DrainHandle, Phase, Visits};
 
 /// What begins every connection of HTTP/2 (RFC 9113, section 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// Drives a connection until it has ended or may be let go of.
 ///
-/// Told to close, hyper closes a connection of HTTP/1.1 that is kept alive though half the head of a request
-/// has arrived: that head gets `idle_max` to become whole. And hyper waits for what a peer of HTTP/2 owes, a
-/// preface or an acknowledgement: with no request under way that is waited for no longer either.
+/// When hyper is told to close, it drops a kept-alive connection of HTTP/1.1 although half the head of a request
+/// has come. Such a head gets `idle_max` to become whole. And hyper waits without a bound for a preface of HTTP/2
+/// and for the acknowledgement of a `GOAWAY`. With no request under way, a peer gets `idle_max` for them.
 pub(super) async fn drive<C: GracefulConnection>(
     connection: C,
     line: Arc<Line>,
-    requests: Arc<Shared>,
+    visits: Arc<Visits>,
     handle: DrainHandle,
     idle_max: Duration,
 ) {
-    let seen = Seen { connection, line, requests, begun: 0, at_rest: 0, has_half_head: false };
+    let seen = Seen { connection, line, visits, begun: 0, at_rest: 0, has_half_head: false };
     let mut seen = pin!(seen);
     tokio::select! {
-        // What ends a connection its caller knows.
-        _ = seen.as_mut() => return,
+        // In this order: what has come is read before it is judged. An error is known to the caller.
+        biased;
+        () = seen.as_mut() => return,
         () = handle.reached(Phase::Closing) => {}
     }
     if seen.has_half_head {
-        // Counted as cut until it is known to be more, or less.
+        // It counts as cut unless it becomes whole or the peer gives up, also if this task is dropped.
         handle.0.half_heads.fetch_add(1, Relaxed);
         let has_ended = tokio::select! {
             has_ended = seen.as_mut().until_whole() => has_ended,
@@ -59,7 +60,7 @@ pub(super) async fn drive<C: GracefulConnection>(
     loop {
         let before = seen.moved();
         tokio::select! {
-            _ = seen.as_mut() => return,
+            () = seen.as_mut() => return,
             () = sleep(idle_max) => {
                 if seen.is_idle() && seen.moved() == before {
                     return;
@@ -75,9 +76,9 @@ pin_project! {
         #[pin]
         connection: C,
         line: Arc<Line>,
-        requests: Arc<Shared>,
+        visits: Arc<Visits>,
         // Requests that had begun when it was last polled.
-        begun: u32,
+        begun: usize,
         // Bytes that had come when a request was last under way.
         at_rest: u64,
         has_half_head: bool,
@@ -100,14 +101,14 @@ impl<C: GracefulConnection> Seen<C> {
     }
 
     /// Bytes in either direction, and requests.
-    fn moved(&self) -> (u64, u64, u32) {
+    fn moved(&self) -> (u64, u64, usize) {
         let line = &self.line;
-        (line.received.load(Relaxed), line.sent.load(Relaxed), self.requests.begun())
+        (line.received.load(Relaxed), line.sent.load(Relaxed), self.visits.begun())
     }
 
     /// Whether nothing is under way, nor waits for its peer to take it.
     fn is_idle(&self) -> bool {
-        self.requests.in_flight() == 0 && !self.line.is_blocked.load(Relaxed)
+        self.visits.in_flight() == 0 && !self.line.is_blocked.load(Relaxed)
     }
 }
 
@@ -116,11 +117,11 @@ impl<C: GracefulConnection> Future for Seen<C> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = self.project();
-        let was_busy = 0 < this.requests.in_flight();
+        let was_busy = 0 < this.visits.in_flight();
         let polled = this.connection.poll(cx);
-        let begun = this.requests.begun();
+        let begun = this.visits.begun();
         let received = this.line.received.load(Relaxed);
-        if was_busy || 0 < this.requests.in_flight() || *this.begun != begun {
+        if was_busy || 0 < this.visits.in_flight() || *this.begun != begun {
             (*this.begun, *this.at_rest) = (begun, received);
         }
         *this.has_half_head = this.line.is_http1() && *this.at_rest < received;
@@ -135,7 +136,7 @@ pub(super) struct Line {
     sent: AtomicU64,
     /// Whether the peer does not take what is there to be sent.
     is_blocked: AtomicBool,
-    /// So much of the preface of HTTP/2 it began with; beyond that it is not HTTP/2.
+    /// How many bytes of the preface of HTTP/2 it began with; `usize::MAX` if it began with something else.
     preface: AtomicUsize,
 }
 

@@ -14,7 +14,7 @@ use pin_project_lite::pin_project;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use super::state::{DrainHandle, InFlight, Phase, Shared};
+use super::state::{DrainHandle, InFlight, Phase, Shared, Visits};
 use crate::tunnel::{Cut, Offer};
 
 /// Counts the requests that are under way, and asks callers to leave. See [`Drain`](super::Drain).
@@ -26,13 +26,27 @@ use crate::tunnel::{Cut, Offer};
 ///
 /// It costs two atomic additions and a clone of an `Arc` a request, and allocates nothing but for upgrades.
 #[derive(Clone, Debug)]
-pub struct DrainLayer(pub(super) Arc<Shared>);
+pub struct DrainLayer {
+    shared: Arc<Shared>,
+    visits: Option<Arc<Visits>>,
+}
+
+impl DrainLayer {
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
+        Self { shared, visits: None }
+    }
+
+    /// The same for one connection, whose requests are counted apart as well.
+    pub(super) fn of_connection(shared: Arc<Shared>, visits: Arc<Visits>) -> Self {
+        Self { shared, visits: Some(visits) }
+    }
+}
 
 impl<S> Layer<S> for DrainLayer {
     type Service = DrainService<S>;
 
     fn layer(&self, inner: S) -> DrainService<S> {
-        DrainService { inner, shared: self.0.clone() }
+        DrainService { inner, shared: self.shared.clone(), visits: self.visits.clone() }
     }
 }
 
@@ -41,6 +55,7 @@ impl<S> Layer<S> for DrainLayer {
 pub struct DrainService<S> {
     inner: S,
     shared: Arc<Shared>,
+    visits: Option<Arc<Visits>>,
 }
 
 impl<S, B, R> Service<Request<B>> for DrainService<S>
@@ -57,7 +72,7 @@ where
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
         let has_connection = request.version() <= Version::HTTP_11;
-        let in_flight = InFlight::new(&self.shared);
+        let in_flight = InFlight::new(&self.shared, self.visits.as_ref());
         let offer = Offer::of(&mut request, || {
             let handle = DrainHandle(self.shared.clone());
             let cut: Cut = Box::pin(async move { handle.reached(Phase::Ended).await });

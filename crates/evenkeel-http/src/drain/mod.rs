@@ -21,7 +21,6 @@ use http::{Request, Response};
 use http_body::Body;
 use hyper::body::Incoming;
 use tokio::{net::TcpListener, time::timeout};
-use tower_layer::Layer;
 use tower_service::Service;
 
 use self::{
@@ -258,7 +257,7 @@ impl Drain {
     /// What counts the requests of a server that is [run](Self::run). [`serve`](Self::serve) brings it.
     #[must_use]
     pub fn layer(&self) -> DrainLayer {
-        DrainLayer(self.shared.clone())
+        DrainLayer::new(self.shared.clone())
     }
 
     /// Ends when a server has to close: for `with_graceful_shutdown` and its like.
@@ -282,7 +281,6 @@ impl Drain {
         S::Error: Into<BoxError>,
         B: Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
     {
-        let service = self.layer().layer(service);
         let server = Server::new(listener, service, self.handle(), self.idle_max);
         self.run(server.run()).await
     }

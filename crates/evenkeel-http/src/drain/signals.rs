@@ -4,7 +4,7 @@ use std::io;
 
 /// Listens from when it is made, so that none is missed between two steps.
 pub(super) struct Signals {
-    /// `None` where nobody asked for signals.
+    /// `None` where signals are not asked for.
     heard: Option<Heard>,
     is_impatient: bool,
 }
@@ -25,7 +25,7 @@ impl Signals {
 
     /// Waits for SIGINT, once it has begun; at once if that has come already.
     ///
-    /// For SIGTERM it does not: supervisors send that more than once.
+    /// SIGTERM is not waited for: supervisors send it more than once.
     pub(super) async fn impatience(&mut self) {
         match &mut self.heard {
             Some(heard) if !self.is_impatient => heard.interrupt().await,

@@ -2,7 +2,7 @@
 
 use std::sync::{
     Arc,
-    atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering},
+    atomic::{AtomicU8, AtomicUsize, Ordering},
 };
 
 use tokio::sync::{Notify, watch};
@@ -60,7 +60,7 @@ impl DrainHandle {
     /// Requests that are under way: until their responses have ended, or what they were upgraded to.
     #[must_use]
     pub fn in_flight(&self) -> usize {
-        self.0.in_flight()
+        self.0.in_flight.load(Ordering::SeqCst)
     }
 
     /// Waits until nothing is under way.
@@ -89,14 +89,29 @@ pub(super) struct Shared {
     phases: watch::Sender<Phase>,
     /// Told when the last request leaves that is under way while the server closes.
     left: Notify,
-    /// Those under way, and above them how many have begun, modulo 2³².
-    requests: AtomicU64,
+    in_flight: AtomicUsize,
     /// Heads of requests of which half had come when the door was closed, and that are not whole yet.
     pub(super) half_heads: AtomicUsize,
 }
 
-/// One request that has begun and is under way.
-const REQUEST: u64 = 1 << 32 | 1;
+/// The requests of one connection.
+#[derive(Debug, Default)]
+pub(super) struct Visits {
+    in_flight: AtomicUsize,
+    begun: AtomicUsize,
+}
+
+impl Visits {
+    /// Those that are under way.
+    pub(super) fn in_flight(&self) -> usize {
+        self.in_flight.load(Ordering::Acquire)
+    }
+
+    /// How many have begun, to be compared.
+    pub(super) fn begun(&self) -> usize {
+        self.begun.load(Ordering::Acquire)
+    }
+}
 
 impl Shared {
     /// Goes on to `phase`; never back.
@@ -110,7 +125,7 @@ impl Shared {
             is_later
         });
         if has_advanced {
-            let in_flight = self.in_flight();
+            let in_flight = self.in_flight.load(Ordering::Acquire);
             tracing::info!(target: TARGET, phase = phase.name(), in_flight, "drain");
         }
     }
@@ -118,25 +133,20 @@ impl Shared {
     pub(super) fn has_reached(&self, phase: Phase) -> bool {
         phase as u8 <= self.phase.load(Ordering::SeqCst)
     }
-
-    pub(super) fn in_flight(&self) -> usize {
-        self.requests.load(Ordering::SeqCst) as u32 as usize
-    }
-
-    /// How many requests have begun, to be compared.
-    pub(super) fn begun(&self) -> u32 {
-        (self.requests.load(Ordering::Acquire) >> 32) as u32
-    }
 }
 
-/// One request that is under way.
+/// One request that is under way, and where its connection is known, there.
 #[derive(Debug)]
-pub(super) struct InFlight(Arc<Shared>);
+pub(super) struct InFlight(Arc<Shared>, Option<Arc<Visits>>);
 
 impl InFlight {
-    pub(super) fn new(shared: &Arc<Shared>) -> Self {
-        shared.requests.fetch_add(REQUEST, Ordering::SeqCst);
-        Self(shared.clone())
+    pub(super) fn new(shared: &Arc<Shared>, visits: Option<&Arc<Visits>>) -> Self {
+        shared.in_flight.fetch_add(1, Ordering::SeqCst);
+        if let Some(visits) = visits {
+            visits.begun.fetch_add(1, Ordering::AcqRel);
+            visits.in_flight.fetch_add(1, Ordering::AcqRel);
+        }
+        Self(shared.clone(), visits.cloned())
     }
 
     pub(super) fn has_reached(&self, phase: Phase) -> bool {
@@ -146,8 +156,11 @@ impl InFlight {
 
 impl Drop for InFlight {
     fn drop(&mut self) {
+        if let Some(visits) = &self.1 {
+            visits.in_flight.fetch_sub(1, Ordering::AcqRel);
+        }
         // In one order with the phase: either this sees that the server closes, or that sees this.
-        let before = self.0.requests.fetch_sub(1, Ordering::SeqCst) as u32;
+        let before = self.0.in_flight.fetch_sub(1, Ordering::SeqCst);
         if before == 1 && self.has_reached(Phase::Closing) {
             self.0.left.notify_one();
         }

@@ -4,6 +4,7 @@ use std::{
     collections::HashMap,
     fmt,
     future::poll_fn,
+    net::SocketAddr,
     sync::{Arc, Mutex, Weak},
 };
 
@@ -96,7 +97,13 @@ pub(super) fn apart(node: &Node, port: Option<u16>) -> Arc<Node> {
         (Address::Name { host, .. }, Some(port)) => Address::Name { host, port },
         (address, _) => address,
     };
-    Arc::new(Node::new(Endpoint::new(address)))
+    let alternatives = node.endpoint().alternatives.clone();
+    let at_port = |mut alternative: SocketAddr| {
+        alternative.set_port(port.unwrap_or(alternative.port()));
+        alternative
+    };
+    let alternatives = alternatives.iter().copied().map(at_port);
+    Arc::new(Node::new(Endpoint::new(address).alternatives(alternatives)))
 }
 
 impl fmt::Debug for Line {

@@ -2,6 +2,7 @@
 
 use std::{
     io,
+    net::SocketAddr,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering::SeqCst},
@@ -10,11 +11,17 @@ use std::{
 };
 
 use evenkeel_core::{
-    connect::Connect, endpoint::Address, error::cause, node::Gate, observe::Fault,
-    outcome::Outcome, retry::Budget,
+    connect::Connect,
+    endpoint::{Address, Endpoint},
+    error::cause,
+    health::check::Probe,
+    node::Gate,
+    observe::Fault,
+    outcome::Outcome,
+    retry::Budget,
 };
-use evenkeel_http::{ConnectError, HttpConnector, HttpRetry, ReplayBody, RequestError};
-use evenkeel_layers::retry::RetryLayer;
+use evenkeel_http::{ConnectError, HttpConnector, HttpRetry, ReplayBody, RequestError, TcpProbe};
+use evenkeel_layers::{balance::BalanceLayer, retry::RetryLayer};
 use futures_util::FutureExt;
 use http::Response;
 use http_body_util::{BodyExt, Full};
@@ -58,6 +65,39 @@ async fn a_refused_connection_is_a_connect_error_and_asks_discovery() {
         assert_eq!(told(&node), Told::FailureOrThrottled);
         assert_eq!(node.in_flight(), 0);
     }
+}
+
+#[tokio::test]
+async fn an_endpoint_that_listens_at_one_of_its_addresses_is_reached_at_every_turn() {
+    for connector in BOTH {
+        let Address::Socket(listening) = serve(echo).await else { panic!("a socket") };
+        let mut refusing = listening;
+        refusing.set_ip("127.0.0.2".parse().unwrap());
+        // As a name of both families is found where the server listens on one.
+        let pair = |address: SocketAddr, other| Endpoint::from(address).alternatives([other]);
+        let endpoints = vec![pair(refusing, listening), pair(listening, refusing)];
+        let client = BalanceLayer::round_robin(endpoints.clone()).layer(connector());
+        for _ in 0..10 {
+            text(within(client.clone().oneshot(get("/"))).await.unwrap()).await;
+        }
+
+        let (node, unreachable) = node(endpoints[0].clone());
+        within(TcpProbe::new().probe(&node)).await.unwrap();
+        let nowhere = Endpoint::from(refusing).alternatives([refusing]);
+        let (gone, gone_unreachable) = self::node(nowhere);
+        let error = within(stack(&connector(), &gone).oneshot(get("/"))).await.unwrap_err();
+        assert!(cause::<ConnectError>(error.as_ref()).is_some());
+        assert_eq!((unreachable.times(), gone_unreachable.times()), (0, 1));
+    }
+}
+
+#[tokio::test]
+async fn a_probe_at_another_port_looks_at_all_addresses_too() {
+    let Address::Socket(listening) = serve(echo).await else { panic!("a socket") };
+    let pair = ["127.0.0.2:1", "127.0.0.1:1"].map(|address| address.parse::<SocketAddr>().unwrap());
+    let (node, _) = node(Endpoint::from(pair[0]).alternatives([pair[1]]));
+
+    within(TcpProbe::new().port(listening.port()).probe(&node)).await.unwrap();
 }
 
 /// A listener whose queue of connections is full: it answers no SYN.
@@ -325,7 +365,7 @@ async fn silent_the_second_time() -> (Address, Arc<Notify>) {
 }
 
 #[tokio::test]
-async fn a_connection_whose_runtime_ended_is_nobodys_fault_and_the_request_is_retried() {
+async fn a_connection_whose_runtime_ended_blames_no_endpoint_and_the_request_is_retried() {
     let connectors: [HttpConnector<ReplayBody<Payload>>; 2] =
         [HttpConnector::new(), HttpConnector::grpc()];
     for connector in connectors {

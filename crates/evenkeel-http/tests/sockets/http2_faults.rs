@@ -255,7 +255,7 @@ fn verdict(error: evenkeel_core::BoxError) -> Verdict {
 const UNPROCESSED: Verdict = Verdict::Again { reach: Reach::Unprocessed, after: None };
 
 #[tokio::test]
-async fn streams_above_the_last_of_a_goaway_count_against_nobody() {
+async fn streams_above_the_last_of_a_goaway_are_no_failures() {
     // The frame says what was not processed whatever its reason is (RFC 9113, section 8.7).
     for reason in [h2::Reason::NO_ERROR, h2::Reason::INTERNAL_ERROR] {
         let (listener, address) = listen().await;

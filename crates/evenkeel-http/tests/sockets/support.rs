@@ -129,9 +129,9 @@ impl Listener for Unreachable {
     }
 }
 
-pub(crate) fn node(address: impl Into<Address>) -> (Arc<Node>, Arc<Unreachable>) {
+pub(crate) fn node(endpoint: impl Into<Endpoint>) -> (Arc<Node>, Arc<Unreachable>) {
     let unreachable = Arc::new(Unreachable::default());
-    let endpoint = Endpoint::new(address);
+    let endpoint = endpoint.into();
     let decay = Some(Duration::from_secs(10));
     let node = Node::joining(endpoint, unreachable.clone(), decay);
     node.latency().record(Outcome::Success, LATENCY_BEFORE, Timestamp::from_nanos(START));

@@ -521,3 +521,23 @@ fn rules_that_make_no_sense_are_refused() {
     assert!(refused(|rules| rules.probes_per_second = 0));
     assert!(!refused(|_| {}));
 }
+
+#[test]
+fn a_probe_that_could_not_be_made_changes_nothing_and_is_made_again() {
+    let mut world = World::new(1, 1, |rules| rules.fall = 1);
+    world.run(ms(10_000), |_, _| (Verdict::Passed, ms(1)));
+    let abandoned = loop {
+        match world.checks.next(world.now) {
+            Next::Probe(ticket) => break ticket,
+            Next::At(at) => world.now = at,
+            Next::Nothing => panic!("it is due some time"),
+        }
+    };
+
+    world.checks.abandon(abandoned, world.now);
+
+    assert_eq!(world.checks.standing(&address(0)), Standing::Up);
+    let before = world.probes.len();
+    world.run(ms(10_000), |_, _| (Verdict::Passed, ms(1)));
+    assert!(before < world.probes.len());
+}

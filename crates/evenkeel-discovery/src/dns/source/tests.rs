@@ -144,6 +144,14 @@ fn endpoints(addresses: &[&str]) -> Vec<Endpoint> {
     addresses.iter().map(|address| address.parse().unwrap()).collect()
 }
 
+/// Two endpoints that stand by for each other.
+fn both(v6: &str, v4: &str) -> Vec<Endpoint> {
+    let endpoint = |address: &str, other: &str| {
+        endpoints(&[address]).remove(0).alternatives(other.parse::<std::net::SocketAddr>())
+    };
+    vec![endpoint(v6, v4), endpoint(v4, v6)]
+}
+
 async fn next(watch: &mut Watch) -> Result<Vec<Endpoint>, BoxError> {
     let news = timeout(HOUR, watch.next()).await.expect("news within an hour").expect("no end");
     news.map(|update| match update {
@@ -254,12 +262,11 @@ async fn one_family_is_enough_and_the_other_is_remembered() {
     let zone = Simulated::new(&["10.0.0.1"], 5);
     *zone.0.v6.lock().unwrap() = Ok((vec!["::1"], 5));
     let mut watch = zone.host().watch();
-    let both = endpoints(&["[::1]:80", "10.0.0.1:80"]);
-    assert_eq!(next(&mut watch).await.unwrap(), both);
+    assert_eq!(next(&mut watch).await.unwrap(), both("[::1]:80", "10.0.0.1:80"));
 
     *zone.0.v6.lock().unwrap() = Err("timeout");
     zone.answer(Ok((vec!["10.0.0.2"], 5)));
-    assert_eq!(next(&mut watch).await.unwrap(), endpoints(&["[::1]:80", "10.0.0.2:80"]));
+    assert_eq!(next(&mut watch).await.unwrap(), both("[::1]:80", "10.0.0.2:80"));
     let failed_at = clock::now();
     assert_eq!(next(&mut watch).await.unwrap(), endpoints(&["10.0.0.2:80"]));
     assert!((290..=305).contains(&failed_at.elapsed().as_secs()), "it became too old");
