@@ -273,13 +273,16 @@ async fn an_entry_that_comes_back_to_an_agent_says_there_what_it_said_last() {
     let ways = [Proxy::to(&first.url).await, Proxy::to(&second.url).await];
     let agents = Agents::at([&*ways[0].url, &*ways[1].url]).unwrap();
     let registration = Registration::new(ConsulRegistry::new(agents), entry(80));
-    let registered = registration.ttl(ms(3_000)).start();
+    let registered = registration.ttl(ms(6_000)).start();
     let mut watching = [Watching::new(&web(&first)), Watching::new(&web(&second))];
     watching[0].until_weights(&[("10.0.0.1:80", 1)]).await;
     ways[0].shut();
     watching[1].until_weights(&[("10.0.0.1:80", 1)]).await;
     registered.weight(7);
     watching[1].until_weights(&[("10.0.0.1:80", 7)]).await;
+    // The change is over when heartbeats follow it.
+    let tried = ways[1].tried().len();
+    until("heartbeats", || async { tried + 1 < ways[1].tried().len() }).await;
 
     ways[0].open();
     ways[1].shut();
