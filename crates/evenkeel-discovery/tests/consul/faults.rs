@@ -256,3 +256,16 @@ async fn a_quiet_agent_is_asked_for_the_whole_list_once_a_wait() {
     assert_eq!(agent.asked().len(), 2, "{:?}", agent.asked());
     assert!(watching.failures.is_empty(), "{:?}", watching.failures);
 }
+
+#[tokio::test]
+async fn the_same_list_again_brings_back_what_had_become_stale() {
+    let agent = Simulated::start([Reply::HoldBack(7, vec![1])]).await;
+    let mut watching = Watching::new(&web(at(&agent.url)).stale_max(ms(300)));
+    watching.until_addresses(&["10.0.0.1:1"]).await;
+
+    agent.play([Reply::Status(500)]);
+    watching.until_addresses(&[]).await;
+    agent.play([Reply::HoldBack(7, vec![1])]);
+
+    watching.until_addresses(&["10.0.0.1:1"]).await;
+}
