@@ -15,7 +15,10 @@ use super::{
     error::{AgentRefused, NoAnswer},
     line::Line,
 };
-use crate::client::{Dial, Server};
+use crate::{
+    client::{Dial, Server},
+    clock,
+};
 
 /// A client of one agent, whose clones share its connection.
 #[derive(Clone, Debug)]
@@ -70,14 +73,15 @@ impl Agent {
 
     /// Waits for `quiet`, and then for a sign that the agent and a server behind it still answer.
     ///
-    /// Whatever is answered is one: a proxy may refuse the question.
+    /// Whatever comes in time is one: a proxy may refuse the question, and an agent one more connection.
     pub(super) async fn sign_of_life(&self, quiet: Duration) -> Result<(), BoxError> {
         tokio::time::sleep(quiet).await;
+        let asked_at = clock::now();
         let asked = self.get("/v1/status/leader", Duration::ZERO).await;
         // One connection is enough where the agent counts them.
         self.hang_up();
         match asked {
-            Err(error) if refused_with(&error).is_none() => Err(error),
+            Err(error) if self.timeout <= clock::now() - asked_at => Err(error),
             _ => Ok(()),
         }
     }

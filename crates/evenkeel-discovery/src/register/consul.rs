@@ -76,6 +76,8 @@ pub struct ConsulRegistry {
     asked: usize,
     /// The agent that is asked; none while an attempt is under way, and after one that failed.
     at: Option<At>,
+    /// Which agent has the entry as it is wanted.
+    entered_at: Option<usize>,
 }
 
 /// An agent, and what is known of the entry there.
@@ -105,6 +107,7 @@ impl ConsulRegistry {
             owner: format!("{:016x}", Rng::from_entropy().below_u64(u64::MAX)),
             asked: 0,
             at: None,
+            entered_at: None,
         }
     }
 
@@ -136,6 +139,11 @@ impl ConsulRegistry {
         }
     }
 
+    /// Which agent is asked.
+    fn place(&self) -> usize {
+        self.asked % self.agents.servers.len()
+    }
+
     /// Ends an attempt that succeeded.
     fn stay(&mut self, at: At) {
         at.agent.hang_up();
@@ -144,7 +152,9 @@ impl ConsulRegistry {
 
     async fn keep_at(&self, at: &mut At, entry: &Entry, ttl: Duration) -> Result<Kept, BoxError> {
         match standing::owner(&at.agent, entry).await?.as_deref() {
-            Some(owner) if *owner == self.owner => {}
+            Some(owner) if *owner == self.owner && self.entered_at == Some(self.place()) => {}
+            // It went to another agent and is back: what stands here may be old.
+            Some(owner) if *owner == self.owner => return Ok(Kept::Lost),
             // An entry without an owner may be taken over.
             None | Some("") => return Ok(Kept::Lost),
             Some(_) => {
@@ -245,6 +255,7 @@ impl Registry for ConsulRegistry {
         let service = definition::service(self, entry, ttl)?;
         let mut at = self.at()?;
         at.enter(entry, &service).await?;
+        self.entered_at = Some(self.place());
         self.stay(at);
         Ok(())
     }

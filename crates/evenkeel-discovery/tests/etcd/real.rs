@@ -152,6 +152,8 @@ impl Member {
             format!("--initial-advertise-peer-urls={peer_url}"),
             format!("--initial-cluster={initial}"),
             "--logger=zap".to_owned(),
+            // What is tested are not passwords, of which each check would take a second of a busy machine.
+            "--bcrypt-cost=4".to_owned(),
         ];
         arguments.extend(more.iter().map(ToString::to_string));
         let process = Process::start(Command::new(program).args(&arguments), &log);

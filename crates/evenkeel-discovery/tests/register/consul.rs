@@ -266,6 +266,31 @@ async fn the_next_agent_has_the_entry_after_the_first_heartbeat_that_failed() {
 }
 
 #[tokio::test]
+async fn an_entry_that_comes_back_to_an_agent_says_there_what_it_said_last() {
+    let (Some(first), Some(second)) = (Agent::start().await, Agent::start().await) else {
+        return;
+    };
+    let ways = [Proxy::to(&first.url).await, Proxy::to(&second.url).await];
+    let agents = Agents::at([&*ways[0].url, &*ways[1].url]).unwrap();
+    let registration = Registration::new(ConsulRegistry::new(agents), entry(80));
+    let registered = registration.ttl(ms(6_000)).start();
+    let mut watching = [Watching::new(&web(&first)), Watching::new(&web(&second))];
+    watching[0].until_weights(&[("10.0.0.1:80", 1)]).await;
+    ways[0].shut();
+    watching[1].until_weights(&[("10.0.0.1:80", 1)]).await;
+    registered.weight(7);
+    watching[1].until_weights(&[("10.0.0.1:80", 7)]).await;
+    // The change is over when heartbeats follow it.
+    let tried = ways[1].tried().len();
+    until("heartbeats", || async { tried + 1 < ways[1].tried().len() }).await;
+
+    ways[0].open();
+    ways[1].shut();
+
+    watching[0].until_weights(&[("10.0.0.1:80", 7)]).await;
+}
+
+#[tokio::test]
 async fn leaving_goes_on_at_another_agent_where_one_hangs() {
     let Some(server) = Agent::start().await else { return };
     let Some(agent) = server.join().await else { return };
