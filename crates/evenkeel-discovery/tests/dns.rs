@@ -199,7 +199,7 @@ async fn a_server_that_knows_edns_is_not_asked_without_it() {
     let ips: Vec<_> = (1..=50).map(|n| format!("10.0.0.{n}")).collect();
     let ips: Vec<_> = ips.iter().map(String::as_str).collect();
     server.reply("db.example.test.", Reply::v4(&ips));
-    let mut watch = host(&server).watch();
+    let mut watch = host(&server).timeout(Duration::from_secs(40)).watch();
     assert_eq!(next(&mut watch).await.unwrap().len(), 50);
 
     server.reply("db.example.test.", Reply::ServFail);

@@ -63,8 +63,17 @@
 //! No request waits longer than the [`timeout`](RedisQuota::timeout). After a failure nobody asks for
 //! the [`rest`](RedisQuota::rest), then one does, by whom the others are not held up. Meanwhile what was
 //! fetched is spent, and then requests go through, are refused, or are limited by each process
-//! alone: [`Failing`]. The connection is made anew by itself. That Redis went, and came back,
+//! alone: [`Failing`]. The connection is made again by itself. That Redis went, and came back,
 //! is a tracing event each: `warn` and `info`. Requests for which it could not be asked are counted.
+//!
+//! | what Redis answers | means | and so |
+//! |---|---|---|
+//! | READONLY, MASTERDOWN, NOREPLICAS | this server may not write any more, as after a failover | another connection is made at once, to whatever the name leads to now, and asked; then as below |
+//! | nothing in time | it hangs, or its host is gone | the next question makes another connection, after the rest |
+//! | LOADING, BUSY, OOM, TRYAGAIN, CLUSTERDOWN, too many clients, and what is not known here | it will answer later | it is asked again after the rest |
+//! | NOAUTH, WRONGPASS, NOPERM, DENIED, MISCONF, WRONGTYPE, MOVED, ASK, CROSSSLOT, other `ERR` | the server's configuration or the quota's is wrong | the same, and the event is an `error` |
+//!
+//! What a failover needs is therefore a name, a virtual address or a proxy that leads to the primary.
 //!
 //! # What it costs
 //! Where the process has some left: two locks that few share, each held for some instructions. Else
@@ -84,6 +93,7 @@
 mod layer;
 mod quota;
 mod reach;
+mod refusal;
 mod server;
 mod slots;
 

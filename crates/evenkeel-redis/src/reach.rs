@@ -6,7 +6,9 @@ use std::{
     time::Duration,
 };
 
-use evenkeel_core::time::Timestamp;
+use evenkeel_core::{error::cause, time::Timestamp};
+
+use crate::refusal::Refusal;
 
 /// Of all that is traced here.
 pub(crate) const TARGET: &str = "evenkeel::redis";
@@ -58,7 +60,11 @@ impl Reach {
 
     pub(crate) fn failed(&self, now: Timestamp, error: &(dyn Error + 'static)) {
         let before = self.ask_again.swap((now + self.rest).as_nanos(), Ordering::AcqRel);
-        if before == 0 {
+        let refusal = cause(error).map(Refusal::of);
+        if before == 0 && refusal == Some(Refusal::Configuration) {
+            let quota = &*self.name;
+            tracing::error!(target: TARGET, quota, error, "redis refuses: its configuration or ours is wrong");
+        } else if before == 0 {
             tracing::warn!(target: TARGET, quota = &*self.name, error, "redis does not answer");
         } else {
             tracing::debug!(target: TARGET, quota = &*self.name, error, "redis still does not answer");

@@ -1,6 +1,9 @@
 //! What is asked of Redis.
 
-use std::{sync::OnceLock, time::Duration};
+use std::{
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
 
 use evenkeel_core::{
     BoxError,
@@ -12,19 +15,28 @@ use redis::{
 };
 use tokio::time::timeout;
 
+use crate::refusal::Refusal;
+
 /// One server, and the script that runs there.
 pub(crate) struct Server {
     client: Client,
     timeout: Duration,
     script: Script,
-    /// Made in a runtime, at the first question. It connects, and connects again, by itself.
-    connection: OnceLock<ConnectionManager>,
+    connection: Mutex<Connection>,
+}
+
+/// Made in a runtime, at the first question. It connects by itself, and again when it breaks.
+#[derive(Default)]
+struct Connection {
+    manager: Option<ConnectionManager>,
+    /// How many were given up, since their server is the wrong one or hangs.
+    given_up: u64,
 }
 
 impl Server {
     pub(crate) fn new(client: Client, timeout: Duration) -> Self {
         let script = Script::new(TAKE);
-        Self { client, timeout, script, connection: OnceLock::new() }
+        Self { client, timeout, script, connection: Mutex::default() }
     }
 
     /// Takes up to `wanted` out of the quota at `key`, or fails within the timeout.
@@ -34,8 +46,13 @@ impl Server {
         rate: &Rate,
         wanted: u32,
     ) -> Result<Grant, BoxError> {
-        let mut connection = self.connection()?;
-        let taken = timeout(self.timeout, self.ask(&mut connection, key, rate, wanted)).await??;
+        let number = self.lock().given_up;
+        let taken = timeout(self.timeout, self.ask_the_right_one(key, rate, wanted)).await;
+        if taken.as_ref().map_or(true, |taken| taken.as_ref().is_err_and(RedisError::is_timeout)) {
+            // A host that is gone answers nothing, and the connection to it would stay for minutes.
+            self.give_up(number);
+        }
+        let taken = taken??;
         let [Value::Int(tokens), Value::Int(remaining), Value::Int(retry_after)] = taken[..] else {
             return Err("the script answered something else than three integers".into());
         };
@@ -44,6 +61,28 @@ impl Server {
         let tokens = u32::try_from(tokens)?.min(wanted);
         let retry_after = Duration::from_micros(u64::try_from(retry_after)?).min(rate.window());
         Ok(Grant { tokens, remaining: u32::try_from(remaining)?, retry_after })
+    }
+
+    /// Asks, and where the server is not the one that may write any more, asks whoever is there now.
+    async fn ask_the_right_one(
+        &self,
+        key: &[u8],
+        rate: &Rate,
+        wanted: u32,
+    ) -> RedisResult<Vec<Value>> {
+        let (mut connection, given_up) = self.connection()?;
+        match self.ask(&mut connection, key, rate, wanted).await {
+            Err(error) if Refusal::of(&error) == Refusal::WrongServer => {
+                self.give_up(given_up);
+                let (mut connection, given_up) = self.connection()?;
+                let again = self.ask(&mut connection, key, rate, wanted).await;
+                if again.as_ref().is_err_and(|e| Refusal::of(e) == Refusal::WrongServer) {
+                    self.give_up(given_up);
+                }
+                again
+            }
+            answered => answered,
+        }
     }
 
     async fn ask(
@@ -69,17 +108,32 @@ impl Server {
         }
     }
 
-    fn connection(&self) -> RedisResult<ConnectionManager> {
-        if let Some(connection) = self.connection.get() {
-            return Ok(connection.clone());
+    /// The connection, and its number.
+    fn connection(&self) -> RedisResult<(ConnectionManager, u64)> {
+        let mut connection = self.lock();
+        let given_up = connection.given_up;
+        if let Some(manager) = &connection.manager {
+            return Ok((manager.clone(), given_up));
         }
         let config = ConnectionManagerConfig::new()
             .set_connection_timeout(Some(self.timeout))
             .set_response_timeout(Some(self.timeout))
             // Whoever asks next tries again: no question waits for a later attempt than its own.
             .set_number_of_retries(0);
-        let connection = ConnectionManager::new_lazy_with_config(self.client.clone(), config)?;
-        Ok(self.connection.get_or_init(|| connection).clone())
+        let manager = ConnectionManager::new_lazy_with_config(self.client.clone(), config)?;
+        Ok((connection.manager.insert(manager).clone(), given_up))
+    }
+
+    /// Has the next question dial again, unless somebody has seen to that since connection `number`.
+    fn give_up(&self, number: u64) {
+        let mut connection = self.lock();
+        if connection.given_up == number {
+            *connection = Connection { manager: None, given_up: number + 1 };
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Connection> {
+        self.connection.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

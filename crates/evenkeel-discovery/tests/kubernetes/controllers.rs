@@ -1,4 +1,6 @@
-//! The whole kube-apiserver with the controller that writes the slices, by command: it takes minutes to build.
+//! The whole kube-apiserver with the controller that writes the slices.
+//!
+//! It refuses loopback addresses in slices, so what is followed here is not called.
 
 use std::{
     path::{Path, PathBuf},
@@ -15,7 +17,7 @@ use tempfile::TempDir;
 
 use crate::{
     real::install_cryptography,
-    servers::{Process, find, find_by_command, free_ports, until},
+    servers::{Process, find, free_ports, until},
     watching::Watching,
     web,
 };
@@ -30,17 +32,17 @@ struct ControlPlane {
 }
 
 impl ControlPlane {
-    /// None where it was not built, which `.ci/get-servers kube-apiserver` does.
+    /// None where it was not built, which `.ci/get-servers kube-1.36` does.
     async fn start() -> Option<Self> {
         install_cryptography();
-        let server = find_by_command("kube-apiserver", "kube-apiserver")?;
-        let controllers = find_by_command("kube-apiserver", "kube-controller-manager")?;
+        let server = find("kube-1.36", "kube-apiserver")?;
+        let controllers = find("kube-1.36", "kube-controller-manager")?;
         let folder = tempfile::tempdir().unwrap();
-        let [port, client, peer] = free_ports();
+        let [port, client, peer, controllers_port] = free_ports();
         make_keys(folder.path());
 
         let url = |port| format!("http://127.0.0.1:{port}");
-        let mut etcd = Command::new(find("etcd-3.5", "etcd")?);
+        let mut etcd = Command::new(find("etcd-3.6", "etcd")?);
         etcd.args(["--name=tests", "--log-level=warn", "--data-dir"])
             .arg(folder.path().join("data"));
         etcd.args(["--listen-client-urls", &url(client), "--advertise-client-urls", &url(client)]);
@@ -76,8 +78,11 @@ impl ControlPlane {
         .await;
 
         let mut controllers = Command::new(controllers);
-        controllers.args(["--controllers=endpointslice", "--leader-elect=false"]);
-        controllers.args(["--port=0", "--secure-port=0"]);
+        controllers.arg("--leader-elect=false");
+        controllers.args(["--controllers=endpointslice-controller", "--bind-address=127.0.0.1"]);
+        controllers.arg(format!("--secure-port={controllers_port}"));
+        let certificates = plane.folder.path().join("controllers");
+        controllers.arg(format!("--cert-dir={}", certificates.display()));
         controllers.arg(format!("--kubeconfig={}", plane.kubeconfig().display()));
         let log = plane.folder.path().join("controllers.log");
         plane._processes.push(Process::start(&mut controllers, &log));
@@ -154,9 +159,8 @@ fn pod(number: u8) -> Value {
     })
 }
 
-#[tokio::test]
-async fn pods_are_followed_that_the_controllers_of_kubernetes_put_into_slices() {
-    let Some(plane) = ControlPlane::start().await else { return };
+/// A service with these pods, which are ready, and whoever follows it.
+async fn followed(plane: &ControlPlane, pods: std::ops::RangeInclusive<u8>) -> Watching {
     plane.create("/api/v1/namespaces", json!({ "metadata": { "name": "shop" } })).await;
     let node =
         json!({ "metadata": { "name": "here", "labels": { "topology.kubernetes.io/zone": "a" } } });
@@ -168,25 +172,84 @@ async fn pods_are_followed_that_the_controllers_of_kubernetes_put_into_slices() 
     plane.create("/api/v1/namespaces/shop/services", service).await;
 
     let mut watching = Watching::new(&web(ApiServer::kubeconfig(plane.kubeconfig())));
-    for number in 1..=3 {
+    for number in pods.clone() {
         plane.create(PODS, pod(number)).await;
         plane.set_ready(number, true).await;
     }
-    watching.until_addresses(&["10.1.0.1:8080", "10.1.0.2:8080", "10.1.0.3:8080"]).await;
-    let first = watching.find("10.1.0.1:8080").unwrap();
+    let addresses: Vec<_> = pods.map(at).collect();
+    watching.until_addresses(&addresses.iter().map(String::as_str).collect::<Vec<_>>()).await;
+    // Before the first pod there was none.
+    watching.least = addresses.len();
+    watching
+}
+
+fn at(pod: u8) -> String {
+    format!("10.1.0.{pod}:8080")
+}
+
+/// Nobody stops it, so it terminates for as long as it is given.
+async fn terminate(plane: &ControlPlane, pod: u8) {
+    let grace = json!({ "gracePeriodSeconds": 600 });
+    plane.send("DELETE", &format!("{PODS}/web-{pod}"), &grace).await;
+}
+
+#[tokio::test]
+async fn pods_are_followed_that_the_controllers_of_kubernetes_put_into_slices() {
+    let Some(plane) = ControlPlane::start().await else { return };
+    let mut watching = followed(&plane, 1..=3).await;
+    let first = watching.find(&at(1)).unwrap();
     assert_eq!(first.zone.as_deref(), Some("a"));
     assert_eq!(first.metadata["kubernetes.pod"], "web-1");
 
     plane.set_ready(2, false).await;
-    watching.until_addresses(&["10.1.0.1:8080", "10.1.0.3:8080"]).await;
+    watching.until_addresses(&[&at(1), &at(3)]).await;
     plane.set_ready(2, true).await;
-    watching.until_addresses(&["10.1.0.1:8080", "10.1.0.2:8080", "10.1.0.3:8080"]).await;
+    watching.until_addresses(&[&at(1), &at(2), &at(3)]).await;
 
-    // Nobody stops it, so it terminates for as long as it is given.
-    let grace = json!({ "gracePeriodSeconds": 60 });
-    plane.send("DELETE", &format!("{PODS}/web-3"), &grace).await;
-    watching.until_addresses(&["10.1.0.1:8080", "10.1.0.2:8080"]).await;
-    plane.send("DELETE", &format!("{PODS}/web-1"), &json!({ "gracePeriodSeconds": 0 })).await;
-    watching.until_addresses(&["10.1.0.2:8080"]).await;
+    terminate(&plane, 3).await;
+    watching.until_weights(&[(&at(1), 1), (&at(2), 1), (&at(3), 0)]).await;
+    let now = json!({ "gracePeriodSeconds": 0 });
+    plane.send("DELETE", &format!("{PODS}/web-3"), &now).await;
+    plane.send("DELETE", &format!("{PODS}/web-1"), &now).await;
+    watching.until_addresses(&[&at(2)]).await;
     assert_eq!(watching.failures.len(), 0, "{:?}", watching.failures);
+}
+
+#[tokio::test]
+async fn pods_that_terminate_and_serve_get_nothing_new_unless_there_are_no_others() {
+    let Some(plane) = ControlPlane::start().await else { return };
+    let mut watching = followed(&plane, 1..=2).await;
+
+    terminate(&plane, 1).await;
+    watching.until_weights(&[(&at(1), 0), (&at(2), 1)]).await;
+    assert_eq!(watching.find(&at(1)).unwrap().metadata["kubernetes.terminating"], "true");
+
+    // The last that is ready is not ready any more, and later terminates, too.
+    plane.set_ready(2, false).await;
+    watching.until_weights(&[(&at(1), 1)]).await;
+    plane.set_ready(2, true).await;
+    watching.until_weights(&[(&at(1), 0), (&at(2), 1)]).await;
+    terminate(&plane, 2).await;
+    watching.until_weights(&[(&at(1), 1), (&at(2), 1)]).await;
+
+    // Who terminates and serves no more is gone, at once.
+    plane.set_ready(1, false).await;
+    watching.until_weights(&[(&at(2), 1)]).await;
+    assert_eq!(watching.least, 1);
+    assert_eq!(watching.failures.len(), 0, "{:?}", watching.failures);
+}
+
+#[tokio::test]
+async fn a_port_that_is_renamed_in_the_service_costs_no_pod_that_is_known() {
+    let Some(plane) = ControlPlane::start().await else { return };
+    let mut watching = followed(&plane, 1..=2).await;
+    let rename = json!({ "spec": { "ports": [
+        { "$patch": "replace" }, { "name": "web", "port": 80, "targetPort": "public" },
+    ] } });
+    plane.send("PATCH", "/api/v1/namespaces/shop/services/web", &rename).await;
+    watching.until_failure().await;
+
+    plane.send("DELETE", &format!("{PODS}/web-2"), &json!({ "gracePeriodSeconds": 0 })).await;
+    watching.until_addresses(&[&at(1)]).await;
+    assert_eq!(watching.least, 1);
 }

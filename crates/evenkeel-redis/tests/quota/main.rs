@@ -10,7 +10,7 @@ use evenkeel_core::{
     quota::{Plan, Rate},
 };
 use evenkeel_redis::{Failing, QuotaLayer, RedisQuota};
-use server::Redis;
+use server::{Address, Redis};
 use tokio::{
     task::JoinSet,
     time::{Instant, timeout},
@@ -224,7 +224,7 @@ async fn while_redis_is_dead_requests_go_as_configured_and_at_once_and_then_as_b
 async fn a_server_that_answers_nobody_holds_no_request_longer_than_the_timeout() {
     let Some(redis) = Redis::start() else { return };
     let bound = Duration::from_millis(100);
-    let quota = machine(&redis, "frozen", only(1_000))
+    let quota = machine(&redis, "frozen", only(100))
         .plan(Plan::fixed(1))
         .timeout(bound)
         .rest(Duration::from_millis(300));
@@ -245,7 +245,70 @@ async fn a_server_that_answers_nobody_holds_no_request_longer_than_the_timeout()
     redis.thaw();
     until(&quota, true).await;
     // It counts again.
-    assert!(passed(&quota, b"c", 1_500).await <= 1_000);
+    assert!(passed(&quota, b"c", 150).await <= 100);
+}
+
+#[tokio::test]
+async fn after_a_failover_the_new_primary_is_asked_at_once() {
+    let (Some(one), Some(two)) = (Redis::start(), Redis::start()) else { return };
+    two.replicate(Some(&one)).await;
+    let address = Address::of(&one).await;
+    let quota = RedisQuota::open(&address.url, "failover", only(1_000)).unwrap();
+    let quota = quota.timeout(PATIENCE).plan(Plan::fixed(1)).failing(Failing::Refuse);
+    quota.spend(b"a").await.unwrap();
+
+    // They change places, there and back. The connection that there is stays with the one that may not write.
+    for (primary, replica) in [(&two, &one), (&one, &two)] {
+        primary.replicate(None).await;
+        replica.replicate(Some(primary)).await;
+        replica.until_replicated().await;
+        address.lead_to(primary);
+        let dialled = address.dialled();
+        assert_eq!(passed(&quota, b"a", 40).await, 40);
+        assert!(dialled < address.dialled(), "another connection was made");
+        assert!(address.dialled() <= dialled + 2, "and not one for each request");
+    }
+}
+
+#[tokio::test]
+async fn while_nobody_may_write_it_is_looked_for_again_after_each_rest() {
+    let (Some(one), Some(two)) = (Redis::start(), Redis::start()) else { return };
+    let address = Address::of(&one).await;
+    let quota = RedisQuota::open(&address.url, "nobody", only(1_000)).unwrap();
+    let quota = quota.timeout(PATIENCE).rest(Duration::from_millis(50)).plan(Plan::fixed(1));
+    let quota = quota.failing(Failing::Refuse);
+    quota.spend(b"a").await.unwrap();
+
+    // The replica is not made primary yet.
+    one.replicate(Some(&two)).await;
+    two.replicate(Some(&one)).await;
+    quota.spend(b"a").await.unwrap_err();
+    assert!(!quota.is_reachable());
+    two.replicate(None).await;
+    address.lead_to(&two);
+
+    until(&quota, true).await;
+    quota.spend(b"a").await.unwrap();
+}
+
+#[tokio::test]
+async fn a_primary_whose_host_is_gone_does_not_keep_its_connection() {
+    let (Some(one), Some(two)) = (Redis::start(), Redis::start()) else { return };
+    let address = Address::of(&one).await;
+    let quota = RedisQuota::open(&address.url, "gone", only(1_000)).unwrap();
+    let quota = quota.timeout(Duration::from_millis(500)).rest(Duration::from_millis(50));
+    let quota = quota.plan(Plan::fixed(1)).failing(Failing::Refuse);
+    until(&quota, true).await;
+    quota.spend(b"a").await.unwrap();
+
+    // It answers nothing and closes nothing.
+    one.freeze();
+    until(&quota, false).await;
+    address.lead_to(&two);
+
+    until(&quota, true).await;
+    quota.spend(b"a").await.unwrap();
+    one.thaw();
 }
 
 #[tokio::test]

@@ -4,6 +4,10 @@ use std::{
     io::{BufRead, BufReader, Write},
     net::TcpListener,
     process::{Child, Command, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicU16, AtomicUsize, Ordering::SeqCst},
+    },
 };
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -42,6 +46,32 @@ impl Redis {
 
     pub(crate) fn url(&self) -> String {
         format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    /// Has it follow another one, or nobody.
+    pub(crate) async fn replicate(&self, primary: Option<&Self>) {
+        let client = redis::Client::open(self.url()).unwrap();
+        let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+        let mut command = redis::cmd("REPLICAOF");
+        match primary {
+            Some(primary) => command.arg("127.0.0.1").arg(primary.port),
+            None => command.arg("NO").arg("ONE"),
+        };
+        let () = command.query_async(&mut connection).await.unwrap();
+    }
+
+    /// Waits until it has what its primary has; before, it says for a moment that it loads.
+    pub(crate) async fn until_replicated(&self) {
+        let client = redis::Client::open(self.url()).unwrap();
+        let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+        loop {
+            let mut command = redis::cmd("INFO");
+            let answer = command.arg("replication").query_async::<String>(&mut connection).await;
+            if answer.is_ok_and(|answer| answer.contains("master_link_status:up")) {
+                return;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
     }
 
     /// Kills it, with all that it knows.
@@ -99,4 +129,43 @@ fn is_installed() -> bool {
     let mut command = Command::new("redis-server");
     command.arg("--version").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     command.status().is_ok()
+}
+
+/// An address that leads to one server or another, as a virtual address or a name does: connections stay where
+/// they lead to.
+pub(crate) struct Address {
+    pub(crate) url: String,
+    leads_to: Arc<AtomicU16>,
+    dialled: Arc<AtomicUsize>,
+}
+
+impl Address {
+    pub(crate) async fn of(redis: &Redis) -> Self {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("redis://{}", listener.local_addr().unwrap());
+        let leads_to = Arc::new(AtomicU16::new(redis.port));
+        let dialled = Arc::<AtomicUsize>::default();
+        let address = Self { url, leads_to: leads_to.clone(), dialled: dialled.clone() };
+        tokio::spawn(async move {
+            while let Ok((mut caller, _)) = listener.accept().await {
+                dialled.fetch_add(1, SeqCst);
+                let port = leads_to.load(SeqCst);
+                tokio::spawn(async move {
+                    let server = tokio::net::TcpStream::connect(("127.0.0.1", port)).await;
+                    let _ = tokio::io::copy_bidirectional(&mut caller, &mut server?).await;
+                    Ok::<_, std::io::Error>(())
+                });
+            }
+        });
+        address
+    }
+
+    pub(crate) fn lead_to(&self, redis: &Redis) {
+        self.leads_to.store(redis.port, SeqCst);
+    }
+
+    /// How many connections were made to it.
+    pub(crate) fn dialled(&self) -> usize {
+        self.dialled.load(SeqCst)
+    }
 }

@@ -1,6 +1,13 @@
 //! Search domains, the hosts file, and servers that do not know EDNS.
 
 use super::*;
+use crate::dns::resolver::is_refusal;
+
+#[path = "../../../tests/dns/simulated.rs"]
+#[allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "a test may panic")]
+mod simulated;
+
+use self::simulated::{Reply, Server};
 
 fn config(search: &[&str], servers: &[SocketAddr]) -> ResolverConfig {
     let name = |name: &&str| Name::from_ascii(name).unwrap();
@@ -49,4 +56,20 @@ async fn a_name_in_the_hosts_file_means_what_stands_there_and_nothing_else() {
     assert_eq!(v4.records, ["10.0.0.7".parse::<IpAddr>().unwrap()]);
     assert!(session.addresses(&names[0], Family::V6).await.unwrap().records.is_empty());
     assert_eq!(session.names("other").len(), 2);
+}
+
+#[tokio::test]
+async fn what_a_server_cannot_say_is_told_from_what_it_denies_and_from_silence() {
+    let server = Server::start().await;
+    server.reply("my_db.a.test.", Reply::ServFail);
+    server.reply("my_db.", Reply::Silence);
+    let config = config(&["a.test", "b.test"], &[server.address]);
+    let (options, hosts) = (ResolverOpts::default(), Hosts::default());
+    let session = HickorySession::new(&config, options, hosts, Duration::from_secs(2)).unwrap();
+
+    let names = session.names("my_db");
+    assert_eq!(names, ["my_db.a.test.".into(), "my_db.b.test.".into(), "my_db.".into()]);
+    assert!(is_refusal(&session.addresses(&names[0], Family::V4).await.unwrap_err()));
+    assert!(session.addresses(&names[1], Family::V4).await.unwrap().records.is_empty());
+    assert!(!is_refusal(&session.addresses(&names[2], Family::V4).await.unwrap_err()));
 }
