@@ -52,6 +52,7 @@ use evenkeel_core::{
     error::DeadlineExceeded,
     time::Timestamp,
 };
+use evenkeel_metrics::Client;
 use pin_project_lite::pin_project;
 use tokio::time::{Sleep, sleep};
 use tower_layer::Layer;
@@ -88,15 +89,16 @@ impl<C: Clone, S> Layer<S> for DeadlineLayer<C> {
     type Service = WithDeadline<S, C>;
 
     fn layer(&self, inner: S) -> WithDeadline<S, C> {
-        WithDeadline { inner, layer: self.clone() }
+        WithDeadline { inner, layer: self.clone(), client: Client::current() }
     }
 }
 
 /// Ends calls that take too long. See the [module docs](self).
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct WithDeadline<S, C = NotCarried> {
     inner: S,
     layer: DeadlineLayer<C>,
+    client: Client,
 }
 
 impl<S, C, Req> Service<Req> for WithDeadline<S, C>
@@ -127,7 +129,7 @@ where
             carry.carry(&mut request, Deadline(at), after);
             self.inner.call(request)
         });
-        DeadlineFuture { future, at, after, timer: None }
+        DeadlineFuture { future, at, after, timer: None, client: self.client.clone() }
     }
 }
 
@@ -141,6 +143,7 @@ pin_project! {
         after: Duration,
         #[pin]
         timer: Option<Sleep>,
+        client: Client,
     }
 }
 
@@ -166,14 +169,15 @@ where
             }
             this.future.set(None);
         }
-        Poll::Ready(Err(exceeded(*this.after)))
+        Poll::Ready(Err(exceeded(this.client, *this.after)))
     }
 }
 
 #[cold]
-fn exceeded(after: Duration) -> BoxError {
-    evenkeel_metrics::deadline_exceeded();
-    tracing::debug!(target: "evenkeel::deadline", ?after, "deadline exceeded");
+fn exceeded(client: &Client, after: Duration) -> BoxError {
+    evenkeel_metrics::deadline_exceeded(client);
+    let client = client.name();
+    tracing::debug!(target: "evenkeel::deadline", client, ?after, "deadline exceeded");
     DeadlineExceeded::new(after).into()
 }
 
