@@ -132,7 +132,7 @@ async fn an_attempt_has_a_span_with_its_endpoint_and_an_event_when_it_ends() {
     assert_eq!(lines.of("inner"), inner);
     let expected = [
         "span call client=greeter",
-        "span attempt endpoint=10.0.0.1:80",
+        "span attempt endpoint=10.0.0.1:80 otel.kind=client",
         "DEBUG in call message=attempt ended endpoint=10.0.0.1:80 outcome=failure \
          error.type=server latency=7ms",
         "DEBUG message=call ended client=greeter outcome=failure error.type=server latency=7ms",

@@ -189,7 +189,7 @@
 //! those of each endpoint. Nothing is formatted or allocated while nobody listens.
 //!
 //! A program with several clients names each, once, where it builds the stack; the name is in the series, the events and
-//! the spans of all its layers.
+//! the spans of all its layers. For OpenTelemetry each attempt has a [span](observe#opentelemetry) that can be exported.
 //!
 //! ```
 //! use evenkeel::{balance::BalanceLayer, core::endpoint::Endpoint, metrics::named, outlier::OutlierLayer};

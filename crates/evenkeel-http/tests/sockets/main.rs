@@ -18,3 +18,4 @@ mod shared_client;
 mod support;
 #[cfg(feature = "tls")]
 mod tls;
+mod trace;

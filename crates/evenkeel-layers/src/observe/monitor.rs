@@ -92,11 +92,14 @@ impl Monitor {
                 "attempt",
                 endpoint = %address,
                 client = self.scope.client.name(),
+                otel.kind = "client",
+                otel.status_code = tracing::field::Empty,
             ),
             None => tracing::debug_span!(
                 target: "evenkeel::observe",
                 "call",
                 client = self.scope.client.name(),
+                otel.status_code = tracing::field::Empty,
             ),
         }
     }
