@@ -3,6 +3,7 @@
 use std::{fmt, future::poll_fn, sync::Arc, time::Duration};
 
 use evenkeel_core::{BoxError, deadline::Deadline, error::DeadlineExceeded};
+use evenkeel_metrics::Client;
 use futures_util::future::BoxFuture;
 use http::{Extensions, HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Version};
 use http_body::Body;
@@ -53,6 +54,7 @@ use crate::clock;
 pub struct ReqwestStack {
     client: reqwest::Client,
     call: Arc<Call>,
+    name: Client,
 }
 
 type Call = dyn Fn(Request<reqwest::Body>) -> BoxFuture<'static, Answer> + Send + Sync;
@@ -77,7 +79,7 @@ impl ReqwestStack {
             };
             Box::pin(answer) as BoxFuture<'static, Answer>
         };
-        Self { client, call: Arc::new(call) }
+        Self { client, call: Arc::new(call), name: Client::current() }
     }
 
     /// A `GET` of `url`.
@@ -142,7 +144,7 @@ impl ReqwestStack {
         match tokio::time::timeout(timeout, (self.call)(request)).await {
             Ok(answer) => Ok(answer?.into()),
             Err(_) => {
-                evenkeel_metrics::deadline_exceeded();
+                evenkeel_metrics::deadline_exceeded(&self.name);
                 Err(DeadlineExceeded::new(timeout).into())
             }
         }

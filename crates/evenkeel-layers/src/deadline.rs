@@ -59,6 +59,7 @@ use evenkeel_core::{
     error::DeadlineExceeded,
     time::Timestamp,
 };
+use evenkeel_metrics::Client;
 use pin_project_lite::pin_project;
 use tokio::time::{Sleep, sleep};
 use tower_layer::Layer;
@@ -95,17 +96,18 @@ impl<C: Clone, S> Layer<S> for DeadlineLayer<C> {
     type Service = WithDeadline<S, C>;
 
     fn layer(&self, inner: S) -> WithDeadline<S, C> {
-        WithDeadline { inner, layer: self.clone(), is_waiting: false }
+        WithDeadline { inner, layer: self.clone(), is_waiting: false, client: Client::current() }
     }
 }
 
 /// Ends calls that take too long. See the [module docs](self).
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct WithDeadline<S, C = NotCarried> {
     inner: S,
     layer: DeadlineLayer<C>,
     /// The inner service was not ready when it was asked: the call waits for it.
     is_waiting: bool,
+    client: Client,
 }
 
 impl<S, C, Req> Service<Req> for WithDeadline<S, C>
@@ -151,7 +153,7 @@ where
             carry.carry(&mut request, Deadline(at), after);
             State::Called { future: self.inner.call(request) }
         };
-        DeadlineFuture { state, at, after, patience, timer: None }
+        DeadlineFuture { state, at, after, patience, timer: None, client: self.client.clone() }
     }
 }
 
@@ -169,6 +171,7 @@ pin_project! {
         patience: Duration,
         #[pin]
         timer: Option<Sleep>,
+        client: Client,
     }
 }
 
@@ -222,7 +225,7 @@ where
                     this.state.set(State::Called { future });
                 }
                 StateProject::Called { future } => break future.poll(cx).map_err(Into::into),
-                StateProject::Over => return Poll::Ready(Err(exceeded(*this.after, None))),
+                StateProject::Over => return Poll::Ready(Err(exceeded(this.client, *this.after, None))),
             }
         };
         let error = match polled {
@@ -240,15 +243,16 @@ where
             }
         };
         cut::by_deadline(*this.patience, || this.state.set(State::Over));
-        Poll::Ready(Err(exceeded(*this.after, error)))
+        Poll::Ready(Err(exceeded(this.client, *this.after, error)))
     }
 }
 
 #[cold]
-fn exceeded(after: Duration, error: Option<BoxError>) -> BoxError {
-    evenkeel_metrics::deadline_exceeded();
+fn exceeded(client: &Client, after: Duration, error: Option<BoxError>) -> BoxError {
+    evenkeel_metrics::deadline_exceeded(client);
     tracing::debug!(
         target: "evenkeel::deadline",
+        client = client.name(),
         ?after,
         error = error.as_ref().map(tracing::field::display),
         "deadline exceeded"

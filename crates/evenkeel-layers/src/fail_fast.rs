@@ -54,6 +54,7 @@ use std::{
 };
 
 use evenkeel_core::{BoxError, error::FailedFast, time::Timestamp};
+use evenkeel_metrics::Client;
 use pin_project_lite::pin_project;
 use tokio::time::{Sleep, sleep};
 use tower_layer::Layer;
@@ -81,7 +82,8 @@ impl<S> Layer<S> for FailFastLayer {
     type Service = FailFast<S>;
 
     fn layer(&self, inner: S) -> FailFast<S> {
-        let known = Known { since: AtomicU64::new(READY), asked: AtomicU64::new(0) };
+        let (since, asked) = (AtomicU64::new(READY), AtomicU64::new(0));
+        let known = Known { since, asked, client: Client::current() };
         FailFast { inner, after: self.after, known: Arc::new(known), timer: None, failing: None }
     }
 }
@@ -103,6 +105,7 @@ struct Known {
     since: AtomicU64,
     /// When it was last found not to be.
     asked: AtomicU64,
+    client: Client,
 }
 
 /// A caller that waits asks again when its timer fires, which may be a little late.
@@ -175,9 +178,10 @@ where
     fn call(&mut self, request: R) -> Self::Future {
         match self.failing.take() {
             Some(failed) => {
-                evenkeel_metrics::failed_fast();
+                let client = &self.known.client;
+                evenkeel_metrics::failed_fast(client);
                 let unready = failed.unready;
-                tracing::debug!(target: "evenkeel::fail_fast", ?unready, "call failed at once");
+                tracing::debug!(target: "evenkeel::fail_fast", client = client.name(), ?unready, "call failed at once");
                 FailFastFuture { future: None, failed }
             }
             None => {

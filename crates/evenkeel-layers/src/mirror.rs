@@ -78,6 +78,7 @@ use evenkeel_core::{
     mirror::{CloneRequest, Copies},
     rng::{Rng, Seeds},
 };
+use evenkeel_metrics::Client;
 use pin_project_lite::pin_project;
 use tokio::{runtime::Handle, time::timeout};
 use tower_layer::Layer;
@@ -157,7 +158,8 @@ impl<T: Clone, P: Clone, S> Layer<S> for MirrorLayer<T, P> {
     fn layer(&self, inner: S) -> Mirror<S, T, P> {
         let seeds = self.seed.map_or_else(Seeds::from_entropy, Seeds::new);
         let rng = seeds.rng();
-        let shared = Arc::new(Shared { in_flight: AtomicU32::new(0), seeds });
+        let shared =
+            Arc::new(Shared { in_flight: AtomicU32::new(0), seeds, client: Client::current() });
         Mirror { inner, layer: self.clone(), rng, shared }
     }
 }
@@ -174,6 +176,7 @@ pub struct Mirror<S, T, P = CloneRequest> {
 struct Shared {
     in_flight: AtomicU32,
     seeds: Seeds,
+    client: Client,
 }
 
 /// Room for one copy, given back by its drop.
@@ -219,7 +222,7 @@ where
             return MirrorFuture { future: self.inner.call(layer.rules.pass(request)), copy: None };
         }
         let Some(permit) = Permit::take(&self.shared, layer.in_flight_max) else {
-            not_sent("full");
+            not_sent(&self.shared.client, "full");
             return MirrorFuture { future: self.inner.call(layer.rules.pass(request)), copy: None };
         };
         let (kept, request) = layer.rules.keep(request);
@@ -260,38 +263,39 @@ where
     T::Response: Send,
 {
     let Kept { kept, mut mirror, rules, timeout: time, permit, .. } = copy;
-    let Some(request) = rules.copy(kept) else { return not_sent("incomplete") };
+    let Some(request) = rules.copy(kept) else { return not_sent(&permit.0.client, "incomplete") };
     // Without a runtime there is nobody to send it.
     let Ok(runtime) = Handle::try_current() else { return };
     runtime.spawn(async move {
+        let client = permit.0.client.clone();
         let _permit = permit;
         let call = async move {
             poll_fn(|cx| mirror.poll_ready(cx)).await.map_err(Into::into)?;
             mirror.call(request).await.map(drop).map_err(Into::into)
         };
-        ended(timeout(time, call).await.ok());
+        ended(&client, timeout(time, call).await.ok());
     });
 }
 
 /// Tells what became of a copy; nothing if it was cut off.
-fn ended(result: Option<Result<(), BoxError>>) {
+fn ended(client: &Client, result: Option<Result<(), BoxError>>) {
     match result {
-        Some(Ok(())) => evenkeel_metrics::mirrored("success"),
+        Some(Ok(())) => evenkeel_metrics::mirrored(client, "success"),
         Some(Err(error)) => {
-            evenkeel_metrics::mirrored("failure");
-            tracing::debug!(target: TARGET, %error, "a mirrored call failed");
+            evenkeel_metrics::mirrored(client, "failure");
+            tracing::debug!(target: TARGET, client = client.name(), %error, "a mirrored call failed");
         }
         None => {
-            evenkeel_metrics::mirrored("timeout");
-            tracing::debug!(target: TARGET, "a mirrored call took too long");
+            evenkeel_metrics::mirrored(client, "timeout");
+            tracing::debug!(target: TARGET, client = client.name(), "a mirrored call took too long");
         }
     }
 }
 
 #[cold]
-fn not_sent(reason: &'static str) {
-    evenkeel_metrics::mirrored(reason);
-    tracing::debug!(target: TARGET, reason, "a call was not mirrored");
+fn not_sent(client: &Client, reason: &'static str) {
+    evenkeel_metrics::mirrored(client, reason);
+    tracing::debug!(target: TARGET, client = client.name(), reason, "a call was not mirrored");
 }
 
 /// The target of what is traced.

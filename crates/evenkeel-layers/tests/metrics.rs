@@ -19,12 +19,14 @@ use evenkeel_core::{
 };
 use evenkeel_layers::{
     balance::BalanceLayer, breaker::CircuitBreakerLayer, deadline::DeadlineLayer,
-    hedge::HedgeLayer, observe::ObserveLayer, outlier::OutlierLayer, retry::RetryLayer,
+    hedge::HedgeLayer, observe::ObserveLayer, outlier::OutlierLayer, per_endpoint::PerEndpoint,
+    retry::RetryLayer,
 };
+use evenkeel_metrics::named;
 use metrics::LocalRecorderGuard;
 use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshotter};
 use tokio::time::sleep;
-use tower::{Service, ServiceBuilder, ServiceExt, service_fn};
+use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn};
 
 use self::probe::{Answer, Channel, Readiness, World, ready, tick};
 
@@ -414,4 +416,56 @@ async fn copies_for_a_mirror_are_counted_by_what_became_of_them() {
         ("mirror.copies{outcome=timeout}", 1.0),
     ]);
     assert_eq!(recorded.read().into_iter().collect::<Vec<_>>(), expected);
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_series_of_a_stack_that_was_named_has_the_name() {
+    let mut recorded = Recorded::new();
+    let (world, channel) = (World::default(), Channel::of(&["a", "b"]));
+    let idempotent = AnyRules::idempotent();
+    let mut client = named("orders", || {
+        ServiceBuilder::new()
+            .layer(DeadlineLayer::new(ms(100)))
+            .layer(ObserveLayer::new())
+            .layer(RetryLayer::new(Budget::default()).rules(idempotent).attempts_max(2))
+            .layer(HedgeLayer::after(ms(10), Budget::default()).rules(idempotent))
+            .layer(BalanceLayer::round_robin(channel))
+            .layer(OutlierLayer::new())
+            .layer(CircuitBreakerLayer::new().consecutive_failures(5))
+            .layer(ObserveLayer::new())
+            // What is made for an endpoint later, by a layer that knows of no endpoints.
+            .layer(PerEndpoint::new(ObserveLayer::new()))
+            .service(world.connector())
+    });
+    let carts = named("carts", || {
+        BalanceLayer::round_robin(Channel::of(&["c"])).layer(World::default().connector())
+    });
+    ready(&mut carts.clone()).await.unwrap();
+
+    world.host("a").answers(Answer::Error);
+    for _ in 0..12 {
+        _ = ready(&mut client).await.unwrap().call(1).await;
+    }
+    world.host("b").answers(Answer::Held);
+    _ = ready(&mut client).await.unwrap().call(1).await;
+
+    let mut series = recorded.read();
+    assert_eq!(series.remove("balance.endpoints{client=carts}"), Some(1.0));
+    assert_eq!(series.get("balance.endpoints{client=orders}"), Some(&2.0));
+    series.retain(|name, _| !name.contains("{client=carts"));
+    for kind in [
+        "attempts{",
+        "balance.snapshots{",
+        "breaker.transitions{",
+        "calls{",
+        "deadline.exceeded{",
+        "endpoint.closings{",
+        "hedges{",
+        "outlier.ejections{",
+        "retries{",
+    ] {
+        assert!(series.keys().any(|name| name.starts_with(kind)), "{kind}: {series:?}");
+    }
+    let nameless: Vec<_> = series.keys().filter(|name| !name.contains("client=orders")).collect();
+    assert!(nameless.is_empty(), "{nameless:?}");
 }

@@ -132,7 +132,7 @@ async fn an_attempt_has_a_span_with_its_endpoint_and_an_event_when_it_ends() {
     assert_eq!(lines.of("inner"), inner);
     let expected = [
         "span call client=greeter",
-        "span attempt endpoint=10.0.0.1:80",
+        "span attempt endpoint=10.0.0.1:80 otel.kind=client",
         "DEBUG in call message=attempt ended endpoint=10.0.0.1:80 outcome=failure \
          error.type=server latency=7ms",
         "DEBUG message=call ended client=greeter outcome=failure error.type=server latency=7ms",
@@ -319,4 +319,40 @@ async fn a_mirror_tells_what_was_not_mirrored_and_what_failed() {
         "DEBUG message=a mirrored call took too long",
     ];
     assert_eq!(lines.of("evenkeel::mirror"), expected);
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_event_and_span_of_a_stack_that_was_named_has_the_name() {
+    let _lines = Lines::listen(Level::DEBUG);
+    let (world, channel) = (World::default(), Channel::of(&["a", "b"]));
+    let idempotent = AnyRules::idempotent();
+    let mut client = evenkeel_metrics::named("orders", || {
+        ServiceBuilder::new()
+            .layer(DeadlineLayer::new(ms(100)))
+            .layer(ObserveLayer::new())
+            .layer(RetryLayer::new(Budget::default()).rules(idempotent).attempts_max(2))
+            .layer(HedgeLayer::after(ms(10), Budget::default()).rules(idempotent))
+            .layer(BalanceLayer::round_robin(channel.clone()))
+            .layer(OutlierLayer::new())
+            .layer(CircuitBreakerLayer::new().consecutive_failures(5))
+            .layer(ObserveLayer::new())
+            .service(world.connector())
+    });
+
+    world.host("a").answers(Answer::Error);
+    for _ in 0..12 {
+        _ = ready(&mut client).await.unwrap().call(1).await;
+    }
+    world.host("b").answers(Answer::Held);
+    _ = ready(&mut client).await.unwrap().call(1).await;
+
+    let lines =
+        LINES.with_borrow(|lines| lines.iter().map(|(_, line)| line.clone()).collect::<Vec<_>>());
+    for target in ["balance", "breaker", "deadline", "hedge", "observe", "outlier", "retry"] {
+        let target = format!("evenkeel::{target} ");
+        assert!(lines.iter().any(|line| line.starts_with(&target)), "{target}: {lines:#?}");
+    }
+    let is_ours = |line: &&String| line.starts_with("evenkeel::");
+    let nameless = lines.iter().filter(is_ours).filter(|line| !line.contains(" client=orders"));
+    assert_eq!(nameless.collect::<Vec<_>>(), Vec::<&String>::new());
 }

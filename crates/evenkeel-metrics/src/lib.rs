@@ -12,23 +12,27 @@
 //! recorder.install().expect("the first recorder of this program");
 //! evenkeel_metrics::describe();
 //!
-//! evenkeel_metrics::retried("timeout"); // what `RetryLayer` does
+//! // What `RetryLayer` does in a stack that was built within `named("orders", ..)`.
+//! let client = evenkeel_metrics::named("orders", evenkeel_metrics::Client::current);
+//! evenkeel_metrics::retried(&client, "timeout");
 //!
 //! let (key, unit, ..) = snapshotter.snapshot().into_vec().remove(0);
-//! assert_eq!(key.key().to_string(), "Key(evenkeel.retries, [error.type = timeout])");
+//! assert_eq!(key.key().to_string(), "Key(evenkeel.retries, [client = orders, error.type = timeout])");
 //! assert_eq!(unit, Some(metrics::Unit::Count));
 //! # }
 //! ```
 //!
 //! Names and labels are OpenTelemetry's where it has them (`server.address`, `server.port`,
 //! `error.type`); an exporter for Prometheus makes underscores of the dots. Durations are in seconds.
-//! All labels but the endpoint's and the client's are words of a fixed list. What `ObserveLayer` counts is told
-//! apart by endpoint and client; everything else is for the whole process.
+//! All labels but the endpoint's and the client's are words of a fixed list.
+//!
+//! A program that has more than one client gives each a name, once, where it builds its stack: [`named`]. All
+//! that its layers count has the label `client` then, besides those of the table. What discoveries, a drain and a
+//! shared quota count is for the whole process: several clients may share them.
 //!
 #![doc = include_str!("metrics.md")]
 //!
-//! *endpoint* stands for `server.address`, `server.port` where there is one, and `client` where
-//! `ObserveLayer` has a name. `outcome` is `success`, `failure`, `throttled` or `ignored`; a failure has an
+//! *endpoint* stands for `server.address` and `server.port` where there is one. `outcome` is `success`, `failure`, `throttled` or `ignored`; a failure has an
 //! `error.type`: `server`, `gateway` (502, 503, 504), or `local` (no answer). `gate` is `draining`,
 //! `broken`, `ejected`, `breaker`, `unhealthy`, `limit`, `rate_limit` or `unchecked`.
 //!
@@ -39,14 +43,16 @@
 //!
 //! # What it costs
 //! An attempt updates one counter, one histogram and one gauge twice, over handles that were made when the
-//! endpoint joined. The rest are rare events, and look their series up. Nothing is allocated for them, and
-//! for an endpoint's gate only when it closes for the first time.
+//! endpoint joined. The rest are rare events, and look their series up. Nothing is allocated for them but the
+//! labels of a client that has a name, and for an endpoint's gate only when it closes for the first time.
 
+mod client;
 #[cfg(feature = "metrics")]
 mod series;
 #[cfg(not(feature = "metrics"))]
 mod silent;
 
+pub use self::client::{Client, named};
 #[cfg(feature = "metrics")]
 pub use self::series::{Held, Series};
 #[cfg(not(feature = "metrics"))]
@@ -55,114 +61,131 @@ pub use self::silent::{Held, Series};
 /// Whether this was built with metrics.
 pub const IS_ON: bool = cfg!(feature = "metrics");
 
-/// Counts one event; a label's value is one of a list, so that its series needs no allocation.
+/// Counts one event of a client; a label's value is one of a list, so that its series needs no allocation unless
+/// the client has a name.
 #[cfg(feature = "metrics")]
 macro_rules! count {
-    ($name:tt, $number:expr) => {
-        ::metrics::counter!($name).increment($number)
+    ($client:expr, $name:tt, $number:expr) => {
+        match $client.label() {
+            None => ::metrics::counter!($name).increment($number),
+            Some(client) => ::metrics::counter!($name, vec![client]).increment($number),
+        }
     };
-    ($name:tt, $number:expr, $label:tt, $value:expr, [$($word:tt)*]) => {
-        match $value {
-            $($word => ::metrics::counter!($name, $label => $word).increment($number),)*
-            _ => ::metrics::counter!($name, $label => "_OTHER").increment($number),
+    ($client:expr, $name:tt, $number:expr, $label:tt, $value:expr, [$($word:tt)*]) => {
+        match $client.label() {
+            None => match $value {
+                $($word => ::metrics::counter!($name, $label => $word).increment($number),)*
+                _ => ::metrics::counter!($name, $label => "_OTHER").increment($number),
+            },
+            Some(client) => {
+                let word = match $value {
+                    $($word => $word,)*
+                    _ => "_OTHER",
+                };
+                let labels = vec![client, ::metrics::Label::from_static_parts($label, word)];
+                ::metrics::counter!($name, labels).increment($number);
+            }
         }
     };
 }
 
 #[cfg(not(feature = "metrics"))]
 macro_rules! count {
-    ($name:tt, $number:expr $(, $label:tt, $value:expr, [$($word:tt)*])?) => {{
-        let _ = $number;
+    ($client:expr, $name:tt, $number:expr $(, $label:tt, $value:expr, [$($word:tt)*])?) => {{
+        let _ = ($client, $number);
         $(let _ = $value;)?
     }};
 }
 
 /// Another attempt is made after one that ended with `error_type`.
 #[inline]
-pub fn retried(error_type: &str) {
-    count!("evenkeel.retries", 1, "error.type", error_type,
+pub fn retried(client: &Client, error_type: &str) {
+    count!(client, "evenkeel.retries", 1, "error.type", error_type,
         ["unsent" "timeout" "throttled" "failed"]);
 }
 
 /// A call failed, and no other attempt is made for `reason`.
 #[inline]
-pub fn not_retried(reason: &str) {
-    count!("evenkeel.retry.refusals", 1, "reason", reason,
+pub fn not_retried(client: &Client, reason: &str) {
+    count!(client, "evenkeel.retry.refusals", 1, "reason", reason,
         ["exhausted" "no_budget" "too_late" "not_repeatable" "forbidden"]);
 }
 
 /// A second attempt was sent.
 #[inline]
-pub fn hedged() {
-    count!("evenkeel.hedges", 1);
+pub fn hedged(client: &Client) {
+    count!(client, "evenkeel.hedges", 1);
 }
 
 /// It was time for a second attempt, and none is made for `reason`.
 #[inline]
-pub fn not_hedged(reason: &str) {
-    count!("evenkeel.hedge.refusals", 1, "reason", reason,
+pub fn not_hedged(client: &Client, reason: &str) {
+    count!(client, "evenkeel.hedge.refusals", 1, "reason", reason,
         ["no_budget" "too_late" "not_repeatable" "not_ready"]);
 }
 
 /// A call with a second attempt under way was answered by the second one or not, and an attempt was
 /// cancelled or not.
 #[inline]
-pub fn hedge_ended(has_won: bool, is_cancelled: bool) {
+pub fn hedge_ended(client: &Client, has_won: bool, is_cancelled: bool) {
     if has_won {
-        count!("evenkeel.hedge.wins", 1);
+        count!(client, "evenkeel.hedge.wins", 1);
     }
     if is_cancelled {
-        count!("evenkeel.hedge.cancellations", 1);
+        count!(client, "evenkeel.hedge.cancellations", 1);
     }
 }
 
 /// A circuit breaker went to `state`.
 #[inline]
-pub fn breaker_changed(state: &str) {
-    count!("evenkeel.breaker.transitions", 1, "state", state,
+pub fn breaker_changed(client: &Client, state: &str) {
+    count!(client, "evenkeel.breaker.transitions", 1, "state", state,
         ["closed" "open" "half_open" "held_open" "held_closed"]);
 }
 
 /// A circuit breaker that stands alone refused a call.
 #[inline]
-pub fn breaker_refused() {
-    count!("evenkeel.breaker.refusals", 1);
+pub fn breaker_refused(client: &Client) {
+    count!(client, "evenkeel.breaker.refusals", 1);
 }
 
 /// An endpoint was ejected for `cause`.
 #[inline]
-pub fn ejected(cause: &str) {
-    count!("evenkeel.outlier.ejections", 1, "cause", cause,
+pub fn ejected(client: &Client, cause: &str) {
+    count!(client, "evenkeel.outlier.ejections", 1, "cause", cause,
         ["consecutive_errors" "consecutive_gateway_errors" "consecutive_local_errors" "success_rate"
          "failure_percentage" "latency" "probation"]);
 }
 
 /// An ejection is over.
 #[inline]
-pub fn returned() {
-    count!("evenkeel.outlier.returns", 1);
+pub fn returned(client: &Client) {
+    count!(client, "evenkeel.outlier.returns", 1);
 }
 
 /// The set of a balancer was published, with so many endpoints more or less than before.
 #[inline]
-pub fn published(difference: isize) {
-    count!("evenkeel.balance.snapshots", 1);
-    endpoints_changed(difference);
+pub fn published(client: &Client, difference: isize) {
+    count!(client, "evenkeel.balance.snapshots", 1);
+    endpoints_changed(client, difference);
 }
 
 /// The sets of all balancers together have so many endpoints more or less.
 #[inline]
-pub fn endpoints_changed(difference: isize) {
+pub fn endpoints_changed(client: &Client, difference: isize) {
     #[cfg(feature = "metrics")]
-    ::metrics::gauge!("evenkeel.balance.endpoints").increment(difference as f64);
+    {
+        let labels: Vec<_> = client.label().into_iter().collect();
+        ::metrics::gauge!("evenkeel.balance.endpoints", labels).increment(difference as f64);
+    }
     #[cfg(not(feature = "metrics"))]
-    let _ = difference;
+    let _ = (client, difference);
 }
 
 /// A source of endpoints failed, once more perhaps.
 #[inline]
 pub fn source_failed() {
-    count!("evenkeel.discovery.failures", 1);
+    count!(&Client::default(), "evenkeel.discovery.failures", 1);
 }
 
 /// A source of endpoints fails from now on, until what this returns is dropped.
@@ -176,96 +199,96 @@ pub fn source_failing() -> Held {
 
 /// Discovery failed.
 #[inline]
-pub fn discovery_failed() {
-    count!("evenkeel.balance.discovery_errors", 1);
+pub fn discovery_failed(client: &Client) {
+    count!(client, "evenkeel.balance.discovery_errors", 1);
 }
 
 /// Nobody is open, and somebody waits.
 #[inline]
-pub fn balancer_waits() {
-    count!("evenkeel.balance.waits", 1);
+pub fn balancer_waits(client: &Client) {
+    count!(client, "evenkeel.balance.waits", 1);
 }
 
 /// Another endpoint is looked for, for `reason`.
 #[inline]
-pub fn repicked(reason: &str) {
-    count!("evenkeel.balance.repicks", 1, "reason", reason, ["not_ready" "failed"]);
+pub fn repicked(client: &Client, reason: &str) {
+    count!(client, "evenkeel.balance.repicks", 1, "reason", reason, ["not_ready" "failed"]);
 }
 
 /// A request goes to an endpoint that only its health closes.
 #[inline]
-pub fn failed_open() {
-    count!("evenkeel.balance.fail_open", 1);
+pub fn failed_open(client: &Client) {
+    count!(client, "evenkeel.balance.fail_open", 1);
 }
 
 /// A balancer refused a request with `error_type`.
 #[inline]
-pub fn balancer_refused(error_type: &str) {
-    count!("evenkeel.balance.refusals", 1, "error.type", error_type,
+pub fn balancer_refused(client: &Client, error_type: &str) {
+    count!(client, "evenkeel.balance.refusals", 1, "error.type", error_type,
         ["no_endpoints" "all_endpoints_closed" "all_endpoints_excluded"]);
 }
 
 /// A call was not over at its deadline.
 #[inline]
-pub fn deadline_exceeded() {
-    count!("evenkeel.deadline.exceeded", 1);
+pub fn deadline_exceeded(client: &Client) {
+    count!(client, "evenkeel.deadline.exceeded", 1);
 }
 
 /// A probe of an endpoint's load ended.
 #[inline]
-pub fn load_probed(is_answered: bool) {
+pub fn load_probed(client: &Client, is_answered: bool) {
     let outcome = if is_answered { "success" } else { "failure" };
-    count!("evenkeel.balance.load_probes", 1, "outcome", outcome, ["success" "failure"]);
+    count!(client, "evenkeel.balance.load_probes", 1, "outcome", outcome, ["success" "failure"]);
 }
 
 /// An active health check ended.
 #[inline]
-pub fn health_checked(has_passed: bool) {
+pub fn health_checked(client: &Client, has_passed: bool) {
     let outcome = if has_passed { "success" } else { "failure" };
-    count!("evenkeel.health.checks", 1, "outcome", outcome, ["success" "failure"]);
+    count!(client, "evenkeel.health.checks", 1, "outcome", outcome, ["success" "failure"]);
 }
 
 /// Active health checks changed their mind about an endpoint.
 #[inline]
-pub fn health_changed(is_healthy: bool) {
+pub fn health_changed(client: &Client, is_healthy: bool) {
     let state = if is_healthy { "healthy" } else { "unhealthy" };
-    count!("evenkeel.health.transitions", 1, "state", state, ["healthy" "unhealthy"]);
+    count!(client, "evenkeel.health.transitions", 1, "state", state, ["healthy" "unhealthy"]);
 }
 
 /// A concurrency limit was reached, and a request refused.
 #[inline]
-pub fn limit_reached() {
-    count!("evenkeel.limit.refusals", 1);
+pub fn limit_reached(client: &Client) {
+    count!(client, "evenkeel.limit.refusals", 1);
 }
 
 /// A rate limit refused a request; `scope` is `service`, `key` or `endpoint`.
 #[inline]
-pub fn rate_limited(scope: &str) {
-    count!("evenkeel.rate_limit.refusals", 1, "scope", scope, ["service" "key" "endpoint"]);
+pub fn rate_limited(client: &Client, scope: &str) {
+    count!(client, "evenkeel.rate_limit.refusals", 1, "scope", scope, ["service" "key" "endpoint"]);
 }
 
 /// A server refused a request because of its queue.
 #[inline]
-pub fn shed() {
-    count!("evenkeel.admission.shed", 1);
+pub fn shed(client: &Client) {
+    count!(client, "evenkeel.admission.shed", 1);
 }
 
 /// A client refused a request that the server would have refused.
 #[inline]
-pub fn throttled() {
-    count!("evenkeel.admission.throttled", 1);
+pub fn throttled(client: &Client) {
+    count!(client, "evenkeel.admission.throttled", 1);
 }
 
 /// A request was refused while nothing could be reached.
 #[inline]
-pub fn failed_fast() {
-    count!("evenkeel.fail_fast.refusals", 1);
+pub fn failed_fast(client: &Client) {
+    count!(client, "evenkeel.fail_fast.refusals", 1);
 }
 
 /// A call whose copy was to be mirrored: what became of the copy.
 #[inline]
-pub fn mirrored(outcome: &str) {
-    count!("evenkeel.mirror.copies", 1, "outcome", outcome,
+pub fn mirrored(client: &Client, outcome: &str) {
+    count!(client, "evenkeel.mirror.copies", 1, "outcome", outcome,
         ["success" "failure" "timeout" "full" "incomplete"]);
 }
 
@@ -273,13 +296,13 @@ pub fn mirrored(outcome: &str) {
 #[inline]
 pub fn quota_failed(is_allowed: bool) {
     let action = if is_allowed { "allowed" } else { "refused" };
-    count!("evenkeel.quota.failures", 1, "action", action, ["allowed" "refused"]);
+    count!(&Client::default(), "evenkeel.quota.failures", 1, "action", action, ["allowed" "refused"]);
 }
 
 /// A graceful stop did not wait for so many requests.
 #[inline]
 pub fn drain_cut(requests: u64) {
-    count!("evenkeel.drain.cut", requests);
+    count!(&Client::default(), "evenkeel.drain.cut", requests);
 }
 
 /// Tells the recorder the unit and the meaning of each metric, from the table above. Call it once, after
@@ -342,7 +365,7 @@ mod tests {
 
         ::metrics::with_local_recorder(&recorder, || {
             describe();
-            drop(Series::of_client(None));
+            drop(Series::of_client(&Client::default()));
         });
 
         let described = recorder.snapshotter().snapshot().into_vec();
@@ -360,7 +383,7 @@ mod tests {
         let address = "10.0.0.1:80".parse().unwrap();
 
         ::metrics::with_local_recorder(&recorder, || {
-            let series = Series::of_endpoint(Some(&address), None);
+            let series = Series::of_endpoint(Some(&address), &Client::default());
             let gates = Gate::ALL.into_iter().filter(|gate| *gate != Gate::Retired);
             gates.for_each(|gate| series.follow(gate, || true));
             series.follow(Gate::Retired, || true);

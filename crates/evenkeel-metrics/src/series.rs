@@ -13,6 +13,8 @@ use evenkeel_core::{
 };
 use metrics::{Counter, Gauge, Histogram, Label, counter, gauge, histogram};
 
+use crate::Client;
+
 /// What is counted of the attempts at one endpoint and of its gates, or of the calls of one client.
 #[derive(Debug)]
 pub struct Series {
@@ -31,16 +33,16 @@ impl Series {
     /// Those of the endpoint at `address`, and of `client` if it has a name. Without an address they are
     /// those of all endpoints that get none of their own.
     #[must_use]
-    pub fn of_endpoint(address: Option<&Address>, client: Option<&str>) -> Self {
+    pub fn of_endpoint(address: Option<&Address>, client: &Client) -> Self {
         let names = ["evenkeel.attempts", "evenkeel.attempt.duration", "evenkeel.attempt.active"];
         Self::new(names, endpoint_labels(address, client))
     }
 
     /// Those of the calls of `client`, or of all clients that have no name.
     #[must_use]
-    pub fn of_client(client: Option<&str>) -> Self {
+    pub fn of_client(client: &Client) -> Self {
         let names = ["evenkeel.calls", "evenkeel.call.duration", "evenkeel.call.active"];
-        Self::new(names, client_label(client).into_iter().collect())
+        Self::new(names, client.label().into_iter().collect())
     }
 
     fn new([count, duration, active]: [&'static str; 3], labels: Vec<Label>) -> Self {
@@ -186,11 +188,7 @@ impl Gates {
     }
 }
 
-fn client_label(client: Option<&str>) -> Option<Label> {
-    client.map(|client| Label::new("client", client.to_owned()))
-}
-
-fn endpoint_labels(address: Option<&Address>, client: Option<&str>) -> Vec<Label> {
+fn endpoint_labels(address: Option<&Address>, client: &Client) -> Vec<Label> {
     let (host, port) = match address {
         Some(Address::Socket(address)) => (address.ip().to_string(), Some(address.port())),
         Some(Address::Name { host, port }) => (host.to_string(), Some(*port)),
@@ -199,6 +197,6 @@ fn endpoint_labels(address: Option<&Address>, client: Option<&str>) -> Vec<Label
     };
     let mut labels = vec![Label::new("server.address", host)];
     labels.extend(port.map(|port| Label::new("server.port", port.to_string())));
-    labels.extend(client_label(client));
+    labels.extend(client.label());
     labels
 }

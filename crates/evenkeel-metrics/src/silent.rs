@@ -2,6 +2,8 @@
 
 use evenkeel_core::{endpoint::Address, node::Gate, observe::Report};
 
+use crate::Client;
+
 /// What is counted of the attempts at one endpoint and of its gates, or of the calls of one client: nothing,
 /// without the feature `metrics`.
 #[derive(Debug)]
@@ -10,13 +12,13 @@ pub struct Series(());
 impl Series {
     /// Those of an endpoint.
     #[must_use]
-    pub const fn of_endpoint(_: Option<&Address>, _: Option<&str>) -> Self {
+    pub const fn of_endpoint(_: Option<&Address>, _: &Client) -> Self {
         Self(())
     }
 
     /// Those of a client.
     #[must_use]
-    pub const fn of_client(_: Option<&str>) -> Self {
+    pub const fn of_client(_: &Client) -> Self {
         Self(())
     }
 

@@ -10,22 +10,24 @@ use evenkeel_core::{
     observe::{Fault, Report},
     outcome::Outcome,
 };
-use evenkeel_metrics::Series;
+use evenkeel_metrics::{Client, Series};
 
 #[test]
 fn events_allocate_nothing_while_nobody_listens() {
+    let client = Client::default();
+
     let allocations = measure(|| {
-        evenkeel_metrics::retried("timeout");
-        evenkeel_metrics::retried("a word of nobody's list");
-        evenkeel_metrics::not_retried("exhausted");
-        evenkeel_metrics::hedged();
-        evenkeel_metrics::not_hedged("no_budget");
-        evenkeel_metrics::hedge_ended(true, true);
-        evenkeel_metrics::breaker_changed("open");
-        evenkeel_metrics::ejected("latency");
-        evenkeel_metrics::published(3);
-        evenkeel_metrics::balancer_refused("no_endpoints");
-        evenkeel_metrics::rate_limited("key");
+        evenkeel_metrics::retried(&client, "timeout");
+        evenkeel_metrics::retried(&client, "a word of nobody's list");
+        evenkeel_metrics::not_retried(&client, "exhausted");
+        evenkeel_metrics::hedged(&client);
+        evenkeel_metrics::not_hedged(&client, "no_budget");
+        evenkeel_metrics::hedge_ended(&client, true, true);
+        evenkeel_metrics::breaker_changed(&client, "open");
+        evenkeel_metrics::ejected(&client, "latency");
+        evenkeel_metrics::published(&client, 3);
+        evenkeel_metrics::balancer_refused(&client, "no_endpoints");
+        evenkeel_metrics::rate_limited(&client, "key");
         evenkeel_metrics::quota_failed(true);
         evenkeel_metrics::drain_cut(3);
     });
@@ -35,7 +37,8 @@ fn events_allocate_nothing_while_nobody_listens() {
 
 #[test]
 fn an_attempt_allocates_nothing_and_a_gate_only_the_first_time() {
-    let series = Series::of_endpoint(Some(&"10.0.0.1:80".parse().unwrap()), Some("greeter"));
+    let client = evenkeel_metrics::named("greeter", Client::current);
+    let series = Series::of_endpoint(Some(&"10.0.0.1:80".parse().unwrap()), &client);
     let failure = Report::new(Outcome::Failure, Duration::from_millis(3)).fault(Fault::Local);
 
     let attempt = || {

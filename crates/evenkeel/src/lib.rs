@@ -189,6 +189,26 @@
 //! the feature `metrics` to the recorder of the `metrics` facade that the program installs before it
 //! builds the stack. [`metrics`] has the table of all names; [`ObserveLayer`](observe::ObserveLayer) adds
 //! those of each endpoint. Nothing is formatted or allocated while nobody listens.
+//!
+//! A program with several clients names each, once, where it builds the stack; the name is in the series, the events and
+//! the spans of all its layers. For OpenTelemetry each attempt has a [span](observe#opentelemetry) that can be exported.
+//!
+//! ```
+//! use evenkeel::{balance::BalanceLayer, core::endpoint::Endpoint, metrics::named, outlier::OutlierLayer};
+//! # use evenkeel::core::node::Node;
+//! # use std::sync::Arc;
+//! use tower::ServiceBuilder;
+//!
+//! # let endpoints: Vec<Endpoint> = Vec::new();
+//! # let connector = |_: &Arc<Node>| tower::service_fn(|n: u32| async move { Ok::<_, std::io::Error>(n) });
+//! let orders = named("orders", || {
+//!     ServiceBuilder::new()
+//!         .layer(BalanceLayer::p2c(endpoints))
+//!         .layer(OutlierLayer::new())
+//!         .service(connector)
+//! });
+//! # drop(orders);
+//! ```
 
 pub use evenkeel_core as core;
 #[cfg(feature = "discovery")]

@@ -3,6 +3,7 @@
 //! Crates that are not there yet break none of them.
 
 mod documents;
+mod events;
 mod manifests;
 mod source;
 mod workspace;

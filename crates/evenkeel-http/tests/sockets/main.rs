@@ -19,3 +19,4 @@ mod shared_client;
 mod support;
 #[cfg(feature = "tls")]
 mod tls;
+mod trace;

@@ -118,7 +118,7 @@ impl<P: Probe> Task<P> {
             Err(error) if cause::<NotServing>(&**error).is_some() => Verdict::Denied,
             Err(_) => Verdict::Failed,
         };
-        evenkeel_metrics::health_checked(found.is_ok());
+        evenkeel_metrics::health_checked(&self.watch.client, found.is_ok());
         let (node, now) = (ticket.node().clone(), clock::now());
         let effect = self.watch.checks.finish(ticket, verdict, now);
         self.tell(node.address(), effect, &found);
@@ -139,18 +139,19 @@ impl<P: Probe> Task<P> {
     }
 
     fn tell(&self, endpoint: &Address, effect: Effect, found: &Found) {
+        let client = self.watch.client.name();
         let reason = found.as_ref().err().map(|error| &**error as &(dyn Error + 'static));
         match effect.change {
             Some(Standing::Up) => {
-                evenkeel_metrics::health_changed(true);
-                tracing::info!(target: TARGET, %endpoint, "endpoint passes its health check: open");
+                evenkeel_metrics::health_changed(&self.watch.client, true);
+                tracing::info!(target: TARGET, client, %endpoint, "endpoint passes its health check: open");
             }
             Some(_) => {
-                evenkeel_metrics::health_changed(false);
-                tracing::warn!(target: TARGET, %endpoint, reason, "endpoint fails its health check: closed");
+                evenkeel_metrics::health_changed(&self.watch.client, false);
+                tracing::warn!(target: TARGET, client, %endpoint, reason, "endpoint fails its health check: closed");
             }
             None if found.is_err() => {
-                tracing::debug!(target: TARGET, %endpoint, reason, "a health check failed");
+                tracing::debug!(target: TARGET, client, %endpoint, reason, "a health check failed");
             }
             None => {}
         }

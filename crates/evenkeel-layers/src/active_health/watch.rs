@@ -11,6 +11,7 @@ use evenkeel_core::{
     observe::{Observer, Report},
     rng::Rng,
 };
+use evenkeel_metrics::Client;
 use tokio::{runtime::Handle, sync::Notify};
 
 use super::task::{TARGET, probe_all};
@@ -26,6 +27,7 @@ pub(super) struct Watch {
     pub(super) attention: Notify,
     pub(super) seed: Option<u64>,
     running: Mutex<Weak<Running>>,
+    pub(super) client: Client,
 }
 
 /// The task that probes, ended with the last that needs it.
@@ -49,6 +51,7 @@ impl Watch {
             attention: Notify::new(),
             seed,
             running: Mutex::default(),
+            client: Client::current(),
         }
     }
 
@@ -70,7 +73,7 @@ impl Watch {
         probe: &Arc<P>,
     ) {
         let Ok(runtime) = Handle::try_current() else {
-            tracing::warn!(target: TARGET, endpoint = %node.address(), "no runtime: its health is not checked");
+            tracing::warn!(target: TARGET, client = self.client.name(), endpoint = %node.address(), "no runtime: its health is not checked");
             return;
         };
         self.checks.join(node, clock::now());

@@ -20,6 +20,7 @@ use evenkeel_core::{
     rng::Seeds,
     traffic::{AnyTraffic, Traffic},
 };
+use evenkeel_metrics::Client;
 use pin_project_lite::pin_project;
 use tower_layer::Layer;
 use tower_service::Service;
@@ -109,7 +110,7 @@ impl<S, X: Clone> Layer<S> for ThrottleLayer<X> {
         let throttle =
             limit::Throttle::new().ratio(self.ratio).padding(self.padding).window(self.window);
         let seeds = self.seed.map_or_else(Seeds::from_entropy, Seeds::new);
-        let monitor = Arc::new(Monitor { throttle, seeds });
+        let monitor = Arc::new(Monitor { throttle, seeds, client: Client::current() });
         Throttle { inner, traffic: self.traffic.clone(), alone: Arc::new(Alone::new(monitor)) }
     }
 }
@@ -124,6 +125,7 @@ pub struct Throttle<S, X = AnyTraffic> {
 struct Monitor {
     throttle: limit::Throttle,
     seeds: Seeds,
+    client: Client,
 }
 
 impl Observer for Monitor {
@@ -159,7 +161,7 @@ where
     }
 
     fn call(&mut self, request: R) -> Self::Future {
-        let Monitor { throttle, seeds } = &*self.alone.monitor;
+        let Monitor { throttle, seeds, client } = &*self.alone.monitor;
         let traffic = self.traffic.clone();
         match throttle.admit(|| seeds.rng().unit(), clock::now) {
             Ok(()) => {
@@ -168,8 +170,9 @@ where
                 ThrottleFuture { traffic, attempt, state }
             }
             Err(probability) => {
-                evenkeel_metrics::throttled();
-                tracing::debug!(target: "evenkeel::admission", probability, "request not sent");
+                evenkeel_metrics::throttled(client);
+                let client = client.name();
+                tracing::debug!(target: "evenkeel::admission", client, probability, "request not sent");
                 let state = State::Refused { refused: RequestThrottled::new(probability) };
                 ThrottleFuture { traffic, attempt: None, state }
             }

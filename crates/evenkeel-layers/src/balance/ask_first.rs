@@ -39,7 +39,7 @@ impl AskFirst {
         }
         let enough = nodes.len().saturating_sub(1);
         let asked = nodes.into_iter().map(|node| async {
-            let load = self.probes.ask(&node, about.hash).await;
+            let load = self.probes.ask(&shared.client, &node, about.hash).await;
             load.map(|load| (node, load))
         });
         let mut asked: FuturesUnordered<_> = asked.collect();

@@ -169,9 +169,11 @@ where
 {
     let slot = attempt.holder();
     let reason = if error.is_some() { "failed" } else { "not_ready" };
-    evenkeel_metrics::repicked(reason);
+    let client = &slot.shared.client;
+    evenkeel_metrics::repicked(client, reason);
     tracing::debug!(
         target: "evenkeel::balance",
+        client = client.name(),
         endpoint = %slot.node.address(),
         reason,
         error = error.as_ref().map(tracing::field::display),

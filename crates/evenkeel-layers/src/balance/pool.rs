@@ -145,7 +145,7 @@ where
                 Some(Ok(update)) => self.apply(update),
                 Some(Err(error)) => self.note_discovery(Some(error)),
                 None => {
-                    tracing::debug!(target: TARGET, "discovery ended; its last endpoints stay");
+                    tracing::debug!(target: TARGET, client = self.shared.client.name(), "discovery ended; its last endpoints stay");
                     return Batch::Ended;
                 }
             }
@@ -164,14 +164,16 @@ where
             Update::Set(endpoints) => self.replace(endpoints),
             Update::Insert(endpoint) => self.insert(endpoint),
             Update::Remove(address) => self.remove(&address),
-            _ => tracing::warn!(target: TARGET, "an update of an unknown kind was passed over"),
+            _ => {
+                tracing::warn!(target: TARGET, client = self.shared.client.name(), "an update of an unknown kind was passed over")
+            }
         }
     }
 
     /// Keeps the last error of discovery for those who are refused, and tells when it comes and goes.
     fn note_discovery(&self, error: Option<BoxError>) {
         if error.is_some() {
-            evenkeel_metrics::discovery_failed();
+            evenkeel_metrics::discovery_failed(&self.shared.client);
         }
         let error = error.map(SharedError::new);
         let mut known = self.shared.discovery_error.lock().expect("no panic under the lock");
@@ -179,9 +181,11 @@ where
         drop(known);
         match (before, error) {
             (None, Some(error)) => {
-                tracing::warn!(target: TARGET, %error, "discovery fails; its last endpoints stay");
+                tracing::warn!(target: TARGET, client = self.shared.client.name(), %error, "discovery fails; its last endpoints stay");
             }
-            (Some(_), None) => tracing::info!(target: TARGET, "discovery works again"),
+            (Some(_), None) => {
+                tracing::info!(target: TARGET, client = self.shared.client.name(), "discovery works again")
+            }
             _ => {}
         }
     }
@@ -232,14 +236,14 @@ where
     /// Takes over what is new about an endpoint; one that is announced unchanged is not touched.
     fn update(&mut self, node: &Node, endpoint: Endpoint) {
         if *node.endpoint() != endpoint {
-            tracing::debug!(target: TARGET, endpoint = %endpoint.address, weight = endpoint.weight, "endpoint changed");
+            tracing::debug!(target: TARGET, client = self.shared.client.name(), endpoint = %endpoint.address, weight = endpoint.weight, "endpoint changed");
             node.update(endpoint);
             self.is_changed = true;
         }
     }
 
     fn join(&mut self, endpoint: Endpoint) {
-        tracing::debug!(target: TARGET, endpoint = %endpoint.address, weight = endpoint.weight, "endpoint joined");
+        tracing::debug!(target: TARGET, client = self.shared.client.name(), endpoint = %endpoint.address, weight = endpoint.weight, "endpoint joined");
         let listener = self.shared.signals.clone();
         let node = Arc::new(Node::joining(endpoint, listener, self.policy.latency_decay()));
         self.joining.push(node.clone());
@@ -250,7 +254,8 @@ where
 
     /// A slot for `node` with a new service, known by its address.
     fn connect(&self, node: Arc<Node>) -> Arc<Slot<C::Service>> {
-        let service = self.connect.connect(&node);
+        // What is made for an endpoint names the client, too.
+        let service = self.shared.client.scope(|| self.connect.connect(&node));
         let slot = Arc::new(Slot { node, service, shared: self.shared.clone() });
         let mut by_address = self.shared.by_address.write().expect("no panic under the lock");
         by_address.insert(slot.node.address().clone(), Arc::downgrade(&slot));
@@ -258,7 +263,7 @@ where
     }
 
     fn retire(&mut self, slot: Arc<Slot<C::Service>>) {
-        tracing::debug!(target: TARGET, endpoint = %slot.node.address(), "endpoint left");
+        tracing::debug!(target: TARGET, client = self.shared.client.name(), endpoint = %slot.node.address(), "endpoint left");
         let mut by_address = self.shared.by_address.write().expect("no panic under the lock");
         by_address.remove(slot.node.address());
         drop(by_address);
@@ -285,7 +290,7 @@ where
         for index in 0..self.slots.len() {
             let node = self.slots[index].node.clone();
             if due.contains(&node.id()) {
-                tracing::debug!(target: TARGET, endpoint = %node.address(), "service made anew after it failed");
+                tracing::debug!(target: TARGET, client = self.shared.client.name(), endpoint = %node.address(), "service made anew after it failed");
                 self.slots[index] = self.connect(node.clone());
                 self.repaired.push(node);
                 self.is_changed = true;
@@ -302,7 +307,10 @@ where
         let slots = self.slots.iter().map(Arc::downgrade).collect();
         let previous = self.shared.snapshots.current();
         let picker = self.policy.build(&nodes, Some(&*previous.picker));
-        evenkeel_metrics::published(nodes.len() as isize - previous.nodes.len() as isize);
+        evenkeel_metrics::published(
+            &self.shared.client,
+            nodes.len() as isize - previous.nodes.len() as isize,
+        );
         // Kept until the next change: a large one takes milliseconds to drop, and the last of the
         // clones that still read it would do so inside a request.
         self.previous = Some(previous);
@@ -338,7 +346,7 @@ impl<C: Connect> Drop for Pool<C> {
             return;
         }
         let left = self.shared.snapshots.current().nodes.len();
-        evenkeel_metrics::endpoints_changed(-(left as isize));
+        evenkeel_metrics::endpoints_changed(&self.shared.client, -(left as isize));
         if !self.has_panicked {
             self.running.end();
         }

@@ -8,6 +8,7 @@ use evenkeel_core::{
     node::Node,
     policy::Ticket,
 };
+use evenkeel_metrics::Client;
 use tokio::{
     task::JoinSet,
     time::{sleep_until, timeout},
@@ -58,7 +59,7 @@ impl Probes {
                     let signals = signals.clone();
                     probing.wake_with(move || signals.probes.notify_one());
                     let due = probing.due(nodes, &mut rng, now, &mut |ticket| {
-                        under_way.spawn(self.clone().probe(ticket));
+                        under_way.spawn(self.clone().probe(shared.client.clone(), ticket));
                     });
                     again = again.min(due);
                 });
@@ -73,8 +74,8 @@ impl Probes {
         }
     }
 
-    async fn probe(self, ticket: Ticket) {
-        let load = self.ask(ticket.node(), None).await;
+    async fn probe(self, client: Client, ticket: Ticket) {
+        let load = self.ask(&client, ticket.node(), None).await;
         let now = clock::now();
         match load {
             Some(load) => ticket.answered(load, now),
@@ -83,17 +84,22 @@ impl Probes {
     }
 
     /// What an endpoint answers in time, on behalf of a request of this hash if there is one.
-    pub(super) async fn ask(&self, node: &Arc<Node>, hash: Option<u64>) -> Option<ServerLoad> {
+    pub(super) async fn ask(
+        &self,
+        client: &Client,
+        node: &Arc<Node>,
+        hash: Option<u64>,
+    ) -> Option<ServerLoad> {
         let answer = timeout(self.timeout, self.probe.ask(node.clone(), hash)).await;
-        evenkeel_metrics::load_probed(matches!(answer, Ok(Ok(_))));
-        let endpoint = node.address();
+        evenkeel_metrics::load_probed(client, matches!(answer, Ok(Ok(_))));
+        let (client, endpoint) = (client.name(), node.address());
         match answer {
             Ok(Ok(load)) => return Some(load),
             Ok(Err(error)) => {
-                tracing::debug!(target: TARGET, %endpoint, %error, "a probe of its load failed");
+                tracing::debug!(target: TARGET, client, %endpoint, %error, "a probe of its load failed");
             }
             Err(_) => {
-                tracing::debug!(target: TARGET, %endpoint, "a probe of its load was not answered");
+                tracing::debug!(target: TARGET, client, %endpoint, "a probe of its load was not answered");
             }
         }
         None

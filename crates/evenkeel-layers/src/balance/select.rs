@@ -20,7 +20,7 @@ use tokio::{runtime::Handle, task::yield_now, time::timeout};
 
 use super::{
     ask_first::About,
-    shared::{Shared, Slot, refused},
+    shared::{Shared, Slot},
 };
 
 /// `Service::poll_ready` of a service, without the type of its requests.
@@ -163,7 +163,7 @@ where
     match timeout(shared.wait_max, wait).await {
         Ok(Ok(selected)) => Ok(selected),
         Ok(Err(Unselected::Excluded(excluded))) => {
-            Err(refused("all_endpoints_excluded", excluded.into()))
+            Err(shared.refused("all_endpoints_excluded", excluded.into()))
         }
         // What is behind it tells more than that nobody was ready.
         Ok(Err(Unselected::Failed)) | Err(_) => Err(error.unwrap_or_else(|| shared.refusal())),

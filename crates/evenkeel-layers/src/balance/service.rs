@@ -27,7 +27,7 @@ use super::{
     home::{Own, Running},
     pool::Pool,
     select::{First, Wish, select},
-    shared::{Shared, Snapshot, waits},
+    shared::{Shared, Snapshot},
     tend::tend,
 };
 use crate::background::Task;
@@ -101,7 +101,7 @@ where
         let runtime = Handle::try_current().map_err(|_| NoRuntime::default())?.id();
         let (_, mut waiting) =
             self.waiting.take().filter(|(began_on, _)| *began_on == runtime).unwrap_or_else(|| {
-                waits();
+                self.owner.shared.waits();
                 (runtime, Box::pin(wait_until_one_is_open(self.owner.shared.clone())))
             });
         let result = waiting.as_mut().poll(cx);
@@ -248,7 +248,7 @@ where
         if let Some(slot) = shared.pick(snapshot, &mut self.rng, &hints, &[]) {
             return BalanceFuture::picked(request, traffic, Attempt::new(slot));
         }
-        waits();
+        shared.waits();
         let selecting = select(shared.clone(), poll_ready, Wish::new(&hints), First::Nobody);
         BalanceFuture::selecting(request, traffic, selecting)
     }

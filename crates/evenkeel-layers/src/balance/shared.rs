@@ -22,6 +22,7 @@ use evenkeel_core::{
     traffic::Hints,
     why::{Recorder, Why},
 };
+use evenkeel_metrics::Client;
 use tokio::sync::Notify;
 
 use super::{
@@ -44,6 +45,7 @@ pub(super) struct Shared<S> {
     /// Whether the policy has to know the time.
     reads_time: bool,
     policy: &'static str,
+    pub(super) client: Client,
     /// What the clones own together; discovery is followed as long as it lives.
     owner: OnceLock<Weak<dyn Own>>,
     seeds: AtomicU64,
@@ -98,6 +100,7 @@ impl<S> Shared<S> {
             ask_first: layer.ask_first.clone(),
             reads_time: layer.policy.reads_time(),
             policy: layer.policy.name(),
+            client: Client::current(),
             owner: OnceLock::new(),
             seeds: AtomicU64::new(seed),
             recently: AtomicU64::new(0),
@@ -212,9 +215,9 @@ impl<S> Shared<S> {
         cx.tell(|| "no endpoint is open: those are used that only their health closes".into());
         cx.fails_open = true;
         let picked = self.pick_by_wish(snapshot, cx, hints, avoid)?;
-        evenkeel_metrics::failed_open();
-        let endpoint = picked.node.address();
-        tracing::debug!(target: "evenkeel::balance", %endpoint, "closed, but no other is open");
+        evenkeel_metrics::failed_open(&self.client);
+        let (client, endpoint) = (self.client.name(), picked.node.address());
+        tracing::debug!(target: "evenkeel::balance", client, %endpoint, "closed, but no other is open");
         Some(picked)
     }
 
@@ -289,26 +292,28 @@ impl<S> Shared<S> {
         let endpoints = self.snapshots.current().nodes.len();
         if 0 < endpoints {
             let closed = AllEndpointsClosed::new(endpoints, self.wait_max);
-            return refused("all_endpoints_closed", closed.into());
+            return self.refused("all_endpoints_closed", closed.into());
         }
         let error = self.discovery_error.lock().expect("no panic under the lock").clone();
-        refused("no_endpoints", NoEndpoints::new(self.wait_max, error).into())
+        self.refused("no_endpoints", NoEndpoints::new(self.wait_max, error).into())
     }
-}
 
-/// Tells that a request is refused, and why.
-#[cold]
-pub(super) fn refused(error_type: &'static str, error: BoxError) -> BoxError {
-    evenkeel_metrics::balancer_refused(error_type);
-    tracing::debug!(target: "evenkeel::balance", %error, "error.type" = error_type, "refused");
-    error
-}
+    /// Tells that a request is refused, and why.
+    #[cold]
+    pub(super) fn refused(&self, error_type: &'static str, error: BoxError) -> BoxError {
+        evenkeel_metrics::balancer_refused(&self.client, error_type);
+        let client = self.client.name();
+        tracing::debug!(target: "evenkeel::balance", client, %error, "error.type" = error_type, "refused");
+        error
+    }
 
-/// Tells that nobody is open, and somebody begins to wait.
-#[cold]
-pub(super) fn waits() {
-    evenkeel_metrics::balancer_waits();
-    tracing::debug!(target: "evenkeel::balance", "waits for an open endpoint");
+    /// Tells that no endpoint is open, and a request begins to wait.
+    #[cold]
+    pub(super) fn waits(&self) {
+        evenkeel_metrics::balancer_waits(&self.client);
+        let client = self.client.name();
+        tracing::debug!(target: "evenkeel::balance", client, "waits for an open endpoint");
+    }
 }
 
 /// Room for what a call has tried and what it avoids besides.

@@ -15,6 +15,7 @@ use evenkeel_core::{
     rng::Rng,
     time::Timestamp,
 };
+use evenkeel_metrics::Client;
 use tokio::{
     runtime::Handle,
     sync::watch,
@@ -134,6 +135,7 @@ pub(super) struct Monitor {
     runtime: Option<Handle>,
     /// When the last timer fires, and the timer.
     timer: Mutex<Option<(Timestamp, AbortHandle)>>,
+    pub(super) client: Client,
 }
 
 impl Monitor {
@@ -148,7 +150,7 @@ impl Monitor {
         let monitor =
             Self::new(rules, breakers, node, Some(node.address().clone()), runtime.clone());
         if runtime.is_none() {
-            tracing::warn!(target: "evenkeel::breaker", endpoint = %node.address(), "no runtime: its circuit breaker stays closed");
+            tracing::warn!(target: "evenkeel::breaker", client = monitor.client.name(), endpoint = %node.address(), "no runtime: its circuit breaker stays closed");
             monitor.breaker.hold_closed();
         }
         monitor
@@ -172,6 +174,7 @@ impl Monitor {
             states: watch::Sender::new(State::Closed),
             runtime,
             timer: Mutex::default(),
+            client: Client::current(),
         });
         // The dead are swept out before the list grows, and so are never more than the living and some.
         if known.breakers.len() == known.breakers.capacity() {
@@ -207,10 +210,11 @@ impl Monitor {
         let state = self.breaker.state();
         let is_new = self.states.send_if_modified(|known| std::mem::replace(known, state) != state);
         if is_new {
-            evenkeel_metrics::breaker_changed(state.name());
+            evenkeel_metrics::breaker_changed(&self.client, state.name());
+            let client = self.client.name();
             let endpoint = self.address.as_ref().map(tracing::field::display);
             let state = state.name();
-            tracing::info!(target: "evenkeel::breaker", endpoint, state, why, "circuit breaker");
+            tracing::info!(target: "evenkeel::breaker", client, endpoint, state, why, "circuit breaker");
         }
         self.start_timer();
     }

@@ -115,8 +115,9 @@ where
         let mut attempt = Attempt::new(alone.clone());
         if !std::mem::take(&mut self.is_ready) || !attempt.admit() {
             let refused = CircuitOpen::new(retry_after(&alone.monitor.breaker));
-            evenkeel_metrics::breaker_refused();
-            tracing::debug!(target: "evenkeel::breaker", retry_after = ?refused.retry_after, "call refused");
+            let client = &alone.monitor.client;
+            evenkeel_metrics::breaker_refused(client);
+            tracing::debug!(target: "evenkeel::breaker", client = client.name(), retry_after = ?refused.retry_after, "call refused");
             let state = State::Refused { refused };
             return CircuitBreakerFuture { traffic, attempt: None, state };
         }

@@ -18,6 +18,7 @@ use evenkeel_core::{
     rng::Seeds,
     time::Timestamp,
 };
+use evenkeel_metrics::Client;
 
 use super::queue::Queue;
 use crate::{alone::Doorkeeper, clock};
@@ -105,6 +106,7 @@ pub(crate) struct Monitor {
     limits: Limits,
     address: Option<Address>,
     is_adaptive: bool,
+    client: Client,
 }
 
 /// Who may wait where it stands alone, and for how long.
@@ -141,7 +143,8 @@ impl Monitor {
     ) -> Self {
         let is_adaptive = limit.is_adaptive();
         let permits = Permits::boxed(limit);
-        Self { permits, waiting, limits: limits.clone(), address, is_adaptive }
+        let client = Client::current();
+        Self { permits, waiting, limits: limits.clone(), address, is_adaptive, client }
     }
 
     /// Makes the gate follow the permits: each attempt asks for one.
@@ -169,17 +172,18 @@ impl Monitor {
     /// A request of this priority may not go ahead. Asked once for each, since it is counted.
     #[cold]
     pub(super) fn refusal(&self, priority: Priority, waited: Duration) -> BoxError {
+        let client = self.client.name();
         match self.waiting.as_ref().map(|waiting| &waiting.patience) {
             Some(Patience::Shed { .. }) => {
                 let priority = priority.level();
-                evenkeel_metrics::shed();
-                tracing::debug!(target: "evenkeel::admission", priority, ?waited, "request shed");
+                evenkeel_metrics::shed(&self.client);
+                tracing::debug!(target: "evenkeel::admission", client, priority, ?waited, "request shed");
                 Overloaded::new(priority, waited).into()
             }
             Some(Patience::Fixed(_)) | None => {
                 let limit = self.permits.limit().limit();
-                evenkeel_metrics::limit_reached();
-                tracing::debug!(target: "evenkeel::concurrency", limit, ?waited, "limit reached");
+                evenkeel_metrics::limit_reached(&self.client);
+                tracing::debug!(target: "evenkeel::concurrency", client, limit, ?waited, "limit reached");
                 LimitReached::new(limit, waited).into()
             }
         }
@@ -232,7 +236,7 @@ impl Observer for Monitor {
             return;
         }
         let endpoint = self.address.as_ref().map(tracing::field::display);
-        tracing::debug!(target: "evenkeel::concurrency", endpoint, limit, before, "limit changed");
+        tracing::debug!(target: "evenkeel::concurrency", client = self.client.name(), endpoint, limit, before, "limit changed");
         if self.has_gate() {
             self.follow(node);
         }

@@ -14,6 +14,7 @@ use evenkeel_core::{
     rng::Seeds,
     traffic::Traffic,
 };
+use evenkeel_metrics::Client;
 use tower_service::Service;
 
 use super::{
@@ -36,6 +37,7 @@ pub(crate) struct Shared {
     make: Arc<dyn Fn() -> Box<dyn Limit> + Send + Sync>,
     limits: Limits,
     waiting: Box<dyn Fn() -> Option<Waiting> + Send + Sync>,
+    client: Client,
     /// Where it stands alone; made with the first call, since below a balancer there is none.
     alone: OnceLock<Arc<Alone<Monitor>>>,
 }
@@ -46,14 +48,15 @@ impl Shared {
         limits: Limits,
         waiting: impl Fn() -> Option<Waiting> + Send + Sync + 'static,
     ) -> Self {
-        Self { make, limits, waiting: Box::new(waiting), alone: OnceLock::new() }
+        let client = Client::current();
+        Self { make, limits, waiting: Box::new(waiting), client, alone: OnceLock::new() }
     }
 
     #[inline]
     pub(crate) fn alone(&self) -> &Arc<Alone<Monitor>> {
         self.alone.get_or_init(|| {
-            let monitor = Monitor::alone((self.make)(), &self.limits, (self.waiting)());
-            let monitor = Arc::new(monitor);
+            let make = || Monitor::alone((self.make)(), &self.limits, (self.waiting)());
+            let monitor = Arc::new(self.client.scope(make));
             self.limits.add(&monitor);
             Arc::new(Alone::new(monitor))
         })

@@ -254,11 +254,11 @@ where
             let now = clock::now();
             let deadline = rules.deadline(this.call);
             if deadline.is_some_and(|deadline| deadline <= now) {
-                not_hedged("too_late");
+                shared.counters.not_sent("too_late");
             } else if !rules.may_double(this.call) {
-                not_hedged("not_repeatable");
+                shared.counters.not_sent("not_repeatable");
             } else if !shared.layer.budget.withdraw(now) {
-                not_hedged("no_budget");
+                shared.counters.not_sent("no_budget");
             } else {
                 let remaining = deadline.map(|deadline| deadline.since(now));
                 *this.request = rules.again(this.call, Next::new(1, true, remaining));
@@ -279,7 +279,7 @@ where
             shared.counters.sent();
             this.clocks.start(SECOND, clock::now());
         } else {
-            not_hedged(if is_ready { "not_repeatable" } else { "not_ready" });
+            shared.counters.not_sent(if is_ready { "not_repeatable" } else { "not_ready" });
         }
         Poll::Ready(())
     }
@@ -287,13 +287,6 @@ where
 
 fn is_refused<R>(result: &Result<R, BoxError>) -> bool {
     matches!(result, Err(error) if is_refusal(error.as_ref()))
-}
-
-/// It was time for a second attempt, and there is none.
-#[cold]
-fn not_hedged(reason: &'static str) {
-    evenkeel_metrics::not_hedged(reason);
-    tracing::debug!(target: "evenkeel::hedge", reason, "no second attempt");
 }
 
 impl<S, P, Req, Res> fmt::Debug for HedgeFuture<S, P, Req, Res>

@@ -80,6 +80,7 @@ use evenkeel_core::{
     load::LatencyWindow,
     retry::{Budget, Replay, Ruled, Rules, Verdict},
 };
+use evenkeel_metrics::Client;
 use tower_layer::Layer;
 use tower_service::Service;
 
@@ -171,7 +172,8 @@ impl<P: Ruled<S> + Clone, S> Layer<S> for HedgeLayer<P> {
             Delay::Fixed(_) => None,
             Delay::Percentile(percent) => Some(LatencyWindow::new(percent)),
         };
-        let shared = Shared { layer: self.clone(), latency, counters: Counters::default() };
+        let counters = Counters { client: Client::current(), ..Counters::default() };
+        let shared = Shared { layer: self.clone(), latency, counters };
         Hedge { inner, shared: Arc::new(shared) }
     }
 }
@@ -212,6 +214,7 @@ struct Counters {
     sent: AtomicU64,
     won: AtomicU64,
     cancelled: AtomicU64,
+    client: Client,
 }
 
 impl Counters {
@@ -219,8 +222,9 @@ impl Counters {
     #[cold]
     fn sent(&self) {
         self.sent.fetch_add(1, Relaxed);
-        evenkeel_metrics::hedged();
-        tracing::debug!(target: "evenkeel::hedge", "second attempt");
+        evenkeel_metrics::hedged(&self.client);
+        let client = self.client.name();
+        tracing::debug!(target: "evenkeel::hedge", client, "second attempt");
     }
 
     /// The second attempt's answer was taken or not, and the other attempt cut off or not.
@@ -228,8 +232,17 @@ impl Counters {
     fn ended(&self, has_won: bool, is_cancelled: bool) {
         self.won.fetch_add(has_won.into(), Relaxed);
         self.cancelled.fetch_add(is_cancelled.into(), Relaxed);
-        evenkeel_metrics::hedge_ended(has_won, is_cancelled);
-        tracing::debug!(target: "evenkeel::hedge", has_won, is_cancelled, "answered");
+        evenkeel_metrics::hedge_ended(&self.client, has_won, is_cancelled);
+        let client = self.client.name();
+        tracing::debug!(target: "evenkeel::hedge", client, has_won, is_cancelled, "answered");
+    }
+
+    /// It was time for a second attempt, and there is none.
+    #[cold]
+    fn not_sent(&self, reason: &'static str) {
+        evenkeel_metrics::not_hedged(&self.client, reason);
+        let client = self.client.name();
+        tracing::debug!(target: "evenkeel::hedge", client, reason, "no second attempt");
     }
 }
 
@@ -256,7 +269,7 @@ impl<S, P> Hedge<S, P> {
     /// How many hedges there were, in all clones of this service.
     #[must_use]
     pub fn counts(&self) -> HedgeCounts {
-        let Counters { sent, won, cancelled } = &self.shared.counters;
+        let Counters { sent, won, cancelled, .. } = &self.shared.counters;
         HedgeCounts {
             sent: sent.load(Relaxed),
             won: won.load(Relaxed),

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use evenkeel_core::traffic::AnyTraffic;
+use evenkeel_metrics::Client;
 use tower_layer::Layer;
 
 use super::{Observe, monitor::Scope};
@@ -30,8 +31,8 @@ impl Default for ObserveLayer {
 }
 
 impl<X> ObserveLayer<X> {
-    /// Names the client whose calls these are, for a program that has more than one: the label `client`.
-    /// Default none.
+    /// Names the client whose calls these are, here alone: the label `client`. Default the name that the whole
+    /// stack was given, by [`evenkeel_metrics::named`].
     #[must_use]
     pub fn client(mut self, name: impl Into<Arc<str>>) -> Self {
         self.client = Some(name.into());
@@ -61,7 +62,9 @@ impl<T, X: Clone> Layer<T> for ObserveLayer<X> {
     type Service = Observe<T, X>;
 
     fn layer(&self, inner: T) -> Observe<T, X> {
-        let scope = Scope::new(self.client.clone(), self.endpoints_max);
+        let named = self.client.clone().map(|name| Client::from(Some(name)));
+        let client = named.unwrap_or_else(Client::current);
+        let scope = Scope::new(client, self.endpoints_max);
         Observe::new(inner, self.traffic.clone(), Arc::new(scope))
     }
 }

@@ -48,6 +48,28 @@
 //! * at `info` each gate that closes or opens, with the `endpoint` and the `gate`; at `debug` that of a
 //!   limit, which closes and opens all the time.
 //!
+//! # OpenTelemetry
+//! The span `attempt` is made for [tracing-opentelemetry]: its kind is `client`, its parent is the span in which the
+//! call was made, and an error without a response sets its status. Let its target pass the filter of the tracer at
+//! `debug`: `evenkeel::observe=debug`. Each attempt of a call, a retry or a hedge, is a span of its own then.
+//!
+//! A server continues the trace if the request says `traceparent` and `tracestate`. What the caller's request
+//! says passes as it is, `baggage`, too. For it to be the attempt's own span, a layer below this one writes it, in
+//! that span and with the propagator of the program:
+//!
+//! ```text
+//! .layer(BalanceLayer::p2c(discovery))
+//! .layer(ObserveLayer::new())
+//! .layer(PerEndpoint::new(MapRequestLayer::new(|mut request: http::Request<_>| {
+//!     let context = tracing::Span::current().context(); // of OpenTelemetrySpanExt
+//!     let headers = &mut HeaderInjector(request.headers_mut()); // of opentelemetry-http
+//!     opentelemetry::global::get_text_map_propagator(|it| it.inject_context(&context, headers));
+//!     request
+//! })))
+//! ```
+//!
+//! [tracing-opentelemetry]: https://docs.rs/tracing-opentelemetry
+//!
 //! # What it costs
 //! A reference to what is known of the endpoint, cloned with its service, and a span that is not made while
 //! nobody listens. No allocation. With metrics a counter, a histogram, a gauge up and down, and two

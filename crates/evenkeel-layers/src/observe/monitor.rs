@@ -12,20 +12,20 @@ use evenkeel_core::{
     observe::{Observer, Report},
     outcome::Outcome,
 };
-use evenkeel_metrics::Series;
+use evenkeel_metrics::{Client, Series};
 use tracing::Span;
 
 /// What all that one layer has made has in common.
 #[derive(Debug)]
 pub(super) struct Scope {
-    client: Option<Arc<str>>,
+    client: Client,
     endpoints_max: usize,
     /// Those that have series of their own.
     endpoints: Mutex<HashSet<Address>>,
 }
 
 impl Scope {
-    pub(super) fn new(client: Option<Arc<str>>, endpoints_max: usize) -> Self {
+    pub(super) fn new(client: Client, endpoints_max: usize) -> Self {
         Self { client, endpoints_max, endpoints: Mutex::default() }
     }
 
@@ -40,7 +40,7 @@ impl Scope {
             let address = node.address();
             let series = if self.has_room_for(address) { Some(address) } else { None };
             let monitor = Arc::new(Monitor {
-                series: Series::of_endpoint(series, self.client.as_deref()),
+                series: Series::of_endpoint(series, &self.client),
                 address: Some(address.clone()),
                 scope: self.clone(),
             });
@@ -54,7 +54,7 @@ impl Scope {
 
     /// Observes the made-up `node` of a service that stands alone.
     pub(super) fn observe_alone(self: &Arc<Self>, node: &Node) -> Arc<Monitor> {
-        let series = Series::of_client(self.client.as_deref());
+        let series = Series::of_client(&self.client);
         let monitor = Arc::new(Monitor { series, address: None, scope: self.clone() });
         node.observe(monitor.clone());
         monitor
@@ -91,12 +91,15 @@ impl Monitor {
                 target: "evenkeel::observe",
                 "attempt",
                 endpoint = %address,
-                client = self.scope.client.as_deref(),
+                client = self.scope.client.name(),
+                otel.kind = "client",
+                otel.status_code = tracing::field::Empty,
             ),
             None => tracing::debug_span!(
                 target: "evenkeel::observe",
                 "call",
-                client = self.scope.client.as_deref(),
+                client = self.scope.client.name(),
+                otel.status_code = tracing::field::Empty,
             ),
         }
     }
@@ -109,7 +112,7 @@ impl Observer for Monitor {
         tracing::debug!(
             target: "evenkeel::observe",
             endpoint = self.address.as_ref().map(tracing::field::display),
-            client = self.scope.client.as_deref(),
+            client = self.scope.client.name(),
             outcome = report.outcome.name(),
             "error.type" = failed.then(|| report.fault.name()),
             latency = ?report.latency,
@@ -126,14 +129,15 @@ impl Observer for Monitor {
         self.series.follow(gate, || node.is_closed_by(gate));
         let is_closed = node.is_closed_by(gate);
         let endpoint = self.address.as_ref().map(tracing::field::display);
+        let client = self.scope.client.name();
         let what = if is_closed { "gate closed" } else { "gate opened" };
         match gate {
             Gate::Joining => {}
             Gate::Limit | Gate::RateLimit => {
-                tracing::debug!(target: "evenkeel::observe", endpoint, gate = gate.name(), "{what}");
+                tracing::debug!(target: "evenkeel::observe", client, endpoint, gate = gate.name(), "{what}");
             }
             _ => {
-                tracing::info!(target: "evenkeel::observe", endpoint, gate = gate.name(), "{what}");
+                tracing::info!(target: "evenkeel::observe", client, endpoint, gate = gate.name(), "{what}");
             }
         }
     }

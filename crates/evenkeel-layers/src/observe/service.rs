@@ -219,15 +219,21 @@ impl<F> ObservedFuture<F> {
     }
 }
 
-impl<F: Future> Future for ObservedFuture<F> {
-    type Output = F::Output;
+impl<F, T, E> Future for ObservedFuture<F>
+where
+    F: Future<Output = Result<T, E>>,
+{
+    type Output = Result<T, E>;
 
     #[inline]
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
-        let this = self.project();
-        let output = this.inner.poll(cx);
-        if output.is_ready() {
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<T, E>> {
+        let mut this = self.project();
+        let output = this.inner.as_mut().poll(cx);
+        if let Poll::Ready(result) = &output {
             *this.active = None;
+            if result.is_err() {
+                this.inner.span().record("otel.status_code", "ERROR");
+            }
         }
         output
     }

@@ -14,6 +14,7 @@ use evenkeel_core::{
     rng::Rng,
     time::Timestamp,
 };
+use evenkeel_metrics::Client;
 use tokio::{
     runtime::Handle,
     sync::Notify,
@@ -80,6 +81,7 @@ pub(super) struct Watch {
     /// Something may have to be done before the sweep that is planned.
     attention: Arc<Notify>,
     sweeper: Mutex<Option<Task>>,
+    client: Client,
 }
 
 impl Watch {
@@ -89,6 +91,7 @@ impl Watch {
             outlier: Outlier::new(rules, rng),
             attention: Arc::default(),
             sweeper: Mutex::default(),
+            client: Client::current(),
         })
     }
 
@@ -103,7 +106,7 @@ impl Watch {
         }
         let Ok(runtime) = Handle::try_current() else {
             // Ejected it would never come back.
-            tracing::warn!(target: "evenkeel::outlier", endpoint = %node.address(), "no runtime: it is not watched for outliers");
+            tracing::warn!(target: "evenkeel::outlier", client = self.client.name(), endpoint = %node.address(), "no runtime: it is not watched for outliers");
             return;
         };
         let host = self.outlier.join(node, clock::now());
@@ -165,19 +168,20 @@ impl Watch {
     }
 
     fn tell(&self, changes: Vec<Change>) {
+        let client = self.client.name();
         for change in changes {
             match change {
                 Change::Ejected(endpoint, cause, _) => {
                     let cause = cause.name();
-                    evenkeel_metrics::ejected(cause);
-                    tracing::info!(target: "evenkeel::outlier", %endpoint, cause, "endpoint ejected");
+                    evenkeel_metrics::ejected(&self.client, cause);
+                    tracing::info!(target: "evenkeel::outlier", client, %endpoint, cause, "endpoint ejected");
                 }
                 Change::OnProbation(endpoint) => {
-                    tracing::info!(target: "evenkeel::outlier", %endpoint, "endpoint on probation");
+                    tracing::info!(target: "evenkeel::outlier", client, %endpoint, "endpoint on probation");
                 }
                 Change::Returned(endpoint) => {
-                    evenkeel_metrics::returned();
-                    tracing::info!(target: "evenkeel::outlier", %endpoint, "ejection over");
+                    evenkeel_metrics::returned(&self.client);
+                    tracing::info!(target: "evenkeel::outlier", client, %endpoint, "ejection over");
                 }
                 _ => {}
             }

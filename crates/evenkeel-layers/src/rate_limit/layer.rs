@@ -6,6 +6,7 @@ use evenkeel_core::{
     quota::{Everyone, Rate, Silent},
     rng::Seeds,
 };
+use evenkeel_metrics::Client;
 use tower_layer::Layer;
 
 use super::{RateLimit, RateLimiter};
@@ -26,6 +27,7 @@ pub(super) struct Rules {
     pub(super) jitter: Duration,
     pub(super) throttle_max: Duration,
     pub(super) seeds: Arc<Seeds>,
+    pub(super) client: Client,
 }
 
 impl RateLimitLayer {
@@ -52,6 +54,7 @@ impl RateLimitLayer {
             jitter: limiter.rate().interval(),
             throttle_max: Duration::ZERO,
             seeds: Arc::new(Seeds::from_entropy()),
+            client: Client::default(),
         };
         Self { limiter, spender: Everyone, disclose: Silent, rules }
     }
@@ -149,7 +152,7 @@ impl<T, K: Clone, D: Clone> Layer<T> for RateLimitLayer<K, D> {
             self.limiter.clone(),
             self.spender.clone(),
             self.disclose.clone(),
-            self.rules.clone(),
+            Rules { client: Client::current(), ..self.rules.clone() },
         )
     }
 }

@@ -7,6 +7,7 @@ use evenkeel_core::{
     quota::{Pace, QuotaState, Rate},
     time::Timestamp,
 };
+use evenkeel_metrics::Client;
 use governor::{
     Quota,
     clock::{Clock, Reference},
@@ -148,9 +149,10 @@ impl RateLimiter {
 
 /// Tells that a request is refused, and by whose limit.
 #[cold]
-pub(super) fn refused(scope: &'static str, limited: &RateLimited) {
-    evenkeel_metrics::rate_limited(scope);
-    tracing::debug!(target: TARGET, scope, retry_after = ?limited.retry_after, "request refused");
+pub(super) fn refused(client: &Client, scope: &'static str, limited: &RateLimited) {
+    evenkeel_metrics::rate_limited(client, scope);
+    let client = client.name();
+    tracing::debug!(target: TARGET, client, scope, retry_after = ?limited.retry_after, "request refused");
 }
 
 impl fmt::Debug for RateLimiter {

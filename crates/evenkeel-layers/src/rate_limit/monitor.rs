@@ -15,6 +15,7 @@ use evenkeel_core::{
     outcome::Outcome,
     time::Timestamp,
 };
+use evenkeel_metrics::Client;
 use tokio::{
     runtime::Handle,
     time::{Instant, sleep_until},
@@ -32,6 +33,7 @@ pub(super) struct Monitor {
     /// The limiter of the layer, by which the layer knows its own.
     of: RateLimiter,
     throttle_max: Duration,
+    client: Client,
     me: Weak<Self>,
     node: Weak<Node>,
     runtime: Handle,
@@ -51,13 +53,14 @@ impl Monitor {
             return;
         }
         let Ok(runtime) = Handle::try_current() else {
-            tracing::warn!(target: TARGET, endpoint = %node.address(), "no runtime: its rate is not limited");
+            tracing::warn!(target: TARGET, client = Client::current().name(), endpoint = %node.address(), "no runtime: its rate is not limited");
             return;
         };
         let monitor = Arc::new_cyclic(|me| Self {
             limiter: RateLimiter::new(of.rate()),
             of: of.clone(),
             throttle_max,
+            client: Client::current(),
             me: Weak::clone(me),
             node: Arc::downgrade(node),
             runtime,
@@ -72,7 +75,7 @@ impl Monitor {
         let until = (clock::now() + wait).as_nanos();
         let before = self.closed_until.fetch_max(until, Ordering::AcqRel);
         if node.close(Gate::RateLimit) {
-            tracing::debug!(target: TARGET, endpoint = %node.address(), ?wait, "rate limit used up");
+            tracing::debug!(target: TARGET, client = self.client.name(), endpoint = %node.address(), ?wait, "rate limit used up");
         }
         // One timer for each time that is later than all before it. Of one that is not, the timer is
         // under way; should it have fired already, nobody else would open the gate.
@@ -120,7 +123,7 @@ impl Observer for Monitor {
             }
             Ok(_) => Admission::Free,
             Err(limited) => {
-                refused("endpoint", &limited);
+                refused(&self.client, "endpoint", &limited);
                 self.close(node, limited.retry_after);
                 Admission::Refused
             }

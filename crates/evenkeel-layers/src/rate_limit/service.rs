@@ -93,7 +93,7 @@ where
                         Waiting::new(service, request, limiter, key, &self.rules, &limited);
                     State::Waiting { waiting: Box::pin(waiting) }
                 } else {
-                    refused(self.limiter.scope(), &limited);
+                    refused(&self.rules.client, self.limiter.scope(), &limited);
                     State::Refused { limited }
                 };
                 RateLimitFuture { disclose, quota: None, state }

@@ -13,6 +13,7 @@ use evenkeel_core::{
     quota::QuotaState,
     rng::{Rng, Seeds},
 };
+use evenkeel_metrics::Client;
 use pin_project_lite::pin_project;
 use tokio::time::{Instant, Sleep, sleep_until};
 use tower_service::Service;
@@ -27,6 +28,7 @@ pin_project! {
         request: Option<R>,
         limiter: RateLimiter,
         key: Option<KeyHash>,
+        client: Client,
         jitter: Duration,
         rng: Rng,
         // No later than this it goes or is refused.
@@ -56,6 +58,7 @@ impl<S, R> Waiting<S, R> {
             request: Some(request),
             limiter,
             key,
+            client: rules.client.clone(),
             jitter: rules.jitter,
             rng,
             until,
@@ -84,7 +87,7 @@ impl<S, R> Waiting<S, R> {
                 Err(limited) => {
                     // Others came first.
                     if *this.until < clock::after(limited.retry_after) {
-                        refused(this.limiter.scope(), &limited);
+                        refused(this.client, this.limiter.scope(), &limited);
                         return Poll::Ready(Err(limited.into()));
                     }
                     let again = wake(limited.retry_after, *this.jitter, *this.until, this.rng);

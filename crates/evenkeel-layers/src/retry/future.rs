@@ -16,6 +16,7 @@ use evenkeel_core::{
     retry::{Next, Progress, Reach, Replay, Rules, Stop, Verdict},
     time::Timestamp,
 };
+use evenkeel_metrics::Client;
 use pin_project_lite::pin_project;
 use tokio::time::{Sleep, sleep};
 use tower_service::Service;
@@ -226,12 +227,17 @@ where
         });
         let (next, delay) = match next {
             Ok(next) => next,
-            Err(stop) => return Some(told(real(result, this.error), verdict, stop)),
+            Err(stop) => {
+                let result = real(result, this.error);
+                return Some(told(&this.shared.client, result, verdict, stop));
+            }
         };
         let error_type = error_type(verdict, &result);
-        evenkeel_metrics::retried(error_type);
+        let client = &this.shared.client;
+        evenkeel_metrics::retried(client, error_type);
         tracing::debug!(
             target: "evenkeel::retry",
+            client = client.name(),
             attempt = next.previous + 1,
             "error.type" = error_type,
             error = result.as_ref().err().map(tracing::field::display),
@@ -265,11 +271,17 @@ fn error_type<R>(verdict: Verdict, result: &Result<R, BoxError>) -> &'static str
 }
 
 /// Tells why the call ends with this result and not with another attempt.
-fn told<R>(result: Result<R, BoxError>, verdict: Verdict, stop: Stop) -> Result<R, BoxError> {
+fn told<R>(
+    client: &Client,
+    result: Result<R, BoxError>,
+    verdict: Verdict,
+    stop: Stop,
+) -> Result<R, BoxError> {
     if stop != Stop::Final {
-        evenkeel_metrics::not_retried(stop.name());
+        evenkeel_metrics::not_retried(client, stop.name());
         tracing::debug!(
             target: "evenkeel::retry",
+            client = client.name(),
             reason = stop.name(),
             "error.type" = error_type(verdict, &result),
             error = result.as_ref().err().map(tracing::field::display),

@@ -7,6 +7,7 @@ use evenkeel_core::{
     retry::{Budget, Ruled, Schedule},
     rng::Seeds,
 };
+use evenkeel_metrics::Client;
 use tower_layer::Layer;
 
 use super::{NoRules, PolicyRules, Retry};
@@ -136,7 +137,10 @@ impl<P: Ruled<S> + Clone, S> Layer<S> for RetryLayer<P> {
 
     fn layer(&self, inner: S) -> Retry<S, P> {
         let seeds = self.seed.map_or_else(Seeds::from_entropy, Seeds::new);
-        Retry { inner, shared: Arc::new(Shared { layer: self.clone(), seeds }) }
+        Retry {
+            inner,
+            shared: Arc::new(Shared { layer: self.clone(), seeds, client: Client::current() }),
+        }
     }
 }
 
@@ -145,4 +149,5 @@ impl<P: Ruled<S> + Clone, S> Layer<S> for RetryLayer<P> {
 pub(super) struct Shared<P> {
     pub(super) layer: RetryLayer<P>,
     pub(super) seeds: Seeds,
+    pub(super) client: Client,
 }
