@@ -206,8 +206,12 @@ async fn below_a_balancer() {
     let mut least = OutlierRules::default();
     (least.consecutive_errors, least.consecutive_local_errors) = (Some(1), Some(1));
     least.consecutive_gateway_errors = Some(1);
-    least.success_rate =
-        Some(SuccessRate { deviations: f64::MIN_POSITIVE, nodes_min: 0, calls_min: 0 });
+    least.success_rate = Some(SuccessRate {
+        deviations: f64::MIN_POSITIVE,
+        difference_min: 0.0,
+        nodes_min: 0,
+        calls_min: 0,
+    });
     least.failure_percentage = Some(FailurePercentage { percent: 1, nodes_min: 0, calls_min: 0 });
     least.latency = Some(SlowerThanOthers {
         factor: 1.0 + f64::EPSILON,
