@@ -52,7 +52,13 @@ impl Policy for LongestAgo {
 
 impl Picker for LongestAgoPicker {
     fn pick(&self, nodes: &[Arc<Node>], cx: &mut PickContext<'_>) -> Option<usize> {
-        let open = (0..nodes.len()).filter(|&index| cx.admits(&nodes[index]));
+        if nodes.is_empty() {
+            return None;
+        }
+        // Of those that were never picked any: clients that start together must not all begin with the same.
+        let start = cx.rng.below(nodes.len());
+        let order = (start..nodes.len()).chain(0..start);
+        let open = order.filter(|&index| cx.admits(&nodes[index]));
         let chosen = open.min_by_key(|&index| self.picked[index].load(Ordering::Relaxed))?;
         let pick = self.picks.fetch_add(1, Ordering::Relaxed);
         self.picked[chosen].store(pick, Ordering::Relaxed);

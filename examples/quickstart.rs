@@ -22,6 +22,8 @@ async fn main() -> Result<(), common::BoxError> {
         answers.push(common::text(client.ready().await?.call(request).await?).await?);
     }
     println!("{answers:?}");
-    assert_eq!(answers, ["one", "two", "one", "two"]);
+    // Which comes first is drawn.
+    assert_ne!(answers[0], answers[1]);
+    assert_eq!(answers[..2], answers[2..]);
     Ok(())
 }

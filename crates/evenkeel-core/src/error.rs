@@ -59,6 +59,28 @@ impl AllEndpointsClosed {
 #[non_exhaustive]
 pub struct AllEndpointsExcluded;
 
+/// Endpoints are open, but the policy picked none of them.
+///
+/// It is the policy that has to be mended, or asked for less: the balancer does not wait, since no endpoint has to
+/// open first.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("policy {policy} picked none of {open} open endpoints")]
+#[non_exhaustive]
+pub struct NoEndpointPicked {
+    /// The name of the policy.
+    pub policy: &'static str,
+    /// How many endpoints are open.
+    pub open: usize,
+}
+
+impl NoEndpointPicked {
+    /// The refusal where `policy` picked none of `open` endpoints.
+    #[must_use]
+    pub fn new(policy: &'static str, open: usize) -> Self {
+        Self { policy, open }
+    }
+}
+
 /// A circuit breaker is open: the request was not sent.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
@@ -278,6 +300,7 @@ pub fn is_refusal(error: &(dyn Error + 'static)) -> bool {
         error.is::<NoEndpoints>()
             || error.is::<AllEndpointsClosed>()
             || error.is::<AllEndpointsExcluded>()
+            || error.is::<NoEndpointPicked>()
             || error.is::<CircuitOpen>()
             || error.is::<LimitReached>()
             || error.is::<RequestThrottled>()

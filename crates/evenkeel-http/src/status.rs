@@ -34,7 +34,7 @@ use crate::{
 ///
 /// | error | status |
 /// |---|---|
-/// | no endpoints, all closed or excluded; a breaker, a limit, load shedding (tower's too), fail fast | 503 |
+/// | no endpoints, all closed or excluded, none picked; a breaker, a limit, load shedding (tower's too), fail fast | 503 |
 /// | a rate limit or a quota is used up; this client's own throttle | 429 |
 /// | a deadline; a timeout of an attempt, of connecting, or of tower's, tokio's or reqwest's | 504 |
 /// | a request that cannot be sent anywhere | 400 |
@@ -313,7 +313,9 @@ mod tests {
 
     use evenkeel_core::{
         endpoint::Address,
-        error::{AllEndpointsClosed, FailedFast, LimitReached, NoEndpoints, Overloaded},
+        error::{
+            AllEndpointsClosed, FailedFast, LimitReached, NoEndpointPicked, NoEndpoints, Overloaded,
+        },
     };
     use tower::{ServiceExt, service_fn};
 
@@ -331,6 +333,9 @@ mod tests {
         let refused = std::io::Error::from(std::io::ErrorKind::ConnectionRefused);
         assert_eq!(status(NoEndpoints::new(Duration::ZERO, None).into()), 503);
         assert_eq!(status(AllEndpointsClosed::new(3, Duration::ZERO).into()), 503);
+        assert_eq!(status(NoEndpointPicked::new("own", 2).into()), 503);
+        let picked = respond::<String>(NoEndpointPicked::new("own", 2).into(), true);
+        assert_eq!(picked.headers()["grpc-status"], "14");
         assert_eq!(status(ConnectError::new(address(), timeout.into()).into()), 504);
         assert_eq!(status(ConnectError::new(address(), refused.into()).into()), 502);
         assert_eq!(status(RequestError::new(address(), InvalidRequest::Uri).into()), 400);

@@ -131,7 +131,8 @@ fn client(layer: RetryLayer<HttpRetry>, endpoints: Vec<Endpoint>, is_grpc: bool)
     let connector = if is_grpc { HttpConnector::grpc() } else { HttpConnector::new() };
     let stack = ServiceBuilder::new()
         .layer(layer)
-        .layer(BalanceLayer::round_robin(endpoints))
+        // A seed with which turns begin at the first of two.
+        .layer(BalanceLayer::round_robin(endpoints).seed(15_444_690))
         .service(connector);
     let stack = ServiceBuilder::new()
         .map_response(|response: Response<_>| {

@@ -3,7 +3,10 @@
 #![allow(clippy::disallowed_methods, reason = "the paused clock")]
 
 use std::{
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU32, Ordering::SeqCst},
+    },
     time::Duration,
 };
 
@@ -11,9 +14,10 @@ use evenkeel_core::{
     BoxError,
     error::{Overloaded, RequestThrottled, cause},
     limit::Priority,
+    rng::Rng,
 };
 use evenkeel_layers::admission::{LoadShed, LoadShedLayer, Throttle, ThrottleLayer};
-use tokio::time::{advance, sleep};
+use tokio::time::{advance, sleep, timeout};
 use tokio_test::{assert_pending, assert_ready, task::spawn};
 use tower::{Layer, Service, ServiceExt, service_fn};
 use tower_test::mock::{Mock, SendResponse};
@@ -141,6 +145,48 @@ async fn what_matters_most_is_served_first_and_what_matters_as_much_in_order() {
     assert_eq!(order, [4, 0, 0, 4, 4, 8, 12]);
 }
 
+/// Callers give up at random, before they are woken and after.
+#[tokio::test(start_paused = true)]
+async fn the_order_holds_whoever_gives_up_when() {
+    for seed in 0..50 {
+        let mut rng = Rng::with_seed(seed);
+        let (mut server, mut handle) = server(100);
+        let served = call(&mut server, 0).await;
+        let mut send = handle.next_request().await.unwrap().1;
+        let mut calls = Vec::new();
+        for _ in 0..20 {
+            let priority = [0, 4, 4, 8][rng.below(4)];
+            calls.push((priority, call(&mut server, priority).await));
+        }
+        // What matters most first, and the order in which they came.
+        calls.sort_by_key(|(priority, _)| *priority);
+        let mut served = Some(served);
+
+        while !calls.is_empty() {
+            send.send_response(0);
+            served.take().unwrap().await.unwrap();
+            let leave = |calls: &mut Vec<(u8, Call)>, rng: &mut Rng| {
+                calls.retain(|_| rng.below(8) != 0);
+            };
+            leave(&mut calls, &mut rng);
+            if calls.is_empty() {
+                break;
+            }
+            for (_, call) in calls.iter_mut().rev().filter(|(_, call)| call.is_woken()) {
+                assert_pending!(call.poll());
+            }
+
+            let request = timeout(ms(1), handle.next_request()).await;
+            let (priority, next) = request.expect("one is let in").expect("a mock");
+            send = next;
+            let (expected, first) = calls.remove(0);
+            assert_eq!(priority, expected, "seed {seed}");
+            assert!(calls.iter().all(|(_, call)| !call.is_woken()), "seed {seed}: one is let in");
+            served = Some(first);
+        }
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_full_queue_gives_up_the_last_of_what_matters_least() {
     let (mut server, _handle) = server(3);
@@ -248,6 +294,35 @@ async fn under_overload_what_is_critical_is_answered_and_soon() {
     assert!(0.95 < share, "{share} of what is critical");
     assert!(critical.latency_max < ms(120), "{:?}", critical.latency_max);
     assert!(sheddable.answered < sheddable.refused, "{} answered", sheddable.answered);
+}
+
+/// What was refused a moment ago says nothing of a server that has nothing to do.
+#[tokio::test(start_paused = true)]
+async fn a_server_that_lies_idle_refuses_none_after_an_overload() {
+    let work = service_fn(|number: u32| async move {
+        sleep(ms(10)).await;
+        Ok::<_, std::convert::Infallible>(number)
+    });
+    let layer = LoadShedLayer::fixed(10).seed(7);
+    let server = layer.layer(work);
+    let refused = Arc::new(AtomicU32::new(0));
+    for milli in 0..6_000 {
+        for _ in 0..2 {
+            let (server, refused) = (server.clone(), refused.clone());
+            tokio::spawn(async move {
+                refused.fetch_add(u32::from(server.oneshot(milli).await.is_err()), SeqCst);
+            });
+        }
+        sleep(ms(1)).await;
+    }
+    sleep(ms(200)).await;
+    assert!(3_000 < refused.load(SeqCst), "an overload");
+    assert_eq!(layer.limits().list()[0].in_flight(), 0);
+
+    for number in 0..1_673 {
+        let answered = server.clone().oneshot(number).await;
+        assert!(answered.is_ok(), "refused is number {number}, with nothing in flight");
+    }
 }
 
 #[test]

@@ -134,9 +134,11 @@ async fn those_who_wait_are_served_in_the_order_in_which_they_came() {
     first.await.unwrap();
     assert!(second.is_woken());
     assert!(!third.is_woken());
-    // One who comes now does not get in front of them.
+    // The second has its permit, which leaves a place in the queue; one who comes now does not get in front of them.
+    assert_eq!((limit(&layer).in_flight(), limit(&layer).waiting()), (1, 1));
     let mut late = spawn(call(&mut service).await);
-    assert!(assert_ready!(late.poll()).is_err(), "the queue is full");
+    assert_pending!(late.poll());
+    assert_eq!(refusal(&mut service).await.limit, 1, "the queue is full");
 
     assert_pending!(second.poll());
     next(&mut handle).await.send_response(2);
@@ -144,7 +146,11 @@ async fn those_who_wait_are_served_in_the_order_in_which_they_came() {
     assert!(third.is_woken());
     assert_pending!(third.poll());
     next(&mut handle).await.send_response(3);
+    assert!(!late.is_woken());
     assert_eq!(assert_ready!(third.poll()).unwrap(), 3);
+    assert_pending!(late.poll());
+    next(&mut handle).await.send_response(4);
+    assert_eq!(assert_ready!(late.poll()).unwrap(), 4);
     assert_eq!((limit(&layer).in_flight(), limit(&layer).waiting()), (0, 0));
 }
 
@@ -181,6 +187,37 @@ async fn one_who_was_woken_and_gave_up_passes_it_on() {
     assert_pending!(third.poll());
     next(&mut handle).await.send_response(3);
     assert_eq!(assert_ready!(third.poll()).unwrap(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_order_holds_though_one_who_was_woken_gives_up() {
+    let layer = ConcurrencyLimitLayer::fixed(1).wait(10, Duration::from_secs(1));
+    let (mut service, mut handle) = service(&layer);
+    let first = call(&mut service).await;
+    let mut waiting = Vec::new();
+    for name in 2..7 {
+        let mut call = spawn(service.ready().await.expect("a mock is ready").call(name));
+        assert_pending!(call.poll());
+        waiting.push(call);
+    }
+    next(&mut handle).await.send_response(1);
+    first.await.unwrap();
+    assert!(waiting[0].is_woken());
+
+    drop(waiting.remove(0));
+
+    let mut order = Vec::new();
+    while !waiting.is_empty() {
+        // Those that came last are polled first.
+        waiting.iter_mut().rev().filter(|call| call.is_woken()).for_each(|call| {
+            assert_pending!(call.poll());
+        });
+        let (name, send) = handle.next_request().now_or_never().flatten().expect("one is let in");
+        order.push(name);
+        send.send_response(name);
+        waiting.retain_mut(|call| !call.is_woken() || call.poll().is_pending());
+    }
+    assert_eq!(order, [3, 4, 5, 6]);
 }
 
 #[tokio::test(start_paused = true)]

@@ -89,7 +89,7 @@ async fn retries_and_an_ejection_are_counted_and_an_endpoint_that_leaves_closes_
     let outlier = OutlierLayer::new();
     let mut client = ServiceBuilder::new()
         .layer(RetryLayer::new(Budget::default()).rules(AnyRules::idempotent()))
-        .layer(BalanceLayer::round_robin(channel.clone()))
+        .layer(crate::probe::from_the_first(channel.clone()))
         .layer(outlier)
         .layer(ObserveLayer::new())
         .service(world.connector());
@@ -164,7 +164,7 @@ async fn hedges_are_counted_and_nothing_stays_active() {
     let (world, channel) = (World::default(), Channel::of(&["a", "b"]));
     let hedge = |budget| HedgeLayer::after(ms(10), budget).rules(AnyRules::idempotent());
     let below = ServiceBuilder::new()
-        .layer(BalanceLayer::round_robin(channel))
+        .layer(crate::probe::from_the_first(channel))
         .layer(ObserveLayer::new().client("greeter"))
         .service(world.connector());
     world.host("a").answers(Answer::Held);
@@ -230,7 +230,7 @@ async fn attempts_that_end_after_the_breaker_opened_are_counted_all_the_same() {
     let mut recorded = Recorded::new();
     let (world, channel) = (World::default(), Channel::of(&["a"]));
     let mut client = ServiceBuilder::new()
-        .layer(BalanceLayer::round_robin(channel).fail_open(false))
+        .layer(crate::probe::from_the_first(channel).fail_open(false))
         .layer(CircuitBreakerLayer::new())
         .layer(ObserveLayer::new())
         .service(world.connector());
@@ -260,7 +260,7 @@ async fn attempts_that_end_after_the_breaker_opened_are_counted_all_the_same() {
 async fn what_a_balancer_refuses_and_passes_over_is_counted() {
     let mut recorded = Recorded::new();
     let (world, channel) = (World::default(), Channel::of(&[]));
-    let layer = BalanceLayer::round_robin(channel.clone()).wait_max(ms(20));
+    let layer = crate::probe::from_the_first(channel.clone()).wait_max(ms(20));
     let mut client = world.balance(&layer);
     ready(&mut client).await.map(drop).unwrap_err();
     channel.fail();
@@ -301,7 +301,7 @@ async fn endpoints_beyond_the_bound_share_their_series() {
     let mut recorded = Recorded::new();
     let (world, channel) = (World::default(), Channel::of(&["a", "b", "c"]));
     let mut client = ServiceBuilder::new()
-        .layer(BalanceLayer::round_robin(channel))
+        .layer(crate::probe::from_the_first(channel))
         .layer(ObserveLayer::new().endpoints_max(1))
         .service(world.connector());
 
@@ -321,7 +321,7 @@ async fn a_service_that_is_made_anew_goes_on_with_the_same_series() {
     let mut recorded = Recorded::new();
     let (world, channel) = (World::default(), Channel::of(&["a"]));
     let mut client = ServiceBuilder::new()
-        .layer(BalanceLayer::round_robin(channel))
+        .layer(crate::probe::from_the_first(channel))
         .layer(ObserveLayer::new())
         .service(world.connector());
     ready(&mut client).await.unwrap().call(1).await.unwrap();

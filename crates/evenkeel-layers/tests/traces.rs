@@ -25,8 +25,8 @@ use evenkeel_core::{
     retry::{AnyRules, Budget},
 };
 use evenkeel_layers::{
-    balance::BalanceLayer, breaker::CircuitBreakerLayer, deadline::DeadlineLayer,
-    hedge::HedgeLayer, observe::ObserveLayer, outlier::OutlierLayer, retry::RetryLayer,
+    breaker::CircuitBreakerLayer, deadline::DeadlineLayer, hedge::HedgeLayer,
+    observe::ObserveLayer, outlier::OutlierLayer, retry::RetryLayer,
 };
 use tokio::time::sleep;
 use tower::{Service, ServiceBuilder, ServiceExt, service_fn};
@@ -113,7 +113,7 @@ async fn an_attempt_has_a_span_with_its_endpoint_and_an_event_when_it_ends() {
     let endpoints = vec!["10.0.0.1:80".parse().unwrap()];
     let mut client = ServiceBuilder::new()
         .layer(ObserveLayer::new().client("greeter"))
-        .layer(BalanceLayer::round_robin(endpoints))
+        .layer(crate::probe::from_the_first(endpoints))
         .layer(ObserveLayer::new())
         .service(|_: &Arc<_>| {
             service_fn(|(): ()| {
@@ -145,7 +145,7 @@ async fn a_gate_is_told_at_info_with_its_name_and_that_of_a_limit_is_not() {
     let lines = Lines::listen(Level::INFO);
     let (world, channel) = (World::default(), Channel::of(&["a"]));
     let mut client = ServiceBuilder::new()
-        .layer(BalanceLayer::round_robin(channel))
+        .layer(crate::probe::from_the_first(channel))
         .layer(ObserveLayer::new())
         .service(world.connector());
     ready(&mut client).await.unwrap().call(1).await.unwrap();
@@ -192,7 +192,7 @@ async fn every_layer_has_a_target_of_its_own() {
     let mut client = ServiceBuilder::new()
         .layer(DeadlineLayer::new(ms(100)))
         .layer(HedgeLayer::after(ms(10), budget).rules(AnyRules::idempotent()))
-        .layer(BalanceLayer::round_robin(channel))
+        .layer(crate::probe::from_the_first(channel))
         .layer(OutlierLayer::new())
         .layer(CircuitBreakerLayer::new().consecutive_failures(3))
         .service(world.connector());
@@ -221,7 +221,7 @@ async fn an_ejection_tells_its_cause() {
     let lines = Lines::listen(Level::INFO);
     let (world, channel) = (World::default(), Channel::of(&["a", "b"]));
     let mut client = ServiceBuilder::new()
-        .layer(BalanceLayer::round_robin(channel))
+        .layer(crate::probe::from_the_first(channel))
         .layer(OutlierLayer::new())
         .service(world.connector());
     world.host("a").answers(Answer::Error);

@@ -225,7 +225,8 @@ pub fn failed_open(client: &Client) {
 #[inline]
 pub fn balancer_refused(client: &Client, error_type: &str) {
     count!(client, "evenkeel.balance.refusals", 1, "error.type", error_type,
-        ["no_endpoints" "all_endpoints_closed" "all_endpoints_excluded"]);
+        ["no_endpoints" "all_endpoints_closed" "all_endpoints_excluded"
+         "no_endpoint_picked"]);
 }
 
 /// A call was not over at its deadline.

@@ -170,6 +170,7 @@
 //! [`cause`](core::error::cause): [`NoEndpoints`](core::error::NoEndpoints) where none are known,
 //! [`AllEndpointsClosed`](core::error::AllEndpointsClosed) where none is open,
 //! [`AllEndpointsExcluded`](core::error::AllEndpointsExcluded) where the request itself excludes them,
+//! [`NoEndpointPicked`](core::error::NoEndpointPicked) where the policy picks none of those that are open,
 //! [`CircuitOpen`](core::error::CircuitOpen) where a breaker that stands alone is open,
 //! [`RateLimited`](core::error::RateLimited) where a rate limit or a quota is used up,
 //! [`LimitReached`](core::error::LimitReached) where a limit that stands alone is,

@@ -165,7 +165,17 @@ impl Shed {
         self
     }
 
-    /// Whether a request of this priority is let in, asked when it arrives. `draw` gives a number
+    /// Counts a request that is let in without being [asked about](Self::admit): its service can begin at once, and
+    /// no other waits. That is no overload, whatever was before.
+    pub fn let_in(&self, priority: Priority, now: impl FnOnce() -> Timestamp) {
+        self.count(priority);
+        if self.is_refusing() {
+            self.tell(now());
+        }
+    }
+
+    /// Whether a request of this priority is let in, asked when it arrives and would have to wait, or others
+    /// wait. `draw` gives a number
     /// from \[0, 1).
     ///
     /// While nothing is refused it asks for neither a number nor the time.
@@ -176,17 +186,13 @@ impl Shed {
         draw: impl FnOnce() -> f64,
         now: impl FnOnce() -> Timestamp,
     ) -> bool {
-        let index = usize::from(priority.level());
-        let asked = &self.asked[index];
-        if asked.load(Ordering::Relaxed) < ASKED_MAX {
-            asked.fetch_add(1, Ordering::Relaxed);
-        }
-        if self.level.load(Ordering::Relaxed) == LEVEL_MAX && !self.is_overloaded() {
+        self.count(priority);
+        if !self.is_refusing() {
             return true;
         }
         self.tell(now());
         let level = self.level.load(Ordering::Relaxed);
-        let from = index as u32 * ONE;
+        let from = u32::from(priority.level()) * ONE;
         if from + ONE <= level {
             return true;
         }
@@ -229,6 +235,18 @@ impl Shed {
     #[must_use]
     pub fn level(&self) -> f64 {
         f64::from(self.level.load(Ordering::Relaxed)) / f64::from(ONE)
+    }
+
+    fn count(&self, priority: Priority) {
+        let asked = &self.asked[usize::from(priority.level())];
+        if asked.load(Ordering::Relaxed) < ASKED_MAX {
+            asked.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether it refuses some requests, or may soon.
+    fn is_refusing(&self) -> bool {
+        self.level.load(Ordering::Relaxed) != LEVEL_MAX || self.is_overloaded()
     }
 
     /// Ends the interval if it is over.

@@ -33,7 +33,7 @@ mod stride;
 ///   below a tenth, counts as that much.
 /// * The weights that discovery gives are ignored, but for 0.
 ///
-/// Turns are gRPC's static stride: a pick takes at most about ten of them on average, and reads one word for
+/// Turns are gRPC's static stride, and the first of them is drawn: a pick takes at most about ten of them on average, and reads one word for
 /// each.
 ///
 /// [`LoadReport`]: crate::load::LoadReport
@@ -164,7 +164,7 @@ impl Picker for ClientSideWeightedPicker {
         if !nodes.is_empty() {
             let mut closed = 0;
             for _ in 0..TURNS_MAX {
-                let Some(index) = self.strides.at(self.turns.take()) else { continue };
+                let Some(index) = self.strides.at(self.turns.take(cx.rng)) else { continue };
                 if cx.admits(&nodes[index]) {
                     return Some(index);
                 }

@@ -43,6 +43,7 @@ pub fn check(policy: &dyn Policy, spread: Spread) {
         spreads(policy, spread, &nodes(weights), weights);
     }
     spreads_fairly_around_closed_nodes(policy, spread);
+    spreads_first_picks(policy, spread);
     keeps_its_state_over_a_change(policy, spread);
 }
 
@@ -222,6 +223,22 @@ fn spreads_fairly_around_closed_nodes(policy: &dyn Policy, spread: Spread) {
     }
 }
 
+/// Clients that start together and make one request each must not all send it to the same node.
+fn spreads_first_picks(policy: &dyn Policy, spread: Spread) {
+    if spread == Spread::Not {
+        return;
+    }
+    let weights = [3, 1, 1];
+    let mut counts = vec![0_u64; weights.len()];
+    for client in 0..100 {
+        let nodes = nodes(&weights);
+        let picker = policy.build(&nodes, None);
+        let mut rng = Rng::with_seed(client);
+        counts[pick(&*picker, &nodes, &mut rng).expect("picks while one is open")] += 1;
+    }
+    assert_spread(policy.name(), spread, &counts, &shares(&weights, spread));
+}
+
 /// Building the picker anew before each pick must not change how requests spread.
 fn keeps_its_state_over_a_change(policy: &dyn Policy, spread: Spread) {
     if spread == Spread::Not {
@@ -236,11 +253,13 @@ fn keeps_its_state_over_a_change(policy: &dyn Policy, spread: Spread) {
         counts[pick(&*picker, &nodes, &mut rng).expect("picks while one is open")] += 1;
         picker = policy.build(&nodes, Some(&*picker));
     }
-    let shares: Vec<_> = weights
-        .iter()
-        .map(|&weight| if spread == Spread::Even { 1.0 } else { f64::from(weight) })
-        .collect();
-    assert_spread(policy.name(), spread, &counts, &shares);
+    assert_spread(policy.name(), spread, &counts, &shares(&weights, spread));
+}
+
+/// What share of the requests each of open nodes has.
+fn shares(weights: &[u32], spread: Spread) -> Vec<f64> {
+    let share = |&weight| if spread == Spread::Even { 1.0 } else { f64::from(weight) };
+    weights.iter().map(share).collect()
 }
 
 /// Checks what a policy that hashes must satisfy besides, and panics with what does not hold.

@@ -120,6 +120,10 @@ pub trait Policy: fmt::Debug + Send + Sync + 'static {
 pub trait Picker: Any + Send + Sync {
     /// The index of the node that takes the request, or `None` if it may go to none of them.
     ///
+    /// `None` while a node is open and the request does not exclude it ends the request at once with
+    /// [`NoEndpointPicked`](crate::error::NoEndpointPicked): there is nothing to wait for. While no node is open the
+    /// balancer waits for one.
+    ///
     /// Picks only what [`PickContext::admits`], or what it [panics](Picker::panics) for.
     fn pick(&self, nodes: &[Arc<Node>], cx: &mut PickContext<'_>) -> Option<usize>;
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::{PickContext, Picker, Policy, draw, previous_as};
 use crate::{
     node::Node,
+    rng::Rng,
     sync::{AtomicU64, Ordering},
 };
 
@@ -13,6 +14,9 @@ use crate::{
 /// Use it where endpoints and requests are alike. A closed node is passed over by taking the next
 /// turn, so its share is spread over all others and not given to its neighbour. The position lives on
 /// through changes of the set.
+///
+/// The first turn is drawn at the first pick, from the randomness of that pick, as in grpc-go and Envoy: clients
+/// that start together, or live for a few requests only, would otherwise all begin at the first node.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RoundRobin;
 
@@ -35,7 +39,7 @@ impl Picker for RoundRobinPicker {
     fn pick(&self, nodes: &[Arc<Node>], cx: &mut PickContext<'_>) -> Option<usize> {
         cx.tell(|| "the next in turn that is open".into());
         for _ in 0..nodes.len().min(Turns::PASSES) {
-            let index = (self.turns.take() % nodes.len() as u64) as usize;
+            let index = (self.turns.take(cx.rng) % nodes.len() as u64) as usize;
             if cx.admits(&nodes[index]) {
                 return Some(index);
             }
@@ -44,16 +48,34 @@ impl Picker for RoundRobinPicker {
     }
 }
 
-/// The number of the next turn, on a cache line of its own.
+/// Twice the number of the next turn, and one; zero until the first is drawn. On a cache line of its own.
 #[derive(Debug, Default)]
 #[repr(align(128))]
 pub(super) struct Turns(AtomicU64);
+
+const DRAWN: u64 = 1;
+
+/// The first turn is drawn below this: as good as uniform over tables of a million, and small, since a division of
+/// small numbers takes less time.
+const FIRST_MAX: u64 = 1 << 30;
 
 impl Turns {
     /// So many turns may fall on closed nodes before the open ones are looked for.
     pub(super) const PASSES: usize = 16;
 
-    pub(super) fn take(&self) -> u64 {
-        self.0.fetch_add(1, Ordering::Relaxed)
+    #[inline]
+    pub(super) fn take(&self, rng: &mut Rng) -> u64 {
+        let turn = self.0.fetch_add(2, Ordering::Relaxed);
+        if turn & DRAWN == 0 { self.begin(rng) } else { turn >> 1 }
+    }
+
+    /// Draws the first turn. Where several threads come at once, what one of them draws counts for all.
+    #[cold]
+    fn begin(&self, rng: &mut Rng) -> u64 {
+        let first = rng.below_u64(FIRST_MAX) << 1 | DRAWN;
+        let begin = |turn| (turn & DRAWN == 0).then_some(first);
+        // An error is that another thread has begun.
+        let _ = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, begin);
+        self.0.fetch_add(2, Ordering::Relaxed) >> 1
     }
 }

@@ -13,7 +13,8 @@ use crate::node::Node;
 /// walk the weights in steps of the golden ratio instead: every node still comes at nearly even
 /// distances (the three-gap theorem), at shares that are exact in the long run.
 ///
-/// The position lives on through changes of the set and of weights.
+/// The first turn is drawn, as with [`RoundRobin`](super::RoundRobin). The position lives on through changes of the set
+/// and of weights.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct WeightedRoundRobin;
 
@@ -38,7 +39,7 @@ impl Picker for WeightedPicker {
     fn pick(&self, nodes: &[Arc<Node>], cx: &mut PickContext<'_>) -> Option<usize> {
         cx.tell(|| "the next in turn, by weight, that is open".into());
         for _ in 0..Turns::PASSES {
-            let index = self.order.at(self.turns.take())?;
+            let index = self.order.at(self.turns.take(cx.rng))?;
             if cx.admits(&nodes[index]) {
                 return Some(index);
             }

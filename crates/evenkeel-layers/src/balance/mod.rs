@@ -16,6 +16,8 @@
 //!   then gives [`NoEndpoints`](evenkeel_core::error::NoEndpoints) or
 //!   [`AllEndpointsClosed`](evenkeel_core::error::AllEndpointsClosed). It may be polled again after that:
 //!   the balancer recovers when endpoints come.
+//! * Where endpoints are open and the policy picks none of them, the call fails at once with
+//!   [`NoEndpointPicked`](evenkeel_core::error::NoEndpointPicked).
 //! * While no endpoint is open, those are used that only their health closes: an ejection, an open
 //!   breaker, a failing health check. Callers then get what the endpoint says, not a refusal. See
 //!   [`fail_open`](BalanceLayer::fail_open).

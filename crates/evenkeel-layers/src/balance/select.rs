@@ -3,7 +3,7 @@
 use std::{
     future::{Future, poll_fn},
     pin::pin,
-    sync::Arc,
+    sync::{Arc, Weak},
     task::{Context, Poll},
 };
 
@@ -11,8 +11,9 @@ use evenkeel_core::{
     BoxError,
     attempt::Attempt,
     endpoint::Address,
-    error::{AllEndpointsExcluded, NoRuntime},
+    error::{AllEndpointsExcluded, NoEndpointPicked, NoRuntime},
     node::{Gate, Node},
+    rng::Rng,
     traffic::{Hints, Tried},
     why::Why,
 };
@@ -20,7 +21,7 @@ use tokio::{runtime::Handle, task::yield_now, time::timeout};
 
 use super::{
     ask_first::About,
-    shared::{Shared, Slot},
+    shared::{Shared, Slot, Snapshot},
 };
 
 /// `Service::poll_ready` of a service, without the type of its requests.
@@ -165,6 +166,9 @@ where
         Ok(Err(Unselected::Excluded(excluded))) => {
             Err(shared.refused("all_endpoints_excluded", excluded.into()))
         }
+        Ok(Err(Unselected::NonePicked(picked))) => {
+            Err(shared.refused("no_endpoint_picked", picked.into()))
+        }
         // What is behind it tells more than that nobody was ready.
         Ok(Err(Unselected::Failed)) | Err(_) => Err(error.unwrap_or_else(|| shared.refusal())),
     }
@@ -173,14 +177,9 @@ where
 /// Why a wait ended without a service.
 enum Unselected {
     Excluded(AllEndpointsExcluded),
+    NonePicked(NoEndpointPicked),
     /// All services failed; the last error is kept.
     Failed,
-}
-
-impl From<AllEndpointsExcluded> for Unselected {
-    fn from(excluded: AllEndpointsExcluded) -> Self {
-        Self::Excluded(excluded)
-    }
 }
 
 async fn wait<S>(
@@ -255,7 +254,7 @@ fn fill<S: Clone>(
     shared: &Arc<Shared<S>>,
     wish: &Wish,
     candidates: &mut Vec<Candidate<S>>,
-) -> Result<(), AllEndpointsExcluded> {
+) -> Result<(), Unselected> {
     let snapshot = shared.snapshots.current();
     let mut rng = shared.rng();
     while candidates.len() < CANDIDATES_MAX.min(snapshot.nodes.len()) {
@@ -266,10 +265,40 @@ fn fill<S: Clone>(
             _ => break,
         }
     }
-    if candidates.is_empty() && is_all_excluded(&snapshot.nodes, &wish.exclude) {
-        return Err(AllEndpointsExcluded::default());
+    if !candidates.is_empty() {
+        return Ok(());
+    }
+    if is_all_excluded(&snapshot.nodes, &wish.exclude) {
+        return Err(Unselected::Excluded(AllEndpointsExcluded::default()));
+    }
+    if is_none_picked(shared, &snapshot, &mut rng, wish) {
+        let open = snapshot.nodes.iter().filter(|node| node.is_open()).count();
+        return Err(Unselected::NonePicked(NoEndpointPicked::new(shared.policy, open)));
     }
     Ok(())
+}
+
+/// Whether the policy picks no open node though one is open all the time.
+///
+/// It is asked again: when it picked none, that one may not have been open yet. And more than once: what it picks
+/// may close at that moment.
+fn is_none_picked<S>(
+    shared: &Shared<S>,
+    snapshot: &Snapshot<S>,
+    rng: &mut Rng,
+    wish: &Wish,
+) -> bool {
+    const PICKS: usize = 3;
+    let is_fit =
+        |slot: &Arc<Slot<S>>| slot.node.is_open() && !wish.exclude.contains(slot.node.address());
+    let Some(open) = snapshot.slots.iter().filter_map(Weak::upgrade).find(is_fit) else {
+        return false;
+    };
+    let mut picks_none = || {
+        let picked = shared.pick(snapshot, rng, &wish.hints(), &[]);
+        picked.is_none_or(|slot| !shared.is_available(&slot.node))
+    };
+    (0..PICKS).all(|_| picks_none()) && open.node.is_open()
 }
 
 /// Whether nodes are open, but the request excludes every one of them.

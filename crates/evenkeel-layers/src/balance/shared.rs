@@ -44,7 +44,7 @@ pub(super) struct Shared<S> {
     pub(super) ask_first: Option<AskFirst>,
     /// Whether the policy has to know the time.
     reads_time: bool,
-    policy: &'static str,
+    pub(super) policy: &'static str,
     pub(super) client: Client,
     /// What the clones own together; discovery is followed as long as it lives.
     owner: OnceLock<Weak<dyn Own>>,

@@ -17,10 +17,13 @@ use tokio::time::{Sleep, sleep};
 use tower_service::Service;
 
 use super::{
-    monitor::{Monitor, Waiting},
-    queue::Place,
+    monitor::{Entry, Monitor},
+    queue::{Place, Verdict},
 };
-use crate::{alone::Alone, clock};
+use crate::{
+    alone::{Alone, Doorkeeper},
+    clock,
+};
 
 pin_project! {
     /// The response of the inner service, or a refusal. See the [module docs](super).
@@ -58,12 +61,8 @@ where
     S: Service<R> + Clone,
 {
     let monitor = &*alone.monitor;
-    let is_shed = monitor.is_shed(priority);
-    let is_behind = match &monitor.waiting {
-        Some(Waiting { queue, .. }) => queue.is_behind(priority),
-        None => false,
-    };
-    if !is_shed && !is_behind && monitor.permits.acquire() {
+    let entry = monitor.enter(priority);
+    if entry == Entry::Admitted {
         // Holds the permit from here on.
         let attempt = Attempt::new(alone.clone());
         if let Some(waiting) = &monitor.waiting {
@@ -72,7 +71,7 @@ where
         let state = State::Called { future: service.call(request) };
         return ConcurrencyLimitFuture { traffic, attempt: Some(attempt), state };
     }
-    let state = if is_shed || monitor.waiting.is_none() {
+    let state = if entry == Entry::Refused {
         // One that was made ready and is not called would keep what it holds for the call.
         *service = service.clone();
         State::Refused { error: Some(monitor.refusal(priority, Duration::ZERO)) }
@@ -146,9 +145,7 @@ pin_project! {
     impl<S, R> PinnedDrop for Turn<S, R> {
         fn drop(this: Pin<&mut Self>) {
             let this = this.project();
-            if let Some(waiting) = &this.alone.monitor.waiting {
-                leave(this.place, &this.alone.monitor, waiting);
-            }
+            leave(this.place, &this.alone.monitor);
         }
     }
 }
@@ -168,44 +165,43 @@ impl<S, R> Turn<S, R> {
         let monitor = &*this.alone.monitor;
         let waiting = monitor.waiting.as_ref().expect("only who may wait gets here");
         let waited = || clock::now().since(*this.arrived);
-        let mut is_its_turn = false;
         if this.place.is_none() {
-            *this.place = waiting.queue.enter(*this.priority);
-            // Behind somebody, a permit that is free at the moment is on its way to whoever was woken.
-            is_its_turn = this.place.as_ref().is_some_and(|place| !place.is_behind());
+            *this.place = waiting.queue.enter(*this.priority, cx.waker());
+            // One may have come back before it was known that this one waits.
+            waiting.queue.admit(&monitor.permits);
         }
-        let Some(place) = this.place else {
-            return Poll::Ready(Err(monitor.refusal(*this.priority, waited())));
+        let verdict = match this.place.as_ref().map(|place| place.poll(cx)) {
+            None => Poll::Ready(Verdict::Evicted),
+            Some(verdict) => verdict,
         };
-        loop {
-            if place.is_evicted() {
-                let refusal = monitor.refusal(*this.priority, waited());
-                leave(this.place, monitor, waiting);
-                return Poll::Ready(Err(refusal));
-            }
-            if !std::mem::take(&mut is_its_turn) && place.poll_woken(cx).is_pending() {
-                break;
-            }
-            if monitor.permits.acquire() {
+        match verdict {
+            Poll::Ready(Verdict::Admitted) => {
+                // Holds the permit from here on.
                 let attempt = Attempt::new(this.alone.clone());
+                _ = this.place.take().map(Place::leave);
                 waiting.began(waited());
-                leave(this.place, monitor, waiting);
                 let (service, request) = this.call.take().expect("let in once");
                 return Poll::Ready(Ok((service, request, attempt)));
             }
+            Poll::Ready(Verdict::Evicted) => {
+                let refusal = monitor.refusal(*this.priority, waited());
+                leave(this.place, monitor);
+                return Poll::Ready(Err(refusal));
+            }
+            Poll::Pending => {}
         }
         ready!(this.timer.poll(cx));
         let waited = waited();
         waiting.gave_up(waited);
         let refusal = monitor.refusal(*this.priority, waited);
-        leave(this.place, monitor, waiting);
+        leave(this.place, monitor);
         Poll::Ready(Err(refusal))
     }
 }
 
-/// Gives up a place. Whoever comes next is woken if there is room: the wake-up may have been for it.
-fn leave(place: &mut Option<Place>, monitor: &Monitor, waiting: &Waiting) {
-    if place.take().is_some() && !monitor.permits.is_full() {
-        waiting.queue.wake();
+/// Gives up a place, and passes a permit on that was given to it meanwhile.
+fn leave(place: &mut Option<Place>, monitor: &Monitor) {
+    if place.take().and_then(Place::leave) == Some(Verdict::Admitted) {
+        monitor.exit();
     }
 }

@@ -71,10 +71,10 @@
 //! ```
 //!
 //! # What it costs
-//! A handful of atomic operations. No allocation and no lock, except for a call that has to wait, and where
-//! an endpoint's limit fills or empties: that is news for the balancer. A limit that learns reads the
-//! clock three times for a call that has to wait for its answer, and a thread in some hundred calls computes
-//! the new limit, for whom no other waits.
+//! A handful of atomic operations. No allocation and no lock, except for a call that has to wait, for one that ends
+//! while others wait, and where an endpoint's limit fills or empties: that is news for the balancer. A limit that
+//! learns reads the clock three times for a call that has to wait for its answer, and a thread in some hundred
+//! calls computes the new limit, for whom no other waits.
 //!
 //! Below a balancer, callers who find all endpoints full are woken together when one has room. Where more
 //! than some hundred may have to wait, put a limit of your own above the balancer.

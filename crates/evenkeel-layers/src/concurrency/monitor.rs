@@ -122,6 +122,14 @@ pub(super) enum Patience {
     Shed { shed: Shed, seeds: Seeds },
 }
 
+/// What becomes of a call that arrives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Entry {
+    Admitted,
+    Waits,
+    Refused,
+}
+
 impl Monitor {
     pub(super) fn alone(limit: Box<dyn Limit>, limits: &Limits, waiting: Option<Waiting>) -> Self {
         Self::new(limit, limits, waiting, None)
@@ -158,14 +166,34 @@ impl Monitor {
         self.address.is_some()
     }
 
-    /// Whether a request of this priority is turned away on arrival, whatever room there is.
+    /// Decides on a call that arrives. One that is admitted has a permit.
+    ///
+    /// While the limit has room and no other waits none is refused, whatever was before: a server that lies idle
+    /// is not overloaded.
     #[inline]
-    pub(super) fn is_shed(&self, priority: Priority) -> bool {
-        match self.waiting.as_ref().map(|waiting| &waiting.patience) {
-            Some(Patience::Shed { shed, seeds }) => {
-                !shed.admit(priority, || seeds.rng().unit(), clock::now)
+    pub(super) fn enter(&self, priority: Priority) -> Entry {
+        let Some(waiting) = &self.waiting else {
+            return if self.permits.acquire() { Entry::Admitted } else { Entry::Refused };
+        };
+        let has_room = waiting.queue.len() == 0 && self.permits.acquire();
+        let is_let_in = match &waiting.patience {
+            Patience::Shed { shed, .. } if has_room => {
+                shed.let_in(priority, clock::now);
+                true
             }
-            Some(Patience::Fixed(_)) | None => false,
+            Patience::Shed { shed, seeds } => {
+                shed.admit(priority, || seeds.rng().unit(), clock::now)
+            }
+            Patience::Fixed(_) => true,
+        };
+        if has_room {
+            Entry::Admitted
+        } else if !is_let_in {
+            Entry::Refused
+        } else if !waiting.queue.is_behind(priority) && self.permits.acquire() {
+            Entry::Admitted
+        } else {
+            Entry::Waits
         }
     }
 
@@ -276,7 +304,7 @@ impl Doorkeeper for Monitor {
     fn exit(&self) {
         self.permits.release();
         if let Some(waiting) = &self.waiting {
-            waiting.queue.wake();
+            waiting.queue.admit(&self.permits);
         }
     }
 }

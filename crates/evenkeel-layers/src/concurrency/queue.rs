@@ -1,94 +1,124 @@
-//! Who waits for a permit: by priority, and in the order in which they came.
+//! Calls that wait for a permit: by priority, and in the order in which they came.
 
 use std::{
-    fmt,
-    pin::Pin,
+    collections::BTreeMap,
+    fmt, mem,
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard,
         atomic::{AtomicU32, Ordering::SeqCst},
     },
-    task::{Context, Poll},
+    task::{Context, Poll, Waker},
 };
 
-use evenkeel_core::limit::Priority;
-use tokio::sync::{Notify, futures::OwnedNotified};
+use evenkeel_core::limit::{Permits, Priority};
 
-/// Those who wait, a list for each priority.
+/// The calls that wait, the most important first, and those that came earlier before those that came later.
 ///
-/// Whoever gives a permit back wakes one who waits, the most important first; who is woken takes the
-/// permit for itself, like anybody. The counter of those who wait and that of permits are changed and read
-/// in opposite orders by the two sides, in one order for all threads: nobody falls asleep beside a permit.
+/// A permit that comes back is given to the first of them, and not to the one that happens to be polled first: a
+/// call that is told has its permit, and one that gives up after that passes it on. So the order holds
+/// whoever gives up when. The counter of those that wait and that of permits are changed and read in opposite
+/// orders by the two sides, in one order for all threads: no call falls asleep beside a permit.
 pub(super) struct Queue {
-    max: u32,
+    max: usize,
+    /// How many wait of each priority, and of all; changed under the lock.
+    levels: Box<[AtomicU32]>,
     waiting: AtomicU32,
-    levels: Box<[Level]>,
+    lists: Mutex<Lists>,
 }
 
+/// The priority of a call, and its number in the order of arrival.
+type Key = (u8, u64);
+
 #[derive(Default)]
-struct Level {
-    waiting: AtomicU32,
-    /// So many of those who wait here are to give way to what matters more.
-    evicted: AtomicU32,
-    woken: Arc<Notify>,
+struct Lists {
+    next: u64,
+    /// At most as many as may wait.
+    waiting: BTreeMap<Key, Waker>,
+    /// What has become of those that do not wait any more and have not asked since: at most one for each permit,
+    /// and those that had to give way.
+    told: BTreeMap<Key, Verdict>,
+}
+
+/// What has become of a call that waited.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// It has a permit.
+    Admitted,
+    /// What matters more took its place.
+    Evicted,
 }
 
 impl Queue {
     pub(super) fn new(max: u32) -> Self {
-        let levels = (0..Priority::COUNT).map(|_| Level::default()).collect();
-        Self { max, waiting: AtomicU32::new(0), levels }
+        let levels = (0..Priority::COUNT).map(|_| AtomicU32::new(0)).collect();
+        Self { max: max as usize, levels, waiting: AtomicU32::new(0), lists: Mutex::default() }
     }
 
     /// How many wait.
+    #[inline]
     pub(super) fn len(&self) -> u32 {
         self.waiting.load(SeqCst)
     }
 
-    /// Whether somebody waits who matters as much or more.
+    /// Whether a call waits that matters as much or more.
     #[inline]
     pub(super) fn is_behind(&self, priority: Priority) -> bool {
         let before = &self.levels[..=usize::from(priority.level())];
-        0 < self.len() && before.iter().any(|level| 0 < level.waiting.load(SeqCst))
+        0 < self.len() && before.iter().any(|level| 0 < level.load(SeqCst))
     }
 
-    /// A place in the queue, if need be that of the last who matters less.
-    pub(super) fn enter(self: &Arc<Self>, priority: Priority) -> Option<Place> {
-        let index = usize::from(priority.level());
-        if self.max <= self.waiting.fetch_add(1, SeqCst) && !self.evict(index) {
-            self.waiting.fetch_sub(1, SeqCst);
-            return None;
-        }
-        let level = &self.levels[index];
-        level.waiting.fetch_add(1, SeqCst);
-        let mut woken = Box::pin(level.woken.clone().notified_owned());
-        woken.as_mut().enable();
-        Some(Place { queue: self.clone(), index, woken })
+    /// A place in the queue, if need be that of the last call that matters less. A permit that is free is to be
+    /// [given out](Self::admit) after that.
+    pub(super) fn enter(self: &Arc<Self>, priority: Priority, waker: &Waker) -> Option<Place> {
+        let waker = waker.clone();
+        let mut lists = self.lock();
+        let evicted = if lists.waiting.len() < self.max {
+            None
+        } else {
+            let last = lists.waiting.last_entry().filter(|last| priority.level() < last.key().0)?;
+            let (key, evicted) = last.remove_entry();
+            self.count(key, -1);
+            lists.told.insert(key, Verdict::Evicted);
+            Some(evicted)
+        };
+        let key = (priority.level(), lists.next);
+        lists.next += 1;
+        lists.waiting.insert(key, waker);
+        self.count(key, 1);
+        drop(lists);
+        evicted.into_iter().for_each(Waker::wake);
+        Some(Place { queue: self.clone(), key })
     }
 
-    /// Sends away the last of those who matter less than `index`, the least first.
-    fn evict(&self, index: usize) -> bool {
-        self.levels[index + 1..].iter().rev().any(|level| {
-            let is_free = |evicted| (evicted < level.waiting.load(SeqCst)).then(|| evicted + 1);
-            let is_found = level.evicted.fetch_update(SeqCst, SeqCst, is_free).is_ok();
-            if is_found {
-                level.woken.notify_last();
-            }
-            is_found
-        })
-    }
-
-    /// Wakes one who waits, if anybody does.
+    /// Gives the permits that are free to those that wait, the first of them first.
     #[inline]
-    pub(super) fn wake(&self) {
-        if 0 < self.len() {
-            self.wake_first();
-        }
+    pub(super) fn admit(&self, permits: &Permits) {
+        while 0 < self.len() && self.admit_first(permits) {}
     }
 
     #[cold]
-    fn wake_first(&self) {
-        if let Some(level) = self.levels.iter().find(|level| 0 < level.waiting.load(SeqCst)) {
-            level.woken.notify_one();
+    fn admit_first(&self, permits: &Permits) -> bool {
+        let mut lists = self.lock();
+        let Some(first) = lists.waiting.first_entry() else { return false };
+        if !permits.acquire() {
+            return false;
         }
+        let (key, waker) = first.remove_entry();
+        self.count(key, -1);
+        lists.told.insert(key, Verdict::Admitted);
+        drop(lists);
+        waker.wake();
+        true
+    }
+
+    fn count(&self, (level, _): Key, by: i32) {
+        for count in [&self.levels[usize::from(level)], &self.waiting] {
+            count.fetch_add(by as u32, SeqCst);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Lists> {
+        self.lists.lock().expect("no panic under the lock")
     }
 }
 
@@ -98,51 +128,36 @@ impl fmt::Debug for Queue {
     }
 }
 
-/// A place in the queue, given up when it is dropped.
+/// A place in the queue. It has to be [left](Self::leave).
 pub(super) struct Place {
     queue: Arc<Queue>,
-    index: usize,
-    woken: Pin<Box<OwnedNotified>>,
+    key: Key,
 }
 
 impl Place {
-    /// Whether somebody is in front of this one, which has just come. They wake it when they leave.
-    pub(super) fn is_behind(&self) -> bool {
-        let (own, before) = (self.level(), &self.queue.levels[..self.index]);
-        1 < own.waiting.load(SeqCst) || before.iter().any(|level| 0 < level.waiting.load(SeqCst))
-    }
-
-    /// Whether this one has to give way.
-    pub(super) fn is_evicted(&self) -> bool {
-        let take = |evicted: u32| evicted.checked_sub(1);
-        self.level().evicted.fetch_update(SeqCst, SeqCst, take).is_ok()
-    }
-
-    /// Waits to be woken; to be asked again after each time.
-    pub(super) fn poll_woken(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let woken = self.woken.as_mut().poll(cx);
-        if woken.is_ready() {
-            let next = self.level().woken.clone().notified_owned();
-            self.woken.set(next);
-            self.woken.as_mut().enable();
+    /// Waits to be told what has become of it.
+    pub(super) fn poll(&self, cx: &Context<'_>) -> Poll<Verdict> {
+        let mut waker = cx.waker().clone();
+        let mut lists = self.queue.lock();
+        if let Some(verdict) = lists.told.get(&self.key) {
+            return Poll::Ready(*verdict);
         }
-        woken
+        let known = lists.waiting.get_mut(&self.key).expect("who is not told waits");
+        // The old one is dropped without the lock.
+        mem::swap(known, &mut waker);
+        drop(lists);
+        Poll::Pending
     }
 
-    fn level(&self) -> &Level {
-        &self.queue.levels[self.index]
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.level().waiting.fetch_sub(1, SeqCst);
-        self.queue.waiting.fetch_sub(1, SeqCst);
-        // An eviction that found nobody else is over.
-        let take = |evicted: u32| {
-            let waiting = self.level().waiting.load(SeqCst);
-            (waiting < evicted).then_some(waiting)
-        };
-        let _ = self.level().evicted.fetch_update(SeqCst, SeqCst, take);
+    /// Gives it up, and returns what had become of it. Who was admitted has a permit.
+    pub(super) fn leave(self) -> Option<Verdict> {
+        let mut lists = self.queue.lock();
+        let waker = lists.waiting.remove(&self.key);
+        if waker.is_some() {
+            self.queue.count(self.key, -1);
+        }
+        let told = lists.told.remove(&self.key);
+        drop(lists);
+        told
     }
 }

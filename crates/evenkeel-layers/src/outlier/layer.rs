@@ -50,10 +50,24 @@ impl OutlierLayer {
         self
     }
 
-    /// Compares success rates with the fleet's. Default 1.9 deviations, 5 nodes, 100 calls.
+    /// Compares success rates with the fleet's. Default 1.9 deviations and 5 percentage points below the mean, 5 nodes,
+    /// 100 calls.
     #[must_use]
     pub fn success_rate(mut self, rule: impl Into<Option<SuccessRate>>) -> Self {
         self.rules.success_rate = rule.into();
+        self
+    }
+
+    /// Sets how many percentage points below the mean of all a success rate must lie, at least, before it counts as
+    /// an outlier's. Default 5. See [`SuccessRate::difference_min`].
+    ///
+    /// With 0, an endpoint that failed one call of a hundred is ejected where the others failed none. It changes
+    /// nothing where success rates are not compared.
+    #[must_use]
+    pub fn success_rate_difference(mut self, points: f64) -> Self {
+        if let Some(rule) = &mut self.rules.success_rate {
+            rule.difference_min = points;
+        }
         self
     }
 

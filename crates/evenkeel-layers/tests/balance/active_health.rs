@@ -139,7 +139,7 @@ impl Probe for Doctor {
 }
 
 fn client(world: &World, channel: &Channel, layer: &ActiveHealthLayer<Doctor>) -> Client {
-    BalanceLayer::round_robin(channel.clone()).layer(layer.layer(world.connector()))
+    crate::probe::from_the_first(channel.clone()).layer(layer.layer(world.connector()))
 }
 
 /// A balancer over three endpoints that is running.
@@ -217,7 +217,7 @@ async fn a_probe_that_panics_when_it_is_to_follow_is_asked_on() {
     let probes = Arc::new(AtomicUsize::new(0));
     let layer = ActiveHealthLayer::new(Careless(probes.clone()));
     let connect = layer.layer(World::default().connector());
-    let mut client = BalanceLayer::round_robin(Channel::of(&NAMES)).layer(connect);
+    let mut client = crate::probe::from_the_first(Channel::of(&NAMES)).layer(connect);
     ready(&mut client).await.unwrap();
 
     sleep(ms(10_000)).await;
@@ -504,7 +504,7 @@ async fn probes_that_pass_end_an_ejection() {
         let (world, doctor) = (World::default(), Doctor::default());
         let channel = Channel::of(&NAMES);
         let outlier = OutlierLayer::new();
-        let mut client = BalanceLayer::round_robin(channel.clone()).layer(
+        let mut client = crate::probe::from_the_first(channel.clone()).layer(
             ServiceBuilder::new()
                 .layer(outlier.clone())
                 .layer(doctor.layer().ends_ejections(ends))

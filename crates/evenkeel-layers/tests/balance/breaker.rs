@@ -9,7 +9,7 @@ use evenkeel_core::{
     node::Gate,
 };
 use evenkeel_layers::{
-    balance::{Balance, BalanceLayer},
+    balance::Balance,
     breaker::{BreakerHandle, Breakers, CircuitBreaker, CircuitBreakerLayer},
 };
 use tokio::time::{Instant, advance, sleep};
@@ -34,7 +34,7 @@ fn layer() -> CircuitBreakerLayer {
 
 /// A client that refuses where all breakers are open.
 fn client(world: &World, channel: &Channel, layer: &CircuitBreakerLayer) -> Client {
-    let balance = BalanceLayer::round_robin(channel.clone()).fail_open(false);
+    let balance = crate::probe::from_the_first(channel.clone()).fail_open(false);
     balance.layer(layer.layer(world.connector()))
 }
 
@@ -320,7 +320,7 @@ async fn a_service_that_is_made_anew_keeps_its_breaker() {
 async fn nothing_is_allocated_on_the_way_through() {
     let world = World::default();
     let channel = Channel::of(&["a", "b"]);
-    let plain = |channel: &Channel| BalanceLayer::round_robin(channel.clone());
+    let plain = |channel: &Channel| crate::probe::from_the_first(channel.clone());
     let connect = |_: &Arc<evenkeel_core::node::Node>| {
         tower::service_fn(|n: u32| std::future::ready(Ok::<_, BoxError>(n)))
     };
@@ -347,7 +347,7 @@ async fn while_all_breakers_are_open_callers_get_the_answers_of_endpoints_not_re
     let layer = layer().open_time(Duration::from_secs(60), Duration::from_secs(60));
     let channel = Channel::of(&["a", "b"]);
     let mut client =
-        BalanceLayer::round_robin(channel.clone()).layer(layer.layer(world.connector()));
+        crate::probe::from_the_first(channel.clone()).layer(layer.layer(world.connector()));
     ["a", "b"].iter().for_each(|name| world.host(name).answers(Answer::Error));
     for _ in 0..6 {
         _ = call(&mut client).await;

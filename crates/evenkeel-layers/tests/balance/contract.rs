@@ -84,7 +84,7 @@ async fn a_concurrency_limit_below_holds_for_each_endpoint_apart() {
     let world = World::default();
     let below = world.clone();
     let mut balance = ServiceBuilder::new()
-        .layer(BalanceLayer::round_robin(Channel::of(&["a", "b"])))
+        .layer(crate::probe::from_the_first(Channel::of(&["a", "b"])))
         .layer(PerEndpoint::new(ConcurrencyLimitLayer::new(2)))
         .service(move |node: &Arc<Node>| below.connect(node));
     ["a", "b"].iter().for_each(|name| world.host(name).answers(Answer::Held));

@@ -243,7 +243,7 @@ async fn a_stream_that_has_ended_is_not_polled_again_however_its_updates_fall_in
             })) as Watch
         });
         let world = World::default();
-        let mut balance = world.balance(&BalanceLayer::round_robin(discovery));
+        let mut balance = world.balance(&crate::probe::from_the_first(discovery));
 
         let ready = ready(&mut balance).await;
         tick().await;
@@ -259,7 +259,7 @@ async fn a_stream_that_never_pauses_leaves_room_for_others() {
     let discovery =
         Streamed(|| Box::pin(stream::repeat_with(|| Ok::<_, BoxError>(set(&["a"])))) as Watch);
     let world = World::default();
-    let balance = world.balance(&BalanceLayer::round_robin(discovery));
+    let balance = world.balance(&crate::probe::from_the_first(discovery));
 
     assert_eq!(balance.oneshot(1).await.unwrap(), "a:80");
 }
@@ -268,7 +268,7 @@ async fn a_stream_that_never_pauses_leaves_room_for_others() {
 async fn fresh_news_are_asked_for_when_a_node_cannot_be_reached() {
     let world = World::default();
     let discovery = Channel::of(&["a", "b"]);
-    let balance = world.balance(&BalanceLayer::round_robin(discovery.clone()));
+    let balance = world.balance(&crate::probe::from_the_first(discovery.clone()));
     assert_eq!(balance.clone().oneshot(1).await.unwrap(), "a:80");
     assert_eq!(discovery.refreshes(), 0);
 
@@ -286,7 +286,7 @@ async fn fresh_news_are_asked_for_when_a_node_cannot_be_reached() {
 async fn an_endpoint_that_comes_and_goes_within_one_batch_is_never_open() {
     let world = World::default();
     let discovery = Channel::of(&[]);
-    let mut balance = world.balance(&BalanceLayer::round_robin(discovery.clone()));
+    let mut balance = world.balance(&crate::probe::from_the_first(discovery.clone()));
     let mut waiting = tokio_test::task::spawn(ready(&mut balance));
     assert!(waiting.poll().is_pending());
     tick().await;
@@ -306,7 +306,7 @@ async fn of_two_endpoints_with_one_address_the_later_counts() {
     let world = World::default();
     let discovery = Channel::default();
     discovery.send(Update::Set(vec![endpoint("a"), endpoint("b"), endpoint("a").weight(7)]));
-    let mut balance = world.balance(&BalanceLayer::round_robin(discovery.clone()));
+    let mut balance = world.balance(&crate::probe::from_the_first(discovery.clone()));
     ready(&mut balance).await.unwrap();
 
     let weights: Vec<_> = balance.nodes().iter().map(|node| node.weight()).collect();

@@ -186,7 +186,7 @@ async fn a_oneshot_on_the_only_clone_is_answered() {
 #[tokio::test(start_paused = true)]
 async fn a_oneshot_on_the_only_clone_takes_another_endpoint_when_the_first_is_not_ready() {
     let world = World::default();
-    let balance = world.balance(&BalanceLayer::round_robin(Channel::of(&["a", "b", "c"])));
+    let balance = world.balance(&crate::probe::from_the_first(Channel::of(&["a", "b", "c"])));
     world.host("a").is(Readiness::NotReady);
     world.host("b").is(Readiness::NotReady);
     world.host("c").is(Readiness::NotReady);

@@ -9,7 +9,7 @@ use evenkeel_core::{
     traffic::AnyTraffic,
 };
 use evenkeel_layers::{
-    balance::{Balance, BalanceLayer},
+    balance::Balance,
     breaker::CircuitBreakerLayer,
     concurrency::{ConcurrencyLimit, ConcurrencyLimitLayer},
     outlier::OutlierLayer,
@@ -27,7 +27,7 @@ fn client(world: &World, channel: &Channel, layer: &ConcurrencyLimitLayer) -> Cl
     for host in HOSTS {
         world.host(host).answers(Answer::Held);
     }
-    BalanceLayer::round_robin(channel.clone()).layer(layer.layer(world.connector()))
+    crate::probe::from_the_first(channel.clone()).layer(layer.layer(world.connector()))
 }
 
 fn in_flight(world: &World) -> [usize; 3] {
@@ -140,7 +140,7 @@ async fn an_endpoint_that_is_full_is_still_heard_by_its_breaker() {
     let channel = Channel::of(&["a", "b"]);
     let breaker = CircuitBreakerLayer::new().consecutive_failures(2);
     let mut client = ServiceBuilder::new()
-        .layer(BalanceLayer::round_robin(channel.clone()))
+        .layer(crate::probe::from_the_first(channel.clone()))
         .layer(ConcurrencyLimitLayer::fixed(1))
         .layer(breaker)
         .service(world.connector());
@@ -166,7 +166,7 @@ async fn that_the_others_are_full_brings_no_ejected_endpoint_back() {
     let world = World::default();
     let channel = Channel::of(&["a", "b"]);
     let mut client = ServiceBuilder::new()
-        .layer(BalanceLayer::round_robin(channel.clone()).wait_max(Duration::from_millis(100)))
+        .layer(crate::probe::from_the_first(channel.clone()).wait_max(Duration::from_millis(100)))
         .layer(OutlierLayer::new())
         .layer(ConcurrencyLimitLayer::fixed(1))
         .service(world.connector());

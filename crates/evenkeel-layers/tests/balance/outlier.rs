@@ -22,7 +22,7 @@ type Client = Balance<OutlierConnect<Connector>>;
 const NAMES: [&str; 5] = ["a", "b", "c", "d", "e"];
 
 fn client(world: &World, channel: &Channel, layer: &OutlierLayer) -> Client {
-    BalanceLayer::round_robin(channel.clone()).layer(layer.layer(world.connector()))
+    crate::probe::from_the_first(channel.clone()).layer(layer.layer(world.connector()))
 }
 
 async fn call(client: &mut Client) -> Result<String, BoxError> {

@@ -45,6 +45,13 @@ pub(crate) async fn ready<S: Service<u32>>(balance: &mut S) -> Result<&mut S, S:
     ServiceExt::<u32>::ready(balance).await
 }
 
+/// Each open endpoint in turn, and the first call goes to the first of up to six.
+///
+/// Where turns begin is drawn. This seed draws a multiple of sixty for the balancer and its first three clones.
+pub(crate) fn from_the_first(discovery: impl Discovery) -> BalanceLayer {
+    BalanceLayer::round_robin(discovery).seed(15_444_690)
+}
+
 /// Lets every task run that can run: one turn of the scheduler.
 pub(crate) async fn tick() {
     tokio::task::yield_now().await;

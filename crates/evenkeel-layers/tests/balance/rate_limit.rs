@@ -51,7 +51,7 @@ async fn where_all_are_used_up_requests_wait_for_their_turn() {
     let world = World::default();
     let channel = Channel::of(&["a", "b"]);
     let mut client = ServiceBuilder::new()
-        .layer(BalanceLayer::round_robin(channel).wait_max(Duration::from_secs(60)))
+        .layer(crate::probe::from_the_first(channel).wait_max(Duration::from_secs(60)))
         .layer(RateLimitLayer::new(Rate::per_second(10).burst(1)))
         .service(world.connector());
     let begun = now();
@@ -97,7 +97,7 @@ async fn what_is_under_way_when_the_limit_closes_still_counts_for_others() {
     let breaker = CircuitBreakerLayer::new().consecutive_failures(2);
     let breakers = breaker.breakers();
     let mut client = ServiceBuilder::new()
-        .layer(BalanceLayer::round_robin(channel))
+        .layer(crate::probe::from_the_first(channel))
         .layer(breaker)
         .layer(RateLimitLayer::new(Rate::per_second(1).burst(2)))
         .service(world.connector());
@@ -162,7 +162,7 @@ async fn an_endpoint_that_throttles_has_the_rest_it_asks_for_up_to_the_bound() {
     let throttles = Throttles(Duration::from_secs(10));
     let limit = RateLimitLayer::per_second(1_000).heed_throttling(Duration::from_secs(2));
     let mut client = ServiceBuilder::new()
-        .layer(BalanceLayer::round_robin(Channel::of(&["a"])))
+        .layer(crate::probe::from_the_first(Channel::of(&["a"])))
         .layer(limit)
         .service(Throttling(world.connector(), throttles));
 
@@ -182,7 +182,7 @@ async fn an_endpoint_that_asks_for_a_rest_without_end_has_it() {
     let world = World::default();
     let limit = RateLimitLayer::per_second(1_000).heed_throttling(Duration::MAX);
     let mut client = ServiceBuilder::new()
-        .layer(BalanceLayer::round_robin(Channel::of(&["a"])))
+        .layer(crate::probe::from_the_first(Channel::of(&["a"])))
         .layer(limit)
         .service(Throttling(world.connector(), Throttles(Duration::MAX)));
 

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use evenkeel_core::{
-    error::{AllEndpointsClosed, cause},
+    error::{AllEndpointsClosed, NoEndpointPicked, cause},
     node::{Gate, Node},
     policy::{PickContext, Picker, Policy},
 };
@@ -17,7 +17,7 @@ use crate::probe::{
 /// A balancer whose endpoints are known, with the first picks in the order of their names.
 async fn balance(world: &World, names: &[&str]) -> (Balance<Connector>, Channel) {
     let discovery = Channel::of(names);
-    let mut balance = world.balance(&BalanceLayer::round_robin(discovery.clone()));
+    let mut balance = world.balance(&crate::probe::from_the_first(discovery.clone()));
     ready(&mut balance).await.expect("endpoints are known");
     (balance, discovery)
 }
@@ -251,8 +251,60 @@ async fn a_policy_that_picks_a_closed_node_is_not_obeyed_and_does_not_spin() {
 
     let error = balance.call(1).await.unwrap_err();
 
-    assert!(cause::<AllEndpointsClosed>(error.as_ref()).is_some());
+    assert!(cause::<NoEndpointPicked>(error.as_ref()).is_some());
     assert_eq!(world.host("b").calls(), 0);
+}
+
+/// Picks none, whatever is open.
+#[derive(Debug)]
+struct Undecided;
+
+impl Policy for Undecided {
+    fn name(&self) -> &'static str {
+        "undecided"
+    }
+
+    fn build(&self, _: &[Arc<Node>], _: Option<&dyn Picker>) -> Box<dyn Picker> {
+        Box::new(Self)
+    }
+}
+
+impl Picker for Undecided {
+    fn pick(&self, _: &[Arc<Node>], _: &mut PickContext<'_>) -> Option<usize> {
+        None
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_policy_that_picks_none_of_the_open_endpoints_is_told_of_at_once() {
+    let world = World::default();
+    let layer = BalanceLayer::with_policy(Channel::of(&["a", "b", "c"]), Undecided);
+    let mut balance = world.balance(&layer);
+    ready(&mut balance).await.unwrap();
+    world.host("c").node().close(Gate::Ejected);
+
+    let mut refused = tokio_test::task::spawn(balance.call(1));
+
+    let std::task::Poll::Ready(Err(error)) = refused.poll() else { panic!("not at once") };
+    let picked = cause::<NoEndpointPicked>(error.as_ref()).expect("its own error");
+    assert_eq!((picked.policy, picked.open), ("undecided", 2));
+    assert_eq!(error.to_string(), "policy undecided picked none of 2 open endpoints");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_policy_that_picks_none_while_none_is_open_waits_for_one() {
+    let world = World::default();
+    let layer = BalanceLayer::with_policy(Channel::of(&["a"]), Undecided).fail_open(false);
+    let mut balance = world.balance(&layer);
+    ready(&mut balance).await.unwrap();
+    world.host("a").node().close(Gate::Ejected);
+
+    let mut waits = tokio_test::task::spawn(balance.call(1));
+    assert!(waits.poll().is_pending());
+    world.host("a").node().open(Gate::Ejected);
+
+    let std::task::Poll::Ready(Err(error)) = waits.poll() else { panic!("not at once") };
+    assert!(cause::<NoEndpointPicked>(error.as_ref()).is_some());
 }
 
 #[tokio::test(start_paused = true)]

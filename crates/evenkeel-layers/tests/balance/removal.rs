@@ -75,7 +75,7 @@ async fn a_request_picked_for_an_endpoint_that_leaves_before_the_first_poll_goes
 async fn a_draining_endpoint_finishes_what_it_has_and_gets_nothing_new() {
     let world = World::default();
     let discovery = Channel::of(&["a", "b"]);
-    let balance = world.balance(&BalanceLayer::round_robin(discovery.clone()));
+    let balance = world.balance(&crate::probe::from_the_first(discovery.clone()));
     let host = world.host("a");
     host.answers(Answer::Held);
     let held = tokio::spawn(balance.clone().oneshot(1));

@@ -32,7 +32,7 @@ fn by_success_rate<K: Copy>(intervals: &[(K, Interval)], rules: &OutlierRules) -
     }
     let values: Vec<_> = rates.iter().map(|(_, rate)| *rate).collect();
     let (mean, deviation) = mean_and_deviation(&values);
-    let threshold = mean - rule.deviations * deviation;
+    let threshold = mean - (rule.deviations * deviation).max(rule.difference_min);
     worst_first(rates, |rate| rate < threshold, |rate| rate, Cause::SuccessRate)
 }
 
@@ -137,6 +137,23 @@ mod tests {
         five[0].1 = calls(100, 50);
         five[4].1 = calls(99, 0);
         assert_eq!(outliers(&five, &rules), [], "one node too few");
+    }
+
+    #[test]
+    fn a_difference_that_matters_to_no_caller_makes_no_outlier() {
+        let beside_four = |failed| {
+            let good = calls(1_600, 0);
+            keyed(&[calls(1_600, failed), good, good, good, good])
+        };
+        let rules = OutlierRules::default();
+        // 99 percent, and 93.75, which is five points below the mean of all.
+        assert_eq!(outliers(&beside_four(16), &rules), []);
+        assert_eq!(outliers(&beside_four(100), &rules), []);
+        assert_eq!(outliers(&beside_four(101), &rules), [(0, Cause::SuccessRate)]);
+
+        let rule = SuccessRate { difference_min: 0.0, ..SuccessRate::default() };
+        let envoy = OutlierRules { success_rate: Some(rule), ..OutlierRules::default() };
+        assert_eq!(outliers(&beside_four(1), &envoy), [(0, Cause::SuccessRate)]);
     }
 
     #[test]

@@ -381,7 +381,12 @@ fn addresses_that_come_and_go_between_two_sweeps_do_not_pile_up() {
 fn scenarios_of_grpc_end_as_they_do_there() {
     let success_rate = |deviations, calls_min| OutlierRules {
         consecutive_errors: None,
-        success_rate: Some(SuccessRate { deviations, nodes_min: 3, calls_min }),
+        success_rate: Some(SuccessRate {
+            deviations,
+            difference_min: 0.0,
+            nodes_min: 3,
+            calls_min,
+        }),
         ..rules()
     };
     let run = |rules: OutlierRules, failing: &[usize], calls: &[usize; 5]| {

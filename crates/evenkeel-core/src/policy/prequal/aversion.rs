@@ -79,9 +79,14 @@ fn tick_of(now: Timestamp) -> u32 {
 }
 
 /// Ticks since the last attempt; zero if it lies ahead.
+///
+/// Ticks come round after 52 days. Clock readings lie ahead by milliseconds, so nearly all that time is one of
+/// silence and not half of it.
 fn elapsed(word: u64, now: Timestamp) -> u32 {
+    /// About a quarter of an hour.
+    const AHEAD_MAX: u32 = 1 << 20;
     let elapsed = tick_of(now).wrapping_sub(word as u32);
-    if elapsed > u32::MAX / 2 { 0 } else { elapsed }
+    if u32::MAX - AHEAD_MAX < elapsed { 0 } else { elapsed }
 }
 
 #[cfg(test)]
@@ -104,6 +109,16 @@ mod tests {
         assert!(0.99 < aversion.share(at(0)));
         assert!(aversion.share(at(10)) < 0.4);
         assert!(aversion.share(at(100)) < 1e-3);
+    }
+
+    #[test]
+    fn what_failed_is_forgiven_after_a_silence_of_weeks() {
+        let aversion = Aversion::default();
+        (0..20).for_each(|_| aversion.record(true, at(1_000)));
+        assert!(0.99 < aversion.share(at(999)), "a reading from before");
+        for days in [1, 20, 30, 50] {
+            assert!(aversion.share(at(1_000 + days * 24 * 3_600)) < 1e-3, "{days} days");
+        }
     }
 
     #[test]
