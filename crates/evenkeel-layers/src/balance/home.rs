@@ -26,9 +26,6 @@ use crate::clock;
 /// How long the task may take to give a sign of life.
 const PATIENCE: Duration = Duration::from_millis(200);
 
-/// The least of it, where requests wait for less.
-const PATIENCE_MIN: Duration = Duration::from_millis(10);
-
 /// How often it is asked for one at most, once it has given one.
 const INTERVAL: Duration = Duration::from_secs(1);
 
@@ -94,13 +91,13 @@ impl Pulse {
         self.beats.fetch_add(1, Ordering::AcqRel);
     }
 
-    /// Whether the task has been silent for `patience` since it was asked; has it asked where it was not.
-    fn is_silent(&self, patience: Duration, ask: impl FnOnce()) -> bool {
+    /// Whether the task has been silent for too long since it was asked; has it asked where it was not.
+    fn is_silent(&self, ask: impl FnOnce()) -> bool {
         // Whoever finds it taken leaves the question to the other.
         let Ok(mut asked) = self.asked.try_lock() else { return false };
         let (beats, now) = (self.beats.load(Ordering::Acquire), clock::now());
         match *asked {
-            Some((before, since)) if before == beats => return patience <= now.since(since),
+            Some((before, since)) if before == beats => return PATIENCE <= now.since(since),
             Some((_, since)) if now.since(since) < INTERVAL => {}
             _ => {
                 *asked = Some((beats, now));
@@ -118,15 +115,14 @@ impl Pulse {
 impl<S> Shared<S> {
     /// Has the background task begin again on the caller's runtime, if its own is not driven.
     ///
-    /// Says whether it runs elsewhere, so that it is worth looking again.
+    /// Says whether it runs elsewhere and may not be driven, so that it is worth looking again.
     #[cold]
-    pub(super) fn look_after_task(&self, patience: Duration) -> bool {
+    pub(super) fn look_after_task(&self) -> bool {
         let (Ok(runtime), Some(owner)) = (Handle::try_current(), self.owner()) else {
             return false;
         };
         let Some(number) = owner.elsewhere(&runtime) else { return false };
-        let is_silent =
-            self.signals.pulse.is_silent(patience, || self.signals.attention.notify_one());
+        let is_silent = self.signals.pulse.is_silent(|| self.signals.attention.notify_one());
         if is_silent {
             tracing::warn!(
                 target: "evenkeel::balance",
@@ -138,16 +134,10 @@ impl<S> Shared<S> {
         !is_silent
     }
 
-    /// The same, now and then.
-    pub(super) fn look_after_task_in_passing(&self) {
-        self.look_after_task(PATIENCE);
-    }
-
     /// The same for a request that waits, for as long as it does.
     pub(super) async fn keep_task_driven(&self) -> Infallible {
-        let patience = PATIENCE.min(self.wait_max / 2).max(PATIENCE_MIN);
-        while self.look_after_task(patience) {
-            sleep(patience).await;
+        while self.look_after_task() {
+            sleep(PATIENCE).await;
         }
         future::pending().await
     }

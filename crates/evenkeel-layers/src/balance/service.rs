@@ -220,7 +220,7 @@ where
         let running = self.owner.running.load(Ordering::Acquire);
         if Running::may_rest(running) {
             if self.readied == 0 {
-                self.owner.shared.look_after_task_in_passing();
+                self.owner.shared.look_after_task();
             }
             self.readied = (self.readied + 1) % LOOKS_EVERY;
         }
