@@ -165,7 +165,7 @@ fn has_grpc_tls(program: &PathBuf) -> bool {
     let output = Command::new(program).arg("version").output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let version = text.split_whitespace().find_map(|word| word.strip_prefix('v'));
-    let mut parts = version.unwrap_or_default().split('.').map(|part| part.parse::<u32>());
+    let mut parts = version.unwrap_or_default().split('.').map(str::parse::<u32>);
     matches!((parts.next(), parts.next()), (Some(Ok(major)), Some(Ok(minor))) if (1, 14) <= (major, minor))
 }
 
