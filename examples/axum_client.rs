@@ -34,7 +34,8 @@ async fn main() -> Result<(), common::BoxError> {
     let shop = Router::new().route("/offer", get(offer)).with_state(prices);
 
     let shop = common::serve(shop).await?;
-    let mut offers = [common::get_text(shop, "/offer").await?, common::get_text(shop, "/offer").await?];
+    let mut offers =
+        [common::get_text(shop, "/offer").await?, common::get_text(shop, "/offer").await?];
     println!("{offers:?}");
     // Which comes first is drawn.
     offers.sort();

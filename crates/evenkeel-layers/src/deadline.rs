@@ -225,7 +225,9 @@ where
                     this.state.set(State::Called { future });
                 }
                 StateProject::Called { future } => break future.poll(cx).map_err(Into::into),
-                StateProject::Over => return Poll::Ready(Err(exceeded(this.client, *this.after, None))),
+                StateProject::Over => {
+                    return Poll::Ready(Err(exceeded(this.client, *this.after, None)));
+                }
             }
         };
         let error = match polled {

@@ -25,8 +25,8 @@ use evenkeel_core::{
     retry::{AnyRules, Budget},
 };
 use evenkeel_layers::{
-    breaker::CircuitBreakerLayer, deadline::DeadlineLayer, hedge::HedgeLayer,
-    observe::ObserveLayer, outlier::OutlierLayer, retry::RetryLayer,
+    balance::BalanceLayer, breaker::CircuitBreakerLayer, deadline::DeadlineLayer,
+    hedge::HedgeLayer, observe::ObserveLayer, outlier::OutlierLayer, retry::RetryLayer,
 };
 use tokio::time::sleep;
 use tower::{Service, ServiceBuilder, ServiceExt, service_fn};

@@ -186,7 +186,7 @@ where
             task.abort();
         }
         let left = self.shared.snapshots.current().nodes.len();
-        evenkeel_metrics::endpoints_changed(-(left as isize));
+        evenkeel_metrics::endpoints_changed(&self.shared.client, -(left as isize));
         self.spawn(runtime, task);
     }
 }
