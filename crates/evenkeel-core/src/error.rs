@@ -270,6 +270,14 @@ impl Error for SharedError {
     }
 }
 
+/// An error and what caused it, also behind a [`SharedError`], which looks like the error that it shares.
+fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    std::iter::successors(Some(error), |&error| match error.downcast_ref::<SharedError>() {
+        Some(shared) => Some(shared.inner()),
+        None => error.source(),
+    })
+}
+
 /// Finds the error of type `T` in `error` or in what caused it.
 ///
 /// ```
@@ -281,8 +289,7 @@ impl Error for SharedError {
 /// ```
 #[must_use]
 pub fn cause<'a, T: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a T> {
-    std::iter::successors(Some(error), |&error| error.source())
-        .find_map(|error| error.downcast_ref::<T>())
+    chain(error).find_map(|error| error.downcast_ref::<T>())
 }
 
 /// Whether a layer of this process refused a request that was not sent: no endpoint is at fault.
@@ -296,7 +303,7 @@ pub fn cause<'a, T: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option
 /// ```
 #[must_use]
 pub fn is_refusal(error: &(dyn Error + 'static)) -> bool {
-    std::iter::successors(Some(error), |&error| error.source()).any(|error| {
+    chain(error).any(|error| {
         error.is::<NoEndpoints>()
             || error.is::<AllEndpointsClosed>()
             || error.is::<AllEndpointsExcluded>()
@@ -313,8 +320,8 @@ pub fn is_refusal(error: &(dyn Error + 'static)) -> bool {
 /// Whether this process or its host lacked what connecting takes: no endpoint is at fault.
 ///
 /// That is an [`io::Error`] for want of file descriptors (`EMFILE`, `ENFILE`), of memory (`ENOMEM`, `ENOBUFS`), of a
-/// port to connect from (`EADDRNOTAVAIL`), or of a network or a route (`ENETDOWN`, `ENETUNREACH`). `EHOSTUNREACH` is
-/// not among them: it is what connecting to a dead machine of the same network gives.
+/// port to connect from (`EADDRNOTAVAIL`), or of a network (`ENETDOWN`). `ENETUNREACH` and `EHOSTUNREACH` are none: an
+/// endpoint to which no route leads cannot be used from here, and others may be.
 ///
 /// ```
 /// use std::io;
@@ -325,17 +332,15 @@ pub fn is_refusal(error: &(dyn Error + 'static)) -> bool {
 /// ```
 #[must_use]
 pub fn is_of_this_host(error: &(dyn Error + 'static)) -> bool {
-    std::iter::successors(Some(error), |&error| error.source())
-        .filter_map(|error| error.downcast_ref::<io::Error>())
-        .any(|error| {
-            // An `io::Error` made of another hides that one from the chain of sources.
-            let inner = error.get_ref().map(|inner| inner as &(dyn Error + 'static));
-            lacks_resources(error) || inner.is_some_and(is_of_this_host)
-        })
+    chain(error).filter_map(|error| error.downcast_ref::<io::Error>()).any(|error| {
+        // An `io::Error` made of another hides that one from the chain of sources.
+        let inner = error.get_ref().map(|inner| inner as &(dyn Error + 'static));
+        lacks_resources(error) || inner.is_some_and(is_of_this_host)
+    })
 }
 
 fn lacks_resources(error: &io::Error) -> bool {
-    use io::ErrorKind::{AddrNotAvailable, NetworkDown, NetworkUnreachable, OutOfMemory};
+    use io::ErrorKind::{AddrNotAvailable, NetworkDown, OutOfMemory};
 
     // Those that have no `ErrorKind`, by number: ENFILE, EMFILE, ENOBUFS.
     #[cfg(any(target_os = "linux", target_os = "android"))]
@@ -347,7 +352,7 @@ fn lacks_resources(error: &io::Error) -> bool {
     #[cfg(not(any(unix, windows)))]
     const NUMBERS: &[i32] = &[];
 
-    matches!(error.kind(), AddrNotAvailable | NetworkDown | NetworkUnreachable | OutOfMemory)
+    matches!(error.kind(), AddrNotAvailable | NetworkDown | OutOfMemory)
         || error.raw_os_error().is_some_and(|number| NUMBERS.contains(&number))
 }
 
@@ -359,16 +364,24 @@ mod tests {
     #[test]
     fn what_this_host_lacks_is_told_apart_from_what_an_endpoint_does() {
         let of_this_host = |number| is_of_this_host(&io::Error::from_raw_os_error(number));
-        // ENOMEM, ENFILE, EMFILE, EADDRNOTAVAIL, ENETDOWN, ENETUNREACH, ENOBUFS.
-        for number in [12, 23, 24, 99, 100, 101, 105] {
+        // ENOMEM, ENFILE, EMFILE, EADDRNOTAVAIL, ENETDOWN, ENOBUFS.
+        for number in [12, 23, 24, 99, 100, 105] {
             assert!(of_this_host(number), "{number}");
         }
-        // EPIPE, ECONNRESET, ETIMEDOUT, ECONNREFUSED, EHOSTUNREACH.
-        for number in [32, 104, 110, 111, 113] {
+        // EPIPE, ENETUNREACH, ECONNRESET, ETIMEDOUT, ECONNREFUSED, EHOSTUNREACH.
+        for number in [32, 101, 104, 110, 111, 113] {
             assert!(!of_this_host(number), "{number}");
         }
         let wrapped = io::Error::other(io::Error::from_raw_os_error(24));
         assert!(is_of_this_host(&wrapped), "however deep it lies");
+    }
+
+    #[test]
+    fn an_error_that_is_shared_is_found_like_any_other() {
+        let shared = SharedError::new(LimitReached::new(64, Duration::ZERO).into());
+
+        assert!(is_refusal(&shared));
+        assert!(cause::<LimitReached>(&SharedError::new(shared.into())).is_some());
     }
 
     #[test]
