@@ -142,7 +142,7 @@ impl Place {
         if let Some(verdict) = lists.told.get(&self.key) {
             return Poll::Ready(*verdict);
         }
-        let known = lists.waiting.get_mut(&self.key).expect("who is not told waits");
+        let known = lists.waiting.get_mut(&self.key).expect("one that is not told waits");
         // The old one is dropped without the lock.
         mem::swap(known, &mut waker);
         drop(lists);
