@@ -39,13 +39,11 @@ pub use self::{
 ///    each response to make their next request elsewhere (`Connection: close`).
 /// 4. It takes no new connections and closes idle ones. Over HTTP/2 it sends `GOAWAY`, in two steps,
 ///    so that what crosses it on the way is still served.
-/// 5. It waits for what is under way, up to a [bound](Self::grace), and cuts the rest.
+/// 5. It waits for what is under way, WebSockets and other upgraded connections among it, up to a
+///    [bound](Self::grace), and cuts the rest.
 /// 6. It reports.
 ///
 /// Each step is a tracing event of `evenkeel::drain`, and what was cut a warning and a metric.
-///
-/// A connection that was upgraded, such as a WebSocket, is under way until both its directions have ended,
-/// and is cut like a request: what reads from it gets an error.
 ///
 /// Nothing that reaches the service is refused before the cut: new connections are refused by the
 /// system, new streams by the second `GOAWAY`, which tells the caller that they were not processed.
@@ -280,13 +278,7 @@ impl Drain {
         };
         self.shared.advance(Phase::Closing);
         let in_flight = handle.in_flight();
-        let ended = timeout(self.grace, async {
-            let ended = server.await;
-            // What was upgraded outlives the connections that the server knows of.
-            handle.idle().await;
-            ended
-        });
-        let ended = ended.await;
+        let ended = timeout(self.grace, handle.idle_after(server)).await;
         // Read before the server and its connections are dropped, or nothing would be under way.
         let requests_cut = handle.in_flight();
         if 0 < requests_cut {
