@@ -47,7 +47,7 @@ pub(crate) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
 pub(crate) fn delay_of(headers: &HeaderMap, seconds: u64) -> Duration {
     let since_epoch = match seconds {
         ..EPOCH_SECONDS_MIN => return Duration::from_secs(seconds),
-        ..EPOCH_MILLISECONDS_MIN => Duration::from_secs(seconds),
+        EPOCH_SECONDS_MIN..EPOCH_MILLISECONDS_MIN => Duration::from_secs(seconds),
         _ => Duration::from_millis(seconds),
     };
     match SystemTime::UNIX_EPOCH.checked_add(since_epoch) {

@@ -44,13 +44,11 @@ pub use self::{
 /// 4. It takes no new connections and closes idle ones. Over HTTP/2 it sends `GOAWAY`, in two steps,
 ///    so that what crosses it on the way is still served; over HTTP/1.1 the head of a request of which half has
 ///    come may become whole. A peer that keeps a connection for nothing is [let go of](Self::idle_max).
-/// 5. It waits for what is under way, up to a [bound](Self::grace), and cuts the rest.
+/// 5. It waits for what is under way, WebSockets and other upgraded connections among it, up to a
+///    [bound](Self::grace), and cuts the rest.
 /// 6. It reports.
 ///
 /// Each step is a tracing event of `evenkeel::drain`, and what was cut a warning and a metric.
-///
-/// A connection that was upgraded, such as a WebSocket, is under way until both its directions have ended,
-/// and is cut like a request: what reads from it gets an error.
 ///
 /// Nothing that reaches the service is refused before the cut: new connections are refused by the
 /// system, new streams by the second `GOAWAY`, which tells the caller that they were not processed.
@@ -306,14 +304,8 @@ impl Drain {
         };
         self.shared.advance(Phase::Closing);
         let in_flight = handle.in_flight();
-        let finished = timeout(self.grace, async {
-            let ended = server.as_mut().await;
-            // What was upgraded outlives the connections that the server knows of.
-            handle.idle().await;
-            ended
-        });
         let ended = tokio::select! {
-            ended = finished => ended.ok(),
+            ended = timeout(self.grace, handle.idle_after(server.as_mut())) => ended.ok(),
             () = signals.impatience() => None,
         };
         // Read before the server and its connections are dropped, or nothing would be under way.

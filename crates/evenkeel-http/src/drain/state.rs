@@ -63,12 +63,14 @@ impl DrainHandle {
         self.0.in_flight.load(Ordering::SeqCst)
     }
 
-    /// Waits until nothing is under way.
-    pub(super) async fn idle(&self) {
+    /// Waits for `server`, then until nothing is under way: what was upgraded outlives the connections that
+    /// a server knows of.
+    pub(super) async fn idle_after<T>(&self, server: impl Future<Output = T>) -> T {
+        let ended = server.await;
         loop {
             let changed = self.0.left.notified();
             if self.in_flight() == 0 {
-                return;
+                return ended;
             }
             changed.await;
         }
