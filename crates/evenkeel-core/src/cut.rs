@@ -87,7 +87,7 @@ mod tests {
         });
         assert!(!is_failure(SECOND * 1_000));
         by_deadline(Duration::ZERO, || {
-            assert!(!is_failure(Duration::ZERO), "nothing was waited for")
+            assert!(!is_failure(Duration::ZERO), "nothing was waited for");
         });
     }
 

@@ -57,7 +57,7 @@ async fn server(asked: Arc<AtomicUsize>) -> Endpoint {
 /// Takes all descriptors that there are, of a few.
 fn take_all() -> (Vec<File>, Rlimit) {
     let before = getrlimit(Resource::Nofile);
-    setrlimit(Resource::Nofile, Rlimit { current: Some(64), ..before.clone() }).unwrap();
+    setrlimit(Resource::Nofile, Rlimit { current: Some(64), ..before }).unwrap();
     let mut taken = Vec::new();
     while let Ok(file) = File::open("/dev/null") {
         taken.push(file);

@@ -245,18 +245,18 @@ where
             }
         };
         cut::by_deadline(*this.patience, || this.state.set(State::Over));
-        Poll::Ready(Err(exceeded(this.client, *this.after, error)))
+        Poll::Ready(Err(exceeded(this.client, *this.after, error.as_ref())))
     }
 }
 
 #[cold]
-fn exceeded(client: &Client, after: Duration, error: Option<BoxError>) -> BoxError {
+fn exceeded(client: &Client, after: Duration, error: Option<&BoxError>) -> BoxError {
     evenkeel_metrics::deadline_exceeded(client);
     tracing::debug!(
         target: "evenkeel::deadline",
         client = client.name(),
         ?after,
-        error = error.as_ref().map(tracing::field::display),
+        error = error.map(tracing::field::display),
         "deadline exceeded"
     );
     DeadlineExceeded::new(after).into()

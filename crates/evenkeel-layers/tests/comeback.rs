@@ -1,5 +1,8 @@
 //! An endpoint that asked for less traffic, or failed, once: it gets its share again when that is over.
 
+// clippy knows test functions, but not the functions that they share; the clock is the paused one.
+#![allow(clippy::unwrap_used, clippy::disallowed_methods)]
+
 use std::{
     sync::{
         Arc,

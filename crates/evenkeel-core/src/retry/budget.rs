@@ -36,6 +36,7 @@ use crate::time::Timestamp;
 pub struct Budget(Arc<Kind>);
 
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "there is one for a client, behind an Arc")]
 enum Kind {
     Share(Share),
     Throttle(Throttle),

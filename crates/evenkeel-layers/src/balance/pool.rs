@@ -165,7 +165,7 @@ where
             Update::Insert(endpoint) => self.insert(endpoint),
             Update::Remove(address) => self.remove(&address),
             _ => {
-                tracing::warn!(target: TARGET, client = self.shared.client.name(), "an update of an unknown kind was passed over")
+                tracing::warn!(target: TARGET, client = self.shared.client.name(), "an update of an unknown kind was passed over");
             }
         }
     }
@@ -184,7 +184,7 @@ where
                 tracing::warn!(target: TARGET, client = self.shared.client.name(), %error, "discovery fails; its last endpoints stay");
             }
             (Some(_), None) => {
-                tracing::info!(target: TARGET, client = self.shared.client.name(), "discovery works again")
+                tracing::info!(target: TARGET, client = self.shared.client.name(), "discovery works again");
             }
             _ => {}
         }

@@ -112,7 +112,7 @@ async fn held_trial(
     let mut requests: Vec<_> = (0..5).map(|_| tokio_test::task::spawn(client.call(1))).collect();
     requests.retain_mut(|request| request.poll().is_pending());
     assert_eq!(requests.len(), 1);
-    (client, channel, requests.pop().unwrap())
+    (client, channel, requests.pop().expect("there is one"))
 }
 
 #[tokio::test(start_paused = true)]
