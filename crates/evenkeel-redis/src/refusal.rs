@@ -9,7 +9,7 @@ pub(crate) enum Refusal {
     WrongServer,
     /// The same server will do it later.
     Wait,
-    /// It will never do it, until somebody changes its configuration or that of the quota.
+    /// It will never do it, until its configuration or that of the quota is changed.
     Configuration,
 }
 

@@ -63,7 +63,7 @@ impl Server {
         Ok(Grant { tokens, remaining: u32::try_from(remaining)?, retry_after })
     }
 
-    /// Asks, and where the server is not the one that may write any more, asks whoever is there now.
+    /// Asks, and if the server may not write any more, asks once more over a new connection.
     async fn ask_the_right_one(
         &self,
         key: &[u8],
@@ -124,7 +124,7 @@ impl Server {
         Ok((connection.manager.insert(manager).clone(), given_up))
     }
 
-    /// Has the next question dial again, unless somebody has seen to that since connection `number`.
+    /// Has the next question dial again, unless connection `number` was given up already.
     fn give_up(&self, number: u64) {
         let mut connection = self.lock();
         if connection.given_up == number {

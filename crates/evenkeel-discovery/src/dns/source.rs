@@ -65,7 +65,7 @@ pub(super) struct DnsSource<R> {
     /// Which of the full names counted last.
     known: Option<Arc<str>>,
     is_told_empty: bool,
-    /// Somebody cannot reach an endpoint, so targets are asked for before their time.
+    /// An endpoint cannot be reached, so targets are asked for before their time.
     is_refresh: bool,
 }
 

@@ -29,7 +29,7 @@
 //!
 //! **Which endpoints.** Those of all slices of the service together. Who is ready has weight 1. Who is not
 //! ready any more because it terminates, but still serves, has weight 0: it gets nothing new and finishes what it has;
-//! only while nobody is ready, those who terminate are used, as by kube-proxy since 1.26 (KEP-1669). What a slice does not say counts as ready, as
+//! only while none is ready, those that terminate are used, as by kube-proxy since 1.26 (KEP-1669). What a slice does not say counts as ready, as
 //! serving and as not terminating. A pod that stands in two slices, as while it moves, counts as the slice says
 //! that was written last; of two pods with one address, the one that is ready.
 //!

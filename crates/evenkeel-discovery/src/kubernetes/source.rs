@@ -56,7 +56,7 @@ pub(super) struct KubernetesSource {
 enum Ended {
     /// The server has ended it, as it does after some time, or nothing was heard of it.
     Again { brought_news: bool },
-    /// Somebody cannot reach an endpoint: whether the server answers is to be seen.
+    /// An endpoint cannot be reached: whether the server answers is to be seen.
     Check,
     /// What follows is lost: everything has to be asked for.
     List,
@@ -333,7 +333,7 @@ impl Source for KubernetesSource {
         match retry_after {
             Some(delay) => {
                 session.fail(error);
-                // Those who were sent away together must not come back together.
+                // Clients that were sent away together must not come back together.
                 let delay = delay.min(RETRY_AFTER_MAX).mul_f64(1.0 + session.rng().unit() / 2.0);
                 tokio::time::sleep(delay).await;
                 Ok(())

@@ -14,6 +14,7 @@ use kube::{
 };
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tokio::sync::{Mutex, MutexGuard};
 
 use crate::{
     real::install_cryptography,
@@ -29,7 +30,11 @@ struct ControlPlane {
     folder: TempDir,
     port: u16,
     _processes: Vec<Process>,
+    // Several at once would take a machine of two cores longer than they are waited for.
+    _turn: MutexGuard<'static, ()>,
 }
+
+static TURN: Mutex<()> = Mutex::const_new(());
 
 impl ControlPlane {
     /// None where it was not built, which `.ci/get-servers kube-1.36` does.
@@ -37,6 +42,7 @@ impl ControlPlane {
         install_cryptography();
         let server = find("kube-1.36", "kube-apiserver")?;
         let controllers = find("kube-1.36", "kube-controller-manager")?;
+        let turn = TURN.lock().await;
         let folder = tempfile::tempdir().unwrap();
         let [port, client, peer, controllers_port] = free_ports();
         make_keys(folder.path());
@@ -65,7 +71,7 @@ impl ControlPlane {
 
         let mut processes = vec![Process::start(&mut etcd, &folder.path().join("etcd.log"))];
         processes.push(Process::start(&mut server, &folder.path().join("server.log")));
-        let mut plane = Self { folder, port, _processes: processes };
+        let mut plane = Self { folder, port, _processes: processes, _turn: turn };
         until("a kube-apiserver that is ready", || async {
             match plane.client().await {
                 Some(client) => {
@@ -159,7 +165,7 @@ fn pod(number: u8) -> Value {
     })
 }
 
-/// A service with these pods, which are ready, and whoever follows it.
+/// A service with these pods, which are ready, as it is followed.
 async fn followed(plane: &ControlPlane, pods: std::ops::RangeInclusive<u8>) -> Watching {
     plane.create("/api/v1/namespaces", json!({ "metadata": { "name": "shop" } })).await;
     let node =
@@ -187,7 +193,7 @@ fn at(pod: u8) -> String {
     format!("10.1.0.{pod}:8080")
 }
 
-/// Nobody stops it, so it terminates for as long as it is given.
+/// No kubelet stops it, so it terminates for as long as it is given.
 async fn terminate(plane: &ControlPlane, pod: u8) {
     let grace = json!({ "gracePeriodSeconds": 600 });
     plane.send("DELETE", &format!("{PODS}/web-{pod}"), &grace).await;
@@ -232,7 +238,7 @@ async fn pods_that_terminate_and_serve_get_nothing_new_unless_there_are_no_other
     terminate(&plane, 2).await;
     watching.until_weights(&[(&at(1), 1), (&at(2), 1)]).await;
 
-    // Who terminates and serves no more is gone, at once.
+    // A pod that terminates and serves no more is gone, at once.
     plane.set_ready(1, false).await;
     watching.until_weights(&[(&at(2), 1)]).await;
     assert_eq!(watching.least, 1);

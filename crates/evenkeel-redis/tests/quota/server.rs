@@ -48,7 +48,7 @@ impl Redis {
         format!("redis://127.0.0.1:{}", self.port)
     }
 
-    /// Has it follow another one, or nobody.
+    /// Has it follow another one, or none.
     pub(crate) async fn replicate(&self, primary: Option<&Self>) {
         let client = redis::Client::open(self.url()).unwrap();
         let mut connection = client.get_multiplexed_async_connection().await.unwrap();

@@ -372,7 +372,7 @@ async fn a_search_domain_that_always_fails_is_passed_over() {
     zone.answer_for("db.", Ok((vec!["10.0.0.2"], 5)));
     assert_eq!(next(&mut watch).await.unwrap(), endpoints(&["10.0.0.2:80"]));
 
-    // Where no server answers at all, there is nobody to say that it is passed over.
+    // Where no server answers at all, no further name is asked.
     zone.answer_for("db.a.", Err("timeout"));
     zone.answer_for("db.", Ok((vec!["10.0.0.3"], 5)));
     next(&mut watch).await.unwrap_err();
