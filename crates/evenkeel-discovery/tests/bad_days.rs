@@ -50,12 +50,13 @@ mod tls_front;
 #[path = "support/watching.rs"]
 mod watching;
 
-/// All of them for one registry.
+/// All of them for one registry, with the servers that it needs. What is named last is for those in which services
+/// enter themselves.
 macro_rules! bad_days {
-    ($($(#[$condition:meta])* $name:ident: $harness:ty,)*) => {$(
+    ($($(#[$condition:meta])* $name:ident($($server:literal)*): $harness:ty $(, $registers:ident)?;)*) => {$(
         $(#[$condition])*
         mod $name {
-            bad_days!(@tests $harness,
+            bad_days!(@tests ($($server)*) $harness,
                 a_registry_that_is_away_at_the_start_is_found_when_it_comes,
                 bytes_that_come_late_or_one_by_one_make_the_same_set,
                 an_answer_that_is_held_is_given_up,
@@ -66,30 +67,36 @@ macro_rules! bad_days {
                 what_goes_missing_soon_after_an_outage_is_kept_for_a_while,
                 who_left_during_an_outage_is_kept_for_a_while_and_no_longer,
                 an_outage_is_logged_when_it_begins_and_when_it_ends,
-                a_registration_heals_after_all_that_and_never_keeps_a_service,
+                $($registers,)?
             );
         }
     )*};
-    (@tests $harness:ty, $($test:ident,)*) => {$(
+    (@tests $servers:tt $harness:ty, $($test:ident,)*) => {
+        $(bad_days!(@test $servers $harness, $test);)*
+    };
+    (@test ($($server:literal)*) $harness:ty, $test:ident) => {
+        #[needs::needs($($server)*)]
         #[tokio::test]
         async fn $test() {
             use crate::harness::Harness;
-            if let Some(harness) = <$harness>::start().await {
-                crate::outages::$test(harness).await;
-            }
+            crate::outages::$test(<$harness>::start().await.unwrap()).await;
         }
-    )*};
+    };
 }
 
 bad_days! {
     #[cfg(feature = "consul")]
-    over_consul: crate::consul::OneAgent,
+    over_consul("consul"):
+        crate::consul::OneAgent, a_registration_heals_after_all_that_and_never_keeps_a_service;
     #[cfg(feature = "etcd")]
-    over_etcd_3_4: crate::etcd::OneMember<0>,
+    over_etcd_3_4("etcd-3.4"):
+        crate::etcd::OneMember<0>, a_registration_heals_after_all_that_and_never_keeps_a_service;
     #[cfg(feature = "etcd")]
-    over_etcd_3_5: crate::etcd::OneMember<1>,
+    over_etcd_3_5("etcd-3.5"):
+        crate::etcd::OneMember<1>, a_registration_heals_after_all_that_and_never_keeps_a_service;
     #[cfg(feature = "etcd")]
-    over_etcd_3_6: crate::etcd::OneMember<2>,
+    over_etcd_3_6("etcd-3.6"):
+        crate::etcd::OneMember<2>, a_registration_heals_after_all_that_and_never_keeps_a_service;
     #[cfg(feature = "kubernetes")]
-    over_kubernetes: crate::kubernetes::OneServer,
+    over_kubernetes("apiserver" "etcd-3.5"): crate::kubernetes::OneServer;
 }

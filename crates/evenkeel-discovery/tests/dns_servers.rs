@@ -28,6 +28,7 @@ use std::{net::SocketAddr, time::Duration};
 
 use evenkeel_core::backoff::Backoff;
 use evenkeel_discovery::Dns;
+use needs::needs;
 
 use self::{coredns::CoreDns, powerdns::PowerDns, watching::Watching};
 
@@ -51,9 +52,10 @@ fn service(name: &str, server: SocketAddr) -> Dns {
     quick(Dns::srv(name).unwrap(), server)
 }
 
+#[needs("pdns_server")]
 #[tokio::test]
 async fn powerdns_is_followed_through_changes_denials_and_its_end() {
-    let Some(mut powerdns) = PowerDns::start().await else { return };
+    let mut powerdns = PowerDns::start().await.unwrap();
     powerdns.replace("db", "A", &["10.0.0.1", "10.0.0.2"]).await;
     powerdns.replace("db", "AAAA", &["2001:db8::1"]).await;
     powerdns.replace("_grpc._tcp", "SRV", &["0 3 8080 db.example.test."]).await;
@@ -78,9 +80,10 @@ async fn powerdns_is_followed_through_changes_denials_and_its_end() {
     assert!(failed.contains("its last 1 endpoints stay in use"), "{failed}");
 }
 
+#[needs("pdns_server")]
 #[tokio::test]
 async fn powerdns_is_believed_over_tcp_where_udp_is_too_small() {
-    let Some(powerdns) = PowerDns::start().await else { return };
+    let powerdns = PowerDns::start().await.unwrap();
     let many: Vec<_> = (1..=200).map(|n| format!("10.1.0.{n}")).collect();
     let many: Vec<_> = many.iter().map(String::as_str).collect();
     powerdns.replace("many", "A", &many).await;
@@ -88,9 +91,10 @@ async fn powerdns_is_believed_over_tcp_where_udp_is_too_small() {
     watching.until(|set| set.len() == 200).await;
 }
 
+#[needs("coredns")]
 #[tokio::test]
 async fn coredns_serves_a_file_that_changes() {
-    let Some(coredns) = CoreDns::from_file(&["10.0.0.1", "10.0.0.2"]) else { return };
+    let coredns = CoreDns::from_file(&["10.0.0.1", "10.0.0.2"]).unwrap();
     let mut watching = Watching::new(&host("db.example.test.:80", coredns.address));
     watching.until_addresses(&["10.0.0.1:80", "10.0.0.2:80"]).await;
     let mut services = Watching::new(&service("_grpc._tcp.example.test.", coredns.address));
@@ -102,9 +106,10 @@ async fn coredns_serves_a_file_that_changes() {
     watching.until(std::collections::BTreeMap::is_empty).await;
 }
 
+#[needs("coredns", "etcd-3.5")]
 #[tokio::test]
 async fn coredns_serves_what_services_wrote_into_etcd() {
-    let Some(coredns) = CoreDns::from_etcd().await else { return };
+    let coredns = CoreDns::from_etcd().await.unwrap();
     coredns.put("web/a", r#"{"host":"10.0.0.1","port":8080,"priority":1,"weight":50,"ttl":1}"#);
     coredns.put("web/b", r#"{"host":"10.0.0.2","port":8081,"priority":1,"weight":50,"ttl":1}"#);
     let mut hosts = Watching::new(&host("web.example.test.:80", coredns.address));

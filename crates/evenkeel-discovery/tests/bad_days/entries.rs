@@ -1,14 +1,17 @@
 //! Entries that contradict each other, or are none.
 
+use needs::needs;
+
 /// Weights out of bounds Consul makes 1 itself; how they are read is in `consul/answer/tests.rs`.
 #[cfg(feature = "consul")]
+#[needs("consul")]
 #[tokio::test]
 async fn odd_entries_in_consul_cost_no_other() {
     use serde_json::json;
 
     use crate::{consul_real::Agent, watching::Watching};
 
-    let Some(agent) = Agent::start().await else { return };
+    let agent = Agent::start().await.unwrap();
     for (node, service) in [
         ("n1", json!({ "Address": "10.0.0.1", "Port": 1 })),
         // Port 0 means none.
@@ -49,6 +52,7 @@ async fn odd_entries_in_consul_cost_no_other() {
 }
 
 #[cfg(feature = "etcd")]
+#[needs("etcd-3.5")]
 #[tokio::test]
 async fn odd_entries_in_etcd_cost_no_other() {
     use crate::{
@@ -56,7 +60,7 @@ async fn odd_entries_in_etcd_cost_no_other() {
         watching::Watching,
     };
 
-    let Some(etcd) = Etcd::start(VERSIONS[1]).await else { return };
+    let etcd = Etcd::start(VERSIONS[1]).await.unwrap();
     for (id, value) in [
         ("1", "10.0.0.1:1"),
         ("2", "10.0.0.2:0"),

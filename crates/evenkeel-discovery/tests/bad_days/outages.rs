@@ -23,7 +23,7 @@ use tracing::{
 
 use crate::{
     faulty::{Fault, Faulty},
-    harness::{HOLD, Harness, Instance, Rule},
+    harness::{HOLD, Harness, Instance},
     servers::until,
     slow_motion::Motion,
     watching::Watching,
@@ -236,9 +236,6 @@ pub(crate) async fn an_outage_is_logged_when_it_begins_and_when_it_ends<H: Harne
 pub(crate) async fn a_registration_heals_after_all_that_and_never_keeps_a_service<H: Harness>(
     harness: H,
 ) {
-    if H::EXEMPT.iter().any(|(rule, _)| *rule == Rule::C12) {
-        return;
-    }
     let entry = Entry::new("web", "10.0.0.1:80".parse().unwrap());
     let registered = harness.register_at(&harness.way().url, entry);
     registered.entered().await;

@@ -2,6 +2,7 @@
 
 use evenkeel_core::discover::Discovery;
 use evenkeel_discovery::tls::Tls;
+use needs::needs;
 
 use crate::{
     harness::{Harness, Instance},
@@ -34,9 +35,10 @@ async fn certificate_that_runs_out<H: Harness, D: Discovery>(
 }
 
 #[cfg(feature = "consul")]
+#[needs("consul")]
 #[tokio::test]
 async fn a_certificate_of_an_agent_that_runs_out_empties_nothing() {
-    let Some(harness) = crate::consul::OneAgent::start().await else { return };
+    let harness = crate::consul::OneAgent::start().await.unwrap();
     certificate_that_runs_out(harness, |url, tls| {
         let agents = evenkeel_discovery::consul::Agents::at([url]).unwrap().tls(tls);
         crate::consul::follow_at(agents)
@@ -45,9 +47,10 @@ async fn a_certificate_of_an_agent_that_runs_out_empties_nothing() {
 }
 
 #[cfg(feature = "etcd")]
+#[needs("etcd-3.5")]
 #[tokio::test]
 async fn a_certificate_of_a_member_that_runs_out_empties_nothing() {
-    let Some(harness) = crate::etcd::OneMember::<1>::start().await else { return };
+    let harness = crate::etcd::OneMember::<1>::start().await.unwrap();
     certificate_that_runs_out(harness, |url, tls| {
         let cluster = evenkeel_discovery::etcd::Cluster::at([url]).unwrap().tls(tls);
         crate::etcd::follow_at(cluster)

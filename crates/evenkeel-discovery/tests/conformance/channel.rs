@@ -3,7 +3,7 @@
 use evenkeel_core::endpoint::Address;
 use evenkeel_discovery::{ChannelDiscovery, Sender, channel};
 
-use crate::harness::{Harness, Instance, Rule};
+use crate::harness::{Harness, Instance};
 
 pub(crate) struct Channel {
     sender: Sender,
@@ -12,14 +12,6 @@ pub(crate) struct Channel {
 }
 
 impl Harness for Channel {
-    const EXEMPT: &'static [(Rule, &'static str)] = &[
-        (Rule::C4, "what is told is what is meant"),
-        (Rule::C7, "a channel has no position"),
-        (Rule::C9, "a channel asks nobody"),
-        (Rule::C10, "a channel has no name"),
-        (Rule::C12, "nobody enters himself in a channel"),
-        (Rule::C15, "who fails is not put into a channel"),
-    ];
     const HAS_TIERS: bool = true;
 
     type Source = ChannelDiscovery;

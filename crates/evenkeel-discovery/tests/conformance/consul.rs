@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 use crate::{
     consul_real::Agent,
-    harness::{BACKOFF, HOLD, Harness, Instance, Rule, State},
+    harness::{BACKOFF, HOLD, Harness, Instance, State},
     slow_motion::Proxy,
 };
 
@@ -30,8 +30,6 @@ pub(crate) struct OneAgent {
 }
 
 impl Harness for OneAgent {
-    const EXEMPT: &'static [(Rule, &'static str)] = &[];
-
     type Source = Consul;
 
     async fn start() -> Option<Self> {

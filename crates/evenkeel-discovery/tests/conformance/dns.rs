@@ -22,14 +22,6 @@ pub(crate) struct Records {
 }
 
 impl Harness for Records {
-    const EXEMPT: &'static [(Rule, &'static str)] = &[
-        (Rule::C2, "weight 0 is a small share in SRV records: who is there is ready"),
-        (Rule::C5, "DNS tells no changes that could be lost"),
-        (Rule::C7, "answers carry no position"),
-        (Rule::C12, "nobody enters himself here"),
-        (Rule::C14, "records have no metadata"),
-        (Rule::C15, "who is there is well, as far as DNS knows"),
-    ];
     const HAS_TIERS: bool = true;
 
     type Source = Dns;

@@ -16,7 +16,7 @@ use serde_json::json;
 
 use crate::{
     etcd_real::{self, VERSIONS},
-    harness::{BACKOFF, HOLD, Harness, Instance, Rule, State},
+    harness::{BACKOFF, HOLD, Harness, Instance, State},
     servers::until,
     slow_motion::Proxy,
 };
@@ -29,7 +29,6 @@ pub(crate) struct OneMember<const VERSION: usize> {
 }
 
 impl<const VERSION: usize> Harness for OneMember<VERSION> {
-    const EXEMPT: &'static [(Rule, &'static str)] = &[];
     // Two pages.
     const PARTS: (u16, u16) = (2, 1_000);
     const HAS_TIERS: bool = true;

@@ -10,7 +10,7 @@ use evenkeel_discovery::File;
 use serde_json::json;
 use tempfile::TempDir;
 
-use crate::harness::{Harness, Instance, Rule, State};
+use crate::harness::{Harness, Instance, State};
 
 pub(crate) struct OneFile {
     path: PathBuf,
@@ -19,12 +19,6 @@ pub(crate) struct OneFile {
 }
 
 impl Harness for OneFile {
-    const EXEMPT: &'static [(Rule, &'static str)] = &[
-        (Rule::C9, "a file is looked at when it changes, and at an interval, failing or not"),
-        (Rule::C10, "a file has no name inside"),
-        (Rule::C12, "nobody enters himself in a file"),
-        (Rule::C15, "who fails is not written into a file"),
-    ];
     const HAS_TIERS: bool = true;
 
     type Source = File;

@@ -11,29 +11,6 @@ use evenkeel_discovery::register::{Entry, Registered};
 
 use crate::slow_motion::Proxy;
 
-/// One of the rules, as the head of this test lists them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Rule {
-    C1,
-    C2,
-    C3,
-    C4,
-    C5,
-    C6,
-    C7,
-    C8,
-    C9,
-    C10,
-    C11,
-    C12,
-    C13,
-    C14,
-    C15,
-    C16,
-    C17,
-    C18,
-}
-
 /// What an instance says of its readiness.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum State {
@@ -97,8 +74,6 @@ impl Instance {
 ///
 /// What a registry is exempt from, it need not implement.
 pub(crate) trait Harness: Sized + Send {
-    /// The rules that do not apply, and why.
-    const EXEMPT: &'static [(Rule, &'static str)];
     /// How many parts a set has, and how many instances make a part that matters.
     const PARTS: (u16, u16) = (3, 1);
     /// Whether a set changes at all.
@@ -184,12 +159,3 @@ pub(crate) trait Harness: Sized + Send {
 pub(crate) const HOLD: Duration = Duration::from_secs(10);
 pub(crate) const BACKOFF: (Duration, Duration) =
     (Duration::from_millis(50), Duration::from_millis(800));
-
-/// The registry, unless it is exempt or missing.
-pub(crate) async fn start<H: Harness>(rule: Rule) -> Option<H> {
-    if let Some((_, reason)) = H::EXEMPT.iter().find(|(exempt, _)| *exempt == rule) {
-        println!("{rule:?} does not apply: {reason}");
-        return None;
-    }
-    H::start().await
-}

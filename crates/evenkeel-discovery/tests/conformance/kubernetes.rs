@@ -10,7 +10,7 @@ use evenkeel_discovery::{Kubernetes, kubernetes::ApiServer};
 use serde_json::{Value, json};
 
 use crate::{
-    harness::{BACKOFF, HOLD, Harness, Instance, Rule, State},
+    harness::{BACKOFF, HOLD, Harness, Instance, State},
     real::Cluster,
     slow_motion::Proxy,
 };
@@ -23,11 +23,6 @@ pub(crate) struct OneServer {
 }
 
 impl Harness for OneServer {
-    const EXEMPT: &'static [(Rule, &'static str)] = &[
-        (Rule::C9, "the rests are those of the one loop: tests/watch.rs"),
-        (Rule::C12, "pods do not enter themselves: the controllers do it for them"),
-        (Rule::C13, "it knows neither weights nor tiers"),
-    ];
     const PARTS: (u16, u16) = (3, 20);
     const HAS_WEIGHTS: bool = false;
     const NOTE: &'static str = "kubernetes.hostname";

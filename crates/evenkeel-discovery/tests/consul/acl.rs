@@ -2,6 +2,7 @@
 
 use evenkeel_core::error::cause;
 use evenkeel_discovery::consul::{Consul, NotPermitted};
+use needs::needs;
 use serde_json::{Value, json};
 
 use crate::{at, ms, real::Agent, watching::Watching, web};
@@ -40,9 +41,10 @@ fn reader(agent: &Agent, file: &tempfile::NamedTempFile) -> Consul {
     web(at(&agent.url).token_file(file.path())).wait(ms(500)).hold(ms(200))
 }
 
+#[needs("consul")]
 #[tokio::test]
 async fn a_token_that_is_revoked_empties_nothing_and_its_successor_is_read_from_the_file() {
-    let Some(agent) = start().await else { return };
+    let agent = start().await.unwrap();
     policy(&agent, None, READ).await;
     let (secret, accessor) = token(&agent).await;
     let file = tempfile::NamedTempFile::new().unwrap();
@@ -62,6 +64,7 @@ async fn a_token_that_is_revoked_empties_nothing_and_its_successor_is_read_from_
     assert_eq!(watching.least, 1);
 }
 
+#[needs("consul")]
 #[tokio::test]
 async fn rights_that_are_taken_away_empty_nothing() {
     for less in [
@@ -69,7 +72,7 @@ async fn rights_that_are_taken_away_empty_nothing() {
         r#"service_prefix "" { policy = "read" }"#,
         r#"service "other" { policy = "read" }"#,
     ] {
-        let Some(agent) = start().await else { return };
+        let agent = start().await.unwrap();
         let id = policy(&agent, None, READ).await;
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), token(&agent).await.0).unwrap();
@@ -90,9 +93,10 @@ async fn rights_that_are_taken_away_empty_nothing() {
     }
 }
 
+#[needs("consul")]
 #[tokio::test]
 async fn without_any_token_the_failure_says_what_is_missing() {
-    let Some(agent) = start().await else { return };
+    let agent = start().await.unwrap();
     agent.enter(1).await;
     let mut watching = Watching::new(&web(at(&agent.url)));
     let failed = watching.until_failure().await;

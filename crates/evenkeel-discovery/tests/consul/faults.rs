@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use evenkeel_core::{discover::Discovery, error::cause};
 use evenkeel_discovery::consul::{AgentRefused, Agents, NotPermitted};
+use needs::needs;
 
 use crate::{
     at, ms,
@@ -13,9 +14,10 @@ use crate::{
     web,
 };
 
+#[needs("consul")]
 #[tokio::test]
 async fn an_agent_that_restarts_with_its_data_disturbs_nobody() {
-    let Some(mut agent) = Agent::start_lasting().await else { return };
+    let mut agent = Agent::start_lasting().await.unwrap();
     agent.enter(1).await;
     agent.enter(2).await;
     let mut watching = Watching::new(&web(at(&agent.url)).hold(ms(10_000)));
@@ -30,9 +32,10 @@ async fn an_agent_that_restarts_with_its_data_disturbs_nobody() {
     assert_eq!(watching.least, 2);
 }
 
+#[needs("consul")]
 #[tokio::test]
 async fn an_agent_that_restarts_without_data_empties_nothing() {
-    let Some(mut agent) = Agent::start().await else { return };
+    let mut agent = Agent::start().await.unwrap();
     for port in 1..=3 {
         agent.enter(port).await;
     }
@@ -54,9 +57,10 @@ async fn an_agent_that_restarts_without_data_empties_nothing() {
     assert_eq!(watching.least, 3, "there was no moment with fewer");
 }
 
+#[needs("consul")]
 #[tokio::test]
 async fn an_agent_that_hangs_costs_no_endpoint_and_is_followed_again() {
-    let Some(agent) = Agent::start().await else { return };
+    let agent = Agent::start().await.unwrap();
     agent.enter(1).await;
     let web = web(at(&agent.url).timeout(ms(300))).wait(ms(300));
     let web = web.hold(ms(10_000));

@@ -3,13 +3,15 @@
 use std::time::Instant;
 
 use evenkeel_discovery::consul::AddressOf;
+use needs::needs;
 use serde_json::{Value, json};
 
 use crate::{at, ms, real::Agent, watching::Watching, web};
 
+#[needs("consul")]
 #[tokio::test]
 async fn endpoints_join_and_leave() {
-    let Some(agent) = Agent::start().await else { return };
+    let agent = Agent::start().await.unwrap();
     let mut watching = Watching::new(&web(at(&agent.url)));
     watching.until_addresses(&[]).await;
 
@@ -24,9 +26,10 @@ async fn endpoints_join_and_leave() {
     assert!(watching.failures.is_empty(), "{:?}", watching.failures);
 }
 
+#[needs("consul")]
 #[tokio::test]
 async fn health_weights_and_maintenance_are_followed() {
-    let Some(agent) = Agent::start().await else { return };
+    let agent = Agent::start().await.unwrap();
     let check = json!({ "Check": { "TTL": "600s", "Status": "passing" },
         "Weights": { "Passing": 10, "Warning": 3 } });
     agent.enter_with(1, check.clone()).await;
@@ -56,9 +59,10 @@ async fn health_weights_and_maintenance_are_followed() {
     watching.until(|set| set.values().any(|endpoint| endpoint.weight == 77)).await;
 }
 
+#[needs("consul")]
 #[tokio::test]
 async fn a_check_that_nobody_passes_takes_its_endpoint_out() {
-    let Some(agent) = Agent::start().await else { return };
+    let agent = Agent::start().await.unwrap();
     agent.enter(2).await;
     agent.enter_with(1, json!({ "Check": { "TTL": "1s", "Status": "passing" } })).await;
     let mut watching = Watching::new(&web(at(&agent.url)));
@@ -67,9 +71,10 @@ async fn a_check_that_nobody_passes_takes_its_endpoint_out() {
     watching.until_addresses(&["10.0.0.1:2"]).await;
 }
 
+#[needs("consul")]
 #[tokio::test]
 async fn addresses_are_found_as_they_are_entered() {
-    let Some(agent) = Agent::start().await else { return };
+    let agent = Agent::start().await.unwrap();
     agent.enter_with(1, json!({ "Address": "2001:db8::1" })).await;
     agent.enter_with(2, json!({ "Address": "" })).await;
     agent.enter_with(3, json!({ "Address": "web.internal" })).await;
@@ -85,9 +90,10 @@ async fn addresses_are_found_as_they_are_entered() {
     node.until(|set| set.keys().all(|address| address.to_string().starts_with("127.0.0.1:"))).await;
 }
 
+#[needs("consul")]
 #[tokio::test]
 async fn tags_filter_and_data_centre_choose() {
-    let Some(agent) = Agent::start().await else { return };
+    let agent = Agent::start().await.unwrap();
     agent.enter_with(1, json!({ "Tags": ["a", "b"], "Meta": { "zone": "eu", "v": "1" } })).await;
     agent.enter_with(2, json!({ "Tags": ["a"], "Meta": { "v": "2" } })).await;
     agent.enter_with(3, json!({ "Tags": ["odd \"tag\""] })).await;
@@ -108,9 +114,10 @@ async fn tags_filter_and_data_centre_choose() {
     assert!(failed.contains("no endpoint is known from it"), "{failed}");
 }
 
+#[needs("consul")]
 #[tokio::test]
 async fn several_nodes_make_one_set() {
-    let Some(agent) = Agent::start().await else { return };
+    let agent = Agent::start().await.unwrap();
     for node in 1..=3 {
         let entry = json!({ "Node": format!("other-{node}"), "Address": format!("10.0.0.{node}"),
             "Service": { "ID": "web", "Service": "web", "Port": 80 } });
@@ -121,9 +128,10 @@ async fn several_nodes_make_one_set() {
     assert_eq!(watching.least, 3, "never a part of it");
 }
 
+#[needs("consul")]
 #[tokio::test]
 async fn many_changes_at_once_all_arrive() {
-    let Some(agent) = Agent::start().await else { return };
+    let agent = Agent::start().await.unwrap();
     let entries = |verb: &str, range: std::ops::Range<u16>| {
         let service = |port| json!({ "ID": format!("web-{port}"), "Service": "web", "Port": port });
         let one = |port| json!({ "Service": { "Verb": verb, "Node": "other", "Service": service(port) } });
@@ -143,18 +151,20 @@ async fn many_changes_at_once_all_arrive() {
         .await;
 }
 
+#[needs("consul")]
 #[tokio::test]
 async fn a_service_is_not_taken_for_one_with_a_longer_name() {
-    let Some(agent) = Agent::start().await else { return };
+    let agent = Agent::start().await.unwrap();
     agent.enter_with(1, json!({ "Name": "web-admin" })).await;
     agent.enter(2).await;
     let mut watching = Watching::new(&web(at(&agent.url)));
     watching.until_addresses(&["10.0.0.1:2"]).await;
 }
 
+#[needs("consul")]
 #[tokio::test]
 async fn a_service_that_ends_is_empty_after_a_while() {
-    let Some(agent) = Agent::start().await else { return };
+    let agent = Agent::start().await.unwrap();
     agent.enter(1).await;
     let mut watching = Watching::new(&web(at(&agent.url)));
     watching.until_addresses(&["10.0.0.1:1"]).await;

@@ -1,10 +1,12 @@
 //! An agent that speaks HTTPS, and asks for a certificate.
 
 use evenkeel_discovery::{consul::Agents, tls::Tls};
+use needs::needs;
 use serde_json::json;
 
 use crate::{real::Agent, servers::free_ports, tls_front::Authority, watching::Watching, web};
 
+#[needs("consul")]
 #[tokio::test]
 async fn an_agent_is_verified_and_asks_for_a_certificate() {
     let _ = rustls::crypto::ring::default_provider().install_default();
@@ -20,7 +22,7 @@ async fn an_agent_is_verified_and_asks_for_a_certificate() {
     let configuration = json!({ "ports": { "https": https }, "verify_incoming_https": true,
         "ca_file": write("ca.pem", &authority.pem()),
         "cert_file": write("agent.pem", &chain), "key_file": write("agent.key", &key) });
-    let Some(agent) = Agent::with(configuration, &["-dev"], None).await else { return };
+    let agent = Agent::with(configuration, &["-dev"], None).await.unwrap();
     agent.enter(1).await;
     let url = format!("https://127.0.0.1:{https}");
     let agents = |tls: Tls| Agents::at([&*url]).unwrap().tls(tls);

@@ -1,6 +1,7 @@
 //! A headless service of Kubernetes, as CoreDNS makes names of its slices.
 
 use evenkeel_discovery::Kubernetes;
+use needs::needs;
 use serde_json::{Value, json};
 
 use crate::{
@@ -13,9 +14,10 @@ use crate::{
 
 const NAME: &str = "web.shop.svc.cluster.local.";
 
+#[needs("apiserver", "etcd-3.5", "coredns")]
 #[tokio::test]
 async fn a_headless_service_has_in_dns_whom_its_slices_call_ready() {
-    let Some(cluster) = Cluster::start().await else { return };
+    let cluster = Cluster::start().await.unwrap();
     put(&cluster, "/api/v1/namespaces/shop", json!({ "kind": "Namespace" })).await;
     let spec = json!({ "clusterIP": "None", "ports": [{ "name": "http", "port": 80, "targetPort": 8080 }] });
     let web = json!({ "kind": "Service", "spec": spec });
@@ -25,7 +27,7 @@ async fn a_headless_service_has_in_dns_whom_its_slices_call_ready() {
     let kubeconfig = cluster.kubeconfig("admin");
     let how = format!("kubernetes {{\n kubeconfig {} tests\n ttl 1\n }}", kubeconfig.display());
     let folder = tempfile::tempdir().unwrap();
-    let Some(coredns) = CoreDns::start("cluster.local", &how, folder) else { return };
+    let coredns = CoreDns::start("cluster.local", &how, folder).unwrap();
 
     // The port that pods listen at: names of a headless service do not lead to that of the service.
     let mut hosts = Watching::new(&host(&format!("{NAME}:8080"), coredns.address));

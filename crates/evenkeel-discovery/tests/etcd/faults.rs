@@ -2,6 +2,7 @@
 
 use evenkeel_core::error::cause;
 use evenkeel_discovery::etcd::{Cluster, MemberRefused};
+use needs::needs;
 
 use crate::{
     ms,
@@ -10,10 +11,11 @@ use crate::{
     web,
 };
 
+#[needs("etcd-3.4", "etcd-3.5", "etcd-3.6")]
 #[tokio::test]
 async fn a_compacted_position_is_answered_by_a_fresh_list() {
     for version in VERSIONS {
-        let Some(etcd) = Etcd::start(version).await else { return };
+        let etcd = Etcd::start(version).await.unwrap();
         let gate = crate::servers::Gate::to(&etcd.members[0].url).await;
         etcd.put("1", "10.0.0.1:1");
         etcd.put("2", "10.0.0.1:2");
@@ -33,10 +35,11 @@ async fn a_compacted_position_is_answered_by_a_fresh_list() {
     }
 }
 
+#[needs("etcd-3.4", "etcd-3.5", "etcd-3.6")]
 #[tokio::test]
 async fn a_member_that_hangs_costs_no_endpoint_and_is_followed_again() {
     for version in VERSIONS {
-        let Some(etcd) = Etcd::start(version).await else { return };
+        let etcd = Etcd::start(version).await.unwrap();
         etcd.put("1", "10.0.0.1:1");
         let mut watching = Watching::new(&web(etcd.cluster().timeout(ms(500))));
         watching.until_addresses(&["10.0.0.1:1"]).await;
@@ -53,10 +56,11 @@ async fn a_member_that_hangs_costs_no_endpoint_and_is_followed_again() {
     }
 }
 
+#[needs("etcd-3.4", "etcd-3.5", "etcd-3.6")]
 #[tokio::test]
 async fn a_quiet_watch_is_no_failure() {
     for version in VERSIONS {
-        let Some(etcd) = Etcd::start(version).await else { return };
+        let etcd = Etcd::start(version).await.unwrap();
         etcd.put("1", "10.0.0.1:1");
         let mut watching = Watching::new(&web(etcd.cluster()).quiet(ms(100)));
         watching.until_addresses(&["10.0.0.1:1"]).await;
@@ -65,10 +69,11 @@ async fn a_quiet_watch_is_no_failure() {
     }
 }
 
+#[needs("etcd-3.4", "etcd-3.5", "etcd-3.6")]
 #[tokio::test]
 async fn a_member_that_restarts_without_data_empties_nothing() {
     for version in VERSIONS {
-        let Some(mut etcd) = Etcd::start(version).await else { return };
+        let mut etcd = Etcd::start(version).await.unwrap();
         for id in 1..=3 {
             etcd.put(&id.to_string(), &format!("10.0.0.1:{id}"));
         }
@@ -91,10 +96,11 @@ async fn a_member_that_restarts_without_data_empties_nothing() {
     }
 }
 
+#[needs("etcd-3.4", "etcd-3.5", "etcd-3.6")]
 #[tokio::test]
 async fn the_loss_of_a_member_and_of_the_leader_disturbs_nobody() {
     for version in VERSIONS {
-        let Some(mut etcd) = Etcd::start_three(version).await else { return };
+        let mut etcd = Etcd::start_three(version).await.unwrap();
         etcd.put("1", "10.0.0.1:1");
         let mut urls: Vec<_> = etcd.members.iter().map(|member| member.url.clone()).collect();
         // The one that is followed first is the one that ends.
@@ -150,10 +156,11 @@ fn enable_auth(etcd: &mut Etcd) {
     etcd.ask_as("root:root");
 }
 
+#[needs("etcd-3.4", "etcd-3.5", "etcd-3.6")]
 #[tokio::test]
 async fn a_user_is_no_hindrance_before_there_is_authentication() {
     for version in VERSIONS {
-        let Some(mut etcd) = Etcd::start(version).await else { return };
+        let mut etcd = Etcd::start(version).await.unwrap();
         let cluster = etcd.cluster().user("reader", "secret");
         let mut watching = Watching::new(&web(cluster));
         watching.until_addresses(&[]).await;
@@ -169,10 +176,11 @@ async fn a_user_is_no_hindrance_before_there_is_authentication() {
     }
 }
 
+#[needs("etcd-3.4", "etcd-3.5", "etcd-3.6")]
 #[tokio::test]
 async fn a_user_is_authenticated_and_rights_that_are_taken_away_empty_nothing() {
     for version in VERSIONS {
-        let Some(etcd) = with_reader(version).await else { return };
+        let etcd = with_reader(version).await.unwrap();
         let wrong = etcd.cluster().user("reader", "wrong");
         let mut refused = Watching::new(&web(wrong));
         assert!(cause::<MemberRefused>(&**refused.until_failure().await).is_some());
@@ -188,10 +196,11 @@ async fn a_user_is_authenticated_and_rights_that_are_taken_away_empty_nothing() 
     }
 }
 
+#[needs("etcd-3.4", "etcd-3.5", "etcd-3.6")]
 #[tokio::test]
 async fn rights_that_are_taken_away_empty_nothing_and_come_back() {
     for version in VERSIONS {
-        let Some(mut etcd) = with_reader(version).await else { return };
+        let mut etcd = with_reader(version).await.unwrap();
         let mut watching = Watching::new(&web(etcd.cluster().user("reader", "secret")));
         watching.until_addresses(&["10.0.0.1:1"]).await;
         let rights = |verb: &str, etcd: &Etcd| match verb {

@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use evenkeel_discovery::etcd::dialect::{Kratos, Naming, Zero};
+use needs::needs;
 
 use crate::{
     ms,
@@ -11,10 +12,11 @@ use crate::{
     web,
 };
 
+#[needs("etcd-3.4", "etcd-3.5", "etcd-3.6")]
 #[tokio::test]
 async fn endpoints_join_change_and_leave() {
     for version in VERSIONS {
-        let Some(etcd) = Etcd::start(version).await else { return };
+        let etcd = Etcd::start(version).await.unwrap();
         etcd.put("1", "10.0.0.1:1");
         let mut watching = Watching::new(&web(etcd.cluster()));
         watching.until_addresses(&["10.0.0.1:1"]).await;
@@ -34,10 +36,11 @@ async fn endpoints_join_change_and_leave() {
     }
 }
 
+#[needs("etcd-3.4", "etcd-3.5", "etcd-3.6")]
 #[tokio::test]
 async fn an_empty_service_is_told_as_such_and_a_service_that_ends_after_a_while() {
     for version in VERSIONS {
-        let Some(etcd) = Etcd::start(version).await else { return };
+        let etcd = Etcd::start(version).await.unwrap();
         let mut watching = Watching::new(&web(etcd.cluster()));
         watching.until_addresses(&[]).await;
         etcd.put("1", "10.0.0.1:1");
@@ -52,10 +55,11 @@ async fn an_empty_service_is_told_as_such_and_a_service_that_ends_after_a_while(
     }
 }
 
+#[needs("etcd-3.4", "etcd-3.5", "etcd-3.6")]
 #[tokio::test]
 async fn what_is_kept_in_doubt_is_what_was_there_last_whatever_else_lies_under_the_prefix() {
     for version in VERSIONS {
-        let Some(etcd) = Etcd::start(version).await else { return };
+        let etcd = Etcd::start(version).await.unwrap();
         etcd.put("README", "keys of the service web");
         etcd.put("a", "10.0.0.1:1");
         let mut watching = Watching::new(&web(etcd.cluster()).hold(ms(3_000)));
@@ -75,10 +79,11 @@ async fn what_is_kept_in_doubt_is_what_was_there_last_whatever_else_lies_under_t
     }
 }
 
+#[needs("etcd-3.4", "etcd-3.5", "etcd-3.6")]
 #[tokio::test]
 async fn every_event_of_a_batch_is_applied() {
     for version in VERSIONS {
-        let Some(etcd) = Etcd::start(version).await else { return };
+        let etcd = Etcd::start(version).await.unwrap();
         let mut watching = Watching::new(&web(etcd.cluster()));
         watching.until_addresses(&[]).await;
         let lines = |verb: &str, range: std::ops::Range<u16>| {
@@ -94,9 +99,10 @@ async fn every_event_of_a_batch_is_applied() {
     }
 }
 
+#[needs("etcd-3.5")]
 #[tokio::test]
 async fn a_list_of_many_pages_is_one_set() {
-    let Some(etcd) = Etcd::start(VERSIONS[1]).await else { return };
+    let etcd = Etcd::start(VERSIONS[1]).await.unwrap();
     for start in (1..2_500).step_by(100) {
         let lines: String =
             (start..start + 100).map(|n| format!("put /evenkeel/web/{n} 10.0.0.1:{n}\n")).collect();
@@ -107,9 +113,10 @@ async fn a_list_of_many_pages_is_one_set() {
     assert_eq!(watching.least, 2_500, "at once");
 }
 
+#[needs("etcd-3.5")]
 #[tokio::test]
 async fn a_service_is_not_taken_for_one_with_a_longer_name() {
-    let Some(etcd) = Etcd::start(VERSIONS[1]).await else { return };
+    let etcd = Etcd::start(VERSIONS[1]).await.unwrap();
     etcd.control(&["put", "/evenkeel/web-admin/1", "10.0.0.1:1"]);
     etcd.control(&["put", "/evenkeel/webs", "10.0.0.1:2"]);
     etcd.put("3", "10.0.0.1:3");
@@ -118,9 +125,10 @@ async fn a_service_is_not_taken_for_one_with_a_longer_name() {
     watching.until_addresses(&["10.0.0.1:3"]).await;
 }
 
+#[needs("etcd-3.4")]
 #[tokio::test]
 async fn the_entries_of_other_frameworks_are_followed() {
-    let Some(etcd) = Etcd::start(VERSIONS[0]).await else { return };
+    let etcd = Etcd::start(VERSIONS[0]).await.unwrap();
     etcd.control(&["put", "web/a", r#"{"Op":0,"Addr":"10.0.0.1:1","Metadata":{"weight":3}}"#]);
     let mut naming = Watching::new(&web(etcd.cluster()).dialect(Naming));
     naming.until_weights(&[("10.0.0.1:1", 3)]).await;

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use evenkeel_core::error::cause;
 use evenkeel_discovery::kubernetes::{ApiServer, Kubernetes, NoAccess, ServerRefused};
+use needs::needs;
 use serde_json::json;
 
 use crate::{
@@ -18,9 +19,10 @@ fn at(pod: u32) -> String {
     format!("{}:8080", address(pod))
 }
 
+#[needs("apiserver", "etcd-3.5")]
 #[tokio::test]
 async fn want_of_rights_is_a_failure_and_no_empty_set() {
-    let Some(cluster) = Cluster::start().await else { return };
+    let cluster = Cluster::start().await.unwrap();
     cluster.put_pods("web-a", [1]).await;
     let mut stranger = Watching::new(&web(ApiServer::kubeconfig(cluster.kubeconfig("stranger"))));
     let failure = stranger.until_failure().await;
@@ -42,9 +44,10 @@ async fn want_of_rights_is_a_failure_and_no_empty_set() {
     assert_eq!(watching.least, 1);
 }
 
+#[needs("apiserver", "etcd-3.5")]
 #[tokio::test]
 async fn a_token_that_is_not_known_any_more_is_read_again() {
-    let Some(cluster) = Cluster::start().await else { return };
+    let cluster = Cluster::start().await.unwrap();
     cluster.put_pods("web-a", [1]).await;
     let file = cluster.path("token");
     std::fs::write(&file, "first\n").unwrap();
@@ -64,18 +67,20 @@ async fn a_token_that_is_not_known_any_more_is_read_again() {
     assert_eq!(watching.least, 1);
 }
 
+#[needs("apiserver", "etcd-3.5")]
 #[tokio::test]
 async fn a_client_of_the_program_is_used_as_it_is() {
-    let Some(cluster) = Cluster::start().await else { return };
+    let cluster = Cluster::start().await.unwrap();
     cluster.put_pods("web-a", [1]).await;
     let own = Kubernetes::new(ApiServer::from_client(cluster.client()), "web").port("http");
     let mut watching = Watching::new(&own);
     watching.until_addresses(&[&at(1)]).await;
 }
 
+#[needs("apiserver", "etcd-3.5")]
 #[tokio::test]
 async fn the_namespace_is_that_of_the_context_unless_told() {
-    let Some(cluster) = Cluster::start().await else { return };
+    let cluster = Cluster::start().await.unwrap();
     cluster.put_pods("web-a", [1]).await;
     let mut watching = Watching::new(&Kubernetes::new(cluster.reader(), "web"));
     watching.until_addresses(&[&at(1)]).await;
@@ -86,9 +91,10 @@ async fn the_namespace_is_that_of_the_context_unless_told() {
     assert_eq!(cause::<ServerRefused>(&**failure).unwrap().status, 403);
 }
 
+#[needs("apiserver", "etcd-3.5")]
 #[tokio::test]
 async fn a_server_that_cannot_be_reached_at_the_start_is_a_typed_error_and_recovers() {
-    let Some(mut cluster) = Cluster::start().await else { return };
+    let mut cluster = Cluster::start().await.unwrap();
     cluster.put_pods("web-a", [1]).await;
     cluster.server.kill();
     let mut watching = Watching::new(&web(cluster.reader()));

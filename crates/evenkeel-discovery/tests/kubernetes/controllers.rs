@@ -12,6 +12,7 @@ use kube::{
     Client, Config,
     config::{KubeConfigOptions, Kubeconfig},
 };
+use needs::needs;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::sync::{Mutex, MutexGuard};
@@ -199,9 +200,10 @@ async fn terminate(plane: &ControlPlane, pod: u8) {
     plane.send("DELETE", &format!("{PODS}/web-{pod}"), &grace).await;
 }
 
+#[needs("kube-1.36", "etcd-3.6")]
 #[tokio::test]
 async fn pods_are_followed_that_the_controllers_of_kubernetes_put_into_slices() {
-    let Some(plane) = ControlPlane::start().await else { return };
+    let plane = ControlPlane::start().await.unwrap();
     let mut watching = followed(&plane, 1..=3).await;
     let first = watching.find(&at(1)).unwrap();
     assert_eq!(first.zone.as_deref(), Some("a"));
@@ -221,9 +223,10 @@ async fn pods_are_followed_that_the_controllers_of_kubernetes_put_into_slices() 
     assert_eq!(watching.failures.len(), 0, "{:?}", watching.failures);
 }
 
+#[needs("kube-1.36", "etcd-3.6")]
 #[tokio::test]
 async fn pods_that_terminate_and_serve_get_nothing_new_unless_there_are_no_others() {
-    let Some(plane) = ControlPlane::start().await else { return };
+    let plane = ControlPlane::start().await.unwrap();
     let mut watching = followed(&plane, 1..=2).await;
 
     terminate(&plane, 1).await;
@@ -245,9 +248,10 @@ async fn pods_that_terminate_and_serve_get_nothing_new_unless_there_are_no_other
     assert_eq!(watching.failures.len(), 0, "{:?}", watching.failures);
 }
 
+#[needs("kube-1.36", "etcd-3.6")]
 #[tokio::test]
 async fn a_port_that_is_renamed_in_the_service_costs_no_pod_that_is_known() {
-    let Some(plane) = ControlPlane::start().await else { return };
+    let plane = ControlPlane::start().await.unwrap();
     let mut watching = followed(&plane, 1..=2).await;
     let rename = json!({ "spec": { "ports": [
         { "$patch": "replace" }, { "name": "web", "port": 80, "targetPort": "public" },

@@ -3,6 +3,7 @@
 use std::{sync::atomic::Ordering::Relaxed, time::Instant};
 
 use evenkeel_discovery::kubernetes::ApiServer;
+use needs::needs;
 
 use crate::{
     ms,
@@ -17,9 +18,10 @@ fn at(pod: u32) -> String {
     format!("{}:8080", address(pod))
 }
 
+#[needs("apiserver", "etcd-3.5")]
 #[tokio::test]
 async fn an_expired_version_is_answered_by_a_fresh_list() {
-    let Some(mut cluster) = Cluster::start().await else { return };
+    let mut cluster = Cluster::start().await.unwrap();
     cluster.put_pods("web-a", 1..=2).await;
     cluster.put_pods("web-a", 2..=3).await;
     cluster.server.kill();
@@ -40,9 +42,10 @@ async fn an_expired_version_is_answered_by_a_fresh_list() {
     assert!(watching.failures.is_empty(), "{:?}", watching.failures);
 }
 
+#[needs("apiserver", "etcd-3.5")]
 #[tokio::test]
 async fn a_server_that_restarts_costs_no_endpoint() {
-    let Some(mut cluster) = Cluster::start().await else { return };
+    let mut cluster = Cluster::start().await.unwrap();
     cluster.put_pods("web-a", 1..=3).await;
     let mut watching = Watching::new(&web(cluster.reader()));
     watching.until(|set| set.len() == 3).await;
@@ -58,9 +61,10 @@ async fn a_server_that_restarts_costs_no_endpoint() {
     assert_eq!(watching.least, 3);
 }
 
+#[needs("apiserver", "etcd-3.5")]
 #[tokio::test]
 async fn a_server_that_restarts_without_data_empties_nothing() {
-    let Some(mut cluster) = Cluster::start().await else { return };
+    let mut cluster = Cluster::start().await.unwrap();
     for _ in 0..5 {
         cluster.put_pods("web-a", 1..=2).await;
         cluster.put_pods("web-a", 1..=3).await;
@@ -80,9 +84,10 @@ async fn a_server_that_restarts_without_data_empties_nothing() {
     assert_eq!(watching.least, 3, "there was no moment with fewer");
 }
 
+#[needs("apiserver", "etcd-3.5")]
 #[tokio::test]
 async fn a_server_that_hangs_is_noticed_by_pings_and_followed_again() {
-    let Some(cluster) = Cluster::start().await else { return };
+    let cluster = Cluster::start().await.unwrap();
     cluster.put_pods("web-a", [1]).await;
     let mut watching = Watching::new(&web(cluster.reader()));
     watching.until_addresses(&[&at(1)]).await;
@@ -99,11 +104,12 @@ async fn a_server_that_hangs_is_noticed_by_pings_and_followed_again() {
     assert_eq!(watching.least, 1);
 }
 
+#[needs("apiserver", "etcd-3.5")]
 #[tokio::test]
 async fn a_server_that_is_asked_for_fresh_news_and_hangs_is_noticed_within_its_time() {
     use evenkeel_core::discover::Discovery;
 
-    let Some(cluster) = Cluster::start().await else { return };
+    let cluster = Cluster::start().await.unwrap();
     cluster.put_pods("web-a", [1]).await;
     let discovery = web(cluster.reader().timeout(ms(500)));
     let mut watching = Watching::new(&discovery);

@@ -2,6 +2,7 @@
 
 use evenkeel_core::error::cause;
 use evenkeel_discovery::kubernetes::{Family, NoSuchPort};
+use needs::needs;
 use serde_json::{Value, json};
 
 use crate::{
@@ -15,9 +16,10 @@ fn at(pod: u32) -> String {
     format!("{}:8080", address(pod))
 }
 
+#[needs("apiserver", "etcd-3.5")]
 #[tokio::test]
 async fn all_slices_of_a_service_are_one_set() {
-    let Some(cluster) = Cluster::start().await else { return };
+    let cluster = Cluster::start().await.unwrap();
     for (name, pods) in [("web-a", 0..100), ("web-b", 100..200), ("web-c", 200..250)] {
         cluster.put_pods(name, pods).await;
     }
@@ -38,9 +40,10 @@ async fn all_slices_of_a_service_are_one_set() {
     assert!(watching.failures.is_empty(), "{:?}", watching.failures);
 }
 
+#[needs("apiserver", "etcd-3.5")]
 #[tokio::test]
 async fn an_endpoint_that_moves_between_slices_is_never_missing_and_is_no_news() {
-    let Some(cluster) = Cluster::start().await else { return };
+    let cluster = Cluster::start().await.unwrap();
     cluster.put_pods("web-a", 1..=2).await;
     let mut watching = Watching::new(&web(cluster.reader()));
     watching.until(|set| set.len() == 2).await;
@@ -59,9 +62,10 @@ async fn an_endpoint_that_moves_between_slices_is_never_missing_and_is_no_news()
     watching.until_addresses(&[&at(1), &at(3)]).await;
 }
 
+#[needs("apiserver", "etcd-3.5")]
 #[tokio::test]
 async fn who_is_ready_serves_who_terminates_drains_and_the_rest_is_gone() {
-    let Some(cluster) = Cluster::start().await else { return };
+    let cluster = Cluster::start().await.unwrap();
     let in_state = |pod: u32, conditions: Value| {
         let mut endpoint = ready(pod, true);
         endpoint["conditions"] = conditions;
@@ -96,9 +100,10 @@ async fn who_is_ready_serves_who_terminates_drains_and_the_rest_is_gone() {
     assert_eq!(watching.least, 1);
 }
 
+#[needs("apiserver", "etcd-3.5")]
 #[tokio::test]
 async fn ports_are_found_by_name_and_by_number() {
-    let Some(cluster) = Cluster::start().await else { return };
+    let cluster = Cluster::start().await.unwrap();
     // A target port that is a name can be another number in other pods, which are in a slice of their own.
     let ports = json!([{ "name": "http", "port": 8080, "appProtocol": "kubernetes.io/h2c" }, { "name": "metrics", "port": 9100 }]);
     cluster.put("web-a", json!({ "endpoints": [ready(1, true)], "ports": ports })).await;
@@ -130,9 +135,10 @@ async fn ports_are_found_by_name_and_by_number() {
     assert!(0 < by_name.least, "{:?}", by_name.addresses());
 }
 
+#[needs("apiserver", "etcd-3.5")]
 #[tokio::test]
 async fn a_pod_with_two_addresses_counts_once() {
-    let Some(cluster) = Cluster::start().await else { return };
+    let cluster = Cluster::start().await.unwrap();
     cluster.put_pods("web-4", 1..=2).await;
     let with_address = |pod: u32, address: &str| {
         let mut endpoint = ready(pod, true);
@@ -154,9 +160,10 @@ async fn a_pod_with_two_addresses_counts_once() {
     }
 }
 
+#[needs("apiserver", "etcd-3.5")]
 #[tokio::test]
 async fn hints_are_followed_where_all_have_them() {
-    let Some(cluster) = Cluster::start().await else { return };
+    let cluster = Cluster::start().await.unwrap();
     let hinted = |pod: u32, zone: &str, hints: Value| {
         let mut endpoint = ready(pod, true);
         endpoint["zone"] = zone.into();
@@ -191,9 +198,10 @@ async fn hints_are_followed_where_all_have_them() {
     on_two.until_addresses(&[&at(2)]).await;
 }
 
+#[needs("apiserver", "etcd-3.5")]
 #[tokio::test]
 async fn an_empty_service_is_told_as_such_and_a_service_that_ends_after_a_while() {
-    let Some(cluster) = Cluster::start().await else { return };
+    let cluster = Cluster::start().await.unwrap();
     let mut watching = Watching::new(&web(cluster.reader()));
     watching.until(std::collections::BTreeMap::is_empty).await;
 
@@ -205,9 +213,10 @@ async fn an_empty_service_is_told_as_such_and_a_service_that_ends_after_a_while(
     watching.until(std::collections::BTreeMap::is_empty).await;
 }
 
+#[needs("apiserver", "etcd-3.5")]
 #[tokio::test]
 async fn many_changes_at_once_are_all_applied() {
-    let Some(cluster) = Cluster::start().await else { return };
+    let cluster = Cluster::start().await.unwrap();
     cluster.put_pods("web-a", 0..10).await;
     let mut watching = Watching::new(&web(cluster.reader()));
     watching.until(|set| set.len() == 10).await;
@@ -222,9 +231,10 @@ async fn many_changes_at_once_are_all_applied() {
     assert_eq!(watching.least, 10);
 }
 
+#[needs("apiserver", "etcd-3.5")]
 #[tokio::test]
 async fn balancers_that_share_a_handle_share_one_watch() {
-    let Some(cluster) = Cluster::start().await else { return };
+    let cluster = Cluster::start().await.unwrap();
     cluster.put_pods("web-a", [1]).await;
     let discovery = web(cluster.reader());
     let clones: Vec<_> = (0..10).map(|_| discovery.clone()).collect();
@@ -242,9 +252,10 @@ async fn balancers_that_share_a_handle_share_one_watch() {
     crate::servers::until("no watch", || async { cluster.watches().await < 0.5 }).await;
 }
 
+#[needs("apiserver", "etcd-3.5")]
 #[tokio::test]
 async fn a_watch_that_ends_as_agreed_goes_on_at_once_and_is_no_failure() {
-    let Some(cluster) = Cluster::start().await else { return };
+    let cluster = Cluster::start().await.unwrap();
     cluster.put_pods("web-a", [1]).await;
     let brief = web(cluster.reader()).wait(ms(1_000)).backoff(never());
     let mut watching = Watching::new(&brief);

@@ -11,6 +11,7 @@ use evenkeel_discovery::{
     consul::{Agents, Consul},
     register::{Check, ConsulRegistry, Entry, Registered, Registration, Status, Taken},
 };
+use needs::needs;
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines},
@@ -50,9 +51,10 @@ async fn is_taken(registered: &Registered) -> bool {
     matches!(registered.status(), Status::Failing(e) if cause::<Taken>(e.inner()).is_some())
 }
 
+#[needs("consul")]
 #[tokio::test]
 async fn a_service_enters_changes_is_maintained_and_leaves() {
-    let Some(agent) = Agent::start().await else { return };
+    let agent = Agent::start().await.unwrap();
     let mut watching = Watching::new(&web(&agent).hold(ms(100)));
     watching.until_addresses(&[]).await;
     let entry = entry(80).weight(10).zone("eu-1a").tag("v2").version("2.4").metadata("k", "v");
@@ -83,9 +85,10 @@ async fn a_service_enters_changes_is_maintained_and_leaves() {
     watching.until_addresses(&[]).await;
 }
 
+#[needs("consul")]
 #[tokio::test]
 async fn a_service_enters_itself_again_when_its_agent_restarts_without_data() {
-    let Some(mut agent) = Agent::start().await else { return };
+    let mut agent = Agent::start().await.unwrap();
     let mut watching = Watching::new(&web(&agent));
     let one = registration(&agent, entry(1)).start();
     let two = registration(&agent, entry(2).weight(2)).start();
@@ -107,9 +110,10 @@ async fn a_service_enters_itself_again_when_its_agent_restarts_without_data() {
     assert_eq!(watching.least, 2, "no caller saw fewer");
 }
 
+#[needs("consul")]
 #[tokio::test]
 async fn a_service_that_somebody_deregisters_comes_back_and_stays_in_maintenance() {
-    let Some(agent) = Agent::start().await else { return };
+    let agent = Agent::start().await.unwrap();
     let mut watching = Watching::new(&web(&agent).hold(ms(50)));
     let registered = registration(&agent, entry(80)).start();
     registered.entered().await;
@@ -124,9 +128,10 @@ async fn a_service_that_somebody_deregisters_comes_back_and_stays_in_maintenance
     watching.until_weights(&[("10.0.0.1:80", 1)]).await;
 }
 
+#[needs("consul")]
 #[tokio::test]
 async fn maintenance_by_hand_survives_heartbeats_and_changes() {
-    let Some(agent) = Agent::start().await else { return };
+    let agent = Agent::start().await.unwrap();
     let mut watching = Watching::new(&web(&agent));
     let registered = registration(&agent, entry(80)).start();
     watching.until_weights(&[("10.0.0.1:80", 1)]).await;
@@ -140,9 +145,10 @@ async fn maintenance_by_hand_survives_heartbeats_and_changes() {
     assert_eq!(watching.find("10.0.0.1:80").unwrap().weight, 0);
 }
 
+#[needs("consul")]
 #[tokio::test]
 async fn a_process_that_dies_is_gone_when_its_ttl_is_over() {
-    let Some(agent) = Agent::start().await else { return };
+    let agent = Agent::start().await.unwrap();
     let mut watching = Watching::new(&web(&agent).hold(ms(10)));
     // A process of its own, of which nothing is left when its runtime is shut down.
     let process = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
@@ -161,9 +167,10 @@ async fn a_process_that_dies_is_gone_when_its_ttl_is_over() {
     drop(registered);
 }
 
+#[needs("consul")]
 #[tokio::test]
 async fn an_agent_that_is_down_keeps_nobody_from_starting_or_stopping() {
-    let Some(mut agent) = Agent::start().await else { return };
+    let mut agent = Agent::start().await.unwrap();
     agent.kill();
     let start = Instant::now();
     let registered = registration(&agent, entry(80)).timeout(ms(500)).start();
@@ -183,9 +190,10 @@ async fn an_agent_that_is_down_keeps_nobody_from_starting_or_stopping() {
     agent.process.resume();
 }
 
+#[needs("consul")]
 #[tokio::test]
 async fn of_two_under_one_id_the_later_counts_and_leaving_is_its_own() {
-    let Some(agent) = Agent::start().await else { return };
+    let agent = Agent::start().await.unwrap();
     let mut watching = Watching::new(&web(&agent));
     let first = registration(&agent, entry(80).weight(1)).start();
     first.entered().await;
@@ -204,9 +212,10 @@ async fn of_two_under_one_id_the_later_counts_and_leaving_is_its_own() {
     watching.until_weights(&[("10.0.0.1:80", 1)]).await;
 }
 
+#[needs("consul")]
 #[tokio::test]
 async fn checks_are_made_by_the_agent_and_those_of_a_predecessor_are_removed() {
-    let Some(agent) = Agent::start().await else { return };
+    let agent = Agent::start().await.unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let old = json!({ "ID": "web-10.0.0.1-80", "Name": "web", "Port": 80,
@@ -290,10 +299,11 @@ async fn an_entry_that_comes_back_to_an_agent_says_there_what_it_said_last() {
     watching[0].until_weights(&[("10.0.0.1:80", 7)]).await;
 }
 
+#[needs("consul")]
 #[tokio::test]
 async fn leaving_goes_on_at_another_agent_where_one_hangs() {
-    let Some(server) = Agent::start().await else { return };
-    let Some(agent) = server.join().await else { return };
+    let server = Agent::start().await.unwrap();
+    let agent = server.join().await.unwrap();
     let agents = Agents::at([&*agent.url, &*server.url]).unwrap();
     let registration = Registration::new(ConsulRegistry::new(agents), entry(80));
     let registered = registration.ttl(ms(60_000)).timeout(ms(10_000)).start();
@@ -309,9 +319,10 @@ async fn leaving_goes_on_at_another_agent_where_one_hangs() {
     agent.process.resume();
 }
 
+#[needs("consul")]
 #[tokio::test]
 async fn what_a_predecessor_set_of_maintenance_ends_with_it_and_what_was_set_by_hand_does_not() {
-    let Some(agent) = Agent::start().await else { return };
+    let agent = Agent::start().await.unwrap();
     let mut watching = Watching::new(&web(&agent));
     let mut maintained = entry(80);
     maintained.maintenance = Some("upgrade".into());
@@ -344,9 +355,10 @@ async fn what_a_predecessor_set_of_maintenance_ends_with_it_and_what_was_set_by_
     }
 }
 
+#[needs("consul")]
 #[tokio::test]
 async fn a_service_is_back_when_the_catalogue_forgot_it_and_its_agent_did_not() {
-    let Some(agent) = Agent::start_lasting().await else { return };
+    let agent = Agent::start_lasting().await.unwrap();
     agent.snapshot("save");
     let registered = registration(&agent, entry(80)).start();
     registered.entered().await;
@@ -364,9 +376,10 @@ async fn a_service_is_back_when_the_catalogue_forgot_it_and_its_agent_did_not() 
     registered.entered().await;
 }
 
+#[needs("consul")]
 #[tokio::test]
 async fn an_entry_that_was_edited_by_hand_is_taken_over() {
-    let Some(agent) = Agent::start().await else { return };
+    let agent = Agent::start().await.unwrap();
     let mut watching = Watching::new(&web(&agent));
     let registered = registration(&agent, entry(80).weight(7)).start();
     watching.until_weights(&[("10.0.0.1:80", 7)]).await;
@@ -380,9 +393,10 @@ async fn an_entry_that_was_edited_by_hand_is_taken_over() {
     registered.entered().await;
 }
 
+#[needs("consul")]
 #[tokio::test]
 async fn of_two_under_one_id_the_survivor_enters_when_the_other_has_died() {
-    let Some(agent) = Agent::start().await else { return };
+    let agent = Agent::start().await.unwrap();
     let mut watching = Watching::new(&web(&agent));
     let survivor = registration(&agent, entry(80).weight(1)).start();
     survivor.entered().await;
@@ -399,10 +413,11 @@ async fn of_two_under_one_id_the_survivor_enters_when_the_other_has_died() {
     drop(other);
 }
 
+#[needs("consul")]
 #[tokio::test]
 async fn many_registrations_hold_no_connections() {
     let limits = json!({ "limits": { "http_max_conns_per_client": 20 } });
-    let Some(agent) = Agent::with(limits, &["-dev"], None).await else { return };
+    let agent = Agent::with(limits, &["-dev"], None).await.unwrap();
     // With a TTL so long that a busy agent has answered one heartbeat before the next is due.
     let enter = |port| registration(&agent, entry(port)).ttl(ms(30_000)).start();
     let held: Vec<_> = (1..=40).map(enter).collect();
@@ -413,9 +428,10 @@ async fn many_registrations_hold_no_connections() {
     }
 }
 
+#[needs("consul")]
 #[tokio::test]
 async fn ipv6_host_names_and_the_address_of_the_node_are_entered() {
-    let Some(agent) = Agent::start().await else { return };
+    let agent = Agent::start().await.unwrap();
     let mut held = Vec::new();
     for address in ["[2001:db8::1]:1", "web.internal:2", "0.0.0.0:3"] {
         let entry = Entry::new("web", address.parse().unwrap());
@@ -457,12 +473,13 @@ impl GoKit {
     }
 }
 
+#[needs("go-kit", "consul")]
 #[tokio::test]
 async fn go_kit_finds_what_is_registered_and_loses_what_leaves() {
-    let Some(program) = find("go-kit", "go-kit-client") else { return };
+    let program = find("go-kit", "go-kit-client").unwrap();
     let [dns] = free_ports();
     let ports = json!({ "ports": { "dns": dns } });
-    let Some(agent) = Agent::with(ports, &["-dev"], None).await else { return };
+    let agent = Agent::with(ports, &["-dev"], None).await.unwrap();
     let mut go_kit = GoKit::start(&program, dns);
     let first = registration(&agent, entry(80)).start();
     let _second = registration(&agent, entry(81)).start();

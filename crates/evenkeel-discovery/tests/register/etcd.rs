@@ -10,6 +10,7 @@ use evenkeel_discovery::{
     },
     register::{Entry, EtcdRegistry, Registered, Registration, Status, Taken},
 };
+use needs::needs;
 
 use crate::{
     etcd_real::{Etcd, VERSIONS},
@@ -44,10 +45,11 @@ fn keys(etcd: &Etcd) -> String {
     etcd.control(&["get", "--prefix", "--keys-only", ""]).trim().to_owned()
 }
 
+#[needs("etcd-3.4", "etcd-3.5", "etcd-3.6")]
 #[tokio::test]
 async fn a_service_enters_changes_is_maintained_and_leaves() {
     for version in VERSIONS {
-        let Some(etcd) = Etcd::start(version).await else { return };
+        let etcd = Etcd::start(version).await.unwrap();
         let mut watching = Watching::new(&web(etcd.cluster()).hold(ms(50)));
         let registered = registration(&etcd, entry(80).weight(10).zone("eu").version("2")).start();
         watching.until_weights(&[("10.0.0.1:80", 10)]).await;
@@ -70,10 +72,11 @@ async fn a_service_enters_changes_is_maintained_and_leaves() {
     }
 }
 
+#[needs("etcd-3.4", "etcd-3.5", "etcd-3.6")]
 #[tokio::test]
 async fn a_service_enters_itself_again_whatever_was_lost() {
     for version in VERSIONS {
-        let Some(mut etcd) = Etcd::start(version).await else { return };
+        let mut etcd = Etcd::start(version).await.unwrap();
         let mut watching = Watching::new(&web(etcd.cluster()));
         let registered = registration(&etcd, entry(80)).start();
         watching.until_addresses(&["10.0.0.1:80"]).await;
@@ -99,10 +102,11 @@ async fn a_service_enters_itself_again_whatever_was_lost() {
     }
 }
 
+#[needs("etcd-3.4", "etcd-3.5", "etcd-3.6")]
 #[tokio::test]
 async fn a_process_that_dies_is_gone_when_its_ttl_is_over() {
     for version in VERSIONS {
-        let Some(etcd) = Etcd::start(version).await else { return };
+        let etcd = Etcd::start(version).await.unwrap();
         let process = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
         let registered = {
             let _in_it = process.enter();
@@ -120,9 +124,10 @@ async fn a_process_that_dies_is_gone_when_its_ttl_is_over() {
     }
 }
 
+#[needs("etcd-3.5")]
 #[tokio::test]
 async fn of_two_under_one_id_the_later_counts_and_leaving_is_its_own() {
-    let Some(etcd) = Etcd::start(VERSIONS[1]).await else { return };
+    let etcd = Etcd::start(VERSIONS[1]).await.unwrap();
     let mut watching = Watching::new(&web(etcd.cluster()));
     let first = registration(&etcd, entry(80).weight(1)).start();
     first.entered().await;
@@ -140,9 +145,10 @@ async fn of_two_under_one_id_the_later_counts_and_leaving_is_its_own() {
     watching.until_weights(&[("10.0.0.1:80", 1)]).await;
 }
 
+#[needs("etcd-3.5")]
 #[tokio::test]
 async fn etcd_that_is_down_keeps_nobody_from_starting_or_stopping() {
-    let Some(mut etcd) = Etcd::start(VERSIONS[1]).await else { return };
+    let mut etcd = Etcd::start(VERSIONS[1]).await.unwrap();
     etcd.members[0].kill();
     let start = Instant::now();
     let registered = registration(&etcd, entry(80)).timeout(ms(500)).start();
@@ -161,9 +167,10 @@ async fn etcd_that_is_down_keeps_nobody_from_starting_or_stopping() {
     etcd.members[0].process.resume();
 }
 
+#[needs("etcd-3.5")]
 #[tokio::test]
 async fn the_loss_of_a_member_costs_no_registration() {
-    let Some(mut etcd) = Etcd::start_three(VERSIONS[1]).await else { return };
+    let mut etcd = Etcd::start_three(VERSIONS[1]).await.unwrap();
     let registered = registration(&etcd, entry(80)).start();
     registered.entered().await;
     etcd.members[0].kill();
@@ -177,10 +184,11 @@ async fn the_loss_of_a_member_costs_no_registration() {
     registered.entered().await;
 }
 
+#[needs("etcd-3.5")]
 #[tokio::test]
 async fn leaving_goes_on_at_another_member_where_one_hangs_or_has_ended() {
     for hangs in [false, true] {
-        let Some(mut etcd) = Etcd::start_three(VERSIONS[1]).await else { return };
+        let mut etcd = Etcd::start_three(VERSIONS[1]).await.unwrap();
         // Long enough for another leader to be elected.
         let registered = registration(&etcd, entry(80)).ttl(ms(60_000)).timeout(ms(20_000)).start();
         registered.entered().await;
@@ -197,10 +205,11 @@ async fn leaving_goes_on_at_another_member_where_one_hangs_or_has_ended() {
     }
 }
 
+#[needs("etcd-3.4", "etcd-3.5", "etcd-3.6")]
 #[tokio::test]
 async fn a_key_that_is_put_by_hand_is_taken_over() {
     for version in VERSIONS {
-        let Some(etcd) = Etcd::start(version).await else { return };
+        let etcd = Etcd::start(version).await.unwrap();
         let mut watching = Watching::new(&web(etcd.cluster()));
         let registered = registration(&etcd, entry(80).weight(7)).start();
         watching.until_weights(&[("10.0.0.1:80", 7)]).await;
@@ -213,9 +222,10 @@ async fn a_key_that_is_put_by_hand_is_taken_over() {
     }
 }
 
+#[needs("etcd-3.4")]
 #[tokio::test]
 async fn entries_are_written_as_other_frameworks_read_them() {
-    let Some(etcd) = Etcd::start(VERSIONS[0]).await else { return };
+    let etcd = Etcd::start(VERSIONS[0]).await.unwrap();
     let naming = EtcdRegistry::new(etcd.cluster()).dialect(Naming);
     let naming = Registration::new(naming, entry(80)).propagation(ms(1)).start();
     naming.entered().await;

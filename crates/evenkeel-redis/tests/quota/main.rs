@@ -10,6 +10,7 @@ use evenkeel_core::{
     quota::{Plan, Rate},
 };
 use evenkeel_redis::{Failing, QuotaLayer, RedisQuota};
+use needs::needs;
 use server::{Address, Redis};
 use tokio::{
     task::JoinSet,
@@ -57,9 +58,10 @@ async fn until(quota: &RedisQuota, is_reachable: bool) {
     asked.await.expect("Redis is seen to come and go");
 }
 
+#[needs("redis-server")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn machines_that_share_a_quota_never_spend_more_than_there_is() {
-    let Some(redis) = Redis::start() else { return };
+    let redis = Redis::start().unwrap();
     for plan in [Plan::fixed(1), Plan::fixed(7), Plan::adaptive(50, Duration::from_millis(50))] {
         let name = format!("{plan:?}");
         let machines: Vec<_> =
@@ -82,9 +84,10 @@ async fn machines_that_share_a_quota_never_spend_more_than_there_is() {
     }
 }
 
+#[needs("redis-server")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_quota_is_refilled_at_its_rate_by_the_clock_of_the_server() {
-    let Some(redis) = Redis::start() else { return };
+    let redis = Redis::start().unwrap();
     let rate = Rate::per_second(200).burst(20);
     let machines = [0, 1].map(|_| machine(&redis, "rate", rate).plan(Plan::fixed(5)));
     let begun = now();
@@ -116,9 +119,10 @@ async fn the_quota_is_refilled_at_its_rate_by_the_clock_of_the_server() {
     assert!(150 < times.len(), "{} went through", times.len());
 }
 
+#[needs("redis-server")]
 #[tokio::test]
 async fn a_refusal_says_when_to_try_again_and_costs_no_round_trip_until_then() {
-    let Some(redis) = Redis::start() else { return };
+    let redis = Redis::start().unwrap();
     let quota = machine(&redis, "refusal", Rate::per_second(4).burst(1)).plan(Plan::fixed(1));
     quota.spend(b"").await.unwrap();
 
@@ -134,9 +138,10 @@ async fn a_refusal_says_when_to_try_again_and_costs_no_round_trip_until_then() {
     quota.spend(b"").await.unwrap();
 }
 
+#[needs("redis-server")]
 #[tokio::test]
 async fn not_every_request_asks_redis() {
-    let Some(redis) = Redis::start() else { return };
+    let redis = Redis::start().unwrap();
     let quota = machine(&redis, "batch", only(1_000)).plan(Plan::fixed(100));
     quota.spend(b"").await.unwrap();
 
@@ -152,9 +157,10 @@ async fn not_every_request_asks_redis() {
     assert_eq!(passed(&other, b"", 1_000).await, 900);
 }
 
+#[needs("redis-server")]
 #[tokio::test]
 async fn each_key_and_each_name_has_a_quota_of_its_own_which_expires() {
-    let Some(redis) = Redis::start() else { return };
+    let redis = Redis::start().unwrap();
     let quota = machine(&redis, "keys", only(3)).plan(Plan::fixed(1)).keys_max(8);
     assert_eq!(passed(&quota, b"a", 5).await, 3);
     assert_eq!(passed(&quota, b"b", 5).await, 3);
@@ -173,9 +179,10 @@ async fn each_key_and_each_name_has_a_quota_of_its_own_which_expires() {
     assert!((1..=3 * 36_000_001).contains(&expires), "{expires} ms");
 }
 
+#[needs("redis-server")]
 #[tokio::test]
 async fn a_server_that_has_forgotten_the_script_is_told_again() {
-    let Some(redis) = Redis::start() else { return };
+    let redis = Redis::start().unwrap();
     let quota = machine(&redis, "flush", only(10)).plan(Plan::fixed(1)).failing(Failing::Refuse);
     let client = redis::Client::open(redis.url()).unwrap();
     let mut connection = client.get_multiplexed_async_connection().await.unwrap();
@@ -187,9 +194,10 @@ async fn a_server_that_has_forgotten_the_script_is_told_again() {
     assert_eq!(passed(&quota, b"", 5).await, 0);
 }
 
+#[needs("redis-server")]
 #[tokio::test]
 async fn while_redis_is_dead_requests_go_as_configured_and_at_once_and_then_as_before() {
-    let Some(mut redis) = Redis::start() else { return };
+    let mut redis = Redis::start().unwrap();
     let rest = Duration::from_millis(50);
     let open = |failing| {
         machine(&redis, "dead", only(1_000)).plan(Plan::fixed(1)).rest(rest).failing(failing)
@@ -220,9 +228,10 @@ async fn while_redis_is_dead_requests_go_as_configured_and_at_once_and_then_as_b
     assert_eq!(passed(&through, b"b", 1_500).await, 1_000);
 }
 
+#[needs("redis-server")]
 #[tokio::test]
 async fn a_server_that_answers_nobody_holds_no_request_longer_than_the_timeout() {
-    let Some(redis) = Redis::start() else { return };
+    let redis = Redis::start().unwrap();
     let bound = Duration::from_millis(100);
     let quota = machine(&redis, "frozen", only(100))
         .plan(Plan::fixed(1))
@@ -248,9 +257,10 @@ async fn a_server_that_answers_nobody_holds_no_request_longer_than_the_timeout()
     assert!(passed(&quota, b"c", 150).await <= 100);
 }
 
+#[needs("redis-server")]
 #[tokio::test]
 async fn after_a_failover_the_new_primary_is_asked_at_once() {
-    let (Some(one), Some(two)) = (Redis::start(), Redis::start()) else { return };
+    let (one, two) = (Redis::start().unwrap(), Redis::start().unwrap());
     two.replicate(Some(&one)).await;
     let address = Address::of(&one).await;
     let quota = RedisQuota::open(&address.url, "failover", only(1_000)).unwrap();
@@ -270,9 +280,10 @@ async fn after_a_failover_the_new_primary_is_asked_at_once() {
     }
 }
 
+#[needs("redis-server")]
 #[tokio::test]
 async fn while_nobody_may_write_it_is_looked_for_again_after_each_rest() {
-    let (Some(one), Some(two)) = (Redis::start(), Redis::start()) else { return };
+    let (one, two) = (Redis::start().unwrap(), Redis::start().unwrap());
     let address = Address::of(&one).await;
     let quota = RedisQuota::open(&address.url, "nobody", only(1_000)).unwrap();
     let quota = quota.timeout(PATIENCE).rest(Duration::from_millis(50)).plan(Plan::fixed(1));
@@ -291,9 +302,10 @@ async fn while_nobody_may_write_it_is_looked_for_again_after_each_rest() {
     quota.spend(b"a").await.unwrap();
 }
 
+#[needs("redis-server")]
 #[tokio::test]
 async fn a_primary_whose_host_is_gone_does_not_keep_its_connection() {
-    let (Some(one), Some(two)) = (Redis::start(), Redis::start()) else { return };
+    let (one, two) = (Redis::start().unwrap(), Redis::start().unwrap());
     let address = Address::of(&one).await;
     let quota = RedisQuota::open(&address.url, "gone", only(1_000)).unwrap();
     let quota = quota.timeout(Duration::from_millis(500)).rest(Duration::from_millis(50));
@@ -311,11 +323,12 @@ async fn a_primary_whose_host_is_gone_does_not_keep_its_connection() {
     one.thaw();
 }
 
+#[needs("redis-server")]
 #[tokio::test]
 async fn what_others_wrote_is_no_bucket() {
     use std::io::{Read, Write};
 
-    let Some(redis) = Redis::start() else { return };
+    let redis = Redis::start().unwrap();
     let url = redis.url();
     let mut line = std::net::TcpStream::connect(url.strip_prefix("redis://").unwrap()).unwrap();
     line.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -342,9 +355,10 @@ async fn a_redis_that_was_never_there_is_no_different() {
     assert!(RedisQuota::open("nonsense", "nowhere", only(1)).is_err());
 }
 
+#[needs("redis-server")]
 #[tokio::test]
 async fn a_caller_that_gives_up_leaves_the_answer_to_the_others() {
-    let Some(redis) = Redis::start() else { return };
+    let redis = Redis::start().unwrap();
     let quota = machine(&redis, "cancelled", only(10)).plan(Plan::fixed(5));
 
     // The first asks, and is gone before the answer.
@@ -358,9 +372,10 @@ fn has_to_wait<F: Future>(future: F) -> bool {
     std::pin::pin!(future).poll(&mut cx).is_pending()
 }
 
+#[needs("redis-server")]
 #[tokio::test]
 async fn the_layer_refuses_with_the_error_of_every_rate_limit() {
-    let Some(redis) = Redis::start() else { return };
+    let redis = Redis::start().unwrap();
     let quota = machine(&redis, "layer", only(2)).plan(Plan::fixed(1));
     let spender = |tenant: &&'static str| (*tenant != "free").then_some(*tenant);
     let service = QuotaLayer::new(quota)
