@@ -11,9 +11,9 @@ fn main() {
         println!("cargo::rerun-if-env-changed={name}");
     }
     let path = env::var_os("PATH").unwrap_or_default();
-    let on_path = ["redis-server", "named", "pdns_server"].into_iter().filter(|program| {
-        env::split_paths(&path).any(|folder| folder.join(program).is_file())
-    });
+    let on_path = ["redis-server", "named", "pdns_server"]
+        .into_iter()
+        .filter(|program| env::split_paths(&path).any(|folder| folder.join(program).is_file()));
     let found: Vec<String> = on_path.map(str::to_owned).chain(kept()).collect();
     println!("cargo::rustc-env=SERVERS_FOUND={}", found.join(" "));
     // There a server that is missing is an error, and no test is left out.

@@ -23,7 +23,8 @@ pub fn needs(servers: TokenStream, test: TokenStream) -> TokenStream {
         return test;
     }
     let missing = missing.join(" ");
-    let advice = format!("missing: {missing} (`.ci/get-servers` gets servers, `.ci/run` installs packages)");
+    let advice =
+        format!("missing: {missing} (`.ci/get-servers` gets servers, `.ci/run` installs packages)");
     let ignore: TokenStream = format!("#[ignore = {advice:?}]").parse().expect("an attribute");
     ignore.into_iter().chain(test).collect()
 }

@@ -29,11 +29,18 @@ async fn send(client: &mut Client, request: Request<Payload>) -> String {
     text(response).await
 }
 
+/// Lets this much time pass for the client and the server, which share a runtime, at once.
+async fn pass(time: Duration) {
+    tokio::time::pause();
+    tokio::time::advance(time).await;
+    tokio::time::resume();
+}
+
 /// Answers at once, unless asked to take its time or to refuse.
 async fn answer(request: Request<Incoming>) -> Response<Payload> {
     let mut response = Response::new(Full::from("hello"));
     match request.uri().path() {
-        "/poll" => tokio::time::sleep(Duration::from_millis(300)).await,
+        "/poll" => pass(Duration::from_millis(300)).await,
         path => {
             if let Ok(status) = path[1..].parse::<u16>() {
                 *response.status_mut() = status.try_into().unwrap();
@@ -81,7 +88,7 @@ async fn a_stream_is_as_late_as_its_head() {
     let mut client = client(address);
     let response = within(client.ready().await.unwrap().call(get("/"))).await.unwrap();
     frames.send("news".into()).await.unwrap();
-    tokio::time::sleep(Duration::from_secs(2)).await;
+    pass(Duration::from_secs(2)).await;
     drop(frames);
     assert_eq!(text(response).await, "news");
     assert!(estimate(&client).unwrap() < Duration::from_secs(1));

@@ -352,8 +352,11 @@ mod orca {
             }
         })
         .await;
-        // Longer than the first delay before it would be asked again.
-        tokio::time::sleep(Duration::from_millis(1_800)).await;
+        // Longer than the first delay before it would be asked again, and time to ask: a request there and back.
+        tokio::time::pause();
+        tokio::time::advance(Duration::from_secs(2)).await;
+        tokio::time::resume();
+        text(client.call(get("/")).await.unwrap()).await;
         assert_eq!(asked.load(SeqCst), 1);
     }
 

@@ -24,7 +24,8 @@ impl Redis {
     pub(crate) fn start() -> Option<Self> {
         if !is_installed() {
             // Not by a macro, whose output the test harness hides when the test passes.
-            let message = "\n!!! QUOTAS ARE NOT TESTED AGAINST REDIS: redis-server is not installed\n";
+            let message =
+                "\n!!! QUOTAS ARE NOT TESTED AGAINST REDIS: redis-server is not installed\n";
             let _ = writeln!(std::io::stderr(), "{message}");
             return None;
         }
