@@ -9,7 +9,7 @@ use evenkeel_core::backoff::Backoff;
 use evenkeel_discovery::Dns;
 
 use crate::{
-    harness::{BACKOFF, Harness, Instance, Rule},
+    harness::{BACKOFF, Harness, Instance},
     simulated::{Reply, Server},
 };
 
