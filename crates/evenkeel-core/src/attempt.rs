@@ -297,14 +297,21 @@ impl<H: Holder + ?Sized> Attempt<H> {
     #[inline(never)]
     fn cut(&mut self) {
         let Clock::Since(started) = self.clock else {
+            self.trial = None;
             return self.node().unanswered();
         };
         let now = self.holder().now();
         let waited = now.since(started);
+        let has_failed = cut::is_failure(waited);
+        if !has_failed {
+            // A trial that is given back opens its gate, which forgets what is known of the endpoint: so before
+            // this wait is noted, or an endpoint that never answers would look unmeasured again.
+            self.trial = None;
+        }
         let node = self.node();
         node.latency().record_cut(waited, now);
         node.observers().for_each(|observer| observer.cut(node, waited, now));
-        if cut::is_failure(waited) {
+        if has_failed {
             node.judge(Outcome::Failure);
             self.marks.set_fault(Fault::Local);
             self.report_as(Outcome::Failure, waited, Some(now));

@@ -1,6 +1,10 @@
 //! One TCP connection to the first of several addresses that answers (RFC 8305).
 
-use std::{io, net::SocketAddr, time::Duration};
+use std::{
+    io,
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
+    time::Duration,
+};
 
 use evenkeel_core::error::is_of_this_host;
 use futures_util::stream::{FuturesUnordered, StreamExt};
@@ -23,7 +27,9 @@ pub(crate) async fn connect(addresses: Vec<SocketAddr>) -> io::Result<TcpStream>
     let mut last_error: Option<io::Error> = None;
     loop {
         match waiting.next() {
-            Some(address) => attempts.push(TcpStream::connect(address)),
+            Some(address) => attempts.push(async move {
+                TcpStream::connect(address).await.map_err(|error| tell_apart(address, error))
+            }),
             None if attempts.is_empty() => {
                 return Err(last_error.unwrap_or_else(|| {
                     io::Error::new(io::ErrorKind::NotFound, "the name has no addresses")
@@ -48,12 +54,32 @@ pub(crate) async fn connect(addresses: Vec<SocketAddr>) -> io::Result<TcpStream>
     }
 }
 
+/// `EADDRNOTAVAIL` means that this host has no port left, or no address of this family to connect from: such an
+/// endpoint cannot be reached from here, as without a route.
+fn tell_apart(address: SocketAddr, error: io::Error) -> io::Error {
+    if error.kind() != io::ErrorKind::AddrNotAvailable {
+        return error;
+    }
+    let any: SocketAddr = match address {
+        SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
+        SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
+    };
+    // It sends nothing: the system only looks for an address to send from.
+    let has_source = UdpSocket::bind(any).and_then(|socket| socket.connect(address)).is_ok();
+    if has_source { error } else { io::ErrorKind::NetworkUnreachable.into() }
+}
+
 /// Of two errors the one that tells of its address, else the later.
 fn more_telling(before: Option<io::Error>, error: io::Error) -> io::Error {
     match before {
-        Some(before) if is_of_this_host(&error) && !is_of_this_host(&before) => before,
+        Some(before) if is_without_way(&error) && !is_without_way(&before) => before,
         _ => error,
     }
+}
+
+/// Whether nothing was asked of the address, since no way leads there from here.
+fn is_without_way(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::NetworkUnreachable || is_of_this_host(error)
 }
 
 /// Orders addresses so that the families alternate, beginning with the family of the first.

@@ -46,10 +46,14 @@ pub(crate) fn clean_request(headers: &mut HeaderMap, hop: Hop) {
 /// Takes out of a response what the endpoint told this hop. Which protocol it switched to, or asks
 /// for, stays.
 pub(crate) fn clean_response(status: StatusCode, headers: &mut HeaderMap) {
+    // First, since `Connection` may name it. It overrides a length, which would cut the body of the next hop
+    // (RFC 9112, section 6.3).
+    if headers.remove(header::TRANSFER_ENCODING).is_some() {
+        headers.remove(header::CONTENT_LENGTH);
+    }
     remove_named(headers);
     headers.remove(KEEP_ALIVE);
     headers.remove(PROXY_CONNECTION);
-    headers.remove(header::TRANSFER_ENCODING);
     if matches!(status, StatusCode::SWITCHING_PROTOCOLS | StatusCode::UPGRADE_REQUIRED) {
         if headers.contains_key(header::UPGRADE) {
             headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
@@ -147,4 +151,22 @@ fn other_protocols(upgrade: HeaderValue) -> Option<HeaderValue> {
     }
     let kept: Vec<&str> = tokens(&upgrade).filter(is_other).collect();
     if kept.is_empty() { None } else { HeaderValue::try_from(kept.join(", ")).ok() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_length_that_the_coding_of_a_response_overrides_is_not_passed_on() {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::CONTENT_LENGTH, HeaderValue::from_static("5"));
+        headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+        // Also where the coding is among what `Connection` takes away.
+        headers.insert(header::CONNECTION, HeaderValue::from_static("transfer-encoding"));
+
+        clean_response(StatusCode::OK, &mut headers);
+
+        assert!(headers.is_empty(), "{headers:?}");
+    }
 }

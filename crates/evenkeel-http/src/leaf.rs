@@ -12,9 +12,12 @@ use tower_service::Service;
 
 use crate::{
     classify::{Classify, StatusClassifier},
+    cookie,
     hash_by::HashBy,
     hints,
+    hop::{self, Hop},
     shared_client::SharedFuture,
+    target,
     traffic::{HttpTraffic, InFlight},
 };
 
@@ -139,9 +142,14 @@ where
         self.inner.poll_ready(cx).map_err(Into::into)
     }
 
-    fn call(&mut self, request: Request<B>) -> SharedFuture<S::Future> {
+    fn call(&mut self, mut request: Request<B>) -> SharedFuture<S::Future> {
         let why = hints::why(request.extensions());
-        SharedFuture::new(self.node.clone(), why, Ok(self.inner.call(request)))
+        let answer = target::named_authority(&request).map(|_| {
+            hop::clean_request(request.headers_mut(), Hop::Either);
+            cookie::join(request.headers_mut());
+            self.inner.call(request)
+        });
+        SharedFuture::new(self.node.clone(), why, answer)
     }
 }
 

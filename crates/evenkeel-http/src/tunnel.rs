@@ -116,6 +116,11 @@ impl Offer {
 /// hyper alone makes an [`OnUpgrade`], so a connection of its own believes in an upgrade over `stream`,
 /// which plays the server until then. Nothing of that waits for anything outside.
 fn observed(stream: TunnelStream) -> Option<OnUpgrade> {
+    // Nor may tokio make it wait, because the task that calls has done much already.
+    tokio::task::unconstrained(async move { upgrade(stream) }).now_or_never()?
+}
+
+fn upgrade(stream: TunnelStream) -> Option<OnUpgrade> {
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).now_or_never()?.ok()?;
     let answer = sender.send_request(Request::new(String::new()));
     let mut connection = pin!(connection.with_upgrades());

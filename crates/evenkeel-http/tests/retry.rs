@@ -508,6 +508,27 @@ async fn a_response_that_was_made_of_an_error_here_is_judged_by_the_error() {
 }
 
 #[tokio::test]
+async fn what_the_user_says_of_a_response_that_was_made_here_holds() {
+    let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let (log, count) = (Log::default(), Arc::default());
+    let answering = server(&log, &count, |_| grpc("0", true, None)).await;
+    let rules = HttpRetry::new().predicate(|seen| match seen {
+        Seen::Response { .. } => Some(Verdict::Final),
+        Seen::Error(_) => None,
+    });
+    let stack = ServiceBuilder::new()
+        .layer(RetryLayer::new(Budget::default()).rules(rules))
+        .layer(GrpcStatusLayer::new())
+        .layer(BalanceLayer::pick_first(vec![Endpoint::new(closed), answering]))
+        .service(HttpConnector::grpc());
+
+    let response = within(stack.oneshot(grpc_call())).await.unwrap();
+
+    assert_eq!(response.headers()["grpc-status"], "14");
+    assert!(log.bodies().is_empty());
+}
+
+#[tokio::test]
 async fn each_attempt_says_how_many_there_were_before() {
     let (endpoints, log) = servers(|_| grpc("14", true, None)).await;
     within(client(layer(), endpoints, true).oneshot(idempotent(grpc_call()))).await.unwrap();

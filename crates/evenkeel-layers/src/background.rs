@@ -33,6 +33,11 @@ impl Task {
         self.rests_with.is_none_or(|id| id == runtime.id())
     }
 
+    /// Whether it has ended, or panicked.
+    pub(crate) fn is_finished(&self) -> bool {
+        self.handle.is_finished()
+    }
+
     /// Whether it goes on, as far as a caller on `runtime` can rely on it.
     fn serves(&self, runtime: &Handle) -> bool {
         !self.handle.is_finished() && self.is_driven_with(runtime)

@@ -1,7 +1,10 @@
 //! What is asked of Redis.
 
 use std::{
-    sync::{Mutex, PoisonError},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -46,11 +49,11 @@ impl Server {
         rate: &Rate,
         wanted: u32,
     ) -> Result<Grant, BoxError> {
-        let number = self.lock().given_up;
-        let taken = timeout(self.timeout, self.ask_the_right_one(key, rate, wanted)).await;
+        let used = AtomicU64::new(self.lock().given_up);
+        let taken = timeout(self.timeout, self.ask_the_right_one(key, rate, wanted, &used)).await;
         if taken.as_ref().map_or(true, |taken| taken.as_ref().is_err_and(RedisError::is_timeout)) {
             // A host that is gone answers nothing, and the connection to it would stay for minutes.
-            self.give_up(number);
+            self.give_up(used.into_inner());
         }
         let taken = taken??;
         let [Value::Int(tokens), Value::Int(remaining), Value::Int(retry_after)] = taken[..] else {
@@ -69,12 +72,15 @@ impl Server {
         key: &[u8],
         rate: &Rate,
         wanted: u32,
+        used: &AtomicU64,
     ) -> RedisResult<Vec<Value>> {
         let (mut connection, given_up) = self.connection()?;
+        used.store(given_up, Ordering::Relaxed);
         match self.ask(&mut connection, key, rate, wanted).await {
             Err(error) if Refusal::of(&error) == Refusal::WrongServer => {
                 self.give_up(given_up);
                 let (mut connection, given_up) = self.connection()?;
+                used.store(given_up, Ordering::Relaxed);
                 let again = self.ask(&mut connection, key, rate, wanted).await;
                 if again.as_ref().is_err_and(|e| Refusal::of(e) == Refusal::WrongServer) {
                     self.give_up(given_up);

@@ -11,14 +11,8 @@ use proc_macro::{TokenStream, TokenTree};
 #[proc_macro_attribute]
 pub fn needs(servers: TokenStream, test: TokenStream) -> TokenStream {
     let found: Vec<&str> = env!("SERVERS_FOUND").split(' ').collect();
-    let missing: Vec<String> = servers
-        .into_iter()
-        .filter_map(|token| match token {
-            TokenTree::Literal(name) => Some(name.to_string().trim_matches('"').to_owned()),
-            _ => None,
-        })
-        .filter(|name| !found.contains(&name.as_str()))
-        .collect();
+    let missing: Vec<String> =
+        names(servers).into_iter().filter(|name| !found.contains(&name.as_str())).collect();
     if missing.is_empty() || env!("IS_CI") == "true" {
         return test;
     }
@@ -27,4 +21,15 @@ pub fn needs(servers: TokenStream, test: TokenStream) -> TokenStream {
         format!("missing: {missing} (`.ci/get-servers` gets servers, `.ci/run` installs packages)");
     let ignore: TokenStream = format!("#[ignore = {advice:?}]").parse().expect("an attribute");
     ignore.into_iter().chain(test).collect()
+}
+
+/// The texts among `tokens`, also those that a macro handed on, which come in groups of one.
+fn names(tokens: TokenStream) -> Vec<String> {
+    let names = tokens.into_iter().map(|token| match token {
+        TokenTree::Literal(name) => vec![name.to_string().trim_matches('"').to_owned()],
+        TokenTree::Group(group) => names(group.stream()),
+        TokenTree::Punct(comma) if comma.as_char() == ',' => Vec::new(),
+        other => panic!("`{other}` names no server: write \"consul\""),
+    });
+    names.flatten().collect()
 }

@@ -242,15 +242,19 @@ fn tick_of(now: Timestamp) -> u32 {
 
 /// Ticks until then; zero if it is over.
 fn remaining(until: u32, now: Timestamp) -> u32 {
+    /// A day and a half. What lies further ahead was over weeks ago: ticks come round after 52 days.
+    const REMAINING_MAX: u32 = 1 << 27;
     let remaining = until.wrapping_sub(tick_of(now));
-    if until == 0 || remaining > u32::MAX / 2 { 0 } else { remaining }
+    if until == 0 || REMAINING_MAX < remaining { 0 } else { remaining }
 }
 
-/// Ticks since the last observation; zero if it lies ahead.
+/// Ticks since the last observation; zero if it lies ahead, which readings of the clock do by milliseconds.
 #[inline]
 fn elapsed(state: State, now: Timestamp) -> u32 {
+    /// About a quarter of an hour.
+    const AHEAD_MAX: u32 = 1 << 20;
     let elapsed = tick_of(now).wrapping_sub(state.tick);
-    if elapsed > u32::MAX / 2 { 0 } else { elapsed }
+    if u32::MAX - AHEAD_MAX < elapsed { 0 } else { elapsed }
 }
 
 fn nanos(duration: Duration) -> f32 {

@@ -90,7 +90,9 @@ impl<T: Clone> Memory<T> {
             Some(ttl) => Freshness::Fresh(ttl),
             None => Freshness::Failed("the last question had no answer".into()),
         };
-        if self.good_at.is_none_or(|good_at| stale_max <= now - good_at) {
+        // What was answered holds until it is asked again, however late that is.
+        let is_unanswered = self.ttl.is_none();
+        if is_unanswered && self.good_at.is_none_or(|good_at| stale_max <= now - good_at) {
             self.last.clear();
         }
         Belief { records: self.last.clone(), fresh }
@@ -125,6 +127,14 @@ mod tests {
         let twice = memory.believe(said(&[]), now, STALE_MAX);
         assert!(matches!(twice.fresh, Freshness::Fresh(TTL)));
         assert!(twice.records.is_empty());
+    }
+
+    #[test]
+    fn an_answer_holds_until_it_is_asked_for_again_however_late_that_is() {
+        let (mut memory, now) = (Memory::default(), clock::now());
+        memory.believe(said(&[1]), now, STALE_MAX);
+
+        assert_eq!(memory.recall(now + 2 * STALE_MAX, STALE_MAX).records, [1]);
     }
 
     #[test]

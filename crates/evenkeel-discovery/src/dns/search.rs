@@ -41,6 +41,12 @@ impl<T> Search<T> {
                 self.found = Some(belief);
                 true
             }
+            // The denial is confirmed, so that any other name may count now.
+            Freshness::Fresh(_) if is_known => {
+                self.known = None;
+                self.denied = Some(belief);
+                false
+            }
             Freshness::Fresh(_) | Freshness::Denied(_) => {
                 if is_known || self.denied.is_none() {
                     self.denied = Some(belief);

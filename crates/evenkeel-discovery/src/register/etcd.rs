@@ -97,16 +97,18 @@ impl EtcdRegistry {
         };
         let is_alive = client.keep(lease).await?;
         let found = client.find(key.as_bytes(), 0).await?;
-        if !is_alive {
-            self.lease = None;
-        }
-        Ok(match found {
+        let kept = match found {
             // What was put by hand has no owner, and may be taken over.
             Some(found) if found.lease == 0 => Kept::Lost,
             Some(found) if found.lease != lease => Kept::Taken,
             Some(_) if is_alive => Kept::Alive,
             _ => Kept::Lost,
-        })
+        };
+        // While another has the key, the lease is kept though it ran out: it says that this looks on.
+        if kept == Kept::Lost && !is_alive {
+            self.lease = None;
+        }
+        Ok(kept)
     }
 }
 

@@ -78,11 +78,10 @@ async fn an_agent_that_hangs_costs_no_endpoint_and_is_followed_again() {
     assert_eq!(watching.least, 1);
 }
 
+#[needs("consul")]
 #[tokio::test]
 async fn the_next_agent_is_asked_where_one_ends() {
-    let (Some(mut first), Some(second)) = (Agent::start().await, Agent::start().await) else {
-        return;
-    };
+    let (mut first, second) = (Agent::start().await.unwrap(), Agent::start().await.unwrap());
     first.enter(1).await;
     second.enter(1).await;
     let agents = Agents::at(["http://127.0.0.1:9", &first.url, &second.url]).unwrap();

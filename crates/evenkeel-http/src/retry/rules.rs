@@ -223,9 +223,15 @@ impl HttpRetry {
     }
 
     fn judge_seen(&self, seen: Seen<'_>) -> Verdict {
-        if let Some(verdict) = self.predicate.as_ref().and_then(|predicate| predicate(seen)) {
-            return verdict;
-        }
+        self.ask(seen).unwrap_or_else(|| self.judge_by_rules(seen))
+    }
+
+    /// What the user's predicate says.
+    fn ask(&self, seen: Seen<'_>) -> Option<Verdict> {
+        self.predicate.as_ref().and_then(|predicate| predicate(seen))
+    }
+
+    fn judge_by_rules(&self, seen: Seen<'_>) -> Verdict {
         match seen {
             Seen::Error(error) => judge_http_error(error),
             Seen::Response { status: StatusCode::OK, headers, trailers } if is_grpc(headers) => {
@@ -304,14 +310,15 @@ impl<B: Body, R: Body + Unpin> Rules<Request<B>, Response<R>> for HttpRetry {
             },
             Err(error) => Seen::Error(&**error),
         };
-        let verdict = self.judge_seen(seen);
+        let said = self.ask(seen);
+        let verdict = said.unwrap_or_else(|| self.judge_by_rules(seen));
         if verdict == Verdict::Success {
             return verdict;
         }
         // A layer of this process made the response: what it was made of tells more.
         let made_of = match result {
-            Ok(response) => response.extensions().get::<SharedError>(),
-            Err(_) => None,
+            Ok(response) if said.is_none() => response.extensions().get::<SharedError>(),
+            _ => None,
         };
         let (seen, verdict) = match made_of.map(SharedError::inner).map(Seen::Error) {
             Some(error) => (error, self.judge_seen(error)),

@@ -115,7 +115,7 @@ async fn a_unary_call_is_answered() {
 
     assert_eq!(response.into_inner(), hello("hello you"));
     assert_eq!(node.in_flight(), 0);
-    assert_eq!(told(&node), Told::Success);
+    assert_eq!(told(&node), Told::Latency);
 }
 
 #[tokio::test]
@@ -137,13 +137,13 @@ async fn a_stream_runs_in_both_directions_at_once() {
 
     assert_eq!(within(answers.message()).await.unwrap(), None);
     assert_eq!(node.in_flight(), 0);
-    assert_eq!(told(&node), Told::Success);
+    assert_eq!(told(&node), Told::Latency);
 }
 
 #[tokio::test]
 async fn a_status_of_trailers_alone_decides() {
     for (code, expected) in [
-        (Code::NotFound, Told::Success),
+        (Code::NotFound, Told::Latency),
         (Code::Unavailable, Told::FailureOrThrottled),
         (Code::ResourceExhausted, Told::FailureOrThrottled),
         (Code::Unimplemented, Told::Nothing),

@@ -63,7 +63,7 @@ async fn until_the_end_of_the_body_by_default() {
         assert!(within(body.collect()).await.unwrap().to_bytes().is_empty());
 
         assert_eq!(node.in_flight(), 0);
-        assert_eq!(told(&node), Told::Success);
+        assert_eq!(told(&node), Told::Latency);
     }
 }
 
@@ -74,14 +74,14 @@ async fn until_the_head_if_so_chosen() {
     let response = within(stack(&connector, &node).oneshot(get("/"))).await.unwrap();
 
     assert_eq!(node.in_flight(), 0);
-    assert_eq!(told(&node), Told::Success);
+    assert_eq!(told(&node), Told::Latency);
     drop((response, frames));
 }
 
 #[tokio::test]
 async fn a_body_dropped_midway_ends_it_and_tells_what_the_head_told() {
     for (status, content_type, expected) in [
-        (200, "text/plain", Told::Success),
+        (200, "text/plain", Told::Latency),
         (503, "text/plain", Told::FailureOrThrottled),
         (200, "application/grpc", Told::Nothing),
     ] {
@@ -104,7 +104,7 @@ async fn a_body_dropped_midway_ends_it_and_tells_what_the_head_told() {
 #[tokio::test]
 async fn a_grpc_status_in_the_trailers_decides() {
     for (status, expected) in
-        [("0", Told::Success), ("5", Told::Success), ("14", Told::FailureOrThrottled)]
+        [("0", Told::Latency), ("5", Told::Latency), ("14", Told::FailureOrThrottled)]
     {
         let (node, frames) = streaming(200, "application/grpc").await;
         let connector = HttpConnector::grpc();
@@ -131,7 +131,7 @@ async fn an_empty_body_ends_with_the_head() {
         let response = within(stack(&connector, &node).oneshot(get("/"))).await.unwrap();
 
         assert_eq!(node.in_flight(), 0);
-        assert_eq!(told(&node), Told::Success);
+        assert_eq!(told(&node), Told::Latency);
         drop(response);
     }
 }

@@ -158,7 +158,8 @@ pub(crate) fn ends(node: &Node) -> mpsc::UnboundedReceiver<Report> {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Told {
     Nothing,
-    Success,
+    /// How long it took, or was waited for, and no more: as a success.
+    Latency,
     FailureOrThrottled,
 }
 
@@ -173,7 +174,7 @@ pub(crate) fn told(node: &Node) -> Told {
     if is(LATENCY_BEFORE) {
         Told::Nothing
     } else if is(LATENCY) {
-        Told::Success
+        Told::Latency
     } else {
         Told::FailureOrThrottled
     }

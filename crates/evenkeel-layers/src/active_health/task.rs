@@ -110,7 +110,8 @@ impl<P: Probe> Task<P> {
             && is_of_this_host(&**error)
         {
             let (endpoint, reason) = (ticket.node().address(), &**error as &(dyn Error + 'static));
-            tracing::debug!(target: TARGET, %endpoint, reason, "a health check could not be made");
+            let client = self.watch.client.name();
+            tracing::debug!(target: TARGET, client, %endpoint, reason, "a health check could not be made");
             return self.watch.checks.abandon(ticket, clock::now());
         }
         let verdict = match &found {

@@ -126,6 +126,7 @@ impl<S> Shared<S> {
         if is_silent {
             tracing::warn!(
                 target: "evenkeel::balance",
+                client = self.client.name(),
                 "the runtime of the background task is not driven: it begins again on another"
             );
             self.signals.pulse.forget();

@@ -258,14 +258,21 @@ where
         let service = self.shared.client.scope(|| self.connect.connect(&node));
         let slot = Arc::new(Slot { node, service, shared: self.shared.clone() });
         let mut by_address = self.shared.by_address.write().expect("no panic under the lock");
-        by_address.insert(slot.node.address().clone(), Arc::downgrade(&slot));
+        // One that another has taken over from makes nodes that nothing uses.
+        if self.running.is_current() {
+            by_address.insert(slot.node.address().clone(), Arc::downgrade(&slot));
+        }
         slot
     }
 
     fn retire(&mut self, slot: Arc<Slot<C::Service>>) {
         tracing::debug!(target: TARGET, client = self.shared.client.name(), endpoint = %slot.node.address(), "endpoint left");
         let mut by_address = self.shared.by_address.write().expect("no panic under the lock");
-        by_address.remove(slot.node.address());
+        // After a takeover the address may lead to the slot of another pool.
+        let known = by_address.get(slot.node.address());
+        if known.is_some_and(|known| std::ptr::eq(known.as_ptr(), Arc::as_ptr(&slot))) {
+            by_address.remove(slot.node.address());
+        }
         drop(by_address);
         self.repairs.forget(slot.node.id());
         if slot.node.is_closed_by(Gate::Joining) {

@@ -172,7 +172,8 @@ where
 {
     fn elsewhere(&self, runtime: &Handle) -> Option<u64> {
         let task = self.task();
-        let is_elsewhere = task.as_ref().is_some_and(|task| !task.is_driven_with(runtime));
+        let is_elsewhere =
+            task.as_ref().is_some_and(|task| !task.is_finished() && !task.is_driven_with(runtime));
         (is_elsewhere && self.is_running()).then(|| self.running.load(Ordering::Acquire))
     }
 
