@@ -514,7 +514,7 @@ async fn what_the_user_says_of_a_response_that_was_made_here_holds() {
     let answering = server(&log, &count, |_| grpc("0", true, None)).await;
     let rules = HttpRetry::new().predicate(|seen| match seen {
         Seen::Response { .. } => Some(Verdict::Final),
-        Seen::Error(_) => None,
+        _ => None,
     });
     let stack = ServiceBuilder::new()
         .layer(RetryLayer::new(Budget::default()).rules(rules))
