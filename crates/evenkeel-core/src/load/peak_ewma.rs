@@ -47,8 +47,9 @@ const TICK_BITS: u32 = 20;
 /// Estimates stay above zero, which means "never measured".
 const ESTIMATE_MIN: f32 = 1.0;
 
-/// Ticks for which an endpoint is spared at most: about three weeks. As far ahead as ticks are told apart.
-const SPARED_MAX: f32 = 1.7e9;
+/// Ticks for which an endpoint is spared at most: a day and a half. What seems to lie further ahead was over weeks ago,
+/// since ticks come round.
+const SPARED_MAX: u32 = 1 << 27;
 
 /// A failure costs at least a millisecond: a newcomer that fails at once has no latency to double.
 const FAILURE_MIN: f32 = 1e6;
@@ -147,8 +148,7 @@ impl PeakEwma {
     /// says nothing of how long others take.
     fn spare(&self, delay: Duration, now: Timestamp) {
         let ticks = nanos(delay) / (1_u64 << TICK_BITS) as f32;
-        // More than half of all ticks would lie in the past.
-        let until = tick_of(now).wrapping_add(ticks.min(SPARED_MAX) as u32);
+        let until = tick_of(now).wrapping_add((ticks as u32).min(SPARED_MAX));
         // The longest counts: they need not come in order.
         let latest = |before: u32| {
             let is_later = remaining(before, now) < remaining(until, now);
@@ -242,10 +242,8 @@ fn tick_of(now: Timestamp) -> u32 {
 
 /// Ticks until then; zero if it is over.
 fn remaining(until: u32, now: Timestamp) -> u32 {
-    /// A day and a half. What lies further ahead was over weeks ago: ticks come round after 52 days.
-    const REMAINING_MAX: u32 = 1 << 27;
     let remaining = until.wrapping_sub(tick_of(now));
-    if until == 0 || REMAINING_MAX < remaining { 0 } else { remaining }
+    if until == 0 || SPARED_MAX < remaining { 0 } else { remaining }
 }
 
 /// Ticks since the last observation; zero if it lies ahead, which readings of the clock do by milliseconds.
@@ -351,7 +349,7 @@ mod tests {
         assert_eq!(more(4_000_000.0), 0.0, "after so many days the ticks have wrapped");
 
         latency.record(Outcome::Throttled(Some(Duration::MAX)), Duration::ZERO, at(8.0));
-        assert!(1e15 < more(8.0));
+        assert!(1e14 < more(8.0));
         latency.record(Outcome::Throttled(None), Duration::ZERO, at(8.0));
         assert_eq!(millis(&latency), 20.0, "one that names no time counts as failed");
     }
