@@ -4,9 +4,10 @@
 use std::{
     fs::File,
     io::Write,
-    net::{TcpListener, UdpSocket},
+    net::{Ipv4Addr, TcpListener, UdpSocket},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    sync::atomic::{AtomicU32, Ordering::Relaxed},
     time::Duration,
 };
 
@@ -78,18 +79,22 @@ impl Drop for Process {
 }
 
 /// Ports that are free now, for TCP and UDP.
+///
+/// They lie below those that the system gives to connections and to port 0, which would take them before the server does.
 pub(crate) fn free_ports<const N: usize>() -> [u16; N] {
-    // All are held until all are found, so that they differ.
-    let held = [(); N].map(|()| {
+    const FIRST: u32 = 10_240;
+    const COUNT: u32 = 22_000;
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    [(); N].map(|()| {
         loop {
-            let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
-            let address = tcp.local_addr().unwrap();
-            if let Ok(udp) = UdpSocket::bind(address) {
-                break (address.port(), tcp, udp);
+            let begin = std::process::id().wrapping_mul(7_919);
+            let turn = begin.wrapping_add(NEXT.fetch_add(1, Relaxed));
+            let address = (Ipv4Addr::LOCALHOST, (FIRST + turn % COUNT) as u16);
+            if TcpListener::bind(address).is_ok() && UdpSocket::bind(address).is_ok() {
+                break address.1;
             }
         }
-    });
-    held.map(|(port, ..)| port)
+    })
 }
 
 /// Asks again and again until the answer is yes.
