@@ -323,7 +323,7 @@ impl<H: Holder + ?Sized> Attempt<H> {
 
 impl Trial {
     fn end(self: Arc<Self>, report: &Report) {
-        let trial = Arc::into_inner(self).expect("nobody else has it");
+        let trial = Arc::into_inner(self).expect("it has one owner");
         trial.passes.into_iter().for_each(|pass| pass.ended(report));
     }
 }

@@ -30,7 +30,7 @@ impl Marks {
         self.0 = self.0 & !0xFFFF | u64::from(epoch);
     }
 
-    /// So many observers, from the first one on, may have counted it.
+    /// How many observers, from the first one on, may have counted it.
     #[inline]
     pub(super) fn counted(self) -> u8 {
         (self.0 >> Self::COUNTED) as u8

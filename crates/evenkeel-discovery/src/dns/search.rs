@@ -70,3 +70,28 @@ impl<T> Search<T> {
         (known, belief.unwrap_or_else(|| Belief::failed("the name stands for no full name".into())))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn believed(records: &[u8], fresh: Freshness) -> Belief<u8> {
+        Belief { records: records.to_vec(), fresh }
+    }
+
+    #[test]
+    fn a_name_whose_denial_is_confirmed_gives_way_though_another_fails() {
+        let [b, c] = ["db.b.", "db."].map(Arc::<str>::from);
+        let mut search = Search::new(Some(b.clone()));
+        let answered = || Freshness::Fresh(Duration::from_secs(5));
+        search.failed = Some(believed(&[], Freshness::Failed("SERVFAIL".into())));
+
+        assert!(!search.take(&b, believed(&[], answered())));
+        assert!(search.take(&c, believed(&[1], answered())));
+
+        let (known, belief) = search.end();
+        assert_eq!((known, belief.records), (Some(c), vec![1]));
+    }
+}

@@ -22,7 +22,8 @@ use crate::tunnel::{Cut, Offer};
 /// A connection that is upgraded, such as a WebSocket, and a tunnel of `CONNECT`, counts until both its
 /// directions have ended. It counts that long in layers above this one, too, which read responses as
 /// [`HttpTraffic`](crate::HttpTraffic) does: a concurrency limit, for example. What
-/// `hyper::upgrade::on` gives is as before, but does not downcast to the server's own stream.
+/// `hyper::upgrade::on` gives does not downcast to the server's own stream, and is there at once: an upgrade that fails
+/// later shows as an error of the first read or write.
 ///
 /// It costs two atomic additions and a clone of an `Arc` a request, and allocates nothing but for upgrades.
 #[derive(Clone, Debug)]
