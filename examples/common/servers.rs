@@ -108,7 +108,7 @@ impl Etcd {
     /// What etcd's own program prints, asked so.
     pub(crate) fn run(&self, arguments: &[&str]) -> Result<String, BoxError> {
         let mut command = Command::new(&self.control);
-        command.env("ETCDCTL_API", "3").arg(format!("--endpoints={}", self.url));
+        command.arg(format!("--endpoints={}", self.url));
         run(command.args(arguments))
     }
 }

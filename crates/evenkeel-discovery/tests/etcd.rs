@@ -34,6 +34,8 @@ mod following;
 mod real;
 #[path = "support/servers.rs"]
 mod servers;
+#[path = "support/slow_motion.rs"]
+mod slow_motion;
 #[path = "support/watching.rs"]
 mod watching;
 

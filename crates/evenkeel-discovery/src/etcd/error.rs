@@ -16,6 +16,19 @@ pub struct MemberRefused {
     pub message: String,
 }
 
+impl MemberRefused {
+    /// Whether a revision was asked for that the member has no more, or does not have yet.
+    pub(super) fn is_out_of_range(&self) -> bool {
+        self.code == tonic::Code::OutOfRange as i32
+    }
+
+    /// Whether a revision was asked for that the member has no more. Its text tells that from a revision that it
+    /// does not have yet.
+    pub(super) fn is_compacted(&self) -> bool {
+        self.is_out_of_range() && self.message.contains("compacted")
+    }
+}
+
 /// A member gave no answer within its time.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{member} gave no answer within {after:?}")]

@@ -40,6 +40,8 @@ pub(super) struct EtcdSource {
 enum Round {
     /// What is between the position and the oldest that etcd still has is lost.
     Compacted,
+    /// The member's state does not follow from what is known.
+    Rebuilt,
 }
 
 impl EtcdSource {
@@ -80,8 +82,8 @@ impl EtcdSource {
                 Some(position) => position,
                 None => self.list(session, &client, is_rebuilt).await?,
             };
-            let Round::Compacted = self.watch(session, &client, position).await?;
-            (self.position, is_rebuilt) = (None, false);
+            let round = self.watch(session, &client, position).await?;
+            (self.position, is_rebuilt) = (None, matches!(round, Round::Rebuilt));
         }
     }
 
@@ -95,9 +97,13 @@ impl EtcdSource {
         let Some((key, stamp)) = self.table.sample() else { return Ok(None) };
         match client.find(key, position.revision).await {
             Ok(found) => Ok(Some(found.as_ref().map(stamp_of) == Some(stamp))),
-            // The position is compacted, or lies in the member's future.
-            Err(error) if code_of(&error) == Some(tonic::Code::OutOfRange as i32) => Ok(None),
-            Err(error) => Err(error),
+            Err(error) => match error.downcast_ref::<MemberRefused>() {
+                Some(refused) if refused.is_compacted() => Ok(None),
+                // The position lies in the member's future. The list that comes next may not show it: by
+                // then, the new state can have come as far as the old one.
+                Some(refused) if refused.is_out_of_range() => Ok(Some(false)),
+                _ => Err(error),
+            },
         }
     }
 
@@ -157,7 +163,7 @@ impl EtcdSource {
                 return Err(WatchEnded { member: client.name(), reason }.into());
             }
             if response.created && self.is_elsewhere(&response) {
-                return Ok(Round::Compacted);
+                return Ok(Round::Rebuilt);
             }
             events.extend(response.events);
             // A large response comes in parts, which belong together.
@@ -251,10 +257,6 @@ fn does_not_follow(before: Position, now: Position) -> bool {
 
 fn stamp_of(entry: &KeyValue) -> Stamp {
     Stamp { revision: entry.mod_revision, lease: entry.lease }
-}
-
-fn code_of(error: &BoxError) -> Option<i32> {
-    error.downcast_ref::<MemberRefused>().map(|refused| refused.code)
 }
 
 async fn until(instant: Option<Instant>) {

@@ -83,7 +83,7 @@ impl CoreDns {
 impl Etcd {
     fn run(&self, arguments: &[&str]) -> bool {
         let mut command = Command::new(&self.control);
-        command.env("ETCDCTL_API", "3").arg(format!("--endpoints={}", self.url));
+        command.arg(format!("--endpoints={}", self.url));
         command.args(arguments).output().unwrap().status.success()
     }
 }

@@ -3,10 +3,16 @@
 use evenkeel_core::error::cause;
 use evenkeel_discovery::etcd::{Cluster, MemberRefused};
 use needs::needs;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
 
 use crate::{
     ms,
-    real::{Etcd, VERSIONS},
+    real::{Etcd, Member, VERSIONS},
+    servers::until,
+    slow_motion::{Motion, Proxy},
     watching::Watching,
     web,
 };
@@ -94,6 +100,52 @@ async fn a_member_that_restarts_without_data_empties_nothing() {
         watching.until_addresses(&["10.0.0.1:1", "10.0.0.1:2", "10.0.0.1:4"]).await;
         assert_eq!(watching.least, 3, "there was no moment with fewer");
     }
+}
+
+/// The new state comes as far as the old one between the question whether it is the old one and the list.
+#[needs("etcd-3.4", "etcd-3.5", "etcd-3.6")]
+#[tokio::test]
+async fn a_member_that_fills_up_while_it_is_compared_empties_nothing() {
+    for version in VERSIONS {
+        let mut etcd = Etcd::start(version).await.unwrap();
+        let put = |id: u16| format!("put /evenkeel/web/{id} 10.0.0.1:{id}\n");
+        etcd.transact(&[1, 2, 3].map(put).concat());
+        let way = Proxy::to(&etcd.members[0].url).await;
+        let cluster = Cluster::at([&*way.url]).unwrap();
+        let mut watching = Watching::new(&web(cluster).hold(ms(10_000)));
+        watching.until(|set| set.len() == 3).await;
+
+        etcd.members[0].kill();
+        etcd.members[0].forget();
+        way.set(Motion::Held);
+        etcd.members[0].start_again();
+        let member = &etcd.members[0];
+        tokio::select! {
+            () = until("a refusal", || async { 0 < refused_reads(member).await }) => {}
+            () = watching.during(ms(60_000)) => panic!("the member was not asked"),
+        }
+        etcd.transact(&put(1));
+        way.open();
+        watching.during(ms(500)).await;
+        etcd.transact(&[2, 3, 4].map(put).concat());
+
+        watching.until(|set| set.len() == 4).await;
+        assert_eq!(watching.least, 3, "there was no moment with fewer");
+    }
+}
+
+/// How many reads the member refused because it does not have that revision.
+async fn refused_reads(member: &Member) -> usize {
+    let Ok(mut way) = TcpStream::connect(member.url.trim_start_matches("http://")).await else {
+        return 0;
+    };
+    let mut metrics = String::new();
+    way.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").await.unwrap();
+    way.read_to_string(&mut metrics).await.unwrap();
+    let parts = ["grpc_server_handled_total", "OutOfRange", "\"Range\""];
+    let counter = metrics.lines().find(|line| parts.iter().all(|part| line.contains(part)));
+    let count = counter.and_then(|line| line.split(' ').next_back());
+    count.map_or(0, |count| count.trim().parse().unwrap())
 }
 
 #[needs("etcd-3.4", "etcd-3.5", "etcd-3.6")]

@@ -97,7 +97,7 @@ impl Etcd {
 
     fn run(&self, url: &str, arguments: &[&str]) -> Output {
         let mut command = Command::new(&self.control);
-        command.env("ETCDCTL_API", "3").arg(format!("--endpoints={url}"));
+        command.arg(format!("--endpoints={url}"));
         command.arg("--command-timeout=30s");
         if let Some(user) = &self.user {
             command.arg(format!("--user={user}"));
@@ -117,7 +117,7 @@ impl Etcd {
     pub(crate) fn transact(&self, lines: &str) {
         use std::io::Write;
         let mut command = Command::new(&self.control);
-        command.env("ETCDCTL_API", "3").arg(format!("--endpoints={}", self.members[0].url));
+        command.arg(format!("--endpoints={}", self.members[0].url));
         command.arg("txn").stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::null());
         let mut child = command.spawn().unwrap();
         child.stdin.take().unwrap().write_all(format!("\n{lines}\n\n\n").as_bytes()).unwrap();

@@ -206,7 +206,7 @@ impl Cluster {
 
     fn control(&self, arguments: &[&str]) -> String {
         let mut command = Command::new(&self.programs[2]);
-        command.env("ETCDCTL_API", "3").arg(format!("--endpoints=127.0.0.1:{}", self.ports[1]));
+        command.arg(format!("--endpoints=127.0.0.1:{}", self.ports[1]));
         let output = command.args(arguments).output().unwrap();
         assert!(output.status.success(), "{arguments:?}: {output:?}");
         String::from_utf8(output.stdout).unwrap()
