@@ -1,7 +1,7 @@
 //! The main job, embedded: real HTTP servers on loopback, a load through a whole pipeline, and
 //! servers that die, hang, drain, join and change their weight meanwhile.
 //!
-//! `cargo run --example demo` shows it live where there is a terminal, as a log where there
+//! `cargo run -p demo` shows it live where there is a terminal, as a log where there
 //! is none, and ends with a table. It fails if a caller saw an error.
 
 mod args;

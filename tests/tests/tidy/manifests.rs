@@ -1,5 +1,10 @@
 //! What the manifests must keep to.
 
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    process::Command,
+};
+
 use toml::{Table, Value};
 
 use crate::workspace::{assert_none, file, files};
@@ -192,4 +197,78 @@ fn the_crates_of_this_workspace_are_named_with_its_version() {
         }
     }
     assert_none("another version than the workspace", &broken);
+}
+
+/// The crates that `cargo tree` counts for a package, its own included.
+fn crates_for(package: &str, edges: &str) -> BTreeSet<String> {
+    let tree = Command::new(env!("CARGO"))
+        .args(["tree", "--offline", "--prefix", "none", "-p", package, "-e", edges])
+        .args(["--manifest-path", concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.toml")])
+        .output()
+        .expect("cargo");
+    assert!(tree.status.success(), "{}", String::from_utf8_lossy(&tree.stderr));
+    let lines = String::from_utf8(tree.stdout).expect("text");
+    lines.lines().filter_map(|line| line.split(' ').next()).map(str::to_owned).collect()
+}
+
+#[test]
+fn default_features_are_light() {
+    let crates = crates_for("evenkeel", "normal");
+    assert!(crates.len() <= 90, "{} crates: {crates:?}", crates.len());
+}
+
+#[test]
+fn what_a_newcomer_runs_first_needs_few_crates() {
+    let crates = crates_for("demo", "normal,build");
+    assert!(crates.len() <= 150, "{} crates: {crates:?}", crates.len());
+    let heavy = ["kube", "tonic", "redis", "plotters", "evenkeel-sim"];
+    assert_none(
+        "the demo needs none",
+        &heavy
+            .iter()
+            .filter(|name| crates.contains(**name))
+            .map(ToString::to_string)
+            .collect::<Vec<_>>(),
+    );
+}
+
+/// Else CI builds them a second time, with other features.
+#[test]
+fn examples_and_benches_have_the_features_of_the_tests() {
+    let features = |selection: &[&str]| {
+        let tree = Command::new(env!("CARGO"))
+            .args([
+                "tree",
+                "--offline",
+                "--prefix",
+                "none",
+                "-e",
+                "normal,build,dev",
+                "-f",
+                "{p}|{f}",
+            ])
+            .args(["--manifest-path", concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.toml")])
+            .args(selection)
+            .output()
+            .expect("cargo");
+        assert!(tree.status.success(), "{}", String::from_utf8_lossy(&tree.stderr));
+        let lines = String::from_utf8(tree.stdout).expect("text").replace(" (*)", "");
+        let mut features = BTreeMap::<String, BTreeSet<String>>::new();
+        for line in lines.lines().filter(|line| !line.contains("(proc-macro)")) {
+            if let Some((package, names)) = line.split_once('|') {
+                features
+                    .entry(package.to_owned())
+                    .or_default()
+                    .extend(names.split(',').map(str::to_owned));
+            }
+        }
+        features
+    };
+    let tested = features(&[]);
+    let all = features(&["--workspace", "--exclude", "evenkeel-benches"]);
+    let differ = |(package, names): &(&String, &BTreeSet<String>)| {
+        all.get(*package).is_some_and(|all| all != *names)
+    };
+    let broken: Vec<_> = tested.iter().filter(differ).map(|(package, _)| package.clone()).collect();
+    assert_none("tests/Cargo.toml asks for what examples and benches want", &broken);
 }
