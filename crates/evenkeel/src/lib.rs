@@ -59,6 +59,9 @@
 //! for each logical call, what stands below it once for each endpoint. Everything is also usable alone,
 //! in a stack that has nothing else of evenkeel.
 //!
+//! Those who want no choice yet take the recommended pipeline whole, with a deadline, retries, ejection and limits:
+//! `client::http(endpoints).build()`, or `client::grpc` and `client::reqwest` (features `http` and `reqwest`).
+//!
 //! # What it does not do
 //! It is a library, not a proxy or a mesh: nothing stands between a caller and its endpoint. It does not
 //! invent endpoints; where none are known or all are closed, it refuses in bounded time, with an error
@@ -211,6 +214,8 @@
 //! # drop(orders);
 //! ```
 
+#[cfg(feature = "http")]
+pub use evenkeel_client as client;
 pub use evenkeel_core as core;
 #[cfg(feature = "discovery")]
 pub use evenkeel_discovery as discovery;

@@ -10,8 +10,9 @@ use toml::{Table, Value};
 use crate::workspace::{assert_none, file, files};
 
 /// Which crates of this workspace a crate may depend on; those that are not named, on all.
-const ARROWS: [(&str, &[&str]); 8] = [
+const ARROWS: [(&str, &[&str]); 9] = [
     ("evenkeel-core", &[]),
+    ("evenkeel-client", &["evenkeel-core", "evenkeel-http", "evenkeel-layers", "evenkeel-metrics"]),
     ("evenkeel-clock", &["evenkeel-core"]),
     ("evenkeel-metrics", &["evenkeel-core"]),
     ("evenkeel-layers", &["evenkeel-clock", "evenkeel-core", "evenkeel-metrics"]),

@@ -109,6 +109,22 @@ impl BalanceLayer {
         Self { ask_first: Some(ask_first), ..Self::p2c(discovery) }
     }
 
+    /// Sets another policy than the one that this began with.
+    ///
+    /// ```
+    /// use evenkeel_core::{endpoint::Endpoint, policy::RoundRobin};
+    /// use evenkeel_layers::balance::BalanceLayer;
+    ///
+    /// let endpoints: Vec<Endpoint> = vec!["10.0.0.1:8080".parse().unwrap()];
+    /// let balance = BalanceLayer::p2c(endpoints).policy(RoundRobin);
+    /// # drop(balance);
+    /// ```
+    #[must_use]
+    pub fn policy(mut self, policy: impl Policy) -> Self {
+        self.policy = Arc::new(policy);
+        self
+    }
+
     /// Sets how many endpoints [`ask_first`](Self::ask_first) asks for each request. Default 3.
     ///
     /// Each is a message there and back; more than five gain little.

@@ -1,0 +1,61 @@
+//! The recommended pipeline in one call, for those who want no choice yet.
+//!
+//! [`http()`] makes a client for HTTP, [`grpc()`] one for a generated tonic client, and `reqwest` (feature `reqwest`) one
+//! that is called as a `reqwest::Client` is. All three are this stack; a request travels from top to bottom:
+//!
+//! | layer | with | set by |
+//! |---|---|---|
+//! | `GrpcStatusLayer`, [`grpc()`] only | errors of the stack are the gRPC status that says what happened | |
+//! | [`DeadlineLayer`] | 5 s for each call, sent along as `HttpDeadline` says | [`deadline`](ClientBuilder::deadline) |
+//! | [`RetryLayer`] | what [`HttpRetry`] calls safe to repeat, three attempts, each of a quarter of the deadline, a budget of 20 % of the calls | [`retry`](ClientBuilder::retry) |
+//! | [`BalanceLayer`] | the policy `p2c` | [`balance`](ClientBuilder::balance) |
+//! | [`OutlierLayer`] | its defaults, and an endpoint that refuses connections is left out after one of them | [`outlier`](ClientBuilder::outlier) |
+//! | [`ConcurrencyLimitLayer`] | at most 256 requests in flight for each endpoint | [`limit`](ClientBuilder::limit) |
+//! | [`HttpConnector`] | its defaults, and connections that die are noticed while they are idle | `connector` |
+//!
+//! The deadline ends with the head of the response: a body may take longer.
+//!
+//! What a client is made of is printed by its `Debug`. When it has to be another stack, the same layers go into a
+//! `tower::ServiceBuilder`, in the order of the table.
+//!
+//! ```
+//! use std::time::Duration;
+//! use bytes::Bytes;
+//! use evenkeel_client::{HttpClient, http};
+//! use evenkeel_core::{BoxError, endpoint::Endpoint};
+//! use ::http::Request;
+//! use http_body_util::Empty;
+//! use tower::ServiceExt;
+//!
+//! # async fn run() -> Result<(), BoxError> {
+//! let endpoints: Vec<Endpoint> = vec!["10.0.0.1:8080".parse()?, "10.0.0.2:8080".parse()?];
+//! let client: HttpClient<Empty<Bytes>> = http(endpoints).name("orders").deadline(Duration::from_secs(2)).build();
+//!
+//! let request = Request::get("http://orders.internal/orders").body(Empty::new())?;
+//! let response = client.clone().oneshot(request).await?;
+//! println!("{}", response.status());
+//! # Ok(())
+//! # }
+//! ```
+
+mod builder;
+mod grpc;
+mod http;
+#[cfg(feature = "reqwest")]
+mod reqwest;
+
+#[cfg(feature = "reqwest")]
+pub use self::reqwest::{Reqwest, reqwest};
+pub use self::{
+    builder::{ClientBuilder, Pipeline},
+    grpc::{Grpc, GrpcClient, grpc},
+    http::{Http, HttpClient, http},
+};
+
+#[cfg(doc)]
+use evenkeel_http::{HttpConnector, HttpRetry};
+#[cfg(doc)]
+use evenkeel_layers::{
+    balance::BalanceLayer, concurrency::ConcurrencyLimitLayer, deadline::DeadlineLayer,
+    outlier::OutlierLayer, retry::RetryLayer,
+};

@@ -1,0 +1,42 @@
+//! A client that is called as reqwest's.
+
+use evenkeel_core::discover::Discovery;
+use evenkeel_http::{HttpRetry, ReqwestStack, SharedClient};
+
+use crate::ClientBuilder;
+
+/// Sets up a client that is called as `client` is, over the endpoints of `discovery`, with the stack of the
+/// [crate's docs](crate).
+///
+/// ```
+/// use evenkeel_core::{BoxError, endpoint::Endpoint};
+///
+/// # async fn run(endpoints: Vec<Endpoint>) -> Result<(), BoxError> {
+/// let client = evenkeel_client::reqwest(endpoints, reqwest::Client::new()).build();
+/// let orders = client.get("http://orders.internal/orders").query(&[("page", "2")]).send().await?;
+/// println!("{}", orders.error_for_status()?.text().await?);
+/// # Ok(())
+/// # }
+/// ```
+pub fn reqwest(discovery: impl Discovery, client: reqwest::Client) -> ClientBuilder<Reqwest> {
+    ClientBuilder::new(discovery, HttpRetry::new(), Reqwest { client })
+}
+
+/// A `reqwest::Client` at the bottom, which is what speaks to the endpoints. See [`reqwest`](crate::reqwest()).
+#[derive(Clone, Debug)]
+pub struct Reqwest {
+    client: reqwest::Client,
+}
+
+impl ClientBuilder<Reqwest> {
+    /// Makes the client. Its discovery is followed from the first call on.
+    ///
+    /// # Panics
+    /// If a rule of the outlier detection makes no sense.
+    #[must_use]
+    pub fn build(self) -> ReqwestStack {
+        let client = self.transport.client.clone();
+        let stack = self.stack(SharedClient::reqwest(client.clone()));
+        ReqwestStack::new(client, stack)
+    }
+}
