@@ -1,6 +1,6 @@
 //! What the demo takes from the command line.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use clap::{Parser, Subcommand, value_parser};
 use evenkeel::core::policy::{self, Policy};
@@ -30,6 +30,10 @@ pub(crate) struct Args {
     /// Print a log even where there is a terminal
     #[arg(long)]
     pub(crate) plain: bool,
+
+    /// Save the last screen as a picture, an SVG
+    #[arg(long, value_name = "FILE")]
+    pub(crate) picture: Option<PathBuf>,
 
     #[command(subcommand)]
     pub(crate) command: Option<Command>,

@@ -9,6 +9,7 @@ mod backend;
 mod clock;
 mod load;
 mod log;
+mod picture;
 mod pipeline;
 mod report;
 mod scene;
@@ -53,6 +54,9 @@ async fn run(args: Args) -> Result<bool, BoxError> {
     load.await?;
     stats.stop();
     display.await??;
+    if let Some(path) = &args.picture {
+        picture::save(path, &args, &stats)?;
+    }
     scene.strike().await;
 
     report::print(&args, &stats);

@@ -53,7 +53,8 @@ fn is_quit(event: &Event) -> bool {
     is_interrupt || key.code == KeyCode::Char('q')
 }
 
-fn draw(frame: &mut Frame<'_>, args: &Args, stats: &Stats) {
+/// One screen.
+pub(crate) fn draw(frame: &mut Frame<'_>, args: &Args, stats: &Stats) {
     let counts = stats.lock();
     let [head, middle, foot] =
         Layout::vertical([Constraint::Length(1), Constraint::Min(4), Constraint::Length(4)])

@@ -228,3 +228,8 @@ pub use evenkeel_layers::{
 pub use evenkeel_metrics as metrics;
 #[cfg(feature = "redis")]
 pub use evenkeel_redis as redis;
+
+/// The program in the README compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+pub mod readme {}
