@@ -52,7 +52,7 @@ impl<T> ClientBuilder<T> {
             retry: RetryLayer::new(Budget::share(20.0))
                 .rules(rules)
                 .attempt_timeout(DEADLINE / ATTEMPTS),
-            balance: BalanceLayer::p2c(discovery),
+            balance: BalanceLayer::peak_ewma(discovery),
             outlier: OutlierLayer::new().consecutive_local_errors(1),
             limit: ConcurrencyLimitLayer::fixed(IN_FLIGHT_MAX),
         }
@@ -83,7 +83,8 @@ impl<T> ClientBuilder<T> {
         self
     }
 
-    /// Sets which endpoint takes a request. Default [`P2c`](evenkeel_core::policy::P2c): the less busy of two.
+    /// Sets which endpoint takes a request. Default [`PeakEwma`](evenkeel_core::policy::PeakEwma): of two, the one
+    /// that costs less latency.
     pub fn policy(self, policy: impl Policy) -> Self {
         self.balance(|balance| balance.policy(policy))
     }

@@ -8,7 +8,7 @@
 //! | `GrpcStatusLayer`, [`grpc()`] only | errors of the stack are the gRPC status that says what happened | |
 //! | [`DeadlineLayer`] | 5 s for each call, sent along as `HttpDeadline` says | [`deadline`](ClientBuilder::deadline) |
 //! | [`RetryLayer`] | what [`HttpRetry`] calls safe to repeat, three attempts, each of a quarter of the deadline, a budget of 20 % of the calls | [`retry`](ClientBuilder::retry) |
-//! | [`BalanceLayer`] | the policy `p2c` | [`balance`](ClientBuilder::balance) |
+//! | [`BalanceLayer`] | the policy `peak_ewma` | [`balance`](ClientBuilder::balance) |
 //! | [`OutlierLayer`] | its defaults, and an endpoint that refuses connections is left out after one of them | [`outlier`](ClientBuilder::outlier) |
 //! | [`ConcurrencyLimitLayer`] | at most 256 requests in flight for each endpoint | [`limit`](ClientBuilder::limit) |
 //! | [`HttpConnector`] | its defaults, and connections that die are noticed while they are idle | `connector` |

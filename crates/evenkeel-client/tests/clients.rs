@@ -87,7 +87,7 @@ async fn a_client_prints_what_it_is_made_of() {
         "\"orders\"",
         "5s",
         "attempts_max: 7",
-        "P2c",
+        "PeakEwma",
         "OutlierLayer",
         "ConcurrencyLimitLayer",
         "orders.internal",

@@ -62,6 +62,9 @@
 //! Those who want no choice yet take the recommended pipeline whole, with a deadline, retries, ejection and limits:
 //! `client::http(endpoints).build()`, or `client::grpc` and `client::reqwest` (features `http` and `reqwest`).
 //!
+//! The [guide] has a chapter for each task: a first program, HTTP, gRPC and reqwest clients, policies, health, retries, servers, registries,
+//! observing, testing, policies and discoveries of your own, and what other systems call things.
+//!
 //! # What it does not do
 //! It is a library, not a proxy or a mesh: nothing stands between a caller and its endpoint. It does not
 //! invent endpoints; where none are known or all are closed, it refuses in bounded time, with an error
@@ -228,6 +231,50 @@ pub use evenkeel_layers::{
 pub use evenkeel_metrics as metrics;
 #[cfg(feature = "redis")]
 pub use evenkeel_redis as redis;
+
+/// The guide: a chapter for each task, from the first program to a policy of your own.
+///
+/// Every program in it is compiled by a test.
+pub mod guide {
+    #[cfg(all(feature = "discovery", feature = "http"))]
+    #[doc = include_str!("guide/getting_started.md")]
+    pub mod getting_started {}
+    #[cfg(all(feature = "discovery", feature = "http", feature = "tls"))]
+    #[doc = include_str!("guide/http_client.md")]
+    pub mod http_client {}
+    #[cfg(all(feature = "etcd", feature = "server"))]
+    #[doc = include_str!("guide/grpc.md")]
+    pub mod grpc {}
+    #[cfg(all(feature = "discovery", feature = "reqwest"))]
+    #[doc = include_str!("guide/reqwest.md")]
+    pub mod reqwest {}
+    #[cfg(all(feature = "discovery", feature = "http"))]
+    #[doc = include_str!("guide/policies.md")]
+    pub mod policies {}
+    #[cfg(all(feature = "discovery", feature = "http"))]
+    #[doc = include_str!("guide/health.md")]
+    pub mod health {}
+    #[cfg(feature = "http")]
+    #[doc = include_str!("guide/retries.md")]
+    pub mod retries {}
+    #[cfg(feature = "server")]
+    #[doc = include_str!("guide/servers.md")]
+    pub mod servers {}
+    #[cfg(all(feature = "consul", feature = "http", feature = "server"))]
+    #[doc = include_str!("guide/registries.md")]
+    pub mod registries {}
+    #[cfg(all(feature = "discovery", feature = "http"))]
+    #[doc = include_str!("guide/observing.md")]
+    pub mod observing {}
+    #[cfg(feature = "discovery")]
+    #[doc = include_str!("guide/testing.md")]
+    pub mod testing {}
+    #[cfg(feature = "discovery")]
+    #[doc = include_str!("guide/extending.md")]
+    pub mod extending {}
+    #[doc = include_str!("guide/coming_from.md")]
+    pub mod coming_from {}
+}
 
 /// The program in the README compiles.
 #[cfg(doctest)]
