@@ -53,7 +53,8 @@ where
 /// with [`tls`](Self::tls) every request does, whatever its URI.
 ///
 /// A connection that was made on a current-thread runtime serves the callers on that runtime alone, since it stands
-/// still while that is not driven; runtimes with threads of their own share theirs.
+/// still while that is not driven; runtimes with threads of their own share theirs. Up to 256 current-thread runtimes
+/// keep connections at the same time: of more, those used least recently lose theirs.
 ///
 /// `B` is the type of the bodies that get here, which the compiler finds: write `HttpConnector::new()`. Under retries
 /// and hedges it is not the caller's body, but [`ReplayBody`](crate::ReplayBody) of it.
