@@ -12,7 +12,7 @@ async fn the_steps_come_in_their_order() {
             hook.1.notified().await;
             Ok(())
         })
-        .wait(Duration::from_millis(300))
+        .wait(Duration::from_secs(2))
         .deregister_max(PATIENCE);
     let server = Running::start(drain, app()).await;
     let (address, handle) = (server.address, server.handle.clone());
