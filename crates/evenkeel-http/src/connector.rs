@@ -45,13 +45,16 @@ where
 /// What a request says to the previous hop alone is left out, and so is what a response says to this one
 /// (RFC 9110, section 7.6.1): `Connection` and the fields that it names, `Keep-Alive`, `Transfer-Encoding`, `TE` but for
 /// trailers, and `Upgrade` to another version of HTTP. An upgrade to another protocol passes over HTTP/1.1.
+/// A message with another transfer coding than `chunked`, or with lengths that differ, is refused: the next hop could
+/// see another end of its body.
 ///
 /// By default it speaks HTTP/1.1 without TLS, and whichever of HTTP/2 and HTTP/1.1 the server
 /// prefers with it. A request whose URI is `https` goes over TLS, verified by the system's roots;
 /// with [`tls`](Self::tls) every request does, whatever its URI.
 ///
 /// A connection that was made on a current-thread runtime serves the callers on that runtime alone, since it stands
-/// still while that is not driven; runtimes with threads of their own share theirs.
+/// still while that is not driven; runtimes with threads of their own share theirs. Up to 256 current-thread runtimes
+/// keep connections at the same time: of more, those used least recently lose theirs.
 ///
 /// `B` is the type of the bodies that get here, which the compiler finds: write `HttpConnector::new()`. Under retries
 /// and hedges it is not the caller's body, but [`ReplayBody`](crate::ReplayBody) of it.

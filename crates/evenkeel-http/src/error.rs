@@ -126,6 +126,10 @@ pub enum InvalidRequest {
     Uri,
     /// The endpoint's address fits into no URI, and the client knows no other way to it.
     Address,
+    /// It has another transfer coding than `chunked`, or that more than once.
+    TransferCoding,
+    /// `Content-Length` is no number, or there are several that differ.
+    ContentLength,
 }
 
 impl fmt::Display for InvalidRequest {
@@ -134,8 +138,31 @@ impl fmt::Display for InvalidRequest {
             Self::Authority => "the Host header is no valid authority, or there are several",
             Self::Address => "the client cannot speak to a Unix socket",
             Self::Uri => "the URI has neither a path nor an authority",
+            Self::TransferCoding => "the transfer coding of the request is not understood",
+            Self::ContentLength => "the length of the request is no number, or there are several",
         })
     }
 }
 
 impl Error for InvalidRequest {}
+
+/// A response of which it is not clear where its body ends: it is not passed on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum InvalidResponse {
+    /// It has another transfer coding than `chunked`, or that more than once.
+    TransferCoding,
+    /// `Content-Length` is no number, or there are several that differ.
+    ContentLength,
+}
+
+impl fmt::Display for InvalidResponse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::TransferCoding => "the transfer coding of the response is not understood",
+            Self::ContentLength => "the length of the response is no number, or there are several",
+        })
+    }
+}
+
+impl Error for InvalidResponse {}

@@ -128,6 +128,24 @@ mod tests {
         assert_eq!(told(None, NetworkUnreachable), NetworkUnreachable);
     }
 
+    #[test]
+    fn no_port_left_is_told_apart_from_no_address_to_connect_from_in_both_families() {
+        let told = |address: &str| {
+            let lacking = io::ErrorKind::AddrNotAvailable.into();
+            tell_apart(address.parse().unwrap(), lacking).kind()
+        };
+        assert_eq!(told("127.0.0.1:1"), io::ErrorKind::AddrNotAvailable);
+        // There is something to send from where this can be bound.
+        let has_ipv6 = UdpSocket::bind("[::1]:0").is_ok();
+        let expected = [io::ErrorKind::NetworkUnreachable, io::ErrorKind::AddrNotAvailable];
+        assert_eq!(told("[::1]:1"), expected[usize::from(has_ipv6)]);
+        // Link-local addresses lead nowhere without their interface.
+        assert_eq!(told("[fe80::1]:1"), io::ErrorKind::NetworkUnreachable);
+        let refused = io::ErrorKind::ConnectionRefused;
+        let address = "127.0.0.1:1".parse().unwrap();
+        assert_eq!(tell_apart(address, refused.into()).kind(), refused);
+    }
+
     #[tokio::test]
     async fn an_address_that_refuses_gives_way_at_once() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -3,6 +3,8 @@
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, header};
 use http_body::Body;
 
+use crate::error::{InvalidRequest, InvalidResponse};
+
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
@@ -18,8 +20,15 @@ pub(crate) enum Hop {
 
 /// Takes out of a request what its caller told the previous hop (RFC 9110, section 7.6.1).
 ///
-/// What stays is an upgrade to another protocol than HTTP, and that trailers are read.
-pub(crate) fn clean_request(headers: &mut HeaderMap, hop: Hop) {
+/// What stays is an upgrade to another protocol than HTTP, that trailers are read, and what says where the body ends.
+///
+/// # Errors
+/// If the next hop could see another end of the body than this one.
+pub(crate) fn clean_request(headers: &mut HeaderMap, hop: Hop) -> Result<(), InvalidRequest> {
+    settle_length(headers).map_err(|unclear| match unclear {
+        Unclear::Coding => InvalidRequest::TransferCoding,
+        Unclear::Length => InvalidRequest::ContentLength,
+    })?;
     let is_upgrade = remove_named(headers) && hop != Hop::Http2;
     let takes_trailers = headers.get_all(header::TE).iter().flat_map(tokens).any(is_trailers);
     headers.remove(KEEP_ALIVE);
@@ -35,22 +44,29 @@ pub(crate) fn clean_request(headers: &mut HeaderMap, hop: Hop) {
         (true, true) => "upgrade, te",
         (true, false) => "upgrade",
         (false, true) => "te",
-        (false, false) => return,
+        (false, false) => return Ok(()),
     };
     headers.insert(header::CONNECTION, HeaderValue::from_static(options));
     if let Some(upgrade) = upgrade {
         headers.insert(header::UPGRADE, upgrade);
     }
+    Ok(())
 }
 
 /// Takes out of a response what the endpoint told this hop. Which protocol it switched to, or asks
 /// for, stays.
-pub(crate) fn clean_response(status: StatusCode, headers: &mut HeaderMap) {
-    // First, since `Connection` may name it. It overrides a length, which would cut the body of the next hop
-    // (RFC 9112, section 6.3).
-    if headers.remove(header::TRANSFER_ENCODING).is_some() {
-        headers.remove(header::CONTENT_LENGTH);
-    }
+///
+/// # Errors
+/// If the next hop could see another end of the body than this one.
+pub(crate) fn clean_response(
+    status: StatusCode,
+    headers: &mut HeaderMap,
+) -> Result<(), InvalidResponse> {
+    settle_length(headers).map_err(|unclear| match unclear {
+        Unclear::Coding => InvalidResponse::TransferCoding,
+        Unclear::Length => InvalidResponse::ContentLength,
+    })?;
+    headers.remove(header::TRANSFER_ENCODING);
     remove_named(headers);
     headers.remove(KEEP_ALIVE);
     headers.remove(PROXY_CONNECTION);
@@ -61,6 +77,45 @@ pub(crate) fn clean_response(status: StatusCode, headers: &mut HeaderMap) {
     } else {
         headers.remove(header::UPGRADE);
     }
+    Ok(())
+}
+
+/// Why it is not clear where a body ends.
+enum Unclear {
+    /// hyper takes off the coding `chunked` alone, and another would lose its label on the way.
+    Coding,
+    /// There are two lengths, or none that is one.
+    Length,
+}
+
+/// Leaves one field at most that says where the body ends, so that all on its way see the same end.
+///
+/// Two that see different ends take part of a body for a message of its own: request smuggling (RFC 9112,
+/// sections 6.1, 6.3 and 11.2). Over HTTP/2 as well a message may come with several lengths.
+fn settle_length(headers: &mut HeaderMap) -> Result<(), Unclear> {
+    if headers.contains_key(header::TRANSFER_ENCODING) {
+        let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
+        let is_chunked = codings
+            .next()
+            .is_some_and(|coding| coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked"));
+        if !is_chunked || codings.next().is_some() {
+            return Err(Unclear::Coding);
+        }
+        // It overrides a length.
+        headers.remove(header::CONTENT_LENGTH);
+        return Ok(());
+    }
+    let mut lengths = headers.get_all(header::CONTENT_LENGTH).iter();
+    let Some(first) = lengths.next() else { return Ok(()) };
+    let is_number = !first.is_empty() && first.as_bytes().iter().all(u8::is_ascii_digit);
+    if !is_number || lengths.any(|length| length != first) {
+        return Err(Unclear::Length);
+    }
+    if 1 < headers.get_all(header::CONTENT_LENGTH).iter().count() {
+        let first = first.clone();
+        headers.insert(header::CONTENT_LENGTH, first);
+    }
+    Ok(())
 }
 
 /// Says how a body is delimited, where hyper would not say it.
@@ -111,7 +166,10 @@ fn remove_named(headers: &mut HeaderMap) -> bool {
 /// Whether `Connection` must not take this field away: it is meant for the endpoint whatever a caller
 /// says, or a proxy in front of this one may have set it.
 fn is_end_to_end(name: &str) -> bool {
-    const NAMES: [&str; 8] = [
+    const NAMES: [&str; 10] = [
+        // Where a body ends, and what comes behind it, is not for a caller to take away.
+        "transfer-encoding",
+        "trailer",
         "host",
         "authorization",
         "cookie",
@@ -165,7 +223,7 @@ mod tests {
         // Also where the coding is among what `Connection` takes away.
         headers.insert(header::CONNECTION, HeaderValue::from_static("transfer-encoding"));
 
-        clean_response(StatusCode::OK, &mut headers);
+        clean_response(StatusCode::OK, &mut headers).unwrap();
 
         assert!(headers.is_empty(), "{headers:?}");
     }

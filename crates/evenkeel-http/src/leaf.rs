@@ -144,11 +144,12 @@ where
 
     fn call(&mut self, mut request: Request<B>) -> SharedFuture<S::Future> {
         let why = hints::why(request.extensions());
-        let answer = target::named_authority(&request).map(|_| {
-            hop::clean_request(request.headers_mut(), Hop::Either);
-            cookie::join(request.headers_mut());
-            self.inner.call(request)
-        });
+        let answer = target::named_authority(&request)
+            .and_then(|_| hop::clean_request(request.headers_mut(), Hop::Either))
+            .map(|()| {
+                cookie::join(request.headers_mut());
+                self.inner.call(request)
+            });
         SharedFuture::new(self.node.clone(), why, answer)
     }
 }

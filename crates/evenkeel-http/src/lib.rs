@@ -132,7 +132,7 @@ pub use drain::{
     Deregistered, Drain, DrainBody, DrainFuture, DrainHandle, DrainLayer, DrainReport,
     DrainService, Phase, Readiness,
 };
-pub use error::{ConnectError, ConnectTimeout, InvalidRequest, RequestError};
+pub use error::{ConnectError, ConnectTimeout, InvalidRequest, InvalidResponse, RequestError};
 pub use grpc_status::{GrpcStatus, GrpcStatusBody, GrpcStatusFuture, GrpcStatusLayer, grpc_code};
 pub use hash_by::{HashBy, RequestHead};
 pub use hints::{Exclude, HashKey, Prefer, ServedBy, Subset, Untimed};

@@ -2,10 +2,14 @@
 
 use std::sync::{Mutex, OnceLock};
 
-use tokio::runtime::{Handle, Id, RuntimeFlavor};
+use tokio::{
+    runtime::{Handle, Id, RuntimeFlavor},
+    sync::oneshot,
+};
 
-/// How many current-thread runtimes have something of their own at the same time.
-pub(crate) const RUNTIMES_MAX: usize = 64;
+/// How many current-thread runtimes have something of their own at the same time: more than there are cores, on each
+/// of which a server may have one.
+pub(crate) const RUNTIMES_MAX: usize = 256;
 
 /// The caller's runtime, if it runs its tasks only while somebody blocks on it.
 ///
@@ -18,15 +22,32 @@ pub(crate) fn resting_runtime() -> Option<Id> {
 
 /// One value for all runtimes with threads of their own, and one for each current-thread runtime.
 ///
-/// Of the latter the one that was made first goes when there are more than [`RUNTIMES_MAX`].
+/// When there are more of the latter than [`RUNTIMES_MAX`], those go whose runtimes have ended, else the one that was
+/// used least recently.
 pub(crate) struct PerRuntime<T> {
     shared: OnceLock<T>,
-    own: Mutex<Vec<(Id, T)>>,
+    own: Mutex<Owned<T>>,
+}
+
+struct Owned<T> {
+    values: Vec<Own<T>>,
+    /// How often any of them was used.
+    uses: u64,
+}
+
+/// What one runtime has.
+struct Own<T> {
+    runtime: Id,
+    value: T,
+    /// When it was used last, among all uses.
+    used: u64,
+    /// Its receiver waits in a task of the runtime, and goes with it.
+    life: oneshot::Sender<()>,
 }
 
 impl<T> PerRuntime<T> {
     pub(crate) const fn new() -> Self {
-        Self { shared: OnceLock::new(), own: Mutex::new(Vec::new()) }
+        Self { shared: OnceLock::new(), own: Mutex::new(Owned { values: Vec::new(), uses: 0 }) }
     }
 
     /// Calls `with` on the value for the caller's runtime, which `make` makes if there is none.
@@ -35,14 +56,23 @@ impl<T> PerRuntime<T> {
             return with(self.shared.get_or_init(make));
         };
         let mut own = self.own.lock().expect("no panic under the lock");
-        if let Some((_, value)) = own.iter().find(|(id, _)| *id == runtime) {
-            return with(value);
+        let Owned { values, uses } = &mut *own;
+        *uses += 1;
+        if let Some(own) = values.iter_mut().find(|own| own.runtime == runtime) {
+            own.used = *uses;
+            return with(&own.value);
         }
-        if own.len() == RUNTIMES_MAX {
-            own.remove(0);
+        if values.len() == RUNTIMES_MAX {
+            values.retain(|own| !own.life.is_closed());
         }
-        own.push((runtime, make()));
-        with(&own.last().expect("pushed above").1)
+        if values.len() == RUNTIMES_MAX {
+            let oldest = (0..values.len()).min_by_key(|&at| values[at].used);
+            values.swap_remove(oldest.expect("there are as many as may be"));
+        }
+        let (life, ended) = oneshot::channel::<()>();
+        tokio::spawn(ended);
+        values.push(Own { runtime, value: make(), used: *uses, life });
+        with(&values.last().expect("pushed above").value)
     }
 }
 
@@ -69,10 +99,30 @@ mod tests {
         assert_eq!((value(&first, 1), value(&second, 2)), (1, 2));
         assert_eq!((value(&threaded(), 3), value(&threaded(), 4)), (3, 3));
         assert_eq!((value(&first, 5), value(&second, 6)), (1, 2));
-        for new in 0..RUNTIMES_MAX {
+        for new in 0..2 * RUNTIMES_MAX {
             value(&current_thread(), new as u32);
         }
-        assert_eq!(value(&first, 7), 7, "the oldest went");
-        assert_eq!(values.own.lock().unwrap().len(), RUNTIMES_MAX);
+        assert_eq!((value(&first, 7), value(&second, 8)), (1, 2), "those that ended went first");
+        assert!(values.own.lock().unwrap().values.len() <= RUNTIMES_MAX);
+    }
+
+    #[test]
+    fn of_too_many_runtimes_the_one_that_came_least_recently_goes() {
+        let values = PerRuntime::new();
+        let value = |runtime: &Runtime, new: usize| {
+            let _entered = runtime.enter();
+            values.with(|| new, |value| *value)
+        };
+        let runtimes: Vec<_> = (0..=RUNTIMES_MAX).map(|_| current_thread()).collect();
+        for (new, runtime) in runtimes.iter().take(RUNTIMES_MAX).enumerate() {
+            assert_eq!(value(runtime, new), new);
+        }
+        assert_eq!(value(&runtimes[0], usize::MAX), 0);
+
+        assert_eq!(value(&runtimes[RUNTIMES_MAX], 7), 7);
+
+        assert_eq!(value(&runtimes[0], usize::MAX), 0, "it had come again");
+        assert_eq!(value(&runtimes[1], 8), 8);
+        assert_eq!(values.own.lock().unwrap().values.len(), RUNTIMES_MAX);
     }
 }

@@ -1,15 +1,26 @@
 //! A stack that is called as a `reqwest::Client` is.
 
-use std::{fmt, future::poll_fn, sync::Arc, time::Duration};
+use std::{
+    error::Error,
+    fmt,
+    future::poll_fn,
+    io,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
 
 use evenkeel_core::{BoxError, deadline::Deadline, error::DeadlineExceeded};
 use evenkeel_metrics::Client;
 use futures_util::future::BoxFuture;
 use http::{Extensions, HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Version};
-use http_body::Body;
+use http_body::{Body, Frame, SizeHint};
 use hyper::body::Bytes;
+use pin_project_lite::pin_project;
 use reqwest::IntoUrl;
 use serde::Serialize;
+use tokio::time::Sleep;
 use tower_service::Service;
 
 use crate::clock;
@@ -20,7 +31,7 @@ use crate::clock;
 /// stack sends them. Mostly the same client stands at the bottom of the stack.
 ///
 /// - The [timeout](ReqwestRequest::timeout) of a request is one for the whole call, as without a stack: its
-///   attempts, the waits between them and the body together. The timeout of the *client* at the bottom is one
+///   attempts, the waits between them and the body together, whatever stands at the bottom. The timeout of the *client* at the bottom is one
 ///   for each attempt; one for each call is a `DeadlineLayer` at the top of the stack.
 /// - [`Response::url`](reqwest::Response::url) is what the request named, or where redirects led, not the
 ///   address of the endpoint.
@@ -141,19 +152,86 @@ impl ReqwestStack {
         let ours = Deadline(clock::now() + timeout);
         let known = request.extensions().get::<Deadline>().copied();
         request.extensions_mut().insert(known.map_or(ours, |known| known.min(ours)));
-        match tokio::time::timeout(timeout, (self.call)(request)).await {
-            Ok(answer) => Ok(answer?.into()),
-            Err(_) => {
-                evenkeel_metrics::deadline_exceeded(&self.name);
-                Err(DeadlineExceeded::new(timeout).into())
-            }
-        }
+        let mut sleep = Box::pin(tokio::time::sleep(timeout));
+        let mut answer = (self.call)(request);
+        let answer = poll_fn(|cx| match answer.as_mut().poll(cx) {
+            Poll::Pending => sleep.as_mut().poll(cx).map(|()| None),
+            answer => answer.map(Some),
+        });
+        let Some(answer) = answer.await else {
+            evenkeel_metrics::deadline_exceeded(&self.name);
+            return Err(DeadlineExceeded::new(timeout).into());
+        };
+        let name = self.name.clone();
+        let in_time = |inner| InTime { inner, sleep: Some(sleep), timeout, name };
+        Ok(answer?.map(in_time).map(reqwest::Body::wrap).into())
     }
 }
 
 impl fmt::Debug for ReqwestStack {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ReqwestStack").field("client", &self.client).finish_non_exhaustive()
+    }
+}
+
+pin_project! {
+    /// The body of a response, which fails where it is not whole in time.
+    struct InTime {
+        #[pin]
+        inner: reqwest::Body,
+        // `None` once it has ended.
+        sleep: Option<Pin<Box<Sleep>>>,
+        timeout: Duration,
+        name: Client,
+    }
+}
+
+impl Body for InTime {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let this = self.project();
+        let Some(sleep) = this.sleep else { return Poll::Ready(None) };
+        if let Poll::Ready(frame) = this.inner.poll_frame(cx) {
+            if frame.is_none() {
+                *this.sleep = None;
+            }
+            return Poll::Ready(frame.map(|frame| frame.map_err(Into::into)));
+        }
+        ready!(sleep.as_mut().poll(cx));
+        *this.sleep = None;
+        evenkeel_metrics::deadline_exceeded(this.name);
+        let late = Late(DeadlineExceeded::new(*this.timeout));
+        Poll::Ready(Some(Err(io::Error::new(io::ErrorKind::TimedOut, late).into())))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.sleep.is_none() || self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+/// Stands in an `io::Error`, of which reqwest knows that it is a timeout and which hides what it is made of, but not
+/// the source of that.
+#[derive(Debug)]
+struct Late(DeadlineExceeded);
+
+impl fmt::Display for Late {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the response was not whole in time")
+    }
+}
+
+impl Error for Late {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        Some(&self.0)
     }
 }
 

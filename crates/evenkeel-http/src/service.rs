@@ -89,7 +89,7 @@ impl<B: RequestBody> Inner<B> {
             (Transport::Pooled(_), true) => Hop::Either,
             (Transport::Pooled(_), false) => Hop::Http1,
         };
-        hop::clean_request(request.headers_mut(), hop);
+        hop::clean_request(request.headers_mut(), hop)?;
         if let Transport::Pooled(_) = self.transport {
             // A request that came in over another version leaves over ours.
             *request.version_mut() = Version::HTTP_11;
@@ -174,10 +174,11 @@ impl Future for HttpFuture {
                 Err(error.take().expect("a future is not polled after it is ready").into())
             }
         };
-        Poll::Ready(result.map(|mut response| {
-            hop::clean_response(response.status(), response.headers_mut());
+        Poll::Ready(result.and_then(|mut response| {
+            hop::clean_response(response.status(), response.headers_mut())
+                .map_err(|error| RequestError::new(this.node.address().clone(), error))?;
             hints::answer(response.extensions_mut(), &this.node, this.why.take());
-            response
+            Ok(response)
         }))
     }
 }

@@ -31,7 +31,7 @@ use crate::{
 /// endpoint's address. `Host` stays what the request named. That is all that can be done from
 /// outside of a client, so, other than [`HttpConnector`](crate::HttpConnector):
 ///
-/// - a `Transfer-Encoding` of the request stays, while other fields of one hop are left out;
+/// - a `Transfer-Encoding: chunked` of the request stays, while other fields of one hop are left out;
 /// - a body that is empty is announced as the client does it;
 /// - over HTTP/2, `:authority` becomes the endpoint's address;
 /// - over TLS, the certificate must be valid for the endpoint's address;
@@ -129,7 +129,7 @@ impl<S> SharedService<S> {
         let scheme = request.uri().scheme().cloned().unwrap_or(Scheme::HTTP);
         let named = target::named_authority(request)?;
         target::set_host(request, named.as_ref(), host)?;
-        hop::clean_request(request.headers_mut(), Hop::Either);
+        hop::clean_request(request.headers_mut(), Hop::Either)?;
         cookie::join(request.headers_mut());
         target::set_uri(request, scheme, host.authority.clone())
     }
@@ -189,13 +189,16 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        let result = match this.answer.as_pin_mut() {
+        let result: Result<_, BoxError> = match this.answer.as_pin_mut() {
             Some(answer) => ready!(answer.poll(cx)).map_err(Into::into),
             None => Err(this.refusal.take().expect("polled again after it was ready").into()),
         };
+        let result = result.and_then(|mut response| {
+            hop::clean_response(response.status(), response.headers_mut())?;
+            Ok(response)
+        });
         Poll::Ready(match result {
             Ok(mut response) => {
-                hop::clean_response(response.status(), response.headers_mut());
                 hints::answer(response.extensions_mut(), this.node, this.why.take());
                 Ok(response)
             }

@@ -38,6 +38,7 @@ use crate::{
 /// | a rate limit or a quota is used up; this client's own throttle | 429 |
 /// | a deadline; a timeout of an attempt, of connecting, or of tower's, tokio's or reqwest's | 504 |
 /// | a request that cannot be sent anywhere | 400 |
+/// | a request with another transfer coding than `chunked` (RFC 9112, section 6.1) | 501 |
 /// | any other | 502 |
 ///
 /// ```
@@ -57,10 +58,12 @@ pub fn error_status(error: &(dyn Error + 'static)) -> StatusCode {
         StatusCode::SERVICE_UNAVAILABLE
     } else if is_timeout(error) {
         StatusCode::GATEWAY_TIMEOUT
-    } else if cause::<InvalidRequest>(error).is_some() {
-        StatusCode::BAD_REQUEST
     } else {
-        StatusCode::BAD_GATEWAY
+        match cause::<InvalidRequest>(error) {
+            Some(InvalidRequest::TransferCoding) => StatusCode::NOT_IMPLEMENTED,
+            Some(_) => StatusCode::BAD_REQUEST,
+            None => StatusCode::BAD_GATEWAY,
+        }
     }
 }
 

@@ -322,3 +322,21 @@ impl fmt::Debug for Tunnel {
         f.debug_struct("Tunnel").finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_task_that_has_done_much_already_opens_a_tunnel_all_the_same() {
+        // What tokio lets a task do until it makes it wait.
+        while tokio::task::consume_budget().now_or_never().is_some() {}
+        let mut extensions = Extensions::new();
+        extensions.insert(hyper::upgrade::on(Request::new(())));
+
+        let tunnel = Tunnel::open(&mut extensions, || None);
+
+        assert!(tunnel.is_some());
+        assert!(extensions.get::<OnUpgrade>().is_some());
+    }
+}

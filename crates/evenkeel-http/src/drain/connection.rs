@@ -19,7 +19,10 @@ use tokio::{
     time::sleep,
 };
 
-use super::state::{DrainHandle, Phase, Visits};
+use super::{
+    heads::Heads,
+    state::{DrainHandle, Phase, Tail, Visits},
+};
 
 /// What begins every connection of HTTP/2 (RFC 9113, section 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -36,7 +39,7 @@ pub(super) async fn drive<C: GracefulConnection>(
     handle: DrainHandle,
     idle_max: Duration,
 ) {
-    let seen = Seen { connection, line, visits, begun: 0, at_rest: 0, has_half_head: false };
+    let seen = Seen { connection, line, visits, handle: handle.clone(), tail: None };
     let mut seen = pin!(seen);
     tokio::select! {
         // In this order: what has come is read before it is judged. An error is known to the caller.
@@ -44,12 +47,16 @@ pub(super) async fn drive<C: GracefulConnection>(
         () = seen.as_mut() => return,
         () = handle.reached(Phase::Closing) => {}
     }
-    if seen.has_half_head {
+    if seen.line.has_half_head() {
         // It counts as cut unless it becomes whole or the peer gives up, also if this task is dropped.
         handle.0.half_heads.fetch_add(1, Relaxed);
-        let has_ended = tokio::select! {
-            has_ended = seen.as_mut().until_whole() => has_ended,
-            () = sleep(idle_max) => return,
+        let has_ended = loop {
+            let was_idle = seen.is_idle();
+            tokio::select! {
+                has_ended = seen.as_mut().until_whole() => break has_ended,
+                // The response before it takes as long as it takes.
+                () = sleep(idle_max) => if was_idle && seen.is_idle() { return },
+            }
         };
         handle.0.half_heads.fetch_sub(1, Relaxed);
         if has_ended {
@@ -71,17 +78,14 @@ pub(super) async fn drive<C: GracefulConnection>(
 }
 
 pin_project! {
-    /// A connection, and whether half the head of a request has come over it.
+    /// A connection, and what is seen of it from both sides.
     struct Seen<C> {
         #[pin]
         connection: C,
         line: Arc<Line>,
         visits: Arc<Visits>,
-        // Requests that had begun when it was last polled.
-        begun: usize,
-        // Bytes that had come when a request was last under way.
-        at_rest: u64,
-        has_half_head: bool,
+        handle: DrainHandle,
+        tail: Option<Tail>,
     }
 }
 
@@ -94,7 +98,7 @@ impl<C: GracefulConnection> Seen<C> {
     async fn until_whole(mut self: Pin<&mut Self>) -> bool {
         std::future::poll_fn(|cx| match self.as_mut().poll(cx) {
             Poll::Ready(()) => Poll::Ready(true),
-            Poll::Pending if self.has_half_head => Poll::Pending,
+            Poll::Pending if self.line.has_half_head() => Poll::Pending,
             Poll::Pending => Poll::Ready(false),
         })
         .await
@@ -117,14 +121,12 @@ impl<C: GracefulConnection> Future for Seen<C> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = self.project();
-        let was_busy = 0 < this.visits.in_flight();
         let polled = this.connection.poll(cx);
-        let begun = this.visits.begun();
-        let received = this.line.received.load(Relaxed);
-        if was_busy || 0 < this.visits.in_flight() || *this.begun != begun {
-            (*this.begun, *this.at_rest) = (begun, received);
+        // The body of a response is over when hyper has taken it.
+        let is_tail = this.line.is_blocked.load(Relaxed) && this.visits.in_flight() == 0;
+        if is_tail != this.tail.is_some() {
+            *this.tail = is_tail.then(|| Tail::new(&this.handle.0));
         }
-        *this.has_half_head = this.line.is_http1() && *this.at_rest < received;
         polled.map(|_| ())
     }
 }
@@ -138,10 +140,11 @@ pub(super) struct Line {
     is_blocked: AtomicBool,
     /// How many bytes of the preface of HTTP/2 it began with; `usize::MAX` if it began with something else.
     preface: AtomicUsize,
+    has_half_head: AtomicBool,
 }
 
 impl Line {
-    fn receive(&self, bytes: &[u8]) {
+    fn receive(&self, bytes: &[u8], heads: &mut Heads) {
         if bytes.is_empty() {
             return;
         }
@@ -153,10 +156,15 @@ impl Line {
             let is_preface = bytes[..length] == rest[..length];
             self.preface.store(if is_preface { matched + length } else { usize::MAX }, Relaxed);
         }
+        if matched != PREFACE.len() {
+            heads.read(bytes);
+            self.has_half_head.store(heads.has_half(), Relaxed);
+        }
     }
 
-    fn is_http1(&self) -> bool {
-        self.preface.load(Relaxed) == usize::MAX
+    /// Whether half the head of a request of HTTP/1.1 has come.
+    fn has_half_head(&self) -> bool {
+        self.preface.load(Relaxed) == usize::MAX && self.has_half_head.load(Relaxed)
     }
 }
 
@@ -164,12 +172,13 @@ impl Line {
 pub(super) struct Watched<T> {
     io: T,
     line: Arc<Line>,
+    heads: Heads,
 }
 
 impl<T> Watched<T> {
     pub(super) fn new(io: T) -> (Self, Arc<Line>) {
         let line = Arc::<Line>::default();
-        (Self { io, line: line.clone() }, line)
+        (Self { io, line: line.clone(), heads: Heads::default() }, line)
     }
 
     fn note_sent(&self, sent: &Poll<io::Result<usize>>) {
@@ -186,9 +195,10 @@ impl<T: AsyncRead + Unpin> AsyncRead for Watched<T> {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        let this = &mut *self;
         let before = buffer.filled().len();
-        let polled = Pin::new(&mut self.io).poll_read(cx, buffer);
-        self.line.receive(&buffer.filled()[before..]);
+        let polled = Pin::new(&mut this.io).poll_read(cx, buffer);
+        this.line.receive(&buffer.filled()[before..], &mut this.heads);
         polled
     }
 }

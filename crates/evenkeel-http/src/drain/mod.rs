@@ -3,6 +3,7 @@
 mod accept;
 mod connection;
 mod entries;
+mod heads;
 mod layer;
 mod report;
 mod signals;
@@ -309,7 +310,9 @@ impl Drain {
             () = signals.impatience() => None,
         };
         // Read before the server and its connections are dropped, or nothing would be under way.
-        let requests_cut = handle.in_flight() + self.shared.half_heads.load(Ordering::Acquire);
+        let [half_heads, tails] = [&self.shared.half_heads, &self.shared.tails]
+            .map(|count| count.load(Ordering::Acquire));
+        let requests_cut = handle.in_flight() + half_heads + tails;
         if 0 < requests_cut {
             evenkeel_metrics::drain_cut(requests_cut as u64);
             tracing::warn!(target: TARGET, requests_cut, grace = ?self.grace, "requests were cut");

@@ -9,7 +9,8 @@ pub struct DrainReport {
     /// Requests that were under way when the door was closed.
     pub in_flight: usize,
     /// Those of them, and of those that had been on the way, that were cut; among the latter the heads of
-    /// which half had come.
+    /// which half had come. A response is among them while its reader has not taken its end, which
+    /// [`serve`](crate::Drain::serve) alone sees; over HTTP/2 such ends count as one a connection.
     pub requests_cut: usize,
     /// Whether the server ended within the bound, and was not interrupted.
     pub is_in_time: bool,

@@ -94,6 +94,8 @@ pub(super) struct Shared {
     in_flight: AtomicUsize,
     /// Heads of requests of which half had come when the door was closed, and that are not whole yet.
     pub(super) half_heads: AtomicUsize,
+    /// Connections on which the end of a response waits for its reader, and nothing else is under way.
+    pub(super) tails: AtomicUsize,
 }
 
 /// The requests of one connection.
@@ -101,6 +103,23 @@ pub(super) struct Shared {
 pub(super) struct Visits {
     in_flight: AtomicUsize,
     begun: AtomicUsize,
+}
+
+/// The end of a response that was given away, and that its reader has not taken yet.
+#[derive(Debug)]
+pub(super) struct Tail(Arc<Shared>);
+
+impl Tail {
+    pub(super) fn new(shared: &Arc<Shared>) -> Self {
+        shared.tails.fetch_add(1, Ordering::AcqRel);
+        Self(shared.clone())
+    }
+}
+
+impl Drop for Tail {
+    fn drop(&mut self) {
+        self.0.tails.fetch_sub(1, Ordering::AcqRel);
+    }
 }
 
 impl Visits {

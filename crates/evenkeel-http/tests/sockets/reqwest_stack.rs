@@ -16,10 +16,13 @@ use evenkeel_core::{
     error::{DeadlineExceeded, cause},
     retry::Budget,
 };
-use evenkeel_http::{HttpRetry, Idempotent, ReqwestStack, ServedBy, SharedClient};
-use evenkeel_layers::{balance::BalanceLayer, retry::RetryLayer};
+use evenkeel_http::{
+    HttpConnector, HttpDeadline, HttpRetry, Idempotent, ReqwestStack, ServedBy, SharedClient,
+};
+use evenkeel_layers::{balance::BalanceLayer, deadline::DeadlineLayer, retry::RetryLayer};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
+use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 use tower::ServiceBuilder;
 
 use crate::support::{Payload, serve, within};
@@ -27,10 +30,38 @@ use crate::support::{Payload, serve, within};
 fn over(address: Address) -> ReqwestStack {
     let reqwest = reqwest::Client::builder().user_agent("a test").build().unwrap();
     let stack = ServiceBuilder::new()
+        .layer(DeadlineLayer::new(Duration::from_secs(20)).carry(HttpDeadline))
         .layer(RetryLayer::new(Budget::default()).rules(HttpRetry::new()))
         .layer(BalanceLayer::round_robin(vec![Endpoint::new(address)]))
         .service(SharedClient::reqwest(reqwest.clone()));
     ReqwestStack::new(reqwest, stack)
+}
+
+/// Stacks over `address` with other leaves, and without retries.
+fn others_over(address: &Address) -> [ReqwestStack; 4] {
+    let reqwest = reqwest::Client::new();
+    let retry = || RetryLayer::new(Budget::default()).rules(HttpRetry::new());
+    let balance = || BalanceLayer::round_robin(vec![Endpoint::new(address.clone())]);
+    let hyper = Client::builder(TokioExecutor::new()).build_http();
+    let stacks = ServiceBuilder::new();
+    [
+        ReqwestStack::new(
+            reqwest.clone(),
+            stacks.clone().layer(balance()).service(SharedClient::reqwest(reqwest.clone())),
+        ),
+        ReqwestStack::new(
+            reqwest.clone(),
+            stacks.clone().layer(balance()).service(SharedClient::new(hyper)),
+        ),
+        ReqwestStack::new(
+            reqwest.clone(),
+            stacks.clone().layer(balance()).service(HttpConnector::new()),
+        ),
+        ReqwestStack::new(
+            reqwest,
+            stacks.layer(retry()).layer(balance()).service(HttpConnector::new()),
+        ),
+    ]
 }
 
 /// A server that is not ready for the first request, and sends others to `/` back what they brought.
@@ -46,7 +77,7 @@ async fn fails_once() -> (Address, Arc<AtomicU32>) {
             if is_first {
                 *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
             }
-            let seen = format!("{} {:?}", head.uri, head.headers["user-agent"]);
+            let seen = format!("{} {:?}", head.uri, head.headers.get("user-agent"));
             response.headers_mut().insert("seen", seen.parse().unwrap());
             response
         }
@@ -69,7 +100,7 @@ async fn a_reqwest_user_keeps_the_calls_and_gets_retries() {
 
     assert_eq!(asked.load(SeqCst), 2, "it was sent again");
     assert_eq!(response.url().as_str(), "http://orders.internal/orders?page=2");
-    assert_eq!(response.headers()["seen"], "/orders?page=2 \"a test\"");
+    assert_eq!(response.headers()["seen"], "/orders?page=2 Some(\"a test\")");
     assert_eq!(response.extensions().get::<ServedBy>().unwrap().address(), &address);
     let json: Vec<String> = within(response.json()).await.unwrap();
     assert_eq!(json, ["an order"]);
@@ -95,15 +126,18 @@ async fn the_timeout_of_a_request_is_one_for_the_whole_call() {
         counted.fetch_add(1, SeqCst);
         pending::<Response<Payload>>()
     };
-    let client = over(serve(silent).await);
+    let address = serve(silent).await;
 
-    let call = client.get("http://orders.internal/17").timeout(Duration::from_millis(200)).send();
-    let error = within(call).await.unwrap_err();
+    for client in others_over(&address).into_iter().chain([over(address)]) {
+        asked.store(0, SeqCst);
+        let get = client.get("http://orders.internal/17").timeout(Duration::from_millis(200));
+        let error = within(get.send()).await.unwrap_err();
 
-    let is_timeout =
-        cause::<reqwest::Error>(error.as_ref()).is_some_and(reqwest::Error::is_timeout);
-    assert!(is_timeout || cause::<DeadlineExceeded>(error.as_ref()).is_some(), "{error:?}");
-    assert_eq!(asked.load(SeqCst), 1, "there is no time for another attempt");
+        let is_timeout =
+            cause::<reqwest::Error>(error.as_ref()).is_some_and(reqwest::Error::is_timeout);
+        assert!(is_timeout || cause::<DeadlineExceeded>(error.as_ref()).is_some(), "{error:?}");
+        assert_eq!(asked.load(SeqCst), 1, "there is no time for another attempt");
+    }
 }
 
 #[tokio::test]
@@ -112,12 +146,28 @@ async fn the_timeout_of_a_request_covers_its_body() {
         let never = futures_util::stream::pending::<Result<_, BoxError>>();
         Response::new(http_body_util::StreamBody::new(never).boxed_unsync())
     };
-    let client = over(serve(begins).await);
+    let address = serve(begins).await;
 
-    let call = client.get("http://orders.internal/17").timeout(Duration::from_millis(200)).send();
-    let response = within(call).await.unwrap();
+    for client in others_over(&address).into_iter().chain([over(address)]) {
+        let get = client.get("http://orders.internal/17").timeout(Duration::from_millis(200));
+        let response = within(get.send()).await.unwrap();
 
-    assert!(within(response.text()).await.unwrap_err().is_timeout());
+        let error = within(response.text()).await.unwrap_err();
+
+        assert!(error.is_timeout(), "{error:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_body_that_is_there_in_time_is_whole() {
+    let (address, asked) = fails_once().await;
+    asked.store(1, SeqCst);
+    for client in others_over(&address) {
+        let post = client.post("http://orders.internal/17").body("an order");
+        let response = within(post.timeout(Duration::from_secs(20)).send()).await.unwrap();
+
+        assert_eq!(within(response.text()).await.unwrap(), "an order");
+    }
 }
 
 #[tokio::test]

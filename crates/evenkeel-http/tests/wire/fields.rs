@@ -1,7 +1,7 @@
 //! Header fields, in both directions.
 
 use axum::{Router, body::Body};
-use evenkeel_http::{ErrorToResponseLayer, HttpConnector, SharedClient};
+use evenkeel_http::{ErrorToResponseLayer, HttpConnector, HttpLeaf, SharedClient};
 use evenkeel_layers::balance::BalanceLayer;
 use http::{Request, header};
 use hyper_util::{client::legacy::Client, rt::TokioExecutor};
@@ -10,10 +10,10 @@ use tower::{ServiceBuilder, ServiceExt};
 
 use super::*;
 
-const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
+pub(super) const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
 
 /// Sends an empty request with these fields: the head that the server got.
-async fn sent(method: &str, fields: &[(&str, &str)]) -> String {
+pub(super) async fn sent(method: &str, fields: &[(&str, &str)]) -> String {
     let mut request = Request::builder().method(method).uri("http://a.b/x");
     for (name, value) in fields {
         request = request.header(*name, *value);
@@ -23,7 +23,7 @@ async fn sent(method: &str, fields: &[(&str, &str)]) -> String {
 }
 
 /// A proxy as in `examples/axum_proxy.rs`.
-async fn proxy(endpoint: SocketAddr) -> SocketAddr {
+pub(super) async fn proxy(endpoint: SocketAddr) -> SocketAddr {
     let old = ServiceBuilder::new()
         .layer(ErrorToResponseLayer::new())
         .layer(BalanceLayer::round_robin(vec![endpoint.into()]))
@@ -164,32 +164,6 @@ async fn an_upgrade_that_the_connection_does_not_name_is_none() {
 }
 
 #[tokio::test]
-async fn a_body_that_came_in_chunks_goes_on_in_chunks_alone() {
-    let (listener, address) = listen().await;
-    let got = tokio::spawn(async move {
-        let (mut stream, _) = listener.accept().await.unwrap();
-        let head = head(&mut stream).await;
-        let mut body = vec![0; 12];
-        if has_field(&head, "transfer-encoding") {
-            tokio::io::AsyncReadExt::read_exact(&mut stream, &mut body).await.unwrap();
-        }
-        stream.write_all(OK.as_bytes()).await.unwrap();
-        (head, body)
-    });
-    let frames = [Ok::<_, std::io::Error>(hyper::body::Frame::data(Bytes::from_static(b"hi")))];
-    let body = http_body_util::StreamBody::new(tokio_stream::iter(frames));
-    let request =
-        Request::get("/").header("transfer-encoding", "gzip, chunked").body(body).unwrap();
-
-    let node = std::sync::Arc::new(Node::new(address.into()));
-    within(HttpConnector::new().connect(&node).oneshot(request)).await.unwrap();
-
-    let (head, body) = within(got).await.unwrap();
-    assert!(head.contains("\r\ntransfer-encoding: chunked\r\n"), "{head}");
-    assert_eq!(body, b"2\r\nhi\r\n0\r\n\r\n");
-}
-
-#[tokio::test]
 async fn cookies_over_several_lines_are_joined() {
     let head = sent("GET", &[("cookie", "a=1"), ("x", "1"), ("cookie", "b=2; c=3")]).await;
 
@@ -221,4 +195,28 @@ async fn the_zone_of_an_address_stays_on_this_machine() {
         let (head, _) = exchange(&HttpConnector::new(), request, OK).await;
         assert!(head.contains("\r\nhost: [fe80::1]:80\r\n"), "{head}");
     }
+}
+
+#[tokio::test]
+async fn a_service_of_ones_own_keeps_fields_of_one_hop_to_itself_too() {
+    let (address, mut heads) =
+        answering("HTTP/1.1 200 OK\r\nConnection: X-Hop\r\nX-Hop: 1\r\nContent-Length: 0\r\n\r\n")
+            .await;
+    let client: Client<_, Payload> = Client::builder(TokioExecutor::new()).build_http();
+    let leaf = HttpLeaf::new(move |_: &std::sync::Arc<Node>| client.clone());
+    let node = std::sync::Arc::new(Node::new(address.into()));
+    let request = Request::get(format!("http://{address}/"));
+    let request = request.header("connection", "x-hop").header("x-hop", "1");
+    let request = request.header("te", "gzip").header("keep-alive", "timeout=5");
+    let request = request.header("cookie", "a=1").header("cookie", "b=2");
+
+    let call = leaf.connect(&node).oneshot(request.body(Payload::default()).unwrap());
+    let response = within(call).await.unwrap();
+
+    assert!(!response.headers().contains_key("x-hop"));
+    let (_, head) = within(heads.recv()).await.unwrap();
+    for name in ["x-hop", "te", "keep-alive", "connection"] {
+        assert!(!has_field(&head, name), "{name} went on: {head}");
+    }
+    assert!(head.contains("\r\ncookie: a=1; b=2\r\n"), "{head}");
 }

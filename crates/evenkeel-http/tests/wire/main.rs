@@ -4,6 +4,7 @@
 
 mod delays;
 mod fields;
+mod framing;
 mod tunnels;
 
 use std::net::SocketAddr;
