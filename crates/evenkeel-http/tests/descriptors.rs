@@ -14,7 +14,12 @@ use std::{
     time::Duration,
 };
 
-use evenkeel_core::{endpoint::Endpoint, error::cause, health::check::Probe, node::Node};
+use evenkeel_core::{
+    endpoint::{Address, Endpoint},
+    error::cause,
+    health::check::Probe,
+    node::{Gate, Node},
+};
 use evenkeel_http::{ConnectError, HttpConnector, HttpProbe};
 use evenkeel_layers::{
     active_health::ActiveHealthLayer, balance::BalanceLayer, breaker::CircuitBreakerLayer,
@@ -72,8 +77,12 @@ async fn no_endpoint_is_blamed_for_want_of_file_descriptors() {
     for asked in &asked {
         endpoints.push(server(asked.clone()).await);
     }
-    let outlier = OutlierLayer::new().consecutive_local_errors(3).ejected_max_percent(50);
-    let ejected = outlier.ejected();
+    // Apart from each other: to the calls of a client whose checks have failed, outlier detection is deaf.
+    let client = ServiceBuilder::new()
+        .layer(BalanceLayer::round_robin(endpoints.clone()))
+        .layer(OutlierLayer::new().consecutive_local_errors(3).ejected_max_percent(50))
+        .layer(CircuitBreakerLayer::new().consecutive_failures(3))
+        .service(HttpConnector::new());
     let (failed, mut failures) = mpsc::unbounded_channel();
     let probe = Arc::new(HttpProbe::new("/healthy"));
     let probe = move |node: Arc<Node>| {
@@ -81,17 +90,14 @@ async fn no_endpoint_is_blamed_for_want_of_file_descriptors() {
         async move {
             let found = probe.probe(&node).await;
             // Later ones are of no interest.
-            let _ = found.is_err().then(|| failed.send(node.address().clone()));
+            let _ = found.is_err().then(|| failed.send(()));
             found
         }
     };
-    let checks = ActiveHealthLayer::new(probe).interval(Duration::from_millis(5)).fall(1);
-    let client = ServiceBuilder::new()
+    let mut checked = ServiceBuilder::new()
         .layer(BalanceLayer::round_robin(endpoints))
-        .layer(outlier)
-        .layer(CircuitBreakerLayer::new().consecutive_failures(3))
-        .layer(checks)
-        .service(HttpConnector::new());
+        .layer(ActiveHealthLayer::new(probe).interval(Duration::from_millis(5)).fall(1))
+        .service(HttpConnector::<Empty<Bytes>>::new());
     // Closes its connection: each call needs one of its own.
     let call = || {
         let request = Request::get("/").header(header::CONNECTION, "close");
@@ -105,10 +111,13 @@ async fn no_endpoint_is_blamed_for_want_of_file_descriptors() {
         let reason = cause::<io::Error>(error).unwrap().raw_os_error();
         assert_eq!(reason, Some(Errno::MFILE.raw_os_error()));
     }
+    assert_eq!(closed(&client.nodes()), []);
+    checked.ready().await.unwrap();
+    // The first probes have been judged when there are so many.
     for _ in 0..2 * ENDPOINTS {
         failures.recv().await.unwrap();
     }
-    assert!(ejected.list().is_empty());
+    assert_eq!(closed(&checked.nodes()), []);
     drop(taken);
     setrlimit(Resource::Nofile, before).unwrap();
 
@@ -117,4 +126,14 @@ async fn no_endpoint_is_blamed_for_want_of_file_descriptors() {
     }
     let asked = asked.map(|asked| asked.load(SeqCst));
     assert_eq!(asked, [CALLS / ENDPOINTS; ENDPOINTS], "each of them, as if nothing had been");
+}
+
+/// The endpoints that health keeps requests from, and the gate that does.
+fn closed(nodes: &[Arc<Node>]) -> Vec<(Address, Gate)> {
+    let gates = [Gate::Ejected, Gate::Breaker, Gate::Unhealthy];
+    let pairs = nodes.iter().flat_map(|node| gates.map(|gate| (node, gate)));
+    pairs
+        .filter(|(node, gate)| node.is_closed_by(*gate))
+        .map(|(node, gate)| (node.address().clone(), gate))
+        .collect()
 }

@@ -81,6 +81,13 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Recorder {
         LINES.with_borrow_mut(|lines| lines.push((*metadata.level(), line.0)));
     }
 
+    fn on_record(&self, span: &span::Id, values: &span::Record<'_>, cx: Context<'_, S>) {
+        let metadata = cx.metadata(span).unwrap();
+        let mut line = Line(format!("recorded {}", metadata.name()));
+        values.record(&mut line);
+        LINES.with_borrow_mut(|lines| lines.push((*metadata.level(), line.0)));
+    }
+
     fn on_event(&self, event: &Event<'_>, cx: Context<'_, S>) {
         let metadata = event.metadata();
         let within = cx.event_span(event).map(|span| format!(" in {}", span.name()));
@@ -138,6 +145,25 @@ async fn an_attempt_has_a_span_with_its_endpoint_and_an_event_when_it_ends() {
         "DEBUG message=call ended client=greeter outcome=failure error.type=server latency=7ms",
     ];
     assert_eq!(lines.of("evenkeel::observe"), expected);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_error_is_the_status_of_its_attempt_and_of_its_call() {
+    let lines = Lines::listen(Level::DEBUG);
+    let (world, channel) = (World::default(), Channel::of(&["a"]));
+    let mut client = ServiceBuilder::new()
+        .layer(ObserveLayer::new())
+        .layer(BalanceLayer::round_robin(channel))
+        .layer(ObserveLayer::new())
+        .service(world.connector());
+
+    ready(&mut client).await.unwrap().call(1).await.unwrap();
+    assert_eq!(lines.of("recorded"), [""; 0]);
+
+    world.host("a").answers(Answer::Error);
+    ready(&mut client).await.unwrap().call(1).await.unwrap_err();
+    let expected = ["attempt otel.status_code=ERROR", "call otel.status_code=ERROR"];
+    assert_eq!(lines.of("recorded"), expected);
 }
 
 #[tokio::test(start_paused = true)]

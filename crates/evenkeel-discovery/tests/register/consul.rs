@@ -294,6 +294,8 @@ async fn an_entry_that_comes_back_to_an_agent_says_there_what_it_said_last() {
     ways[1].shut();
 
     watching[0].until_weights(&[("10.0.0.1:80", 7)]).await;
+    let tried = ways[1].tried().len();
+    assert!(tried <= 2, "{tried} tries at the second");
 }
 
 #[needs("consul")]

@@ -1,7 +1,7 @@
 //! Clients that are there already.
 
 use evenkeel_core::{connect::Connect, endpoint::Address, error::cause, why::Why};
-use evenkeel_http::{InvalidRequest, ServedBy, SharedClient};
+use evenkeel_http::{InvalidRequest, ServedBy, SharedClient, error_status};
 use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 use tower::ServiceExt;
 
@@ -52,4 +52,18 @@ async fn reqwest_is_used_with_its_own_types() {
     assert_eq!(node.in_flight(), 1);
     assert_eq!(within(response.text()).await.unwrap(), "HTTP/1.1 a.b /x hello");
     assert_eq!(node.in_flight(), 0);
+}
+
+#[cfg(feature = "reqwest")]
+#[tokio::test]
+async fn a_timeout_of_reqwests_client_is_a_gateway_timeout() {
+    let silent = |_| std::future::pending::<http::Response<Payload>>();
+    let (node, _) = node(serve(silent).await);
+    let client = reqwest::Client::builder().timeout(std::time::Duration::from_millis(100));
+    let stack = stack(&SharedClient::reqwest(client.build().unwrap()), &node);
+    let request = http::Request::get("http://a.b/x").body(reqwest::Body::default()).unwrap();
+
+    let error = within(stack.oneshot(request)).await.unwrap_err();
+
+    assert_eq!(error_status(error.as_ref()), http::StatusCode::GATEWAY_TIMEOUT, "{error:?}");
 }
