@@ -174,12 +174,27 @@ impl<H: Holder + ?Sized> Attempt<H> {
 
     /// Says that how long it takes says nothing of the endpoint. It must not have waited yet.
     ///
-    /// A success is no sample of latency then; failures still count. Observers are told zero. It is no
-    /// trial: its answer may be late by design, and would keep others out for as long.
+    /// A success is no sample of latency then; failures still count. Observers are told zero. As a trial it
+    /// [takes no place](Pass::give_place): its answer may be late by design, and would keep others out for as
+    /// long.
     #[inline]
     pub fn set_untimed(&mut self) {
         self.marks.set_untimed();
-        self.trial = None;
+        if self.trial.is_some() {
+            self.give_place();
+        }
+    }
+
+    #[cold]
+    fn give_place(&mut self) {
+        if let Some(trial) = self.trial.take() {
+            let passes = trial.into_passes().filter_map(Pass::give_place).collect::<Vec<_>>();
+            if !passes.is_empty() {
+                self.trial = Some(Arc::new(Trial { passes }));
+            }
+        }
+        // Its gate was closed by the trial itself.
+        self.marks.set_epoch(self.node().epoch());
     }
 
     /// Tells that the endpoint asks for less traffic for so long, however the attempt ends: the delay is
@@ -322,9 +337,12 @@ impl<H: Holder + ?Sized> Attempt<H> {
 }
 
 impl Trial {
+    fn into_passes(self: Arc<Self>) -> impl Iterator<Item = Box<dyn Pass>> {
+        Arc::into_inner(self).expect("it has one owner").passes.into_iter()
+    }
+
     fn end(self: Arc<Self>, report: &Report) {
-        let trial = Arc::into_inner(self).expect("it has one owner");
-        trial.passes.into_iter().for_each(|pass| pass.ended(report));
+        self.into_passes().for_each(|pass| pass.ended(report));
     }
 }
 
@@ -374,7 +392,7 @@ mod tests {
     use super::*;
     use crate::{
         endpoint::{Address, Endpoint},
-        node::Listener,
+        node::{Access, Gate, Listener},
     };
 
     struct Held(Arc<Node>, AtomicU64);
@@ -474,6 +492,97 @@ mod tests {
         let failed = Report::new(Outcome::Failure, millisecond).fault(Fault::Local);
         assert_eq!(*ends.0.lock().unwrap(), [failed]);
         assert_eq!((held.0.penalty(), held.0.in_flight()), (3, 0));
+    }
+
+    /// Lets one attempt at a time in as a trial, and closes the gate meanwhile, as a half-open breaker does.
+    #[derive(Default)]
+    struct HalfOpen {
+        me: std::sync::Weak<Self>,
+        node: std::sync::Weak<Node>,
+        told: std::sync::Mutex<Vec<&'static str>>,
+    }
+
+    impl HalfOpen {
+        fn guard(node: &Arc<Node>) -> Arc<Self> {
+            let node_of = Arc::downgrade(node);
+            let told = std::sync::Mutex::default();
+            let observer = Arc::new_cyclic(|me| Self { me: me.clone(), node: node_of, told });
+            node.observe(observer.clone());
+            node.open(Gate::Joining);
+            node.follow(Gate::Breaker, || Access::Guarded);
+            observer
+        }
+
+        fn tell(&self, what: &'static str) {
+            self.told.lock().unwrap().push(what);
+        }
+
+        fn give_back(&self) {
+            self.node.upgrade().unwrap().follow(Gate::Breaker, || Access::Guarded);
+        }
+    }
+
+    impl crate::observe::Observer for HalfOpen {
+        fn ended(&self, _: &Node, report: &Report) {
+            self.tell(report.outcome.name());
+        }
+        fn ended_late(&self, _: &Node, _: &Report) {
+            self.tell("late");
+        }
+        fn admit(&self, node: &Node) -> Admission {
+            node.follow(Gate::Breaker, || Access::Closed);
+            Admission::Trial(Box::new(OneTrial(self.me.upgrade().unwrap())))
+        }
+    }
+
+    struct OneTrial(Arc<HalfOpen>);
+
+    impl Pass for OneTrial {
+        fn ended(self: Box<Self>, _: &Report) {
+            self.0.tell("trial ended");
+        }
+        fn give_place(self: Box<Self>) -> Option<Box<dyn Pass>> {
+            self.0.give_back();
+            Some(self)
+        }
+    }
+
+    impl Drop for OneTrial {
+        fn drop(&mut self) {
+            self.0.give_back();
+        }
+    }
+
+    #[test]
+    fn an_untimed_trial_leaves_its_place_to_others_and_tells_all_how_it_ended() {
+        let held = held();
+        let observer = HalfOpen::guard(&held.0);
+        let mut poll = Attempt::new(held.clone());
+        assert!(poll.admit());
+        assert!(!held.0.is_open());
+
+        poll.set_untimed();
+        assert!(held.0.is_open(), "others may go ahead");
+        poll.waits();
+        poll.finish(Outcome::Failure);
+
+        assert_eq!(*observer.told.lock().unwrap(), ["failure", "trial ended"]);
+    }
+
+    #[test]
+    fn what_a_trial_waited_in_vain_is_known_after_it_has_given_its_place_back() {
+        let held = held();
+        let observer = HalfOpen::guard(&held.0);
+        let mut trial = Attempt::new(held.clone());
+        assert!(trial.admit());
+        trial.waits();
+
+        drop(trial);
+
+        assert!(held.0.is_open(), "which forgets what was known before");
+        assert_eq!(held.0.latency().estimate(), Some(Duration::from_millis(1)));
+        assert_eq!(held.0.penalty(), 1);
+        assert_eq!(observer.told.lock().unwrap().len(), 0);
     }
 
     #[test]

@@ -22,8 +22,8 @@
 //!   away says nothing of the kind: it may have lost interest, and a stream whose head comes with its first
 //!   message may last for hours.
 //!
-//! What knows a deadline tells it by [`by_deadline`] while it drops what was under way: the `DeadlineLayer` and
-//! the attempt timeout of the `RetryLayer` of evenkeel-layers do. tower's `Timeout` and tokio's `timeout` do not,
+//! What knows a deadline tells it by [`by_deadline`] while it drops what was under way: the `DeadlineLayer`, the
+//! attempt timeout of the `RetryLayer` and the timeout of the `MirrorLayer` of evenkeel-layers do. tower's `Timeout` and tokio's `timeout` do not,
 //! so what they cut off counts as dropped by its caller. So does what is dropped by another thread or task, for
 //! example behind a `Buffer`.
 //!

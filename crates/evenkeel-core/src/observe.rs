@@ -102,6 +102,12 @@ impl std::fmt::Debug for Admission {
 pub trait Pass: Send + Sync {
     /// The attempt has ended, or [is judged](crate::attempt::Attempt::judge_trial) by the head of its response.
     fn ended(self: Box<Self>, report: &Report);
+
+    /// The answer [may be late by design](crate::attempt::Attempt::set_untimed): another attempt may go ahead in
+    /// its place. What is given back is told how this one ends all the same. By default the trial is cancelled.
+    fn give_place(self: Box<Self>) -> Option<Box<dyn Pass>> {
+        None
+    }
 }
 
 /// Hears how the attempts at a node end. Called on the request path: short, and it must not block.

@@ -18,7 +18,7 @@ const TICK_NANOS_MIN: u64 = 1 << (64 - TICK_BITS);
 const TICK_BITS: u32 = 39;
 
 const COUNT_BITS: u32 = 64 - TICK_BITS;
-const COUNT_MAX: u64 = (1 << COUNT_BITS) - 1;
+pub(crate) const COUNT_MAX: u64 = (1 << COUNT_BITS) - 1;
 
 /// How long a tick of a `window` is: a window below half a second counts as half a second.
 ///

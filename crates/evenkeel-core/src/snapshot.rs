@@ -28,13 +28,29 @@ impl<T> Publisher<T> {
     /// # Panics
     /// Never: nothing panics while the lock is held.
     pub fn publish(&self, value: T) {
+        self.publish_if(value, || true);
+    }
+
+    /// Replaces the value if `may_publish` says so under the lock, and returns whether it did.
+    ///
+    /// What makes `may_publish` false before it publishes a value of its own is never overtaken by an older one.
+    /// `may_publish` must be short and must not panic.
+    ///
+    /// # Panics
+    /// Never: nothing panics while the lock is held.
+    pub fn publish_if(&self, value: T, may_publish: impl FnOnce() -> bool) -> bool {
         let value = Arc::new(value);
         let mut current = self.current.lock().expect("no panic under the lock");
+        if !may_publish() {
+            drop(current);
+            return false;
+        }
         let old = std::mem::replace(&mut *current, value);
         self.generation.fetch_add(1, Ordering::Release);
         drop(current);
         // The old value may be large: it is dropped outside the lock.
         drop(old);
+        true
     }
 
     /// A reader that has the current value.

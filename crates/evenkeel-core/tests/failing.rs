@@ -63,6 +63,8 @@ struct Fleet {
     calls: u64,
     failing: usize,
     fails_percent: usize,
+    /// What the failing fail with is that nothing is done, as with a refused stream.
+    turns_away: bool,
 }
 
 impl Fleet {
@@ -80,7 +82,19 @@ impl Fleet {
         let picker = policy.build(&nodes, None);
         let (ends, under_way, clock) = (BinaryHeap::new(), Vec::new(), AtomicU64::new(1 << 50));
         let (rng, clock) = (Rng::with_seed(seed), Arc::new(clock));
-        Self { nodes, picker, rng, clock, ends, under_way, calls: 0, failing, fails_percent: 100 }
+        let (calls, fails_percent, turns_away) = (0, 100, false);
+        Self {
+            nodes,
+            picker,
+            rng,
+            clock,
+            ends,
+            under_way,
+            calls,
+            failing,
+            fails_percent,
+            turns_away,
+        }
     }
 
     /// So many calls, `at_once` at a time; how many went to each node.
@@ -106,7 +120,11 @@ impl Fleet {
         let takes = if fails { FAILING } else { WELL.mul_f64(0.5 + self.rng.unit()) };
         self.calls += 1;
         self.ends.push(Reverse((now.as_nanos() + takes.as_nanos() as u64, self.calls)));
-        let outcome = if fails { Outcome::Failure } else { Outcome::Success };
+        let outcome = match (fails, self.turns_away) {
+            (false, _) => Outcome::Success,
+            (true, false) => Outcome::Failure,
+            (true, true) => Outcome::Ignored,
+        };
         self.under_way.push((self.calls, outcome, attempt));
         index
     }
@@ -116,6 +134,9 @@ impl Fleet {
         self.clock.store(at, Relaxed);
         let index = self.under_way.iter().position(|(number, ..)| *number == call).expect("begun");
         let (_, outcome, attempt) = self.under_way.swap_remove(index);
+        if outcome == Outcome::Ignored {
+            attempt.turned_away();
+        }
         attempt.finish(outcome);
     }
 }
@@ -126,7 +147,11 @@ const STUBBORN: [&str; 5] = ["pick_first", "ring_hash", "ketama", "maglev", "ren
 /// The share of the failing, in fair shares.
 fn drawn(name: &str, nodes: usize, failing: usize, at_once: usize, seed: u64) -> f64 {
     let policy = by_name(name).expect("it is in the list");
-    let mut fleet = Fleet::new(&*policy, nodes, failing, seed);
+    drawn_by(Fleet::new(&*policy, nodes, failing, seed), at_once)
+}
+
+fn drawn_by(mut fleet: Fleet, at_once: usize) -> f64 {
+    let (nodes, failing) = (fleet.nodes.len(), fleet.failing);
     fleet.run(5_000, at_once);
     let picked = fleet.run(50_000, at_once);
     let share = picked[..failing].iter().sum::<u64>() as f64 / 50_000.0;
@@ -142,6 +167,36 @@ fn no_policy_gives_more_than_the_fair_share_to_those_who_fail_at_once() {
                 // What is drawn at random is off by chance.
                 assert!(drawn < 1.05, "{name}, {failing} of {nodes}, {at_once}: {drawn}");
             }
+        }
+    }
+}
+
+#[test]
+fn no_policy_gives_more_than_the_fair_share_to_one_that_turns_all_away_at_once() {
+    for name in NAMES.into_iter().filter(|name| !STUBBORN.contains(name)) {
+        for at_once in [1, 4, 64] {
+            let mut fleet = Fleet::new(&*by_name(name).expect("it is in the list"), 5, 1, 7);
+            fleet.turns_away = true;
+            let drawn = drawn_by(fleet, at_once);
+            assert!(drawn < 1.05, "{name}, {at_once} at once: {drawn}");
+        }
+    }
+}
+
+#[test]
+fn one_that_turns_all_away_is_tried_now_and_then_and_has_its_share_back_when_it_answers() {
+    for name in ["p2c", "weighted_p2c", "least_loaded", "peak_ewma", "prequal"] {
+        for at_once in [1, 4, 64] {
+            let mut fleet = Fleet::new(&*by_name(name).unwrap(), 5, 1, 8);
+            fleet.turns_away = true;
+            let tried = fleet.run(20_000, at_once)[0];
+            assert!((50..4_000).contains(&tried), "{name}, {at_once} at once: {tried}");
+
+            fleet.failing = 0;
+            fleet.run(2_000, at_once);
+
+            let picked = fleet.run(5_000, at_once)[0];
+            assert!((700..1_300).contains(&picked), "{name}, {at_once} at once: {picked}");
         }
     }
 }

@@ -74,7 +74,7 @@ use std::{
 };
 
 use evenkeel_core::{
-    BoxError,
+    BoxError, cut,
     mirror::{CloneRequest, Copies},
     rng::{Rng, Seeds},
 };
@@ -137,6 +137,8 @@ impl<T, P> MirrorLayer<T, P> {
     }
 
     /// Sets how long a copy may take, with waiting until the mirror is ready. Default 5 seconds.
+    ///
+    /// What it cuts off counts as [failed without an answer](evenkeel_core::cut) in the mirror's own stack.
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
@@ -269,11 +271,15 @@ where
     runtime.spawn(async move {
         let client = permit.0.client.clone();
         let _permit = permit;
-        let call = async move {
+        let mut call = Box::pin(async move {
             poll_fn(|cx| mirror.poll_ready(cx)).await.map_err(Into::into)?;
             mirror.call(request).await.map(drop).map_err(Into::into)
-        };
-        ended(&client, timeout(time, call).await.ok());
+        });
+        let result = timeout(time, &mut call).await.ok();
+        if result.is_none() {
+            cut::by_deadline(time, || drop(call));
+        }
+        ended(&client, result);
     });
 }
 

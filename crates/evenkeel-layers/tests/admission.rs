@@ -3,6 +3,7 @@
 #![allow(clippy::disallowed_methods, reason = "the paused clock")]
 
 use std::{
+    future::pending,
     sync::{
         Arc, Mutex,
         atomic::{AtomicU32, Ordering::SeqCst},
@@ -16,7 +17,10 @@ use evenkeel_core::{
     limit::Priority,
     rng::Rng,
 };
-use evenkeel_layers::admission::{LoadShed, LoadShedLayer, Throttle, ThrottleLayer};
+use evenkeel_layers::{
+    admission::{LoadShed, LoadShedLayer, Throttle, ThrottleLayer},
+    deadline::DeadlineLayer,
+};
 use tokio::time::{advance, sleep, timeout};
 use tokio_test::{assert_pending, assert_ready, task::spawn};
 use tower::{Layer, Service, ServiceExt, service_fn};
@@ -101,6 +105,17 @@ async fn a_cancelled_call_was_refused_by_nobody() {
         drop(handle.next_request().await);
     }
     assert_eq!(client.probability(), 0.0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn calls_that_a_deadline_cuts_off_count_as_refused() {
+    let hangs = service_fn(|_: u8| pending::<Result<u8, BoxError>>());
+    let throttle = ThrottleLayer::new().seed(3).layer(hangs);
+    let mut client = DeadlineLayer::new(ms(100)).layer(throttle.clone());
+    for _ in 0..20 {
+        client.ready().await.unwrap().call(1).await.unwrap_err();
+    }
+    assert!(0.2 < throttle.probability(), "{}", throttle.probability());
 }
 
 type Server = LoadShed<Mock<u8, u8>, fn(&u8) -> Priority>;

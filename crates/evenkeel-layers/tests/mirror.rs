@@ -16,8 +16,8 @@ use std::{
     time::Duration,
 };
 
-use evenkeel_core::{BoxError, mirror::Copies};
-use evenkeel_layers::mirror::MirrorLayer;
+use evenkeel_core::{BoxError, endpoint::Endpoint, mirror::Copies, node::Node};
+use evenkeel_layers::{balance::BalanceLayer, mirror::MirrorLayer};
 use futures_util::FutureExt;
 use tokio::time::{Instant, advance, sleep};
 use tower::{Layer, Service, ServiceExt, service_fn};
@@ -184,4 +184,18 @@ async fn a_call_that_failed_is_copied_and_its_error_passed_on() {
     assert_eq!(service.ready().await.unwrap().call(1).await, Err("as it is"));
     tick().await;
     assert_eq!(count.load(SeqCst), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_endpoint_of_the_mirror_that_never_answers_has_failed_when_time_is_up() {
+    let endpoints = vec!["10.0.0.1:80".parse::<Endpoint>().unwrap()];
+    let mirror = BalanceLayer::peak_ewma(endpoints)
+        .layer(|_: &Arc<Node>| service_fn(|_: u32| pending::<Result<(), Infallible>>()));
+    let mut service = MirrorLayer::new(mirror.clone(), 100.0).timeout(ms(100)).layer(echo());
+    for n in 0..3 {
+        service.ready().await.unwrap().call(n).await.unwrap();
+        sleep(ms(200)).await;
+    }
+
+    assert_eq!(mirror.nodes()[0].penalty(), 7, "three failures");
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::{
-    ring::{Ring, tick_nanos, tick_of},
+    ring::{COUNT_MAX, Ring, tick_nanos, tick_of},
     sync::{AtomicI64, AtomicU64, Ordering},
     time::Timestamp,
 };
@@ -50,7 +50,8 @@ impl Tally {
         let head = self.head.load(Ordering::Acquire);
         let first = self.first.slots.count(head);
         // Few of them last for longer than a window: each has to count when it came.
-        let is_known = UNTOLD <= first && !first.is_multiple_of(UNTOLD);
+        // A slot that is full stands still, and would never ask again.
+        let is_known = (UNTOLD..COUNT_MAX).contains(&first) && !first.is_multiple_of(UNTOLD);
         is_known.then(|| Timestamp::from_nanos(head * self.tick_nanos))
     }
 
@@ -102,5 +103,21 @@ impl Sum {
     fn get(&self) -> u64 {
         // It may lag behind its slots for a moment, and be below zero then.
         u64::try_from(self.sum.load(Ordering::Acquire)).unwrap_or(0)
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tick_that_can_count_no_more_asks_for_the_time_with_each_call() {
+        let (tally, now) = (Tally::new(Duration::from_secs(16)), Timestamp::from_nanos(1 << 60));
+        tally.add(COUNT_MAX, 0, now);
+        assert_eq!(tally.lately(), None);
+
+        tally.add(1, 0, tally.lately().unwrap_or(now + Duration::from_secs(20)));
+
+        assert_eq!(tally.counts().first, 1, "the next tick counts again");
     }
 }

@@ -355,6 +355,29 @@ mod tests {
     }
 
     #[test]
+    fn what_was_observed_weeks_ago_has_decayed_and_a_reading_from_before_has_not() {
+        const DAY: f64 = 24.0 * 3_600.0;
+        let latency = measured(1_000);
+        for days in [1.0, 20.0, 30.0, 50.0, 52.0] {
+            let cost = latency.cost(0, at(days * DAY));
+            assert!(cost < 1.0, "{cost} after {days} days");
+        }
+        assert_eq!(latency.cost(0, at(-60.0)), 1e9, "a clock that was read before another's");
+    }
+
+    #[test]
+    fn an_endpoint_to_be_spared_weeks_ago_and_silent_since_is_spared_no_more() {
+        const DAY: f64 = 24.0 * 3_600.0;
+        let (latency, other) = (measured(10), measured(10));
+        let outcome = Outcome::Throttled(Some(Duration::from_secs(30)));
+        latency.record(outcome, Duration::from_millis(1), at(1.0));
+        for days in [1.0, 20.0, 26.5, 30.0, 40.0, 50.0] {
+            let more = latency.cost(0, at(days * DAY)) - other.cost(0, at(days * DAY));
+            assert_eq!(more, 0.0, "after {days} days");
+        }
+    }
+
+    #[test]
     fn an_attempt_that_was_cut_off_took_at_least_as_long_as_it_waited() {
         let cut = |latency: &PeakEwma, millis, seconds| {
             latency.record_cut(Duration::from_millis(millis), at(seconds));

@@ -2,13 +2,14 @@
 
 use std::{hint::cold_path, sync::Arc, time::Duration};
 
-use super::{PickContext, Picker, Policy, draw};
+use super::{PickContext, Picker, Policy, draw, p2c::passed_over};
 use crate::node::Node;
 
 /// Chooses the one of two random nodes whose latency, times its requests in flight, is less.
 ///
 /// Use it where endpoints differ in speed or distance. What an estimate is and does is told at
-/// [`load::PeakEwma`](crate::load::PeakEwma). Costs two clock reads a request beyond
+/// [`load::PeakEwma`](crate::load::PeakEwma). What failed or was turned away counts as requests in flight, as
+/// in [`P2c`](super::P2c): an endpoint that refuses at once has no latency. Costs two clock reads a request beyond
 /// [`P2c`](super::P2c), none for an answer that comes without waiting.
 #[derive(Clone, Copy, Debug)]
 pub struct PeakEwma {
@@ -54,14 +55,17 @@ impl Picker for PeakEwmaPicker {
     fn pick(&self, nodes: &[Arc<Node>], cx: &mut PickContext<'_>) -> Option<usize> {
         let (first, second) = draw::two(nodes, cx)?;
         let Some(second) = second else { return Some(first) };
-        let cost = |index: usize| nodes[index].latency().cost(nodes[index].in_flight(), cx.now);
+        let now = cx.now;
+        let cost = |index: usize| nodes[index].latency().cost(nodes[index].load(), now);
         cx.tell(|| {
             let [first, second] = [cost(first), cost(second)].map(|cost| cost / 1e6);
             format!("of two drawn, the one that costs less: {first:.3} or {second:.3} ms in all")
         });
         if cost(first) <= cost(second) {
+            passed_over(&nodes[second], cx);
             return Some(first);
         }
+        passed_over(&nodes[first], cx);
         // As in `P2c`: a branch, so that the processor may run ahead.
         cold_path();
         Some(second)

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use super::{PickContext, Picker, Policy, draw, previous_as};
+use super::{PickContext, Picker, Policy, draw, p2c::passed_over, previous_as};
 use crate::{load::ServerLoad, node::Node, sync::Ordering, time::Timestamp};
 
 mod aversion;
@@ -54,7 +54,7 @@ pub use self::{
 /// * A node that lets requests wait until they are [given up](crate::cut) may look idle, too: until it
 ///   answers one, it takes at least as long as they have waited, which is forgotten over ten seconds.
 /// * With fewer than two probes the choice is that of two random nodes with fewer requests in flight,
-///   where requests succeed and are answered; the paper takes a random one.
+///   [penalty](Node::penalty) included, where requests succeed and are answered; the paper takes a random one.
 ///
 /// That is its asynchronous mode. In the synchronous one servers are asked for each request before it is
 /// sent: see [`SyncPrequal`].
@@ -227,6 +227,7 @@ struct PrequalPicker {
 impl Picker for PrequalPicker {
     fn pick(&self, nodes: &[Arc<Node>], cx: &mut PickContext<'_>) -> Option<usize> {
         self.probing.state.advance(cx.now);
+        self.probing.state.seed(cx.rng);
         self.probing.state.ask();
         self.pooled(nodes, cx).or_else(|| self.unprobed(nodes, cx))
     }
@@ -295,10 +296,14 @@ impl PrequalPicker {
             let succeeds = if counts { 1.0 } else { (1.0 - share).max(0.001) };
             // What was given up counts as if it were in flight still.
             let given_up = u32::from(WAIT_MIN <= peer.waited_in_vain(now));
-            ((nodes[index].in_flight() + given_up) as f32 + 1.0) / succeeds
+            // What was turned away has not failed: the penalty alone tells of it.
+            let load = nodes[index].load().max(nodes[index].in_flight() + given_up);
+            (load as f32 + 1.0) / succeeds
         };
         let (one, other) = (cost(first), cost(second));
-        Some(if one <= other { first } else { second })
+        let (chosen, loser) = if one <= other { (first, second) } else { (second, first) };
+        passed_over(&nodes[loser], cx);
+        Some(chosen)
     }
 }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::{
-    ring::{Ring, tick_nanos, tick_of},
+    ring::{COUNT_MAX, Ring, tick_nanos, tick_of},
     sync::{AtomicI64, AtomicU64, Ordering},
     time::Timestamp,
 };
@@ -108,7 +108,9 @@ impl Share {
         let head = self.head.load(Ordering::Acquire);
         let calls = self.calls.count(head);
         // Few calls last for longer than a window: each has to count when it was made.
-        let is_known = CALLS_UNTOLD <= calls && !calls.is_multiple_of(CALLS_UNTOLD);
+        // A slot that is full stands still, and would never ask again.
+        let is_known =
+            (CALLS_UNTOLD..COUNT_MAX).contains(&calls) && !calls.is_multiple_of(CALLS_UNTOLD);
         is_known.then(|| Timestamp::from_nanos(head * self.tick_nanos))
     }
 
@@ -245,6 +247,20 @@ mod tests {
         }
         assert_eq!(asked, 32 + 10);
         assert_eq!(share.balance(at(7)), 352);
+    }
+
+    #[test]
+    fn a_tick_that_can_count_no_more_asks_for_the_time_with_each_call() {
+        let share = share(100.0);
+        share.deposit(at(0));
+        let tick = tick_of(at(0), share.tick_nanos);
+        assert!(share.calls.add(COUNT_MAX - 1, tick));
+        share.balance.fetch_add((COUNT_MAX - 1) as i64 * share.deposit, Ordering::AcqRel);
+
+        assert_eq!(share.lately(), None);
+        share.deposit(share.lately().unwrap_or(at(20_000)));
+
+        assert_eq!(share.balance(at(20_000)), 1, "the next tick counts again");
     }
 
     #[test]

@@ -33,7 +33,7 @@ use crate::{
 /// Refuses a share of calls when the other side refuses many. See the [module docs](super).
 ///
 /// What the [`traffic`](Self::traffic) calls a failure or throttled counts as refused by the other side. A
-/// call that was cancelled was not refused by anybody.
+/// call that was cancelled was not refused by anybody; one that [a deadline](evenkeel_core::cut) cuts off was.
 #[derive(Clone, Debug)]
 pub struct ThrottleLayer<X = AnyTraffic> {
     ratio: f64,
@@ -228,6 +228,8 @@ where
             StateProject::Refused { refused } => Poll::Ready(Err((*refused).into())),
             StateProject::Called { future } => {
                 let Poll::Ready(result) = future.poll(cx) else {
+                    // Only one that waits can be cut off by a deadline.
+                    this.attempt.as_mut().expect("under way").waits();
                     return Poll::Pending;
                 };
                 let attempt = this.attempt.take().expect("a future is not polled after its end");

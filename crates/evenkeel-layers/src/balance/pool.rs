@@ -314,17 +314,19 @@ where
         let slots = self.slots.iter().map(Arc::downgrade).collect();
         let previous = self.shared.snapshots.current();
         let picker = self.policy.build(&nodes, Some(&*previous.picker));
-        evenkeel_metrics::published(
-            &self.shared.client,
-            nodes.len() as isize - previous.nodes.len() as isize,
-        );
+        let change = nodes.len() as isize - previous.nodes.len() as isize;
         // Kept until the next change: a large one takes milliseconds to drop, and the last of the
         // clones that still read it would do so inside a request.
         self.previous = Some(previous);
 
         // A node opens when a request can find it, and not before: whoever saw it open looks for it.
         // Those who join open before those who leave close: there is no moment without any.
-        self.shared.snapshots.publish(Snapshot { nodes, slots, picker });
+        let snapshot = Snapshot { nodes, slots, picker };
+        if !self.shared.snapshots.publish_if(snapshot, || self.running.is_current()) {
+            // Another task has begun while the picker was built, and has closed what this one had.
+            return;
+        }
+        evenkeel_metrics::published(&self.shared.client, change);
         self.joining.drain(..).for_each(|node| _ = node.open(Gate::Joining));
         self.repaired.drain(..).for_each(|node| _ = node.open(Gate::Broken));
         self.retired.drain(..).for_each(|slot| _ = slot.node.close(Gate::Retired));

@@ -17,6 +17,7 @@ use evenkeel_core::{
     traffic::{Hints, Tried},
     why::Why,
 };
+use futures_util::FutureExt;
 use tokio::{runtime::Handle, task::yield_now, time::timeout};
 
 use super::{
@@ -195,14 +196,21 @@ where
     let mut candidates = Vec::from_iter(first);
     let mut failures = 0;
     loop {
-        let changed = shared.signals.changed.notified();
+        let mut changed = pin!(shared.signals.changed.notified());
         candidates.retain(|Candidate { slot, .. }| {
             shared.is_available(&slot.node) && shared.is_current(slot)
         });
         let is_last = failures == FAILURES_MAX;
         if !is_last {
             // One that failed may be among them again: made anew.
-            fill(shared, wish, &mut candidates)?;
+            match fill(shared, wish, &mut candidates) {
+                // What was open before and after each pick may have been closed meanwhile.
+                Err(Unselected::NonePicked(_)) if changed.as_mut().now_or_never().is_some() => {
+                    yield_now().await;
+                    continue;
+                }
+                filled => filled?,
+            }
         }
         // Those who are ready now are asked in any case: no error while one would have answered.
         let waits = async {
@@ -227,7 +235,11 @@ where
                 report_broken(&candidate.slot);
                 failures = FAILURES_MAX.min(failures + 1);
                 if failures < FAILURES_MAX {
-                    fill(shared, wish, &mut candidates)?;
+                    match fill(shared, wish, &mut candidates) {
+                        // Looked at again, with an eye on what changes meanwhile.
+                        Err(Unselected::NonePicked(_)) => continue,
+                        filled => filled?,
+                    }
                 }
                 if candidates.is_empty() {
                     return Err(Unselected::Failed);

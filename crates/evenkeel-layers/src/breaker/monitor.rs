@@ -304,6 +304,12 @@ impl Pass for TrialPass {
             self.monitor.changed("a trial has ended");
         }
     }
+
+    fn give_place(mut self: Box<Self>) -> Option<Box<dyn Pass>> {
+        self.monitor.breaker.give_place(self.trial.as_mut()?);
+        self.monitor.changed("a trial may take long");
+        Some(self)
+    }
 }
 
 impl Drop for TrialPass {

@@ -277,6 +277,13 @@ impl Pass for TrialPass {
             watch.tell(changes);
         }
     }
+
+    fn give_place(mut self: Box<Self>) -> Option<Box<dyn Pass>> {
+        let Self { monitor, trial } = &mut *self;
+        monitor.watch.outlier.give_place(trial.as_mut()?, &monitor.address);
+        monitor.follow();
+        Some(self)
+    }
 }
 
 impl Drop for TrialPass {

@@ -4,9 +4,13 @@ use std::{sync::Arc, time::Duration};
 
 use evenkeel_core::{
     BoxError,
+    attempt::Attempt,
+    connect::Connect,
     error::{AllEndpointsClosed, cause},
     health::breaker::{BreakerRules, State},
-    node::Gate,
+    node::{Gate, Node},
+    outcome::Outcome,
+    traffic::{Hints, Traffic},
 };
 use evenkeel_layers::{
     balance::Balance,
@@ -15,7 +19,7 @@ use evenkeel_layers::{
 use tokio::time::{Instant, advance, sleep};
 use tower::{Layer, Service};
 
-use crate::probe::{Answer, Channel, Connector, World, ready, tick};
+use crate::probe::{Answer, Channel, Connector, Probe, World, ready, tick};
 
 type Client = Balance<CircuitBreaker<Connector, evenkeel_core::traffic::AnyTraffic>>;
 
@@ -146,6 +150,72 @@ async fn a_cancelled_trial_leaves_its_place_to_another() {
     }
     assert!(world.host("a").node().is_open());
     assert_eq!(world.host("a").calls(), 3 + 1 + 2);
+}
+
+/// Requests whose answers are late by design.
+#[derive(Clone)]
+struct LongPolls;
+
+impl Traffic<u32, String, BoxError> for LongPolls {
+    type Response = String;
+
+    fn hints<'a>(&self, _: &'a u32) -> Hints<'a> {
+        Hints { is_untimed: true, ..Hints::default() }
+    }
+
+    fn finish(
+        &self,
+        attempt: Attempt,
+        result: Result<String, BoxError>,
+    ) -> Result<String, BoxError> {
+        attempt.finish(if result.is_ok() { Outcome::Success } else { Outcome::Failure });
+        result
+    }
+}
+
+struct Polled(World);
+
+impl Connect for Polled {
+    type Service = Probe;
+    type Traffic = LongPolls;
+
+    fn connect(&self, node: &Arc<Node>) -> Probe {
+        self.0.connect(node)
+    }
+
+    fn traffic(&self) -> LongPolls {
+        LongPolls
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_all_requests_are_long_polls_they_open_a_half_open_breaker_again_and_close_it() {
+    let world = World::default();
+    let layer = layer();
+    let balance = crate::probe::from_the_first(Channel::of(&["a"])).fail_open(false);
+    let mut client = balance.layer(layer.layer(Polled(world.clone())));
+    world.host("a").answers(Answer::Error);
+    for _ in 0..3 {
+        ready(&mut client).await.unwrap().call(1).await.unwrap_err();
+    }
+    let breaker = breaker(&layer.breakers(), "a");
+    assert_eq!(breaker.state(), State::Open);
+
+    sleep(Duration::from_secs(1)).await;
+    ready(&mut client).await.unwrap().call(1).await.unwrap_err();
+    assert_eq!(breaker.state(), State::Open, "it failed again");
+
+    sleep(Duration::from_secs(2)).await;
+    tick().await;
+    world.host("a").answers(Answer::Held);
+    let mut polls: Vec<_> = (0..2).map(|_| tokio_test::task::spawn(client.call(1))).collect();
+    assert!(polls.iter_mut().all(|poll| poll.poll().is_pending()));
+    assert_eq!(world.host("a").calls(), 6, "one keeps no other out");
+    sleep(Duration::from_secs(60)).await;
+    assert_eq!(breaker.state(), State::HalfOpen, "they may take long");
+    world.host("a").release();
+    polls.remove(0).await.unwrap();
+    assert_eq!(breaker.state(), State::Closed);
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,6 +1,6 @@
 //! What a request says about where it wants to go.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use evenkeel_core::{
     BoxError,
@@ -14,9 +14,10 @@ use evenkeel_core::{
     why::Why,
 };
 use evenkeel_layers::balance::{Balance, BalanceLayer};
+use tokio::runtime::Builder;
 use tower::{Layer, ServiceExt};
 
-use crate::probe::{Channel, Probe, Readiness, World, address};
+use crate::probe::{Channel, Halt, Probe, Readiness, World, address, set, tick};
 
 #[derive(Clone, Default)]
 struct Request {
@@ -54,13 +55,14 @@ impl Traffic<Request, String, BoxError> for Hinted {
     }
 }
 
-struct HintedConnect(World);
+struct HintedConnect(World, Arc<Halt>);
 
 impl Connect for HintedConnect {
     type Service = Probe;
     type Traffic = Hinted;
 
     fn connect(&self, node: &Arc<Node>) -> Probe {
+        self.1.pass();
         self.0.connect(node)
     }
 
@@ -71,7 +73,7 @@ impl Connect for HintedConnect {
 
 async fn balance(world: &World, names: &[&str]) -> Balance<HintedConnect> {
     let layer = BalanceLayer::random(Channel::of(names)).seed(5);
-    let mut balance = layer.layer(HintedConnect(world.clone()));
+    let mut balance = layer.layer(HintedConnect(world.clone(), Arc::default()));
     ServiceExt::<Request>::ready(&mut balance).await.expect("endpoints are known");
     balance
 }
@@ -220,4 +222,49 @@ async fn a_preferred_endpoint_and_one_that_fails_open_are_told_as_such() {
     balance.clone().oneshot(request).await.unwrap();
     assert!(why.to_string().contains("no endpoint is open"), "{why}");
     assert!(why.to_string().contains("closed by ejected"), "{why}");
+}
+
+/// Between two sets that name the same address, its entry has to be that of the task which sees to it.
+#[test]
+fn a_task_that_was_replaced_while_it_connects_takes_no_endpoint_from_those_that_prefer_it() {
+    let runtime =
+        || Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+    let (world, discovery, halt) = (World::default(), Channel::of(&["a"]), Arc::<Halt>::default());
+    let layer = BalanceLayer::random(discovery.clone()).seed(5);
+    let mut balance = layer.layer(HintedConnect(world, halt.clone()));
+    let (slow, driven) = (runtime(), runtime());
+    slow.block_on(async { ServiceExt::<Request>::ready(&mut balance).await.map(drop) }).unwrap();
+    let (is_here, go) = halt.arm();
+    discovery.send(set(&["b"]));
+
+    std::thread::scope(|scope| {
+        let replaced = scope.spawn(|| {
+            slow.block_on(async {
+                for _ in 0..5 {
+                    tick().await;
+                }
+            })
+        });
+        is_here.recv().unwrap();
+        discovery.send(set(&["a", "b"]));
+        driven.block_on(async {
+            let are_known = async {
+                while balance.nodes().len() < 2 {
+                    ServiceExt::<Request>::ready(&mut balance).await.unwrap();
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                }
+            };
+            tokio::time::timeout(Duration::from_secs(60), are_known).await.expect("both are there");
+        });
+        go.send(()).unwrap();
+        replaced.join().unwrap();
+    });
+
+    for name in ["a", "b"] {
+        let request = Request { prefer: vec![address(name)], ..Request::default() };
+        for _ in 0..20 {
+            let answer = driven.block_on(balance.clone().oneshot(request.clone())).unwrap();
+            assert_eq!(answer, format!("{name}:80"));
+        }
+    }
 }

@@ -19,7 +19,7 @@ use evenkeel_layers::balance::BalanceLayer;
 use tokio::runtime::{Builder, Handle, Runtime};
 use tower::{Layer, Service, ServiceExt, service_fn};
 
-use crate::probe::{Answer, Channel, Readiness, World, endpoint, ready, set, tick};
+use crate::probe::{Answer, Channel, Halt, Readiness, World, endpoint, ready, set, tick};
 
 fn runtime() -> Runtime {
     Builder::new_current_thread().enable_time().start_paused(true).build().expect("a runtime")
@@ -461,4 +461,79 @@ fn a_task_that_answers_stays_where_it_is_while_other_runtimes_call() {
         });
     }
     assert_eq!(world.host("a").connects(), 2);
+}
+
+/// Halts while it builds a picker.
+#[derive(Clone, Debug, Default)]
+struct HaltsInBuild(Arc<Halt>);
+
+impl Policy for HaltsInBuild {
+    fn name(&self) -> &'static str {
+        "halts_in_build"
+    }
+
+    fn build(&self, nodes: &[Arc<Node>], previous: Option<&dyn Picker>) -> Box<dyn Picker> {
+        self.0.pass();
+        evenkeel_core::policy::RoundRobin.build(nodes, previous)
+    }
+}
+
+#[test]
+fn a_task_that_was_replaced_while_it_made_a_set_does_not_put_that_in_the_place_of_the_new_one() {
+    let (world, discovery, policy) =
+        (World::default(), Channel::of(&["a"]), HaltsInBuild::default());
+    let layer = BalanceLayer::with_policy(discovery.clone(), policy.clone());
+    let mut balance = world.balance(&layer);
+    let (slow, driven) = (runtime(), runtime());
+    slow.block_on(async { ready(&mut balance).await.map(drop) }).unwrap();
+    let (is_here, go) = policy.0.arm();
+    discovery.send(set(&["b"]));
+
+    std::thread::scope(|scope| {
+        let replaced = scope.spawn(|| {
+            slow.block_on(async {
+                for _ in 0..5 {
+                    tick().await;
+                }
+            })
+        });
+        is_here.recv().unwrap();
+        discovery.send(set(&["c"]));
+        driven.block_on(async {
+            let is_used = async {
+                while ready(&mut balance).await.unwrap().call(1).await.unwrap() != "c:80" {
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                }
+            };
+            tokio::time::timeout(Duration::from_secs(60), is_used).await.expect("c is used");
+        });
+        go.send(()).unwrap();
+        replaced.join().unwrap();
+    });
+
+    let addresses: Vec<_> = balance.nodes().iter().map(|node| node.address().to_string()).collect();
+    assert_eq!(addresses, ["c:80"]);
+    assert_eq!(driven.block_on(balance.oneshot(1)).unwrap(), "c:80");
+}
+
+#[test]
+fn a_task_that_panicked_is_not_begun_again_for_callers_on_another_runtime() {
+    let (world, discovery) = (World::default(), Channel::of(&["a"]));
+    let layer = BalanceLayer::with_policy(discovery.clone(), PanicsLater::default());
+    let mut balance = world.balance(&layer.wait_max(Duration::from_secs(1)));
+    let first = runtime();
+    first.block_on(async {
+        ready(&mut balance).await.unwrap();
+        discovery.insert(endpoint("b"));
+        tick().await;
+    });
+
+    runtime().block_on(async {
+        for _ in 0..3 {
+            let error = ready(&mut balance).await.unwrap_err();
+            assert!(cause::<AllEndpointsClosed>(error.as_ref()).is_some());
+        }
+    });
+
+    assert_eq!(world.host("a").connects(), 1);
 }

@@ -8,6 +8,7 @@ use std::{
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
+        mpsc as std_mpsc,
     },
     task::{Context, Poll, Waker},
 };
@@ -439,6 +440,27 @@ impl Discovery for Channel {
 
     fn refresh(&self) {
         self.0.refreshes.fetch_add(1, SeqCst);
+    }
+}
+
+/// A place where a thread halts, once, when it was told to.
+#[derive(Debug, Default)]
+pub(crate) struct Halt(Mutex<Option<(std_mpsc::Sender<()>, std_mpsc::Receiver<()>)>>);
+
+impl Halt {
+    /// The next to pass halts: it says so to the first of these, and goes on with the second.
+    pub(crate) fn arm(&self) -> (std_mpsc::Receiver<()>, std_mpsc::Sender<()>) {
+        let ((here, is_here), (go, goes)) = (std_mpsc::channel(), std_mpsc::channel());
+        *self.0.lock().expect("not poisoned") = Some((here, goes));
+        (is_here, go)
+    }
+
+    pub(crate) fn pass(&self) {
+        let halts = self.0.lock().expect("not poisoned").take();
+        if let Some((here, goes)) = halts {
+            here.send(()).expect("the test waits for it");
+            goes.recv().expect("the test goes on");
+        }
     }
 }
 

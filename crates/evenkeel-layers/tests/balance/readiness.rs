@@ -1,6 +1,12 @@
 //! Services that are not ready, and services that fail for good.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
+    time::Duration,
+};
 
 use evenkeel_core::{
     error::{AllEndpointsClosed, NoEndpointPicked, cause},
@@ -289,6 +295,53 @@ async fn a_policy_that_picks_none_of_the_open_endpoints_is_told_of_at_once() {
     let picked = cause::<NoEndpointPicked>(error.as_ref()).expect("its own error");
     assert_eq!((picked.policy, picked.open), ("undecided", 2));
     assert_eq!(error.to_string(), "policy undecided picked none of 2 open endpoints");
+}
+
+/// Sees all closed as often as it is told to: they close before it looks and are open again after.
+#[derive(Clone, Debug, Default)]
+struct Flapping(Arc<AtomicUsize>);
+
+impl Policy for Flapping {
+    fn name(&self) -> &'static str {
+        "flapping"
+    }
+
+    fn build(&self, _: &[Arc<Node>], _: Option<&dyn Picker>) -> Box<dyn Picker> {
+        Box::new(self.clone())
+    }
+}
+
+impl Picker for Flapping {
+    fn pick(&self, nodes: &[Arc<Node>], cx: &mut PickContext<'_>) -> Option<usize> {
+        let is_flapping = 0 < self.0.load(SeqCst);
+        if is_flapping {
+            self.0.fetch_sub(1, SeqCst);
+            nodes.iter().for_each(|node| _ = node.close(Gate::Limit));
+        }
+        let picked = nodes.iter().position(|node| cx.admits(node));
+        if is_flapping {
+            nodes.iter().for_each(|node| _ = node.open(Gate::Limit));
+        }
+        picked
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn endpoints_that_close_and_open_while_they_are_looked_at_are_looked_at_again() {
+    let world = World::default();
+    let policy = Flapping::default();
+    let layer = BalanceLayer::with_policy(Channel::of(&["a", "b"]), policy.clone());
+    let mut balance = world.balance(&layer);
+    ready(&mut balance).await.unwrap();
+
+    policy.0.store(12, SeqCst);
+    assert_eq!(balance.call(1).await.unwrap(), "a:80");
+
+    // The same for one whose service has failed.
+    world.host("a").is(Readiness::Broken);
+    let call = balance.call(2);
+    policy.0.store(12, SeqCst);
+    assert_eq!(call.await.unwrap(), "b:80");
 }
 
 #[tokio::test(start_paused = true)]

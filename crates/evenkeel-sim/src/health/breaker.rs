@@ -128,6 +128,12 @@ impl Pass for TrialPass {
             self.monitor.changed();
         }
     }
+
+    fn give_place(mut self: Box<Self>) -> Option<Box<dyn Pass>> {
+        self.monitor.breaker.give_place(self.trial.as_mut()?);
+        self.monitor.changed();
+        Some(self)
+    }
 }
 
 impl Drop for TrialPass {

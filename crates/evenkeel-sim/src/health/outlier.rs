@@ -126,6 +126,14 @@ impl Pass for TrialPass {
         self.monitor.follow();
         watch.attention.store(true, Relaxed);
     }
+
+    fn give_place(mut self: Box<Self>) -> Option<Box<dyn Pass>> {
+        let Self { monitor, trial } = &mut *self;
+        let node = monitor.node.upgrade()?;
+        monitor.watch.outlier.give_place(trial.as_mut()?, node.address());
+        monitor.follow();
+        Some(self)
+    }
 }
 
 impl Drop for TrialPass {

@@ -10,7 +10,7 @@
 //! | failure | one more | a failed call | fails |
 //! | throttled | untouched | a failed call | fails |
 //! | ignored | untouched | not counted | gives its place back |
-//! | no answer in [`trial_timeout`](BreakerRules::trial_timeout) | | | fails |
+//! | no answer in [`trial_timeout`](BreakerRules::trial_timeout) since the last one | | | fails |
 //!
 //! That a throttled answer is no consecutive failure is linkerd's rule: an endpoint that sheds some of
 //! its load works.
@@ -44,9 +44,12 @@ use std::time::Duration;
 
 mod rules;
 mod state;
+mod trial;
 
 pub use rules::BreakerRules;
 pub use state::State;
+use trial::Trials;
+pub use trial::{Admission, Trial};
 
 use super::window::{Call, Counter};
 use crate::{
@@ -56,24 +59,6 @@ use crate::{
     sync::{AtomicU32, AtomicU64, Mutex, MutexGuard, Ordering},
     time::Timestamp,
 };
-
-/// Whether a call may go ahead.
-#[derive(Debug)]
-pub enum Admission {
-    /// It may, and is recorded with [`Breaker::record`].
-    Free,
-    /// It may, and must be given to [`Breaker::finish_trial`] or [`Breaker::cancel_trial`].
-    Trial(Trial),
-    /// It may not, for so long if that is known.
-    Refused(Option<Duration>),
-}
-
-/// A place in the trial of a half-open breaker.
-#[derive(Debug)]
-#[must_use = "a place that is never given back is lost for the whole trial"]
-pub struct Trial {
-    round: u64,
-}
 
 /// A circuit breaker. See the [module docs](self).
 #[derive(Debug)]
@@ -94,9 +79,7 @@ struct Cold {
     rng: Rng,
     /// Openings since it was last closed.
     openings: u32,
-    /// Places taken by trial calls that are under way or have succeeded.
-    taken: u32,
-    succeeded: u32,
+    trials: Trials,
 }
 
 const CLOSED: u64 = 0;
@@ -125,7 +108,7 @@ impl Breaker {
             until: AtomicU64::new(0),
             consecutive: AtomicU32::new(0),
             counter: has_rate.then(|| Counter::new(rules.window)),
-            cold: Mutex::new(Cold { rng, openings: 0, taken: 0, succeeded: 0 }),
+            cold: Mutex::new(Cold { rng, openings: 0, trials: Trials::default() }),
             rules,
         }
     }
@@ -175,7 +158,7 @@ impl Breaker {
         let cold = self.lock();
         let is_waiting = match self.phase.load(Ordering::Acquire) & KIND {
             OPEN => true,
-            HALF_OPEN | FULL => cold.succeeded < cold.taken,
+            HALF_OPEN | FULL => cold.trials.are_under_way(),
             _ => false,
         };
         is_waiting.then(|| Timestamp::from_nanos(self.until.load(Ordering::Acquire)))
@@ -197,7 +180,7 @@ impl Breaker {
         let mut cold = self.lock();
         let is_same = self.phase.load(Ordering::Acquire) / ROUND == phase / ROUND;
         let is_late = Timestamp::from_nanos(self.until.load(Ordering::Acquire)) <= now;
-        let gives_up = is_same && is_late && cold.succeeded < cold.taken;
+        let gives_up = is_same && is_late && cold.trials.are_under_way();
         if gives_up {
             self.open(&mut cold, now);
         }
@@ -210,7 +193,7 @@ impl Breaker {
             CLOSED | HELD_CLOSED => return Admission::Free,
             HELD_OPEN => return Admission::Refused(None),
             FULL if !self.look_after(now) => return Admission::Refused(None),
-            _ => self.half_open(now),
+            _ => self.look_after(now),
         };
         let mut cold = self.lock();
         let phase = self.phase.load(Ordering::Acquire);
@@ -221,13 +204,15 @@ impl Breaker {
                 Admission::Refused(Some(until.since(now)))
             }
             HALF_OPEN => {
-                cold.taken += 1;
-                let until = now + self.rules.trial_timeout;
-                self.until.store(until.as_nanos(), Ordering::Release);
-                if cold.taken == self.rules.trial_calls {
+                // What comes after a pause in which the time ran out has its own.
+                let is_over = self.until.load(Ordering::Acquire) <= now.as_nanos();
+                if cold.trials.begin() || is_over {
+                    self.await_answer(now);
+                }
+                if cold.trials.taken == self.rules.trial_calls {
                     self.phase.store(phase - HALF_OPEN + FULL, Ordering::Release);
                 }
-                Admission::Trial(Trial { round: phase / ROUND })
+                Admission::Trial(Trial { round: phase / ROUND, is_placed: true })
             }
             _ => Admission::Refused(None),
         }
@@ -235,12 +220,16 @@ impl Breaker {
 
     /// Counts how a call ended that was admitted freely, and returns whether that opened the breaker.
     ///
+    /// While it is half open, a failure opens it, such as that of a body whose head has ended its trial.
+    /// Nothing else counts then.
+    ///
     /// `now` is asked only where it matters: by a time window, and when the breaker opens.
     #[inline]
     pub fn record(&self, outcome: Outcome, latency: Duration, now: impl Fn() -> Timestamp) -> bool {
         let phase = self.phase.load(Ordering::Acquire);
         if phase & KIND != CLOSED {
-            return false;
+            let is_half_open = matches!(phase & KIND, HALF_OPEN | FULL);
+            return is_half_open && outcome == Outcome::Failure && self.open_from(phase, now());
         }
         let (is_failed, row) = match outcome {
             Outcome::Success => {
@@ -270,7 +259,7 @@ impl Breaker {
         if self.phase.load(Ordering::Acquire) != phase {
             return false;
         }
-        (cold.taken, cold.succeeded) = (0, 0);
+        cold.trials = Trials::default();
         self.enter(HALF_OPEN);
         true
     }
@@ -291,22 +280,32 @@ impl Breaker {
             return false;
         }
         match outcome {
-            Outcome::Ignored => {
-                self.give_back(&mut cold);
-                false
-            }
+            Outcome::Ignored if trial.is_placed => self.give_back(&mut cold),
+            Outcome::Ignored => {}
             Outcome::Success if !self.rules.is_slow(latency) => {
-                cold.succeeded += 1;
-                let is_over = cold.succeeded == self.rules.trial_calls;
-                if is_over {
+                cold.trials.succeed(&trial, self.rules.trial_calls);
+                if cold.trials.succeeded == self.rules.trial_calls {
                     self.close(&mut cold);
+                    return true;
                 }
-                is_over
             }
             _ => {
                 self.open(&mut cold, now);
-                true
+                return true;
             }
+        }
+        if cold.trials.answer() {
+            self.await_answer(now);
+        }
+        false
+    }
+
+    /// Lets another call take the place of this one, whose answer may be late by design. It still closes or
+    /// opens the breaker when it ends.
+    pub fn give_place(&self, trial: &mut Trial) {
+        let mut cold = self.lock();
+        if std::mem::take(&mut trial.is_placed) && self.is_on_trial(trial) {
+            self.give_back(&mut cold);
         }
     }
 
@@ -314,7 +313,7 @@ impl Breaker {
     #[allow(clippy::needless_pass_by_value)]
     pub fn cancel_trial(&self, trial: Trial) {
         let mut cold = self.lock();
-        if self.is_on_trial(&trial) {
+        if trial.is_placed && self.is_on_trial(&trial) {
             self.give_back(&mut cold);
         }
     }
@@ -364,8 +363,13 @@ impl Breaker {
         self.enter(CLOSED);
     }
 
+    /// The trials that are under way have from now on as long as one may take.
+    fn await_answer(&self, now: Timestamp) {
+        self.until.store((now + self.rules.trial_timeout).as_nanos(), Ordering::Release);
+    }
+
     fn give_back(&self, cold: &mut Cold) {
-        cold.taken -= 1;
+        cold.trials.taken -= 1;
         let phase = self.phase.load(Ordering::Acquire);
         self.phase.store(phase & !KIND | HALF_OPEN, Ordering::Release);
     }

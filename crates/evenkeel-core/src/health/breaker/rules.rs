@@ -27,8 +27,9 @@ pub struct BreakerRules {
     /// So many calls are let in as a trial, and close the breaker if all of them succeed. Default 1
     /// (Finagle, linkerd).
     pub trial_calls: u32,
-    /// A trial call without an answer after this time has failed. Default 10 s. Shorter than the slowest
-    /// good answer, it keeps endpoints out that work.
+    /// Trial calls without an answer after this time have failed. It runs from the first of them on, also where
+    /// callers give them up one after another. Default 10 s. Shorter than the slowest good answer, it keeps
+    /// endpoints out that work.
     pub trial_timeout: Duration,
     /// How long it stays open the first time. Default 1 s (linkerd).
     pub open_min: Duration,

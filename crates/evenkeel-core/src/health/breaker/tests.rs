@@ -429,6 +429,83 @@ fn a_trial_without_an_answer_opens_it_again_when_its_time_is_over() {
 }
 
 #[test]
+fn trials_that_hang_one_after_another_open_it_again_when_the_time_of_the_first_is_over() {
+    let breaker = breaker(rules());
+    fail(&breaker, 3);
+    breaker.look_after(at(1_000));
+    for begins in [1_000, 5_000] {
+        let impatient = trial(&breaker, at(begins));
+        breaker.cancel_trial(impatient);
+    }
+    let _held = trial(&breaker, at(9_000));
+
+    assert!(!breaker.look_after(at(10_999)));
+    assert!(breaker.look_after(at(11_000)));
+
+    assert_eq!(breaker.state(), State::Open);
+}
+
+#[test]
+fn an_answer_gives_the_trials_after_it_their_whole_time_and_so_does_a_pause() {
+    let breaker = breaker(BreakerRules { trial_calls: 2, ..rules() });
+    fail(&breaker, 3);
+    breaker.look_after(at(1_000));
+    let (answered, held) = (trial(&breaker, at(1_000)), trial(&breaker, at(3_000)));
+    assert_eq!(breaker.due(), Some(at(11_000)), "the first of the row counts");
+
+    end(&breaker, answered, Outcome::Ignored, at(4_000));
+    assert_eq!(breaker.due(), Some(at(14_000)));
+    breaker.cancel_trial(held);
+    assert_eq!(breaker.due(), None);
+
+    let _after_a_pause = trial(&breaker, at(60_000));
+    assert_eq!(breaker.due(), Some(at(70_000)));
+    assert_eq!(breaker.state(), State::HalfOpen);
+}
+
+#[test]
+fn a_trial_whose_time_says_nothing_takes_no_place_and_still_tells_how_it_ended() {
+    let breaker = breaker(rules());
+    fail(&breaker, 3);
+    breaker.look_after(at(1_000));
+    let mut poll = trial(&breaker, at(1_000));
+    breaker.give_place(&mut poll);
+    assert_eq!((breaker.access(), breaker.due()), (Access::Guarded, None));
+
+    assert!(end(&breaker, poll, Outcome::Success, at(100_000)));
+
+    assert_eq!(breaker.state(), State::Closed);
+    fail(&breaker, 3);
+    breaker.look_after(at(2_000));
+    let [good, bad] = [(); 2].map(|()| {
+        let mut poll = trial(&breaker, at(2_000));
+        breaker.give_place(&mut poll);
+        poll
+    });
+    let held = trial(&breaker, at(2_000));
+    assert!(!end(&breaker, good, Outcome::Success, at(2_001)), "all places are taken");
+    assert!(end(&breaker, bad, Outcome::Failure, at(2_002)));
+    assert_eq!(breaker.state(), State::Open);
+    assert!(!end(&breaker, held, Outcome::Success, at(2_003)));
+}
+
+#[test]
+fn a_failure_that_is_told_while_it_is_half_open_opens_it_again() {
+    let breaker = breaker(BreakerRules { trial_calls: 2, ..rules() });
+    fail(&breaker, 3);
+    breaker.look_after(at(1_000));
+    let judged = trial(&breaker, at(1_000));
+    end(&breaker, judged, Outcome::Success, at(1_001));
+    assert!(!record(&breaker, Outcome::Success));
+    assert!(!record(&breaker, Outcome::Ignored));
+    assert_eq!(breaker.state(), State::HalfOpen);
+
+    assert!(breaker.record(Outcome::Failure, Duration::ZERO, || at(1_002)), "in its body");
+
+    assert_eq!((breaker.state(), breaker.due()), (State::Open, Some(at(3_002))));
+}
+
+#[test]
 fn it_does_what_a_plain_model_does() {
     let slow = Duration::from_millis(10);
     for seed in 0..300 {

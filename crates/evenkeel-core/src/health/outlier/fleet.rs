@@ -48,17 +48,16 @@ pub(super) enum State {
         until: Timestamp,
         cause: Cause,
     },
-    /// `until` then the trials that are under way have taken too long.
+    /// `until` then those trials have taken too long that have begun since the last answer, if any have.
     Probation {
         taken: u32,
         succeeded: u32,
-        until: Timestamp,
+        until: Option<Timestamp>,
     },
 }
 
 /// A probation that begins: nothing is under way.
-const PROBATION: State =
-    State::Probation { taken: 0, succeeded: 0, until: Timestamp::from_nanos(0) };
+const PROBATION: State = State::Probation { taken: 0, succeeded: 0, until: None };
 
 impl Fleet {
     pub(super) fn new(rng: Rng) -> Self {
@@ -75,8 +74,11 @@ impl Fleet {
         changes: &mut Vec<Change>,
         followers: &mut Followers,
     ) {
-        self.make_way(address, now, rules, changes, followers);
-        let is_allowed = self.may_eject(address, rules);
+        let in_the_way = self.in_the_way(address, rules);
+        let is_allowed = self.may_eject(address, &in_the_way, rules);
+        if is_allowed {
+            self.make_way(in_the_way, now, changes, followers);
+        }
         let jitter = rules.ejection_jitter.mul_f64(self.rng.unit());
         let Some(member) = self.members.get_mut(address) else { return };
         // They start over either way: one that may not be ejected now is looked at again later.
@@ -102,31 +104,33 @@ impl Fleet {
         changes.push(Change::Ejected(address.clone(), cause, until));
     }
 
-    /// Those come back who are on probation and would keep this one, which fails now, from being ejected.
-    fn make_way(
-        &mut self,
-        address: &Address,
-        now: Timestamp,
-        rules: &OutlierRules,
-        changes: &mut Vec<Change>,
-        followers: &mut Followers,
-    ) {
+    /// Those on probation that would keep this one, which fails now, from being ejected.
+    fn in_the_way(&self, address: &Address, rules: &OutlierRules) -> Vec<Address> {
         let is_healthy = |member: &Member| matches!(member.state, State::Healthy);
         let nodes = self.members.values().filter(|member| member.is_live()).count();
         let room = rules.ejected_max(nodes).checked_sub(1);
         let (Some(room), true) = (room, self.members.get(address).is_some_and(is_healthy)) else {
-            return;
+            return Vec::new();
         };
         let others = || self.members.iter().filter(|(other, m)| *other != address && m.is_live());
         let is_ejected = |member: &Member| member.ejected_until().is_some();
         let ejected = others().filter(|(_, member)| is_ejected(member)).count();
         if room < ejected {
-            return;
+            return Vec::new();
         }
         let on_probation = others().filter(|(_, member)| member.is_out() && !is_ejected(member));
-        let too_many: Vec<_> =
-            on_probation.skip(room - ejected).map(|(other, _)| other.clone()).collect();
-        for other in too_many {
+        on_probation.skip(room - ejected).map(|(other, _)| other.clone()).collect()
+    }
+
+    /// Those come back that are in the way.
+    fn make_way(
+        &mut self,
+        in_the_way: Vec<Address>,
+        now: Timestamp,
+        changes: &mut Vec<Change>,
+        followers: &mut Followers,
+    ) {
+        for other in in_the_way {
             if let Some(member) = self.members.get_mut(&other) {
                 member.come_back(&other, now, 0, changes);
                 followers.push(member.follower());
@@ -134,8 +138,9 @@ impl Fleet {
         }
     }
 
-    /// Whether this one may be ejected besides those who are, and enough are left.
-    fn may_eject(&self, address: &Address, rules: &OutlierRules) -> bool {
+    /// Whether this one may be ejected besides those that are, and enough are left, once those have come back
+    /// that are in the way.
+    fn may_eject(&self, address: &Address, in_the_way: &[Address], rules: &OutlierRules) -> bool {
         let (mut nodes, mut ejected, mut open) = (0, 1, 0);
         for (other, member) in &self.members {
             let Some(node) = member.live_node() else { continue };
@@ -143,8 +148,9 @@ impl Fleet {
             if other == address {
                 continue;
             }
-            ejected += usize::from(member.is_out());
-            open += usize::from(!member.is_out() && is_open_otherwise(&node));
+            let is_out = member.is_out() && !in_the_way.contains(other);
+            ejected += usize::from(is_out);
+            open += usize::from(!is_out && is_open_otherwise(&node));
         }
         ejected <= rules.ejected_max(nodes) && is_enough(open, nodes, rules)
     }
@@ -296,7 +302,7 @@ impl Member {
     /// When the trials that are under way have taken too long, if there are any.
     pub(super) fn trial_until(&self) -> Option<Timestamp> {
         match self.state {
-            State::Probation { taken, succeeded, until } if succeeded < taken => Some(until),
+            State::Probation { taken, succeeded, until } if succeeded < taken => until,
             _ => None,
         }
     }
@@ -330,6 +336,28 @@ impl Member {
             self.round += 1;
             self.state = PROBATION;
             self.host.set_access(Access::Guarded);
+        }
+    }
+
+    /// A trial has succeeded; whether it was the last that is wanted.
+    pub(super) fn succeed(&mut self, trial: &Trial, calls: u32, until: Timestamp) -> bool {
+        let State::Probation { taken, succeeded, .. } = &mut self.state else { return false };
+        if !trial.is_placed {
+            if *taken == calls {
+                return false;
+            }
+            *taken += 1;
+        }
+        *succeeded += 1;
+        let is_last = *succeeded == calls;
+        self.answered(until);
+        is_last
+    }
+
+    /// There was an answer: other trials that are under way have `until` then.
+    pub(super) fn answered(&mut self, then: Timestamp) {
+        if let State::Probation { taken, succeeded, until } = &mut self.state {
+            *until = (succeeded < taken).then_some(then);
         }
     }
 

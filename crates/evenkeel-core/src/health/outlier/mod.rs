@@ -65,6 +65,8 @@ pub enum Admission {
 #[must_use = "a place that is never given back is lost for the whole probation"]
 pub struct Trial {
     round: u64,
+    /// Whether it takes one of the places: see [`Outlier::give_place`].
+    is_placed: bool,
 }
 
 /// Outlier detection over the nodes of one set. See the [module docs](self).
@@ -211,19 +213,24 @@ impl Outlier {
         }
         let mut fleet = self.lock();
         let Some(member) = fleet.members.get_mut(address) else { return Admission::Free };
-        let State::Probation { taken, until, .. } = &mut member.state else {
+        let State::Probation { taken, succeeded, until } = &mut member.state else {
             let is_open = member.host.access() == Access::Open;
             return if is_open { Admission::Free } else { Admission::Refused };
         };
         if *taken == self.rules.probation_calls {
             return Admission::Refused;
         }
+        // Those that are given up one after another would never run out of time by themselves. Where none was
+        // under way when it ran out, there was a pause, which says nothing.
+        let is_over = until.is_none_or(|until| until <= now);
+        if is_over && *succeeded == *taken {
+            *until = Some(now + self.rules.trial_timeout);
+        }
         *taken += 1;
-        *until = now + self.rules.trial_timeout;
         if *taken == self.rules.probation_calls {
             member.host.set_access(Access::Closed);
         }
-        Admission::Trial(Trial { round: member.round })
+        Admission::Trial(Trial { round: member.round, is_placed: true })
     }
 
     /// Ends a trial request: the first failure ejects the node again, and it is back when as many as
@@ -242,9 +249,8 @@ impl Outlier {
         let Some(member) = fleet.on_trial(&trial, address) else { return changes };
         match outcome {
             Outcome::Success => {
-                let State::Probation { succeeded, .. } = &mut member.state else { return changes };
-                *succeeded += 1;
-                if *succeeded == self.rules.probation_calls {
+                let (calls, timeout) = (self.rules.probation_calls, self.rules.trial_timeout);
+                if member.succeed(&trial, calls, now + timeout) {
                     member.come_back(address, now, 0, &mut changes);
                     followers.push(member.follower());
                 }
@@ -253,7 +259,12 @@ impl Outlier {
                 let cause = Cause::Probation;
                 fleet.eject(address, cause, now, &self.rules, &mut changes, &mut followers);
             }
-            _ => member.give_back(),
+            _ => {
+                if trial.is_placed {
+                    member.give_back();
+                }
+                member.answered(now + self.rules.trial_timeout);
+            }
         }
         drop(fleet);
         follow(followers);
@@ -264,7 +275,20 @@ impl Outlier {
     /// [follow](Node::follow) after this.
     #[allow(clippy::needless_pass_by_value)]
     pub fn cancel_trial(&self, trial: Trial, address: &Address) {
-        if let Some(member) = self.lock().on_trial(&trial, address) {
+        if let Some(member) = self.lock().on_trial(&trial, address)
+            && trial.is_placed
+        {
+            member.give_back();
+        }
+    }
+
+    /// Lets another request take the place of this one, whose answer may be late by design. It still ends the
+    /// probation, or ejects, when it ends. Make the gate [follow](Node::follow) after this.
+    pub fn give_place(&self, trial: &mut Trial, address: &Address) {
+        let mut fleet = self.lock();
+        if std::mem::take(&mut trial.is_placed)
+            && let Some(member) = fleet.on_trial(trial, address)
+        {
             member.give_back();
         }
     }

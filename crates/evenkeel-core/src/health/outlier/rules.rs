@@ -41,8 +41,9 @@ pub struct OutlierRules {
     /// So many trial requests must succeed before a node that comes back gets its full share; 0 for
     /// none. Default 1 (Finagle).
     pub probation_calls: u32,
-    /// A trial request without an answer after this time has failed. Default 10 s. Shorter than the slowest
-    /// good answer, it keeps nodes out that work.
+    /// Trial requests without an answer after this time have failed. It runs from the first of them on, also
+    /// where callers give them up one after another. Default 10 s. Shorter than the slowest good answer, it
+    /// keeps nodes out that work.
     pub trial_timeout: Duration,
     /// Whether a passing health check ends an ejection, and the next one the probation after it. Default true.
     pub check_ends_ejection: bool,

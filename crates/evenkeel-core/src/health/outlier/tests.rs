@@ -282,6 +282,85 @@ fn a_trial_without_an_answer_ejects_again_when_its_time_is_over() {
 }
 
 #[test]
+fn trials_that_hang_one_after_another_eject_again_when_the_time_of_the_first_is_over() {
+    let set = Set::of(5, rules());
+    set.fail(0, 5, Fault::Server, at(0));
+    set.outlier.sweep(at(30));
+    let admit = |now| match set.outlier.admit(&address(0), &set.hosts[0], at(now)) {
+        Admission::Trial(trial) => trial,
+        other => panic!("no trial but {other:?}"),
+    };
+    for begins in [31, 35] {
+        set.outlier.cancel_trial(admit(begins), &address(0));
+    }
+    let _held = admit(39);
+    assert_eq!(set.outlier.sweep(at(40)), []);
+
+    let changes = set.outlier.sweep(at(41));
+
+    assert_eq!(changes, [Change::Ejected(address(0), Cause::Probation, at(101))]);
+}
+
+#[test]
+fn an_answer_gives_the_trials_after_it_their_whole_time_and_so_does_a_pause() {
+    let set = Set::of(5, OutlierRules { probation_calls: 2, ..rules() });
+    set.fail(0, 5, Fault::Server, at(0));
+    set.outlier.sweep(at(30));
+    let admit = |now| match set.outlier.admit(&address(0), &set.hosts[0], at(now)) {
+        Admission::Trial(trial) => trial,
+        other => panic!("no trial but {other:?}"),
+    };
+    let (answered, held) = (admit(31), admit(33));
+    set.outlier.finish_trial(answered, &address(0), Outcome::Ignored, at(38));
+    assert_eq!(set.outlier.sweep(at(47)), []);
+    set.outlier.cancel_trial(held, &address(0));
+
+    let _after_a_pause = admit(100);
+
+    assert_eq!(set.outlier.sweep(at(109)), []);
+    assert_eq!(set.outlier.sweep(at(110)).len(), 1);
+}
+
+#[test]
+fn a_trial_whose_time_says_nothing_takes_no_place_and_still_tells_how_it_ended() {
+    for (outcome, ends) in [
+        (Outcome::Success, Change::Returned(address(0))),
+        (Outcome::Failure, Change::Ejected(address(0), Cause::Probation, at(160))),
+    ] {
+        let set = Set::of(5, rules());
+        set.fail(0, 5, Fault::Server, at(0));
+        set.outlier.sweep(at(30));
+        let admit = || set.outlier.admit(&address(0), &set.hosts[0], at(30));
+        let Admission::Trial(mut poll) = admit() else { panic!("one may try") };
+        set.outlier.give_place(&mut poll, &address(0));
+        assert_eq!(set.hosts[0].access(), Access::Guarded);
+        assert_eq!(set.outlier.sweep(at(90)), [], "it may take long");
+
+        let changes = set.outlier.finish_trial(poll, &address(0), outcome, at(100));
+
+        assert_eq!(changes, [ends]);
+    }
+}
+
+#[test]
+fn who_is_on_probation_stays_there_where_the_other_may_not_be_ejected_all_the_same() {
+    // Without the one that fails three of five are open where one is unhealthy, and two where two are.
+    for (unhealthy, is_ejected) in [(1, true), (2, false)] {
+        let set = Set::of(5, OutlierRules { panic_percent: 60, ..rules() });
+        set.fail(0, 5, Fault::Server, at(0));
+        set.outlier.sweep(at(30));
+        let _held = set.outlier.admit(&address(0), &set.hosts[0], at(30));
+        set.nodes[2..2 + unhealthy].iter().for_each(|node| _ = node.close(Gate::Unhealthy));
+
+        set.fail(1, 5, Fault::Server, at(31));
+
+        assert_eq!(set.ejected() == [1], is_ejected);
+        let is_back = set.hosts[0].access() == Access::Open;
+        assert_eq!(is_back, is_ejected, "with {unhealthy} unhealthy");
+    }
+}
+
+#[test]
 fn a_passing_check_ends_a_probation_whose_trial_is_under_way() {
     let set = Set::of(5, rules());
     set.fail(0, 5, Fault::Server, at(0));

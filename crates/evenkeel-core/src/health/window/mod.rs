@@ -214,8 +214,8 @@ impl TimeCounter {
         }
     }
 
-    /// Forgets all there is after a long silence: the numbers of parts come round, and old ones would be
-    /// taken for those to come.
+    /// Forgets what was counted in the places of parts that are passed over, and all there is after a long
+    /// silence: the numbers of parts come round, and old ones would be taken for those to come.
     fn turn(&self, tick: u64) {
         let last = self.last.load(Ordering::Relaxed);
         if tick <= last {
@@ -223,8 +223,25 @@ impl TimeCounter {
         }
         let order = (Ordering::AcqRel, Ordering::Relaxed);
         let is_first = self.last.compare_exchange(last, tick, order.0, order.1).is_ok();
-        if is_first && Self::SILENCE_MAX < tick - last {
-            self.clear();
+        if !is_first {
+            return;
+        }
+        if Self::SILENCE_MAX < tick - last {
+            return self.clear();
+        }
+        for passed_over in (last + 1..tick).rev().take(Self::PARTS) {
+            self.clear_old(passed_over, tick);
+        }
+    }
+
+    /// Empties the place of `passed_over`, unless others have counted there meanwhile.
+    fn clear_old(&self, passed_over: u64, tick: u64) {
+        let part = &self.parts[(passed_over % Self::PARTS as u64) as usize];
+        let word = part.load(Ordering::Acquire);
+        let age = (tick as u16).wrapping_sub(Part::unpack(word).tick) as i16;
+        if Self::PARTS as i16 <= age {
+            // It fails where another has just counted.
+            let _ = part.compare_exchange(word, 0, Ordering::AcqRel, Ordering::Acquire);
         }
     }
 

@@ -172,3 +172,18 @@ fn a_time_window_holds_nothing_after_a_silence_of_whatever_length() {
         }
     }
 }
+
+#[test]
+fn what_was_counted_in_a_part_that_is_passed_over_ever_after_never_comes_back() {
+    let counter = TimeCounter::new(Duration::from_secs(1));
+    counter.record(FAILED, at(0));
+    let place = at(0).as_nanos() / counter.part_nanos % TimeCounter::PARTS as u64;
+    // Numbers of parts come round after 65,536.
+    for part in 10..140_000 {
+        let now = at(100 * part);
+        if now.as_nanos() / counter.part_nanos % TimeCounter::PARTS as u64 == place {
+            continue;
+        }
+        assert_eq!(counter.record(OK, now).failed, 0, "{part} parts later");
+    }
+}

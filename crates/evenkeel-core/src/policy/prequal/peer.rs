@@ -111,7 +111,7 @@ impl Observer for Peer {
         let place = self.place.load(Ordering::Acquire);
         // This request is on its way out, and not among those that were sent since.
         let own = node.in_flight();
-        let mut rng = state.seeds.rng();
+        let mut rng = state.rng();
         let uses = state.uses(&mut rng);
         let (index, arrived) = (place as u32, state.now());
         let probe = Pooled { index, id: self.id, own, uses, arrived };

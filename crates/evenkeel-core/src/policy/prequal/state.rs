@@ -38,8 +38,9 @@ pub(super) struct State {
     reuse: AtomicU64,
     /// What parts cold from hot, as `f64` bits.
     quantile: AtomicU64,
-    /// For what rides on responses, where there is no randomness to be had.
-    pub(super) seeds: Seeds,
+    /// For what rides on responses, where there is no randomness to be had. Drawn by the first pick, so that
+    /// clients do not draw the same.
+    seeds: OnceLock<Seeds>,
 }
 
 impl State {
@@ -57,8 +58,23 @@ impl State {
             wake: OnceLock::new(),
             reuse: AtomicU64::new(1.0_f64.to_bits()),
             quantile: AtomicU64::new(1.0_f64.to_bits()),
-            seeds: Seeds::new(0x5EED),
+            seeds: OnceLock::new(),
         }
+    }
+
+    /// Takes a seed from `rng`, unless there is one.
+    #[inline]
+    pub(super) fn seed(&self, rng: &mut Rng) {
+        if self.seeds.get().is_none() {
+            self.seeds.get_or_init(|| Seeds::new(rng.below_u64(u64::MAX)));
+        }
+    }
+
+    /// A generator for what rides on a response.
+    pub(super) fn rng(&self) -> Rng {
+        // Before the first pick there is no response of a request.
+        let unpicked = || Rng::with_seed(self.now().as_nanos());
+        self.seeds.get().map_or_else(unpicked, Seeds::rng)
     }
 
     /// A request asks for its probes: as many as the rate says, exactly in the long run.

@@ -309,3 +309,16 @@ fn failures_are_forgotten_with_time_also_where_nobody_probes() {
     fleet.picker.tend(Timestamp::default() + Duration::from_secs(200));
     assert!((400..600).contains(&share(&mut fleet)));
 }
+
+#[test]
+fn what_rides_on_responses_is_drawn_by_the_seed_of_each_client() {
+    let draw = |seed| {
+        let mut fleet = Fleet::new(&Prequal::new(), 3);
+        fleet.rng = Rng::with_seed(seed);
+        fleet.pick();
+        let probing = fleet.picker.probing().expect("it probes");
+        probing.state.rng().below(1 << 30)
+    };
+    assert_ne!(draw(1), draw(2));
+    assert_eq!(draw(1), draw(1));
+}

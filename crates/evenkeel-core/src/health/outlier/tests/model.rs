@@ -123,7 +123,11 @@ impl Model {
             self.out(Some(index)).into_iter().partition(is_ejected);
         if ejected.len() < self.most() {
             let room = self.most() - 1 - ejected.len();
-            trying.into_iter().skip(room).for_each(|other| self.come_back(other, 0, now));
+            let way: Vec<_> = trying.into_iter().skip(room).collect();
+            let open = way.iter().filter(|other| !self.members[**other].is_unhealthy).count();
+            if self.is_enough(self.open(Some(index)) + open) {
+                way.into_iter().for_each(|other| self.come_back(other, 0, now));
+            }
         }
     }
 
