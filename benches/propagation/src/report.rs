@@ -59,7 +59,7 @@ pub(crate) fn print(options: &Options, events: &[Event], cells: &[Cell], busy: O
             remarks.for_each(|text| println!("* {}, {}: {text}", cell.registry, cell.caller));
         }
     }
-    println!("\n## Others by their defaults (derived, not measured)\n");
+    println!("\n## Other systems with their defaults (derived, not measured)\n");
     let mut table = Table::new(&["system", "join", "leave", "crash"]);
     for one in by_default::ALL {
         table.row([one.system, one.join, one.leave, one.crash].map(str::to_owned).to_vec());
