@@ -1,9 +1,9 @@
-//! `cargo bench` prints the whole table, `cargo bench -- picks wire` parts of it.
+//! `cargo bench` prints the whole table, `cargo bench -- picks wire` prints parts of it.
 
 use evenkeel_benches::{PARTS, serve};
 
 fn main() {
-    // Cargo says `--bench` where it means to measure, and not where it only tests.
+    // Cargo passes `--bench` only when it measures, not when it runs tests.
     let arguments: Vec<_> = std::env::args().skip(1).collect();
     let wanted: Vec<_> = arguments.iter().filter(|word| !word.starts_with('-')).collect();
     if wanted.iter().any(|word| *word == serve::ARGUMENT) {

@@ -1,5 +1,5 @@
-//! Active health checks: a server says that it is not well, gets nothing until it is again, and no caller
-//! has seen an error. A command of one's own is a probe too.
+//! Active health checks. A server that reports that it is not well gets no requests until it is
+//! well again, and no caller sees an error. A custom command can be a probe, too.
 
 use std::{
     sync::{
@@ -34,7 +34,7 @@ async fn main() -> Result<(), common::BoxError> {
         .interval(Duration::from_millis(100)) // 2 s by default
         .interval_edge(Duration::from_millis(20))
         .timeout(Duration::from_millis(500))
-        .closed_at_first(true); // nobody gets a request before its first probe has passed
+        .closed_at_first(true); // no endpoint gets a request before its first probe has passed
     let results = checks.results();
     let mut client = ServiceBuilder::new()
         .layer(BalanceLayer::round_robin(Fixed::new([one, two])))
@@ -64,7 +64,7 @@ async fn main() -> Result<(), common::BoxError> {
     by_command(one.into()).await
 }
 
-/// Any async closure is a probe: here a command that is given the address, and fails.
+/// Any async closure is a probe. This one runs a command with the address, and the command fails.
 async fn by_command(address: Address) -> Result<(), common::BoxError> {
     let probe = async |node: Arc<Node>| {
         let status = Command::new("false").arg(node.address().to_string()).status().await?;

@@ -1,5 +1,5 @@
-//! Overload on both sides: an axum server that sheds what matters least, and a client that stops asking
-//! one who refuses.
+//! Overload on both sides: an axum server that sheds the least important requests, and a client
+//! that sends fewer requests to a service that refuses them.
 
 use std::time::Duration;
 
@@ -44,7 +44,7 @@ async fn main() -> Result<(), common::BoxError> {
         .layer(BalanceLayer::p2c(Fixed::new([server])))
         .service(HttpConnector::new());
 
-    // One is worked on and four may wait: the critical ones take the places of the others.
+    // One request runs and four may wait. Critical requests take the places of the others.
     let priorities: Vec<_> = [["sheddable"; 5], ["critical_plus"; 5]].concat();
     let calls = priorities.iter().map(|priority| client.clone().oneshot(request(priority)));
     let responses = join_all(calls).await.into_iter().collect::<Result<Vec<_>, _>>()?;
@@ -58,7 +58,8 @@ async fn main() -> Result<(), common::BoxError> {
     assert!(sheddable <= 1);
     drop(responses);
 
-    // A service that refuses everything is soon asked little. `HttpTraffic` tells what a refusal is.
+    // A service that refuses everything soon gets few requests. `HttpTraffic` decides what a
+    // refusal is.
     let unavailable = || async { http::StatusCode::SERVICE_UNAVAILABLE };
     let down = common::serve(Router::new().route("/work", get(unavailable))).await?;
     let mut client = ServiceBuilder::new()

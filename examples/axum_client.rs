@@ -13,7 +13,7 @@ use tower::{ServiceBuilder, ServiceExt};
 
 mod common;
 
-/// Cheap to clone, and every clone balances over the same endpoints.
+/// Cheap to clone. All clones balance over the same endpoints.
 type Prices = Balance<HttpConnector<Empty<Bytes>>>;
 
 async fn offer(State(prices): State<Prices>) -> Result<String, (StatusCode, String)> {
@@ -37,7 +37,7 @@ async fn main() -> Result<(), common::BoxError> {
     let mut offers =
         [common::get_text(shop, "/offer").await?, common::get_text(shop, "/offer").await?];
     println!("{offers:?}");
-    // Which comes first is drawn.
+    // The first endpoint is random.
     offers.sort();
     assert_eq!(offers, ["our offer: 7 €", "our offer: 8 €"]);
     Ok(())

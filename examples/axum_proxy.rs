@@ -1,5 +1,5 @@
-//! A balanced stack as the fallback service of an axum router: what the router does not know goes to
-//! the old servers, and what they upgrade, such as a WebSocket, passes in both directions.
+//! A balanced stack as the fallback service of an axum router: requests that the router does not
+//! know go to the old servers, and upgraded connections, such as WebSockets, pass in both directions.
 
 use axum::{
     Router,
@@ -44,7 +44,7 @@ async fn main() -> Result<(), common::BoxError> {
         answers.push(common::get_text(router, path).await?);
     }
     println!("{answers:?}");
-    // Which of the old ones comes first is drawn.
+    // The first endpoint is random.
     answers.sort();
     assert_eq!(answers, ["new", "old one", "old two"]);
 

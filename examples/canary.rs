@@ -1,4 +1,5 @@
-//! A canary: one request in ten to the new version, all requests of a tester, and a mirror beside it.
+//! A canary: one request in ten and all requests of a tester go to the new version, with a mirror
+//! beside it.
 
 use std::{
     sync::{
@@ -35,7 +36,7 @@ async fn main() -> Result<(), common::BoxError> {
     ];
     let policy = Split::new(P2c).subset("canary", 10, split::label("version", "2")).rest(90);
 
-    // A third version sees a copy of every fourth request, and nobody depends on it.
+    // A third version gets a copy of every fourth request. No caller waits for it.
     let copies = Arc::new(AtomicU32::new(0));
     let counted = copies.clone();
     let count = move || async move { _ = counted.fetch_add(1, Relaxed) };

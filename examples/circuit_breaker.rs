@@ -1,5 +1,5 @@
-//! A circuit breaker alone around a hyper client: it stops asking a server that keeps failing, and notices
-//! when that works again.
+//! A circuit breaker around a hyper client, without a balancer: it stops calls to a server that
+//! keeps failing, and notices when the server works again.
 
 use std::{
     sync::{

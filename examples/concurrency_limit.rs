@@ -1,5 +1,5 @@
-//! A limit on both sides: an axum server that works on two requests at once and refuses the rest, and a
-//! client with one limit for each endpoint, which sends each only what it takes.
+//! A limit on both sides: an axum server that works on two requests at once and refuses the rest,
+//! and a client that sends each endpoint only as many requests as it accepts.
 
 use std::{
     sync::atomic::{AtomicUsize, Ordering::SeqCst},
@@ -43,7 +43,7 @@ async fn main() -> Result<(), common::BoxError> {
     let servers = [common::serve(server()).await?, common::serve(server()).await?];
     let requests = |count| (0..count).map(|_| Request::get("/work").body(Empty::<Bytes>::new()));
 
-    // Without a limit of its own, the client gets what is too much back as 503.
+    // Without a limit of its own, the client gets a 503 for the excess requests.
     let eager = ServiceBuilder::new()
         .layer(BalanceLayer::round_robin(Fixed::new(servers)))
         .service(HttpConnector::new());
@@ -55,7 +55,7 @@ async fn main() -> Result<(), common::BoxError> {
     assert_eq!(refused, 12 - 2 * AT_ONCE as usize);
     drop(responses);
 
-    // With one, a full endpoint is passed over, and where both are full the request waits its turn.
+    // With a limit, a full endpoint is skipped. If both are full, the request waits.
     let limit = ConcurrencyLimitLayer::fixed(AT_ONCE);
     let limits = limit.limits();
     let patient = ServiceBuilder::new()

@@ -1,6 +1,6 @@
-//! Servers that enter themselves in Consul, a client that finds them, and one that leaves.
+//! Servers that register themselves in Consul, and a client that finds them. One server leaves.
 //!
-//! Starts an agent of its own if there is one to start: from PATH, or where `.ci/get-servers` puts it.
+//! Starts its own agent, from the folder of `.ci/get-servers` or from PATH, if one is installed.
 
 use std::time::Duration;
 
@@ -44,7 +44,8 @@ async fn main() -> Result<(), common::BoxError> {
     println!("answered by {a} and {b}");
     assert_ne!(a, b);
 
-    // The first leaves: it is deregistered, waits until its callers have seen that, and only then drains.
+    // The first server leaves: it is deregistered, waits until its callers have seen that, and then
+    // drains.
     stop.send(()).ok();
     for _ in 0..40 {
         ask().await?;
@@ -55,7 +56,7 @@ async fn main() -> Result<(), common::BoxError> {
     Ok(())
 }
 
-/// A server that enters itself, and leaves when `stop` is over.
+/// A server that registers itself, and leaves when `stop` resolves.
 async fn serve(
     name: &'static str,
     agents: Agents,

@@ -1,7 +1,7 @@
-//! A discovery of one's own: a registry that pushes one line for each change, over TCP.
+//! A custom discovery: a registry that pushes one line for each change, over TCP.
 //!
-//! What the registry says is all there is to write; reconnecting, backing off, keeping the last good
-//! set and sharing one session among all watchers come with `Reconnect`.
+//! Only the protocol of the registry has to be written. `Reconnect` reconnects, backs off, keeps
+//! the last good set, and shares one session among all watchers.
 
 use std::net::SocketAddr;
 
@@ -22,7 +22,7 @@ use tower::{Layer, ServiceExt};
 
 mod common;
 
-/// Reads lines such as `join 10.0.0.1:80` and `leave 10.0.0.1:80`; `all` ends the list of those there.
+/// Reads lines such as `join 10.0.0.1:80` and `leave 10.0.0.1:80`. `all` ends the initial list.
 #[derive(Clone, Debug)]
 struct LineRegistry {
     address: SocketAddr,
@@ -35,7 +35,8 @@ impl Source for LineRegistry {
 
     async fn session(&mut self, session: &mut Session) -> Result<(), common::BoxError> {
         let mut lines = BufReader::new(TcpStream::connect(self.address).await?).lines();
-        let mut listed = Some(Vec::new()); // until all are known: a set is never told by halves
+        // The initial list, until it is complete: a partial set is never published.
+        let mut listed = Some(Vec::new());
         while let Some(line) = lines.next_line().await? {
             match (line.split_once(' '), &mut listed) {
                 (Some(("join", address)), Some(listed)) => listed.push(address.parse()?),
@@ -73,7 +74,7 @@ async fn main() -> Result<(), common::BoxError> {
     Ok(())
 }
 
-/// A registry for this example: it passes on `lines` to whoever connects.
+/// A registry for this example: it sends `lines` to every client.
 async fn registry(
     mut lines: mpsc::UnboundedReceiver<String>,
 ) -> Result<SocketAddr, common::BoxError> {

@@ -1,6 +1,6 @@
-//! A policy of one's own: it depends on core alone, is put to the laws, and balances.
+//! A custom policy: it depends only on core, passes the policy laws, and balances.
 //!
-//! This one sends each request to the open node that was picked longest ago.
+//! It sends each request to the open node whose last pick is the oldest.
 
 use std::{
     convert::Infallible,
@@ -27,7 +27,7 @@ use tower::{Layer, Service, ServiceExt, service_fn};
 struct LongestAgo;
 
 struct LongestAgoPicker {
-    /// The number of the pick that each node had last.
+    /// The number of each node's last pick.
     picked: Box<[AtomicU64]>,
     picks: AtomicU64,
 }
@@ -42,7 +42,8 @@ impl Policy for LongestAgo {
         let picks =
             previous.map_or(1, |picker: &LongestAgoPicker| picker.picks.load(Ordering::Relaxed));
         let picked = (0..nodes.len()).map(|index| {
-            // Enough for an example: positions are kept, whoever stands there.
+            // Enough for an example: numbers belong to positions, even if another node takes a
+            // position.
             let before = previous.and_then(|picker| picker.picked.get(index));
             AtomicU64::new(before.map_or(0, |pick| pick.load(Ordering::Relaxed)))
         });
@@ -55,7 +56,8 @@ impl Picker for LongestAgoPicker {
         if nodes.is_empty() {
             return None;
         }
-        // Of those that were never picked any: clients that start together must not all begin with the same.
+        // Among nodes without a pick, a random one: clients that start together must not all begin
+        // with the same node.
         let start = cx.rng.below(nodes.len());
         let order = (start..nodes.len()).chain(0..start);
         let open = order.filter(|&index| cx.admits(&nodes[index]));

@@ -1,5 +1,5 @@
-//! One deadline for a call, from process to process: the server behind the server knows how much of it
-//! is left.
+//! One deadline for a call across processes: the server behind the server knows how much time is
+//! left.
 
 use std::time::Duration;
 
@@ -20,20 +20,20 @@ mod common;
 
 type Client = WithDeadline<Balance<HttpConnector<Empty<Bytes>>>, HttpDeadline>;
 
-/// A client whose calls end after `after`, or when their caller's do.
+/// A client whose calls end after `after`, or at their caller's deadline if that is earlier.
 fn client(server: std::net::SocketAddr, after: Duration) -> Client {
     DeadlineLayer::new(after)
         .carry(HttpDeadline)
         .layer(BalanceLayer::p2c(Fixed::new([server])).layer(HttpConnector::new()))
 }
 
-/// Tells how many milliseconds the caller gives it.
+/// Returns how many milliseconds the caller has left for it.
 async fn back(request: Request<axum::body::Body>) -> String {
     let given = request.headers().get("x-envoy-expected-rq-timeout-ms");
     given.and_then(|given| given.to_str().ok()).unwrap_or("none").to_owned()
 }
 
-/// Works for 100 ms, and then asks the server behind with the deadline that it was given.
+/// Works for 100 ms, and then calls the server behind it with the deadline that it received.
 async fn front(
     State(behind): State<Client>,
     request: Request<axum::body::Body>,
@@ -61,7 +61,7 @@ async fn main() -> Result<(), common::BoxError> {
         client(server, Duration::from_millis(after)).oneshot(Request::new(Empty::<Bytes>::new()))
     };
     let left: u64 = common::text(call(2_000).await?).await?.parse()?;
-    println!("of 2,000 ms the server behind was told {left}");
+    println!("of 2,000 ms, the server behind has {left} left");
     assert!((1_000..=1_900).contains(&left));
 
     match call(50).await {
@@ -69,7 +69,7 @@ async fn main() -> Result<(), common::BoxError> {
             println!("with 50 ms: {error}");
             assert!(cause::<DeadlineExceeded>(error.as_ref()).is_some());
         }
-        // The server was told the same deadline, and said first that it is over.
+        // The server had the same deadline, and reported first that it was exceeded.
         Ok(response) => assert_eq!(response.status(), StatusCode::GATEWAY_TIMEOUT),
     }
     Ok(())

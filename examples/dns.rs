@@ -1,4 +1,5 @@
-//! Endpoints from DNS: every address of a name is one, looked up again as its TTL says.
+//! Endpoints from DNS: every address of a name is an endpoint. The name is looked up again
+//! according to its TTL.
 
 use bytes::Bytes;
 use evenkeel::{
@@ -17,8 +18,8 @@ mod common;
 async fn main() -> Result<(), common::BoxError> {
     let server = common::serve_text("found").await?;
 
-    // A name that every machine knows; in a cluster it would be that of a headless service. It may
-    // have an IPv6 address too, where nobody listens.
+    // A name that every machine knows. In a cluster it would be the name of a headless service. The
+    // name may also have an IPv6 address, on which no server listens.
     let discovery = Dns::new(format!("dns:///localhost:{}", server.port()))?.filter(
         |endpoint| matches!(endpoint.address, Address::Socket(address) if address.is_ipv4()),
     );

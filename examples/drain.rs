@@ -1,4 +1,4 @@
-//! An axum server that is replaced by another under load, and no caller sees an error.
+//! An axum server that is replaced by another under load, without an error for any caller.
 //!
 //! `cargo run --example drain`
 
@@ -31,7 +31,8 @@ async fn main() -> Result<(), BoxError> {
     registry.set([old.local_addr()?]);
     tokio::spawn(async { axum::serve(new, app("the new one")).await });
 
-    // What a service needs besides its router: how it leaves, and `serve` in place of `axum::serve`.
+    // The two additions to a service besides its router: how it leaves, and `serve` instead of
+    // `axum::serve`.
     let drain = Drain::new()
         .signals()
         .deregister(move || async move {

@@ -1,6 +1,6 @@
-//! Servers that enter themselves in etcd, a client that finds them, and one that dies.
+//! Servers that register themselves in etcd, and a client that finds them. One server dies.
 //!
-//! Starts a member of its own if there is one to start: from where `.ci/get-servers` puts it, or from PATH.
+//! Starts its own member, from the folder of `.ci/get-servers` or from PATH, if one is installed.
 #![allow(clippy::disallowed_methods, reason = "an example may look at its watch")]
 
 use std::time::{Duration, Instant};
@@ -32,7 +32,7 @@ async fn main() -> Result<(), BoxError> {
     let Some(member) = servers::Etcd::start()? else { return Ok(()) };
     let cluster = Cluster::at([&*member.url])?;
 
-    // A process of its own would be more honest; a runtime dies as suddenly.
+    // A separate process would be more realistic, but a dropped runtime dies as suddenly.
     let doomed = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     doomed.spawn(serve("one", cluster.clone()));
     tokio::spawn(serve("two", cluster.clone()));
@@ -70,7 +70,7 @@ async fn main() -> Result<(), BoxError> {
     Ok(())
 }
 
-/// A server that enters itself, for as long as it lives.
+/// A server that registers itself for as long as it lives.
 async fn serve(name: &'static str, cluster: Cluster) -> Result<(), BoxError> {
     let router = Router::new().route("/", get(move || async move { name }));
     let listener = TcpListener::bind("127.0.0.1:0").await?;

@@ -1,4 +1,4 @@
-//! Calls that fail at once while no endpoint is there, and go through as soon as one is.
+//! Calls that fail at once while there is no endpoint, and succeed as soon as there is one.
 
 use std::time::{Duration, Instant};
 
@@ -28,7 +28,7 @@ async fn main() -> Result<(), common::BoxError> {
     for caller in 1..=5 {
         #[allow(clippy::disallowed_methods, reason = "an example may look at its watch")]
         let began = Instant::now();
-        let error = client.clone().oneshot(hello()).await.expect_err("nobody is there");
+        let error = client.clone().oneshot(hello()).await.expect_err("there is no endpoint");
         println!("caller {caller} after {:?}: {error}", began.elapsed());
         assert!(cause::<FailedFast>(error.as_ref()).is_some());
         assert!(caller == 1 || began.elapsed() < Duration::from_millis(50));

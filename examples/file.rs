@@ -1,4 +1,4 @@
-//! Endpoints from a file that is replaced while the client runs, and broken in between.
+//! Endpoints from a file that is replaced while the client runs, and that is invalid for some time.
 
 use std::{fs, path::Path};
 
@@ -26,7 +26,8 @@ async fn main() -> Result<(), common::BoxError> {
     };
     assert_eq!(ask().await?, "old");
 
-    replace(&path, "- address: nowhere\n")?; // no port: the last good set stays, and a warning says where
+    // Without a port: the last good set stays, and a warning names the line.
+    replace(&path, "- address: nowhere\n")?;
     assert_eq!(ask().await?, "old");
 
     replace(&path, &format!("- address: {new}\n"))?;
@@ -40,7 +41,7 @@ async fn main() -> Result<(), common::BoxError> {
     Ok(())
 }
 
-/// Replaces the file at once, as a deployment should: write beside it, then rename.
+/// Replaces the file atomically, as a deployment should: write a second file, then rename it.
 fn replace(path: &Path, text: &str) -> std::io::Result<()> {
     let beside = path.with_extension("new");
     fs::write(&beside, text)?;

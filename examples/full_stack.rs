@@ -1,5 +1,5 @@
-//! Everything together: axum servers that limit themselves and drain, and a client that keeps its callers
-//! whole while one of them fails, one dies, one is replaced and one is new.
+//! All parts together: axum servers that limit themselves and drain, and a client whose callers see
+//! no error while one server fails, one dies, one is replaced and one joins.
 //!
 //! `cargo run --example full_stack`
 
@@ -77,7 +77,7 @@ fn client(discovery: impl Discovery) -> Client {
     }))
 }
 
-/// A server: it sheds load that would wait too long, tells whether it is ready, and drains.
+/// A server: it sheds load that would wait too long, reports whether it is ready, and drains.
 struct Server {
     address: SocketAddr,
     is_failing: Arc<AtomicBool>,
@@ -164,6 +164,6 @@ async fn main() -> Result<(), common::BoxError> {
     while let Some(caller) = callers.join_next().await {
         caller??;
     }
-    println!("{:5} answered, and nobody saw an error", answered.load(Relaxed));
+    println!("{:5} answered, and no caller saw an error", answered.load(Relaxed));
     Ok(())
 }

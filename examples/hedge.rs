@@ -1,4 +1,5 @@
-//! Hedging: who is slow now and then is overtaken by a second attempt at another endpoint.
+//! Hedging: if an endpoint is slow now and then, a second attempt at another endpoint answers
+//! first.
 
 use std::{
     sync::atomic::{AtomicU32, Ordering::Relaxed},

@@ -1,4 +1,4 @@
-//! A hyper-util client that is there already, with its settings and its pool, over several endpoints.
+//! An existing hyper-util client, with its settings and its pool, over several endpoints.
 
 use std::time::Duration;
 
@@ -34,7 +34,7 @@ async fn main() -> Result<(), common::BoxError> {
         println!("{served_by:?} answered {body:?}");
         answers.push(body);
     }
-    // Which comes first is drawn.
+    // The first endpoint is random.
     answers.sort();
     assert_eq!(answers, ["one", "two"]);
     Ok(())

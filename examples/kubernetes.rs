@@ -1,10 +1,11 @@
-//! A client that follows a service in Kubernetes while its pods come, terminate and go.
+//! A client that follows a service in Kubernetes while its pods join, terminate and end.
 //!
-//! `cargo run --example kubernetes` starts an API server of its own, if `.ci/get-servers apiserver etcd-3.5`
-//! has put one where it looks, and plays the controllers: it writes the endpoint slices.
-//! `cargo run --example kubernetes -- k8s://shop/web:http` follows a service of the cluster that the
-//! kubeconfig leads to, and prints who joins and who leaves.
-//! `cargo run --example kubernetes -- measure` prints how fast changes are told, and what 10,000 endpoints cost.
+//! `cargo run --example kubernetes` starts its own API server, if `.ci/get-servers apiserver
+//! etcd-3.5` has installed one. It writes the endpoint slices itself, in place of the controllers.
+//! `cargo run --example kubernetes -- k8s://shop/web:http` follows a service in the cluster of the
+//! kubeconfig, and prints which endpoints join and leave.
+//! `cargo run --example kubernetes -- measure` prints how soon changes arrive, and what 10,000
+//! endpoints cost.
 
 use std::{
     net::{SocketAddr, TcpListener},
@@ -70,7 +71,7 @@ async fn main() -> Result<(), common::BoxError> {
     println!("answered by {a} and {b}");
     assert_ne!(a, b);
 
-    // The pod of the first is deleted: it still serves what it has, and gets nothing new.
+    // The pod of the first endpoint is deleted: it finishes its requests and gets no new ones.
     let terminating = json!({ "ready": false, "serving": true, "terminating": true });
     cluster.put(&[(one, &terminating), (two, &ready)]).await?;
     for _ in 0..40 {
@@ -82,7 +83,7 @@ async fn main() -> Result<(), common::BoxError> {
     Ok(())
 }
 
-/// Prints what becomes of a service in a cluster that exists.
+/// Prints the changes of a service in an existing cluster.
 async fn follow(address: &str) -> Result<(), common::BoxError> {
     let mut watch = discover(address)?.watch();
     while let Some(news) = watch.next().await {
@@ -104,7 +105,7 @@ async fn follow(address: &str) -> Result<(), common::BoxError> {
     Ok(())
 }
 
-/// How long it takes from the moment when somebody writes a slice until a watch is told.
+/// Measures the time from the begin of the write of a slice until a watch has the change.
 #[allow(clippy::disallowed_methods, reason = "an example may look at its watch")]
 async fn measure(cluster: &Cluster) -> Result<(), common::BoxError> {
     for (slices, changes) in [(1, 300), (100, 100)] {
@@ -117,7 +118,7 @@ async fn measure(cluster: &Cluster) -> Result<(), common::BoxError> {
         let mut watch = many.watch();
         watch.next().await.ok_or("no end")??;
         println!(
-            "{} endpoints: told after {:.1?} with connecting, {:.1} MiB more",
+            "{} endpoints: seen after {:.1?} with connecting, {:.1} MiB more",
             slices * 100,
             began.elapsed(),
             f64::from(resident_kib()?.saturating_sub(memory)) / 1_024.0,
@@ -125,7 +126,7 @@ async fn measure(cluster: &Cluster) -> Result<(), common::BoxError> {
         let mut delays = vec![];
         for change in 1..=changes {
             let began = Instant::now();
-            // One endpoint of them is in another zone than before.
+            // One of the endpoints is in another zone than before.
             let (written, told) =
                 tokio::join!(cluster.put_hundred("many", 0, change), watch.next());
             written?;
@@ -135,7 +136,7 @@ async fn measure(cluster: &Cluster) -> Result<(), common::BoxError> {
         delays.sort();
         let at = |share: usize| delays[(delays.len() * share / 100).min(delays.len() - 1)];
         println!(
-            "  {changes} changes, written and told: p50 {:.1?}, p99 {:.1?}, worst {:.1?}",
+            "  {changes} changes, from write to watch: p50 {:.1?}, p99 {:.1?}, worst {:.1?}",
             at(50),
             at(99),
             at(100)
@@ -150,7 +151,7 @@ fn resident_kib() -> Result<u32, common::BoxError> {
     Ok(line.split_whitespace().nth(1).ok_or("no number")?.parse()?)
 }
 
-/// An API server over an etcd, which keep what they know in a folder and end with this.
+/// An API server over an etcd. Both keep their data in a folder and end when this is dropped.
 struct Cluster {
     folder: tempfile::TempDir,
     _processes: [Process; 2],
@@ -166,7 +167,7 @@ impl Cluster {
         else {
             return Ok(None);
         };
-        // Held together, so that they differ; let go before the servers take them.
+        // All are held at once, so that they differ, and released before the servers take them.
         let held = [(); 3].map(|()| TcpListener::bind("127.0.0.1:0"));
         let mut ports = vec![];
         for listener in &held {
@@ -209,9 +210,10 @@ impl Cluster {
         self.folder.path().join("kubeconfig")
     }
 
-    /// What the controllers write when pods change.
+    /// Writes what the controllers would write when pods change.
     async fn put(&self, pods: &[(SocketAddr, &Value)]) -> Result<(), common::BoxError> {
-        // Pods have addresses of their own and one port; here it is the other way round, so each has a slice.
+        // Pods have their own addresses and share a port. Here it is the other way round, so each
+        // has its own slice.
         for (number, (address, conditions)) in pods.iter().enumerate() {
             let endpoints = json!([{ "addresses": [address.ip()], "conditions": conditions }]);
             self.put_slice("greeter", number, address.port(), &endpoints).await?;
@@ -219,7 +221,7 @@ impl Cluster {
         Ok(())
     }
 
-    /// A hundred pods, of which the first is in a zone with this number.
+    /// A hundred pods. The first is in a zone with this number.
     async fn put_hundred(
         &self,
         service: &str,
@@ -283,7 +285,7 @@ fn kubeconfig(folder: &Path, port: u16) -> Result<PathBuf, common::BoxError> {
     Ok(path)
 }
 
-/// A client, if the server is ready.
+/// A client, once the server is ready.
 async fn connect(kubeconfig: &Path) -> Option<kube::Client> {
     let kubeconfig = Kubeconfig::read_from(kubeconfig).ok()?;
     let options = KubeConfigOptions::default();

@@ -1,4 +1,4 @@
-//! What an operator sees while an endpoint fails: metrics as Prometheus scrapes them, and a log.
+//! What an operator sees while an endpoint fails: metrics in the format of Prometheus, and a log.
 
 mod common;
 
@@ -21,7 +21,8 @@ use tower::{Service, ServiceBuilder, ServiceExt};
 
 #[tokio::main]
 async fn main() -> Result<(), common::BoxError> {
-    // Both before the stack: it takes hold of an endpoint's series when that joins.
+    // Both are installed before the stack is built: the stack looks up an endpoint's series when it
+    // joins.
     let prometheus = PrometheusBuilder::new().install_recorder()?;
     metrics::describe();
     tracing_subscriber::fmt().with_env_filter("evenkeel=info").with_ansi(false).init();

@@ -1,7 +1,8 @@
-//! Others on the other side: what Consul's and etcd's own programs enter is found, and what is entered here
-//! is read by them, and by Traefik where it is installed.
+//! Interoperability: entries of Consul's and etcd's own programs are found here, and entries made
+//! here are read by these programs, and by Traefik if it is installed.
 //!
-//! Starts a registry of its own where it can: from where `.ci/get-servers` puts it, or from PATH.
+//! Starts its own registries, from the folder of `.ci/get-servers` or from PATH, if they are
+//! installed.
 #![allow(clippy::disallowed_methods, reason = "an example may look at its watch")]
 
 use std::{net::SocketAddr, process::Command, time::Duration};
@@ -43,11 +44,11 @@ async fn main() -> Result<(), BoxError> {
         with_etcd(&etcd).await?;
         is_tried = true;
     }
-    println!("{}", if is_tried { "all were understood" } else { "nobody was there to talk to" });
+    println!("{}", if is_tried { "all were understood" } else { "no registry is installed" });
     Ok(())
 }
 
-/// What a discovery leads to: the answer of the server at the address that it finds.
+/// Returns the answer of the server that a discovery finds.
 async fn ask(discovery: impl Discovery) -> Result<String, BoxError> {
     let client = BalanceLayer::round_robin(discovery)
         .wait_max(Duration::from_secs(10))
@@ -58,13 +59,13 @@ async fn ask(discovery: impl Discovery) -> Result<String, BoxError> {
 async fn with_consul(consul: &servers::Consul) -> Result<(), BoxError> {
     let agents = Agents::at([&*consul.url])?;
 
-    // Theirs: `consul services register`.
+    // Their entry: `consul services register`.
     let server = common::serve_text("entered by Consul's own program").await?;
     let (name, port) = ("-name=theirs", format!("-port={}", server.port()));
     consul.run(&["services", "register", name, "-address=127.0.0.1", &port])?;
     println!("{}", ask(Consul::new(agents.clone(), "theirs")).await?);
 
-    // Ours, as go-micro v2 reads it: `consul catalog services -tags`.
+    // Our entry, in the format of go-micro v2: `consul catalog services -tags`.
     let entry = Entry::new("ours", server.into()).version("2.4.1").metadata("protocol", "grpc");
     let registry = ConsulRegistry::new(agents.clone()).go_micro();
     let registered = Registration::new(registry, entry).start();
@@ -78,7 +79,7 @@ async fn with_etcd(etcd: &servers::Etcd) -> Result<(), BoxError> {
     let cluster = Cluster::at([&*etcd.url])?;
     let server = common::serve_text("entered by etcdctl").await?;
 
-    // Theirs: as a go-kit service, grpc-go's resolver and go-micro have their keys.
+    // Their entries: in the formats of a go-kit service, of grpc-go's resolver and of go-micro.
     etcd.run(&["put", "/services/kit/1", &format!("http://{server}")])?;
     let naming = format!(r#"{{"Op":0,"Addr":"{server}","Metadata":null}}"#);
     etcd.run(&["put", "naming/1", &naming])?;
@@ -91,7 +92,7 @@ async fn with_etcd(etcd: &servers::Etcd) -> Result<(), BoxError> {
     println!("{}, as etcd's naming does", ask(named("naming").dialect(Naming)).await?);
     println!("{}, as go-micro does", ask(named("micro").dialect(Micro)).await?);
 
-    // Ours: `etcdctl get`.
+    // Our entry: `etcdctl get`.
     let entry = Entry::new("ours", server.into()).id("1");
     let registered = Registration::new(EtcdRegistry::new(cluster).dialect(Naming), entry).start();
     registered.entered().await;
@@ -101,7 +102,7 @@ async fn with_etcd(etcd: &servers::Etcd) -> Result<(), BoxError> {
     registered.deregister().await
 }
 
-/// Ours, read by Traefik: it routes to what was entered here.
+/// Our entry, read by Traefik, which routes to it.
 async fn with_traefik(consul: &servers::Consul) -> Result<(), BoxError> {
     let Some(program) = servers::find_optional("traefik", "traefik") else {
         println!("no traefik to read what was entered");

@@ -1,7 +1,8 @@
-//! Five axum servers that tell their load, one of them slowed down from outside, and a client under each
-//! of five policies: who goes on sending requests to the slow one, and what they cost.
+//! Five axum servers that report their load, and a client under each of five policies. One server
+//! is slowed down from outside. Which policies keep sending requests to it, and what does that
+//! cost?
 //!
-//! `-- --picture FOLDER` draws it, too, as `prequal.svg`.
+//! `-- --picture FOLDER` also draws the result, as `prequal.svg`.
 #![allow(clippy::disallowed_methods, reason = "an example may look at its watch")]
 
 use std::{
@@ -36,26 +37,27 @@ use tower::{Layer, Service, ServiceExt};
 mod common;
 
 const SERVERS: usize = 5;
-/// Requests that a server works on at once, for ten milliseconds each: it answers 200 in a second.
+/// How many requests a server works on at once, for ten milliseconds each: it answers 200 per
+/// second.
 const WORKERS: usize = 2;
 const WORK: Duration = Duration::from_millis(10);
-/// Beyond this many times as slow, the slow server is overloaded by its fair share.
+/// If the slow server is slower than this factor, its fair share overloads it.
 const SLOWDOWN: u64 = 10;
-/// Over all servers: a fifth of what they can do.
+/// The rate over all servers: a fifth of their capacity.
 const PER_SECOND: u32 = 200;
 const BEFORE: Duration = Duration::from_secs(2);
 const SLOW: Duration = Duration::from_secs(3);
-/// The picture has a point for so long.
+/// The interval between two points of the picture.
 const POINT: Duration = Duration::from_millis(250);
 
 #[derive(Parser)]
 struct Arguments {
-    /// Where to draw it.
+    /// The folder of the picture.
     #[arg(long, value_name = "FOLDER")]
     picture: Option<PathBuf>,
 }
 
-/// A server's workers, and how much slower they are than they should be.
+/// A server's workers, and the factor by which they are slowed down.
 #[derive(Clone)]
 struct Machine {
     workers: Arc<Semaphore>,
@@ -66,7 +68,7 @@ struct Machine {
 async fn work(State(machine): State<Machine>) -> &'static str {
     let _worker = machine.workers.acquire().await;
     let slowdown = machine.slowdown.load(SeqCst);
-    // What part of the machine's capacity is in use, as its own metrics would say.
+    // The used share of the machine's capacity, as its own metrics would report it.
     let busy = WORKERS - machine.workers.available_permits();
     machine.meter.application_utilization(busy as f64 / WORKERS as f64);
     tokio::time::sleep(WORK * slowdown as u32).await;
@@ -86,18 +88,18 @@ fn server() -> Router {
     };
     let service = Router::new()
         .route("/work", get(work))
-        // At the top, so that the wait for a worker counts; it answers probes, too.
+        // The outermost layer, so that the wait for a worker counts. It also answers probes.
         .layer(ReportLoadLayer::new(meter).report(ReportForm::Binary));
-    // Whoever slows it down is no load.
+    // The command that slows it down does not count as load.
     service.route("/slowdown/{times}", put(slow_down)).with_state(machine)
 }
 
-/// What became of the requests of one phase.
+/// The results of the requests of one phase.
 #[derive(Default)]
 struct Phase {
     latencies: Vec<Duration>,
     at_slow: usize,
-    /// When each was sent, and whether to the slow one.
+    /// When each request was sent, and whether it went to the slow server.
     sent: Vec<(Duration, bool)>,
 }
 
@@ -106,7 +108,7 @@ impl Phase {
         100.0 * self.at_slow as f64 / self.latencies.len().max(1) as f64
     }
 
-    /// Its share over time, for `span` from `start` on, in seconds.
+    /// The slow server's share over time, for `span` seconds from `start` on.
     fn points(&self, start: Duration, span: Duration) -> Vec<(f64, f64)> {
         let points = (0..span.as_millis() / POINT.as_millis()).map(|point| POINT * point as u32);
         let share = |first: Duration| {
@@ -135,7 +137,7 @@ impl Phase {
     }
 }
 
-/// Sends requests at a steady pace for `span`, whether or not those before are answered.
+/// Sends requests at a steady rate for `span`, independent of earlier answers.
 async fn send<S, B>(client: &S, slow: SocketAddr, span: Duration) -> Result<Phase, common::BoxError>
 where
     S: Service<Request<Empty<Bytes>>, Response = http::Response<B>, Error = common::BoxError>
@@ -171,7 +173,8 @@ where
     Ok(phase)
 }
 
-/// Reads reports, and is patient: this machine may be busy, and connections are not what is looked at.
+/// Reads reports with long timeouts: the machine may be busy, and connections are not measured
+/// here.
 fn connector() -> HttpConnector<Empty<Bytes>> {
     HttpConnector::new().load_reports().connect_timeout(Duration::from_secs(5))
 }
@@ -219,7 +222,8 @@ async fn main() -> Result<(), common::BoxError> {
         set_slowdown(slow, SLOWDOWN).await?;
         let mut after = send(&client, slow, SLOW).await?;
 
-        // A machine that has no time for the servers says nothing of policies.
+        // If the machine had no time for the servers, the figures do not show anything about
+        // policies.
         is_busy |= Duration::from_millis(40) < before.median();
         print!("{name:32}");
         for phase in [&mut before, &mut after] {

@@ -1,4 +1,5 @@
-//! Tiers: two servers do the work, and two stand by until the first cannot carry it all.
+//! Tiers: two servers do the work, and two stand by until the first tier cannot carry the whole
+//! load.
 
 use std::{sync::Arc, time::Duration};
 
@@ -17,7 +18,7 @@ mod common;
 
 #[tokio::main]
 async fn main() -> Result<(), common::BoxError> {
-    // One of the first tier falls ill when told to.
+    // One server of the first tier can be made ill.
     let (ill, is_ill) = watch::channel(false);
     let is_ill = Arc::new(is_ill);
     let sometimes = move || async move {
@@ -47,10 +48,10 @@ async fn main() -> Result<(), common::BoxError> {
             let response = client.ready().await?.call(request).await?;
             stand_by += u32::from(common::text(response).await? == "stand-by");
         }
-        println!("one is ill: {is_ill:5}; {stand_by} of 500 requests went to those who stand by");
+        println!("one is ill: {is_ill:5}; {stand_by} of 500 requests went to the second tier");
         shares.push(stand_by);
     }
-    // Half of the tier, times 1.4, is 70 %: three requests in ten go on.
+    // Half of the tier, times 1.4, is 70 %: three requests in ten go to the second tier.
     assert_eq!(shares[0], 0);
     assert!((100..200).contains(&shares[1]));
     Ok(())

@@ -1,4 +1,4 @@
-//! The shortest program: one client over two servers, each in turn.
+//! The shortest program: one client over two servers, in turn.
 
 use bytes::Bytes;
 use evenkeel::{balance::BalanceLayer, discovery::Fixed, http::HttpConnector};
@@ -22,7 +22,7 @@ async fn main() -> Result<(), common::BoxError> {
         answers.push(common::text(client.ready().await?.call(request).await?).await?);
     }
     println!("{answers:?}");
-    // Which comes first is drawn.
+    // The first endpoint is random.
     assert_ne!(answers[0], answers[1]);
     assert_eq!(answers[..2], answers[2..]);
     Ok(())

@@ -1,4 +1,5 @@
-//! Ten requests at once for each API key in an axum server, and a client that keeps to what it says.
+//! An axum server that accepts ten requests at once per API key, and a client that follows its
+//! rate-limit headers.
 //!
 //! `cargo run --example rate_limit`
 
@@ -28,7 +29,7 @@ use tower::{ServiceBuilder, ServiceExt};
 async fn main() -> Result<(), BoxError> {
     let address = serve().await?;
 
-    // Another key has a quota of its own; the eleventh request of one key is refused.
+    // Each key has its own quota. The eleventh request of one key is refused.
     let client = ServiceBuilder::new()
         .layer(BalanceLayer::p2c(vec![Endpoint::new(address)]))
         .service(HttpConnector::new());
@@ -41,7 +42,7 @@ async fn main() -> Result<(), BoxError> {
     assert_eq!(refused.headers()["retry-after"], "60");
     assert_eq!(client.oneshot(request("two")?).await?.status(), 200);
 
-    // A client that reads the headers refuses by itself, before it is refused.
+    // A client that reads the headers refuses the request itself, before the server does.
     let limit = RateLimitLayer::per_second(1_000);
     let limiter = limit.limiter();
     let polite = ServiceBuilder::new()
@@ -60,7 +61,7 @@ async fn main() -> Result<(), BoxError> {
 async fn serve() -> Result<SocketAddr, BoxError> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?;
-    // One a minute, ten at once; at most 100,000 keys are known at the same time.
+    // One request per minute, ten at once. At most 100,000 keys are stored at a time.
     let limit = RateLimitLayer::new(Rate::per_minute(1).burst(10))
         .keyed(HeaderSpender::new(HeaderName::from_static("x-api-key")), 100_000)
         .disclose(DiscloseQuota);

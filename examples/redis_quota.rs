@@ -1,4 +1,4 @@
-//! Two machines that share a quota on Redis, and go on without it.
+//! Two machines that share a quota on Redis, and keep working without Redis.
 //!
 //! `cargo run --example redis_quota`, where `redis-server` is installed.
 
@@ -31,7 +31,8 @@ async fn main() -> Result<(), BoxError> {
 }
 
 async fn show(url: &str, redis: &mut Child) -> Result<(), BoxError> {
-    // 100 at once for both together, fetched ten at a time; five each while Redis is away.
+    // 100 at once for both together, fetched ten at a time. Each machine allows five while Redis is
+    // away.
     let machine = || {
         let quota = RedisQuota::open(url, "example", Rate::per_minute(1).burst(100))?;
         let quota = quota.plan(Plan::fixed(10)).timeout(Duration::from_secs(1));
@@ -51,7 +52,7 @@ async fn show(url: &str, redis: &mut Child) -> Result<(), BoxError> {
     Ok(())
 }
 
-/// How many of 100 requests go through.
+/// Returns how many of 100 requests are allowed.
 async fn passed(quota: &RedisQuota) -> usize {
     let echo = service_fn(|n: u32| async move { Ok::<_, BoxError>(n) });
     let service = QuotaLayer::new(quota.clone()).layer(echo);

@@ -1,6 +1,6 @@
-//! An axum server that enters itself in Consul, and is stopped under load with no error.
+//! An axum server that registers itself in Consul, and is stopped under load without an error.
 //!
-//! Starts an agent of its own if there is one to start: from where `.ci/get-servers` puts it, or from PATH.
+//! Starts its own agent, from the folder of `.ci/get-servers` or from PATH, if one is installed.
 
 use std::time::Duration;
 
@@ -57,13 +57,13 @@ async fn main() -> Result<(), BoxError> {
     Ok(())
 }
 
-/// A server, and what stops it.
+/// A server, and the handle that stops it.
 async fn serve(name: &'static str, agents: Agents) -> Result<DrainHandle, BoxError> {
     let router = Router::new().route("/", get(move || async move { name }));
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?;
 
-    // The two lines: what enters the service, and `serve` in place of `axum::serve`.
+    // The two additions: the registration, and `serve` instead of `axum::serve`.
     let entry = Entry::new("greeter", address.into())
         .version("2.4.1")
         .tag("v2")

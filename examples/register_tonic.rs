@@ -1,6 +1,6 @@
-//! A tonic server that enters itself in Consul, changes its weight while it runs, and leaves.
+//! A tonic server that registers itself in Consul, changes its weight while it runs, and leaves.
 //!
-//! Starts an agent of its own if there is one to start: from where `.ci/get-servers` puts it, or from PATH.
+//! Starts its own agent, from the folder of `.ci/get-servers` or from PATH, if one is installed.
 
 use std::{collections::BTreeMap, pin::Pin, time::Duration};
 
@@ -62,7 +62,7 @@ async fn main() -> Result<(), BoxError> {
     }
     println!("at first {:?}", ask(12).await?);
 
-    // A weight is changed while the server runs, and no connection is made for that.
+    // The weight changes while the server runs, without a new connection.
     ben.weight(3);
     while ask(4).await?.get("Ben greets you") != Some(&3) {
         tokio::time::sleep(Duration::from_millis(20)).await;
@@ -77,7 +77,8 @@ async fn main() -> Result<(), BoxError> {
     Ok(())
 }
 
-/// A server that leaves when `stop` is over: what changes its entry, and what ends with it.
+/// A server that leaves when `stop` resolves. Returns the handle of its entry, and a future that
+/// ends with the server.
 async fn serve(
     name: &'static str,
     agents: Agents,
@@ -85,7 +86,7 @@ async fn serve(
 ) -> Result<(RegisteredHandle, Served), BoxError> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
 
-    // The two lines: what enters the service, and the future that a graceful shutdown waits for.
+    // The two additions: the registration, and the future that a graceful shutdown waits for.
     let entry = Entry::new("greeter", listener.local_addr()?.into()).metadata("speaks", "grpc");
     let registered = Registration::new(ConsulRegistry::new(agents), entry).start();
 

@@ -1,5 +1,5 @@
-//! A `reqwest::Client` that is there already, with its settings and its calls, over several endpoints: balancing,
-//! retries and a deadline, and JSON that is sent again where a server is not ready.
+//! An existing `reqwest::Client`, with its settings and its calls, over several endpoints:
+//! balancing, retries, a deadline, and JSON that is sent again if a server is not ready.
 
 use std::time::Duration;
 

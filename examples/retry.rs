@@ -1,4 +1,5 @@
-//! Retries alone, around a hyper client: a server that fails now and then, and a budget that ends it.
+//! Retries around a hyper client, without a balancer: a server that fails now and then, and a
+//! budget that limits retries.
 
 use std::sync::{
     Arc,
@@ -43,13 +44,13 @@ async fn main() -> Result<(), common::BoxError> {
         .layer(RetryLayer::new(budget.clone()).rules(HttpRetry::new()))
         .service(plain);
 
-    // A GET may be sent again, and nobody sees that every other one fails.
+    // A GET may be sent again, so the caller does not see that every other attempt fails.
     for _ in 0..10 {
         assert_eq!(client.ready().await?.call(request("GET")?).await?.status(), 200);
     }
     assert_eq!(asked.load(Relaxed), 20);
 
-    // A POST may have done something already: its caller decides.
+    // A POST may have had an effect already, so its caller decides.
     assert_eq!(client.ready().await?.call(request("POST")?).await?.status(), 503);
     println!("10 calls took {} attempts, and a POST took one", asked.load(Relaxed) - 1);
     Ok(())

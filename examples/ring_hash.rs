@@ -1,5 +1,5 @@
-//! Requests of the same user go to the same server, so that its cache is warm; while that server is away
-//! they go to another one, and come back.
+//! Requests of the same user go to the same server, so that its cache is warm. While that server is
+//! away, they go to another one; afterwards they return.
 
 use std::sync::{
     Arc,
@@ -20,7 +20,7 @@ use tower::{Layer, ServiceExt};
 
 mod common;
 
-/// A server that counts for whom it has to look something up.
+/// A server that counts the users that it has to look up.
 async fn profiles(lookups: Arc<AtomicU32>) -> Result<std::net::SocketAddr, common::BoxError> {
     let known = Arc::new(std::sync::Mutex::new(std::collections::HashSet::new()));
     let profile = move |Path(user): Path<String>| async move {
@@ -40,7 +40,8 @@ async fn main() -> Result<(), common::BoxError> {
         servers.push(profiles(lookups.clone()).await?);
     }
 
-    // No server gets more than 1.25 times its share of what is under way, whoever is popular.
+    // No server gets more than 1.25 times its share of the requests in flight, even if a user is
+    // popular.
     let ring = RingHash::new().bounded_load(1.25);
     let by_user = HashBy::new().header(HeaderName::from_static("x-user"));
     let client = BalanceLayer::with_policy(Fixed::new(servers), ring)

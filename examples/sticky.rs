@@ -1,4 +1,5 @@
-//! A shop whose carts live in the memory of one server each: a cookie keeps every session where its cart is.
+//! A shop whose carts are each stored in the memory of one server. A cookie keeps every session at
+//! the server with its cart.
 
 use std::sync::{
     Arc,
@@ -27,7 +28,7 @@ fn shop() -> Router {
 async fn main() -> Result<(), common::BoxError> {
     let shops = [common::serve(shop()).await?, common::serve(shop()).await?];
 
-    // An axum server in front of both.
+    // An axum server in front of both servers.
     let balanced = ServiceBuilder::new()
         .layer(ErrorToResponseLayer::new())
         .layer(StickyLayer::opaque("a secret that all gateways have").name("shop"))

@@ -1,5 +1,6 @@
-//! A generated tonic client straight over a balanced stack: HTTP/2, unary and streaming in both
-//! directions, balanced per call over two servers, and with the right status where the stack fails.
+//! A generated tonic client directly over a balanced stack: HTTP/2, unary and streaming in both
+//! directions. Calls are balanced one by one over two servers, and errors of the stack become the
+//! right status.
 
 use evenkeel::{
     balance::BalanceLayer,
@@ -50,7 +51,7 @@ impl greeter_server::Greeter for Greeter {
     }
 }
 
-/// A gRPC server, served by axum as any other route.
+/// A gRPC server, served by axum like any other route.
 async fn serve(name: &'static str) -> Result<SocketAddr, common::BoxError> {
     let greeter = greeter_server::GreeterServer::new(Greeter(name));
     common::serve(axum::Router::new().route_service("/greeter.v1.Greeter/{method}", greeter)).await
@@ -87,10 +88,10 @@ async fn main() -> Result<(), common::BoxError> {
     }
     assert_eq!(count, 3, "every name was greeted");
 
-    let nobody = stack(Fixed::new(Vec::<SocketAddr>::new()));
+    let empty = stack(Fixed::new(Vec::<SocketAddr>::new()));
     let agrees = |request: Request<()>| Ok(request);
-    let mut client = GreeterClient::new(InterceptedService::new(nobody, agrees));
-    let status = client.greet(Name { name: "you".into() }).await.expect_err("nobody is there");
+    let mut client = GreeterClient::new(InterceptedService::new(empty, agrees));
+    let status = client.greet(Name { name: "you".into() }).await.expect_err("there is no endpoint");
     println!("{:?}: {}", status.code(), status.message());
     assert_eq!(status.code(), Code::DeadlineExceeded);
     Ok(())

@@ -1,4 +1,4 @@
-//! Why this endpoint: a request asks, and its response tells.
+//! Why an endpoint was picked: the request asks, and the response has the answer.
 
 use bytes::Bytes;
 use evenkeel::{
@@ -23,7 +23,7 @@ async fn main() -> Result<(), common::BoxError> {
     let layer = BalanceLayer::peak_ewma(Fixed::new(endpoints)).tiers();
     let mut client = layer.layer(HttpConnector::new());
     client.ready().await?;
-    // As outlier detection would, had it failed.
+    // Outlier detection would close this gate after failures.
     client.nodes()[0].close(Gate::Ejected);
 
     for _ in 0..3 {

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-/// Measures how long something takes.
+/// Measures how long a function takes.
 #[derive(Debug)]
 pub(crate) struct Stopwatch(Instant);
 

@@ -1,5 +1,4 @@
-//! Who is measured: something that carries out requests, one after another, in as many tasks as are
-//! wanted.
+//! A contender in a measurement: it carries out requests one after another, in any number of tasks.
 
 use std::{
     fmt::Debug,
@@ -14,9 +13,9 @@ use tower::{Service, ServiceExt};
 /// The work of one task.
 pub(crate) type Work = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// Something that carries out requests.
+/// Carries out requests.
 pub(crate) trait Contender {
-    /// One task's work: so many requests, each begun when the one before has ended.
+    /// Carries out this many requests in one task. Each begins when the one before has ended.
     fn work(&self, requests: u64) -> Work;
 }
 
@@ -29,7 +28,7 @@ pub(crate) struct Entry {
 }
 
 impl Entry {
-    /// What `make` makes for a number of endpoints. It is called inside a runtime.
+    /// `make` makes the contender for a number of endpoints. It is called inside a runtime.
     pub(crate) fn new<C: Contender + 'static>(
         name: impl Into<String>,
         make: impl Fn(usize) -> C + 'static,
@@ -38,20 +37,20 @@ impl Entry {
         Self { name: name.into(), make, endpoints_max: usize::MAX, is_shared: true }
     }
 
-    /// Sets how many endpoints it can take, or takes in reasonable time.
+    /// Sets the most endpoints that it supports, or handles in a reasonable time.
     #[cfg(feature = "pingora")]
     pub(crate) fn endpoints_max(mut self, endpoints_max: usize) -> Self {
         self.endpoints_max = endpoints_max;
         self
     }
 
-    /// Says that every task has all endpoints to itself.
+    /// Marks that every task has its own copy of all endpoints.
     pub(crate) fn unshared(mut self) -> Self {
         self.is_shared = false;
         self
     }
 
-    /// Whether it can be measured with so many endpoints and tasks.
+    /// Whether it can be measured with this many endpoints and tasks.
     pub(crate) fn fits(&self, endpoints: usize, tasks: u64) -> bool {
         const UNSHARED_MAX: usize = 100_000;
         let services = endpoints * tasks as usize;
@@ -59,7 +58,7 @@ impl Entry {
     }
 }
 
-/// A service whose clones share their endpoints: every task calls its own clone.
+/// A service whose clones share their endpoints. Every task calls its own clone.
 pub(crate) struct Shared<S>(pub(crate) S);
 
 impl<S> Contender for Shared<S>
@@ -74,7 +73,7 @@ where
     }
 }
 
-/// A service that cannot be shared: every task has one to itself, with all its endpoints.
+/// A service that cannot be shared. Every task has its own, with all its endpoints.
 pub(crate) struct Unshared<S> {
     make: Box<dyn Fn() -> S>,
     idle: Arc<Mutex<Vec<S>>>,

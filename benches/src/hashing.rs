@@ -1,4 +1,4 @@
-//! What policies that hash cost alone, beside pingora's ketama: a pick by key, and building.
+//! What hashing policies cost, beside pingora's ketama: a pick by key, and building the picker.
 
 use std::{hint::black_box, sync::Arc};
 
@@ -22,10 +22,10 @@ use crate::{
 const ENDPOINTS: [usize; 5] = [10, 100, 1_000, 10_000, 100_000];
 const ROUNDS: Rounds = Rounds { count: 30, length: std::time::Duration::from_millis(2) };
 
-/// The usual bound.
+/// The usual bound on load.
 const FACTOR: f64 = 1.25;
 
-/// What Maglev for 10,000 endpoints may take.
+/// How long Maglev for 10,000 endpoints may take.
 const BUILD_MAX_MS: f64 = 50.0;
 
 #[cfg(feature = "pingora")]
@@ -85,7 +85,7 @@ fn picks() {
 }
 
 fn entries() -> Vec<Entry> {
-    #[cfg_attr(not(feature = "pingora"), allow(unused_mut, reason = "nobody else is in the table"))]
+    #[cfg_attr(not(feature = "pingora"), allow(unused_mut, reason = "pingora adds entries"))]
     let mut entries = vec![
         entry("ring_hash", RingHash::new(), xxh64),
         entry("ring_hash, bounded", RingHash::new().bounded_load(FACTOR), xxh64),

@@ -1,4 +1,4 @@
-//! What stands at the end of every pipeline: services that cost nothing, so that the rest shows.
+//! The innermost services of every pipeline. They cost nothing, so that only the rest is measured.
 
 use std::{
     convert::Infallible,
@@ -44,7 +44,7 @@ impl Service<u64> for Nothing {
     }
 }
 
-/// Answers when it is polled for the second time, as everything does that goes over a network.
+/// Answers on the second poll, as any service over a network does.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Yielding;
 
@@ -62,7 +62,7 @@ impl Service<u64> for Yielding {
     }
 }
 
-/// The response of [`Yielding`].
+/// The future of [`Yielding`].
 #[derive(Debug)]
 pub(crate) struct YieldingFuture {
     response: u64,
@@ -82,15 +82,15 @@ impl Future for YieldingFuture {
     }
 }
 
-/// The endpoint of this number, the same for everybody.
+/// The endpoint of this number, the same for all contenders.
 ///
-/// Weights are 1, 2 and 3: with equal ones the weighted policies would do less.
+/// Weights are 1, 2 and 3: with equal weights the weighted policies would do less work.
 pub(crate) fn endpoint(number: usize) -> Endpoint {
     let [_, high, middle, low] = (number as u32).to_be_bytes();
     Endpoint::new(SocketAddr::from(([10, high, middle, low], 80))).weight(1 + number as u32 % 3)
 }
 
-/// So many endpoints.
+/// This many endpoints.
 pub(crate) fn endpoints(count: usize) -> Vec<Endpoint> {
     (0..count).map(endpoint).collect()
 }

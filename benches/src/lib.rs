@@ -1,15 +1,16 @@
-//! The figures that the README quotes, ours beside our peers' in one process.
+//! The figures of `docs/performance.md`, for evenkeel and its peers in one process.
 //!
-//! * `cargo bench` prints the whole table in a few minutes, `cargo bench -- picks churn` parts of it.
-//! * `cargo bench --features pingora` adds pingora's selection; it takes cmake to build.
+//! * `cargo bench` prints the whole table in a few minutes.
+//! * `cargo bench -- picks churn` prints parts of it.
+//! * `cargo bench --features pingora` adds pingora's selection; it needs cmake to build.
 //! * `cargo bench --profile release` shows what a build without link-time optimisation costs.
 //!
-//! Contenders alternate in short rounds. What only computes is given as the best of its rounds, what
-//! passes through sockets as the median. At the end of each part its targets are compared: met or
-//! missed, with the figure. A missed target fails nothing.
+//! Contenders alternate in short rounds. A figure of pure computation is the best of its rounds; a
+//! figure through sockets is the median. At the end of each part, figures are compared with their
+//! targets: met or missed. A missed target does not fail the run.
 //!
-//! The allocation counter wraps the system's allocator in this process: it adds some nanoseconds to
-//! each allocation, ours and others'.
+//! The allocation counter wraps the system's allocator in this process. It adds some nanoseconds to
+//! each allocation, for all contenders alike.
 
 mod churn;
 mod clock;
@@ -26,7 +27,7 @@ mod wire;
 
 pub use wire::serve;
 
-/// The parts of the table in the order in which they are printed.
+/// The parts of the table, in the order of printing.
 pub const PARTS: [(&str, fn()); 6] = [
     ("picks", picks::run),
     ("hashing", hashing::run),

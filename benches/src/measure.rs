@@ -1,5 +1,5 @@
-//! How contenders are measured: in alternating rounds of one process, so that what else the machine
-//! does falls on all of them alike.
+//! Measures contenders in alternating rounds in one process, so that other work on the machine
+//! affects all of them alike.
 
 use std::time::Duration;
 
@@ -7,34 +7,34 @@ use tokio::{runtime::Runtime, task::JoinSet};
 
 use crate::{clock::Stopwatch, contender::Contender};
 
-/// So many rounds of about this length for each contender.
+/// This many rounds of about this length for each contender.
 ///
-/// What computes is best measured in rounds that are shorter than the time slice of a scheduler: on a
-/// busy machine some of them are not interrupted.
+/// Computation is best measured in rounds shorter than the time slice of a scheduler: on a busy
+/// machine some of them are not interrupted.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Rounds {
     pub(crate) count: usize,
     pub(crate) length: Duration,
 }
 
-/// Nanoseconds a request, one figure for each round.
+/// Nanoseconds per request, one figure for each round.
 #[derive(Clone, Debug)]
 pub(crate) struct Samples(Vec<f64>);
 
 impl Samples {
-    /// The round that was disturbed least: the figure for what only costs computing.
+    /// The least disturbed round: the figure for pure computation.
     pub(crate) fn best(&self) -> f64 {
         self.0.iter().copied().fold(f64::INFINITY, f64::min)
     }
 
-    /// The round in the middle: the figure for what passes through sockets and other processes.
+    /// The median round: the figure for what passes through sockets and other processes.
     pub(crate) fn median(&self) -> f64 {
         let mut sorted = self.0.clone();
         sorted.sort_by(f64::total_cmp);
         sorted[sorted.len() / 2]
     }
 
-    /// How many times as long it takes as `other`: the median over rounds that were neighbours.
+    /// How many times as long as `other` it takes: the median over neighbouring rounds.
     pub(crate) fn ratio(&self, other: &Self) -> f64 {
         Self(self.0.iter().zip(&other.0).map(|(own, other)| own / other).collect()).median()
     }
@@ -51,12 +51,12 @@ pub(crate) fn runtime() -> Runtime {
     tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("threads are to be had")
 }
 
-/// A runtime on the thread that calls it: what the allocation counter sees.
+/// A runtime on the calling thread, which the allocation counter sees.
 pub(crate) fn local_runtime() -> Runtime {
     tokio::runtime::Builder::new_current_thread().enable_all().build().expect("it needs nothing")
 }
 
-/// Nanoseconds a request over `tasks` tasks: the time of a round divided by all its requests.
+/// Nanoseconds per request over `tasks` tasks: the time of a round divided by all its requests.
 pub(crate) fn alternate(
     runtime: &Runtime,
     contenders: &[&dyn Contender],
@@ -75,8 +75,8 @@ pub(crate) fn alternate(
             if slow[index] && SLOW_ROUNDS <= samples[index].len() {
                 continue;
             }
-            // What the quickest round so far says of the length of this one. The first few only
-            // get there: a short one consists of starting tasks.
+            // The quickest round so far determines the length of this one. The first rounds only
+            // settle it: a short round consists mostly of starting tasks.
             let requests = rounds.length.as_nanos() as f64 / best[index] / tasks as f64;
             let sample = round(runtime, *contender, tasks, (requests as u64).max(1));
             best[index] = sample.min(best[index]);
@@ -89,17 +89,17 @@ pub(crate) fn alternate(
     samples.into_iter().map(Samples).collect()
 }
 
-/// So many rounds that are not counted come first.
+/// This many rounds come first and are not counted.
 const GROWING: usize = 2;
 
-/// So many rounds are enough where a few requests make one.
+/// If a few requests fill a round, this many rounds are enough.
 const SLOW_ROUNDS: usize = 5;
 
-/// Heap allocations a request, of all tasks and workers that take part.
+/// Heap allocations per request, over all tasks and workers that take part.
 ///
-/// `make` is called inside the runtime that is then measured.
+/// `make` is called inside the measured runtime.
 pub(crate) fn allocations(make: impl FnOnce() -> Box<dyn Contender>) -> f64 {
-    // A multiple of 32: tokio's channels allocate a block for so many messages.
+    // A multiple of 32, because tokio's channels allocate one block for 32 messages.
     const REQUESTS: u64 = 320;
     let runtime = local_runtime();
     let contender = {
@@ -112,7 +112,7 @@ pub(crate) fn allocations(make: impl FnOnce() -> Box<dyn Contender>) -> f64 {
     counted.count_total as f64 / REQUESTS as f64
 }
 
-/// One round, in nanoseconds a request.
+/// One round, in nanoseconds per request.
 fn round(runtime: &Runtime, contender: &dyn Contender, tasks: u64, requests: u64) -> f64 {
     let inside = runtime.enter();
     let work: Vec<_> = (0..tasks).map(|_| contender.work(requests)).collect();

@@ -1,4 +1,4 @@
-//! What an endpoint costs in memory, besides the service that speaks to it.
+//! The memory of an endpoint, without the service that speaks to it.
 
 use std::sync::Arc;
 
@@ -31,7 +31,7 @@ pub(crate) fn run() {
             layer.wait_max(std::time::Duration::ZERO).layer(|_: &Arc<Node>| Nothing)
         });
         print::row(name, &[format!("{bytes:.0}")]);
-        // Its 160 points, of nine bytes each, are more than all the rest.
+        // Its 160 points of nine bytes each are larger than everything else.
         if name != "ketama" {
             largest = largest.max(bytes);
         }
@@ -46,7 +46,7 @@ fn an_endpoint<S: Service<u64>>(make: impl Fn(usize) -> S) -> f64 {
     (live(&make, ENDPOINTS) - live(&make, 1)) as f64 / (ENDPOINTS - 1) as f64
 }
 
-/// The bytes that are held once a balancer of so many endpoints is ready.
+/// The bytes that are allocated once a balancer of this many endpoints is ready.
 fn live<S: Service<u64>>(make: impl Fn(usize) -> S, count: usize) -> i64 {
     let runtime = local_runtime();
     let mut balance = None;

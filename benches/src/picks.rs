@@ -1,4 +1,4 @@
-//! What choosing an endpoint costs: policies and peers, by endpoints and tasks.
+//! What a pick of an endpoint costs: policies and peers, by endpoints and tasks.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -20,7 +20,7 @@ const ENDPOINTS: [usize; 6] = [3, 10, 100, 1_000, 10_000, 100_000];
 const TASKS: [u64; 3] = [1, 2, 64];
 const ROUNDS: Rounds = Rounds { count: 50, length: Duration::from_millis(2) };
 
-/// Nanoseconds a request by name, endpoints and tasks.
+/// Nanoseconds per request by name, endpoints and tasks.
 type Figures = HashMap<(String, usize, u64), f64>;
 
 pub(crate) fn run() {
@@ -67,7 +67,7 @@ fn entries<S: Leaf>(leaf: &S) -> Vec<Entry> {
     entries
 }
 
-/// Measures everybody with so many endpoints, and prints a row for each.
+/// Measures all contenders with this many endpoints, and prints a row for each.
 fn measure(runtime: &Runtime, entries: &[Entry], endpoints: usize, figures: &mut Figures) {
     let columns = ["1 task", "", "2 tasks", "", "64 tasks", "", "allocations"];
     print::head(&format!("{} endpoints", print::thousands(endpoints)), &columns);
@@ -100,7 +100,7 @@ fn measure(runtime: &Runtime, entries: &[Entry], endpoints: usize, figures: &mut
     }
 }
 
-/// Says which targets are met.
+/// Prints which targets are met.
 fn compare(figures: &Figures) {
     println!();
     for tasks in [1, 64] {
@@ -116,7 +116,7 @@ fn compare(figures: &Figures) {
         }
         let what = format!("peak_ewma, 10 endpoints, tasks: {tasks}");
         print::at_most(&what, cost("peak_ewma", 10) / cost("p2c", 10), 1.5, "× p2c");
-        // With nobody who answers probes: what it costs to choose, not to probe.
+        // No endpoint answers probes here, so this is the cost of choosing and not of probing.
         let what = format!("prequal, 10 endpoints, tasks: {tasks}");
         print::at_most(&what, cost("prequal", 10) / cost("p2c", 10), 2.0, "× p2c");
         let what = format!("p2c, 10 endpoints, tasks: {tasks}");

@@ -1,11 +1,11 @@
-//! How the tables look.
+//! The format of the tables.
 
 use std::fmt::Display;
 
 const NAME_WIDTH: usize = 38;
 const CELL_WIDTH: usize = 11;
 
-/// The name of a part of the table and what is to be known of it.
+/// Prints the name of a part of the table and a note on it.
 pub(crate) fn title(title: &str, notes: &str) {
     println!("\n## {title}\n{notes}");
 }
@@ -23,7 +23,7 @@ pub(crate) fn row(name: &str, cells: &[impl Display]) {
     println!();
 }
 
-/// A duration in the unit that suits it.
+/// Formats a duration in the unit that suits it.
 pub(crate) fn nanos(nanos: f64) -> String {
     match nanos {
         _ if nanos < 1e3 => format!("{nanos:.1} ns"),
@@ -32,7 +32,7 @@ pub(crate) fn nanos(nanos: f64) -> String {
     }
 }
 
-/// How many a second that is.
+/// Formats how many that is per second.
 pub(crate) fn rate(nanos: f64) -> String {
     let rate = 1e9 / nanos;
     match rate {
@@ -56,7 +56,7 @@ fn target(what: &str, figure: f64, is_met: bool, limit: &str) {
     println!("{verdict:7} {what}: {figure:.2} ({limit})");
 }
 
-/// A number with its thousands apart.
+/// Formats a number with separated thousands.
 pub(crate) fn thousands(number: usize) -> String {
     if number < 1_000 {
         number.to_string()

@@ -1,4 +1,4 @@
-//! Servers for the examples, and a plain client to ask them.
+//! Servers for the examples, and a plain client to call them.
 #![allow(dead_code, reason = "no example needs all of it")]
 
 use std::net::SocketAddr;
@@ -27,14 +27,14 @@ pub(crate) async fn serve_text(text: &'static str) -> Result<SocketAddr, BoxErro
     serve(Router::new().fallback(get(move || async move { text }))).await
 }
 
-/// The body that `address` answers for `path`.
+/// The body of the response of `address` to `path`.
 pub(crate) async fn get_text(address: SocketAddr, path: &str) -> Result<String, BoxError> {
     let client = BalanceLayer::pick_first(Fixed::new([address])).layer(HttpConnector::new());
     let request = Request::get(path).body(Empty::<Bytes>::new())?;
     text(client.oneshot(request).await?).await
 }
 
-/// What a response says.
+/// The body of a response as text.
 pub(crate) async fn text<B>(response: Response<B>) -> Result<String, BoxError>
 where
     B: Body<Error: Into<BoxError>>,

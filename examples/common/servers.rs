@@ -1,4 +1,5 @@
-//! Real registries for the examples: started if they can be found, loudly missed if not.
+//! Real registries for the examples. They are started if they can be found; if not, a message says
+//! so.
 #![allow(clippy::disallowed_methods, reason = "an example may look at its watch")]
 #![allow(dead_code, reason = "no example needs all of it")]
 
@@ -11,9 +12,9 @@ use std::{
 
 use crate::common::BoxError;
 
-/// A program, from where `.ci/get-servers` puts it or from PATH.
+/// Finds a program in the folder of `.ci/get-servers` or in PATH.
 ///
-/// Where it is missing, says so, and fails if this is CI.
+/// If it is missing, prints a message, and fails in CI.
 pub(crate) fn find(server: &str, program: &str) -> Result<Option<PathBuf>, BoxError> {
     let found = find_optional(server, program);
     if found.is_none() {
@@ -26,7 +27,7 @@ pub(crate) fn find(server: &str, program: &str) -> Result<Option<PathBuf>, BoxEr
     Ok(found)
 }
 
-/// The same of a program that an example can do without.
+/// Finds a program that an example can do without.
 pub(crate) fn find_optional(server: &str, program: &str) -> Option<PathBuf> {
     let cached = kept().map(|folder| folder.join(server).join("usr/bin"));
     let on_path = std::env::var_os("PATH").unwrap_or_default();
@@ -44,7 +45,7 @@ fn kept() -> Option<PathBuf> {
     folder("EVENKEEL_SERVERS").or_else(|| Some(cache()?.join("evenkeel/servers")))
 }
 
-/// An agent of Consul that keeps nothing, and ends with this.
+/// An agent of Consul without persistent data, which ends when this is dropped.
 pub(crate) struct Consul {
     pub(crate) url: String,
     program: PathBuf,
@@ -66,13 +67,13 @@ impl Consul {
         Ok(Some(consul))
     }
 
-    /// What Consul's own program prints, asked so.
+    /// Runs Consul's own program with these arguments, and returns its output.
     pub(crate) fn run(&self, arguments: &[&str]) -> Result<String, BoxError> {
         run(Command::new(&self.program).env("CONSUL_HTTP_ADDR", &self.url).args(arguments))
     }
 }
 
-/// A member of etcd that keeps nothing, and ends with this.
+/// A member of etcd without persistent data, which ends when this is dropped.
 pub(crate) struct Etcd {
     pub(crate) url: String,
     control: PathBuf,
@@ -105,7 +106,7 @@ impl Etcd {
         Ok(Some(etcd))
     }
 
-    /// What etcd's own program prints, asked so.
+    /// Runs etcd's own program with these arguments, and returns its output.
     pub(crate) fn run(&self, arguments: &[&str]) -> Result<String, BoxError> {
         let mut command = Command::new(&self.control);
         command.arg(format!("--endpoints={}", self.url));
@@ -113,11 +114,11 @@ impl Etcd {
     }
 }
 
-/// A process that ends with this.
+/// A process that ends when this is dropped.
 pub(crate) struct Process(Child);
 
 impl Process {
-    /// Starts it, silent.
+    /// Starts the process without output.
     pub(crate) fn start(command: &mut Command) -> Result<Self, BoxError> {
         let command = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         Ok(Self(command.spawn()?))
@@ -141,7 +142,7 @@ impl Drop for Folder {
 
 /// Ports of loopback that are free now.
 pub(crate) fn free_ports<const N: usize>() -> Result<[u16; N], BoxError> {
-    // Held together, so that they differ; let go before the server takes them.
+    // All are held at once, so that they differ, and released before the server takes them.
     let held = [(); N].map(|()| TcpListener::bind("127.0.0.1:0"));
     let mut ports = [0; N];
     for (port, listener) in ports.iter_mut().zip(held) {

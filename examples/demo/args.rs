@@ -1,4 +1,4 @@
-//! What the demo takes from the command line.
+//! The command line of the demo.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -11,11 +11,11 @@ use crate::BoxError;
 #[derive(Clone, Debug, Parser)]
 #[command(name = "demo")]
 pub(crate) struct Args {
-    /// How endpoints are chosen
+    /// The policy that picks endpoints
     #[arg(long, default_value = "weighted_p2c", value_parser = policy::NAMES)]
     policy: String,
 
-    /// How many HTTP servers are started at first
+    /// How many HTTP servers run at first
     #[arg(long, default_value_t = 5, value_parser = value_parser!(u16).range(4..=64))]
     pub(crate) backends: u16,
 
@@ -27,11 +27,11 @@ pub(crate) struct Args {
     #[arg(long, default_value_t = 15, value_parser = value_parser!(u32).range(5..=3_600))]
     seconds: u32,
 
-    /// Print a log even where there is a terminal
+    /// Print a log even on a terminal
     #[arg(long)]
     pub(crate) plain: bool,
 
-    /// Save the last screen as a picture, an SVG
+    /// Save the last screen as a picture in SVG
     #[arg(long, value_name = "FILE")]
     pub(crate) picture: Option<PathBuf>,
 
@@ -41,10 +41,10 @@ pub(crate) struct Args {
 
 #[derive(Clone, Debug, Subcommand)]
 pub(crate) enum Command {
-    /// One HTTP server: the demo starts these itself.
+    /// One HTTP server. The demo starts these itself.
     #[command(hide = true)]
     Backend {
-        /// How long an answer takes
+        /// The service time of an answer
         #[arg(long)]
         delay_ms: u64,
     },

@@ -1,4 +1,4 @@
-//! One HTTP server: a process of its own, so that it can really be killed.
+//! One HTTP server, in a process of its own, so that it can really be killed.
 
 use std::{
     net::SocketAddr,
@@ -19,10 +19,10 @@ use tokio::{
 
 use crate::BoxError;
 
-/// What the parent writes to make a server hang.
+/// The message of the parent that makes a server hang.
 const HANG: &str = "hang";
 
-/// Serves until the parent is gone. Prints its address; hangs when it is told to.
+/// Serves until the parent ends. Prints its address, and hangs on command.
 pub(crate) async fn serve(delay_ms: u64) -> Result<(), BoxError> {
     let hangs = Arc::new(AtomicBool::new(false));
     let answer = {
@@ -45,14 +45,14 @@ pub(crate) async fn serve(delay_ms: u64) -> Result<(), BoxError> {
     }
 }
 
-/// Follows the parent's orders until it closes the pipe, which it also does when it dies.
+/// Follows the parent's commands until the pipe closes, which also happens when the parent dies.
 async fn obey(mut orders: Lines<BufReader<Stdin>>, hangs: &AtomicBool) {
     while let Ok(Some(order)) = orders.next_line().await {
         hangs.store(order == HANG, Ordering::Relaxed);
     }
 }
 
-/// A server as its parent sees it. Killed when it is dropped.
+/// A server as its parent sees it. Killed on drop.
 pub(crate) struct Backend {
     pub(crate) address: SocketAddr,
     process: Child,
@@ -60,7 +60,7 @@ pub(crate) struct Backend {
 }
 
 impl Backend {
-    /// Starts a server that takes `delay` for an answer.
+    /// Starts a server with the service time `delay`.
     pub(crate) async fn start(delay: Duration) -> Result<Self, BoxError> {
         let mut process = Command::new(std::env::current_exe()?)
             .args(["backend", "--delay-ms", &delay.as_millis().to_string()])
@@ -75,13 +75,13 @@ impl Backend {
         Ok(Self { address, process, orders })
     }
 
-    /// Ends it without a word: open connections are reset.
+    /// Kills it, so that open connections are reset.
     pub(crate) async fn kill(&mut self) {
-        // Already dead is as good.
+        // It may be dead already.
         _ = self.process.kill().await;
     }
 
-    /// Makes it take requests and never answer.
+    /// Makes it accept requests and never answer.
     pub(crate) async fn hang(&mut self) {
         _ = self.orders.write_all(format!("{HANG}\n").as_bytes()).await;
         _ = self.orders.flush().await;

@@ -1,4 +1,4 @@
-//! An open-loop load: calls start on time, however long the others take.
+//! An open-loop load: calls start on time, independent of earlier ones.
 
 use std::{sync::Arc, time::Duration};
 
@@ -14,7 +14,7 @@ use tower::ServiceExt;
 
 use crate::{BoxError, clock, pipeline::Client, stats::Stats};
 
-/// Starts `rate` calls a second for `duration`, then waits for the last of them.
+/// Starts `rate` calls per second for `duration`, then waits for the last of them.
 pub(crate) async fn run(client: Client, rate: u32, duration: Duration, stats: Arc<Stats>) {
     let start = clock::now();
     let mut ticks = interval(Duration::from_millis(2));
@@ -40,9 +40,10 @@ async fn call(client: Client, stats: Arc<Stats>) {
     stats.record(result, start.elapsed());
 }
 
-/// The endpoint that served the response, if it is the right one.
+/// The endpoint that served the response, if the response is correct.
 fn check(response: &Response<Bytes>) -> Result<String, BoxError> {
-    let served_by = response.extensions().get::<ServedBy>().ok_or("nobody served the response")?;
+    let served_by =
+        response.extensions().get::<ServedBy>().ok_or("the response names no endpoint")?;
     let endpoint = served_by.address().to_string();
     match (response.status().is_success(), &response.body()[..]) {
         (true, b"done\n") => Ok(endpoint),

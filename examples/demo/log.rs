@@ -1,4 +1,4 @@
-//! The run as a plain log, where there is no terminal.
+//! The run as a plain log, if there is no terminal.
 
 use std::{sync::Arc, time::Duration};
 
@@ -6,7 +6,7 @@ use tokio::time::interval;
 
 use crate::{BoxError, args::Args, stats::Stats};
 
-/// Prints what happens and, each second, who served how much.
+/// Prints events, and every second how many requests each endpoint served.
 pub(crate) async fn print(args: Args, stats: Arc<Stats>) -> Result<(), BoxError> {
     println!("{} calls a second by {}", args.rate, args.policy_name());
     let mut second = interval(Duration::from_secs(1));

@@ -1,8 +1,8 @@
-//! The main job, embedded: real HTTP servers on loopback, a load through a whole pipeline, and
-//! servers that die, hang, drain, join and change their weight meanwhile.
+//! The main use case in one program: real HTTP servers on loopback and a load through a whole
+//! pipeline, while servers die, hang, drain, join and change their weight.
 //!
-//! `cargo run -p demo` shows it live where there is a terminal, as a log where there
-//! is none, and ends with a table. It fails if a caller saw an error.
+//! `cargo run -p demo` shows the run live on a terminal, or as a log without one, and ends with a
+//! table. It fails if a caller saw an error.
 
 mod args;
 mod backend;
@@ -34,7 +34,7 @@ async fn main() -> ExitCode {
     exit_code(run(args).await)
 }
 
-/// Runs the whole play, and returns whether it kept what it promises.
+/// Runs the demo, and returns whether no caller saw an error.
 async fn run(args: Args) -> Result<bool, BoxError> {
     let stats = Arc::new(Stats::new());
     let mut scene = Scene::set_up(&args, stats.clone()).await?;
@@ -60,7 +60,7 @@ async fn run(args: Args) -> Result<bool, BoxError> {
     scene.strike().await;
 
     report::print(&args, &stats);
-    Ok(report::is_promise_kept(&stats))
+    Ok(report::has_succeeded(&stats))
 }
 
 fn exit_code(result: Result<bool, BoxError>) -> ExitCode {

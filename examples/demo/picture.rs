@@ -13,11 +13,11 @@ use crate::{BoxError, args::Args, screen, stats::Stats};
 
 const COLUMNS: u16 = 128;
 const ROWS: u16 = 20;
-/// Of one character, in pixels.
+/// The size of one character in pixels.
 const WIDTH: f64 = 8.4;
 const HEIGHT: f64 = 17.0;
 
-/// Draws the screen as it is now into an SVG.
+/// Draws the current screen as an SVG.
 pub(crate) fn save(path: &Path, args: &Args, stats: &Stats) -> Result<(), BoxError> {
     let mut terminal = Terminal::new(TestBackend::new(COLUMNS, ROWS))?;
     terminal.draw(|frame| screen::draw(frame, args, stats))?;
@@ -47,7 +47,8 @@ fn svg(buffer: &Buffer) -> Result<String, std::fmt::Error> {
     Ok(svg)
 }
 
-/// What cells have in common that are drawn together: words, so that a font of another width moves none.
+/// The style of cells that are drawn together. Words are drawn one by one, so that a font of
+/// another width does not move them.
 fn look(cell: &Cell) -> (Color, Color, Modifier, bool) {
     (cell.fg, cell.bg, cell.modifier, cell.symbol() == " ")
 }

@@ -1,4 +1,4 @@
-//! The pipeline that the load goes through: retry, balance, ejection, a timeout per attempt, HTTP.
+//! The pipeline of the load: retry, balance, ejection, a timeout per attempt, HTTP.
 
 use std::time::Duration;
 
@@ -17,13 +17,13 @@ use tower::{ServiceBuilder, ServiceExt, timeout::TimeoutLayer, util::BoxCloneSyn
 
 use crate::BoxError;
 
-/// What goes through: a request without a body, and the response with its body read.
+/// The messages of the pipeline: a request without a body, and a response whose body was read.
 pub(crate) type Client = BoxCloneSyncService<Request<Empty<Bytes>>, Response<Bytes>, BoxError>;
 
-/// An attempt that has no answer by then is given up, and the call goes elsewhere.
+/// An attempt without an answer within this time is dropped, and the call goes to another endpoint.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_millis(300);
 
-/// The whole pipeline over the endpoints of `discovery`.
+/// Builds the whole pipeline over the endpoints of `discovery`.
 pub(crate) fn client(discovery: impl Discovery, policy: impl Policy) -> Client {
     let pipeline = ServiceBuilder::new()
         .layer(RetryLayer::new(Budget::share(20.0)).rules(HttpRetry::new()).attempts_max(4))

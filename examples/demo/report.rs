@@ -1,8 +1,8 @@
-//! The last table, and whether the run kept what it promises.
+//! The final table, and whether the run succeeded.
 
 use crate::{args::Args, stats::Stats};
 
-/// Prints who served what, how long callers waited, and what errors they saw.
+/// Prints how much each endpoint served, how long callers waited, and which errors they saw.
 pub(crate) fn print(args: &Args, stats: &Stats) {
     let counts = stats.lock();
     let served: u64 = counts.endpoints.values().map(|endpoint| endpoint.served).sum();
@@ -38,12 +38,12 @@ pub(crate) fn print(args: &Args, stats: &Stats) {
     }
     println!("errors seen by callers:  {}", counts.errors_seen());
     if !is_kept(counts.calls, counts.errors_seen()) {
-        println!("The run promises calls and not one error: it failed.");
+        println!("The run failed: it needs calls, and no error.");
     }
 }
 
 /// Whether there were calls and no caller saw an error.
-pub(crate) fn is_promise_kept(stats: &Stats) -> bool {
+pub(crate) fn has_succeeded(stats: &Stats) -> bool {
     let counts = stats.lock();
     is_kept(counts.calls, counts.errors_seen())
 }

@@ -1,4 +1,4 @@
-//! The servers and what happens to them.
+//! The servers, and what happens to them.
 
 use std::{sync::Arc, time::Duration};
 
@@ -10,7 +10,7 @@ use tokio::time::sleep;
 
 use crate::{BoxError, args::Args, backend::Backend, stats::Stats};
 
-/// The servers on stage, and the registry that names them.
+/// The running servers, and the registry that lists them.
 pub(crate) struct Scene {
     backends: Vec<Backend>,
     registry: Sender,
@@ -18,7 +18,7 @@ pub(crate) struct Scene {
     stats: Arc<Stats>,
 }
 
-/// What happens, at which share of the run.
+/// The events, each with its share of the run.
 const SCRIPT: [(f64, Act); 7] = [
     (0.15, Act::ChangeWeight),
     (0.30, Act::Kill),
@@ -40,14 +40,14 @@ enum Act {
     Join,
 }
 
-/// Who plays which part.
+/// The roles of the servers.
 const REWEIGHTED: usize = 0;
 const KILLED: usize = 1;
 const HANGING: usize = 2;
 const DRAINED: usize = 3;
 
 impl Scene {
-    /// Starts the servers, each of another speed, and names them in the registry.
+    /// Starts the servers, each with a different speed, and registers them.
     pub(crate) async fn set_up(args: &Args, stats: Arc<Stats>) -> Result<Self, BoxError> {
         let (registry, discovery) = channel();
         let mut scene = Self { backends: Vec::new(), registry, discovery, stats };
@@ -62,7 +62,7 @@ impl Scene {
         self.discovery.clone()
     }
 
-    /// Plays the script, spread over `duration`.
+    /// Runs the script, spread over `duration`.
     pub(crate) async fn play(&mut self, duration: Duration) {
         let mut before = 0.0;
         for (at, act) in SCRIPT {

@@ -1,4 +1,4 @@
-//! The run on a terminal, live.
+//! The run, live on a terminal.
 
 use std::{sync::Arc, time::Duration};
 
@@ -53,7 +53,7 @@ fn is_quit(event: &Event) -> bool {
     is_interrupt || key.code == KeyCode::Char('q')
 }
 
-/// One screen.
+/// Draws one screen.
 pub(crate) fn draw(frame: &mut Frame<'_>, args: &Args, stats: &Stats) {
     let counts = stats.lock();
     let [head, middle, foot] =

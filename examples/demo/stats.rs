@@ -1,4 +1,4 @@
-//! What is counted while the load runs.
+//! The counts of a run.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -14,10 +14,10 @@ use tokio::{sync::Notify, time::Instant};
 
 use crate::{BoxError, clock};
 
-/// Requests are counted in stretches of this length, for the picture over time.
+/// Requests are counted in intervals of this length, for the picture over time.
 pub(crate) const STRETCH: Duration = Duration::from_millis(500);
 
-/// What is counted while the load runs, shared by all who count and all who show it.
+/// The counts of a run, shared by the code that counts and the code that shows them.
 pub(crate) struct Stats {
     start: Instant,
     stopped: AtomicBool,
@@ -25,12 +25,12 @@ pub(crate) struct Stats {
     counts: Mutex<Counts>,
 }
 
-/// Everything that was counted so far.
+/// All counts so far.
 pub(crate) struct Counts {
     pub(crate) endpoints: BTreeMap<usize, EndpointCounts>,
     numbers: HashMap<String, usize>,
     pub(crate) latencies: Histogram<u64>,
-    /// Those of the last stretch that has ended, and of the one that goes on.
+    /// The counts of the last complete interval, and of the current one.
     pub(crate) latencies_recent: [Histogram<u64>; 2],
     stretch: usize,
     pub(crate) calls: u64,
@@ -38,7 +38,7 @@ pub(crate) struct Counts {
     pub(crate) events: Vec<(Duration, String)>,
 }
 
-/// What one endpoint has done.
+/// The counts of one endpoint.
 pub(crate) struct EndpointCounts {
     pub(crate) name: String,
     pub(crate) state: String,
@@ -68,7 +68,7 @@ impl Stats {
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, Counts> {
-        self.counts.lock().expect("nobody panics under the lock")
+        self.counts.lock().expect("no panic under the lock")
     }
 
     pub(crate) fn elapsed(&self) -> Duration {
@@ -90,7 +90,7 @@ impl Stats {
         }
     }
 
-    /// Notes something that happened to an endpoint.
+    /// Notes an event of an endpoint.
     pub(crate) fn note(&self, name: &str, state: &str, event: &str) {
         let elapsed = self.elapsed();
         let mut counts = self.lock();
@@ -123,7 +123,7 @@ impl Counts {
         endpoint.latencies.saturating_record(micros);
     }
 
-    /// The endpoint of this name, in the order in which they were first heard of.
+    /// The endpoint of this name. Endpoints are in the order of their first event.
     fn endpoint(&mut self, name: &str) -> &mut EndpointCounts {
         let next = self.numbers.len();
         let number = *self.numbers.entry(name.to_owned()).or_insert(next);
@@ -150,7 +150,7 @@ fn histogram() -> Histogram<u64> {
     Histogram::new_with_bounds(1, 60_000_000, 2).expect("valid bounds")
 }
 
-/// An error with all its causes.
+/// Formats an error with all its causes.
 fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     let causes = std::iter::successors(Some(error), |&error| error.source());
     causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")

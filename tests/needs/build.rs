@@ -1,4 +1,4 @@
-//! Finds the real servers that are there. `.ci/get-servers` touches this file when it has got some.
+//! Finds the installed real servers. `.ci/get-servers` touches this file after installing one.
 
 use std::{
     env, fs,
@@ -16,11 +16,11 @@ fn main() {
         .filter(|program| env::split_paths(&path).any(|folder| folder.join(program).is_file()));
     let found: Vec<String> = on_path.map(str::to_owned).chain(kept()).collect();
     println!("cargo::rustc-env=SERVERS_FOUND={}", found.join(" "));
-    // There a server that is missing is an error, and no test is left out.
+    // In CI a missing server is an error, and no test is left out.
     println!("cargo::rustc-env=IS_CI={}", env::var_os("CI").is_some());
 }
 
-/// The servers that `.ci/get-servers` keeps.
+/// The folder in which `.ci/get-servers` keeps servers.
 fn kept() -> Vec<String> {
     let folder = |name: &str| env::var_os(name).map(PathBuf::from);
     let cache = || folder("XDG_CACHE_HOME").or_else(|| Some(folder("HOME")?.join(".cache")));

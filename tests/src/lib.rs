@@ -1,1 +1,1 @@
-//! Tests of the workspace as a whole: its invariants, and its crates together.
+//! Tests of the workspace as a whole: its rules, and its crates together.

@@ -1,4 +1,5 @@
-//! What callers see while the process of an endpoint stands still: its kernel accepts, nobody answers.
+//! What callers see while the process of an endpoint is stopped: its kernel accepts connections,
+//! but the process does not answer.
 #![cfg(unix)]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -29,7 +30,7 @@ use tower::{Layer, Service, ServiceBuilder, ServiceExt, timeout::TimeoutLayer};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// Far more than anything here takes.
+/// Far longer than any step here takes.
 const BOUND: Duration = Duration::from_secs(20);
 
 struct Server {
@@ -60,7 +61,7 @@ fn request() -> Request<Empty<Bytes>> {
     Request::get("/").body(Empty::new()).unwrap()
 }
 
-/// Calls and reads the body; says who served it.
+/// Makes a call, reads the body, and returns the endpoint that served it.
 async fn ask<S, B>(client: &S, request: Request<Empty<Bytes>>) -> Result<String, BoxError>
 where
     S: Service<Request<Empty<Bytes>>, Response = http::Response<B>, Error = BoxError> + Clone,

@@ -1,8 +1,9 @@
-//! One endpoint, in a process of its own: it answers, and fails as it is told.
+//! One endpoint, in a process of its own, which answers or fails on command.
 //!
-//! It is told line by line on its standard input: `ok`, `fail`, `slow` or `hang`. The end of the input, or
-//! of its parent, ends it, so that none is left over. On SIGTERM it stops as one should: not healthy, but still accepting for
-//! [`ACCEPTS_ON`]; then it refuses new connections, closes those that are idle, and answers what it has.
+//! Commands are lines on its standard input: `ok`, `fail`, `slow` or `hang`. The process ends when
+//! its input or its parent ends, so that none is left over. On SIGTERM it stops gracefully. First
+//! its health check fails, while it still accepts connections for [`ACCEPTS_ON`]. Then it refuses
+//! new connections, closes idle ones, and answers the requests that it has.
 
 use std::{
     convert::Infallible,
@@ -33,10 +34,11 @@ use tokio::{
 
 use crate::BoxError;
 
-/// Says that this process is an endpoint: `--endpoint ADDRESS HEALTH_ADDRESS BACKLOG keep|close`.
+/// Argument that makes this process an endpoint: `--endpoint ADDRESS HEALTH_ADDRESS BACKLOG
+/// keep|close`.
 pub(crate) const ARGUMENT: &str = "--endpoint";
 
-/// Where its health is asked for, on the second port.
+/// The path of health checks, on the second port.
 pub(crate) const HEALTH_PATH: &str = "/health";
 
 const GRPC: &str = "application/grpc";
@@ -44,24 +46,25 @@ const GRPC: &str = "application/grpc";
 /// How long an answer takes.
 const SERVICE_TIME: Duration = Duration::from_millis(2);
 
-/// How many times longer it takes when it is slow.
+/// The factor of a slow answer.
 const SLOWNESS: u32 = 100;
 
-/// How long a stopping endpoint still accepts, so that nobody who has not heard of it is refused.
+/// How long a stopping endpoint still accepts connections from clients that do not know of the
+/// stop.
 const ACCEPTS_ON: Duration = Duration::from_millis(100);
 
-/// What it has not answered by then is cut off.
+/// Requests that are not answered within this time are cut off.
 const STOPS_WITHIN: Duration = Duration::from_secs(2);
 
-/// How it behaves.
+/// The behaviour of an endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Mode {
     Ok,
-    /// 500 at once, in gRPC INTERNAL.
+    /// Answers 500 at once; INTERNAL in gRPC.
     Fail,
-    /// A hundred times the service time.
+    /// Answers after a hundred times the service time.
     Slow,
-    /// No answer at all.
+    /// Never answers.
     Hang,
 }
 
@@ -90,12 +93,12 @@ impl State {
     }
 }
 
-/// Serves until it is told to stop.
+/// Serves until the process is told to stop.
 pub(crate) fn run(words: &[String]) -> Result<(), BoxError> {
     let [requests, health, backlog, keep] = words else {
         return Err("usage: --endpoint ADDRESS HEALTH_ADDRESS BACKLOG keep|close".into());
     };
-    // Also one that is stopped, and so does not see its input end.
+    // A stopped process (SIGSTOP) does not see its input end, so it also ends with its parent.
     set_parent_process_death_signal(Some(Signal::KILL))?;
     let (requests, health, backlog) = (requests.parse()?, health.parse()?, backlog.parse()?);
     let closes = keep == "close";
@@ -129,7 +132,7 @@ async fn serve(
         () = stopping => {}
         _ = told => return Ok(()),
     }
-    // What has not ended by then is cut off.
+    // Requests that have not ended by then are cut off.
     _ = timeout(STOPS_WITHIN, connections.shutdown()).await;
     Ok(())
 }
@@ -150,11 +153,11 @@ async fn listen_to_input(state: Arc<State>) {
     }
 }
 
-/// Never ends; dropped, it refuses.
+/// Waits forever. When it is dropped, connections are refused.
 async fn accept(listener: TcpListener, state: &Arc<State>, connections: &GracefulShutdown) {
     let server = Builder::new(TokioExecutor::new());
     loop {
-        // A connection that is gone before it is accepted is nobody's loss.
+        // A connection that closes before it is accepted needs no handling.
         let Ok((socket, _)) = listener.accept().await else { continue };
         _ = socket.set_nodelay(true);
         let state = state.clone();

@@ -1,4 +1,4 @@
-//! What goes wrong, for how long, and how it is mended.
+//! The faults: what happens, for how long, and how it is repaired.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::{
     scene::{ENDPOINTS, Lane, Protocol},
 };
 
-/// One thing that goes wrong.
+/// One kind of fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Fault {
     GracefulStop,
@@ -35,7 +35,7 @@ const FLAP: Duration = Duration::from_secs(1);
 /// How often it flaps.
 const FLAPS: u32 = 2;
 
-/// How long an endpoint is away in a rolling restart, and how long the next one waits then.
+/// How long an endpoint is down in a rolling restart, and how long the next one then waits.
 const RESTART: Duration = Duration::from_millis(200);
 
 impl Fault {
@@ -85,7 +85,7 @@ impl Fault {
         }
     }
 
-    /// How long it lasts, and how long is looked at what follows.
+    /// How long the fault lasts, and how long the trial goes on after it.
     pub(crate) fn lasts(self) -> (Duration, Duration) {
         let (fault, after) = match self {
             Self::GracefulStop => (1_500, 1_500),
@@ -107,24 +107,24 @@ impl Fault {
         self == Self::SilentNew
     }
 
-    /// Whether one endpoint is bad all the time, so that it means something when the last attempt went
-    /// there.
+    /// Whether one endpoint is bad the whole time, so that the time of the last attempt there is
+    /// meaningful.
     pub(crate) fn has_one_target(self) -> bool {
         !matches!(self, Self::Flaps | Self::AllFail | Self::RollingRestart)
     }
 
-    /// Whether it is one endpoint, always the same, that is bad or comes and goes.
+    /// Whether one fixed endpoint is bad or comes and goes.
     pub(crate) fn has_survivors(self) -> bool {
         !matches!(self, Self::AllFail | Self::RollingRestart)
     }
 
-    /// Whether all endpoints must get their share again, not one.
+    /// Whether all endpoints must get their share again, instead of one.
     pub(crate) fn strikes_all(self) -> bool {
         self == Self::AllFail
     }
 }
 
-/// What a fault strikes.
+/// The parts of a trial that a fault acts on.
 pub(crate) struct Stage<'a> {
     pub(crate) endpoints: &'a mut Vec<Endpoint>,
     pub(crate) announce: &'a mut (dyn Announce + Send),
@@ -137,7 +137,7 @@ impl Stage<'_> {
         &mut self.endpoints[self.target]
     }
 
-    /// Makes it go wrong, and returns when the fault is over but for what [`heal`](Self::heal) does.
+    /// Starts the fault, and returns when it is over except for what [`heal`](Self::heal) does.
     pub(crate) async fn strike(&mut self, fault: Fault) -> Result<(), BoxError> {
         let (lasts, _) = fault.lasts();
         let lane = self.lane;
@@ -149,13 +149,13 @@ impl Stage<'_> {
                 self.target().signal(Signal::STOP)?;
                 self.target().fill_queue(lane).await;
             }
-            Fault::Fails => self.target().behave(Mode::Fail).await?,
-            Fault::Slow => self.target().behave(Mode::Slow).await?,
-            Fault::Hangs => self.target().behave(Mode::Hang).await?,
+            Fault::Fails => self.target().set_mode(Mode::Fail).await?,
+            Fault::Slow => self.target().set_mode(Mode::Slow).await?,
+            Fault::Hangs => self.target().set_mode(Mode::Hang).await?,
             Fault::Flaps => return self.flap().await,
             Fault::AllFail => {
                 for endpoint in &mut *self.endpoints {
-                    endpoint.behave(Mode::Fail).await?;
+                    endpoint.set_mode(Mode::Fail).await?;
                 }
             }
             Fault::RollingRestart => return self.restart_all().await,
@@ -164,7 +164,7 @@ impl Stage<'_> {
         Ok(())
     }
 
-    /// Ends the fault. When it returns, the endpoint answers again.
+    /// Ends the fault, and returns when the endpoint answers again.
     pub(crate) async fn heal(&mut self, fault: Fault) -> Result<(), BoxError> {
         match fault {
             Fault::GracefulStop => self.come_back(self.target).await,
@@ -174,10 +174,10 @@ impl Stage<'_> {
                 self.target().drop_fillers();
                 self.target().signal(Signal::CONT)
             }
-            Fault::Fails | Fault::Slow | Fault::Hangs => self.target().behave(Mode::Ok).await,
+            Fault::Fails | Fault::Slow | Fault::Hangs => self.target().set_mode(Mode::Ok).await,
             Fault::AllFail => {
                 for endpoint in &mut *self.endpoints {
-                    endpoint.behave(Mode::Ok).await?;
+                    endpoint.set_mode(Mode::Ok).await?;
                 }
                 Ok(())
             }
@@ -185,7 +185,7 @@ impl Stage<'_> {
         }
     }
 
-    /// Those who can be told are told; then the endpoint stops.
+    /// Informs the contestant if it can be informed, and then stops the endpoint.
     fn stop_gracefully(&mut self, index: usize) -> Result<(), BoxError> {
         self.announce.remove(index)?;
         self.endpoints[index].signal(Signal::TERM)

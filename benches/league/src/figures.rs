@@ -1,4 +1,4 @@
-//! What is read from a trial's record, and what many trials give together.
+//! The figures of one trial, and of many trials together.
 
 use std::time::Duration;
 
@@ -7,50 +7,52 @@ use serde::Serialize;
 
 use crate::{fault::Fault, scene::ENDPOINTS, trial::Record};
 
-/// A call that takes longer has seen a fault that gave it no error: half of what a slow endpoint takes.
+/// A call that takes longer has seen a fault, although it got no error: half of what a slow
+/// endpoint takes.
 pub(crate) const SLOW: Duration = Duration::from_millis(100);
 
-/// An endpoint that gets nothing in the time of so many of its requests has been left out: half a second
-/// at 50 a second. Chance does that once in tens of thousands of years.
+/// An endpoint that gets nothing for the time of this many of its requests counts as left out: half
+/// a second at 50 per second. By chance that happens once in tens of thousands of years.
 const LEFT_OUT_REQUESTS: f64 = 25.0;
 
-/// In the time of so many requests an endpoint that has its share again gets at least half of them: a
-/// quarter of a second at 50 a second.
+/// An endpoint has its share again when it gets at least half of this many requests in their usual
+/// time: a quarter of a second at 50 per second.
 const REGAINED_REQUESTS: f64 = 12.5;
 
 /// The figures of one trial. Times are in milliseconds.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Figures {
-    /// From the fault to the start of the last attempt at the faulty endpoint while it was faulty; 0 if
-    /// there was none.
+    /// From the fault to the start of the last attempt at the faulty endpoint while it was faulty.
+    /// 0 if there was none.
     pub(crate) stop: f64,
-    /// How many attempts there were at it.
+    /// The number of attempts at the faulty endpoint.
     pub(crate) after: usize,
-    /// From the first of them, by which the fault is seen at the latest, to the last.
+    /// From the first of these attempts, which reveals the fault at the latest, to the last.
     pub(crate) span: f64,
-    /// What it got of a fair share while it was faulty.
+    /// What it got while it was faulty, as a share of a fair share.
     pub(crate) share_at_target: f64,
-    /// Calls that ended after the fault began, and what became of them.
+    /// Calls that ended after the fault began, and their results.
     pub(crate) calls: usize,
     pub(crate) errors: usize,
     pub(crate) slow: usize,
-    /// Errors before any fault: something is wrong with the trial.
+    /// Errors before any fault, which mean that something is wrong with the trial.
     pub(crate) errors_before: usize,
-    /// Attempts beyond the calls, for each call, while the fault lasted.
+    /// Attempts per call beyond the first, while the fault lasted.
     pub(crate) extra: f64,
-    /// How many these were.
+    /// The number of these extra attempts.
     pub(crate) extra_attempts: f64,
-    /// Calls that had begun by the end of the fault, those before it among them: what a budget for
-    /// retries counts, as long as all this takes less than its ten seconds.
+    /// Calls that had begun by the end of the fault, including those before it. A retry budget
+    /// counts these, as long as the whole trial is shorter than the budget's ten seconds.
     pub(crate) calls_begun: usize,
-    /// Survivors that got nothing for half a second, at 50 requests a second.
+    /// Survivors that got nothing for half a second, at 50 requests per second.
     pub(crate) left_out: usize,
-    /// From the end of the fault until the endpoint (or the last of all) had its share again; nothing if
-    /// it did not while it was looked at.
+    /// From the end of the fault until the endpoint (or the last of all) had its share again. None
+    /// if that did not happen during the trial.
     pub(crate) regained: Option<f64>,
-    /// From the end of the fault to the start of the last call that failed; 0 if none did.
+    /// From the end of the fault to the start of the last call that failed. 0 if none failed.
     pub(crate) last_error: f64,
-    /// What the busiest survivor got while the fault lasted, in shares of four.
+    /// What the busiest survivor got while the fault lasted, as a multiple of a quarter of the
+    /// load.
     pub(crate) overshoot: f64,
 }
 
@@ -105,28 +107,28 @@ impl Figures {
             extra_attempts: total as f64 - started as f64,
             calls_begun: record.calls.iter().filter(|call| call.start < record.healing).count(),
             left_out: left_out.count(),
-            regained: regained(record, fault).map(millis),
+            regained: measure_regained(record, fault).map(millis),
             last_error: millis(last_error),
             overshoot: busiest as f64 * (ENDPOINTS - 1) as f64 / started as f64,
         }
     }
 
-    /// Calls that saw the fault, by an error or by waiting.
+    /// Calls that saw the fault, as an error or as a wait.
     pub(crate) fn seen(&self) -> usize {
         self.errors + self.slow
     }
 }
 
-fn regained(record: &Record, fault: Fault) -> Option<Duration> {
+fn measure_regained(record: &Record, fault: Fault) -> Option<Duration> {
     if !fault.strikes_all() {
-        return regained_by(record, record.target);
+        return find_regained(record, record.target);
     }
-    let times = (0..ENDPOINTS).map(|endpoint| regained_by(record, endpoint));
+    let times = (0..ENDPOINTS).map(|endpoint| find_regained(record, endpoint));
     times.collect::<Option<Vec<_>>>()?.into_iter().max()
 }
 
-/// When the first window begins in which it gets half of its share, since it is well again.
-fn regained_by(record: &Record, endpoint: usize) -> Option<Duration> {
+/// When the first window begins in which the healed endpoint gets half of its share.
+fn find_regained(record: &Record, endpoint: usize) -> Option<Duration> {
     const STEP: Duration = Duration::from_millis(10);
     let window = time_of(record, REGAINED_REQUESTS);
     let mut begin = record.healed;
@@ -142,7 +144,7 @@ fn regained_by(record: &Record, endpoint: usize) -> Option<Duration> {
     None
 }
 
-/// How long one endpoint takes to get so many requests, if it has its share.
+/// How long one endpoint takes to get this many requests, at its fair share.
 fn time_of(record: &Record, requests: f64) -> Duration {
     Duration::from_secs_f64(requests * ENDPOINTS as f64 / f64::from(record.rate))
 }
@@ -157,7 +159,7 @@ pub(crate) struct Cell {
     pub(crate) contestant: &'static str,
     pub(crate) fault: &'static str,
     pub(crate) trials: Vec<Figures>,
-    /// Why there are none, or what went wrong with some.
+    /// Why there are no trials, or what went wrong in some of them.
     pub(crate) remarks: Vec<String>,
 }
 
@@ -166,7 +168,7 @@ impl Cell {
         Percentiles::of(self.trials.iter().map(figure))
     }
 
-    /// Of all calls, those that are counted.
+    /// The share of counted calls among all calls.
     pub(crate) fn share(&self, counted: impl Fn(&Figures) -> usize) -> f64 {
         let calls: usize = self.trials.iter().map(|trial| trial.calls).sum();
         let counted: usize = self.trials.iter().map(counted).sum();
@@ -186,7 +188,8 @@ mod tests {
         Duration::from_millis(millis)
     }
 
-    /// Attempts every 20 ms at each endpoint but those that `leave_out` names, one call for each.
+    /// Attempts every 20 ms at each endpoint except those that `leave_out` names, with one call for
+    /// each.
     fn record(leave_out: impl Fn(u64, usize) -> bool) -> Record {
         let mut attempts = Vec::new();
         for time in (0..4_000).step_by(20) {
@@ -212,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn who_does_not_come_back_has_not_regained_its_share() {
+    fn an_endpoint_that_does_not_return_has_not_regained_its_share() {
         let away = record(|time, endpoint| endpoint == 1 && 1_000 <= time);
         let late = record(|time, endpoint| endpoint == 1 && (1_000..3_500).contains(&time));
 
@@ -232,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn errors_and_waiting_are_told_apart_and_those_before_the_fault_are_not_counted() {
+    fn errors_and_waits_differ_and_errors_before_the_fault_do_not_count() {
         let mut record = record(|_, _| false);
         let fail = |call: &mut Call| call.failure = Some("refused".to_owned());
         fail(&mut record.calls[0]);

@@ -1,19 +1,19 @@
-//! What evenkeel wants to reach, and whether it did; and who is first.
+//! evenkeel's goals and whether it met them, and the ranking of the contestants.
 
 use crate::{
     fault::Fault,
     figures::{Cell, Figures},
 };
 
-/// Who the goals are for, and who stands for doing nothing.
+/// The contestant that the goals are for, and the one that stands for doing nothing.
 const OURS: &str = "ours";
 const PLAIN: &str = "hyper";
 
-/// The budget of our retries: a share of the calls, and a floor over ten seconds.
+/// The budget of our retries: a share of the calls, and a minimum over ten seconds.
 const BUDGET_SHARE: f64 = 0.2;
 const BUDGET_FLOOR: f64 = 100.0;
 
-/// Figures that differ by less are the same: what the clock of the wire is good for.
+/// Figures that differ by less count as equal: the precision of the watcher's clock.
 const TIE_MILLIS: f64 = 5.0;
 const TIE_SHARE: f64 = 0.000_5;
 
@@ -23,7 +23,7 @@ struct Goal {
     limit: f64,
 }
 
-/// One line for each goal, and one for each row in which ours is or is not first.
+/// Prints one line for each goal, and one for each row that says whether ours is first.
 pub(crate) fn print(faults: &[Fault], cells: &[Cell], is_markdown: bool) {
     let item = if is_markdown { "- " } else { "" };
     let of = |fault: Fault, contestant: &str| {
@@ -43,7 +43,7 @@ pub(crate) fn print(faults: &[Fault], cells: &[Cell], is_markdown: bool) {
             );
         }
     }
-    println!("\n## Who is first\n");
+    println!("\n## Ranking\n");
     for &fault in faults {
         let Some(ours) = of(fault, OURS) else { continue };
         let all: Vec<&Cell> = cells
@@ -65,7 +65,8 @@ fn goals(fault: Fault, ours: &Cell, plain: Option<&Cell>) -> Vec<Goal> {
     match fault {
         Fault::GracefulStop => vec![errors(), stop(100.0)],
         Fault::Crash => {
-            // The first attempt sees it: that there is none before one comes is nobody's doing.
+            // The first attempt reveals the fault. The wait until it comes is not a contestant's
+            // fault.
             let after = worst(&|f| f.after.saturating_sub(1) as f64);
             let span = worst(&|f| f.span);
             vec![
@@ -102,7 +103,7 @@ fn goals(fault: Fault, ours: &Cell, plain: Option<&Cell>) -> Vec<Goal> {
                     let budget = BUDGET_SHARE * f.calls_begun as f64 + BUDGET_FLOOR;
                     100.0 * f.extra_attempts.max(0.0) / budget
                 }),
-                // An attempt or two fall to one side of the fault's end and their call to the other.
+                // At the fault's end, one or two attempts may be counted without their call.
                 limit: 101.0,
             },
         ],
@@ -110,7 +111,7 @@ fn goals(fault: Fault, ours: &Cell, plain: Option<&Cell>) -> Vec<Goal> {
     }
 }
 
-/// A figure by which contestants are compared: less is better.
+/// A figure that contestants are compared by: less is better.
 struct Row {
     what: &'static str,
     unit: &'static str,
@@ -149,7 +150,7 @@ fn rows(fault: Fault) -> Vec<Row> {
             unit: "ms",
             tie: 10.0 * TIE_MILLIS,
             figure: |cell| median(cell, |figures| figures.regained.unwrap_or(f64::INFINITY)),
-            is_compared: |cell| had_left(cell),
+            is_compared: |cell| has_left(cell),
         });
     }
     rows
@@ -159,8 +160,8 @@ fn median(cell: &Cell, figure: fn(&Figures) -> f64) -> f64 {
     cell.percentiles(figure).map_or(f64::INFINITY, |percentiles| percentiles.p50)
 }
 
-/// Who sends to a faulty endpoint all the time has nothing to come back from.
-fn had_left(cell: &Cell) -> bool {
+/// Whether the contestant left the endpoint: if it did not, it cannot return to it.
+fn has_left(cell: &Cell) -> bool {
     let share = |figures: &Figures| figures.share_at_target;
     cell.percentiles(share).is_some_and(|shares| shares.p50 < 0.5)
 }
@@ -185,7 +186,7 @@ impl Row {
     }
 }
 
-/// A figure with as many decimals as it deserves.
+/// Formats a figure with a sensible number of decimals.
 fn short(figure: f64) -> String {
     match figure {
         _ if figure.is_infinite() => "never".to_owned(),

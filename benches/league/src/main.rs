@@ -2,23 +2,25 @@
 //! how many errors its callers see meanwhile.
 //!
 //! # What is real
-//! Five endpoints, each a process of its own on an address of its own (127.B.lane.1 to 5), which is
-//! killed, stopped, told to fail or restarted. One caller with an open-loop load: requests come at
-//! seeded random times, whether the earlier ones are answered or not, and each gives up after
-//! [`DEADLINE`](evenkeel_rig::load::DEADLINE). Proxies are processes too; their caller is a plain hyper client.
+//! Five endpoints. Each is a process on an address of its own (127.B.lane.1 to 5), which is killed,
+//! stopped, told to fail or restarted. One caller with an open-loop load: requests start at seeded
+//! random times, independent of earlier answers, and each gives up after
+//! [`DEADLINE`](evenkeel_rig::load::DEADLINE). Proxies are processes, too; their caller is a plain
+//! hyper client.
 //!
-//! # What an attempt is, and who counts it
-//! An endpoint that is dead or stopped cannot say who knocked, and a relay in front of it would not refuse
-//! connections as a dead process does. So the [wire] is watched: a raw socket sees every TCP packet
-//! that arrives at an endpoint's address, in the same way for every contestant, whatever it is written in.
-//! An attempt is the head of a request (an HTTP/1.1 request line or an HTTP/2 HEADERS frame), or a SYN whose
-//! connection did not carry one within 100 ms. Health checks go to a second port of the endpoint's process and are not
-//! counted. That needs the right to open raw sockets: root, or `unshare -rn`.
+//! # What an attempt is, and how it is counted
+//! A dead or stopped endpoint cannot count its attempts, and a relay in front of it would not
+//! refuse connections as a dead process does. So the [wire] is watched: a raw socket sees every TCP
+//! packet that arrives at an endpoint's address, in the same way for every contestant and language.
+//! An attempt is the head of a request (an HTTP/1.1 request line or an HTTP/2 HEADERS frame), or a
+//! SYN whose connection did not carry a head within 100 ms. Health checks go to a second port of
+//! the endpoint's process and are not counted. Opening raw sockets needs root, or `unshare -rn`.
 //!
 //! # Silent loss
-//! A stopped process (SIGSTOP) answers nothing, while its kernel still acknowledges: what was pooled is
-//! silent (F3h1, F3h2). For new connections (F3new) the endpoint closes each after one answer, and its
-//! accept queue is filled when it stops, so that the kernel drops every further SYN.
+//! A stopped process (SIGSTOP) answers nothing, but its kernel still acknowledges packets: pooled
+//! connections are silent (F3h1, F3h2). For new connections (F3new) the endpoint closes each
+//! connection after one answer. Its accept queue is filled when it stops, so that the kernel drops
+//! every further SYN.
 
 #[cfg(target_os = "linux")]
 mod contestants;

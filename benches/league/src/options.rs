@@ -1,4 +1,4 @@
-//! What the league takes from the command line.
+//! The command line of the league.
 
 use std::{path::PathBuf, sync::Arc};
 
@@ -10,7 +10,7 @@ use crate::{
     fault::Fault,
 };
 
-/// Measures how fast each contestant leaves a faulty endpoint alone, and what callers see meanwhile.
+/// Measures how fast each contestant stops using a faulty endpoint, and what callers see meanwhile
 #[derive(Clone, Debug, Parser)]
 #[command(name = "league")]
 pub(crate) struct Options {
@@ -18,11 +18,11 @@ pub(crate) struct Options {
     #[arg(long, default_value_t = 30, value_parser = value_parser!(u32).range(1..=10_000))]
     pub(crate) trials: u32,
 
-    /// Which faults, by name or its beginning: F1,F3h2,F4 (default all)
+    /// Faults, by name or the beginning of a name: F1,F3h2,F4 (default: all)
     #[arg(long, value_delimiter = ',')]
     faults: Vec<String>,
 
-    /// Which contestants: ours,nginx-tuned (default all)
+    /// Contestants: ours,nginx-tuned (default: all)
     #[arg(long, value_delimiter = ',')]
     contestants: Vec<String>,
 
@@ -30,11 +30,11 @@ pub(crate) struct Options {
     #[arg(long, default_value_t = 250, value_parser = value_parser!(u32).range(50..=5_000))]
     pub(crate) rate: u32,
 
-    /// Seed of all random choices of the league: arrivals, when and whom a fault strikes
+    /// Seed of all random choices of the league: arrivals, and the time and target of a fault
     #[arg(long, default_value_t = 1)]
     pub(crate) seed: u64,
 
-    /// How many trials run at a time
+    /// How many trials run in parallel
     #[arg(long, default_value_t = 18, value_parser = value_parser!(u8).range(1..=100))]
     pub(crate) parallel: u8,
 
@@ -54,7 +54,7 @@ pub(crate) struct Options {
     pub(crate) programs: Programs,
 }
 
-/// Where the proxies are.
+/// The paths of the proxies.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Programs {
     /// nginx
@@ -71,7 +71,7 @@ pub(crate) struct Programs {
 }
 
 impl Options {
-    /// The faults that are wanted, in their order.
+    /// The chosen faults, in their order.
     pub(crate) fn faults(&self) -> Result<Vec<Fault>, BoxError> {
         let names = Fault::ALL.map(Fault::name);
         let begins = |name: &str, word: &str| {
@@ -79,7 +79,7 @@ impl Options {
         };
         for word in &self.faults {
             if word.is_empty() || !names.iter().any(|name| begins(name, word)) {
-                return Err(unknown("fault", word, &names));
+                return Err(unknown_name_error("fault", word, &names));
             }
         }
         let is_wanted = |fault: &Fault| {
@@ -88,13 +88,13 @@ impl Options {
         Ok(Fault::ALL.into_iter().filter(is_wanted).collect())
     }
 
-    /// The contestants that are wanted, in their order.
+    /// The chosen contestants, in their order.
     pub(crate) fn contestants(&self) -> Result<Vec<Arc<dyn Contestant>>, BoxError> {
         let mut contestants = all(&self.programs);
         let names: Vec<_> = contestants.iter().map(|contestant| contestant.name()).collect();
         for word in &self.contestants {
             if !names.contains(&&**word) {
-                return Err(unknown("contestant", word, &names));
+                return Err(unknown_name_error("contestant", word, &names));
             }
         }
         contestants.retain(|contestant| {
@@ -104,7 +104,7 @@ impl Options {
     }
 }
 
-fn unknown(what: &str, word: &str, names: &[&str]) -> BoxError {
+fn unknown_name_error(what: &str, word: &str, names: &[&str]) -> BoxError {
     format!("there is no {what} `{word}`; there are {}", names.join(", ")).into()
 }
 

@@ -1,4 +1,4 @@
-//! The endpoints of a trial: processes that are killed and stopped.
+//! The endpoints of a trial: processes that can be killed and stopped.
 
 use std::{process::Stdio, time::Duration};
 
@@ -17,11 +17,11 @@ use crate::{
     scene::{Lane, Place},
 };
 
-/// How many connections may wait to be accepted where the queue is to be filled.
+/// The length of the accept queue of an endpoint whose queue is to be filled.
 const BACKLOG_SHORT: u32 = 16;
 const BACKLOG: u32 = 1_024;
 
-/// One endpoint, which can be started again at its address.
+/// One endpoint, which can be started again at the same address.
 #[derive(Debug)]
 pub(crate) struct Endpoint {
     place: Place,
@@ -32,14 +32,15 @@ pub(crate) struct Endpoint {
 }
 
 impl Endpoint {
-    /// Starts one; `closes` for one that closes connections after each answer and lets few wait.
+    /// Starts an endpoint. If `closes` is set, it closes connections after each answer and has a
+    /// short accept queue.
     pub(crate) async fn start(place: Place, closes: bool) -> Result<Self, BoxError> {
         let mut endpoint = Self { place, closes, process: None, fillers: Vec::new() };
         endpoint.restart().await?;
         Ok(endpoint)
     }
 
-    /// Starts it, at the same address.
+    /// Starts it at the same address.
     pub(crate) async fn restart(&mut self) -> Result<(), BoxError> {
         let Place { requests, health } = self.place;
         let (backlog, keep) =
@@ -65,10 +66,10 @@ impl Endpoint {
         Ok(())
     }
 
-    /// Tells it how to behave.
-    pub(crate) async fn behave(&mut self, mode: Mode) -> Result<(), BoxError> {
+    /// Sets how it behaves.
+    pub(crate) async fn set_mode(&mut self, mode: Mode) -> Result<(), BoxError> {
         let input = self.process.as_mut().and_then(|process| process.stdin.as_mut());
-        let input = input.ok_or("an endpoint that does not run cannot be told anything")?;
+        let input = input.ok_or("an endpoint that does not run takes no commands")?;
         Ok(input.write_all(format!("{}\n", mode.word()).as_bytes()).await?)
     }
 
@@ -79,7 +80,7 @@ impl Endpoint {
         }
     }
 
-    /// Kills it as a crash does.
+    /// Kills it, as in a crash.
     pub(crate) async fn kill(&mut self) -> Result<(), BoxError> {
         if let Some(mut process) = self.process.take() {
             process.kill().await?;
@@ -95,7 +96,7 @@ impl Endpoint {
         Ok(())
     }
 
-    /// Fills the queue of connections that wait to be accepted, so that the kernel drops further SYNs.
+    /// Fills the accept queue, so that the kernel drops further SYNs.
     pub(crate) async fn fill_queue(&mut self, lane: Lane) {
         const WAIT: Duration = Duration::from_millis(20);
         let attempts = (0..2 * BACKLOG_SHORT).map(|_| async {

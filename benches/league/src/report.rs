@@ -1,4 +1,4 @@
-//! What is printed of a run, and what is written to a file.
+//! The output of a run: printed tables, and figures in a file.
 
 use std::{path::Path, sync::Arc};
 
@@ -7,7 +7,7 @@ use serde_json::json;
 
 use crate::{BoxError, contestants::Contestant, fault::Fault, figures::Cell, options::Options};
 
-/// What there is to choose from.
+/// Lists the faults and contestants.
 pub(crate) fn list(faults: &[Fault], contestants: &[Arc<dyn Contestant>]) {
     println!("faults:");
     for fault in faults {
@@ -22,7 +22,7 @@ pub(crate) fn list(faults: &[Fault], contestants: &[Arc<dyn Contestant>]) {
     }
 }
 
-/// One table for each fault, with what was left out and why.
+/// Prints one table for each fault, with what was left out and why.
 pub(crate) fn print(
     options: &Options,
     faults: &[Fault],
@@ -48,7 +48,7 @@ pub(crate) fn print(
     }
     for fault in faults {
         println!("\n## {}: {}\n", fault.name(), fault.title());
-        let mut table = Table::new(&heads(*fault));
+        let mut table = Table::new(&column_heads(*fault));
         let own = || cells.iter().filter(|cell| cell.fault == fault.name());
         own().for_each(|cell| table.row(row(*fault, cell)));
         print!("{}", if options.markdown { table.markdown() } else { table.text() });
@@ -59,7 +59,7 @@ pub(crate) fn print(
     }
 }
 
-fn heads(fault: Fault) -> Vec<&'static str> {
+fn column_heads(fault: Fault) -> Vec<&'static str> {
     let mut heads = vec!["contestant"];
     if fault.has_one_target() {
         heads.extend(["last attempt, ms", "attempts"]);
@@ -107,7 +107,7 @@ fn row(fault: Fault, cell: &Cell) -> Vec<String> {
     row
 }
 
-/// Every figure of every trial, for comparison later.
+/// Writes every figure of every trial to a file, for later comparison.
 pub(crate) fn write_json(path: &Path, options: &Options, cells: &[Cell]) -> Result<(), BoxError> {
     let run = json!({
         "trials": options.trials,

@@ -1,4 +1,4 @@
-//! A whole run: which trials, how many at a time, how far it has come.
+//! A whole run: its trials, their parallelism, and the progress.
 
 use std::{collections::VecDeque, process, sync::Arc, time::Duration};
 
@@ -18,16 +18,16 @@ use crate::{
     wire::Wire,
 };
 
-/// What starting and ending the processes of a trial takes, about.
+/// About how long the processes of a trial collect_trial to start and end.
 const OVERHEAD: Duration = Duration::from_millis(400);
 
-/// How often it is said how far the run has come.
+/// How often the progress is printed.
 const PROGRESS_EVERY: Duration = Duration::from_secs(15);
 
-/// Remarks of one cell that are kept.
+/// At most this many remarks of a cell are kept.
 const REMARKS_MAX: usize = 3;
 
-/// Runs what `options` ask for, and prints it.
+/// Runs the trials that `options` choose, and prints the results.
 pub(crate) fn run(options: &Options) -> Result<(), BoxError> {
     let (faults, contestants) = (options.faults()?, options.contestants()?);
     if options.list {
@@ -72,13 +72,13 @@ async fn all_trials(
     plan: &[Planned],
     cells: &mut [Cell],
 ) -> Result<(), BoxError> {
-    // Several runs on one machine keep to different addresses.
+    // Several runs on one machine use different addresses.
     let base = 64 + u8::try_from(process::id() % 128)?;
     let wire = Wire::watch(base)?;
     let mut lanes: VecDeque<Lane> =
         (0..options.parallel).map(|number| Lane { base, number }).collect();
     let total = plan.len() * options.trials as usize;
-    let work: Duration = plan.iter().map(|(.., fault)| lasts(*fault)).sum::<Duration>();
+    let work: Duration = plan.iter().map(|(.., fault)| estimate_duration(*fault)).sum::<Duration>();
     let estimate = work * options.trials / u32::from(options.parallel);
     eprintln!(
         "{total} trials, {} at a time, {} calls a second each: about {:.0} min",
@@ -89,11 +89,11 @@ async fn all_trials(
 
     let (origin, mut said, mut done) = (Origin::now(), Duration::ZERO, 0);
     let mut running = JoinSet::new();
-    // Contestants take turns, so that whatever else the machine does is shared among them.
+    // Contestants collect_trial turns, so that other work on the machine affects all of them alike.
     for trial in 0..options.trials {
         for (cell, contestant, fault) in plan {
             if lanes.is_empty() {
-                lanes.push_back(take(&mut running, cells).await?);
+                lanes.push_back(collect_trial(&mut running, cells).await?);
                 done += 1;
             }
             if said + PROGRESS_EVERY <= origin.elapsed() {
@@ -112,7 +112,7 @@ async fn all_trials(
         }
     }
     while !running.is_empty() {
-        take(&mut running, cells).await?;
+        collect_trial(&mut running, cells).await?;
     }
     eprintln!("{:5.0} s: done", origin.elapsed().as_secs_f64());
     Ok(())
@@ -120,8 +120,11 @@ async fn all_trials(
 
 type Outcome = (usize, Lane, Result<(Figures, Vec<String>), BoxError>);
 
-/// Waits for a trial, keeps its figures, and gives its lane back.
-async fn take(running: &mut JoinSet<Outcome>, cells: &mut [Cell]) -> Result<Lane, BoxError> {
+/// Waits for a trial, keeps its figures, and frees its lane.
+async fn collect_trial(
+    running: &mut JoinSet<Outcome>,
+    cells: &mut [Cell],
+) -> Result<Lane, BoxError> {
     let (cell, lane, result) = running.join_next().await.ok_or("a trial is running")??;
     let cell = &mut cells[cell];
     let remarks = match result {
@@ -139,13 +142,13 @@ async fn take(running: &mut JoinSet<Outcome>, cells: &mut [Cell]) -> Result<Lane
     Ok(lane)
 }
 
-/// What is worth knowing besides figures: what went wrong before the fault, and so not by it.
+/// Notes besides the figures: errors before the fault, which the fault did not cause.
 fn remarks(record: &Record) -> Vec<String> {
     let early = || record.calls.iter().filter(|call| call.end < record.struck);
     let errors = early().filter_map(|call| call.failure.as_ref());
     let mut remarks: Vec<_> =
         errors.map(|failure| format!("an error before the fault: {failure}")).collect();
-    // Every call that succeeded made an attempt.
+    // Every successful call made an attempt.
     let successes = early().filter(|call| call.failure.is_none()).count();
     let attempts = record.attempts.iter().filter(|attempt| attempt.at < record.struck).count();
     if attempts < successes {
@@ -154,7 +157,7 @@ fn remarks(record: &Record) -> Vec<String> {
     remarks
 }
 
-fn lasts(fault: Fault) -> Duration {
+fn estimate_duration(fault: Fault) -> Duration {
     let (fault, after) = fault.lasts();
     WARM_UP + PHASE / 2 + fault + after + OVERHEAD
 }

@@ -1,4 +1,4 @@
-//! Where a trial takes place: addresses, protocol, a folder for configurations.
+//! The surroundings of a trial: addresses, protocol, a folder for configurations.
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
@@ -8,29 +8,29 @@ use std::{
 /// How many endpoints there are.
 pub(crate) const ENDPOINTS: usize = 5;
 
-/// Requests go here.
+/// The port for requests.
 const PORT: u16 = 8_000;
 
-/// Health checks go here, so that they are not taken for requests.
+/// The port for health checks, which are therefore not counted as requests.
 const HEALTH_PORT: u16 = 8_001;
 
-/// Hosts of a lane that are no endpoints.
+/// Hosts of a lane that are not endpoints.
 const PROXY_HOST: u8 = 100;
 pub(crate) const FILLER_HOST: u8 = 200;
 
-/// What the endpoints are spoken to in.
+/// The protocol of the endpoints.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Protocol {
     Http1,
     Http2,
 }
 
-/// A part of 127.0.0.0/8 in which one trial at a time takes place.
+/// A part of 127.0.0.0/8, used by one trial at a time.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Lane {
     /// The second byte of its addresses, the same for all lanes of a run.
     pub(crate) base: u8,
-    /// The third.
+    /// The third byte.
     pub(crate) number: u8,
 }
 
@@ -48,7 +48,8 @@ impl Lane {
         self.address(PROXY_HOST, PORT)
     }
 
-    /// From where accept queues are filled: what comes from here is no attempt.
+    /// The source address of the connections that fill accept queues. They are not counted as
+    /// attempts.
     pub(crate) fn filler(self) -> SocketAddr {
         self.address(FILLER_HOST, 0)
     }
@@ -61,12 +62,12 @@ pub(crate) struct Place {
     pub(crate) health: SocketAddr,
 }
 
-/// What a contestant is told of its trial.
+/// What a contestant knows of its trial.
 #[derive(Clone, Debug)]
 pub(crate) struct Scene {
     pub(crate) lane: Lane,
     pub(crate) protocol: Protocol,
-    /// For configurations, gone after the trial.
+    /// A folder for configurations, deleted after the trial.
     pub(crate) folder: PathBuf,
     pub(crate) seed: u64,
 }

@@ -17,11 +17,11 @@ use crate::{
     wire::{Attempt, Wire},
 };
 
-/// How long the load runs before anything happens, at least; a random half second comes on top.
+/// The minimum time of load before the fault. A random half second is added.
 pub(crate) const WARM_UP: Duration = Duration::from_millis(1_000);
 pub(crate) const PHASE: Duration = Duration::from_millis(500);
 
-/// What a trial is made of.
+/// The parts of a trial.
 #[derive(Clone, Debug)]
 pub(crate) struct Setup {
     pub(crate) contestant: Arc<dyn Contestant>,
@@ -30,23 +30,23 @@ pub(crate) struct Setup {
     pub(crate) seed: u64,
 }
 
-/// What was seen in a trial. Times are since its beginning.
+/// The record of a trial. Times are since its beginning.
 #[derive(Clone, Debug)]
 pub(crate) struct Record {
-    /// Calls a second.
+    /// Calls per second.
     pub(crate) rate: u32,
     pub(crate) calls: Vec<Call>,
     pub(crate) attempts: Vec<Attempt>,
     pub(crate) target: usize,
     pub(crate) struck: Duration,
-    /// When it began to be mended, and when it was.
+    /// When the repair began and when it ended.
     pub(crate) healing: Duration,
     pub(crate) healed: Duration,
     pub(crate) ended: Duration,
 }
 
 impl Setup {
-    /// Runs it in `lane`, which nobody else uses meanwhile.
+    /// Runs the trial in `lane`, which no other trial uses meanwhile.
     pub(crate) async fn run(&self, lane: Lane, wire: &Wire) -> Result<Record, BoxError> {
         let folder = tempfile::tempdir()?;
         let scene = Scene {
@@ -59,7 +59,7 @@ impl Setup {
         let starts = scene.places().map(|place| Endpoint::start(place, closes));
         let mut endpoints = futures_util::future::try_join_all(starts).await?;
         let record = self.watch(&scene, &mut endpoints, wire).await;
-        // The next trial in this lane needs their addresses.
+        // The next trial in this lane needs these addresses.
         for endpoint in &mut endpoints {
             endpoint.kill().await?;
         }

@@ -1,4 +1,4 @@
-//! How the rig itself speaks to registries: small questions over HTTP.
+//! The rig's own client for registries: short requests over HTTP.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -14,10 +14,10 @@ use tokio::time::timeout;
 
 use crate::BoxError;
 
-/// A server that hangs is given up after that.
+/// A request to a server that hangs fails after this time.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// A client of the registries' own HTTP interfaces.
+/// A client of the registries' HTTP interfaces.
 #[derive(Clone, Debug)]
 pub(crate) struct Admin {
     client: Client<HttpConnector, Full<Bytes>>,

@@ -1,7 +1,7 @@
-//! One backend, in a process of its own: it answers requests, and enters itself in the registry.
+//! One backend, in a process of its own. It answers requests and registers itself.
 //!
-//! It is told line by line on its standard input: `enter`, `weight N`, `leave`. The end of the
-//! input, or of its parent, ends it, so that none is left over.
+//! Commands are lines on its standard input: `enter`, `weight N`, `leave`. The process ends when
+//! its input or its parent ends, so that none is left over.
 
 use std::{
     convert::Infallible,
@@ -37,10 +37,10 @@ use crate::{
     moment::Moment,
 };
 
-/// Says that this process is a backend: `--backend` and its [`Settings`] in JSON.
+/// Argument that makes this process a backend: `--backend` and its [`Settings`] in JSON.
 pub(crate) const ARGUMENT: &str = "--backend";
 
-/// Where health checks ask.
+/// The path of health checks.
 pub(crate) const HEALTH_PATH: &str = "/healthz";
 
 const GRPC: &str = "application/grpc";
@@ -48,43 +48,43 @@ const GRPC: &str = "application/grpc";
 /// How long an answer takes.
 const SERVICE_TIME: Duration = Duration::from_millis(2);
 
-/// What it has not answered by then is cut off.
+/// Requests that are not answered within this time are cut off.
 const STOPS_WITHIN: Duration = Duration::from_secs(2);
 
-/// What a backend is to be.
+/// The settings of a backend.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Settings {
     pub(crate) address: SocketAddr,
     pub(crate) service: String,
-    /// Where it enters itself, if it does.
+    /// Where it registers itself, if it does.
     pub(crate) register: Option<Register>,
     pub(crate) tags: Vec<String>,
     pub(crate) ttl: Duration,
-    /// How long it serves on after it has left.
+    /// How long it goes on serving after it has deregistered.
     pub(crate) propagation: Duration,
 }
 
-/// A registry to enter.
+/// A registry to register in.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) enum Register {
     Consul(String),
     Etcd(Vec<String>),
 }
 
-/// What a backend tells.
+/// What a backend reports.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(crate) enum Told {
     Ready(SocketAddr),
-    /// It has begun to do what it was told to.
+    /// It has begun to carry out a command.
     Began(Moment),
     Entered(Moment),
-    /// The first and the last request that arrived, and how many there were.
+    /// The first and the last request that arrived, and the number of requests.
     Requests(Option<(Moment, Moment)>, usize),
 }
 
 type Seen = Arc<Mutex<(Option<(Moment, Moment)>, usize)>>;
 
-/// Serves until it is told to stop.
+/// Serves until the process is told to stop.
 pub(crate) fn run(words: &[String]) -> Result<(), BoxError> {
     end_with_parent()?;
     let settings: Settings = serde_json::from_str(words.first().ok_or("settings are missing")?)?;
@@ -105,13 +105,13 @@ async fn serve(settings: Settings) -> Result<(), BoxError> {
             }
         }
     }
-    // What has not ended by then is cut off.
+    // Requests that have not ended by then are cut off.
     _ = timeout(STOPS_WITHIN, connections.shutdown()).await;
     report(&seen);
     Ok(())
 }
 
-/// Does what it is told; true when it is told to leave.
+/// Carries out commands. Returns true when it is told to leave.
 async fn obey(settings: &Settings, address: SocketAddr) -> Result<bool, BoxError> {
     let mut lines = BufReader::new(stdin()).lines();
     let mut registered: Option<Registered> = None;
@@ -120,7 +120,7 @@ async fn obey(settings: &Settings, address: SocketAddr) -> Result<bool, BoxError
         match word {
             "enter" => {
                 tell(&Told::Began(Moment::now()));
-                let entered = enter(settings, address)?;
+                let entered = register(settings, address)?;
                 if let Some(entered) = &entered {
                     entered.entered().await;
                 }
@@ -146,7 +146,7 @@ async fn obey(settings: &Settings, address: SocketAddr) -> Result<bool, BoxError
     Ok(false)
 }
 
-fn enter(settings: &Settings, address: SocketAddr) -> Result<Option<Registered>, BoxError> {
+fn register(settings: &Settings, address: SocketAddr) -> Result<Option<Registered>, BoxError> {
     let mut entry = Entry::new(&*settings.service, address.into());
     entry.tags.clone_from(&settings.tags);
     Ok(match &settings.register {
@@ -171,11 +171,11 @@ fn report(seen: &Seen) {
     tell(&Told::Requests(span, count));
 }
 
-/// Never ends; dropped, it refuses.
+/// Waits forever. When it is dropped, connections are refused.
 async fn accept(listener: TcpListener, seen: &Seen, connections: &GracefulShutdown) {
     let server = Builder::new(TokioExecutor::new());
     loop {
-        // A connection that is gone before it is accepted is nobody's loss.
+        // A connection that closes before it is accepted needs no handling.
         let Ok((socket, _)) = listener.accept().await else { continue };
         _ = socket.set_nodelay(true);
         let seen = seen.clone();
@@ -206,7 +206,7 @@ async fn answer(
     if !is_grpc {
         return Ok(Response::new(Full::default().boxed()));
     }
-    // An empty message, and that all is well.
+    // An empty message and the status OK.
     let mut trailers = HeaderMap::new();
     trailers.insert("grpc-status", HeaderValue::from_static("0"));
     let body = Full::new(Bytes::from_static(&[0; 5])).with_trailers(ready(Some(Ok(trailers))));

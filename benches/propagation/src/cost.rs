@@ -1,16 +1,17 @@
-//! What a process costs, as the kernel counts it.
+//! The cost of a process, as the kernel counts it.
 
-/// How long a process has worked, and what it holds.
+/// The processor time and memory of a process.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Cost {
-    /// Milliseconds of processors.
+    /// Milliseconds of processor time.
     pub(crate) work: f64,
-    /// Megabytes in memory.
+    /// Megabytes of memory.
     pub(crate) memory: f64,
 }
 
 impl Cost {
-    /// Of a process, up to now; none where it has ended. Threads that have ended are not counted.
+    /// The cost of a process until now. None if it has ended. Threads that have ended are not
+    /// counted.
     pub(crate) fn of(process: u32) -> Option<Self> {
         let tasks = std::fs::read_dir(format!("/proc/{process}/task")).ok()?;
         let nanos = tasks.filter_map(|task| {

@@ -1,6 +1,6 @@
-//! What happens in a registry, and is measured.
+//! The events that are measured.
 
-/// Something that happens.
+/// One kind of event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Event {
     Join,
@@ -46,14 +46,12 @@ impl Event {
 
     pub(crate) fn title(self) -> &'static str {
         match self {
-            Self::Join => "a backend enters itself beside three others",
-            Self::Leave => "one of four leaves: deregisters, serves on for a while, stops",
+            Self::Join => "a backend joins three others",
+            Self::Leave => "one of four deregisters, serves on for some time, and stops",
             Self::Weight => "one of four changes its weight",
-            Self::Crash => "one of four is killed, and says nothing to the registry",
+            Self::Crash => "one of four is killed without deregistering",
             Self::Restart => "the registry is killed and started again, and then a backend joins",
-            Self::Partition => {
-                "the registry is stopped for a while and goes on, and then a backend joins"
-            }
+            Self::Partition => "the registry is stopped and resumed, and then a backend joins",
             Self::Leader => "the leader of the registry is killed, and a backend joins at once",
             Self::Thousand => "1,000 endpoints appear at once",
             Self::Churn => "10 changes a second among many endpoints",
@@ -61,7 +59,7 @@ impl Event {
         }
     }
 
-    /// What the time is until a change is in every balancer; none where that is not measured.
+    /// The meaning of the time until a change is in every balancer. None if that is not measured.
     pub(crate) fn applied(self) -> &'static str {
         match self {
             Self::Leave | Self::Crash => "out of every balancer, ms",
@@ -70,7 +68,7 @@ impl Event {
         }
     }
 
-    /// What is seen of the backend itself; none where nothing is.
+    /// The meaning of the time that is seen at the backend itself. None if nothing is seen there.
     pub(crate) fn request(self) -> Option<&'static str> {
         match self {
             Self::Join | Self::Restart | Self::Partition | Self::Leader => {
@@ -84,11 +82,11 @@ impl Event {
     }
 
     /// Whether callers must not see an error.
-    pub(crate) fn is_to_be_unseen(self) -> bool {
+    pub(crate) fn must_be_unseen(self) -> bool {
         matches!(self, Self::Join | Self::Leave | Self::Restart | Self::Partition | Self::Leader)
     }
 
-    /// Whether it takes so long that the work of callers can be measured.
+    /// Whether it takes long enough to measure the processor time of callers.
     pub(crate) fn is_long(self) -> bool {
         matches!(
             self,
@@ -96,7 +94,7 @@ impl Event {
         )
     }
 
-    /// Whether it is about large numbers, and needs the machine for itself.
+    /// Whether it is about large numbers, and therefore runs alone on the machine.
     pub(crate) fn is_large(self) -> bool {
         matches!(self, Self::Thousand | Self::Churn | Self::WholeSet)
     }

@@ -1,8 +1,8 @@
-//! What evenkeel wants to reach, and whether it did.
+//! evenkeel's goals, and whether it met them.
 
 use crate::{event::Event, registries, run::Cell};
 
-/// Who the goals are for.
+/// The caller that the goals are for.
 pub(crate) const OURS: &str = "ours";
 
 /// Megabytes that 10,000 endpoints may cost, and milliseconds that a whole set of them may take.
@@ -10,7 +10,7 @@ const MEMORY_MAX: f64 = 20.0;
 const WHOLE_SET_MAX: f64 = 10.0;
 const ENDPOINTS: u16 = 10_000;
 
-/// By then local evidence has ended attempts at one that is dead.
+/// How long local evidence may take to end attempts at a dead endpoint.
 const EVIDENCE_MAX: f64 = 1_000.0;
 
 struct Goal {
@@ -19,7 +19,7 @@ struct Goal {
     limit: f64,
 }
 
-/// One line for each goal.
+/// Prints one line for each goal.
 pub(crate) fn print(cells: &[Cell], endpoints: u16, is_markdown: bool) {
     let item = if is_markdown { "- " } else { "" };
     println!("\n## Goals for ours\n");

@@ -1,4 +1,4 @@
-//! The events with many endpoints. The rig enters them, and one backend answers for all.
+//! The events with many endpoints. The rig registers them, and one backend answers for all.
 
 use std::{path::Path, time::Duration};
 
@@ -14,16 +14,16 @@ use crate::{
     trial::{Figures, Setup, Watch, announced},
 };
 
-/// How many appear at once.
+/// How many endpoints appear at once.
 const THOUSAND: usize = 1_000;
 
-/// How many there are before.
+/// How many endpoints there are before.
 const FEW: usize = 3;
 
-/// By then many endpoints are in every balancer.
+/// How long many endpoints may take to reach every balancer.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Between two changes.
+/// The time between two changes.
 const PERIOD: Duration = Duration::from_millis(100);
 
 /// How long memory settles before it is read.
@@ -48,7 +48,7 @@ pub(crate) async fn thousand(setup: &Setup, folder: &Path) -> Result<Figures, Bo
     Ok(figures)
 }
 
-/// One joins and another leaves in turn, ten changes a second, among many.
+/// Endpoints join and leave in turn among many others, ten changes per second.
 pub(crate) async fn churn(setup: &Setup, folder: &Path) -> Result<Figures, BoxError> {
     let mut scene = Scene::set_large(&*setup.registry, folder, &setup.options).await?;
     let many: usize = setup.options.endpoints.into();
@@ -80,7 +80,7 @@ pub(crate) async fn churn(setup: &Setup, folder: &Path) -> Result<Figures, BoxEr
     Ok(figures)
 }
 
-/// Makes a change, and gives what it was and when it began.
+/// Makes a change, and returns the change and its begin.
 async fn change(scene: &mut Scene, turn: usize, joins: bool) -> Result<(Moment, Change), BoxError> {
     let began = Moment::now();
     if joins {

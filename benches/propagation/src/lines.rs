@@ -1,4 +1,4 @@
-//! A process of this program that is told what to do line by line, and tells what happens in the same way.
+//! A process of this program that takes commands and sends reports, one per line.
 
 use std::{io::Write, process::Stdio, time::Duration};
 
@@ -14,7 +14,7 @@ use tokio::{
 
 use crate::BoxError;
 
-/// A process, and all that it has told so far.
+/// A process, and its reports so far.
 #[derive(Debug)]
 pub(crate) struct Lines<T> {
     child: Child,
@@ -29,7 +29,7 @@ impl<T: DeserializeOwned + Send + Sync + 'static> Lines<T> {
         Self::spawn(command)
     }
 
-    /// Starts any program that tells lines of JSON.
+    /// Starts any program that reports in lines of JSON.
     pub(crate) fn spawn(mut command: Command) -> Result<Self, BoxError> {
         let command = command.stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
         let mut child = command.spawn()?;
@@ -46,13 +46,13 @@ impl<T: DeserializeOwned + Send + Sync + 'static> Lines<T> {
         Ok(Self { child, told })
     }
 
-    /// Tells it what to do.
+    /// Sends a command.
     pub(crate) async fn tell(&mut self, line: &str) -> Result<(), BoxError> {
-        let input = self.child.stdin.as_mut().ok_or("it is told nothing any more")?;
+        let input = self.child.stdin.as_mut().ok_or("its input is closed")?;
         Ok(input.write_all(format!("{line}\n").as_bytes()).await?)
     }
 
-    /// Waits until what it has told has this in it; none if it has not in time.
+    /// Waits until `find` finds something in the reports. None if that takes too long.
     pub(crate) async fn until<R>(
         &mut self,
         after: Duration,
@@ -62,7 +62,7 @@ impl<T: DeserializeOwned + Send + Sync + 'static> Lines<T> {
             loop {
                 let found = find(&self.told.borrow_and_update());
                 if found.is_some() || self.told.changed().await.is_err() {
-                    // What was told last may have come with the end.
+                    // The last report may have come with the end.
                     return found.or_else(|| find(&self.told.borrow()));
                 }
             }
@@ -70,12 +70,12 @@ impl<T: DeserializeOwned + Send + Sync + 'static> Lines<T> {
         timeout(after, search).await.ok().flatten()
     }
 
-    /// What it has told so far.
+    /// Reads the reports so far.
     pub(crate) fn so_far<R>(&self, read: impl FnOnce(&[T]) -> R) -> R {
         read(&self.told.borrow())
     }
 
-    /// Tells it that it will be told nothing more.
+    /// Closes its input.
     pub(crate) fn close(&mut self) {
         self.child.stdin.take();
     }
@@ -94,11 +94,11 @@ pub(crate) fn end_with_parent() -> Result<(), BoxError> {
     Ok(set_parent_process_death_signal(Some(Signal::KILL))?)
 }
 
-/// Tells one line.
+/// Sends a report.
 pub(crate) fn tell(news: &impl Serialize) {
     let mut line = serde_json::to_vec(news).unwrap_or_default();
     line.push(b'\n');
     let mut output = std::io::stdout().lock();
-    // Whoever does not read any more does not want to know.
+    // A reader that has gone needs no report.
     _ = output.write_all(&line).and_then(|()| output.flush());
 }

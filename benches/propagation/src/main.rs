@@ -1,19 +1,21 @@
 //! How fast a change in a registry reaches every balancer, and what callers see meanwhile.
 //!
 //! # What is real
-//! The registries, each started for one trial and reached by callers through a relay that counts; the
-//! backends, each a process that enters itself with `evenkeel::discovery::register`; the callers, in a process
-//! of their own: several balancers with the recommended pipeline that share one discovery, under an open-loop
-//! load. Peers beside them find the same backends in the same registry.
+//! The registries: each is started for one trial, and callers reach it through a relay that counts.
+//! The backends: each is a process that registers itself with `evenkeel::discovery::register`. The
+//! callers: a process with several balancers, which have the recommended pipeline and share one
+//! discovery, under an open-loop load. Peers find the same backends in the same registry.
 //!
 //! # What is measured
-//! From the moment in which a backend begins to enter, change or leave (or is killed, or a registry answers again)
-//! until the change is in the last of the balancers, and until the first request arrives there or the
-//! last. Processes share one clock. What the registry itself needs is part of it.
+//! A measurement begins when a backend begins to join, change or leave (or when it is killed, or
+//! when a registry answers again). It ends when the change is in the last of the balancers, and
+//! when the first or the last request arrives at the backend. All processes share one clock. The
+//! delay of the registry itself is included.
 //!
-//! # Where a registry is added
-//! `registries/NAME.rs` and one entry in `all` of `registries/mod.rs`: how it starts, the address of its
-//! discovery, and how something is entered where a service does not enter itself.
+//! # How to add a registry
+//! Add `registries/NAME.rs` and one entry in `all` of `registries/mod.rs`: how the registry starts,
+//! the address of its discovery, and how an endpoint is registered if a service does not register
+//! itself.
 
 #[cfg(target_os = "linux")]
 mod admin;
@@ -53,10 +55,10 @@ mod trial;
 #[cfg(target_os = "linux")]
 use evenkeel_rig::BoxError;
 
-/// kube and the discovery leave the choice of cryptography to the program.
+/// kube and the discovery let the program choose the cryptography.
 #[cfg(target_os = "linux")]
 fn install_cryptography() {
-    // An error means that it is chosen already.
+    // An error means that it was chosen before.
     _ = rustls::crypto::ring::default_provider().install_default();
 }
 

@@ -1,4 +1,4 @@
-//! Times that mean the same in every process of this machine.
+//! Times that are comparable between all processes of this machine.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ impl Moment {
         Self(time.tv_sec.unsigned_abs() * 1_000_000_000 + time.tv_nsec.unsigned_abs())
     }
 
-    /// How long after `earlier` it is; nothing if it is before.
+    /// The time since `earlier`. Zero if `earlier` is later.
     pub(crate) fn since(self, earlier: Self) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))
     }
@@ -24,7 +24,7 @@ impl Moment {
         Self(self.0 + u64::try_from(time.as_nanos()).unwrap_or_default())
     }
 
-    /// The same in the time of day, as other programs tell it.
+    /// Converts from the time of day, which other programs report.
     pub(crate) fn of_day(nanos: u128) -> Self {
         let day = clock_gettime(ClockId::Realtime);
         let day = Duration::new(day.tv_sec.unsigned_abs(), 0).as_nanos()
@@ -34,7 +34,7 @@ impl Moment {
     }
 }
 
-/// Milliseconds, as figures are kept.
+/// The duration in milliseconds, the unit of all figures.
 pub(crate) fn millis(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1e3
 }

@@ -1,4 +1,4 @@
-//! What is taken from the command line.
+//! The command line.
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
@@ -19,19 +19,19 @@ pub(crate) struct Options {
     #[arg(long, default_value_t = 30, value_parser = value_parser!(u32).range(1..=10_000))]
     pub(crate) trials: u32,
 
-    /// Which registries: consul,etcd,etcd-3,dns (default all)
+    /// Registries: consul,etcd,etcd-3,dns (default: all)
     #[arg(long, value_delimiter = ',')]
     registries: Vec<String>,
 
-    /// Which events: join,leave,crash (default all)
+    /// Events: join,leave,crash (default: all)
     #[arg(long, value_delimiter = ',')]
     events: Vec<String>,
 
-    /// Which callers: ours,traefik,grpc-go (default all)
+    /// Callers: ours,traefik,grpc-go (default: all)
     #[arg(long, value_delimiter = ',')]
     callers: Vec<String>,
 
-    /// Calls a second in each trial
+    /// Calls per second in each trial
     #[arg(long, default_value_t = 400, value_parser = value_parser!(u32).range(10..=5_000))]
     pub(crate) rate: u32,
 
@@ -43,23 +43,23 @@ pub(crate) struct Options {
     #[arg(long, default_value_t = 30, value_parser = value_parser!(u32).range(1..=600))]
     partition_seconds: u32,
 
-    /// The time to live of entries; etcd's least is 2
+    /// The time to live of entries; the minimum of etcd is 2
     #[arg(long, default_value_t = 10, value_parser = value_parser!(u32).range(2..=600))]
     ttl_seconds: u32,
 
-    /// How many endpoints are many
+    /// The number of endpoints in events with many endpoints
     #[arg(long, default_value_t = 10_000, value_parser = value_parser!(u16).range(100..=60_000))]
     pub(crate) endpoints: u16,
 
-    /// How long there are changes among them
+    /// How long endpoints change among many others
     #[arg(long, default_value_t = 60, value_parser = value_parser!(u32).range(1..=3_600))]
     churn_seconds: u32,
 
-    /// How many trials run at a time, those with many endpoints alone
+    /// How many trials run in parallel; trials with many endpoints run alone
     #[arg(long, default_value_t = 3, value_parser = value_parser!(u8).range(1..=50))]
     pub(crate) parallel: u8,
 
-    /// Seed of arrivals, and of the moment at which something happens
+    /// Seed of arrivals, and of the moment of each event
     #[arg(long, default_value_t = 1)]
     pub(crate) seed: u64,
 
@@ -71,7 +71,7 @@ pub(crate) struct Options {
     #[arg(long)]
     pub(crate) markdown: bool,
 
-    /// Lists what there is to choose from, and runs nothing
+    /// Lists events, registries and callers, and runs nothing
     #[arg(long)]
     pub(crate) list: bool,
 }
@@ -85,28 +85,28 @@ impl Options {
         Duration::from_secs(self.ttl_seconds.into())
     }
 
-    /// Changes among many endpoints, 10 a second.
+    /// Changes among many endpoints, 10 per second.
     pub(crate) fn changes(&self) -> u32 {
         self.churn_seconds * 10
     }
 
-    /// The events that are wanted, in their order.
+    /// The chosen events, in their order.
     pub(crate) fn events(&self) -> Result<Vec<Event>, BoxError> {
         chosen("event", Event::ALL.to_vec(), &self.events, |event| event.name())
     }
 
-    /// The registries that are wanted, in their order.
+    /// The chosen registries, in their order.
     pub(crate) fn registries(&self) -> Result<Vec<Arc<dyn Registry>>, BoxError> {
         chosen("registry", registries::all(), &self.registries, |registry| registry.name())
     }
 
-    /// The callers that are wanted, in their order.
+    /// The chosen callers, in their order.
     pub(crate) fn callers(&self) -> Result<Vec<Arc<dyn Caller>>, BoxError> {
         chosen("caller", callers::all(), &self.callers, |caller| caller.name())
     }
 }
 
-/// Those of `all` that `words` name, all if there are none.
+/// The entries of `all` that `words` name, or all if there are no words.
 fn chosen<T>(
     what: &str,
     mut all: Vec<T>,

@@ -1,4 +1,4 @@
-//! A relay between callers and a member of the registry, which counts what goes through.
+//! A relay between callers and a member of the registry, which counts the traffic.
 
 use std::{
     net::SocketAddr,
@@ -18,35 +18,36 @@ use tokio::{
 
 use crate::{BoxError, moment::Moment};
 
-/// Of more the time is not kept: an answer of Consul with 10,000 endpoints comes in a hundred parts.
+/// Times are kept for this many pieces: an answer of Consul with 10,000 endpoints comes in a
+/// hundred pieces.
 const NEWS_MAX: usize = 1 << 20;
 
-/// Who moves from one member to another has two connections for so long at most.
+/// A client that moves from one member to another may have two connections for this time.
 const PASSING: Duration = Duration::from_millis(500);
 
-/// What went through all relays of a registry.
+/// The traffic of all relays of a registry.
 #[derive(Debug, Default)]
 pub(crate) struct Counts {
     bytes: AtomicU64,
-    /// When something came from the registry, up to [`NEWS_MAX`] times.
+    /// When data came from the registry, up to [`NEWS_MAX`] times.
     news: Mutex<Vec<Moment>>,
     open: AtomicUsize,
     open_max: AtomicUsize,
 }
 
 impl Counts {
-    /// Bytes from the registry.
+    /// The number of bytes from the registry.
     pub(crate) fn bytes(&self) -> u64 {
         self.bytes.load(Relaxed)
     }
 
-    /// When the last came that came by then.
+    /// When the last data came before this time.
     pub(crate) fn last_before(&self, moment: Moment) -> Option<Moment> {
         let news = self.news.lock().unwrap_or_else(PoisonError::into_inner);
         news.iter().rev().find(|at| **at <= moment).copied()
     }
 
-    fn came(&self, length: usize) {
+    fn count_bytes(&self, length: usize) {
         self.bytes.fetch_add(length as u64, Relaxed);
         let mut news = self.news.lock().unwrap_or_else(PoisonError::into_inner);
         if news.len() < NEWS_MAX {
@@ -54,7 +55,8 @@ impl Counts {
         }
     }
 
-    /// The most connections that there were at a time, those left out that went as another came.
+    /// The most connections at a time. A connection that closes while another opens is not counted
+    /// twice.
     pub(crate) fn connections(&self) -> usize {
         self.open_max.load(Relaxed)
     }
@@ -65,7 +67,7 @@ impl Counts {
     }
 }
 
-/// A way to `target`, which is there as long as the runtime is.
+/// A relay to `target`, which lasts as long as the runtime.
 pub(crate) async fn relay(
     target: SocketAddr,
     counts: &Arc<Counts>,
@@ -77,7 +79,7 @@ pub(crate) async fn relay(
             let counts = counts.clone();
             tokio::spawn(async move {
                 let mut joined = pin!(join(inside, target, &counts));
-                // However it ends, both sides are closed.
+                // Both sides are closed in any case.
                 if timeout(PASSING, &mut joined).await.is_err() {
                     counts.opened();
                     _ = joined.await;
@@ -102,7 +104,7 @@ async fn join(inside: TcpStream, target: SocketAddr, counts: &Counts) -> std::io
             if length == 0 {
                 return Ok(());
             }
-            counts.came(length);
+            counts.count_bytes(length);
             inside_write.write_all(&buffer[..length]).await?;
         }
     };

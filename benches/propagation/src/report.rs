@@ -1,4 +1,4 @@
-//! What is printed of a run, and what is written to a file.
+//! The output of a run: printed tables, and figures in a file.
 
 use std::path::Path;
 
@@ -13,7 +13,7 @@ use crate::{
     BoxError, callers::by_default, event::Event, options::Options, run::Cell, trial::Figures,
 };
 
-/// What there is to choose from.
+/// Lists the events, registries and callers.
 pub(crate) fn list(options: &Options) -> Result<(), BoxError> {
     let line = |name: &str, about: &str, missing: Option<String>| {
         println!("  {name:10} {about}");
@@ -30,7 +30,7 @@ pub(crate) fn list(options: &Options) -> Result<(), BoxError> {
     Ok(())
 }
 
-/// One table for each event, with what was left out and why.
+/// Prints one table for each event, with what was left out and why.
 pub(crate) fn print(options: &Options, events: &[Event], cells: &[Cell], busy: Option<f64>) {
     println!("# Propagation\n");
     println!(
@@ -50,7 +50,7 @@ pub(crate) fn print(options: &Options, events: &[Event], cells: &[Cell], busy: O
     println!("Triples are p50 / p99 / worst.\n");
     for event in events {
         println!("\n## {}: {}\n", event.name(), event.title());
-        let mut table = Table::new(&heads(*event));
+        let mut table = Table::new(&column_heads(*event));
         let own = || cells.iter().filter(|cell| cell.event == *event);
         own().for_each(|cell| table.row(row(*event, cell)));
         show(options, &table);
@@ -59,7 +59,7 @@ pub(crate) fn print(options: &Options, events: &[Event], cells: &[Cell], busy: O
             remarks.for_each(|text| println!("* {}, {}: {text}", cell.registry, cell.caller));
         }
     }
-    println!("\n## Others by their defaults (derived, not measured)\n");
+    println!("\n## Other systems with their defaults (derived, not measured)\n");
     let mut table = Table::new(&["system", "join", "leave", "crash"]);
     for one in by_default::ALL {
         table.row([one.system, one.join, one.leave, one.crash].map(str::to_owned).to_vec());
@@ -73,7 +73,7 @@ fn show(options: &Options, table: &Table) {
     print!("{}", if options.markdown { table.markdown() } else { table.text() });
 }
 
-fn heads(event: Event) -> Vec<&'static str> {
+fn column_heads(event: Event) -> Vec<&'static str> {
     let mut heads = vec!["registry", "caller", event.applied()];
     if event != Event::WholeSet {
         heads.push("since announced, ms");
@@ -135,7 +135,7 @@ fn row(event: Event, cell: &Cell) -> Vec<String> {
     row
 }
 
-/// Every figure of every trial, for comparison later.
+/// Writes every figure of every trial to a file, for later comparison.
 pub(crate) fn write_json(path: &Path, options: &Options, cells: &[Cell]) -> Result<(), BoxError> {
     let cells: Vec<_> = cells
         .iter()

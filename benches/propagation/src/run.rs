@@ -1,4 +1,4 @@
-//! A whole run: which trials, how many at a time, how far it has come.
+//! A whole run: its trials, their parallelism, and the progress.
 
 use std::{collections::VecDeque, process, sync::Arc, time::Duration};
 
@@ -15,13 +15,13 @@ use crate::{
     trial::{Figures, Setup},
 };
 
-/// How often it is said how far the run has come.
+/// How often the progress is printed.
 const PROGRESS_EVERY: Duration = Duration::from_secs(15);
 
-/// Remarks of one cell that are kept.
+/// At most this many remarks of a cell are kept.
 const REMARKS_MAX: usize = 3;
 
-/// Where a set comes from that comes from no registry.
+/// The registry's name in the tables for a set that comes from a channel.
 const CHANNEL: &str = "channel";
 
 /// The trials of one event, registry and caller.
@@ -31,7 +31,7 @@ pub(crate) struct Cell {
     pub(crate) registry: &'static str,
     pub(crate) caller: &'static str,
     pub(crate) trials: Vec<Figures>,
-    /// Why there are none, or what went wrong with some.
+    /// Why there are no trials, or what went wrong in some of them.
     pub(crate) remarks: Vec<String>,
 }
 
@@ -61,7 +61,7 @@ impl Cell {
     }
 }
 
-/// Runs what `options` ask for, and prints it.
+/// Runs the trials that `options` choose, and prints the results.
 pub(crate) fn run(options: Options) -> Result<(), BoxError> {
     if options.list {
         return report::list(&options);
@@ -71,7 +71,7 @@ pub(crate) fn run(options: Options) -> Result<(), BoxError> {
     let events = options.events()?;
     let (mut cells, mut plan) = (Vec::new(), Vec::new());
     for &event in &events {
-        enter(event, &options, &mut cells, &mut plan)?;
+        add_cells(event, &options, &mut cells, &mut plan)?;
     }
     let busy = Busy::now();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
@@ -86,8 +86,8 @@ pub(crate) fn run(options: Options) -> Result<(), BoxError> {
     verdict(&plan, &cells)
 }
 
-/// Enters the cells of an event, and the trials that can be run.
-fn enter(
+/// Adds the cells of an event, and the trials that can run.
+fn add_cells(
     event: Event,
     options: &Arc<Options>,
     cells: &mut Vec<Cell>,
@@ -96,12 +96,12 @@ fn enter(
     let mut is_there = false;
     for registry in options.registries()? {
         for caller in options.callers()? {
-            // A whole set comes from no registry, and so is measured once.
+            // A whole set does not come from a registry, so it is measured once.
             let is_whole = event == Event::WholeSet;
             if is_whole && (is_there || caller.name() != goals::OURS) {
                 continue;
             }
-            let fits = registry.knows(event) && caller.reads(registry.name(), event);
+            let fits = registry.supports(event) && caller.reads(registry.name(), event);
             if !is_whole && !fits {
                 continue;
             }
@@ -124,28 +124,28 @@ fn enter(
     Ok(())
 }
 
-/// What is to be run, and where its figures go.
+/// A planned trial, and the cell of its figures.
 struct Planned {
     cell: usize,
     setup: Setup,
 }
 
 impl Planned {
-    /// How often.
+    /// How many trials there are.
     fn trials(&self) -> u32 {
-        // One has hundreds of changes.
+        // A single trial has hundreds of changes.
         if self.setup.event == Event::Churn { 1 } else { self.setup.options.trials }
     }
 }
 
-/// An error where callers saw one that they must not see, or where something could not be run.
+/// Fails if callers saw an error that they must not see, or if a trial could not run.
 fn verdict(plan: &[Planned], cells: &[Cell]) -> Result<(), BoxError> {
     let failed: usize =
         plan.iter().map(|one| one.trials() as usize - cells[one.cell].trials.len()).sum();
     if 0 < failed {
         return Err(format!("{failed} trials could not be run").into());
     }
-    let unseen = |cell: &&Cell| cell.caller == goals::OURS && cell.event.is_to_be_unseen();
+    let unseen = |cell: &&Cell| cell.caller == goals::OURS && cell.event.must_be_unseen();
     let errors: usize = cells.iter().filter(unseen).map(Cell::errors).sum();
     if 0 < errors {
         return Err(format!("callers saw {errors} errors where they must see none").into());
@@ -158,7 +158,7 @@ async fn all_trials(
     plan: &[Planned],
     cells: &mut [Cell],
 ) -> Result<(), BoxError> {
-    // Several runs on one machine keep to different addresses.
+    // Several runs on one machine use different addresses.
     let base = 64 + u8::try_from(process::id() % 128)?;
     let (small, large): (Vec<_>, Vec<_>) =
         plan.iter().partition(|planned| !planned.setup.event.is_large());
@@ -167,11 +167,12 @@ async fn all_trials(
     for (planned, parallel) in [(small, options.parallel), (large, 1)] {
         let mut lanes: VecDeque<Lane> = (0..parallel).map(|number| Lane { base, number }).collect();
         let mut running = JoinSet::new();
-        // Events and callers take turns, so that whatever else the machine does is shared among them.
+        // Events and callers take turns, so that other work on the machine affects all of them
+        // alike.
         for trial in 0..options.trials {
             for one in planned.iter().filter(|one| trial < one.trials()) {
                 if lanes.is_empty() {
-                    lanes.push_back(take(&mut running, cells).await?);
+                    lanes.push_back(collect_trial(&mut running, cells).await?);
                     progress.step();
                 }
                 let lane = lanes.pop_front().ok_or("a lane is free by now")?;
@@ -181,7 +182,7 @@ async fn all_trials(
             }
         }
         while !running.is_empty() {
-            take(&mut running, cells).await?;
+            collect_trial(&mut running, cells).await?;
             progress.step();
         }
     }
@@ -208,8 +209,11 @@ impl Progress {
 
 type Outcome = (usize, Lane, Result<Figures, BoxError>);
 
-/// Waits for a trial, keeps its figures, and gives its lane back.
-async fn take(running: &mut JoinSet<Outcome>, cells: &mut [Cell]) -> Result<Lane, BoxError> {
+/// Waits for a trial, keeps its figures, and frees its lane.
+async fn collect_trial(
+    running: &mut JoinSet<Outcome>,
+    cells: &mut [Cell],
+) -> Result<Lane, BoxError> {
     let (cell, lane, result) = running.join_next().await.ok_or("a trial is running")??;
     let cell = &mut cells[cell];
     let remark = match result {

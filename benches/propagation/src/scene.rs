@@ -1,4 +1,4 @@
-//! Where a trial takes place: a registry behind relays, and backends that enter themselves.
+//! The surroundings of a trial: a registry behind relays, and backends that register themselves.
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
@@ -19,36 +19,36 @@ use crate::{
     relay::{Counts, relay},
 };
 
-/// How many backends there are, the target among them.
+/// How many backends there are, including the target.
 pub(crate) const BACKENDS: usize = 4;
 
-/// Who joins, leaves or dies.
+/// The backend that joins, leaves or dies.
 pub(crate) const TARGET: usize = BACKENDS - 1;
 
-/// By then a backend has started, entered the registry, or ended.
+/// How long a backend may take to start, to register, or to end.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// A part of 127.0.0.0/8 in which one trial at a time takes place.
+/// A part of 127.0.0.0/8, used by one trial at a time.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Lane {
     /// The second byte of its addresses, the same for all lanes of a run.
     pub(crate) base: u8,
-    /// The third.
+    /// The third byte.
     pub(crate) number: u8,
 }
 
-/// A registry and backends, for one trial.
+/// A registry and backends for one trial.
 pub(crate) struct Scene {
     pub(crate) registry: Box<dyn Running>,
-    /// Where callers ask the registry's members: the relays.
+    /// The addresses at which callers ask the registry's members: the relays.
     pub(crate) members: Vec<SocketAddr>,
     pub(crate) counts: Arc<Counts>,
     /// The address of the discovery.
     pub(crate) target: String,
     pub(crate) folder: PathBuf,
-    /// Whether there will be many endpoints, which the rig enters.
+    /// Whether there will be many endpoints, which the rig registers.
     pub(crate) is_large: bool,
-    /// How many it has entered.
+    /// How many endpoints the rig has registered.
     pub(crate) many: usize,
     backends: Vec<Backend>,
 }
@@ -60,7 +60,7 @@ struct Backend {
 }
 
 impl Scene {
-    /// Starts a registry, relays and backends. None has entered yet.
+    /// Starts a registry, relays and backends. No backend is registered yet.
     pub(crate) async fn set(
         registry: &dyn Registry,
         tags: &[String],
@@ -77,7 +77,7 @@ impl Scene {
             ttl: options.ttl(),
             propagation: registry.propagation(),
         };
-        // All have one port, as a registry without ports wants it.
+        // All backends have one port, as a registry without ports needs it.
         let host = |index: usize| Ipv4Addr::new(127, lane.base, lane.number, index as u8 + 1);
         let mut backends = vec![Backend::start(&settings((host(0), 0).into())).await?];
         let port = backends[0].address.port();
@@ -122,7 +122,7 @@ impl Scene {
         Ok(Self { registry, members, counts, target, folder, is_large, many: 0, backends })
     }
 
-    /// How many have entered.
+    /// How many endpoints are registered.
     pub(crate) fn entered(&self) -> usize {
         self.many + self.backends.iter().filter(|backend| backend.has_entered).count()
     }
@@ -131,7 +131,7 @@ impl Scene {
         self.backends[index].address
     }
 
-    /// Has a backend enter, and gives the moment in which it began to.
+    /// Registers a backend, and returns when that began.
     pub(crate) async fn enter(&mut self, index: usize) -> Result<Moment, BoxError> {
         let (is_own, backend) = (self.registry.register().is_some(), &mut self.backends[index]);
         backend.has_entered = true;
@@ -143,7 +143,7 @@ impl Scene {
         backend.tell("enter").await
     }
 
-    /// Waits until the registry has said that it has it.
+    /// Waits until the registry has confirmed a backend.
     pub(crate) async fn until_entered(&mut self, index: usize) -> Result<Moment, BoxError> {
         if self.registry.register().is_none() {
             return Ok(Moment::now());
@@ -162,7 +162,7 @@ impl Scene {
         self.backends[index].tell(&format!("weight {weight}")).await
     }
 
-    /// Has a backend leave in order, which takes as long as it serves on.
+    /// Makes a backend leave gracefully, which takes as long as it serves on.
     pub(crate) async fn leave(&mut self, index: usize) -> Result<Moment, BoxError> {
         let began = self.backends[index].tell("leave").await?;
         if self.registry.register().is_none() {
@@ -171,7 +171,7 @@ impl Scene {
         Ok(began)
     }
 
-    /// Kills a backend; where it does not enter itself, whoever entered it removes it.
+    /// Kills a backend. If the rig registered it, the rig also removes it.
     pub(crate) async fn kill(&mut self, index: usize) -> Result<Moment, BoxError> {
         let killed = Moment::now();
         self.backends[index].process.kill().await?;
@@ -181,7 +181,7 @@ impl Scene {
         Ok(killed)
     }
 
-    /// When its first request arrived; none if none has in time.
+    /// When a backend's first request arrived. None if that took too long.
     pub(crate) async fn first_request(&mut self, index: usize, after: Duration) -> Option<Moment> {
         let first = |all: &[Told]| {
             all.iter().find_map(|told| match told {
@@ -192,12 +192,12 @@ impl Scene {
         self.backends[index].process.until(after, first).await
     }
 
-    /// When the last request arrived at one that is leaving, once it has ended.
+    /// When the last request arrived at a leaving backend, once it has ended.
     pub(crate) async fn last_request(&mut self, index: usize) -> Option<Moment> {
         let last = |all: &[Told]| {
             let began = all.iter().position(|told| matches!(told, Told::Began(_)));
             all.iter().skip(began.unwrap_or(all.len())).rev().find_map(|told| match told {
-                // The first request is told of as it arrives, and is one alone.
+                // The first request is reported when it arrives, as the only one so far.
                 Told::Requests(span, count) if *count != 1 => span.map(|(_, last)| last),
                 _ => None,
             })
@@ -205,14 +205,14 @@ impl Scene {
         self.backends[index].process.until(PATIENCE, last).await
     }
 
-    /// Enters so many more, which all lead to the one backend of a large scene.
+    /// Registers this many more endpoints, which all lead to the one backend of a large scene.
     pub(crate) async fn insert_many(&mut self, count: usize) -> Result<(), BoxError> {
         let many: Vec<_> = (self.many..self.many + count).map(|n| self.one_of_many(n)).collect();
         self.many += count;
         self.registry.insert(&many).await
     }
 
-    /// The address of one of these.
+    /// The address of one of these endpoints.
     pub(crate) fn one_of_many(&self, number: usize) -> SocketAddr {
         let [.., high, low] = (number as u32 + 1).to_be_bytes();
         (Ipv4Addr::new(127, 1, high, low), self.backends[0].address.port()).into()
@@ -231,7 +231,7 @@ impl Backend {
         Ok(Self { address, process, has_entered: false })
     }
 
-    /// Tells it what to do, and gives the moment in which it began to.
+    /// Sends a command, and returns when the backend began to carry it out.
     async fn tell(&mut self, what: &str) -> Result<Moment, BoxError> {
         let before = self.process.so_far(<[Told]>::len);
         self.process.tell(what).await?;
@@ -242,6 +242,6 @@ impl Backend {
             })
         };
         let began = self.process.until(PATIENCE, began).await;
-        Ok(began.ok_or("a backend does not do what it is told to")?)
+        Ok(began.ok_or("a backend does not carry out a command")?)
     }
 }

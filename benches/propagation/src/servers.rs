@@ -1,4 +1,4 @@
-//! Real servers: where they are found, how they are started, stopped and ended.
+//! Real servers: how they are found, started, stopped and ended.
 
 use std::{
     ffi::OsString,
@@ -15,30 +15,30 @@ use tokio::{process::Child, time::sleep};
 
 use crate::BoxError;
 
-/// How long a server may take to start, on a machine that does other things too.
+/// How long a server may take to start on a busy machine.
 const START_MAX: Duration = Duration::from_secs(60);
 
-/// The program of a server, as `.ci/get-servers` keeps it or as PATH has it.
+/// The program of a server, from the folder of `.ci/get-servers` or from PATH.
 pub(crate) fn find(server: &str, program: &str) -> Option<PathBuf> {
-    let cached = kept().map(|folder| folder.join(server).join("usr/bin").join(program));
+    let cached = servers_folder().map(|folder| folder.join(server).join("usr/bin").join(program));
     cached.filter(|path| path.is_file()).or_else(|| process::find(program.as_ref()))
 }
 
 /// The folder in which `.ci/get-servers` keeps servers.
-fn kept() -> Option<PathBuf> {
+fn servers_folder() -> Option<PathBuf> {
     let folder = |name: &str| std::env::var_os(name).map(PathBuf::from);
     let cache = || folder("XDG_CACHE_HOME").or_else(|| Some(folder("HOME")?.join(".cache")));
     folder("EVENKEEL_SERVERS").or_else(|| Some(cache()?.join("evenkeel/servers")))
 }
 
-/// What to say of a server that is not there.
+/// The note for a server that is not installed.
 pub(crate) fn missing(server: &str, program: &str) -> Option<String> {
     let advice =
         || format!("not measured: {server} is missing, `.ci/get-servers {server}` gets it");
     find(server, program).is_none().then(advice)
 }
 
-/// A server's process, which can be started again and ends with this.
+/// A server's process, which can be started again and ends with this process.
 #[derive(Debug)]
 pub(crate) struct Server {
     program: PathBuf,
@@ -48,7 +48,7 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Starts `program`, whose output goes to `log`.
+    /// Starts `program` and writes its output to `log`.
     pub(crate) fn start<S: Into<OsString>>(
         program: &Path,
         arguments: impl IntoIterator<Item = S>,
@@ -59,7 +59,7 @@ impl Server {
         Ok(Self { program: program.to_owned(), arguments, log, process })
     }
 
-    /// Ends it without a chance to say good-bye.
+    /// Kills it, without a graceful stop.
     pub(crate) async fn kill(&mut self) -> Result<(), BoxError> {
         Ok(self.process.kill().await?)
     }
@@ -69,7 +69,7 @@ impl Server {
         Ok(())
     }
 
-    /// Stops it where it is, with its sockets open.
+    /// Stops it (SIGSTOP) with its sockets open.
     pub(crate) fn pause(&self) -> Result<(), BoxError> {
         send(&self.process, Signal::STOP)
     }
@@ -100,12 +100,12 @@ pub(crate) fn free_ports<const N: usize>() -> Result<[u16; N], BoxError> {
     Ok(std::array::from_fn(|index| held[index].0))
 }
 
-/// The address of a port of this machine.
+/// The address of a port on loopback.
 pub(crate) fn local(port: u16) -> SocketAddr {
     ([127, 0, 0, 1], port).into()
 }
 
-/// Asks again and again until the answer is yes.
+/// Asks repeatedly until the answer is yes.
 pub(crate) async fn until<F: Future<Output = bool>>(
     what: &str,
     mut is_so: impl FnMut() -> F,

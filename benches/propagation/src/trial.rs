@@ -18,19 +18,20 @@ use crate::{
     scene::{BACKENDS, Lane, Scene, TARGET},
 };
 
-/// How long there is load before anything happens, at least; a random time comes on top.
+/// The minimum time of load before the event. A random time is added.
 const WARM_UP: Duration = Duration::from_millis(700);
 
-/// By then a registry that was away is followed again: the longest rest is 30 s.
+/// How long a discovery may take to follow a registry again: its longest pause is 30 s.
 const RECOVERS_WITHIN: Duration = Duration::from_secs(60);
 
-/// How long is looked on after a registry has come back: what was suspicious is believed by then.
+/// How long a trial goes on after a registry has come back. By then a discovery trusts a suspicious
+/// set.
 const SETTLES_WITHIN: Duration = Duration::from_secs(8);
 
-/// What a target's weight is changed to.
+/// The weight that the target changes to.
 const WEIGHT: u32 = 5;
 
-/// What a trial is made of.
+/// The parts of a trial.
 #[derive(Clone, Debug)]
 pub(crate) struct Setup {
     pub(crate) registry: Arc<dyn Registry>,
@@ -40,23 +41,23 @@ pub(crate) struct Setup {
     pub(crate) seed: u64,
 }
 
-/// What was measured. Times are in milliseconds, and infinite where something did not happen.
+/// The measured figures. Times are in milliseconds, and infinite for what did not happen.
 #[derive(Clone, Debug, Default, Serialize)]
 pub(crate) struct Figures {
-    /// Until the change was in every balancer.
+    /// The time until the change was in every balancer.
     pub(crate) applied: Vec<f64>,
-    /// How much of that passed after the last that came from the registry.
+    /// The part of that time after the last data from the registry.
     pub(crate) announced: Vec<f64>,
-    /// Until the first request, or the last.
+    /// The time until the first request, or the last.
     pub(crate) request: Vec<f64>,
     pub(crate) calls: usize,
     pub(crate) errors: usize,
     pub(crate) first_error: Option<String>,
-    /// From the registry, since the event.
+    /// Bytes from the registry since the event.
     pub(crate) bytes: u64,
-    /// To the registry, at a time.
+    /// Connections to the registry at a time.
     pub(crate) connections: usize,
-    /// What the callers' process worked since the event, and how long that was.
+    /// Processor time of the callers' process since the event, and the duration.
     pub(crate) work: f64,
     pub(crate) lasted: f64,
     /// Megabytes that many endpoints cost.
@@ -65,7 +66,7 @@ pub(crate) struct Figures {
 }
 
 impl Setup {
-    /// Runs it in `lane`, which nobody else uses meanwhile.
+    /// Runs the trial in `lane`, which no other trial uses meanwhile.
     pub(crate) async fn run(&self, lane: Lane) -> Result<Figures, BoxError> {
         let folder = tempfile::tempdir()?;
         match self.event {
@@ -97,7 +98,8 @@ impl Setup {
         }
         let mut calling = self.caller.start(&scene, options, self.seed).await?;
         let mut rng = fastrand::Rng::with_seed(self.seed);
-        // Heartbeats come at a third of the time to live, and death at any time between two.
+        // Heartbeats come at a third of the time to live, and a crash at any time between two of
+        // them.
         sleep(WARM_UP + (options.ttl() / 3).mul_f64(rng.f64())).await;
 
         let watch = Watch::begin(&scene.counts, &*calling);
@@ -108,7 +110,7 @@ impl Setup {
         Ok(figures)
     }
 
-    /// Whether the target joins, and so is not there before.
+    /// Whether the target joins, and so is not registered before.
     fn joins(&self) -> bool {
         use Event::{Join, Leader, Partition, Restart};
         matches!(self.event, Join | Restart | Partition | Leader)
@@ -132,7 +134,7 @@ impl Setup {
                 let (began, gone) = (scene.kill(TARGET).await?, scene.address(TARGET));
                 let patience = self.caller.patience();
                 let applied = calling.until(Change::Left(gone), patience).await;
-                if !self.caller.tells() {
+                if !self.caller.reports_changes() {
                     sleep(patience).await;
                 }
                 Ok(self.figures(scene, began, applied, None))
@@ -180,14 +182,14 @@ impl Setup {
         let change = Change::Left(scene.address(TARGET));
         let applied = calling.until(change, self.caller.patience()).await;
         let last = scene.last_request(TARGET).await;
-        if !self.caller.tells() {
+        if !self.caller.reports_changes() {
             sleep(self.caller.patience()).await;
         }
-        // None since then is the best that can be.
+        // No attempt since then is the best result.
         Ok(self.figures(scene, began, applied, Some(Some(last.unwrap_or(began).max(began)))))
     }
 
-    /// A backend joins as soon as it can, and then it is looked on for a while.
+    /// A backend joins as soon as it can, and the trial goes on for a while.
     async fn recover(
         &self,
         scene: &mut Scene,
@@ -207,39 +209,39 @@ impl Setup {
     ) -> Figures {
         let time = |at: Option<Moment>| at.map_or(f64::INFINITY, |at| millis(at.since(began)));
         let announced = announced(&scene.counts, applied);
-        let applied = if self.caller.tells() { vec![time(applied)] } else { vec![] };
+        let applied = if self.caller.reports_changes() { vec![time(applied)] } else { vec![] };
         let request = request.map(time).into_iter().collect();
         Figures { applied, announced, request, ..Figures::default() }
     }
 
-    /// Reads from what callers saw.
+    /// Computes figures from what callers saw.
     fn read(&self, seen: &Seen, figures: &mut Figures, scene: &Scene, began: Moment) {
         figures.calls = seen.calls;
         figures.errors = seen.errors;
         figures.first_error.clone_from(&seen.first_error);
         figures.endpoints_min = seen.endpoints_min;
-        let tried = seen.attempts.iter().filter(|(who, _)| *who == scene.address(TARGET));
+        let tried = seen.attempts.iter().filter(|(endpoint, _)| *endpoint == scene.address(TARGET));
         let tried = tried.map(|(_, at)| *at).max();
-        let last = if self.caller.tells() { tried } else { seen.last_error };
+        let last = if self.caller.reports_changes() { tried } else { seen.last_error };
         let last = last.map_or(0.0, |at| millis(at.since(began)));
         match self.event {
             Event::Crash => figures.request = vec![last],
-            // Whoever still goes there when it has stopped sees errors.
+            // A caller that still calls it after the stop sees errors.
             Event::Leave => figures.request.iter_mut().for_each(|time| *time = time.max(last)),
             _ => {}
         }
     }
 }
 
-/// How long it took from the last that came from the registry until a change was in every balancer, if there is
-/// a relay to know it by.
+/// The time from the last data of the registry until a change was in every balancer, if there is a
+/// relay that recorded it.
 pub(crate) fn announced(counts: &Counts, applied: Option<Moment>) -> Vec<f64> {
     let announced =
         applied.and_then(|at| counts.last_before(at).map(|last| millis(at.since(last))));
     announced.into_iter().collect()
 }
 
-/// What has been used since something began.
+/// The use of resources since a point in time.
 pub(crate) struct Watch {
     pub(crate) began: Moment,
     bytes: u64,

@@ -1,5 +1,5 @@
-//! What the programs share that measure with real processes: the league of failures and the measurement of
-//! propagation.
+//! The shared parts of the programs that measure with real processes: the league of failures and
+//! the measurement of propagation.
 
 #[cfg(target_os = "linux")]
 pub mod busy;
@@ -10,5 +10,5 @@ pub mod percentiles;
 pub mod process;
 pub mod table;
 
-/// An error of any kind: who measures breaks off and says why.
+/// An error of any kind: a measurement stops and prints it.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;

@@ -1,4 +1,4 @@
-//! The load: an open loop of calls at random times, and what became of each.
+//! The load: an open loop of calls at random times, and the result of each.
 
 use std::{
     sync::{
@@ -16,21 +16,21 @@ use crate::{BoxError, clock::Origin};
 /// When a caller gives up.
 pub const DEADLINE: Duration = Duration::from_secs(2);
 
-/// Makes the call with this number, and gives the status of the answer.
+/// Makes the call with this number, and returns the status of the answer.
 pub type Client = Arc<dyn Fn(u64) -> BoxFuture<'static, Result<u16, BoxError>> + Send + Sync>;
 
-/// One call, as its caller saw it. Times are since the origin of the load.
+/// One call as its caller saw it. Times are since the origin of the load.
 #[derive(Clone, Debug)]
 pub struct Call {
-    /// When it began.
+    /// When the call began.
     pub start: Duration,
     /// When its caller had the answer, or gave up.
     pub end: Duration,
-    /// What went wrong, if anything did.
+    /// The error, if there was one.
     pub failure: Option<String>,
 }
 
-/// A load that is under way.
+/// A load in progress.
 #[derive(Debug)]
 pub struct Load {
     is_over: Arc<AtomicBool>,
@@ -39,7 +39,7 @@ pub struct Load {
 }
 
 impl Load {
-    /// Starts to call `client` at random times, `rate` times a second on the average.
+    /// Starts to call `client` at random times, `rate` times per second on average.
     #[must_use]
     pub fn start(client: Client, rate: u32, origin: Origin, seed: u64) -> Self {
         let is_over = Arc::new(AtomicBool::new(false));
@@ -48,10 +48,10 @@ impl Load {
         Self { is_over, task, calls }
     }
 
-    /// Makes no more calls, and waits for those that are under way.
+    /// Stops making calls, and waits for those in flight.
     ///
     /// # Errors
-    /// If the code of the client panicked.
+    /// If the client panicked.
     pub async fn stop(self) -> Result<Vec<Call>, BoxError> {
         self.is_over.store(true, Relaxed);
         self.task.await?;
@@ -71,7 +71,7 @@ async fn run(
     let mut under_way = JoinSet::new();
     let mut next = origin.elapsed();
     for number in 0.. {
-        // Exponential gaps: arrivals of many callers that know nothing of each other.
+        // Exponential gaps: the arrivals of many independent callers.
         next += Duration::from_secs_f64(-(1.0 - rng.f64()).ln() / f64::from(rate));
         sleep_until(origin.plus(next)).await;
         if is_over.load(Relaxed) {
@@ -98,7 +98,7 @@ async fn observe(answer: BoxFuture<'static, Result<u16, BoxError>>, origin: Orig
     Call { start, end: origin.elapsed(), failure }
 }
 
-/// An error and its causes.
+/// Formats an error with its causes.
 #[must_use]
 pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     let causes = std::iter::successors(Some(error), |error| error.source());

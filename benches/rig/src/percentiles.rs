@@ -1,20 +1,20 @@
-//! What many trials give together.
+//! Percentiles over many trials.
 
 use serde::Serialize;
 
-/// Half, 99 of 100, and all of the values lie at or below these.
+/// The percentiles 50, 99 and 100 of some values.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Percentiles {
-    /// Half of the values lie at or below it.
+    /// Half of the values are at or below this one.
     pub p50: f64,
-    /// 99 of 100.
+    /// 99 % of the values are at or below this one.
     pub p99: f64,
-    /// All.
+    /// The largest value.
     pub worst: f64,
 }
 
 impl Percentiles {
-    /// By nearest rank: each is a value that was measured. Nothing of no values.
+    /// By nearest rank, so that each is a measured value. None if there are no values.
     #[must_use]
     pub fn of(values: impl IntoIterator<Item = f64>) -> Option<Self> {
         let mut values: Vec<f64> = values.into_iter().collect();
@@ -25,7 +25,7 @@ impl Percentiles {
     }
 }
 
-/// `never` is what did not happen while it was looked at.
+/// `never` is printed for what did not happen during the measurement.
 #[must_use]
 pub fn triple(percentiles: Option<Percentiles>, decimals: usize) -> String {
     let Some(Percentiles { p50, p99, worst }) = percentiles else { return String::new() };

@@ -16,23 +16,23 @@ use tokio::{
 
 use crate::BoxError;
 
-/// Says that this process is to become another: `--with-parent PROGRAM ...`.
+/// Argument that makes this process become another program: `--with-parent PROGRAM ...`.
 pub const WITH_PARENT: &str = "--with-parent";
 
-/// By then a process that was started answers, or one that was told to end has ended.
+/// How long a process may take to answer after its start, or to end after it was told to.
 pub const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Another program, which is ended as it wants to be, so that it ends its own children.
+/// Another program. It is asked to end first, so that it can end its own children.
 #[derive(Debug)]
 pub struct Companion {
     process: Child,
 }
 
 impl Companion {
-    /// Starts `program`, which ends with this process at the latest, and says nothing.
+    /// Starts `program` without output. It ends with this process at the latest.
     ///
     /// # Errors
-    /// If this program cannot be started once more.
+    /// If this program cannot be started again.
     pub fn start<I, S>(program: &Path, arguments: I) -> Result<Self, BoxError>
     where
         I: IntoIterator<Item = S>,
@@ -44,7 +44,7 @@ impl Companion {
         Ok(Self { process: process.map_err(|error| format!("{command:?}: {error}"))? })
     }
 
-    /// Its id, to signal it by while it is owned elsewhere.
+    /// Its process id, for signals from elsewhere.
     ///
     /// # Errors
     /// If it has ended.
@@ -52,7 +52,7 @@ impl Companion {
         Ok(CompanionId(id(&self.process)?))
     }
 
-    /// Asks it to end, and waits until it has.
+    /// Asks it to end, and waits until it has ended.
     ///
     /// # Errors
     /// If it has ended before.
@@ -65,7 +65,7 @@ impl Companion {
     }
 }
 
-/// Where a trial breaks off, nothing stays behind.
+/// Leaves no process behind when a trial stops early.
 impl Drop for Companion {
     fn drop(&mut self) {
         _ = send(&self.process, Signal::TERM);
@@ -77,7 +77,7 @@ impl Drop for Companion {
 pub struct CompanionId(Pid);
 
 impl CompanionId {
-    /// Has it read its configuration again.
+    /// Makes it read its configuration again.
     ///
     /// # Errors
     /// If it has ended.
@@ -86,7 +86,7 @@ impl CompanionId {
     }
 }
 
-/// A command that becomes `program`, which ends with this process.
+/// A command that becomes `program` and ends with this process.
 ///
 /// # Errors
 /// If this program cannot be found.
@@ -96,11 +96,11 @@ pub fn with_parent(program: &Path) -> std::io::Result<Command> {
     Ok(command)
 }
 
-/// Becomes the program that `words` name, which ends with the parent of this process: what a process asks
-/// for in this respect outlives its becoming another.
+/// Becomes the program that `words` name. It ends with the parent of this process, because the
+/// parent-death signal survives `exec`.
 ///
 /// # Errors
-/// Always, since it comes back only where it fails.
+/// Always: the function returns only if it fails.
 pub fn become_program(words: &[String]) -> Result<(), BoxError> {
     let (program, arguments) = words.split_first().ok_or("usage: --with-parent PROGRAM ...")?;
     set_parent_process_death_signal(Some(Signal::TERM))?;
@@ -116,17 +116,17 @@ pub fn send(process: &Child, signal: Signal) -> Result<(), BoxError> {
     Ok(kill_process(id(process)?, signal)?)
 }
 
-/// The file of this program, to start it once more.
+/// The file of this program, to start it again.
 ///
 /// # Errors
-/// If the system does not say.
+/// If the system does not tell.
 pub fn own_program() -> std::io::Result<PathBuf> {
-    // Not its name: the file may have been built anew meanwhile.
+    // The link and not the name it leads to: the file may have been rebuilt meanwhile.
     let link = PathBuf::from("/proc/self/exe");
     if link.exists() { Ok(link) } else { std::env::current_exe() }
 }
 
-/// Finds a program: a path, or a name in the search path and where servers are kept.
+/// Finds a program: by a path, or by a name in the search path and in the folders of servers.
 #[must_use]
 pub fn find(program: &Path) -> Option<PathBuf> {
     if 1 < program.components().count() {

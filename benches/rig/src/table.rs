@@ -1,25 +1,25 @@
 //! A table, for a terminal or in Markdown.
 
-/// Rows of cells; the first column is to the left, the others to the right.
+/// Rows of cells. The first column is aligned left, the others right.
 #[derive(Debug)]
 pub struct Table {
     rows: Vec<Vec<String>>,
 }
 
 impl Table {
-    /// An empty one with these heads.
+    /// An empty table with this header.
     #[must_use]
     pub fn new(heads: &[&str]) -> Self {
         Self { rows: vec![heads.iter().map(|head| (*head).to_owned()).collect()] }
     }
 
-    /// Adds a row; cells that it lacks are empty.
+    /// Adds a row. Missing cells are empty.
     pub fn row(&mut self, mut cells: Vec<String>) {
         cells.resize(self.rows[0].len(), String::new());
         self.rows.push(cells);
     }
 
-    /// In columns that line up.
+    /// Formats the table in aligned columns.
     #[must_use]
     pub fn text(&self) -> String {
         let width = |column: usize| {
@@ -35,7 +35,7 @@ impl Table {
         self.rows.iter().map(line).collect()
     }
 
-    /// In Markdown.
+    /// Formats the table in Markdown.
     #[must_use]
     pub fn markdown(&self) -> String {
         let line = |row: &[String]| format!("| {} |\n", row.join(" | "));

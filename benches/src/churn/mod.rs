@@ -1,4 +1,5 @@
-//! What a change of the set costs: from telling it to a request that is balanced over the new set.
+//! What a change of the set costs, from sending the update to a request that is balanced over the
+//! new set.
 
 use evenkeel_core::{
     discover::Update::{self, Insert, Remove, Set},
@@ -17,7 +18,8 @@ mod tower_balance;
 const POLICIES: [&str; 3] = ["p2c", "weighted_round_robin", "weighted_random"];
 const REPETITIONS: usize = 11;
 
-/// A kind of change: the update of each repetition, to a set that began with `count` endpoints.
+/// A kind of change. It makes the update of each repetition, for a set that began with `count`
+/// endpoints.
 #[derive(Clone, Copy)]
 struct Change {
     name: &'static str,
@@ -59,16 +61,16 @@ fn somewhere(count: usize, repetition: usize) -> usize {
     count / 2 + repetition
 }
 
-/// So many endpoints that are in no other generation.
+/// This many endpoints, which are in no other generation.
 fn generation(count: usize, number: usize) -> Vec<Endpoint> {
     (number * count..(number + 1) * count).map(endpoint).collect()
 }
 
-/// What one change took in each repetition.
+/// The durations of one change, for each repetition.
 struct Took {
     /// From sending the update until requests see it.
     applied: Samples,
-    /// The first request after that.
+    /// The first request after the update.
     request: Samples,
 }
 

@@ -1,4 +1,4 @@
-//! Changes to the balancer's set.
+//! Changes of the set of our balancer.
 
 use std::sync::{
     Arc, Mutex,
@@ -25,7 +25,7 @@ use crate::{
     leaf::{Nothing, endpoints},
 };
 
-/// Runs on a runtime of one thread: the balancer's task has done all it can when we run again.
+/// The runtime has one thread: when this task runs again, the balancer's task has done all it can.
 pub(super) async fn measure(policy: &str, change: Change, count: usize) -> Took {
     let (updates, receiver) = unbounded_channel();
     let asked = Arc::<AtomicU64>::default();
@@ -67,7 +67,7 @@ where
     ready.call(1).await.expect("every endpoint answers");
 }
 
-/// A discovery that tells what it is sent, and counts how often it had nothing to tell.
+/// A discovery that forwards the updates sent to it, and counts how often it had none.
 struct Feed {
     updates: Mutex<Option<UnboundedReceiver<Update>>>,
     asked: Arc<AtomicU64>,

@@ -1,4 +1,4 @@
-//! The same changes to the set of tower's balancer.
+//! The same changes for tower's balancer.
 
 use std::convert::Infallible;
 
@@ -47,7 +47,7 @@ pub(super) async fn measure(change: Change, count: usize) -> Took {
     }
 }
 
-/// An update as tower's discovery tells it, which knows no whole sets.
+/// An update as tower's discovery sends it, which does not support whole sets.
 fn events(update: Update, set: &mut Vec<Address>) -> Vec<Event> {
     let insert = |address| {
         let service = PendingRequests::new(Nothing, CompleteOnResponse::default());

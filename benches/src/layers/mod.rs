@@ -1,4 +1,4 @@
-//! What each layer costs around a service that answers at once, beside those of peers.
+//! What each layer costs around a service that answers at once, beside layers of peers.
 
 use std::time::Duration;
 
@@ -14,19 +14,19 @@ mod peers;
 
 const ROUNDS: Rounds = Rounds { count: 100, length: Duration::from_millis(2) };
 
-/// Nanoseconds that a layer may cost beyond the service in it.
+/// Nanoseconds that a layer may cost beyond the inner service.
 const LAYER_MAX: f64 = 40.0;
 
 /// Nanoseconds that the whole pipeline may cost.
 const PIPELINE_MAX: f64 = 250.0;
 
-/// So many endpoints are below a balancer.
+/// The number of endpoints below a balancer.
 const ENDPOINTS: usize = 10;
 
 /// One line of the table.
 struct Row {
     entry: Entry,
-    /// How much it may cost, if it is ours.
+    /// The most it may cost, if it is ours.
     cost_max: Option<f64>,
 }
 
@@ -64,7 +64,7 @@ pub(crate) fn run() {
     }
 }
 
-/// Each layer of ours, followed by its peers.
+/// Each of our layers, followed by its peers.
 fn rows() -> impl Iterator<Item = Row> {
     let ours = |entry| Row { entry, cost_max: Some(LAYER_MAX) };
     let peer = |entry| Row { entry, cost_max: None };

@@ -1,4 +1,4 @@
-//! Our layers, each alone, and the recommended pipeline.
+//! Our layers, each by itself, and the recommended pipeline.
 
 use std::{sync::Arc, time::Duration};
 
@@ -48,7 +48,7 @@ pub(super) fn breaker() -> Entry {
     Entry::new("CircuitBreakerLayer", |_| Shared(CircuitBreakerLayer::new().layer(Nothing)))
 }
 
-/// More than any machine can ask for.
+/// Higher than the rate of any machine.
 fn plenty() -> RateLimitLayer {
     RateLimitLayer::new(Rate::new(1_000_000_000, Duration::from_secs(1)))
 }
@@ -64,7 +64,7 @@ pub(super) fn rate_limit_keyed() -> Entry {
     })
 }
 
-/// More than are ever under way here.
+/// Higher than the number of requests in flight here.
 const LIMIT: u32 = 64;
 
 pub(super) fn concurrency_limit() -> Entry {
@@ -91,10 +91,10 @@ pub(super) fn fail_fast() -> Entry {
 }
 
 pub(super) fn observe() -> Entry {
-    Entry::new("ObserveLayer, nobody listens", |_| Shared(ObserveLayer::new().layer(Nothing)))
+    Entry::new("ObserveLayer, no subscriber", |_| Shared(ObserveLayer::new().layer(Nothing)))
 }
 
-/// What the README recommends, over ten endpoints.
+/// The pipeline that the README recommends, over ten endpoints.
 pub(super) fn pipeline() -> Entry {
     Entry::new("the whole pipeline, 10 endpoints", |count| {
         let client = ServiceBuilder::new()

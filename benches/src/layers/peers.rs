@@ -1,4 +1,4 @@
-//! Layers of peers that do the same as ours, with the defaults that they recommend.
+//! Layers of peers that do the same as ours, with their recommended defaults.
 
 use std::{
     future::{Ready, ready},
@@ -29,7 +29,7 @@ use crate::{
 
 const LONG: Duration = Duration::from_secs(1);
 
-/// More than anybody here makes in a second.
+/// Higher than the rate of any contender here.
 const PLENTY: usize = 1 << 40;
 
 pub(super) fn tower_timeout() -> Entry {
@@ -60,7 +60,7 @@ pub(super) fn resilience_breaker() -> Entry {
 
 pub(super) fn failsafe_breaker() -> Entry {
     Entry::new("  failsafe", |_| {
-        // It guards futures; this is the shortest service made of it.
+        // It guards futures, so this is the shortest service around it.
         let breaker = failsafe::Config::new().build();
         Shared(service_fn(move |request: u64| breaker.call(Nothing.call(request))))
     })
@@ -84,7 +84,7 @@ pub(super) fn resilience_rate_limit() -> Entry {
     })
 }
 
-/// Retries errors as long as tower's budget pays.
+/// Retries errors while tower's budget allows it.
 #[derive(Clone)]
 struct Budgeted(Arc<TpsBudget>);
 
@@ -104,7 +104,7 @@ impl<Res, E> Policy<u64, Res, E> for Budgeted {
     }
 }
 
-/// Everything may be sent twice.
+/// Every request may be sent twice.
 #[derive(Clone)]
 struct Always;
 

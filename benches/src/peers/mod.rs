@@ -1,4 +1,4 @@
-//! Who else is in the table, and ours beside them.
+//! The peers in the table, and our balancer beside them.
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
@@ -23,7 +23,7 @@ pub(crate) fn ours(leaf: &impl Leaf) -> Vec<Entry> {
     entries
 }
 
-/// Prequal with somebody to ask: the probes it sends share the machine with its requests.
+/// Prequal with endpoints that answer probes. The probes share the machine with the requests.
 fn our_probing_prequal(leaf: impl Leaf) -> Entry {
     Entry::new("prequal, probing", move |count| {
         let probe = |_: Arc<Node>| async {

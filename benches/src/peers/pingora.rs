@@ -1,5 +1,6 @@
-//! pingora-load-balancing's selection: it names a backend, and no request is made. Each select loads
-//! the selector, sets up the set of backends it has seen, looks up the backend's health and clones it.
+//! pingora-load-balancing's selection: it names a backend and makes no request. Each select loads
+//! the selector, sets up the set of backends it has seen, looks up the backend's health and clones
+//! it.
 
 use std::{hint::black_box, sync::Arc};
 
@@ -13,10 +14,10 @@ use crate::{
     leaf::endpoints,
 };
 
-/// So many backends an index of 16 bits can name.
+/// As many backends as an index of 16 bits can name.
 const BACKENDS_MAX: usize = u16::MAX as usize;
 
-/// Three entries: in turn, at random, and by ketama.
+/// Three entries: round robin, random and ketama.
 pub(crate) fn entries() -> Vec<Entry> {
     vec![
         entry::<RoundRobin>("round robin").endpoints_max(BACKENDS_MAX),
@@ -25,7 +26,7 @@ pub(crate) fn entries() -> Vec<Entry> {
     ]
 }
 
-/// 160 points a backend: more of them take seconds to build.
+/// 160 points per backend; with more points, building takes seconds.
 pub(crate) const KETAMA_MAX: usize = 10_000;
 
 /// The entry that hashes.
@@ -33,7 +34,7 @@ pub(crate) fn ketama() -> Entry {
     entry::<Consistent>("ketama").endpoints_max(KETAMA_MAX)
 }
 
-/// Builds what hashes.
+/// Builds the hashing selector.
 pub(crate) fn build_ketama(count: usize) -> impl Sized {
     balancer::<Consistent>(count)
 }

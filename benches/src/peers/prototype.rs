@@ -1,5 +1,5 @@
-//! The floor: power of two choices and nothing else. What the balancer costs beyond it is what
-//! discovery, gates, outcomes and retries on other nodes cost.
+//! The floor: power of two choices and nothing else. What the balancer costs beyond it is the cost
+//! of discovery, gates, outcomes and retries on other nodes.
 
 use std::{
     future::Future,
@@ -29,13 +29,13 @@ pub(crate) fn entry(leaf: impl Leaf) -> Entry {
     })
 }
 
-/// A set of services that nobody changes, of which the less busy of two is called.
+/// A fixed set of services. Each call goes to the less busy of two.
 struct Prototype<S> {
     set: Arc<ArcSwap<Box<[Arc<Member<S>>]>>>,
     rng: fastrand::Rng,
 }
 
-/// Two cache lines of its own, so that neighbours do not contend.
+/// On two cache lines of its own, so that neighbours do not contend.
 #[repr(align(128))]
 struct Member<S> {
     in_flight: AtomicU32,
@@ -78,7 +78,7 @@ impl<S: Service<R> + Clone, R> Service<R> for Prototype<S> {
     }
 }
 
-/// Counts a member's request until it is dropped.
+/// Counts a member's request until dropped.
 struct InFlight<S>(Arc<Member<S>>);
 
 impl<S> Drop for InFlight<S> {

@@ -1,4 +1,4 @@
-//! tower's balancer: alone it is not `Clone`; behind a `Buffer` it is what clients share today.
+//! tower's balancer. Alone it is not `Clone`; behind a `Buffer`, as clients share it today, it is.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use crate::{
     leaf::Leaf,
 };
 
-/// As many requests as tonic's channel lets wait.
+/// As many waiting requests as tonic's channel allows.
 const BUFFERED_MAX: usize = 1_024;
 
 type PendingList<S> = ServiceList<Vec<PendingRequests<S>>>;

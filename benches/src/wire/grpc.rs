@@ -1,4 +1,4 @@
-//! gRPC unary: a short text, and the same back.
+//! Unary gRPC: a short text, and the same text back.
 
 use std::{convert::Infallible, net::SocketAddr};
 
@@ -18,14 +18,14 @@ use tower::{ServiceBuilder, service_fn};
 use super::serve::{CONNECTION_WINDOW, STREAM_WINDOW};
 use crate::contender::{Contender, Entry, Work};
 
-/// What is sent there and back: `message Echo { string text = 1; }`.
+/// The message in both directions: `message Echo { string text = 1; }`.
 #[derive(Clone, PartialEq, prost::Message)]
 struct Echo {
     #[prost(string, tag = "1")]
     text: String,
 }
 
-/// A bare channel and ours to the same server, then tonic's balancer and ours over all.
+/// A plain channel and our balancer to the same server, then tonic's balancer and ours over all.
 pub(super) fn entries(servers: &[SocketAddr]) -> [Entry; 4] {
     let one = servers[0];
     let (all, all_again) = (servers.to_vec(), servers.to_vec());
@@ -83,7 +83,7 @@ where
     }
 }
 
-/// What the servers answer.
+/// The answer of the servers.
 pub(super) async fn answer(
     request: http::Request<Incoming>,
 ) -> Result<http::Response<tonic::body::Body>, Infallible> {

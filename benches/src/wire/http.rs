@@ -17,7 +17,7 @@ use tower::{Service, ServiceBuilder};
 
 use crate::contender::{Contender, Entry, Shared};
 
-/// A bare client to one server, ours to the same one, ours over all.
+/// A plain client to one server, our balancer to the same server, our balancer over all.
 pub(super) fn entries(servers: &[SocketAddr]) -> [Entry; 3] {
     let one = servers[0];
     let all = servers.to_vec();

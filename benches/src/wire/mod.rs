@@ -1,4 +1,4 @@
-//! What is left of it all on real sockets: HTTP/1.1 and gRPC over loopback.
+//! What the balancer costs on real sockets: HTTP/1.1 and gRPC over loopback.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ pub mod serve;
 const TASKS: [u64; 3] = [1, 8, 64];
 const ROUNDS: Rounds = Rounds { count: 15, length: Duration::from_millis(120) };
 
-/// So many servers are balanced over.
+/// The number of servers to balance over.
 const SERVERS: usize = 3;
 
 pub(crate) fn run() {

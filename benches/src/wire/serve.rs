@@ -1,4 +1,4 @@
-//! The servers: a child process of the bench, so that their time is not the clients'.
+//! The servers: a child process of the bench, so that their time does not count for the clients.
 
 use std::{
     convert::Infallible,
@@ -16,10 +16,10 @@ use tokio::net::{TcpListener, TcpStream};
 use super::{SERVERS, grpc};
 use crate::measure::local_runtime;
 
-/// What the bench says to its own binary to have it serve.
+/// The argument that makes the bench's own binary a server.
 pub const ARGUMENT: &str = "serve";
 
-/// Flow control that is never in the way, and by which h2 does not take many short answers for an
+/// Flow control windows that never block. With them, h2 does not take many short answers for an
 /// attack.
 pub(super) const STREAM_WINDOW: u32 = 2 << 20;
 pub(super) const CONNECTION_WINDOW: u32 = 8 << 20;
@@ -55,7 +55,7 @@ impl Drop for Servers {
     }
 }
 
-/// Serves until its standard input ends, and says first where.
+/// Prints its addresses, and serves until its standard input ends.
 pub fn run() {
     local_runtime().block_on(async {
         for _ in 0..SERVERS {

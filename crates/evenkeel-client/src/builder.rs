@@ -1,4 +1,4 @@
-//! What the three clients have in common.
+//! The common parts of the three clients.
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -16,21 +16,22 @@ use evenkeel_layers::{
 use evenkeel_metrics::named;
 use tower_layer::Layer;
 
-/// The stack of a client, over what speaks to one endpoint.
+/// The stack of a client, over the services of the endpoints.
 pub type Pipeline<C> = WithDeadline<Retry<Balance<Endpoints<C>>, HttpRetry>, HttpDeadline>;
 
-/// What stands below the balancer, once for each endpoint.
+/// The part below the balancer, one for each endpoint.
 type Endpoints<C> = OutlierConnect<ConcurrencyLimit<C, AnyTraffic>>;
 
 const DEADLINE: Duration = Duration::from_secs(5);
 const IN_FLIGHT_MAX: u32 = 256;
-/// How many attempts fit into a deadline, each with its own timeout, and some time is left for waits.
+/// Four attempts, each with its own timeout, would fill the deadline. Three leave time for waits
+/// between them.
 const ATTEMPTS: u32 = 4;
 
 /// Sets up a client: see [`http()`](crate::http()), [`grpc()`](crate::grpc()) and `reqwest`.
 ///
-/// Each setter but [`name`](Self::name) and [`deadline`](Self::deadline) is given a layer as it is, and gives back what
-/// is to stand there instead: `.retry(|retry| retry.attempts_max(5))`.
+/// Each setter except [`name`](Self::name) and [`deadline`](Self::deadline) takes a function, which
+/// gets the current layer and returns its replacement: `.retry(|retry| retry.attempts_max(5))`.
 #[derive(Clone)]
 #[must_use = "a client is made by `build`"]
 pub struct ClientBuilder<T> {
@@ -58,16 +59,18 @@ impl<T> ClientBuilder<T> {
         }
     }
 
-    /// Sets the name of this client in metrics, events and spans. Default none. See [`named`].
+    /// Sets the name of this client in metrics, events and spans. Default: none. See [`named`].
     pub fn name(mut self, name: impl Into<Arc<str>>) -> Self {
         self.name = Some(name.into());
         self
     }
 
-    /// Sets how long a call may take until the head of its response, with all its attempts. Default 5 s.
+    /// Sets how long a call may take until the head of its response, including retries.
+    /// Default: 5 s.
     ///
-    /// An attempt may take a quarter of it, so that a call survives an endpoint that never answers. Another share is set
-    /// afterwards, by [`retry`](Self::retry) and [`RetryLayer::attempt_timeout`].
+    /// One attempt may take a quarter of the deadline, so that a call survives an endpoint that
+    /// never answers. To change that share, call [`retry`](Self::retry) with
+    /// [`RetryLayer::attempt_timeout`] after this.
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.deadline = deadline;
         self.retry = self.retry.attempt_timeout(deadline / ATTEMPTS);
@@ -83,8 +86,8 @@ impl<T> ClientBuilder<T> {
         self
     }
 
-    /// Sets which endpoint takes a request. Default [`PeakEwma`](evenkeel_core::policy::PeakEwma): of two, the one
-    /// that costs less latency.
+    /// Sets the policy, which picks an endpoint for each request. Default:
+    /// [`PeakEwma`](evenkeel_core::policy::PeakEwma), the one of two random endpoints that costs less latency.
     pub fn policy(self, policy: impl Policy) -> Self {
         self.balance(|balance| balance.policy(policy))
     }
@@ -95,7 +98,7 @@ impl<T> ClientBuilder<T> {
         self
     }
 
-    /// Changes the detection of outliers.
+    /// Changes the outlier detection.
     pub fn outlier(mut self, change: impl FnOnce(OutlierLayer) -> OutlierLayer) -> Self {
         self.outlier = change(self.outlier);
         self
@@ -110,7 +113,7 @@ impl<T> ClientBuilder<T> {
         self
     }
 
-    /// The stack over `connect`, under the client's name.
+    /// Builds the stack over `connect`, under the client's name.
     pub(crate) fn stack<C>(&self, connect: C) -> Pipeline<C>
     where
         C: Connect + Send + Sync + 'static,

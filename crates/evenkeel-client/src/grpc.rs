@@ -18,9 +18,9 @@ use crate::{ClientBuilder, Pipeline};
 
 /// Sets up a client for gRPC over the endpoints of `discovery`, with the stack of the [crate's docs](crate).
 ///
-/// A generated tonic client takes it: `GreeterClient::new(grpc(endpoints).build())`. What fails in the stack is the
-/// gRPC status that its documentation promises, a deadline `DEADLINE_EXCEEDED`, an endpoint that refuses connections
-/// `UNAVAILABLE`.
+/// A generated tonic client takes the result: `GreeterClient::new(grpc(endpoints).build())`.
+/// Failures in the stack become the gRPC status that is documented for them. For example, a missed
+/// deadline is `DEADLINE_EXCEEDED`, and an endpoint that refuses connections is `UNAVAILABLE`.
 pub fn grpc<B: RequestBody>(discovery: impl Discovery) -> ClientBuilder<Grpc<B>> {
     let connector = HttpConnector::grpc().watch_connections();
     ClientBuilder::new(discovery, HttpRetry::grpc(), Grpc { connector })
@@ -32,7 +32,7 @@ pub struct Grpc<B> {
 }
 
 impl<B: RequestBody> ClientBuilder<Grpc<B>> {
-    /// Changes how one endpoint is spoken to: TLS, the authority, HTTP/2, connections.
+    /// Changes how the client connects to one endpoint: TLS, the authority, HTTP/2, connections.
     pub fn connector(
         mut self,
         change: impl FnOnce(HttpConnector<ReplayBody<B>>) -> HttpConnector<ReplayBody<B>>,
@@ -41,10 +41,10 @@ impl<B: RequestBody> ClientBuilder<Grpc<B>> {
         self
     }
 
-    /// Makes the client. Its discovery is followed from the first call on.
+    /// Builds the client. It follows its discovery from the first call on.
     ///
     /// # Panics
-    /// If a rule of the outlier detection makes no sense.
+    /// If a rule of the outlier detection is not valid.
     #[must_use]
     pub fn build(self) -> GrpcClient<B> {
         let made_of = format!("{self:#?}").into();
@@ -53,7 +53,8 @@ impl<B: RequestBody> ClientBuilder<Grpc<B>> {
     }
 }
 
-/// What a generated tonic client calls: a `tower::Service` of requests, `Clone`. See [`grpc()`].
+/// The service under a generated tonic client: a `tower::Service` of requests, `Clone`. See
+/// [`grpc()`].
 pub struct GrpcClient<B: RequestBody> {
     stack: Stack<B>,
     made_of: Arc<str>,
@@ -84,7 +85,7 @@ impl<B: RequestBody> Clone for GrpcClient<B> {
     }
 }
 
-/// Prints what the client is made of.
+/// Prints the layers of the client.
 impl<B: RequestBody> fmt::Debug for GrpcClient<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "GrpcClient of {}", self.made_of)

@@ -15,19 +15,20 @@ use crate::{ClientBuilder, Pipeline};
 
 /// Sets up a client for HTTP over the endpoints of `discovery`, with the stack of the [crate's docs](crate).
 ///
-/// `B` is the body of its requests; the compiler finds it where the client is used, or where its type is named.
+/// `B` is the body of the requests. The compiler infers it from the client's use or from a written
+/// type.
 pub fn http<B: RequestBody>(discovery: impl Discovery) -> ClientBuilder<Http<B>> {
     let connector = HttpConnector::new().watch_connections();
     ClientBuilder::new(discovery, HttpRetry::new(), Http { connector })
 }
 
-/// HTTP/1.1 or HTTP/2, as the endpoints speak. See [`http()`].
+/// HTTP/1.1 or HTTP/2, depending on the endpoint. See [`http()`].
 pub struct Http<B> {
     pub(crate) connector: HttpConnector<ReplayBody<B>>,
 }
 
 impl<B: RequestBody> ClientBuilder<Http<B>> {
-    /// Changes how one endpoint is spoken to: TLS, the authority, HTTP/2, connections.
+    /// Changes how the client connects to one endpoint: TLS, the authority, HTTP/2, connections.
     pub fn connector(
         mut self,
         change: impl FnOnce(HttpConnector<ReplayBody<B>>) -> HttpConnector<ReplayBody<B>>,
@@ -36,10 +37,10 @@ impl<B: RequestBody> ClientBuilder<Http<B>> {
         self
     }
 
-    /// Makes the client. Its discovery is followed from the first call on.
+    /// Builds the client. It follows its discovery from the first call on.
     ///
     /// # Panics
-    /// If a rule of the outlier detection makes no sense.
+    /// If a rule of the outlier detection is not valid.
     #[must_use]
     pub fn build(self) -> HttpClient<B> {
         let made_of = format!("{self:#?}").into();
@@ -47,9 +48,9 @@ impl<B: RequestBody> ClientBuilder<Http<B>> {
     }
 }
 
-/// A client for HTTP: a `tower::Service` of requests, `Clone`, to be shared by all that call. See [`http()`].
+/// A client for HTTP: a `tower::Service` of requests. Cheap to clone and share. See [`http()`].
 ///
-/// Errors are the stack's: `evenkeel_http::error_status` says which status each is.
+/// Errors are those of the stack. `evenkeel_http::error_status` maps each to a status.
 pub struct HttpClient<B: RequestBody> {
     stack: Pipeline<HttpConnector<ReplayBody<B>>>,
     made_of: Arc<str>,
@@ -78,7 +79,7 @@ impl<B: RequestBody> Clone for HttpClient<B> {
     }
 }
 
-/// Prints what the client is made of.
+/// Prints the layers of the client.
 impl<B: RequestBody> fmt::Debug for HttpClient<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "HttpClient of {}", self.made_of)

@@ -1,21 +1,22 @@
-//! The recommended pipeline in one call, for those who want no choice yet.
+//! The recommended pipeline in one call, with defaults for everything.
 //!
-//! [`http()`] makes a client for HTTP, [`grpc()`] one for a generated tonic client, and `reqwest` (feature `reqwest`) one
-//! that is called as a `reqwest::Client` is. All three are this stack; a request travels from top to bottom:
+//! [`http()`] makes a client for HTTP and [`grpc()`] makes one for a generated tonic client.
+//! `reqwest` (feature `reqwest`) makes one with the interface of `reqwest::Client`. All three have
+//! this stack; a request travels from top to bottom:
 //!
-//! | layer | with | set by |
+//! | layer | settings | set by |
 //! |---|---|---|
-//! | `GrpcStatusLayer`, [`grpc()`] only | errors of the stack are the gRPC status that says what happened | |
+//! | `GrpcStatusLayer`, [`grpc()`] only | turns errors of the stack into the gRPC status that describes them | |
 //! | [`DeadlineLayer`] | 5 s for each call, sent along as `HttpDeadline` says | [`deadline`](ClientBuilder::deadline) |
 //! | [`RetryLayer`] | what [`HttpRetry`] calls safe to repeat, three attempts, each of a quarter of the deadline, a budget of 20 % of the calls | [`retry`](ClientBuilder::retry) |
 //! | [`BalanceLayer`] | the policy `peak_ewma` | [`balance`](ClientBuilder::balance) |
-//! | [`OutlierLayer`] | its defaults, and an endpoint that refuses connections is left out after one of them | [`outlier`](ClientBuilder::outlier) |
+//! | [`OutlierLayer`] | its defaults, and an endpoint is ejected after one refused connection | [`outlier`](ClientBuilder::outlier) |
 //! | [`ConcurrencyLimitLayer`] | at most 256 requests in flight for each endpoint | [`limit`](ClientBuilder::limit) |
-//! | [`HttpConnector`] | its defaults, and connections that die are noticed while they are idle | `connector` |
+//! | [`HttpConnector`] | its defaults, and idle connections are checked, so that dead ones are noticed | `connector` |
 //!
 //! The deadline ends with the head of the response: a body may take longer.
 //!
-//! What a client is made of is printed by its `Debug`. When it has to be another stack, the same layers go into a
+//! `Debug` prints the layers of a client. For a different stack, put the same layers into a
 //! `tower::ServiceBuilder`, in the order of the table.
 //!
 //! ```

@@ -1,12 +1,12 @@
-//! A client that is called as reqwest's.
+//! A client with the interface of reqwest.
 
 use evenkeel_core::discover::Discovery;
 use evenkeel_http::{HttpRetry, ReqwestStack, SharedClient};
 
 use crate::ClientBuilder;
 
-/// Sets up a client that is called as `client` is, over the endpoints of `discovery`, with the stack of the
-/// [crate's docs](crate).
+/// Sets up a client with the interface of `client`, over the endpoints of `discovery`, with the
+/// stack of the [crate's docs](crate).
 ///
 /// ```
 /// use evenkeel_core::{BoxError, endpoint::Endpoint};
@@ -22,17 +22,18 @@ pub fn reqwest(discovery: impl Discovery, client: reqwest::Client) -> ClientBuil
     ClientBuilder::new(discovery, HttpRetry::new(), Reqwest { client })
 }
 
-/// A `reqwest::Client` at the bottom, which is what speaks to the endpoints. See [`reqwest`](crate::reqwest()).
+/// A `reqwest::Client` at the bottom of the stack, which speaks to the endpoints. See
+/// [`reqwest`](crate::reqwest()).
 #[derive(Clone, Debug)]
 pub struct Reqwest {
     client: reqwest::Client,
 }
 
 impl ClientBuilder<Reqwest> {
-    /// Makes the client. Its discovery is followed from the first call on.
+    /// Builds the client. It follows its discovery from the first call on.
     ///
     /// # Panics
-    /// If a rule of the outlier detection makes no sense.
+    /// If a rule of the outlier detection is not valid.
     #[must_use]
     pub fn build(self) -> ReqwestStack {
         let client = self.transport.client.clone();

@@ -1,4 +1,4 @@
-//! The three clients over real servers on loopback, of which some never answer and some are gone.
+//! The three clients over real servers on loopback. Some servers never answer, some are gone.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::{net::SocketAddr, time::Duration};
@@ -26,7 +26,7 @@ use tower::ServiceExt;
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// An axum server on a port of its own.
+/// Starts an axum server on a free port.
 async fn serve(app: Router) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -42,7 +42,7 @@ async fn hangs() -> SocketAddr {
     serve(Router::new().route("/", get(std::future::pending::<()>))).await
 }
 
-/// An address that refuses connections: nothing listens there any more.
+/// An address that refuses connections, because its listener is closed.
 async fn refuses() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap()
 }
@@ -139,7 +139,7 @@ async fn a_tonic_client_gets_answers_and_the_status_of_what_failed() {
 
 #[cfg(feature = "reqwest")]
 #[tokio::test]
-async fn reqwest_is_called_as_ever() {
+async fn a_reqwest_client_is_called_as_usual() {
     let endpoints = endpoints(&[well().await, refuses().await]);
     let client =
         evenkeel_client::reqwest(endpoints, reqwest::Client::new()).policy(RoundRobin).build();

@@ -1,8 +1,9 @@
-//! The clock of evenkeel: tokio's, so that a paused one governs all of it, and the calendar.
+//! The clock of evenkeel: tokio's clock, which tests can pause, and the calendar.
 //!
-//! What one crate stamps, another compares: a lost connection and a report of load are seen by evenkeel-http and
-//! judged beside what evenkeel-layers has seen. So a [`Timestamp`] means something only if all of them count from the
-//! same origin, and it is made here and nowhere else. Core is told the time and reads none.
+//! Crates compare each other's timestamps: evenkeel-http stamps lost connections and load reports,
+//! and evenkeel-layers compares these with its own. All timestamps must therefore count from the
+//! same origin, so only this crate makes a [`Timestamp`]. Core is given the time and reads no
+//! clock.
 //!
 //! ```
 //! use std::time::Duration;
@@ -16,7 +17,7 @@
 //! ```
 //!
 //! # What this crate does not do
-//! It keeps no timers: those are tokio's.
+//! It has no timers: use tokio's.
 
 use std::{
     sync::OnceLock,
@@ -26,13 +27,13 @@ use std::{
 use evenkeel_core::time::Timestamp;
 use tokio::time::Instant;
 
-/// Points in time lie around the middle of what a timestamp can hold: the paused clock of one runtime
-/// may be far ahead of the first reading, or behind it.
+/// The origin lies in the middle of the range of a timestamp, because the paused clock of one
+/// runtime may be far ahead of the first reading, or behind it.
 const ORIGIN: u64 = 1 << 62;
 
 /// The time now.
 ///
-/// Where tokio's clock is paused it stands, and moves with that.
+/// If tokio's clock is paused, this clock stands still, and moves when tokio's is advanced.
 #[must_use]
 pub fn now() -> Timestamp {
     static FIRST: OnceLock<Instant> = OnceLock::new();
@@ -52,7 +53,7 @@ pub fn instant() -> Instant {
     Instant::now()
 }
 
-/// The time after `wait`, for timers: where that cannot be counted, later than anything waits.
+/// The time after `wait`, for timers. If it is out of range, a time in the far future.
 #[must_use]
 pub fn after(wait: Duration) -> Instant {
     const LONG: Duration = Duration::from_secs(30 * 365 * 86_400);
@@ -61,9 +62,9 @@ pub fn after(wait: Duration) -> Instant {
     now.checked_add(wait).unwrap_or_else(|| now + LONG)
 }
 
-/// What the calendar of this machine says, to compare dates with that others wrote.
+/// The date of this machine's calendar, for comparison with dates from other machines.
 ///
-/// It may step, and no clock of tokio governs it: nothing is timed by it.
+/// It may jump, and tokio's clock does not control it. Do not measure time with it.
 #[must_use]
 #[allow(clippy::disallowed_methods, reason = "this is the file in which the clock is read")]
 pub fn date() -> SystemTime {

@@ -1,4 +1,4 @@
-//! The name of a client, by which its series, events and spans are told from those of others.
+//! The name of a client, which tells its series, events and spans from those of other clients.
 
 use std::{cell::RefCell, mem, sync::Arc};
 
@@ -6,19 +6,20 @@ thread_local! {
     static CURRENT: RefCell<Client> = const { RefCell::new(Client(None)) };
 }
 
-/// Builds a stack whose layers name the client `name`: in the label `client` of their metrics, and in the field
-/// `client` of their events and spans.
+/// Builds a stack whose layers carry the client name `name`: in the label `client` of their
+/// metrics, and in the field `client` of their events and spans.
 ///
-/// It holds for all layers that make their service while `build` runs, wherever in the stack they stand, and for what
-/// they make later, such as the services of endpoints. Of several around each other the innermost holds. Nothing is
-/// remembered when `build` has ended. A stack that is built outside has no name, and its series have no such label.
+/// The name applies to all layers that make their service while `build` runs, at any depth of the
+/// stack. It also applies to what they make later, such as the services of endpoints. If calls are
+/// nested, the innermost name applies. Nothing is remembered after `build` has returned. A stack
+/// built outside has no name, and its series have no such label.
 ///
-/// The name is one of a fixed few: each brings series of its own.
+/// Use a small, fixed set of names: each name creates its own series.
 ///
 /// ```
 /// use evenkeel_metrics::{Client, named};
 ///
-/// // In earnest `ServiceBuilder::new().layer(..).service(..)`: each layer does this when it makes its service.
+/// // In practice `ServiceBuilder::new().layer(..).service(..)`: each layer does this when it makes its service.
 /// let build = Client::current;
 ///
 /// let orders = named("orders", build);
@@ -30,25 +31,25 @@ pub fn named<T>(name: impl Into<Arc<str>>, build: impl FnOnce() -> T) -> T {
     Client(Some(name.into())).scope(build)
 }
 
-/// The client that a layer belongs to, which may have a name. Cheap to clone.
+/// The client that a layer belongs to, with or without a name. Cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub struct Client(Option<Arc<str>>);
 
 impl Client {
-    /// The one whose stack is being built on this thread, by [`named`]; one without a name where none is.
+    /// The client whose stack [`named`] is building on this thread, or one without a name.
     #[must_use]
     pub fn current() -> Self {
         CURRENT.with_borrow(Self::clone)
     }
 
-    /// Its name, if it has one.
+    /// The client's name, if it has one.
     #[inline]
     #[must_use]
     pub fn name(&self) -> Option<&str> {
         self.0.as_deref()
     }
 
-    /// Has what `build` makes belong to this client, too.
+    /// Runs `build`, so that what it makes belongs to this client, too.
     pub fn scope<T>(&self, build: impl FnOnce() -> T) -> T {
         let _before = Before(CURRENT.replace(self.clone()));
         build()
@@ -66,7 +67,7 @@ impl From<Option<Arc<str>>> for Client {
     }
 }
 
-/// What was current before, and is again when this is dropped.
+/// The client that was current before, which is restored on drop.
 struct Before(Client);
 
 impl Drop for Before {

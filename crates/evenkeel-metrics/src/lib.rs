@@ -1,9 +1,11 @@
-//! The metrics of evenkeel. Every name is in the table below, and no other crate of it knows one.
+//! The metrics of evenkeel. All names are in the table below; no other crate of evenkeel contains
+//! one.
 //!
-//! With the feature `metrics` they go to the recorder of the [`metrics`](https://github.com/metrics-rs/metrics) facade
-//! that the program has installed: Prometheus, OpenTelemetry, StatsD. Without it each function here is
-//! empty. Install the recorder first and build the stack afterwards: what counts per endpoint takes hold
-//! of its series when the endpoint joins.
+//! With the feature `metrics`, they go to the recorder of the
+//! [`metrics`](https://github.com/metrics-rs/metrics) facade that the program has installed:
+//! Prometheus, OpenTelemetry, StatsD. Without the feature, each function here is empty. Install the
+//! recorder first and build the stack afterwards: layers look up the series of an endpoint when it
+//! joins.
 //!
 //! ```
 //! # #[cfg(feature = "metrics")] {
@@ -22,29 +24,34 @@
 //! # }
 //! ```
 //!
-//! Names and labels are OpenTelemetry's where it has them (`server.address`, `server.port`,
-//! `error.type`); an exporter for Prometheus makes underscores of the dots. Durations are in seconds.
-//! All labels but the endpoint's and the client's are words of a fixed list.
+//! Names and labels follow OpenTelemetry's conventions where those exist (`server.address`,
+//! `server.port`, `error.type`). An exporter for Prometheus replaces dots with underscores.
+//! Durations are in seconds. All labels except those of the endpoint and the client have a fixed
+//! set of values.
 //!
-//! A program that has more than one client gives each a name, once, where it builds its stack: [`named`]. All
-//! that its layers count has the label `client` then, besides those of the table. What discoveries, a drain and a
-//! shared quota count is for the whole process: several clients may share them.
+//! If a program has more than one client, it names each where it builds the stack: see [`named`].
+//! All metrics of that stack then have the label `client`, in addition to the labels of the table.
+//! The metrics of discoveries, of draining and of a shared quota cover the whole process, because
+//! several clients may share these.
 //!
 #![doc = include_str!("metrics.md")]
 //!
-//! *endpoint* stands for `server.address` and `server.port` where there is one. `outcome` is `success`, `failure`, `throttled` or `ignored`; a failure has an
-//! `error.type`: `server`, `gateway` (502, 503, 504), or `local` (no answer). `gate` is `draining`,
-//! `broken`, `ejected`, `breaker`, `unhealthy`, `limit`, `rate_limit` or `unchecked`.
+//! *endpoint* stands for the labels `server.address` and `server.port`, if the endpoint is known.
+//! `outcome` is `success`, `failure`, `throttled` or `ignored`. A failure has an `error.type`:
+//! `server`, `gateway` (502, 503, 504), or `local` (no answer). `gate` is `draining`, `broken`,
+//! `ejected`, `breaker`, `unhealthy`, `limit`, `rate_limit` or `unchecked`.
 //!
-//! # What stays of an endpoint that left
-//! Its gauges fall to zero. Its counters and histograms stay as they are: the facade cannot take a series
-//! back. Exporters can, after an idle time (`idle_timeout` of the Prometheus exporter), and
-//! `ObserveLayer::endpoints_max` bounds how many endpoints get series of their own.
+//! # What remains of an endpoint that has left
+//! Its gauges fall to zero. Its counters and histograms keep their values, because the facade
+//! cannot remove a series. Exporters can remove it after an idle time (`idle_timeout` of the
+//! Prometheus exporter), and `ObserveLayer::endpoints_max` limits how many endpoints get their own
+//! series.
 //!
 //! # What it costs
-//! An attempt updates one counter, one histogram and one gauge twice, over handles that were made when the
-//! endpoint joined. The rest are rare events, and look their series up. Nothing is allocated for them but the
-//! labels of a client that has a name, and for an endpoint's gate only when it closes for the first time.
+//! An attempt updates one counter, one histogram and one gauge twice. Their handles are made when
+//! the endpoint joins. All other metrics are rare events that look their series up. They allocate
+//! only the labels of a named client, and an endpoint's gate allocates only when it closes for the
+//! first time.
 
 mod client;
 #[cfg(feature = "metrics")]
@@ -58,11 +65,11 @@ pub use self::series::{Held, Series};
 #[cfg(not(feature = "metrics"))]
 pub use self::silent::{Held, Series};
 
-/// Whether this was built with metrics.
+/// Whether this crate was built with metrics.
 pub const IS_ON: bool = cfg!(feature = "metrics");
 
-/// Counts one event of a client; a label's value is one of a list, so that its series needs no allocation unless
-/// the client has a name.
+/// Counts one event of a client. A label has one of a list of values, so that its series needs no
+/// allocation unless the client has a name.
 #[cfg(feature = "metrics")]
 macro_rules! count {
     ($client:expr, $name:tt, $number:expr) => {
@@ -97,35 +104,35 @@ macro_rules! count {
     }};
 }
 
-/// Another attempt is made after one that ended with `error_type`.
+/// Counts a retry after an attempt that ended with `error_type`.
 #[inline]
 pub fn retried(client: &Client, error_type: &str) {
     count!(client, "evenkeel.retries", 1, "error.type", error_type,
         ["unsent" "timeout" "throttled" "failed"]);
 }
 
-/// A call failed, and no other attempt is made for `reason`.
+/// Counts a failed call that is not retried, for `reason`.
 #[inline]
 pub fn not_retried(client: &Client, reason: &str) {
     count!(client, "evenkeel.retry.refusals", 1, "reason", reason,
         ["exhausted" "no_budget" "too_late" "not_repeatable" "forbidden"]);
 }
 
-/// A second attempt was sent.
+/// Counts a second attempt that was sent.
 #[inline]
 pub fn hedged(client: &Client) {
     count!(client, "evenkeel.hedges", 1);
 }
 
-/// It was time for a second attempt, and none is made for `reason`.
+/// Counts a second attempt that was due but not made, for `reason`.
 #[inline]
 pub fn not_hedged(client: &Client, reason: &str) {
     count!(client, "evenkeel.hedge.refusals", 1, "reason", reason,
         ["no_budget" "too_late" "not_repeatable" "not_ready"]);
 }
 
-/// A call with a second attempt under way was answered by the second one or not, and an attempt was
-/// cancelled or not.
+/// Counts the end of a hedged call: whether the second attempt answered it, and whether an attempt
+/// was cancelled.
 #[inline]
 pub fn hedge_ended(client: &Client, has_won: bool, is_cancelled: bool) {
     if has_won {
@@ -136,20 +143,20 @@ pub fn hedge_ended(client: &Client, has_won: bool, is_cancelled: bool) {
     }
 }
 
-/// A circuit breaker went to `state`.
+/// Counts a circuit breaker that went to `state`.
 #[inline]
 pub fn breaker_changed(client: &Client, state: &str) {
     count!(client, "evenkeel.breaker.transitions", 1, "state", state,
         ["closed" "open" "half_open" "held_open" "held_closed"]);
 }
 
-/// A circuit breaker that stands alone refused a call.
+/// Counts a call that a circuit breaker outside a balancer refused.
 #[inline]
 pub fn breaker_refused(client: &Client) {
     count!(client, "evenkeel.breaker.refusals", 1);
 }
 
-/// An endpoint was ejected for `cause`.
+/// Counts an ejection of an endpoint for `cause`.
 #[inline]
 pub fn ejected(client: &Client, cause: &str) {
     count!(client, "evenkeel.outlier.ejections", 1, "cause", cause,
@@ -157,20 +164,21 @@ pub fn ejected(client: &Client, cause: &str) {
          "failure_percentage" "latency" "probation"]);
 }
 
-/// An ejection is over.
+/// Counts an ejection that ended.
 #[inline]
 pub fn returned(client: &Client) {
     count!(client, "evenkeel.outlier.returns", 1);
 }
 
-/// The set of a balancer was published, with so many endpoints more or less than before.
+/// Counts a published set of a balancer, which has `difference` endpoints more or fewer than
+/// before.
 #[inline]
 pub fn published(client: &Client, difference: isize) {
     count!(client, "evenkeel.balance.snapshots", 1);
     endpoints_changed(client, difference);
 }
 
-/// The sets of all balancers together have so many endpoints more or less.
+/// Adds `difference` to the number of endpoints in the sets of all balancers.
 #[inline]
 pub fn endpoints_changed(client: &Client, difference: isize) {
     #[cfg(feature = "metrics")]
@@ -182,13 +190,13 @@ pub fn endpoints_changed(client: &Client, difference: isize) {
     let _ = (client, difference);
 }
 
-/// A source of endpoints failed, once more perhaps.
+/// Counts a failure of a source of endpoints, also if it failed before.
 #[inline]
 pub fn source_failed() {
     count!(&Client::default(), "evenkeel.discovery.failures", 1);
 }
 
-/// A source of endpoints fails from now on, until what this returns is dropped.
+/// Marks a source of endpoints as failing, until the returned value is dropped.
 #[inline]
 pub fn source_failing() -> Held {
     #[cfg(feature = "metrics")]
@@ -197,31 +205,31 @@ pub fn source_failing() -> Held {
     Held(())
 }
 
-/// Discovery failed.
+/// Counts a failure of a discovery.
 #[inline]
 pub fn discovery_failed(client: &Client) {
     count!(client, "evenkeel.balance.discovery_errors", 1);
 }
 
-/// Nobody is open, and somebody waits.
+/// Counts the start of a wait, because no endpoint is open.
 #[inline]
 pub fn balancer_waits(client: &Client) {
     count!(client, "evenkeel.balance.waits", 1);
 }
 
-/// Another endpoint is looked for, for `reason`.
+/// Counts another pick for the same request, for `reason`.
 #[inline]
 pub fn repicked(client: &Client, reason: &str) {
     count!(client, "evenkeel.balance.repicks", 1, "reason", reason, ["not_ready" "failed"]);
 }
 
-/// A request goes to an endpoint that only its health closes.
+/// Counts a request to an endpoint that only its health closes.
 #[inline]
 pub fn failed_open(client: &Client) {
     count!(client, "evenkeel.balance.fail_open", 1);
 }
 
-/// A balancer refused a request with `error_type`.
+/// Counts a request that a balancer refused with `error_type`.
 #[inline]
 pub fn balancer_refused(client: &Client, error_type: &str) {
     count!(client, "evenkeel.balance.refusals", 1, "error.type", error_type,
@@ -229,85 +237,85 @@ pub fn balancer_refused(client: &Client, error_type: &str) {
          "no_endpoint_picked"]);
 }
 
-/// A call was not over at its deadline.
+/// Counts a call that exceeded its deadline.
 #[inline]
 pub fn deadline_exceeded(client: &Client) {
     count!(client, "evenkeel.deadline.exceeded", 1);
 }
 
-/// A probe of an endpoint's load ended.
+/// Counts a probe of an endpoint's load.
 #[inline]
 pub fn load_probed(client: &Client, is_answered: bool) {
     let outcome = if is_answered { "success" } else { "failure" };
     count!(client, "evenkeel.balance.load_probes", 1, "outcome", outcome, ["success" "failure"]);
 }
 
-/// An active health check ended.
+/// Counts an active health check.
 #[inline]
 pub fn health_checked(client: &Client, has_passed: bool) {
     let outcome = if has_passed { "success" } else { "failure" };
     count!(client, "evenkeel.health.checks", 1, "outcome", outcome, ["success" "failure"]);
 }
 
-/// Active health checks changed their mind about an endpoint.
+/// Counts a change of an endpoint's state by active health checks.
 #[inline]
 pub fn health_changed(client: &Client, is_healthy: bool) {
     let state = if is_healthy { "healthy" } else { "unhealthy" };
     count!(client, "evenkeel.health.transitions", 1, "state", state, ["healthy" "unhealthy"]);
 }
 
-/// A concurrency limit was reached, and a request refused.
+/// Counts a request that a concurrency limit refused.
 #[inline]
 pub fn limit_reached(client: &Client) {
     count!(client, "evenkeel.limit.refusals", 1);
 }
 
-/// A rate limit refused a request; `scope` is `service`, `key` or `endpoint`.
+/// Counts a request that a rate limit refused. `scope` is `service`, `key` or `endpoint`.
 #[inline]
 pub fn rate_limited(client: &Client, scope: &str) {
     count!(client, "evenkeel.rate_limit.refusals", 1, "scope", scope, ["service" "key" "endpoint"]);
 }
 
-/// A server refused a request because of its queue.
+/// Counts a request that a server refused because of its queue.
 #[inline]
 pub fn shed(client: &Client) {
     count!(client, "evenkeel.admission.shed", 1);
 }
 
-/// A client refused a request that the server would have refused.
+/// Counts a request that a client refused because the server would have refused it.
 #[inline]
 pub fn throttled(client: &Client) {
     count!(client, "evenkeel.admission.throttled", 1);
 }
 
-/// A request was refused while nothing could be reached.
+/// Counts a request that was refused while no endpoint could be reached.
 #[inline]
 pub fn failed_fast(client: &Client) {
     count!(client, "evenkeel.fail_fast.refusals", 1);
 }
 
-/// A call whose copy was to be mirrored: what became of the copy.
+/// Counts a call that was to be mirrored, by the outcome of its copy.
 #[inline]
 pub fn mirrored(client: &Client, outcome: &str) {
     count!(client, "evenkeel.mirror.copies", 1, "outcome", outcome,
         ["success" "failure" "timeout" "full" "incomplete"]);
 }
 
-/// The shared quota could not be asked, and the request was allowed or refused.
+/// Counts a request for which the shared quota could not be asked. It was allowed or refused.
 #[inline]
 pub fn quota_failed(is_allowed: bool) {
     let action = if is_allowed { "allowed" } else { "refused" };
     count!(&Client::default(), "evenkeel.quota.failures", 1, "action", action, ["allowed" "refused"]);
 }
 
-/// A graceful stop did not wait for so many requests.
+/// Counts the requests that a graceful stop cut off.
 #[inline]
 pub fn drain_cut(requests: u64) {
     count!(&Client::default(), "evenkeel.drain.cut", requests);
 }
 
-/// Tells the recorder the unit and the meaning of each metric, from the table above. Call it once, after
-/// the recorder was installed.
+/// Describes each metric to the recorder, with its unit and its meaning from the table above. Call
+/// it once, after installing the recorder.
 #[cfg(feature = "metrics")]
 pub fn describe() {
     use ::metrics::Unit;
@@ -320,7 +328,7 @@ pub fn describe() {
     }
 }
 
-/// Name, kind, labels and meaning of each metric: the table above is their only list.
+/// The name, kind, labels and meaning of each metric. The table above is their only list.
 #[cfg(feature = "metrics")]
 fn table() -> impl Iterator<Item = [&'static str; 4]> {
     include_str!("metrics.md").lines().filter_map(|line| {
@@ -361,7 +369,7 @@ mod tests {
     }
 
     #[test]
-    fn a_recorder_is_told_unit_and_meaning() {
+    fn a_recorder_gets_the_unit_and_meaning_of_a_metric() {
         let recorder = metrics_util::debugging::DebuggingRecorder::new();
 
         ::metrics::with_local_recorder(&recorder, || {
@@ -395,7 +403,7 @@ mod tests {
             let of_name = recorded.iter().filter(move |(key, ..)| key.key().name() == name);
             of_name.map(|(.., value)| value)
         };
-        // All gates but that of joining, which is not shown, and that of leaving.
+        // All gates except the gate of joining, which is not shown, and the gate of leaving.
         assert_eq!(values_of("evenkeel.endpoint.closings").count(), Gate::ALL.len() - 2);
         for value in values_of("evenkeel.endpoint.closed") {
             assert_eq!(*value, DebugValue::Gauge(0.0.into()));

@@ -1,4 +1,4 @@
-//! What is counted per endpoint or per client: handles that are made once.
+//! Metrics per endpoint or per client, with handles that are made once.
 
 use std::sync::{
     OnceLock,
@@ -15,7 +15,7 @@ use metrics::{Counter, Gauge, Histogram, Label, counter, gauge, histogram};
 
 use crate::Client;
 
-/// What is counted of the attempts at one endpoint and of its gates, or of the calls of one client.
+/// The metrics of the attempts at one endpoint and of its gates, or of the calls of one client.
 #[derive(Debug)]
 pub struct Series {
     succeeded: Counter,
@@ -30,15 +30,15 @@ pub struct Series {
 }
 
 impl Series {
-    /// Those of the endpoint at `address`, and of `client` if it has a name. Without an address they are
-    /// those of all endpoints that get none of their own.
+    /// The series of the endpoint at `address`, and of `client` if it has a name. Without an
+    /// address, the series shared by all endpoints that have none of their own.
     #[must_use]
     pub fn of_endpoint(address: Option<&Address>, client: &Client) -> Self {
         let names = ["evenkeel.attempts", "evenkeel.attempt.duration", "evenkeel.attempt.active"];
         Self::new(names, endpoint_labels(address, client))
     }
 
-    /// Those of the calls of `client`, or of all clients that have no name.
+    /// The series of the calls of `client`, or of all clients without a name.
     #[must_use]
     pub fn of_client(client: &Client) -> Self {
         let names = ["evenkeel.calls", "evenkeel.call.duration", "evenkeel.call.active"];
@@ -66,13 +66,13 @@ impl Series {
         }
     }
 
-    /// One was sent. It is active until what this returns is dropped.
+    /// Counts the start of an attempt or a call. It is active until the returned value is dropped.
     #[inline]
     pub fn begin(&self) -> Held {
         Held::new(self.active.clone())
     }
 
-    /// One ended.
+    /// Counts the end of an attempt or a call.
     #[inline]
     pub fn ended(&self, report: &Report) {
         let counter = match (report.outcome, report.fault) {
@@ -87,8 +87,8 @@ impl Series {
         self.duration.record(report.latency.as_secs_f64());
     }
 
-    /// The endpoint's `gate` has closed or opened. `is_closed` is asked until it says the same after its
-    /// answer was taken over: of two changes at the same time the later one holds.
+    /// Updates the endpoint's `gate` after it closed or opened. `is_closed` is asked until its
+    /// answer is the same after the update, so that of two concurrent changes the later one wins.
     pub fn follow(&self, gate: Gate, is_closed: impl Fn() -> bool) {
         if gate == Gate::Retired {
             self.gates.open_all();
@@ -106,7 +106,7 @@ impl Series {
     }
 }
 
-/// Counted in a gauge until it is dropped.
+/// Counted in a gauge until dropped.
 #[derive(Debug)]
 #[must_use = "it is counted until this is dropped"]
 pub struct Held(Gauge);
@@ -135,7 +135,8 @@ impl Drop for Series {
 /// The gates of one endpoint, as its gauges show them.
 #[derive(Debug)]
 struct Gates {
-    /// One bit each; that of [`Gate::Retired`] says that the endpoint has left, and nothing more is shown.
+    /// One bit for each gate. The bit of [`Gate::Retired`] says that the endpoint has left, and
+    /// that nothing more is shown.
     closed: AtomicU32,
     series: [OnceLock<(Gauge, Counter)>; Gate::ALL.len()],
     labels: Vec<Label>,
@@ -150,7 +151,7 @@ const fn bit(gate: Gate) -> u32 {
 impl Gates {
     fn set(&self, gate: Gate, is_closed: bool) {
         if gate == Gate::Joining {
-            // Every endpoint joins, and nobody waits for that.
+            // Every endpoint joins, so the gate of joining tells nothing.
             return;
         }
         let bit = bit(gate);
@@ -177,7 +178,7 @@ impl Gates {
         }
     }
 
-    /// Made when the gate closes for the first time: most of them never do.
+    /// Made when the gate closes for the first time, because most gates never close.
     fn of(&self, gate: Gate) -> &(Gauge, Counter) {
         self.series[gate as usize].get_or_init(|| {
             let mut labels = self.labels.clone();

@@ -1,6 +1,6 @@
-//! Where no recorder is installed, an event costs no allocation.
+//! If no recorder is installed, an event costs no allocation.
 //!
-//! A binary of its own: its allocator counts.
+//! This test has a binary of its own, because it replaces the global allocator.
 
 use std::time::Duration;
 
@@ -13,12 +13,12 @@ use evenkeel_core::{
 use evenkeel_metrics::{Client, Series};
 
 #[test]
-fn events_allocate_nothing_while_nobody_listens() {
+fn events_allocate_nothing_without_a_recorder() {
     let client = Client::default();
 
     let allocations = measure(|| {
         evenkeel_metrics::retried(&client, "timeout");
-        evenkeel_metrics::retried(&client, "a word of nobody's list");
+        evenkeel_metrics::retried(&client, "a word of no list");
         evenkeel_metrics::not_retried(&client, "exhausted");
         evenkeel_metrics::hedged(&client);
         evenkeel_metrics::not_hedged(&client, "no_budget");

@@ -1,4 +1,4 @@
-//! One client: its nodes, its picker, and what it may spend.
+//! One client: its nodes, its picker and its budgets.
 
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ use crate::{
     time::Clock,
 };
 
-/// What a balancer keeps of a node: the node, and the clock.
+/// What a balancer keeps for each node: the node and the clock.
 #[derive(Debug)]
 pub(crate) struct Slot {
     node: Arc<Node>,
@@ -50,14 +50,14 @@ impl Listener for Deaf {
     fn unreachable(&self, _: &Node) {}
 }
 
-/// One client: its nodes, its picker, and what it may spend.
+/// One client: its nodes, its picker and its budgets.
 pub(crate) struct Client {
     pub(crate) zone: u16,
     nodes: Vec<Arc<Node>>,
     slots: Vec<Arc<Slot>>,
     /// Which server each node is.
     servers: Vec<u32>,
-    /// Whether each node was ever tried.
+    /// Whether each node was tried before.
     is_used: Vec<bool>,
     policy: Arc<dyn Policy>,
     picker: Box<dyn Picker>,
@@ -66,20 +66,20 @@ pub(crate) struct Client {
     pub(crate) latency: Option<LatencyWindow>,
     pub(crate) watch: Option<Arc<Watch>>,
     pub(crate) breakers: Option<Arc<Breakers>>,
-    /// When its nodes are looked after next.
+    /// When the health machines run next.
     pub(crate) sweep: u64,
-    /// When it is asked for probes next.
+    /// When the picker is next asked for probes.
     pub(crate) probes: u64,
 }
 
-/// What is chosen for an attempt.
+/// The choice for one attempt.
 pub(crate) struct Choice {
     pub(crate) attempt: Attempt<Slot>,
     pub(crate) server: u32,
     pub(crate) is_first: bool,
 }
 
-/// So many nodes are asked whether they let an attempt in.
+/// At most this many nodes are asked to admit an attempt.
 const REFUSALS_MAX: usize = 8;
 
 impl Client {
@@ -102,7 +102,7 @@ impl Client {
         }
     }
 
-    /// Knows one more server. Call [`rebuild`](Self::rebuild) after the last one.
+    /// Adds a server. Call [`rebuild`](Self::rebuild) after the last one.
     pub(crate) fn join(&mut self, server: u32, endpoint: Endpoint, clock: &Clock) {
         let decay = self.policy.latency_decay();
         let node = Arc::new(Node::joining(endpoint, Arc::new(Deaf), decay));
@@ -119,7 +119,7 @@ impl Client {
         self.is_used.push(false);
     }
 
-    /// Makes room for so many servers.
+    /// Reserves memory for this many servers.
     pub(crate) fn reserve(&mut self, servers: usize) {
         self.nodes.reserve_exact(servers);
         self.slots.reserve_exact(servers);
@@ -127,7 +127,7 @@ impl Client {
         self.is_used.reserve_exact(servers);
     }
 
-    /// Forgets a server. Call [`rebuild`](Self::rebuild) after the last one.
+    /// Removes a server. Call [`rebuild`](Self::rebuild) after the last one.
     pub(crate) fn leave(&mut self, server: u32) {
         let Some(index) = self.servers.iter().position(|known| *known == server) else { return };
         self.nodes.remove(index).close(Gate::Retired);
@@ -136,22 +136,22 @@ impl Client {
         self.is_used.remove(index);
     }
 
-    /// The set or a weight has changed.
+    /// Rebuilds the picker after a change of the set or of a weight.
     pub(crate) fn rebuild(&mut self) {
         self.picker = self.policy.build(&self.nodes, Some(&*self.picker));
     }
 
-    /// Which server a node is.
+    /// The server behind a node.
     pub(crate) fn server(&self, index: usize) -> u32 {
         self.servers[index]
     }
 
-    /// Whether its policy goes by probes.
+    /// Whether the policy sends probes.
     pub(crate) fn is_probing(&self) -> bool {
         self.picker.probing().is_some()
     }
 
-    /// Begins the probes that are due, and says when to ask again, if its policy goes by probes.
+    /// If the policy sends probes: begins those that are due, and returns when to ask again.
     pub(crate) fn due_probes(
         &mut self,
         now: Timestamp,
@@ -161,24 +161,33 @@ impl Client {
         Some(probing.due(&self.nodes, &mut self.rng, now, begin))
     }
 
-    /// Lets the picker do what it does from time to time, and says when to do it again.
+    /// Runs the picker's periodic work, and returns when to run it again.
     pub(crate) fn tend(&self, now: Timestamp) -> Option<Timestamp> {
         self.picker.tend(now)
     }
 
-    /// Chooses a node as `Balance` does: one that is open and was not tried, if there is one; one that
-    /// only its health closes, while none is open.
+    /// Chooses a node as `Balance` does: an open node that was not tried, if there is one. If none
+    /// is open, a node that only its health closes.
     pub(crate) fn choose(
         &mut self,
         now: Timestamp,
         hash: Option<u64>,
         tried: &[u64],
     ) -> Option<Choice> {
-        let choice = self.choose_but(now, hash, tried);
-        if choice.is_none() && !tried.is_empty() { self.choose_but(now, hash, &[]) } else { choice }
+        let choice = self.choose_untried(now, hash, tried);
+        if choice.is_none() && !tried.is_empty() {
+            self.choose_untried(now, hash, &[])
+        } else {
+            choice
+        }
     }
 
-    fn choose_but(&mut self, now: Timestamp, hash: Option<u64>, tried: &[u64]) -> Option<Choice> {
+    fn choose_untried(
+        &mut self,
+        now: Timestamp,
+        hash: Option<u64>,
+        tried: &[u64],
+    ) -> Option<Choice> {
         let mut avoid = [0; 2 * REFUSALS_MAX];
         avoid[..tried.len()].copy_from_slice(tried);
         for refused in tried.len()..(tried.len() + REFUSALS_MAX).min(avoid.len()) {
@@ -189,7 +198,7 @@ impl Client {
             };
             let mut attempt = Attempt::new(self.slots[index].clone());
             if attempt.admit() {
-                return Some(self.chosen(index, attempt));
+                return Some(self.start_attempt(index, attempt));
             }
             avoid[refused] = self.nodes[index].id();
         }
@@ -204,7 +213,7 @@ impl Client {
     ) -> Option<Choice> {
         let index = self.pick(now, hash, tried, true)?;
         let mut attempt = Attempt::new(self.slots[index].clone());
-        attempt.admit_failing_open().then(|| self.chosen(index, attempt))
+        attempt.admit_failing_open().then(|| self.start_attempt(index, attempt))
     }
 
     fn pick(
@@ -219,7 +228,7 @@ impl Client {
         self.picker.pick(&self.nodes, &mut cx)
     }
 
-    fn chosen(&mut self, index: usize, mut attempt: Attempt<Slot>) -> Choice {
+    fn start_attempt(&mut self, index: usize, mut attempt: Attempt<Slot>) -> Choice {
         attempt.waits();
         let is_first = !std::mem::replace(&mut self.is_used[index], true);
         Choice { attempt, server: self.servers[index], is_first }

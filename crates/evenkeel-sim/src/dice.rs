@@ -1,38 +1,39 @@
-//! Random numbers of the laws that arrivals and work follow.
+//! Random numbers for arrivals and work.
 
 use evenkeel_core::rng::Rng;
 
-/// A number above 0, up to 1: safe to take the logarithm of.
+/// A number above 0, up to 1, so that its logarithm is finite.
 fn open_unit(rng: &mut Rng) -> f64 {
     1.0 - rng.unit()
 }
 
-/// An exponential number of mean 1.
+/// An exponential number with mean 1.
 pub fn exponential(rng: &mut Rng) -> f64 {
     -open_unit(rng).ln()
 }
 
-/// A normal number of mean 0 and deviation 1 (Box and Muller 1958).
+/// A normal number with mean 0 and deviation 1 (Box and Muller 1958).
 pub fn normal(rng: &mut Rng) -> f64 {
     let radius = (-2.0 * open_unit(rng).ln()).sqrt();
     radius * (std::f64::consts::TAU * rng.unit()).cos()
 }
 
-/// A Pareto number of mean 1 and this shape, which is above 1; the smaller, the heavier its tail.
+/// A Pareto number with mean 1 and this shape, which is above 1. A smaller shape has a heavier
+/// tail.
 pub fn pareto(rng: &mut Rng, shape: f64) -> f64 {
     let least = (shape - 1.0) / shape;
     least * open_unit(rng).powf(-1.0 / shape)
 }
 
-/// A lognormal number of mean 1, whose logarithm has the deviation `sigma`.
+/// A lognormal number with mean 1, whose logarithm has the deviation `sigma`.
 pub fn lognormal(rng: &mut Rng, sigma: f64) -> f64 {
     (sigma * normal(rng) - sigma * sigma / 2.0).exp()
 }
 
-/// Ranks from 0 that are the rarer the higher: the share of rank `k` goes with `1/(k+1)^s`.
+/// Ranks from 0. Higher ranks are rarer: the share of rank `k` is proportional to `1/(k+1)^s`.
 ///
-/// Drawn by rejection against the integral of the law (Hörmann and Derflinger 1996), so that it costs
-/// the same for ten ranks and ten million.
+/// Drawn by rejection against the integral of the law (Hörmann and Derflinger 1996), so that a draw
+/// costs the same for ten ranks and for ten million.
 #[derive(Clone, Copy, Debug)]
 pub struct Zipf {
     count: f64,
@@ -42,7 +43,7 @@ pub struct Zipf {
 }
 
 impl Zipf {
-    /// Ranks below `count`, by this exponent.
+    /// Ranks below `count`, with this exponent.
     ///
     /// # Panics
     /// If there is no rank or the exponent is not above 0.
@@ -56,7 +57,7 @@ impl Zipf {
         zipf
     }
 
-    /// A rank.
+    /// Draws a rank.
     pub fn draw(&self, rng: &mut Rng) -> u32 {
         loop {
             let under = self.first + rng.unit() * self.span;

@@ -1,9 +1,9 @@
 //! A deterministic simulator of fleets that runs evenkeel's own policies and health machines.
 //!
-//! Virtual time, one seed, no sockets and no runtime: clients with core's [`Node`](evenkeel_core::node::Node),
-//! policies, attempts, outlier detection, breakers, budgets and schedules, exactly as they ship, call
-//! servers that share cores, queue, slow down, flap, fail and die. The same scenario with the same seed
-//! gives the same report, byte for byte.
+//! It has virtual time and one seed, and neither sockets nor a runtime. Clients use core's
+//! [`Node`](evenkeel_core::node::Node), policies, attempts, outlier detection, breakers, budgets
+//! and schedules, exactly as they ship. They call servers that share cores, queue, slow down, flap,
+//! fail and die. The same scenario with the same seed gives the same report, byte for byte.
 //!
 //! ```
 //! use evenkeel_sim::{policies, scenario::Scenario, simulate};
@@ -34,9 +34,9 @@
 //! ```
 //!
 //! # What it does not do
-//! It knows neither bytes nor protocols: a call is some work. Connecting takes no time. Work that is
-//! cancelled stops at once. What a client drops because it took too long says of its endpoint what it says
-//! [in the layers](evenkeel_core::cut).
+//! It does not know bytes or protocols: a call is an amount of work. Connecting takes no time.
+//! Cancelled work stops at once. A request that a client drops because it took too long counts for
+//! its endpoint as it does [in the layers](evenkeel_core::cut).
 
 pub mod chart;
 mod client;

@@ -1,4 +1,4 @@
-//! One server: how it shares its cores among the requests that it has.
+//! One server: how it shares its cores among its requests.
 
 use std::{
     cmp::{Ordering, Reverse},
@@ -13,31 +13,31 @@ use crate::{slab::Ticket, time::SECOND};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Discipline {
-    /// All requests at once; where there are more than cores, each gets an equal part.
+    /// All requests run at once. If there are more requests than cores, each gets an equal part.
     #[default]
     ProcessorSharing,
-    /// As many at a time as there are cores, first come, first served.
+    /// Requests run in the order of arrival, as many at a time as there are cores.
     Fifo,
 }
 
 /// One server. Work is counted in seconds of one core at pace 1.
 ///
-/// All that run get work done at the same rate, so one sum says how far each has come: a request that
-/// joins at sum `s` with work `w` ends when the sum is `s + w`. That makes processor sharing cost the
-/// logarithm of the number of requests.
+/// All running requests progress at the same rate, so one sum says how far each has come: a request
+/// that joins at sum `s` with work `w` ends when the sum is `s + w`. Processor sharing therefore
+/// costs only the logarithm of the number of requests.
 #[derive(Debug)]
 pub struct Machine {
     discipline: Discipline,
     cores: f64,
     pace: f64,
-    /// Work that each running request has got so far.
+    /// Work that each running request has received so far.
     done: f64,
     updated: u64,
     running: BinaryHeap<Reverse<Job>>,
-    /// Those of `running` that were not cancelled.
+    /// How many of `running` were not cancelled.
     live: u32,
     waiting: VecDeque<(Ticket, f64)>,
-    /// Core-seconds that were used.
+    /// Core-seconds used so far.
     busy: f64,
 }
 
@@ -67,11 +67,11 @@ impl Ord for Job {
     }
 }
 
-/// Work that is less than this is done: sums of floating-point numbers are not exact.
+/// Work below this counts as done, because sums of floating-point numbers are not exact.
 const NOTHING: f64 = 1e-10;
 
 impl Machine {
-    /// A server with so many cores of this pace.
+    /// A server with this many cores of this pace.
     #[must_use]
     pub fn new(discipline: Discipline, cores: f64, pace: f64) -> Self {
         Self {
@@ -87,13 +87,13 @@ impl Machine {
         }
     }
 
-    /// Sets how many cores there are, and how fast each is.
+    /// Sets the number of cores and their pace.
     pub fn set_capacity(&mut self, now: u64, cores: f64, pace: f64) {
         self.advance(now);
         (self.cores, self.pace) = (cores, pace);
     }
 
-    /// Takes a request in.
+    /// Accepts a request.
     pub fn admit(&mut self, now: u64, ticket: Ticket, work: f64) {
         self.advance(now);
         if self.discipline == Discipline::Fifo && self.slots() <= self.live {
@@ -103,7 +103,7 @@ impl Machine {
         }
     }
 
-    /// A request was cancelled. Its ticket must not be live any more.
+    /// Updates the machine after a request was cancelled. Its ticket must not be live any more.
     pub fn cancel(&mut self, now: u64, ticket: Ticket, is_live: impl Fn(Ticket) -> bool) {
         self.advance(now);
         let is_running = match self.discipline {
@@ -116,13 +116,13 @@ impl Machine {
         }
     }
 
-    /// Forgets a request that was cancelled and whose ticket lives on.
+    /// Removes a cancelled request whose ticket stays live.
     pub fn remove(&mut self, ticket: Ticket) {
         self.running.retain(|Reverse(job)| job.ticket != ticket);
         self.waiting.retain(|(waiting, _)| *waiting != ticket);
     }
 
-    /// Takes a request that has ended by now.
+    /// Takes a request that has ended by `now`.
     pub fn finished(&mut self, now: u64, is_live: impl Fn(Ticket) -> bool) -> Option<Ticket> {
         self.advance(now);
         while let Some(Reverse(job)) = self.running.peek().copied() {
@@ -140,7 +140,7 @@ impl Machine {
         None
     }
 
-    /// When the next request ends, as things are now: never before, perhaps later.
+    /// When the next request ends if nothing changes. The request may end later, but never earlier.
     #[must_use]
     pub fn next_end(&self) -> Option<u64> {
         let Reverse(job) = self.running.peek()?;
@@ -152,7 +152,7 @@ impl Machine {
         Some(self.updated + (seconds * SECOND as f64).ceil() as u64)
     }
 
-    /// Core-seconds that were used until now.
+    /// Core-seconds used until now.
     pub fn busy(&mut self, now: u64) -> f64 {
         self.advance(now);
         self.busy
@@ -160,7 +160,7 @@ impl Machine {
 
     fn start(&mut self, ticket: Ticket, work: f64) {
         if self.live == 0 {
-            // Small sums are more exact.
+            // Smaller sums are more exact.
             self.running.clear();
             self.done = 0.0;
         }
@@ -181,7 +181,7 @@ impl Machine {
         (self.cores.round() as u32).max(1)
     }
 
-    /// Work that each running request gets done in a second.
+    /// Work that each running request gets done per second.
     fn rate(&self) -> f64 {
         let live = f64::from(self.live);
         if live <= self.cores { self.pace } else { self.pace * self.cores / live }

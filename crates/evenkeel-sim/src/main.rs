@@ -28,54 +28,54 @@ enum Command {
     Run(Run),
     /// Makes the tables and charts of a document: fast_failing, which_policy, prequal, scale, or all.
     Study(Study),
-    /// Lists the policies, and the scenarios that come with the program.
+    /// Lists the policies and the built-in scenarios.
     List,
 }
 
 #[derive(Debug, Args)]
 struct Run {
-    /// A file, or the name of a scenario that comes with the program.
+    /// A file, or the name of a built-in scenario.
     scenario: String,
-    /// The policies, by name; default those of the scenario, or all that balance and need no key.
+    /// The policies, by name. Default: those of the scenario, or all that balance and need no key.
     #[arg(long, value_delimiter = ',')]
     policies: Vec<String>,
-    /// What all that is random follows from.
+    /// The seed of all random numbers.
     #[arg(long)]
     seed: Option<u64>,
-    /// How many calls come.
+    /// How many calls are made.
     #[arg(long)]
     calls: Option<u64>,
-    /// How the result is printed.
+    /// The format of the result.
     #[arg(long, value_enum, default_value_t = Format::Table)]
     format: Format,
     /// A folder for the result as CSV and JSON, and for charts as SVG and PNG.
     #[arg(long)]
     out: Option<PathBuf>,
-    /// How many runs are made at a time; default one for each core.
+    /// How many runs are made at a time. Default: one per core.
     #[arg(long)]
     threads: Option<usize>,
-    /// Shows no progress.
+    /// Hides the progress bar.
     #[arg(long)]
     quiet: bool,
 }
 
 #[derive(Debug, Args)]
 struct Study {
-    /// Which: fast_failing, which_policy, prequal, scale, or all.
+    /// The document: fast_failing, which_policy, prequal, scale, or all.
     name: String,
-    /// The folder of the documents, whose tables and SVG charts are replaced.
+    /// The folder of the documents. Their tables and SVG charts are replaced.
     #[arg(long, default_value = "docs/simulation")]
     out: PathBuf,
-    /// A folder for the charts as PNG, too.
+    /// A folder for the charts as PNG.
     #[arg(long)]
     png: Option<PathBuf>,
-    /// A tenth of the calls, to see that it works.
+    /// Makes a tenth of the calls, to see that it works.
     #[arg(long)]
     quick: bool,
-    /// How many runs are made at a time; default one for each core.
+    /// How many runs are made at a time. Default: one per core.
     #[arg(long)]
     threads: Option<usize>,
-    /// Shows no progress.
+    /// Hides the progress bar.
     #[arg(long)]
     quiet: bool,
 }
@@ -121,7 +121,7 @@ fn study(arguments: Study) -> Result<(), Failure> {
 
 fn list() {
     println!("policies that ship: {}", evenkeel_core::policy::NAMES.join(", "));
-    println!("what they are compared with: {}", evenkeel_sim::rules::NAMES.join(", "));
+    println!("rules for comparison: {}", evenkeel_sim::rules::NAMES.join(", "));
     println!("scenarios:");
     for (name, _) in BUILT_IN {
         let about = Scenario::built_in(name).map(|scenario| scenario.about).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! The policies that can be compared: those that ship, and what they are compared with.
+//! The policies that can be compared: evenkeel's own, and rules for comparison.
 
 use evenkeel_core::policy::{self, P2c, Policy, PreferZone, ZoneAware};
 
@@ -7,16 +7,16 @@ use crate::rules::{self, Surroundings};
 /// Makes a policy for one run.
 pub type Maker = dyn Fn(&Surroundings) -> Box<dyn Policy> + Send + Sync;
 
-/// The names of all policies: first those that ship.
+/// The names of all policies. Evenkeel's own come first.
 #[must_use]
 pub fn names() -> Vec<&'static str> {
     policy::NAMES.into_iter().chain(rules::NAMES).collect()
 }
 
-/// Policies that go by the key of a request.
+/// Policies that use the key of a request.
 pub const HASHING: [&str; 4] = ["ring_hash", "ketama", "maglev", "rendezvous"];
 
-/// Policies that say something about the set or wrap another one, and do not balance by themselves.
+/// Policies that restrict the set or wrap another policy, and do not balance by themselves.
 const OTHERS: [&str; 8] = [
     "pick_first",
     "priority",
@@ -28,7 +28,7 @@ const OTHERS: [&str; 8] = [
     "panic_threshold",
 ];
 
-/// The policies that are compared where nothing else is said: those that ship, balance by themselves
+/// The policies that are compared by default: evenkeel's own policies that balance by themselves
 /// and need no key.
 #[must_use]
 pub fn balancing() -> Vec<&'static str> {
@@ -36,7 +36,7 @@ pub fn balancing() -> Vec<&'static str> {
     ships.filter(|name| !HASHING.contains(name) && !OTHERS.contains(name)).collect()
 }
 
-/// The policy of this name: one that ships, or one that others have.
+/// The policy of this name: one of evenkeel's, or a rule for comparison.
 #[must_use]
 pub fn by_name(name: &str, surroundings: &Surroundings) -> Option<Box<dyn Policy>> {
     if let Some(zone) = surroundings.zone() {
@@ -52,7 +52,7 @@ pub fn by_name(name: &str, surroundings: &Surroundings) -> Option<Box<dyn Policy
 /// Whether there is a policy of this name.
 ///
 /// # Errors
-/// Which ones there are.
+/// If there is none. The message lists the policies that exist.
 pub fn check(name: &str) -> Result<(), String> {
     if names().contains(&name) {
         return Ok(());

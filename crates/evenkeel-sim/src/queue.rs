@@ -1,21 +1,22 @@
-//! What happens next: the events of a run in the order of their time.
+//! The events of a run, in the order of their time.
 
 use std::{
     cmp::{Ordering, Reverse},
     collections::{BinaryHeap, VecDeque},
 };
 
-/// Events in the order of their time; those of the same time in the order in which they were added.
+/// Events in the order of their time. Events of the same time stay in the order in which they were
+/// added.
 ///
-/// Most events of a run come a fixed time after another: network delays, timeouts. Those of the same
-/// delay are in order already, so they stand in a [lane](Self::lane) of their own, which costs nothing to
-/// sort; a timeout that is nearly always in vain never gets into the heap.
+/// Most events come a fixed time after another event: network delays, timeouts. Events with the
+/// same delay are in order already, so each delay has a [lane](Self::lane) of its own, which needs
+/// no sorting. Timeouts, which rarely fire, never enter the heap.
 #[derive(Debug)]
 pub struct Queue<E> {
     heap: BinaryHeap<Reverse<Entry<E>>>,
     lanes: Vec<VecDeque<Entry<E>>>,
     delays: Vec<u64>,
-    /// The key of the first event of each lane, [`Key::NEVER`] while it is empty.
+    /// The key of the first event of each lane; [`Key::NEVER`] if the lane is empty.
     fronts: Vec<Key>,
     added: u64,
 }
@@ -73,7 +74,7 @@ impl<E: Copy> Queue<E> {
         }
     }
 
-    /// The lane of all events that come `delay` nanoseconds after they were added.
+    /// The lane for all events that come `delay` nanoseconds after they are added.
     pub fn lane(&mut self, delay: u64) -> Lane {
         let known = self.delays.iter().position(|known| *known == delay);
         let index = known.unwrap_or_else(|| {
@@ -92,7 +93,7 @@ impl<E: Copy> Queue<E> {
         self.heap.push(Reverse(Entry { key, event }));
     }
 
-    /// Adds an event that comes the lane's delay after `now`, which never goes back.
+    /// Adds an event that comes the lane's delay after `now`. `now` must not go back.
     #[inline]
     pub fn add_after(&mut self, lane: Lane, now: u64, event: E) {
         let index = lane.0 as usize;
@@ -105,7 +106,7 @@ impl<E: Copy> Queue<E> {
         lane.push_back(Entry { key, event });
     }
 
-    /// Takes the next event, and says when it is.
+    /// Takes the next event and its time.
     #[inline]
     pub fn take_next(&mut self) -> Option<(u64, E)> {
         let mut first = self.heap.peek().map_or(Key::NEVER, |Reverse(entry)| entry.key);

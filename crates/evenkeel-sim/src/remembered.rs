@@ -1,6 +1,6 @@
-//! Which keys a server remembers: a cache of the ones it saw last.
+//! A server's cache of the keys that it saw last.
 
-/// The keys that a server saw last, as many as it can remember; the first one in is the first one out.
+/// The keys that a server remembers. When it is full, the oldest key is forgotten first.
 #[derive(Debug)]
 pub(crate) struct Remembered {
     is_known: Vec<u64>,
@@ -15,7 +15,7 @@ impl Remembered {
         Self { is_known: vec![0; words], keys: Vec::new(), next: 0, size: size as usize }
     }
 
-    /// Whether the key was remembered; from now on it is.
+    /// Remembers the key, and returns whether it was remembered before.
     pub(crate) fn touch(&mut self, key: u32) -> bool {
         if self.is_known[key as usize / 64] >> (key % 64) & 1 != 0 {
             return true;

@@ -1,4 +1,4 @@
-//! Many runs at a time, and how far they have come.
+//! Makes many runs in parallel and shows their progress.
 
 use std::{
     fmt,
@@ -18,7 +18,7 @@ use crate::{
     simulate,
 };
 
-/// One run that is to be made.
+/// One run to make.
 pub struct Job {
     label: String,
     scenario: Scenario,
@@ -26,10 +26,10 @@ pub struct Job {
 }
 
 impl Job {
-    /// A run of a scenario with a policy of this name, which is also its label.
+    /// A run of a scenario with the policy of this name, which is also its label.
     ///
     /// # Panics
-    /// If there is no such policy; [`policies::check`] says so before.
+    /// If there is no such policy. Call [`policies::check`] before.
     #[must_use]
     pub fn new(scenario: Scenario, policy: &str) -> Self {
         policies::check(policy).expect("the name was checked");
@@ -38,13 +38,13 @@ impl Job {
         Self::with_maker(scenario, policy, Box::new(maker))
     }
 
-    /// A run of a scenario with a policy of one's own.
+    /// A run of a scenario with a custom policy.
     #[must_use]
     pub fn with_maker(scenario: Scenario, label: &str, maker: Box<Maker>) -> Self {
         Self { label: label.to_owned(), scenario, maker }
     }
 
-    /// Sets what it is called in tables. Default the name of the policy.
+    /// Sets the label in tables. Default: the name of the policy.
     #[must_use]
     pub fn label(mut self, label: impl Into<String>) -> Self {
         self.label = label.into();
@@ -61,19 +61,20 @@ impl fmt::Debug for Job {
     }
 }
 
-/// How finely progress is shown.
+/// The number of steps of the progress bar for each run.
 const PARTS: u64 = 1_000;
 
-/// Makes all runs, so many at a time, and reports in the order of the jobs.
+/// Makes all runs, `threads` at a time, and returns the reports in the order of the jobs.
 ///
-/// Each run has its own virtual time and its own seed, so threads change nothing but how long it takes.
-/// A bar on the terminal shows how far it has come, unless it `is_quiet` or there is no terminal.
+/// Each run has its own virtual time and its own seed, so the number of threads changes only how
+/// long it takes. A bar on the terminal shows the progress, unless `is_quiet` is set or there is no
+/// terminal.
 ///
 /// # Panics
 /// If `threads` is zero.
 #[must_use]
 pub fn run_all(jobs: &[Job], threads: usize, is_quiet: bool) -> Vec<Report> {
-    assert!(0 < threads, "nobody would run anything");
+    assert!(0 < threads, "at least one thread is needed");
     let bar =
         if is_quiet { ProgressBar::hidden() } else { ProgressBar::new(jobs.len() as u64 * PARTS) };
     let style = "{elapsed} {bar:40} {percent}% {msg}";
@@ -109,7 +110,7 @@ fn run(job: &Job, bar: &ProgressBar) -> Report {
     report
 }
 
-/// As many threads as the machine has cores.
+/// The number of cores of the machine.
 #[must_use]
 pub fn threads() -> usize {
     thread::available_parallelism().map_or(1, std::num::NonZero::get)

@@ -1,13 +1,14 @@
-//! Things that come and go, kept in place, named by tickets that never mean something else.
+//! Things that come and go, stored in place and named by tickets that are never reused.
 
-/// Names one thing in a [`Slab`]; once that is gone, nothing.
+/// Names one thing in a [`Slab`]. Once the thing is gone, the ticket finds nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ticket {
     index: u32,
     round: u32,
 }
 
-/// Things that come and go: no allocation for each, and a ticket that outlives its thing finds nothing.
+/// Things that come and go, without an allocation for each. A ticket that outlives its thing finds
+/// nothing.
 #[derive(Debug)]
 pub struct Slab<T> {
     places: Vec<Place<T>>,
@@ -21,7 +22,7 @@ struct Place<T> {
 }
 
 impl<T> Slab<T> {
-    /// A slab without things.
+    /// An empty slab.
     #[must_use]
     pub fn new() -> Self {
         Self { places: Vec::new(), free: Vec::new() }
@@ -33,7 +34,7 @@ impl<T> Slab<T> {
         self.places.len() - self.free.len()
     }
 
-    /// Whether there is nothing.
+    /// Whether the slab is empty.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
@@ -54,7 +55,7 @@ impl<T> Slab<T> {
         Ticket { index, round: 0 }
     }
 
-    /// All things and their tickets, in no order that means something.
+    /// All things and their tickets, in no particular order.
     pub fn iter(&self) -> impl Iterator<Item = (Ticket, &T)> {
         (0..).zip(&self.places).filter_map(|(index, place)| {
             place.thing.as_ref().map(|thing| (Ticket { index, round: place.round }, thing))

@@ -1,13 +1,13 @@
-//! What is counted in a run.
+//! The counts of a run.
 
 use hdrhistogram::Histogram;
 
 use crate::time::SECOND;
 
-/// Latency is counted in microseconds, three digits of it.
+/// The precision of latency, which is counted in microseconds: three digits.
 const DIGITS: u8 = 3;
 
-/// What is counted in one phase of a run.
+/// The counts of one phase of a run.
 #[derive(Debug)]
 pub(crate) struct Tally {
     pub(crate) name: String,
@@ -22,7 +22,7 @@ pub(crate) struct Tally {
     pub(crate) crossing: u64,
     pub(crate) attempts_of: Vec<u32>,
     pub(crate) in_flight_max: u32,
-    /// Requests at each server, looked at again and again.
+    /// Requests in flight at each server, sampled at regular intervals.
     pub(crate) in_flight: Histogram<u64>,
     pub(crate) began: u64,
     pub(crate) ended: u64,
@@ -57,7 +57,7 @@ impl Tally {
         }
     }
 
-    /// A call has ended. One that failed before its time was over has no latency that says anything.
+    /// Counts a call that ended. A call that failed before its deadline has no meaningful latency.
     pub(crate) fn call(&mut self, end: End, took: u64) {
         self.calls += 1;
         self.errors += u64::from(end != End::Success);
@@ -69,14 +69,14 @@ impl Tally {
     }
 }
 
-/// What is counted over time, whatever phase it is.
+/// The counts over time, across all phases.
 #[derive(Debug)]
 pub(crate) struct Series {
     groups: usize,
     pub(crate) buckets: Vec<Bucket>,
 }
 
-/// What is counted in a short time.
+/// The counts of one bucket of time.
 #[derive(Debug)]
 pub(crate) struct Bucket {
     pub(crate) calls: u32,
@@ -85,7 +85,7 @@ pub(crate) struct Bucket {
     pub(crate) latency: Histogram<u32>,
 }
 
-/// What happens later is not drawn.
+/// Later buckets are not drawn.
 const BUCKETS_MAX: usize = 2_000;
 
 impl Series {

@@ -1,4 +1,4 @@
-//! The virtual clock, and the one real one.
+//! The virtual clock, and the real one.
 
 use std::{
     sync::{
@@ -13,10 +13,10 @@ use evenkeel_core::time::Timestamp;
 /// Nanoseconds to a second.
 pub const SECOND: u64 = 1_000_000_000;
 
-/// Where virtual time begins: far from zero, as on a machine that has been up for a while.
+/// Where virtual time begins: far from zero, as on a machine that has been running for some time.
 pub const START: u64 = 1_000 * SECOND;
 
-/// The time of one run, shared by all that have to know it. It only moves when told to.
+/// The time of one run, shared by all its parts. It moves only when it is set.
 #[derive(Clone, Debug)]
 pub struct Clock(Arc<AtomicU64>);
 
@@ -34,7 +34,7 @@ impl Clock {
         Timestamp::from_nanos(self.0.load(Relaxed))
     }
 
-    /// Moves it.
+    /// Sets the virtual time.
     #[inline]
     pub fn set(&self, nanos: u64) {
         self.0.store(nanos, Relaxed);
@@ -47,13 +47,13 @@ impl Default for Clock {
     }
 }
 
-/// Real time since it was started: for progress, and for what a run or a pick costs. No result of a run
-/// depends on it.
+/// Real time since the start, for the progress bar and for the cost of a run or a pick. No result
+/// of a run depends on it.
 #[derive(Clone, Copy, Debug)]
 pub struct Stopwatch(Instant);
 
 impl Stopwatch {
-    /// Starts one.
+    /// Starts a stopwatch.
     #[must_use]
     #[allow(clippy::disallowed_methods, reason = "this is the file in which the clock is read")]
     pub fn start() -> Self {
@@ -67,7 +67,7 @@ impl Stopwatch {
     }
 }
 
-/// A duration in whole nanoseconds, at most some 584 years.
+/// A duration in whole nanoseconds, at most about 584 years.
 #[must_use]
 pub fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)

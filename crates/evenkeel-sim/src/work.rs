@@ -1,4 +1,4 @@
-//! How much work a call is.
+//! How much work a call needs.
 
 use evenkeel_core::rng::Rng;
 
@@ -7,7 +7,7 @@ use crate::{
     scenario::{Law, Work},
 };
 
-/// Draws how much work a call is, in seconds of one core of pace 1.
+/// Draws the work of a call, in seconds of one core of pace 1.
 #[derive(Clone, Copy, Debug)]
 pub struct WorkLaw {
     law: Law,
@@ -30,7 +30,7 @@ impl WorkLaw {
         }
     }
 
-    /// Draws one.
+    /// Draws the work of one call.
     #[inline]
     pub fn draw(&self, rng: &mut Rng) -> f64 {
         self.mean
@@ -43,7 +43,7 @@ impl WorkLaw {
             }
     }
 
-    /// The mean of what is drawn.
+    /// The mean of the draws.
     #[must_use]
     pub fn mean(&self) -> f64 {
         self.mean
@@ -66,7 +66,7 @@ fn clamped_normal_mean(deviation: f64) -> f64 {
         .sum()
 }
 
-/// The mean of `min(most, X)`, where `X` is a Pareto number of mean 1: the integral of its tail.
+/// The mean of `min(most, X)`, where `X` is a Pareto number with mean 1: the integral of its tail.
 fn capped_pareto_mean(shape: f64, most: f64) -> f64 {
     let least = (shape - 1.0) / shape;
     if most <= least {

@@ -1,4 +1,4 @@
-//! What runs do: the same for the same seed, and what a fleet would do.
+//! What runs do: the same seed gives the same run, and fleets behave as expected.
 
 use evenkeel_core::policy::NAMES;
 use evenkeel_sim::{
@@ -24,7 +24,8 @@ fn scenario(load: &str, servers: &str) -> Scenario {
 
 #[test]
 fn the_same_seed_gives_the_same_bytes() {
-    // Everything that draws: zones, jitter, ejection, retries, hedges, breakers, antagonists.
+    // Every part that draws random numbers: zones, jitter, ejection, retries, hedges, breakers,
+    // antagonists.
     let texts = [
         include_str!("../scenarios/zones.toml"),
         include_str!("../scenarios/flapping.toml"),
@@ -65,7 +66,7 @@ fn a_client_keeps_to_its_zone_as_far_as_the_zone_can_carry_it() {
         let phase = phase(&zones, policy);
         phase.crossing as f64 / phase.attempts as f64
     };
-    // A third of the servers for half of the clients: a third of what these send has to cross.
+    // A third of the servers for half of the clients: a third of their attempts have to cross.
     assert!((0.48..0.52).contains(&crossing("p2c")));
     assert!((0.15..0.18).contains(&crossing("zone_aware")));
     assert_eq!(crossing("prefer_zone"), 0.0);
@@ -117,7 +118,7 @@ fn with_ejection_no_policy_sends_more_than_a_hundredth_there_after_a_second() {
 }
 
 #[test]
-fn who_is_ejected_comes_back_when_it_is_well() {
+fn an_ejected_server_returns_when_it_is_well() {
     let servers = "count = 1\nfaults = [{ kind = 'fails', lasts = '2s' }]\n[[servers]]\ncount = 4";
     let mut scenario = scenario("rate = 100\nlasts = '20s'", servers);
     let ejection_min = Some(Time::millis(3_000));
@@ -158,7 +159,7 @@ fn a_retry_storm_is_bounded_by_the_budget() {
 }
 
 #[test]
-fn a_call_to_one_that_hangs_ends_with_its_deadline() {
+fn a_call_to_a_server_that_hangs_ends_at_its_deadline() {
     let mut scenario = scenario("rate = 10\ncalls = 100", "count = 1");
     scenario.call = Call { deadline: Some(Time::millis(200)), attempt_timeout: None };
     scenario.servers[0].faults = hanging();

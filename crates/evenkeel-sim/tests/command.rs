@@ -1,4 +1,4 @@
-//! The program as its users meet it.
+//! The program as a user runs it.
 
 use std::{fs, process::Command};
 
@@ -13,7 +13,7 @@ const SCENARIO: &str = "name = 'mine'\n[load]\nutilization = 0.5\ncalls = 500\n\
                         [work]\nmean = '1ms'\n[[servers]]\ncount = 3\n";
 
 #[test]
-fn a_scenario_of_ones_own_gives_a_table_files_and_charts() {
+fn a_custom_scenario_gives_a_table_files_and_charts() {
     let folder = tempfile::tempdir().unwrap();
     let (file, out) = (folder.path().join("mine.toml"), folder.path().join("out"));
     fs::write(&file, SCENARIO).unwrap();
@@ -32,7 +32,7 @@ fn a_scenario_of_ones_own_gives_a_table_files_and_charts() {
 }
 
 #[test]
-fn what_is_wrong_is_told_with_file_line_and_what_to_do() {
+fn an_error_names_the_file_the_line_and_the_remedy() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("mine.toml");
     for (from, to, line, says) in [
@@ -56,7 +56,7 @@ fn what_is_wrong_is_told_with_file_line_and_what_to_do() {
 }
 
 #[test]
-fn a_name_that_does_not_exist_is_told_with_those_that_do() {
+fn an_unknown_name_lists_the_names_that_exist() {
     let (is_well, _, error) = run(&["run", "nothing"]);
     assert!(!is_well && error.contains("fast_failing"), "{error}");
     let (is_well, _, error) = run(&["run", "equal", "--policies", "best"]);

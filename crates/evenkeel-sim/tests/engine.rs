@@ -1,15 +1,15 @@
-//! The engine against queueing theory, before anything else is believed.
+//! Checks the engine against queueing theory.
 //!
-//! Each figure is the mean of independent runs with their own seeds; what it says is that the formula
-//! lies within the 99.9 % confidence interval of that mean (Student's t), and that the interval is
-//! narrow enough to mean something.
+//! Each figure is the mean of independent runs with their own seeds. A test asserts that the
+//! formula lies within the 99.9 % confidence interval of that mean (Student's t), and that the
+//! interval is narrow enough to mean something.
 
 use evenkeel_sim::{
     run::{Job, run_all, threads},
     scenario::{Discipline, Positive, Scenario},
 };
 
-/// Independent runs for each figure.
+/// The number of independent runs for each figure.
 const RUNS: u64 = 10;
 
 /// The 99.95 % quantile of Student's t with 9 degrees of freedom.
@@ -25,7 +25,8 @@ const SUPERMARKET: [(f64, f64, f64); 5] = [
     (0.95, 20.0, 3.3830),
 ];
 
-/// Works are exponential with a mean of a millisecond, so times in the system are in works.
+/// Work is exponential with a mean of one millisecond, so times in the system are in multiples of
+/// the mean work.
 fn scenario(servers: u32, cores: f64, queue: Discipline, load: f64, calls: u64) -> Scenario {
     let text = format!(
         "name = 'engine'\n[load]\nutilization = {load}\ncalls = {calls}\nwarm_up = '200ms'\n\
@@ -49,7 +50,8 @@ fn mean(scenario: &Scenario, policy: &str) -> (f64, f64) {
     (mean, T * error)
 }
 
-/// `bias` is how far the model itself may be off, as a share: it is exact for infinitely many servers.
+/// `bias` is how far the model itself may be off, as a share: it is exact only for infinitely many
+/// servers.
 fn assert_is(what: &str, (mean, half_width): (f64, f64), expected: f64, bias: f64, width_max: f64) {
     let text = format!("{what}: {mean:.4} ± {half_width:.4}, expected {expected:.4}");
     println!("{text}");
@@ -57,11 +59,12 @@ fn assert_is(what: &str, (mean, half_width): (f64, f64), expected: f64, bias: f6
     assert!(half_width <= width_max * expected, "too uncertain: {text}");
 }
 
-/// The mean time in an M/M/n system with a central queue, in works (Erlang's C formula).
+/// The mean time in an M/M/n system with a central queue, in multiples of the mean work (Erlang's C
+/// formula).
 fn erlang(servers: u32, load: f64) -> f64 {
     let n = f64::from(servers);
     let offered = n * load;
-    // Erlang's B by its recursion, then C from it.
+    // Erlang's B by its recursion, then C from B.
     let b = (1..=servers).fold(1.0, |b, k| offered * b / (f64::from(k) + offered * b));
     let waits = b / (1.0 - load * (1.0 - b));
     1.0 + waits / (n * (1.0 - load))
@@ -71,7 +74,7 @@ fn erlang(servers: u32, load: f64) -> f64 {
 fn one_server_is_an_m_m_1_queue_whether_it_queues_or_shares() {
     for load in [0.5, 0.8] {
         for queue in [Discipline::Fifo, Discipline::ProcessorSharing] {
-            // A hundred of them, each on its own: random splitting keeps arrivals Poisson.
+            // A hundred servers, each with its own queue: random splitting keeps arrivals Poisson.
             let scenario = scenario(100, 1.0, queue, load, 100_000);
             let what = format!("M/M/1 at {load}, {queue:?}");
             assert_is(&what, mean(&scenario, "random"), 1.0 / (1.0 - load), 0.0, 0.06);

@@ -1,13 +1,15 @@
 //! An attribute for tests that need a real server.
 //!
-//! `#[needs("consul")]` above `#[test]` or `#[tokio::test]` leaves the test out where the server is missing: the run counts
-//! it as ignored, with what to do about it. Where `CI` is set, nothing is left out and the test fails.
+//! `#[needs("consul")]` above `#[test]` or `#[tokio::test]` leaves the test out if the server is
+//! missing. The run counts it as ignored and says how to install the server. If `CI` is set, the
+//! test is not left out, and fails.
 
 use proc_macro::{TokenStream, TokenTree};
 
-/// Leaves a test out while one of the servers that it names is missing. See the [crate docs](crate).
+/// Leaves a test out if one of the named servers is missing. See the [crate docs](crate).
 ///
-/// Names are those of `.ci/get-servers`, or `redis-server`, `named` and `pdns_server`, which are looked for on `PATH`.
+/// Names are those of `.ci/get-servers`, or `redis-server`, `named` and `pdns_server`, which are
+/// searched on `PATH`.
 #[proc_macro_attribute]
 pub fn needs(servers: TokenStream, test: TokenStream) -> TokenStream {
     let found: Vec<&str> = env!("SERVERS_FOUND").split(' ').collect();
@@ -23,7 +25,8 @@ pub fn needs(servers: TokenStream, test: TokenStream) -> TokenStream {
     ignore.into_iter().chain(test).collect()
 }
 
-/// The texts among `tokens`, also those that a macro handed on, which come in groups of one.
+/// The string literals in `tokens`, including those passed on by a macro, which come in groups of
+/// one.
 fn names(tokens: TokenStream) -> Vec<String> {
     let names = tokens.into_iter().map(|token| match token {
         TokenTree::Literal(name) => vec![name.to_string().trim_matches('"').to_owned()],

@@ -34,7 +34,7 @@ async fn serve(listener: TcpListener) -> std::io::Result<()> {
                 Ok::<_, Infallible>(Response::new(Full::new(Bytes::from_static(b"here"))))
             });
             let server = Builder::new(TokioExecutor::new());
-            // A connection that breaks is the test's business.
+            // The test handles connections that break.
             _ = server.serve_connection(TokioIo::new(socket), answer).await;
         });
     }

@@ -1,4 +1,4 @@
-//! What the documents say must be so.
+//! The documents agree with the code.
 
 use std::collections::BTreeSet;
 
@@ -67,8 +67,8 @@ fn the_msrv_in_documents_is_that_of_the_crates() {
     assert_none(&format!("the MSRV is {msrv}"), &broken);
 }
 
-/// The headings are `Unreleased`, if there is anything in it, and then versions with their dates, of which the newest is
-/// that of the crates once they were published.
+/// The headings are `Unreleased`, if it has entries, and then versions with their dates. The newest
+/// version is that of the crates once they were published.
 #[test]
 fn the_changelog_is_in_order_and_knows_the_version() {
     let changelog = file("CHANGELOG.md").expect("a changelog");
@@ -107,7 +107,8 @@ fn the_changelog_is_in_order_and_knows_the_version() {
     assert_none("CHANGELOG.md", &broken);
 }
 
-/// "`evenkeel-http` → `evenkeel-core`, `evenkeel-metrics`": all that a crate depends on, and nothing else.
+/// Parses "`evenkeel-http` → `evenkeel-core`, `evenkeel-metrics`": the complete list of a crate's
+/// dependencies.
 #[test]
 fn the_arrows_in_architecture_are_those_of_the_manifests() {
     let architecture = file("ARCHITECTURE.md").expect("ARCHITECTURE.md");
@@ -137,8 +138,8 @@ fn the_arrows_in_architecture_are_those_of_the_manifests() {
     let show = |what: &str, (from, to): &(String, String)| format!("{what}: {from} → {to}");
     let broken: Vec<_> = drawn
         .difference(&found)
-        .map(|arrow| show("drawn and not there", arrow))
-        .chain(found.difference(&drawn).map(|arrow| show("there and not drawn", arrow)))
+        .map(|arrow| show("in ARCHITECTURE.md only", arrow))
+        .chain(found.difference(&drawn).map(|arrow| show("in the manifests only", arrow)))
         .collect();
     assert!(!found.is_empty(), "the manifests are read");
     assert_none("arrows of ARCHITECTURE.md and of the manifests", &broken);
@@ -178,7 +179,7 @@ fn every_policy_has_a_file_a_name_and_a_line_in_the_table() {
         };
         let name = name.trim_end_matches(".rs").trim_end_matches("/mod");
         for line in file.text.lines().filter(|_| name != "mod" && !file.is_test()) {
-            // A policy of its own, or one that wraps another.
+            // A policy, or a wrapper around another policy.
             let Some((head, _)) = line.split_once("Policy for ") else { continue };
             if head != "impl " && head != "impl<P: Policy> " {
                 continue;

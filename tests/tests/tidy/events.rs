@@ -1,11 +1,12 @@
-//! What an operator reads.
+//! Events that an operator reads.
 
 use crate::workspace::{assert_none, files};
 
-/// The beginnings of what is traced.
+/// The beginnings of the tracing macros.
 const MACROS: [&str; 6] = ["debug!(", "info!(", "warn!(", "error!(", "debug_span!(", "info_span!("];
 
-/// Layers belong to clients. With two in a program, an operator has to see whose event it is.
+/// Layers belong to clients. If a program has two clients, an operator has to see which one an
+/// event belongs to.
 #[test]
 fn every_event_of_a_layer_names_its_client() {
     let mut broken = Vec::new();

@@ -1,6 +1,6 @@
-//! The workspace keeps its own rules: read from the source, one test a rule.
+//! The workspace keeps its own rules. They are checked against the source, with one test per rule.
 //!
-//! Crates that are not there yet break none of them.
+//! Crates that do not exist yet break no rule.
 
 mod documents;
 mod events;

@@ -1,4 +1,4 @@
-//! What the manifests must keep to.
+//! Rules for the manifests.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -9,7 +9,8 @@ use toml::{Table, Value};
 
 use crate::workspace::{assert_none, file, files};
 
-/// Which crates of this workspace a crate may depend on; those that are not named, on all.
+/// The crates of this workspace that a crate may depend on. Crates that are not listed may depend
+/// on all.
 const ARROWS: [(&str, &[&str]); 9] = [
     ("evenkeel-core", &[]),
     ("evenkeel-client", &["evenkeel-core", "evenkeel-http", "evenkeel-layers", "evenkeel-metrics"]),
@@ -32,7 +33,7 @@ impl Manifest {
         self.table["package"]["name"].as_str().expect("a name")
     }
 
-    /// Its dependencies of one kind, those of a target included.
+    /// The dependencies of one kind, including those of a target.
     fn dependencies(&self, kind: &str) -> Vec<(String, Value)> {
         let mut tables: Vec<&Table> =
             self.table.get(kind).and_then(Value::as_table).into_iter().collect();
@@ -200,7 +201,7 @@ fn the_crates_of_this_workspace_are_named_with_its_version() {
     assert_none("another version than the workspace", &broken);
 }
 
-/// The crates that `cargo tree` counts for a package, its own included.
+/// Counts the crates in `cargo tree` for a package, including itself.
 fn crates_for(package: &str, edges: &str) -> BTreeSet<String> {
     let tree = Command::new(env!("CARGO"))
         .args(["tree", "--offline", "--prefix", "none", "-p", package, "-e", edges])
@@ -233,7 +234,7 @@ fn what_a_newcomer_runs_first_needs_few_crates() {
     );
 }
 
-/// Else CI builds them a second time, with other features.
+/// Otherwise CI builds them a second time, with other features.
 #[test]
 fn examples_and_benches_have_the_features_of_the_tests() {
     let features = |selection: &[&str]| {

@@ -1,4 +1,4 @@
-//! What the source must keep to.
+//! Rules for the source.
 
 use proc_macro2::{LineColumn, Span};
 use syn::{
@@ -10,30 +10,30 @@ use syn::{
 
 use crate::workspace::{File, assert_none, files};
 
-/// Lines of a file without its tests.
+/// The limit of lines of a file without its tests.
 const FILE_LINES_MAX: usize = 400;
 
-/// Lines of a function, from `fn` to its closing brace.
+/// The limit of lines of a function, from `fn` to its closing brace.
 const FUNCTION_LINES_MAX: usize = 70;
 
-/// The file that makes points in time of readings of the clock, for all crates.
+/// The only file that turns readings of the clock into points in time, for all crates.
 const CLOCK: &str = "crates/evenkeel-clock/src/lib.rs";
 
-/// The files that may read the clock; benches and the demo measure.
+/// The files that may read the clock. Benches and the demo measure.
 const CLOCKS: [&str; 3] =
     [CLOCK, "crates/evenkeel-discovery/src/clock.rs", "crates/evenkeel-sim/src/time.rs"];
 
-/// What a walk through one file found.
+/// The findings in one file.
 #[derive(Default)]
 struct Found {
     functions: Vec<(String, usize, usize)>,
     clock_reads: Vec<usize>,
-    /// Where a point in time is made of a number.
+    /// Where a number becomes a point in time.
     timestamps: Vec<usize>,
     unsafe_code: Vec<usize>,
     unwraps: Vec<usize>,
     ignored: Vec<usize>,
-    /// Lines of modules and items that exist for tests alone.
+    /// Lines of modules and items that exist only for tests.
     test_lines: usize,
     in_tests: usize,
 }
@@ -58,7 +58,7 @@ impl Found {
         }
     }
 
-    /// Visits what is only there for tests, if `attributes` say so.
+    /// Visits an item that is only for tests, if `attributes` say so.
     fn enter(&mut self, attributes: &[Attribute], span: Span, visit: impl FnOnce(&mut Self)) {
         if attributes.iter().any(|attribute| attribute.path().is_ident("ignore")) {
             self.ignored.push(line(span));
@@ -74,7 +74,7 @@ impl Found {
     }
 }
 
-/// `#[cfg(test)]`, `#[test]`, `#[tokio::test]` and their like.
+/// Whether this is `#[cfg(test)]`, `#[test]`, `#[tokio::test]` or similar.
 fn is_test(attribute: &Attribute) -> bool {
     let path = attribute.path();
     if path.is_ident("cfg") {
@@ -153,7 +153,7 @@ impl<'ast> Visit<'ast> for Found {
     }
 }
 
-/// All sources that are shipped, with what was found in them.
+/// All shipped sources, with the findings in each.
 fn shipped() -> Vec<(File, Found)> {
     let is_shipped = |file: &File| file.crate_name().is_some() && !file.is_test();
     files("rs")
@@ -209,11 +209,11 @@ fn points_in_time_count_from_one_origin() {
         .filter(|(file, _)| {
             !["evenkeel-core", "evenkeel-sim"].map(Some).contains(&file.crate_name())
         })
-        // Others keep one as a number, and never see what the clock itself gives.
+        // Other files keep such a number, and never see the clock's reading itself.
         .filter(|(_, found)| !found.timestamps.is_empty() && !found.clock_reads.is_empty())
         .map(|(file, _)| file.path)
         .collect();
-    assert_eq!(made, [CLOCK], "what one crate stamps, another compares");
+    assert_eq!(made, [CLOCK], "timestamps of all crates have one origin");
 }
 
 #[test]
@@ -259,12 +259,12 @@ fn no_test_is_ignored() {
     for file in files("rs") {
         broken.extend(at(&file, &Found::of(&file).ignored));
     }
-    assert_none("a test that does not run is none", &broken);
+    assert_none("no test is ignored", &broken);
 }
 
 #[test]
-fn nothing_is_left_to_do() {
-    // Put together here, so that this file does not name them.
+fn no_comment_defers_work() {
+    // Assembled here, so that this file does not contain them.
     let words =
         [["TO", "DO"], ["FIX", "ME"], ["XX", "X"], ["to", "do!("]].map(|parts| parts.concat());
     let mut broken = Vec::new();
@@ -275,7 +275,7 @@ fn nothing_is_left_to_do() {
             }
         }
     }
-    assert_none("do it, or delete it", &broken);
+    assert_none("no comment defers work", &broken);
 }
 
 #[test]
@@ -320,7 +320,7 @@ fn a_public_module_of_a_crate_has_its_file() {
 }
 
 #[test]
-fn nothing_is_imported_by_the_handful() {
+fn there_are_no_glob_imports() {
     let mut broken = Vec::new();
     for (file, _) in shipped() {
         for item in syn::parse_file(&file.text).expect("parsed by the compiler").items {
@@ -355,7 +355,7 @@ fn every_file_says_first_what_it_is() {
 }
 
 #[test]
-fn the_rules_are_seen_to_break() {
+fn a_broken_rule_is_found() {
     let text = r#"
         fn long() { let _ = 1.max(2); Some(1).unwrap(); std::time::Instant::now(); }
         fn origin() -> Timestamp { time::Timestamp::from_nanos(7) }

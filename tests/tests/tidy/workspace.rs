@@ -5,9 +5,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// One file and what is in it.
+/// One file and its text.
 pub(crate) struct File {
-    /// From the root of the workspace, with slashes.
+    /// Relative to the root of the workspace, with slashes.
     pub(crate) path: String,
     pub(crate) text: String,
 }
@@ -23,7 +23,7 @@ impl File {
         is_module_of_tests || is_under("tests") || is_under("benches") || is_under("examples")
     }
 
-    /// The name of its crate under `crates/`, if it belongs to one.
+    /// The name of its crate under `crates/`, if it is in one.
     pub(crate) fn crate_name(&self) -> Option<&str> {
         self.path.strip_prefix("crates/")?.split('/').next()
     }
@@ -34,7 +34,7 @@ pub(crate) fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("a member of the workspace").into()
 }
 
-/// All files with this extension, apart from what is built, hidden or generated, and from the fuzz
+/// All files with this extension, except build output, hidden and generated files, and the fuzz
 /// targets, which are a workspace of their own.
 pub(crate) fn files(extension: &str) -> Vec<File> {
     let mut files = Vec::new();
@@ -51,7 +51,7 @@ pub(crate) fn file(path: &str) -> Option<String> {
     fs::read_to_string(root().join(path)).ok()
 }
 
-/// Panics with all that breaks a rule, one a line.
+/// Panics with all violations of a rule, one per line.
 pub(crate) fn assert_none(rule: &str, broken: &[String]) {
     assert!(broken.is_empty(), "{rule}:\n  {}", broken.join("\n  "));
 }

@@ -1,4 +1,4 @@
-//! Envoy, with its defaults and with a sensible configuration.
+//! Envoy, with its defaults and with a tuned configuration.
 
 use std::{ffi::OsStr, path::PathBuf};
 
@@ -40,7 +40,7 @@ impl Contestant for Envoy {
 
     fn about(&self) -> &'static str {
         if self.is_tuned {
-            "Envoy: health checks, outlier detection, retries, LEAST_REQUEST; told by a file (EDS)"
+            "Envoy: health checks, outlier detection, retries, LEAST_REQUEST; informed by a file (EDS)"
         } else {
             "Envoy: a static cluster, else its defaults"
         }
@@ -75,7 +75,7 @@ impl Contestant for Envoy {
             ];
             let file = scene.folder.join("envoy.yaml");
             std::fs::write(&file, fill(if self.is_tuned { TUNED } else { DEFAULT }, &values))?;
-            // With hot restart several of them would meet at one socket.
+            // Hot restart would make several of them share one socket.
             let flags = ["--concurrency", "1", "-l", "critical", "--disable-hot-restart", "-c"];
             let arguments = flags.iter().map(OsStr::new).chain([file.as_os_str()]);
             let proxy = Companion::start(&program, arguments)?;
@@ -97,7 +97,7 @@ fn entry(place: Place) -> serde_json::Value {
     serde_json::json!({ "endpoint": { "address": address, "health_check_config": health } })
 }
 
-/// The file that it reads endpoints from whenever it is replaced.
+/// The file of endpoints, which Envoy reads whenever it is replaced.
 struct Listed {
     file: PathBuf,
     places: [Place; ENDPOINTS],

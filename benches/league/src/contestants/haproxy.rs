@@ -1,4 +1,4 @@
-//! HAProxy, with its defaults and with a sensible configuration.
+//! HAProxy, with its defaults and with a tuned configuration.
 
 use std::{
     io::{Read, Write},
@@ -51,7 +51,7 @@ impl Contestant for Haproxy {
 
     fn about(&self) -> &'static str {
         if self.is_tuned {
-            "HAProxy: HTTP checks, observe layer7, retry-on, redispatch, leastconn; told by its socket"
+            "HAProxy: HTTP checks, observe layer7, retry-on, redispatch, leastconn; informed by its socket"
         } else {
             "HAProxy: servers and the timeouts that it asks for, else its defaults"
         }
@@ -88,11 +88,11 @@ impl Contestant for Haproxy {
     }
 }
 
-/// Told by its runtime socket.
+/// Changes endpoints through the runtime socket.
 struct Socket(PathBuf);
 
 impl Socket {
-    fn tell(&self, endpoint: usize, state: &str) -> Result<(), BoxError> {
+    fn set_state(&self, endpoint: usize, state: &str) -> Result<(), BoxError> {
         let mut socket = UnixStream::connect(&self.0)?;
         writeln!(socket, "set server endpoints/e{endpoint} state {state}")?;
         let mut answer = String::new();
@@ -103,10 +103,10 @@ impl Socket {
 
 impl Announce for Socket {
     fn remove(&mut self, endpoint: usize) -> Result<(), BoxError> {
-        self.tell(endpoint, "drain")
+        self.set_state(endpoint, "drain")
     }
 
     fn insert(&mut self, endpoint: usize) -> Result<(), BoxError> {
-        self.tell(endpoint, "ready")
+        self.set_state(endpoint, "ready")
     }
 }

@@ -1,4 +1,4 @@
-//! A plain hyper client that takes the endpoints in turn: what one has without a balancer.
+//! A plain hyper client that uses the endpoints in turn, as a client without a balancer.
 
 use std::sync::{
     Arc,
@@ -21,7 +21,7 @@ use crate::{
     scene::{Protocol, Scene},
 };
 
-/// The client that all but ours and tonic use, with its defaults.
+/// The client of all contestants except ours and tonic, with its defaults.
 pub(super) type Plain = HyperClient<HttpConnector, Empty<Bytes>>;
 
 pub(super) fn plain(protocol: Protocol) -> Plain {
@@ -34,7 +34,7 @@ pub(super) fn plain(protocol: Protocol) -> Plain {
         .build(connector)
 }
 
-/// Asks, and reads the whole answer.
+/// Sends a request, and reads the whole answer.
 pub(super) async fn get(client: Plain, uri: Uri) -> Result<u16, BoxError> {
     let response = client.request(Request::get(uri).body(Empty::new())?).await?;
     let status = response.status().as_u16();

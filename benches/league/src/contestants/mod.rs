@@ -1,4 +1,4 @@
-//! Who takes part. Each is one file; what they have in common is here.
+//! The contestants. Each is one file; their common parts are here.
 
 mod envoy;
 mod haproxy;
@@ -21,25 +21,25 @@ use crate::{
     scene::{Protocol, Scene},
 };
 
-/// Somebody who sends requests to five endpoints.
+/// A client or proxy that sends requests to five endpoints.
 pub(crate) trait Contestant: fmt::Debug + Send + Sync {
     fn name(&self) -> &'static str;
 
-    /// What it is, in a line.
+    /// A description in one line.
     fn about(&self) -> &'static str;
 
-    /// What it speaks to the endpoints.
+    /// The protocol to the endpoints.
     fn protocol(&self, fault: Fault) -> Protocol {
         fault.protocol()
     }
 
-    /// Why it does not take part in this.
+    /// Why the contestant does not take part in this fault.
     fn unable(&self, fault: Fault) -> Option<&'static str> {
         _ = fault;
         None
     }
 
-    /// What is missing to run it, and how to get it.
+    /// What is missing to run it, and how to install it.
     fn missing(&self) -> Option<String> {
         None
     }
@@ -47,20 +47,20 @@ pub(crate) trait Contestant: fmt::Debug + Send + Sync {
     fn start<'a>(&'a self, scene: &'a Scene) -> BoxFuture<'a, Result<Running, BoxError>>;
 }
 
-/// A contestant in a trial.
+/// A contestant in a running trial.
 pub(crate) struct Running {
     pub(crate) client: Client,
     pub(crate) announce: Box<dyn Announce + Send>,
     pub(crate) proxy: Option<Companion>,
 }
 
-/// How a contestant is told that an endpoint leaves or joins, if it can be told.
+/// How a contestant learns that an endpoint leaves or joins.
 pub(crate) trait Announce {
     fn remove(&mut self, endpoint: usize) -> Result<(), BoxError>;
     fn insert(&mut self, endpoint: usize) -> Result<(), BoxError>;
 }
 
-/// Cannot be told.
+/// It has no way to learn this.
 pub(crate) struct Untold;
 
 impl Announce for Untold {

@@ -1,4 +1,4 @@
-//! nginx as a reverse proxy, with its defaults and with a sensible configuration.
+//! nginx as a reverse proxy, with its defaults and with a tuned configuration.
 
 use std::path::PathBuf;
 
@@ -80,11 +80,11 @@ impl Contestant for Nginx {
     }
 }
 
-/// Its configuration, which is all that it can be told by.
+/// Replaces the configuration, the only way to change nginx's endpoints.
 struct Written {
     file: PathBuf,
     template: &'static str,
-    /// Of each server.
+    /// For each server.
     parameters: &'static str,
     values: Vec<(&'static str, String)>,
     places: [Place; ENDPOINTS],

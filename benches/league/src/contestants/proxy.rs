@@ -1,4 +1,4 @@
-//! What all proxies have in common: a program, a template, and a plain client in front.
+//! The common parts of all proxies: a program, a template, and a plain client in front.
 
 use std::{ffi::OsStr, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
@@ -12,7 +12,7 @@ use crate::{
     scene::{Protocol, Scene},
 };
 
-/// A proxy that does not accept connections by then does not start.
+/// A proxy that does not accept connections within this time has failed to start.
 const STARTS_WITHIN: Duration = Duration::from_secs(10);
 
 /// A call through the proxy: hyper's client, over HTTP/1.1.
@@ -31,19 +31,19 @@ pub(super) fn fill(template: &str, values: &[(&str, String)]) -> String {
     })
 }
 
-/// One line for each endpoint.
+/// Formats one line for each endpoint.
 pub(super) fn lines<T>(items: impl IntoIterator<Item = T>, line: impl Fn(T) -> String) -> String {
     items.into_iter().map(line).collect::<Vec<_>>().join("\n")
 }
 
-/// Writes a file whole, so that nobody reads half of it.
+/// Writes a file as a whole, so that no reader sees half of it.
 pub(super) fn write_whole(path: &Path, text: &str) -> std::io::Result<()> {
     let new = path.with_extension("new");
     std::fs::write(&new, text)?;
     std::fs::rename(new, path)
 }
 
-/// Waits until it accepts connections.
+/// Waits until the proxy accepts connections.
 pub(super) async fn accepts(address: SocketAddr, name: impl AsRef<OsStr>) -> Result<(), BoxError> {
     const STEP: Duration = Duration::from_millis(10);
     let mut waited = Duration::ZERO;

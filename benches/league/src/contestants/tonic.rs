@@ -29,7 +29,7 @@ impl Contestant for Tonic {
     }
 
     fn about(&self) -> &'static str {
-        "tonic: Channel::balance_channel, gRPC over HTTP/2; told of leavers"
+        "tonic: Channel::balance_channel, gRPC over HTTP/2; informed of leavers"
     }
 
     fn protocol(&self, _: Fault) -> Protocol {

@@ -1,4 +1,4 @@
-//! tower's own: p2c with Peak EWMA behind a `Buffer`, its retry with its budget, its timeout.
+//! tower's own parts: p2c with Peak EWMA behind a `Buffer`, its retry with its budget, its timeout.
 
 use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -38,7 +38,7 @@ use crate::{
     scene::{ENDPOINTS, Scene},
 };
 
-/// As ours.
+/// The same as ours.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_millis(300);
 const RETRIES: usize = 3;
 
@@ -55,7 +55,7 @@ impl Contestant for Tower {
     }
 
     fn about(&self) -> &'static str {
-        "tower: Retry with TpsBudget, Buffer, p2c Balance with PeakEwma, Timeout; told of leavers"
+        "tower: Retry with TpsBudget, Buffer, p2c Balance with PeakEwma, Timeout; informed of leavers"
     }
 
     fn start<'a>(&'a self, scene: &'a Scene) -> BoxFuture<'a, Result<Running, BoxError>> {
@@ -109,7 +109,7 @@ where
     })
 }
 
-/// Errors and statuses of 500 and above, as far as the budget goes.
+/// Retries errors and statuses of 500 and above, within the budget.
 #[derive(Clone)]
 struct Retries {
     budget: Arc<TpsBudget>,
@@ -160,7 +160,7 @@ impl Announce for Announced {
     }
 }
 
-/// What speaks to one endpoint.
+/// The service of one endpoint.
 fn leaf(client: Plain, address: SocketAddr) -> Leaf {
     const RTT: Duration = Duration::from_millis(5);
     const DECAY: Duration = Duration::from_secs(10);

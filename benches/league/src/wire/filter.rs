@@ -1,6 +1,7 @@
-//! What the kernel hands to the watcher: what goes to the endpoints' ports, and nothing else.
+//! A kernel filter that passes only packets to the endpoints' ports to the watcher.
 //!
-//! Without it every packet on the machine would be copied, answers too, and a busy moment would lose some.
+//! Without it, every packet on the machine would be copied, including answers, and packets would be
+//! lost under load.
 
 use socket2::SockFilter;
 
@@ -14,14 +15,14 @@ const IF_EQUAL: u16 = 0x15;
 const IF_GREATER: u16 = 0x25;
 const RETURN: u16 = 0x06;
 
-/// Where things are in an IPv4 header, and in the TCP header after it.
+/// Offsets in an IPv4 header, and in the TCP header after it.
 const DESTINATION: u32 = 16;
 const DESTINATION_PORT: u32 = 2;
 
-/// Lets through what goes to `port` of 127.base.*.1 to 5, up to so many bytes.
+/// Passes packets to `port` of 127.base.*.1 to 5, cut to this many bytes.
 pub(super) fn requests(base: u8, port: u16, bytes: u32) -> [SockFilter; 11] {
     let highest = u32::try_from(ENDPOINTS).expect("a handful");
-    // Jumps count the instructions that they skip: all of them lead to the last one.
+    // Jumps give the number of instructions to skip. All of them lead to the last one.
     [
         SockFilter::new(LOAD_BYTE, 0, 0, DESTINATION),
         SockFilter::new(IF_EQUAL, 0, 8, 127),

@@ -5,16 +5,16 @@ use std::{net::Ipv4Addr, time::Duration};
 const SYN: u8 = 0x02;
 const ACK: u8 = 0x10;
 
-/// What an HTTP/2 client says first.
+/// The connection preface of an HTTP/2 client.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const FRAME_HEAD: usize = 9;
 const HEADERS: u8 = 1;
 
-/// A connection that carries its first request later than that was not made for it, or did not come
-/// about at once: its SYN was an attempt of its own.
+/// If a connection carries its first request later than this, it was not opened for that request,
+/// or it was not established at once. Its SYN counts as a separate attempt.
 const HEAD_WITHIN: Duration = Duration::from_millis(100);
 
-/// What matters of an IPv4 packet with TCP in it.
+/// The relevant fields of an IPv4 packet with TCP.
 #[derive(Debug)]
 pub(super) struct Packet<'a> {
     pub(super) source: Ipv4Addr,
@@ -23,7 +23,7 @@ pub(super) struct Packet<'a> {
     pub(super) destination_port: u16,
     sequence: u32,
     flags: u8,
-    /// May be cut off: this many bytes it had on the wire.
+    /// The payload may be cut off: this is its length on the wire.
     payload: &'a [u8],
     payload_length: usize,
 }
@@ -51,41 +51,41 @@ impl<'a> Packet<'a> {
     }
 }
 
-/// What is known of a connection to an endpoint.
+/// The state of a connection to an endpoint.
 #[derive(Debug, Default)]
 pub(super) struct Flow {
     syn: Option<(u32, Duration)>,
     first_head: Option<Duration>,
-    /// Where new data begins; what lies before is sent again.
+    /// The sequence number of new data. Earlier data is a retransmission.
     next: Option<u32>,
     is_http2: bool,
-    /// So many bytes are left of the frame that is under way.
+    /// How many bytes of the current frame are still to come.
     frame_rest: usize,
 }
 
 impl Flow {
-    /// A SYN begins the flow anew, unless it is the same again. Gives when the flow before it began, if
-    /// that never carried a request.
+    /// A SYN restarts the flow, unless it is a retransmission. Returns the begin of the previous
+    /// flow if that never carried a request.
     pub(super) fn begin_if_syn(&mut self, packet: &Packet<'_>, at: Duration) -> Option<Duration> {
         let is_syn = packet.flags & (SYN | ACK) == SYN;
         if !is_syn || self.syn.is_some_and(|(sequence, _)| sequence == packet.sequence) {
             return None;
         }
-        let before = self.knocked_in_vain();
+        let before = self.begun_without_request();
         let next = Some(packet.sequence.wrapping_add(1));
         *self = Self { syn: Some((packet.sequence, at)), next, ..Self::default() };
         before
     }
 
-    /// When it began, if it carried no request, or none for long.
-    pub(super) fn knocked_in_vain(&self) -> Option<Duration> {
+    /// When the flow began, if it carried no request or carried its first one late.
+    pub(super) fn begun_without_request(&self) -> Option<Duration> {
         let (_, begun) = self.syn?;
         let is_in_vain = self.first_head.is_none_or(|first| begun + HEAD_WITHIN < first);
         is_in_vain.then_some(begun)
     }
 
-    /// How many requests begin in this packet, which arrived at `at`.
-    pub(super) fn heads(&mut self, packet: &Packet<'_>, at: Duration) -> usize {
+    /// Counts the requests that begin in this packet, which arrived at `at`.
+    pub(super) fn count_heads(&mut self, packet: &Packet<'_>, at: Duration) -> usize {
         if packet.payload_length == 0 {
             return 0;
         }
@@ -109,7 +109,7 @@ impl Flow {
         heads
     }
 
-    /// How many HEADERS frames begin in `length` bytes, of which `seen` are there.
+    /// Counts the HEADERS frames that begin in `length` bytes, of which `seen` were captured.
     fn frames(&mut self, mut seen: &[u8], mut length: usize) -> usize {
         let mut heads = 0;
         loop {
@@ -117,8 +117,8 @@ impl Flow {
             self.frame_rest -= rest;
             length -= rest;
             seen = seen.get(rest..).unwrap_or_default();
-            // A frame's head that is split between packets is not put together again: a client writes
-            // whole frames, and the next packet begins with one.
+            // A frame header that is split between packets is not reassembled: clients write whole
+            // frames, and the next packet begins with one.
             let Some(head) = seen.get(..FRAME_HEAD) else { return heads };
             heads += usize::from(head[3] == HEADERS);
             let size = u32::from_be_bytes([0, head[0], head[1], head[2]]);
@@ -160,7 +160,7 @@ mod tests {
     fn feed(flow: &mut Flow, bytes: &[u8], millis: u64) -> (Option<Duration>, usize) {
         let packet = Packet::parse(bytes).unwrap();
         let at = Duration::from_millis(millis);
-        (flow.begin_if_syn(&packet, at), flow.heads(&packet, at))
+        (flow.begin_if_syn(&packet, at), flow.count_heads(&packet, at))
     }
 
     #[test]
@@ -178,13 +178,13 @@ mod tests {
     fn each_request_line_counts_once_even_if_it_is_sent_again() {
         let mut flow = Flow::default();
         feed(&mut flow, &packet(9, SYN, b""), 0);
-        assert_eq!(flow.knocked_in_vain(), Some(Duration::ZERO));
+        assert_eq!(flow.begun_without_request(), Some(Duration::ZERO));
 
         let heads = [(10, "GET / HTTP/1.1"), (10, "GET / HTTP/1.1"), (24, "GET / HTTP/1.1")]
             .map(|(sequence, text)| feed(&mut flow, &packet(sequence, ACK, text.as_bytes()), 1).1);
 
         assert_eq!(heads, [1, 0, 1]);
-        assert_eq!(flow.knocked_in_vain(), None);
+        assert_eq!(flow.begun_without_request(), None);
     }
 
     #[test]
@@ -196,7 +196,7 @@ mod tests {
         let before = feed(&mut flow, &packet(77, SYN, b""), 2_000).0;
 
         assert_eq!(before, Some(Duration::from_millis(1)));
-        assert_eq!(flow.knocked_in_vain(), Some(Duration::from_millis(2_000)));
+        assert_eq!(flow.begun_without_request(), Some(Duration::from_millis(2_000)));
     }
 
     #[test]
@@ -207,7 +207,7 @@ mod tests {
 
             let heads = feed(&mut flow, &packet(10, ACK, b"GET / HTTP/1.1"), first_head).1;
 
-            assert_eq!((heads, flow.knocked_in_vain()), (1, expected));
+            assert_eq!((heads, flow.begun_without_request()), (1, expected));
         }
     }
 

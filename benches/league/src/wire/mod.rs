@@ -1,8 +1,8 @@
-//! Watches the wire: which attempts arrive at the addresses of endpoints, and when.
+//! Watches the wire: which attempts arrive at the endpoints, and when.
 //!
-//! A raw socket is given a copy of every TCP packet that is delivered on this machine, those to closed
-//! ports and to stopped processes too. The time is that at which the watcher reads the packet, which on a
-//! busy machine is up to some milliseconds late, for all contestants alike.
+//! A raw socket receives a copy of every TCP packet that is delivered on this machine, including
+//! packets to closed ports and to stopped processes. The time is when the watcher reads the packet.
+//! On a busy machine that is up to some milliseconds late, for all contestants alike.
 
 mod filter;
 mod flow;
@@ -26,20 +26,20 @@ use crate::{
     scene::{ENDPOINTS, FILLER_HOST},
 };
 
-/// What requests are sent to; the other port is for health checks.
+/// The port for requests. The other port is for health checks.
 const REQUEST_PORT: u16 = 8_000;
 
-/// As much as packets of a busy second take.
+/// The size of the receive buffer: the packets of a busy second.
 const BUFFER_BYTES: usize = 16 << 20;
 
-/// Longer packets are cut off: only their beginning matters.
+/// Longer packets are cut off, because only their beginning matters.
 const PACKET_BYTES: usize = 4_096;
 
-/// A request, or a connection that did not carry one soon, on its way to an endpoint.
+/// An attempt: a request, or a connection to an endpoint that carried none soon.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Attempt {
     pub(crate) endpoint: usize,
-    /// Since the beginning of the trial.
+    /// The time since the beginning of the trial.
     pub(crate) at: Duration,
 }
 
@@ -53,7 +53,7 @@ pub(crate) struct Wire {
 #[derive(Debug)]
 struct Lane {
     origin: Origin,
-    /// By source address and port, and endpoint.
+    /// The flows by source address, source port and endpoint.
     flows: HashMap<(Ipv4Addr, u16, usize), Flow>,
     attempts: Vec<Attempt>,
 }
@@ -71,7 +71,7 @@ impl Wire {
             )
         })?;
         socket.attach_filter(&filter::requests(base, REQUEST_PORT, PACKET_BYTES as u32))?;
-        // As much as is allowed.
+        // The kernel may grant a smaller buffer.
         _ = socket.set_recv_buffer_size(BUFFER_BYTES);
         let wire = Arc::new(Self { base, lanes: Mutex::default() });
         let watcher = wire.clone();
@@ -79,19 +79,19 @@ impl Wire {
         Ok(wire)
     }
 
-    /// From now on what arrives in this lane belongs to a trial that began at `origin`.
+    /// Assigns packets that arrive in this lane from now on to a trial that began at `origin`.
     pub(crate) fn begin(&self, lane: u8, origin: Origin) {
         let fresh = Lane { origin, flows: HashMap::new(), attempts: Vec::new() };
         self.lanes().insert(lane, fresh);
     }
 
-    /// All attempts of the lane since it began, in order.
+    /// All attempts in the lane since the trial began, in order.
     pub(crate) fn end(&self, lane: u8) -> Vec<Attempt> {
         let Some(Lane { flows, mut attempts, .. }) = self.lanes().remove(&lane) else {
             return Vec::new();
         };
         let knocks = flows.iter().filter_map(|(&(_, _, endpoint), flow)| {
-            flow.knocked_in_vain().map(|at| Attempt { endpoint, at })
+            flow.begun_without_request().map(|at| Attempt { endpoint, at })
         });
         attempts.extend(knocks);
         attempts.sort_by_key(|attempt| attempt.at);
@@ -106,14 +106,14 @@ impl Wire {
         let mut buffer = [0; PACKET_BYTES];
         loop {
             match socket.read(&mut buffer) {
-                Ok(length) => self.see(&buffer[..length]),
+                Ok(length) => self.record_packet(&buffer[..length]),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return eprintln!("the wire is no longer watched: {error}"),
             }
         }
     }
 
-    fn see(&self, bytes: &[u8]) {
+    fn record_packet(&self, bytes: &[u8]) {
         let Some(packet) = Packet::parse(bytes) else { return };
         let [127, base, number, host @ 1..=255] = packet.destination.octets() else { return };
         let is_filler = packet.source.octets() == [127, base, number, FILLER_HOST];
@@ -133,7 +133,7 @@ impl Wire {
         if let Some(at) = flow.begin_if_syn(&packet, at) {
             lane.attempts.push(Attempt { endpoint, at });
         }
-        for _ in 0..flow.heads(&packet, at) {
+        for _ in 0..flow.count_heads(&packet, at) {
             lane.attempts.push(Attempt { endpoint, at });
         }
     }

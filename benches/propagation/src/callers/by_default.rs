@@ -1,17 +1,18 @@
-//! What others' defaults come to: derived from their sources and documentation, not measured here.
+//! The delays of other systems with their defaults. They are derived from sources and
+//! documentation, not measured.
 
-/// One system, and how long its callers take by its defaults.
+/// One system, and the delays of its callers with its defaults.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ByDefault {
     pub(crate) system: &'static str,
     pub(crate) join: &'static str,
     pub(crate) leave: &'static str,
     pub(crate) crash: &'static str,
-    /// Where the numbers stand.
+    /// The source of the numbers.
     pub(crate) source: &'static str,
 }
 
-/// All of them, in the order of the table.
+/// All systems, in the order of the table.
 pub(crate) const ALL: [ByDefault; 5] = [
     ByDefault {
         system: "go-micro v2, Consul",

@@ -1,4 +1,4 @@
-//! grpc-go with its DNS resolver and round robin, all else by its defaults.
+//! grpc-go with its DNS resolver and round robin, everything else by default.
 
 use std::time::Duration;
 
@@ -17,10 +17,10 @@ use crate::{
     servers::{find, missing},
 };
 
-/// The program, whose source is in `peers`.
+/// The program. Its source is in `peers`.
 const PROGRAM: &str = "grpc-go-client";
 
-/// By then the calls that are under way have ended.
+/// How long the calls in flight may take to end.
 const ENDS_WITHIN: Duration = Duration::from_secs(10);
 
 #[derive(Debug)]
@@ -64,13 +64,13 @@ impl Caller for GrpcGo {
     }
 }
 
-/// What the program tells at its end.
+/// The report of the program at its end.
 #[derive(Clone, Debug, Deserialize)]
 struct Told {
     calls: usize,
     errors: usize,
     first_error: String,
-    /// In the time of day.
+    /// As time of day.
     last_error_nanos: u128,
 }
 

@@ -1,4 +1,4 @@
-//! Who calls the backends. Each is one file; what they have in common is here.
+//! The callers of the backends. Each is one file; their common parts are here.
 
 pub(crate) mod by_default;
 mod grpc_go;
@@ -12,30 +12,30 @@ use serde::{Deserialize, Serialize};
 
 use crate::{BoxError, event::Event, moment::Moment, options::Options, scene::Scene};
 
-/// Somebody who finds backends in a registry and calls them.
+/// A program that finds backends in a registry and calls them.
 pub(crate) trait Caller: fmt::Debug + Send + Sync {
     fn name(&self) -> &'static str;
 
-    /// What it is, in a line.
+    /// A description in one line.
     fn about(&self) -> &'static str;
 
-    /// What is missing to run it, and how to get it.
+    /// What is missing to run it, and how to install it.
     fn missing(&self) -> Option<String>;
 
-    /// Whether it is measured there.
+    /// Whether this registry and event are measured with it.
     fn reads(&self, registry: &str, event: Event) -> bool;
 
-    /// Tags that it wants backends to have.
+    /// The tags that backends must have for it.
     fn tags(&self) -> Vec<String> {
         vec![]
     }
 
-    /// Whether it tells when a change is in its balancers.
-    fn tells(&self) -> bool {
+    /// Whether it reports when a change is in its balancers.
+    fn reports_changes(&self) -> bool {
         false
     }
 
-    /// By then it has seen a change that it sees at all.
+    /// How long it takes at most to see a change that it sees at all.
     fn patience(&self) -> Duration;
 
     fn start<'a>(
@@ -46,15 +46,15 @@ pub(crate) trait Caller: fmt::Debug + Send + Sync {
     ) -> BoxFuture<'a, Result<Box<dyn Calling>, BoxError>>;
 }
 
-/// A caller in a trial.
+/// A caller in a running trial.
 pub(crate) trait Calling: Send + Sync {
-    /// Waits until a change is in every balancer; none if it is not in time, or cannot be seen.
+    /// Waits until a change is in every balancer. None if that is too late or cannot be seen.
     fn until<'a>(&'a mut self, change: Change, after: Duration) -> BoxFuture<'a, Option<Moment>>;
 
-    /// Its process, if it has one of its own.
+    /// Its process, if it has a separate one.
     fn process(&self) -> Option<u32>;
 
-    /// Makes no more calls, and tells what it has seen.
+    /// Stops making calls, and returns what it has seen.
     fn end(self: Box<Self>) -> BoxFuture<'static, Result<Seen, BoxError>>;
 }
 
@@ -64,21 +64,21 @@ pub(crate) enum Change {
     Joined(SocketAddr),
     Left(SocketAddr),
     Weight(SocketAddr, u32),
-    /// So many are there.
+    /// The set has this many endpoints.
     Count(usize),
 }
 
-/// What a caller saw.
+/// What a caller has seen.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Seen {
     pub(crate) calls: usize,
     pub(crate) errors: usize,
     pub(crate) first_error: Option<String>,
-    /// When the last call that failed began.
+    /// When the last failed call began.
     pub(crate) last_error: Option<Moment>,
-    /// Who was tried, and when; of ours alone.
+    /// The attempts, with endpoint and time. Only for ours.
     pub(crate) attempts: Vec<(SocketAddr, Moment)>,
-    /// The least endpoints that a balancer had since it had all of the first; of ours alone.
+    /// The fewest endpoints that a balancer had after it first had all. Only for ours.
     pub(crate) endpoints_min: Option<usize>,
 }
 

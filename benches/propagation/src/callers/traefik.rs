@@ -1,4 +1,5 @@
-//! Traefik with its consulCatalog provider, all else by its defaults; a plain client calls through it.
+//! Traefik with its consulCatalog provider, everything else by default. A plain client calls
+//! through it.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -15,7 +16,7 @@ use hyper_util::{
     rt::{TokioExecutor, TokioTimer},
 };
 
-use super::{Caller, Calling, Change, Seen, ours::seen};
+use super::{Caller, Calling, Change, Seen, ours::summarize};
 use crate::{
     BoxError,
     event::Event,
@@ -118,6 +119,6 @@ impl Calling for Through {
     }
 
     fn end(self: Box<Self>) -> BoxFuture<'static, Result<Seen, BoxError>> {
-        async move { Ok(seen(&self.load.stop().await?, self.began)) }.boxed()
+        async move { Ok(summarize(&self.load.stop().await?, self.began)) }.boxed()
     }
 }

@@ -1,4 +1,4 @@
-//! Consul: one server that is its own agent, and keeps its data.
+//! Consul: one server that is its own agent and keeps its data.
 
 use std::{net::SocketAddr, path::Path};
 
@@ -14,7 +14,7 @@ use crate::{
     servers::{Server, find, free_ports, local, missing, until},
 };
 
-/// How many operations one transaction may have.
+/// The most operations in one transaction.
 const OPERATIONS_MAX: usize = 64;
 
 #[derive(Debug)]
@@ -33,7 +33,7 @@ impl Registry for Consul {
         missing("consul", "consul")
     }
 
-    fn knows(&self, event: Event) -> bool {
+    fn supports(&self, event: Event) -> bool {
         event != Event::Leader
     }
 
@@ -50,7 +50,7 @@ async fn start(folder: &Path) -> Result<Agent, BoxError> {
         "ports": { "http": http, "server": server, "serf_lan": lan, "serf_wan": -1, "dns": -1,
             "grpc": -1 },
         "disable_update_check": true, "leave_on_terminate": false, "log_level": "warn",
-        // What Consul's documentation wants for production.
+        // Recommended by Consul's documentation for production.
         "performance": { "raft_multiplier": 1 },
     });
     let path = folder.join("agent.json");
@@ -78,7 +78,7 @@ impl Agent {
     async fn is_ready(&self) -> bool {
         let leader = self.admin.get(self.http, "/v1/status/leader").await;
         let has_leader = leader.is_ok_and(|leader| leader.as_str().is_some_and(|l| !l.is_empty()));
-        // Its own node is there once it takes entries.
+        // Its own node is listed once the server accepts entries.
         let nodes = self.admin.get(self.http, "/v1/catalog/nodes").await;
         has_leader && nodes.is_ok_and(|nodes| nodes.as_array().is_some_and(|n| !n.is_empty()))
     }
@@ -91,7 +91,7 @@ impl Agent {
     }
 }
 
-/// One of those that the rig enters, all on a node of their own without checks.
+/// An entry that the rig registers. All are on one node without checks.
 fn service(verb: &str, address: SocketAddr) -> Value {
     json!({ "Service": { "Verb": verb, "Node": "many", "Service": {
         "ID": format!("{SERVICE}-{address}"), "Service": SERVICE,

@@ -1,4 +1,5 @@
-//! DNS: BIND with a zone that is updated while it is served. The rig writes the records, as a platform does.
+//! DNS: BIND with a zone that is updated while it is served. The rig writes the records, as a
+//! platform does.
 
 use std::{
     net::SocketAddr,
@@ -46,7 +47,7 @@ impl Registry for Dns {
         (!is_there).then(advice)
     }
 
-    fn knows(&self, event: Event) -> bool {
+    fn supports(&self, event: Event) -> bool {
         matches!(event, Event::Join | Event::Leave | Event::Crash)
     }
 
@@ -134,7 +135,7 @@ impl Running for Bind {
     }
 
     fn until_ready(&self) -> BoxFuture<'_, Result<(), BoxError>> {
-        // A change that changes nothing.
+        // An update that changes nothing.
         let line = "update delete nothing.example.test A";
         until("BIND", move || async move { self.update(line).await.is_ok() }).boxed()
     }

@@ -1,4 +1,4 @@
-//! etcd, one member or three.
+//! etcd, with one member or three.
 
 use std::{net::SocketAddr, path::Path};
 
@@ -15,10 +15,10 @@ use crate::{
     servers::{Server, find, free_ports, local, missing, until},
 };
 
-/// The version that is measured, by the name of its folder.
+/// The measured version, by the name of its folder.
 pub(super) const VERSION: &str = "etcd-3.5";
 
-/// How many operations one transaction may have.
+/// The most operations in one transaction.
 const OPERATIONS_MAX: usize = 128;
 
 #[derive(Debug)]
@@ -43,8 +43,8 @@ impl Registry for Etcd {
         missing(VERSION, "etcd")
     }
 
-    fn knows(&self, event: Event) -> bool {
-        // What concerns numbers does not depend on how many members there are.
+    fn supports(&self, event: Event) -> bool {
+        // The events with many endpoints do not depend on the number of members.
         if self.members == 1 { event != Event::Leader } else { !event.is_large() }
     }
 
@@ -130,7 +130,7 @@ impl Cluster {
         Ok(())
     }
 
-    /// Which member leads.
+    /// The member that leads.
     async fn leader(&self) -> Result<usize, BoxError> {
         for (index, member) in self.members.iter().enumerate().filter(|(_, m)| !m.is_dead) {
             let status = json!({});
@@ -139,7 +139,7 @@ impl Cluster {
                 return Ok(index);
             }
         }
-        Err("nobody leads".into())
+        Err("no member leads".into())
     }
 }
 

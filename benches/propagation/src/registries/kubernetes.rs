@@ -20,7 +20,7 @@ use crate::{
     servers::{Server, find, free_ports, local, missing, until},
 };
 
-/// Who may do everything, and who may follow services in the namespace.
+/// The token that may do everything, and the token that may only follow services in the namespace.
 const TOKENS: &str = "admin *\nreader shop\n";
 
 const NAMESPACE: &str = "shop";
@@ -44,8 +44,8 @@ impl Registry for Kubernetes {
         missing("apiserver", "apiserver").or(missing(etcd::VERSION, "etcd"))
     }
 
-    fn knows(&self, event: Event) -> bool {
-        // Weights it has none, who is dead the kubelets find out, and its leaders are etcd's.
+    fn supports(&self, event: Event) -> bool {
+        // Kubernetes has no weights, kubelets detect dead endpoints, and leaders are those of etcd.
         !matches!(event, Event::Weight | Event::Crash | Event::Leader)
     }
 
@@ -86,7 +86,7 @@ struct Cluster {
 }
 
 impl Cluster {
-    /// A kubeconfig for whoever has this token, and asks there.
+    /// A kubeconfig for this token and this server.
     fn kubeconfig(&self, server: SocketAddr, token: &str) -> Result<PathBuf, BoxError> {
         let authority = self.folder.join("certificates/apiserver.crt");
         let config = json!({
@@ -117,7 +117,7 @@ impl Cluster {
         asked.await.is_ok()
     }
 
-    /// Writes a slice as it is now.
+    /// Writes a slice in its current state.
     async fn write(&self, slice: usize) -> Result<(), BoxError> {
         let endpoint = |address: &SocketAddr| {
             json!({ "addresses": [address.ip().to_string()], "conditions": { "ready": true },

@@ -1,4 +1,4 @@
-//! The registries. Each is one file; what they have in common is here.
+//! The registries. Each is one file; their common parts are here.
 
 mod consul;
 mod dns;
@@ -11,28 +11,29 @@ use futures_util::{FutureExt, future::BoxFuture};
 
 use crate::{BoxError, backend::Register, event::Event};
 
-/// The service that all of them have.
+/// The service that all registries have.
 pub(crate) const SERVICE: &str = "web";
 
 /// A kind of registry, and its servers.
 pub(crate) trait Registry: fmt::Debug + Send + Sync {
     fn name(&self) -> &'static str;
 
-    /// What it is, in a line.
+    /// A description in one line.
     fn about(&self) -> &'static str;
 
-    /// What is missing to run it, and how to get it.
+    /// What is missing to run it, and how to install it.
     fn missing(&self) -> Option<String>;
 
-    /// Whether this can happen to it.
-    fn knows(&self, event: Event) -> bool;
+    /// Whether this event is possible with it.
+    fn supports(&self, event: Event) -> bool;
 
-    /// How late a change may be in every balancer, where the registry announces it.
+    /// The longest delay until a change is in every balancer, if the registry announces changes.
     fn delay_max(&self) -> Duration {
         Duration::from_millis(100)
     }
 
-    /// How long callers take to see that somebody has left: so long a backend serves on.
+    /// How long callers take to see that an endpoint has left. A leaving backend serves on for this
+    /// time.
     fn propagation(&self) -> Duration {
         Duration::from_secs(2)
     }
@@ -40,33 +41,33 @@ pub(crate) trait Registry: fmt::Debug + Send + Sync {
     fn start<'a>(&'a self, folder: &'a Path) -> BoxFuture<'a, Result<Box<dyn Running>, BoxError>>;
 }
 
-/// A registry in a trial.
+/// A registry in a running trial.
 pub(crate) trait Running: Send + Sync {
-    /// Where its members listen, if they are to be asked through relays.
+    /// The addresses of its members, if callers reach them through relays.
     fn members(&self) -> Vec<SocketAddr>;
 
-    /// The address by which a discovery asks these members; backends listen at `port` where a registry knows
-    /// no ports.
+    /// The address with which a discovery asks these members. If the registry does not store ports,
+    /// backends listen at `port`.
     ///
     /// # Errors
-    /// If what it needs cannot be written.
+    /// If a file that it needs cannot be written.
     fn target(&self, members: &[SocketAddr], port: u16) -> Result<String, BoxError>;
 
-    /// How a service enters itself; none where the rig does that for it.
+    /// How a service registers itself. None if the rig does that.
     fn register(&self) -> Option<Register>;
 
-    /// Enters these for their services.
+    /// Registers these endpoints for their services.
     fn insert<'a>(&'a mut self, many: &'a [SocketAddr]) -> BoxFuture<'a, Result<(), BoxError>>;
 
-    /// Removes one that the rig has entered.
+    /// Removes an endpoint that the rig registered.
     fn remove(&mut self, one: SocketAddr) -> BoxFuture<'_, Result<(), BoxError>>;
 
-    /// Ends all of it, without a good-bye, and starts it again with its data.
+    /// Kills all its servers, and starts them again with their data.
     fn restart(&mut self) -> BoxFuture<'_, Result<(), BoxError>> {
-        unable()
+        fail_unsupported()
     }
 
-    /// Stops all of it where it is.
+    /// Stops all its servers (SIGSTOP).
     fn pause(&mut self) -> Result<(), BoxError> {
         Err("it cannot be stopped".into())
     }
@@ -77,14 +78,14 @@ pub(crate) trait Running: Send + Sync {
 
     /// Kills the leader of several members.
     fn kill_leader(&mut self) -> BoxFuture<'_, Result<(), BoxError>> {
-        unable()
+        fail_unsupported()
     }
 
-    /// Waits until it answers, and takes new entries.
+    /// Waits until it answers and accepts new entries.
     fn until_ready(&self) -> BoxFuture<'_, Result<(), BoxError>>;
 }
 
-fn unable<'a>() -> BoxFuture<'a, Result<(), BoxError>> {
+fn fail_unsupported<'a>() -> BoxFuture<'a, Result<(), BoxError>> {
     async { Err("that cannot be done to it".into()) }.boxed()
 }
 

@@ -1,6 +1,6 @@
-//! From numbers to pixels, and which numbers are written beside an axis.
+//! Maps numbers to pixels and chooses the labels of an axis.
 
-/// One axis: what it shows, from where to where on the canvas.
+/// One axis: its scale and its extent on the canvas.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Axis {
     low: f64,
@@ -10,11 +10,12 @@ pub(super) struct Axis {
     to: f64,
 }
 
-/// So many numbers are written beside an axis at most.
+/// At most this many labels stand beside an axis.
 const TICKS_MAX: usize = 9;
 
 impl Axis {
-    /// An axis that shows all of `values`, from `from` to `to` on the canvas; a linear one begins at 0.
+    /// An axis that shows all of `values`, from `from` to `to` on the canvas. A linear axis begins
+    /// at 0.
     pub(super) fn over(
         values: impl Iterator<Item = f64>,
         is_log: bool,
@@ -41,7 +42,7 @@ impl Axis {
         Self { low, high, is_log, from, to }
     }
 
-    /// Where a number is on the canvas; what does not fit is at the edge.
+    /// Where a number is on the canvas. A number outside the axis is drawn at the edge.
     pub(super) fn at(&self, value: f64) -> f64 {
         let share = if self.is_log {
             (value.max(self.low).ln() - self.low.ln()) / (self.high.ln() - self.low.ln())
@@ -51,7 +52,7 @@ impl Axis {
         self.from + (self.to - self.from) * share.clamp(0.0, 1.0)
     }
 
-    /// The numbers that are written beside it.
+    /// The numbers that label the axis.
     pub(super) fn ticks(&self) -> Vec<f64> {
         let ticks = if self.is_log { self.log_ticks() } else { self.linear_ticks() };
         ticks.into_iter().filter(|tick| self.low <= *tick && *tick <= self.high).collect()
@@ -83,7 +84,7 @@ impl Axis {
     }
 }
 
-/// A number as it is written beside an axis.
+/// Formats a number as a label of an axis.
 pub(super) fn label(value: f64) -> String {
     let size = value.abs();
     if size == 0.0 {

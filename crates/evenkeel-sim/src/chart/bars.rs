@@ -1,4 +1,4 @@
-//! Bars beside names: policies have long names, so they lie.
+//! A chart of horizontal bars, because the names of policies are long.
 
 use plotters::backend::DrawingBackend;
 
@@ -8,7 +8,7 @@ use super::{
     colour, width_of,
 };
 
-/// Bars beside names, one or more for each.
+/// A bar chart: one or more bars for each name.
 #[derive(Clone, Debug)]
 pub struct Bars {
     title: String,
@@ -26,7 +26,7 @@ const PLOT: f64 = 430.0;
 const TOP: f64 = 44.0;
 
 impl Bars {
-    /// No bars yet: `series` names those that each row has.
+    /// An empty chart. `series` names the bars of each row.
     pub fn new<S: Into<String>>(
         title: impl Into<String>,
         x: impl Into<String>,
@@ -43,7 +43,7 @@ impl Bars {
         }
     }
 
-    /// Makes the axis logarithmic. Default linear.
+    /// Makes the axis logarithmic. Default: linear.
     #[must_use]
     pub fn log(mut self) -> Self {
         self.is_log = true;
@@ -57,14 +57,14 @@ impl Bars {
         self
     }
 
-    /// Adds a level that is drawn from above to below.
+    /// Marks a value with a vertical line.
     #[must_use]
     pub fn mark(mut self, name: impl Into<String>, level: f64) -> Self {
         self.marks.push((name.into(), level));
         self
     }
 
-    /// Cuts bars off that are longer, so that the others are to be seen. Default none.
+    /// Cuts longer bars off, so that the shorter ones stay visible. Default: no limit.
     #[must_use]
     pub fn most(mut self, most: f64) -> Self {
         self.most = most;

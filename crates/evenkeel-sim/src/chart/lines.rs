@@ -1,4 +1,4 @@
-//! Lines over numbers.
+//! A chart of lines.
 
 use plotters::backend::DrawingBackend;
 
@@ -8,7 +8,7 @@ use super::{
     colour, width_of,
 };
 
-/// A line over numbers.
+/// One line of a chart.
 #[derive(Clone, Debug)]
 pub struct Line {
     name: String,
@@ -16,13 +16,13 @@ pub struct Line {
 }
 
 impl Line {
-    /// A line through these points, from the left to the right.
+    /// A line through these points, from left to right.
     pub fn new(name: impl Into<String>, points: impl IntoIterator<Item = (f64, f64)>) -> Self {
         Self { name: name.into(), points: points.into_iter().collect() }
     }
 }
 
-/// Lines over numbers, with axes and a legend.
+/// A chart of lines, with axes and a legend.
 #[derive(Clone, Debug)]
 pub struct Lines {
     title: String,
@@ -40,7 +40,7 @@ const TOP: f64 = 46.0;
 const BOTTOM: f64 = HEIGHT - 56.0;
 
 impl Lines {
-    /// No lines yet. The texts are those above it and beside its axes.
+    /// An empty chart with its title and the titles of its axes.
     pub fn new(title: impl Into<String>, x: impl Into<String>, y: impl Into<String>) -> Self {
         Self {
             title: title.into(),
@@ -53,14 +53,14 @@ impl Lines {
         }
     }
 
-    /// Makes the x axis logarithmic. Default linear.
+    /// Makes the x axis logarithmic. Default: linear.
     #[must_use]
     pub fn log_x(mut self) -> Self {
         self.is_x_log = true;
         self
     }
 
-    /// Makes the y axis logarithmic. Default linear.
+    /// Makes the y axis logarithmic. Default: linear.
     #[must_use]
     pub fn log_y(mut self) -> Self {
         self.is_y_log = true;
@@ -74,7 +74,7 @@ impl Lines {
         self
     }
 
-    /// Adds a level that is drawn across.
+    /// Marks a value with a horizontal line.
     #[must_use]
     pub fn mark(mut self, name: impl Into<String>, level: f64) -> Self {
         self.marks.push((name.into(), level));
@@ -143,7 +143,7 @@ impl Chart for Lines {
             if 1 < points.len() {
                 canvas.line(&points, colour(index), 2)?;
             }
-            // Where there are few, each is to be seen.
+            // A line of few points marks each of them.
             if points.len() <= 20 {
                 for (px, py) in points {
                     canvas.rectangle((px - 2.5, py - 2.5), (px + 2.5, py + 2.5), colour(index))?;

@@ -1,7 +1,8 @@
 //! Charts of results, as SVG and as PNG.
 //!
-//! Drawn with plotters' shapes and text, but with axes of their own: round numbers on logarithmic ones,
-//! and a legend that never covers a line. The font is built in, so the same chart gives the same bytes.
+//! Drawn with plotters' shapes and text. The axes are this module's: logarithmic ones have round
+//! numbers, and the legend never covers a line. The font is built in, so the same chart gives the
+//! same bytes.
 
 mod axis;
 mod bars;
@@ -25,19 +26,19 @@ pub use self::{
     lines::{Line, Lines},
 };
 
-/// What can be drawn.
+/// A chart that can be drawn.
 pub trait Chart {
-    /// Its width and height in pixels.
+    /// The width and height in pixels.
     fn size(&self) -> (u32, u32);
 
-    /// Draws it.
+    /// Draws the chart.
     ///
     /// # Errors
-    /// If the canvas does not take it.
+    /// If the canvas does not accept it.
     fn draw<B: DrawingBackend>(&self, canvas: &Canvas<'_, B>) -> Drawn<B>;
 }
 
-/// What drawing comes to.
+/// The result of drawing.
 pub type Drawn<B> = Result<(), DrawingAreaErrorKind<<B as DrawingBackend>::ErrorType>>;
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
@@ -52,7 +53,7 @@ pub fn write_svg(chart: &impl Chart, folder: &Path, name: &str) -> Result<(), Fa
     Ok(())
 }
 
-/// Writes a chart as `folder/name.png`, in twice the resolution.
+/// Writes a chart as `folder/name.png`, at twice the resolution.
 ///
 /// # Errors
 /// If it cannot be written.
@@ -76,7 +77,7 @@ pub fn to_svg(chart: &impl Chart) -> Result<String, Failure> {
     Ok(text)
 }
 
-/// A PNG has so many pixels where an SVG has one, so that text is sharp.
+/// Pixels of a PNG for each pixel of an SVG, so that text is sharp.
 const SCALE: u32 = 2;
 
 fn paint<B: DrawingBackend>(
@@ -100,7 +101,7 @@ where
     Ok(())
 }
 
-/// Where is drawn, in pixels of the SVG.
+/// A canvas, in pixels of the SVG.
 pub struct Canvas<'a, B: DrawingBackend> {
     area: &'a DrawingArea<B, Shift>,
     scale: i32,
@@ -115,7 +116,7 @@ impl<B: DrawingBackend> std::fmt::Debug for Canvas<'_, B> {
 /// A point on a canvas, from its upper left corner.
 type Point = (f64, f64);
 
-/// How a text stands to its point.
+/// How a text is aligned to its point.
 #[derive(Clone, Copy)]
 enum Stands {
     Left,
@@ -126,7 +127,8 @@ enum Stands {
 const INK: RGBColor = RGBColor(40, 40, 40);
 const FAINT: RGBColor = RGBColor(222, 222, 222);
 
-/// Colours that can be told apart, the first also by those who see fewer (Okabe and Ito 2008, and more).
+/// Colours that are easy to tell apart; the first ones are safe for colour-blind readers (Okabe and
+/// Ito 2008, extended).
 const COLOURS: [RGBColor; 16] = [
     RGBColor(0, 114, 178),
     RGBColor(213, 94, 0),
@@ -178,7 +180,7 @@ impl<B: DrawingBackend> Canvas<'_, B> {
         self.area.draw(&Rectangle::new([self.at(from), self.at(to)], colour.filled()))
     }
 
-    /// Names and their colours, one below the other.
+    /// The names and their colours, one below the other.
     fn legend<'n>(&self, names: impl Iterator<Item = &'n str>, (x, y): Point) -> Drawn<B> {
         for (index, name) in names.enumerate() {
             let y = y + 18.0 * index as f64;
@@ -189,7 +191,7 @@ impl<B: DrawingBackend> Canvas<'_, B> {
     }
 }
 
-/// About how wide a text of size 12 is.
+/// The approximate width of a text of size 12.
 fn width_of(text: &str) -> f64 {
     7.2 * text.chars().count() as f64
 }

@@ -16,7 +16,7 @@ pub(crate) struct Breakers {
     rules: BreakerRules,
     clock: Clock,
     monitors: Mutex<Vec<Arc<Monitor>>>,
-    /// Which breakers have opened lately, and when they are to be tried.
+    /// Breakers that opened since the last call of `take_due`, and when to try each.
     due: Mutex<Vec<(u64, u32)>>,
 }
 
@@ -39,17 +39,17 @@ impl Breakers {
         monitors.push(monitor);
     }
 
-    /// Which breakers have opened since it was asked last, and when they are to be tried.
+    /// Takes the breakers that opened since the last call, and when to try each.
     pub(crate) fn take_due(&self) -> Vec<(u64, u32)> {
         std::mem::take(&mut *self.due.lock().expect("no panic under the lock"))
     }
 
-    /// The time of an open breaker may be over.
+    /// Tries an open breaker again, if its time is over.
     pub(crate) fn try_again(&self, index: u32) {
         let monitor =
             self.monitors.lock().expect("no panic under the lock")[index as usize].clone();
         if monitor.breaker.look_after(self.clock.now()) {
-            monitor.changed();
+            monitor.follow_state();
         }
     }
 }
@@ -64,14 +64,14 @@ struct Monitor {
 }
 
 impl Monitor {
-    fn changed(&self) {
+    fn follow_state(&self) {
         if let Some(node) = self.node.upgrade() {
             node.follow(Gate::Breaker, || self.breaker.access());
         }
         self.plan();
     }
 
-    /// Has it looked after when it is due.
+    /// Schedules the trial of the breaker.
     fn plan(&self) {
         if let (Some(until), Some(breakers)) = (self.breaker.due(), self.breakers.upgrade()) {
             let mut due = breakers.due.lock().expect("no panic under the lock");
@@ -88,7 +88,7 @@ impl Observer for Monitor {
     fn ended(&self, _: &Node, report: &Report) {
         let now = || self.clock().now();
         if self.breaker.record(report.outcome, report.latency, now) {
-            self.changed();
+            self.follow_state();
         }
     }
 
@@ -113,7 +113,7 @@ impl Observer for Monitor {
     }
 }
 
-/// A place in the trial of a breaker.
+/// A permit for one trial of a breaker.
 struct TrialPass {
     monitor: Arc<Monitor>,
     trial: Option<Trial>,
@@ -125,7 +125,7 @@ impl Pass for TrialPass {
             let Monitor { breaker, .. } = &*self.monitor;
             let now = self.monitor.clock().now();
             breaker.finish_trial(trial, report.outcome, report.latency, now);
-            self.monitor.changed();
+            self.monitor.follow_state();
         }
     }
 
@@ -140,7 +140,7 @@ impl Drop for TrialPass {
     fn drop(&mut self) {
         if let Some(trial) = self.trial.take() {
             self.monitor.breaker.cancel_trial(trial);
-            self.monitor.changed();
+            self.monitor.follow_state();
         }
     }
 }

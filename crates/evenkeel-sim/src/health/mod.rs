@@ -1,7 +1,7 @@
-//! Core's health machines at the nodes of one client, told the virtual time.
+//! Core's health machines at the nodes of one client, in virtual time.
 //!
-//! What evenkeel-layers does with tasks and tokio's clock is done here with events: the machines are
-//! core's, and so are the rules and their defaults.
+//! evenkeel-layers drives these machines with tasks and tokio's clock; this module drives them with
+//! events. The machines, the rules and the defaults are core's.
 
 mod breaker;
 mod outlier;

@@ -19,7 +19,7 @@ use crate::time::Clock;
 pub(crate) struct Watch {
     outlier: Outlier,
     clock: Clock,
-    /// Something has changed, so that a sweep may be due.
+    /// Whether something changed, so that a sweep may be due.
     attention: AtomicBool,
 }
 
@@ -43,12 +43,12 @@ impl Watch {
         self.attention.store(true, Relaxed);
     }
 
-    /// Whether [`sweep`](Self::sweep) wants to be called before it said it would.
+    /// Whether [`sweep`](Self::sweep) should be called earlier than it said.
     pub(crate) fn wants_attention(&self) -> bool {
         self.attention.load(Relaxed) && self.attention.swap(false, Relaxed)
     }
 
-    /// Looks after the nodes, and says when to do so again.
+    /// Sweeps the nodes, and returns when to sweep again.
     pub(crate) fn sweep(&self) -> Option<u64> {
         self.outlier.sweep(self.clock.now());
         self.outlier.due().map(evenkeel_core::time::Timestamp::as_nanos)
@@ -102,7 +102,7 @@ impl Observer for Monitor {
     }
 
     fn closed(&self, _: &Node) {
-        // Who is ejected may be needed now.
+        // An ejected endpoint may be needed now.
         self.watch.attention.store(true, Relaxed);
     }
 
@@ -111,7 +111,7 @@ impl Observer for Monitor {
     }
 }
 
-/// A place in the probation of a node.
+/// A permit for one request in the probation of a node.
 struct TrialPass {
     monitor: Arc<Monitor>,
     trial: Option<Trial>,

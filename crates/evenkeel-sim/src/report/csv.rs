@@ -2,7 +2,7 @@
 
 use super::Report;
 
-/// All runs, a line for each phase of each.
+/// All runs, one line per phase of each run.
 #[must_use]
 pub fn to_csv(reports: &[Report]) -> String {
     let mut text = String::from(
@@ -43,7 +43,7 @@ pub fn to_csv(reports: &[Report]) -> String {
     text
 }
 
-/// What was counted over time, a line for each bucket of each run.
+/// The counts over time, one line per bucket of each run.
 #[must_use]
 pub fn series_csv(reports: &[Report], bucket_seconds: f64) -> String {
     let mut text =

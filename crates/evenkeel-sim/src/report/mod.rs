@@ -1,4 +1,4 @@
-//! What a run came to: tables for people, CSV and JSON for programs.
+//! The results of a run: tables for people, CSV and JSON for programs.
 
 mod csv;
 mod table;
@@ -12,90 +12,91 @@ pub use self::{
 };
 use crate::tally::{Series, Tally};
 
-/// What one run came to.
+/// The result of one run.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
     /// The name of the scenario.
     pub scenario: String,
-    /// What was compared: the policy, and what it was combined with.
+    /// The policy, and what it was combined with.
     pub label: String,
-    /// What all that was random followed from.
+    /// The seed of the run.
     pub seed: u64,
-    /// One, or one for each step of a ramp.
+    /// One phase, or one for each step of a ramp.
     pub phases: Vec<PhaseReport>,
-    /// Clients that ever sent something to a server, on the average over the servers.
+    /// How many clients a server heard from, averaged over the servers.
     pub connections_mean: f64,
-    /// The same for the server that most clients sent something to.
+    /// How many clients the server with the most clients heard from.
     pub connections_max: u32,
-    /// What was counted over time.
+    /// The counts over time.
     pub series: Vec<BucketReport>,
 }
 
-/// What one phase came to. Latency is in milliseconds; calls that failed before their time was over
-/// have none.
+/// The result of one phase. Latency is in milliseconds. A call that failed before its deadline has
+/// no latency.
 #[derive(Clone, Debug, Serialize)]
 pub struct PhaseReport {
-    /// The step's name, empty without steps.
+    /// The step's name. Empty if there are no steps.
     pub name: String,
-    /// How long it was counted, in seconds of virtual time.
+    /// How long the phase was counted, in seconds of virtual time.
     pub seconds: f64,
-    /// Calls that began in it.
+    /// Calls that began in this phase.
     pub calls: u64,
-    /// Those that failed, for whatever reason.
+    /// Calls that failed, for any reason.
     pub errors: u64,
-    /// Those of them whose time was over.
+    /// Calls that failed because their deadline passed.
     pub timeouts: u64,
     /// Mean latency.
     pub mean: f64,
-    /// The median.
+    /// The median latency.
     pub p50: f64,
-    /// Nine tenths took at most this.
+    /// The 90th percentile of latency.
     pub p90: f64,
-    /// All but a hundredth.
+    /// The 99th percentile of latency.
     pub p99: f64,
-    /// All but a thousandth.
+    /// The 99.9th percentile of latency.
     pub p999: f64,
-    /// Attempts that began in it.
+    /// Attempts that began in this phase.
     pub attempts: u64,
-    /// Attempts that brought no answer to a call: failed, cut off, outrun by another.
+    /// Attempts whose answer no call used: they failed, were cut off, or another attempt was
+    /// faster.
     pub wasted: u64,
-    /// Attempts from one zone to another.
+    /// Attempts that went from one zone to another.
     pub crossing: u64,
-    /// The share of the attempts that went to the server with the most.
+    /// The share of all attempts that went to the busiest server.
     pub worst_share: f64,
-    /// What its share would be if all had the same.
+    /// The share that each server would get if all had the same.
     pub fair_share: f64,
-    /// The most requests that a server had at a time.
+    /// The most requests that one server had in flight.
     pub in_flight_max: u32,
-    /// The median of requests at a server.
+    /// The median of requests in flight at a server.
     pub in_flight_p50: u64,
-    /// All but a hundredth of the time and the servers.
+    /// The 99th percentile of requests in flight at a server.
     pub in_flight_p99: u64,
-    /// Attempts by group of servers.
+    /// Attempts for each group of servers.
     pub groups: Vec<GroupReport>,
 }
 
-/// What a group of servers had.
+/// The attempts of one group of servers.
 #[derive(Clone, Debug, Serialize)]
 pub struct GroupReport {
-    /// Its name.
+    /// The group's name.
     pub name: String,
-    /// Attempts that went there.
+    /// Attempts that went to the group.
     pub attempts: u64,
 }
 
-/// What was counted in a short time, after the start in the order of the buckets.
+/// The counts of one bucket of time. Buckets are in order from the start.
 #[derive(Clone, Debug, Serialize)]
 pub struct BucketReport {
-    /// Calls that ended in it.
+    /// Calls that ended in this bucket.
     pub calls: u32,
-    /// Those that failed.
+    /// Calls that failed.
     pub errors: u32,
-    /// Attempts that began in it, by group.
+    /// Attempts that began in this bucket, for each group.
     pub attempts: Vec<u32>,
     /// The median latency in milliseconds.
     pub p50: f64,
-    /// All but a hundredth.
+    /// The 99th percentile of latency in milliseconds.
     pub p99: f64,
 }
 
@@ -103,7 +104,7 @@ impl Report {
     /// The only phase.
     ///
     /// # Panics
-    /// If there are steps.
+    /// If the scenario has steps.
     #[must_use]
     pub fn phase(&self) -> &PhaseReport {
         assert_eq!(self.phases.len(), 1, "there is a phase for each step");
@@ -145,7 +146,7 @@ impl PhaseReport {
         if self.calls == 0 { 0.0 } else { self.errors as f64 / self.calls as f64 }
     }
 
-    /// The share of attempts that went to a group.
+    /// The share of attempts that went to this group.
     #[must_use]
     pub fn group_share(&self, group: usize) -> f64 {
         if self.attempts == 0 {

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use super::{PhaseReport, Report};
 
-/// Rows of cells below a head.
+/// Rows of cells below a header.
 #[derive(Clone, Debug, Default)]
 pub struct Table {
     head: Vec<String>,
@@ -23,7 +23,7 @@ impl Table {
         self.rows.push(cells.into_iter().map(Into::into).collect());
     }
 
-    /// As a terminal shows it: the first column to the left, the others to the right.
+    /// Formats the table for a terminal: the first column is aligned left, the others right.
     #[must_use]
     pub fn plain(&self) -> String {
         let width = |column: usize| {
@@ -49,7 +49,7 @@ impl Table {
         text
     }
 
-    /// As a Markdown table.
+    /// Formats the table as Markdown.
     #[must_use]
     pub fn markdown(&self) -> String {
         let mut text = String::new();
@@ -62,7 +62,7 @@ impl Table {
     }
 }
 
-/// All runs of a scenario, a row for each phase of each.
+/// All runs of a scenario, one row per phase of each run.
 #[must_use]
 pub fn to_table(reports: &[Report]) -> Table {
     let has_steps = reports.iter().any(|report| 1 < report.phases.len());
@@ -117,7 +117,7 @@ fn cells_of(report: &Report, phase: &PhaseReport) -> [String; 11] {
     ]
 }
 
-/// Milliseconds, three digits of them.
+/// Formats milliseconds with three digits.
 pub(crate) fn millis(millis: f64) -> String {
     match millis {
         _ if 100.0 <= millis => format!("{millis:.0}"),
@@ -126,7 +126,7 @@ pub(crate) fn millis(millis: f64) -> String {
     }
 }
 
-/// A share in percent.
+/// Formats a share as a percentage.
 pub(crate) fn percent(share: f64) -> String {
     let percent = share * 100.0;
     match percent {

@@ -1,7 +1,8 @@
-//! Rules that are no policies of evenkeel: what its policies are compared with.
+//! Rules for comparison. They are not policies of evenkeel.
 //!
-//! Each is written anew from its description. Some know what no client can know, such as the requests
-//! in flight at each server: that stands for the polls, probes and reports that they have in reality.
+//! Each is written from its published description. Some use facts that no client can know, such as
+//! the requests in flight at each server. These stand for the polls, probes and reports of the real
+//! implementation.
 
 mod polled;
 mod tower;
@@ -33,33 +34,33 @@ pub fn by_name(name: &str, surroundings: &Surroundings) -> Option<Box<dyn Policy
     })
 }
 
-/// What servers would tell those who ask them, as it is now, and where the client is.
+/// What the servers report about themselves now, and the zone of the client.
 #[derive(Clone, Debug)]
 pub struct Surroundings {
     servers: Arc<Vec<Seen>>,
     zone: Option<Arc<str>>,
 }
 
-/// What one server would tell.
+/// What one server reports.
 #[derive(Debug, Default)]
 pub(crate) struct Seen {
     in_flight: AtomicU32,
 }
 
 impl Surroundings {
-    /// So many servers that have done nothing yet.
+    /// This many servers without any load.
     #[must_use]
     pub fn new(servers: usize) -> Self {
         Self { servers: Arc::new((0..servers).map(|_| Seen::default()).collect()), zone: None }
     }
 
-    /// The same, seen from a zone.
+    /// The same servers, seen from a zone.
     #[must_use]
     pub fn in_zone(&self, zone: &str) -> Self {
         Self { servers: self.servers.clone(), zone: Some(zone.into()) }
     }
 
-    /// The zone of the client, if it is in one.
+    /// The zone of the client, if it has one.
     #[must_use]
     pub fn zone(&self) -> Option<Arc<str>> {
         self.zone.clone()
@@ -87,7 +88,7 @@ pub fn address_of(server: u32) -> Address {
     Address::Socket(std::net::SocketAddr::from(([10, a, b, c], 80)))
 }
 
-/// Which server a node is.
+/// The server behind a node.
 #[must_use]
 pub(crate) fn server_of(node: &Node) -> u32 {
     match node.address() {
@@ -99,7 +100,7 @@ pub(crate) fn server_of(node: &Node) -> u32 {
     }
 }
 
-/// Two distinct nodes that are admitted, or the same one twice.
+/// Two distinct admitted nodes; the same node twice if only one is admitted.
 fn two(nodes: &[Arc<Node>], cx: &mut PickContext<'_>) -> Option<(usize, usize)> {
     let draw = |rng: &mut Rng| rng.below(nodes.len());
     if nodes.is_empty() {

@@ -1,4 +1,5 @@
-//! What Prequal's paper compares with: rules on polled and on local counts (NSDI 2024, section 5.2).
+//! The rules that Prequal's paper compares with, on polled and on local counts (NSDI 2024, section
+//! 5.2).
 
 use std::{
     sync::{
@@ -57,7 +58,7 @@ impl Picker for PolledPicker {
             for (count, server) in polled.counts.iter_mut().zip(&self.servers) {
                 *count = self.surroundings.server(*server).in_flight();
             }
-            // The first poll of each client is at another time, so that they do not poll in step.
+            // Each client polls first at another time, so that the clients do not poll in step.
             let is_first = polled.next == Timestamp::default();
             let pause = if is_first { POLL.mul_f64(cx.rng.unit()) } else { POLL };
             polled.next = cx.now + pause;
@@ -67,7 +68,7 @@ impl Picker for PolledPicker {
     }
 }
 
-/// The fewest own requests in flight; among equals the next one in turn.
+/// Picks the node with the fewest requests of this client in flight; among equals the next in turn.
 #[derive(Debug)]
 pub(super) struct LeastLoadedInTurn;
 

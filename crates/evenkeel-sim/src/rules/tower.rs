@@ -1,7 +1,7 @@
-//! Tower's balancer as it is published: p2c over pending requests or Peak EWMA.
+//! Tower's published balancer: p2c over pending requests or Peak EWMA.
 //!
-//! Both measure how soon an attempt is over and not how it ended, so that an endpoint that fails fast
-//! looks quick and free.
+//! Both measure how soon an attempt ends, and not how it ends. An endpoint that fails fast
+//! therefore looks quick and free.
 
 use std::{
     sync::{Arc, Mutex},
@@ -102,7 +102,7 @@ struct Estimate(Mutex<Ewma>);
 struct Ewma {
     rtt: f64,
     updated: Timestamp,
-    /// Latencies that came since it was read last: an observer is not told the time.
+    /// Latencies since the last read: an observer is not told the time.
     pending: Vec<f64>,
 }
 
@@ -126,7 +126,7 @@ impl Ewma {
 }
 
 impl Estimate {
-    /// Reading it lets it decay, as tower's does.
+    /// Reads the average. Reading lets it decay, as in tower.
     fn read(&self, now: Timestamp) -> f64 {
         let mut ewma = self.0.lock().expect("no panic under the lock");
         for rtt in std::mem::take(&mut ewma.pending) {

@@ -1,10 +1,10 @@
-//! The scenarios that come with the program, from the folder `scenarios`.
+//! The built-in scenarios, from the folder `scenarios`.
 
 use super::{Scenario, ScenarioError};
 
 macro_rules! built_in {
     ($($name:literal),* $(,)?) => {
-        /// Names and texts of the scenarios that come with the program.
+        /// The names and texts of the built-in scenarios.
         pub const BUILT_IN: &[(&str, &str)] = &[
             $(($name, include_str!(concat!("../../scenarios/", $name, ".toml")))),*
         ];
@@ -30,10 +30,10 @@ built_in!(
 );
 
 impl Scenario {
-    /// The scenario of this name that comes with the program.
+    /// The built-in scenario of this name.
     ///
     /// # Errors
-    /// If there is none.
+    /// If there is no such scenario.
     pub fn built_in(name: &str) -> Result<Self, ScenarioError> {
         let found = BUILT_IN.iter().find(|(known, _)| *known == name);
         let Some((_, text)) = found else {

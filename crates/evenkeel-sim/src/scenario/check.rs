@@ -1,9 +1,9 @@
-//! Whether what a scenario says fits together.
+//! Checks that the parts of a scenario fit together.
 
 use super::{Antagonist, FaultKind, Law, Load, Scenario, Servers};
 use crate::policies;
 
-/// What does not fit, and where that is written.
+/// A problem and where it is written.
 #[derive(Debug)]
 pub(super) struct Problem {
     pub(super) section: String,
@@ -16,7 +16,7 @@ fn problem(section: &str, key: &'static str, text: impl Into<String>) -> Problem
     Problem { section: section.to_owned(), number: 0, key, text: text.into() }
 }
 
-/// More would not fit into memory.
+/// More connections would not fit into memory.
 const NODES_MAX: u64 = 40_000_000;
 
 impl Scenario {
@@ -89,12 +89,12 @@ impl Load {
             let text = if wanted == 1 {
                 "write one of rate = 1000, utilization = 0.8 and concurrency = 64"
             } else {
-                "with steps, rate and utilization stand in the steps"
+                "with steps, write rate or utilization in each step"
             };
             return Err(problem("load", "rate", text));
         }
         if self.concurrency == Some(0) {
-            return Err(problem("load", "concurrency", "no call is under way; write 1"));
+            return Err(problem("load", "concurrency", "concurrency must be at least 1"));
         }
         for step in &self.steps {
             if step.rate.is_some() == step.utilization.is_some() {
@@ -102,12 +102,16 @@ impl Load {
                 return Err(problem("load", "steps", text));
             }
             if step.lasts <= step.settles {
-                let text = format!("step {}: nothing of it would be counted", step.name);
+                let text = format!("step {}: no part of it would be counted", step.name);
                 return Err(problem("load", "steps", text));
             }
         }
         if self.steps.is_empty() && self.calls.is_none() && self.lasts.is_none() {
-            return Err(problem("load", "calls", "it never ends; write calls or lasts = \"10s\""));
+            return Err(problem(
+                "load",
+                "calls",
+                "the run never ends; write calls or lasts = \"10s\"",
+            ));
         }
         Ok(())
     }
@@ -117,10 +121,10 @@ impl Servers {
     fn check(&self, scenario: &Scenario) -> Result<(), (&'static str, String)> {
         let error = |key, text: &str| Err((key, text.to_owned()));
         if !(1..=1_000_000).contains(&self.count) {
-            return error("count", "from 1 to 1,000,000 servers in a group");
+            return error("count", "a group has from 1 to 1,000,000 servers");
         }
         if self.leaves.is_some_and(|leaves| leaves <= self.joins.unwrap_or_default()) {
-            return error("leaves", "they leave before they join");
+            return error("leaves", "the servers leave before they join");
         }
         if let Some(antagonist) = &self.antagonist {
             antagonist.check().map_err(|text| ("antagonist", text))?;
@@ -128,16 +132,19 @@ impl Servers {
         let may_hang = self.faults.iter().any(|fault| fault.kind == FaultKind::Hangs);
         let call = scenario.call;
         if may_hang && call.deadline.is_none() && call.attempt_timeout.is_none() {
-            return error("faults", "what hangs never ends; write deadline = \"5s\" in [call]");
+            return error(
+                "faults",
+                "a call may hang without end; write deadline = \"5s\" in [call]",
+            );
         }
         for fault in &self.faults {
             if let (Some(lasts), Some(every)) = (fault.lasts, fault.every)
                 && every <= lasts
             {
-                return error("faults", "it comes again before it is over; make every longer");
+                return error("faults", "a fault repeats before it ends; make every longer");
             }
             if fault.every.is_some() && fault.lasts.is_none() {
-                return error("faults", "what never ends cannot come again; write lasts");
+                return error("faults", "a fault without end cannot repeat; write lasts");
             }
         }
         Ok(())
@@ -147,7 +154,7 @@ impl Servers {
 impl Antagonist {
     fn check(&self) -> Result<(), String> {
         if self.every.0.is_zero() {
-            return Err("what lasts no time changes without end; write every = \"10s\"".into());
+            return Err("a level must last some time; write every = \"10s\"".into());
         }
         let is_rising = self.levels.is_sorted_by(|a, b| a.0 < b.0 && a.1 <= b.1);
         let is_complete = self.levels.last().is_some_and(|last| last.0 == 1.0);

@@ -1,6 +1,6 @@
-//! What is simulated, as it is written in a file.
+//! What is simulated, read from a TOML file.
 //!
-//! A scenario is a TOML file. Everything but `name`, `[load]`, `[work]` and one `[[servers]]` has a
+//! Only `name`, `[load]`, `[work]` and one `[[servers]]` are required; every other key has a
 //! default. The files in the folder `scenarios` of this crate show every key.
 //!
 //! ```
@@ -45,41 +45,41 @@ pub use crate::machine::Discipline;
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Scenario {
-    /// What it is called in tables.
+    /// The name in tables.
     pub name: String,
-    /// What it shows. Default nothing.
+    /// What the scenario shows. Default: empty.
     #[serde(default)]
     pub about: String,
-    /// What all that is random follows from. Default 1.
+    /// The seed of all random numbers. Default: 1.
     #[serde(default = "one")]
     pub seed: u64,
-    /// The policies that are compared, by name. Default those that balance and need no key.
+    /// The policies to compare, by name. Default: those that balance and need no key.
     #[serde(default)]
     pub policies: Vec<String>,
     /// How many calls come.
     pub load: Load,
-    /// How much work a call is.
+    /// How much work a call needs.
     pub work: Work,
-    /// Who calls. Default one client.
+    /// The clients. Default: one client.
     #[serde(default)]
     pub clients: Clients,
-    /// Who is called.
+    /// The groups of servers.
     pub servers: Vec<Servers>,
-    /// How long messages travel. Default no time at all.
+    /// How long messages travel. Default: no time.
     #[serde(default)]
     pub network: Network,
-    /// How long a call may take. Default for ever.
+    /// How long a call may take. Default: no limit.
     #[serde(default)]
     pub call: Call,
-    /// Whether failed attempts are followed by others. Default no.
+    /// Retries of failed attempts. Default: none.
     pub retry: Option<Retry>,
-    /// Whether slow attempts get a second one beside them. Default no.
+    /// Hedging of slow attempts. Default: none.
     pub hedge: Option<Hedge>,
-    /// Whether outliers are ejected. Default no.
+    /// Ejection of outliers. Default: none.
     pub outlier: Option<Outlier>,
-    /// Whether endpoints have circuit breakers. Default no.
+    /// Circuit breakers at the endpoints. Default: none.
     pub breaker: Option<Breaker>,
-    /// Whether calls have keys, and servers remember some of them. Default no.
+    /// Keys of calls, and servers that remember some of them. Default: no keys.
     pub keys: Option<Keys>,
 }
 
@@ -88,7 +88,7 @@ fn one() -> u64 {
 }
 
 impl Scenario {
-    /// The width of the buckets in which is counted over time, in nanoseconds.
+    /// The width of the buckets of the counts over time, in nanoseconds.
     pub(crate) fn bucket(&self) -> u64 {
         self.load.bucket.map_or(crate::time::SECOND, Time::nanos).max(1)
     }
@@ -98,22 +98,22 @@ impl Scenario {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Load {
-    /// Calls a second of all clients together, at random moments (a Poisson process).
+    /// Calls per second of all clients together, at random moments (a Poisson process).
     pub rate: Option<Positive>,
-    /// The same as a share of what the servers can do, faults and antagonists not considered.
+    /// The same as a share of the servers' capacity, without faults and antagonists.
     pub utilization: Option<Positive>,
-    /// Each client has so many calls under way, and makes another when one ends.
+    /// Each client keeps this many calls in flight and makes a new one when one ends.
     pub concurrency: Option<u32>,
-    /// It ends after so many calls.
+    /// The run ends after this many calls.
     pub calls: Option<u64>,
-    /// It ends after so long. Default for ever, if `calls` or `steps` end it.
+    /// The run ends after this time. Default: no limit, if `calls` or `steps` end it.
     pub lasts: Option<Time>,
-    /// What happens at first is not counted. Default 0.
+    /// Time at the start that is not counted. Default: 0.
     #[serde(default)]
     pub warm_up: Time,
-    /// What is counted over time is counted in buckets of this width. Default 1 s.
+    /// The width of the buckets of the counts over time. Default: 1 s.
     pub bucket: Option<Time>,
-    /// A ramp: what changes, one after the other; each is counted for itself.
+    /// A ramp: loads that follow one another. Each step is counted separately.
     #[serde(default)]
     pub steps: Vec<Step>,
 }
@@ -122,45 +122,45 @@ pub struct Load {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Step {
-    /// What it is called in tables.
+    /// The name in tables.
     pub name: String,
-    /// Calls a second.
+    /// Calls per second.
     pub rate: Option<Positive>,
-    /// The same as a share of what the servers can do.
+    /// The same as a share of the servers' capacity.
     pub utilization: Option<Positive>,
-    /// How long it lasts.
+    /// How long the step lasts.
     pub lasts: Time,
-    /// What happens so long at its beginning is not counted. Default 0.
+    /// Time at the start of the step that is not counted. Default: 0.
     #[serde(default)]
     pub settles: Time,
 }
 
-/// How much work a call is, in time of one core of pace 1.
+/// How much work a call needs, as time of one core of pace 1.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Work {
-    /// The mean. For `normal` that before negative work was made none.
+    /// The mean. For `normal`, the mean before negative work is set to 0.
     pub mean: Time,
-    /// How it differs. Default `exponential`.
+    /// How work varies. Default: `exponential`.
     #[serde(default)]
     pub law: Law,
-    /// The deviation of `normal` in means (default 1), the `sigma` of `lognormal` (default 1), the shape
-    /// of `pareto` (default 1.5).
+    /// The deviation of `normal` as a multiple of the mean (default: 1), the `sigma` of `lognormal`
+    /// (default: 1), or the shape of `pareto` (default: 1.5).
     pub shape: Option<Positive>,
-    /// A Pareto draw is at most so many means. Default 1,000.
+    /// The largest Pareto draw, as a multiple of the mean. Default: 1,000.
     pub most: Option<Positive>,
 }
 
-/// How work differs from call to call.
+/// How work varies from call to call.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Law {
-    /// Not at all.
+    /// All calls need the same work.
     Fixed,
-    /// Most are short, some are long.
+    /// Most calls are short, some are long.
     #[default]
     Exponential,
-    /// Around the mean; what would be negative is none.
+    /// Around the mean. Negative work is set to 0.
     Normal,
     /// A long tail.
     Lognormal,
@@ -168,20 +168,20 @@ pub enum Law {
     Pareto,
 }
 
-/// Who calls.
+/// The clients.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Clients {
-    /// How many there are. Default 1.
+    /// How many clients there are. Default: 1.
     #[serde(default = "one_u32")]
     pub count: u32,
-    /// Each knows so many servers; 0 for all. Default 0.
+    /// How many servers each client knows; 0 for all. Default: 0.
     #[serde(default)]
     pub subset: u32,
-    /// How these are chosen: as core does. Default `random`.
+    /// How these servers are chosen, as in core. Default: `random`.
     #[serde(default)]
     pub subset_by: SubsetBy,
-    /// Where they are, in turn. Default nowhere.
+    /// The zones of the clients, in turn. Default: no zones.
     #[serde(default)]
     pub zones: Vec<String>,
 }
@@ -192,7 +192,7 @@ impl Default for Clients {
     }
 }
 
-/// The rule by which a client chooses the servers that it knows.
+/// The rule by which a client chooses its servers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SubsetBy {
@@ -217,12 +217,12 @@ fn positive_one() -> Positive {
 #[derive(Clone, Copy, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Network {
-    /// Within a zone, or where there are none. Default 0.
+    /// Within a zone, or if there are no zones. Default: 0.
     #[serde(default)]
     pub delay: Time,
-    /// Between zones. Default as within one.
+    /// Between zones. Default: the same as within a zone.
     pub between_zones: Option<Time>,
-    /// Up to so much is added at random to each message. Default 0.
+    /// The largest random delay that is added to each message. Default: 0.
     #[serde(default)]
     pub jitter: Time,
 }
@@ -231,23 +231,23 @@ pub struct Network {
 #[derive(Clone, Copy, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Call {
-    /// All of it: then it has failed. Default for ever.
+    /// The whole call: after this time it has failed. Default: no limit.
     pub deadline: Option<Time>,
-    /// One attempt: then it is dropped, as the retry layer does it. Default for ever.
+    /// One attempt: after this time it is dropped, as in the retry layer. Default: no limit.
     pub attempt_timeout: Option<Time>,
 }
 
-/// Failed attempts are followed by others.
+/// Retries of failed attempts.
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Retry {
-    /// So many attempts at most, the first among them, up to 8. Default 3.
+    /// The most attempts per call, including the first, up to 8. Default: 3.
     #[serde(default = "three")]
     pub attempts: u32,
-    /// Percent of the calls that may be followed by another attempt. Default 20.
+    /// The percentage of calls that may be retried. Default: 20.
     #[serde(default = "twenty")]
     pub budget: Factor,
-    /// Retries a second and client that there may always be. Default 10.
+    /// Retries per second and client that are always allowed. Default: 10.
     #[serde(default = "ten")]
     pub floor: u32,
 }
@@ -264,59 +264,61 @@ fn twenty() -> Factor {
     Factor::new(20.0)
 }
 
-/// Slow attempts get a second one beside them: one of `percentile` and `after`.
+/// Hedging: a slow attempt gets a second one beside it. Needs one of `percentile` and `after`.
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Hedge {
-    /// When they have taken longer than this percentage of recent ones.
+    /// Hedge when an attempt takes longer than this percentile of recent ones.
     pub percentile: Option<Positive>,
-    /// When they have taken so long.
+    /// Hedge when an attempt takes longer than this.
     pub after: Option<Time>,
-    /// Percent of the calls that may get one. Default 20. Spent together with retries, if there are any.
+    /// The percentage of calls that may be hedged. Default: 20. Retries and hedges share one
+    /// budget.
     #[serde(default = "twenty")]
     pub budget: Factor,
 }
 
-/// Outliers are ejected. What is not said is as the library has it.
+/// Ejection of outliers. Missing keys have the library's defaults.
 #[derive(Clone, Copy, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Outlier {
-    /// Failures in a row.
+    /// Consecutive failures that eject.
     pub consecutive_errors: Option<u32>,
-    /// How often rates are looked at.
+    /// How often failure rates are checked.
     pub interval: Option<Time>,
-    /// How long a first ejection lasts.
+    /// How long the first ejection lasts.
     pub ejection_min: Option<Time>,
-    /// Percent of the servers that may be ejected.
+    /// The largest percentage of servers that may be ejected.
     pub ejected_max_percent: Option<u32>,
-    /// Who is so many times slower than the median is ejected, too. Default nobody.
+    /// Ejects servers that are this many times slower than the median. Default: off.
     pub slower: Option<Positive>,
 }
 
-/// Endpoints have circuit breakers. What is not said is as the library has it.
+/// Circuit breakers at the endpoints. Missing keys have the library's defaults.
 #[derive(Clone, Copy, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Breaker {
-    /// Failures in a row.
+    /// Consecutive failures that open the breaker.
     pub consecutive_failures: Option<u32>,
-    /// The share of failures.
+    /// The share of failures that opens the breaker.
     pub failure_rate: Option<Share>,
-    /// How long it is open the first time.
+    /// How long the breaker stays open the first time.
     pub open_min: Option<Time>,
 }
 
-/// Calls have keys, some more frequent than others (Zipf), and servers remember those they saw last.
+/// Keys of calls, some more frequent than others (Zipf). Servers remember the keys that they saw
+/// last.
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Keys {
     /// How many keys there are.
     pub count: u32,
-    /// How uneven they are. Default 1.
+    /// The Zipf exponent: how uneven the keys are. Default: 1.
     #[serde(default = "positive_one")]
     pub exponent: Positive,
-    /// So many keys a server remembers.
+    /// How many keys a server remembers.
     pub remembered: u32,
-    /// Work for a key that is not remembered, in works. Default 10.
+    /// The work for a key that is not remembered, as a multiple of the call's work. Default: 10.
     #[serde(default = "ten_times")]
     pub miss: Positive,
 }

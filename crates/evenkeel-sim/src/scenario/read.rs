@@ -1,4 +1,4 @@
-//! Scenarios from files, and what is wrong with them.
+//! Reads scenarios from files and reports what is wrong with them.
 
 use std::{fs, path::Path};
 
@@ -9,9 +9,9 @@ use super::Scenario;
 #[error("{file}{}: {problem}", line.map(|line| format!(":{line}")).unwrap_or_default())]
 #[non_exhaustive]
 pub struct ScenarioError {
-    /// The file.
+    /// The name of the file.
     pub file: String,
-    /// The line, where there is one.
+    /// The line, if known.
     pub line: Option<usize>,
     /// What is wrong, and what to do.
     pub problem: String,
@@ -21,7 +21,7 @@ impl Scenario {
     /// Reads a scenario from a file.
     ///
     /// # Errors
-    /// If it cannot be read, or makes no sense.
+    /// If the file cannot be read or the scenario is not valid.
     pub fn read(path: &Path) -> Result<Self, ScenarioError> {
         let file = path.display().to_string();
         let text = fs::read_to_string(path).map_err(|error| ScenarioError {
@@ -34,10 +34,10 @@ impl Scenario {
         Self::parse(&file, &text)
     }
 
-    /// Reads a scenario from a text that is named `file` in errors.
+    /// Reads a scenario from a text. Errors call it `file`.
     ///
     /// # Errors
-    /// If it makes no sense.
+    /// If the scenario is not valid.
     pub fn parse(file: &str, text: &str) -> Result<Self, ScenarioError> {
         let scenario: Self = toml::from_str(text).map_err(|error| ScenarioError {
             file: file.to_owned(),
@@ -59,7 +59,7 @@ fn line_at(text: &str, byte: usize) -> usize {
     text[..byte.min(text.len())].matches('\n').count() + 1
 }
 
-/// The line of a key in the `number`-th section of this name, or of that section's head.
+/// The line of a key in the `number`-th section of this name, or of that section's header.
 fn line_of(text: &str, section: &str, number: usize, key: &str) -> Option<usize> {
     let (mut current, mut seen, mut head) = (String::new(), 0, None);
     for (index, line) in text.lines().enumerate() {

@@ -1,4 +1,4 @@
-//! Who is called, and what goes wrong there.
+//! The servers, and their faults.
 
 use serde::Deserialize;
 
@@ -8,89 +8,89 @@ use super::{Discipline, Factor, Positive, Share, Time, one_u32, positive_one};
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Servers {
-    /// What the group is called in tables. Default its number.
+    /// The name of the group in tables. Default: its number.
     #[serde(default)]
     pub name: String,
-    /// How many there are.
+    /// How many servers there are.
     pub count: u32,
-    /// Cores of each. Default 1.
+    /// Cores of each server. Default: 1.
     #[serde(default = "positive_one")]
     pub cores: Positive,
-    /// How fast a core is. Default 1.
+    /// The speed of a core, relative to the work of a call. Default: 1.
     #[serde(default = "positive_one")]
     pub pace: Positive,
-    /// How cores are shared. Default `processor_sharing`.
+    /// How the cores are shared. Default: `processor_sharing`.
     #[serde(default)]
     pub queue: Discipline,
-    /// What discovery says of their weight. Default 1.
+    /// The weight that discovery reports. Default: 1.
     #[serde(default = "one_u32")]
     pub weight: u32,
-    /// What discovery says of their tier. Default 0.
+    /// The tier that discovery reports. Default: 0.
     #[serde(default)]
     pub priority: u32,
-    /// Where they are. Default nowhere.
+    /// The zone of the servers. Default: none.
     pub zone: Option<String>,
-    /// When discovery names them first. Default at once.
+    /// When discovery first lists them. Default: at the start.
     pub joins: Option<Time>,
-    /// When discovery names them no more. Default never.
+    /// When discovery removes them. Default: never.
     pub leaves: Option<Time>,
-    /// A new server is slow at first. Default it is not.
+    /// Slow start of new servers. Default: none.
     pub warm_up: Option<WarmUp>,
-    /// Others who use the same machine. Default nobody.
+    /// Other tenants of the same machine. Default: none.
     pub antagonist: Option<Antagonist>,
-    /// What goes wrong.
+    /// The faults.
     #[serde(default)]
     pub faults: Vec<Fault>,
 }
 
-/// A new server is slow at first, and becomes faster in ten steps.
+/// Slow start: a new server becomes faster in ten steps.
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct WarmUp {
-    /// Its pace at first, as a share of the full one.
+    /// The pace at first, as a share of the full pace.
     pub from: Share,
-    /// How long it takes.
+    /// How long it takes to reach the full pace.
     pub over: Time,
 }
 
-/// Others who use the same machine, so that its cores vary.
+/// Other tenants of the same machine: they make the capacity of a server vary.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Antagonist {
-    /// How long what they leave lasts on the average (exponential).
+    /// How long one level lasts on average (exponential).
     pub every: Time,
-    /// What they leave, as `[share, factor]`: in this share of the time at most this many times the
-    /// server's cores, linear in between. The last share is 1.
+    /// What the server keeps, as `[share, factor]`: in this share of the time it has at most this
+    /// many times its cores, linear in between. The last share is 1.
     pub levels: Vec<(f64, f64)>,
-    /// Whether they take pace instead of cores: every request becomes slower, not only those that
-    /// do not fit. Default false.
+    /// Whether antagonists take pace instead of cores. Then every request becomes slower, not only
+    /// those that do not fit. Default: false.
     #[serde(default)]
     pub slows: bool,
 }
 
-/// Something that goes wrong at all servers of a group.
+/// A fault of all servers of a group.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Fault {
-    /// What it is.
+    /// The kind of fault.
     pub kind: FaultKind,
-    /// When it begins. Default at once.
+    /// When the fault begins. Default: at the start.
     #[serde(default)]
     pub at: Time,
-    /// How long it lasts. Default for ever.
+    /// How long it lasts. Default: until the end.
     pub lasts: Option<Time>,
-    /// It comes again so long after it began. Default never.
+    /// The time from one beginning of the fault to the next. Default: it does not repeat.
     pub every: Option<Time>,
-    /// Of `fails`: the share of requests. Default 1.
+    /// For `fails`: the share of requests that fail. Default: 1.
     #[serde(default = "all")]
     pub share: Share,
-    /// Of `fails` and `refuses`: how long that takes. Default 0.
+    /// For `fails` and `refuses`: how long the failure takes. Default: 0.
     #[serde(default)]
     pub after: Time,
-    /// Of `slow`: what the pace is multiplied by. Default 0.1.
+    /// For `slow`: the factor of the pace. Default: 0.1.
     #[serde(default = "tenth")]
     pub pace: Factor,
-    /// How many servers of the group it strikes, the first ones. Default all.
+    /// How many servers of the group are struck, from the first on. Default: all.
     pub servers: Option<u32>,
 }
 
@@ -102,16 +102,16 @@ fn tenth() -> Factor {
     Factor::new(0.1)
 }
 
-/// What goes wrong.
+/// The kinds of faults.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FaultKind {
-    /// It answers with a failure and does no work.
+    /// The server answers with a failure and does no work.
     Fails,
-    /// It works more slowly.
+    /// The server works more slowly.
     Slow,
-    /// It accepts no connection; requests that it had are lost at once.
+    /// The server accepts no connections. Requests that it already has are lost at once.
     Refuses,
-    /// It neither answers nor refuses.
+    /// The server neither answers nor refuses.
     Hangs,
 }

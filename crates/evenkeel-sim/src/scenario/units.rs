@@ -1,4 +1,4 @@
-//! Numbers in scenarios that can only be sensible: what is not, is refused where it is written.
+//! Numbers in scenarios. A value out of bounds is refused with its line.
 
 use std::{fmt, marker::PhantomData, time::Duration};
 
@@ -9,19 +9,19 @@ use serde::{Deserialize, Deserializer, de};
 pub struct Time(pub Duration);
 
 impl Time {
-    /// Its seconds.
+    /// The duration in seconds.
     #[must_use]
     pub fn seconds(self) -> f64 {
         self.0.as_secs_f64()
     }
 
-    /// Its nanoseconds.
+    /// The duration in nanoseconds.
     #[must_use]
     pub fn nanos(self) -> u64 {
         crate::time::nanos(self.0)
     }
 
-    /// So many milliseconds.
+    /// A duration of this many milliseconds.
     #[must_use]
     pub fn millis(millis: u64) -> Self {
         Self(Duration::from_millis(millis))
@@ -72,12 +72,12 @@ impl<'de> Deserialize<'de> for Time {
     }
 }
 
-/// A number within the bounds of `B`.
+/// A number within the bounds `B`.
 #[derive(Clone, Copy, PartialEq)]
 pub struct Within<B>(pub f64, PhantomData<B>);
 
 impl<B: Bounds> Within<B> {
-    /// A number, written in code.
+    /// A number, from code.
     ///
     /// # Panics
     /// If it is out of bounds.
@@ -94,12 +94,12 @@ impl<B> fmt::Debug for Within<B> {
     }
 }
 
-/// What a number may be.
+/// The bounds of a number.
 pub trait Bounds {
-    /// In words.
+    /// The bounds in words.
     const WHAT: &'static str;
 
-    /// Whether it may be this.
+    /// Whether the number is within the bounds.
     fn holds(number: f64) -> bool;
 }
 
@@ -127,7 +127,7 @@ impl Bounds for UpToOne {
     }
 }
 
-/// Zero or above.
+/// Zero or more.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct NotNegative;
 

@@ -1,11 +1,11 @@
-//! Documents whose tables are replaced.
+//! Documents with tables that a study replaces.
 
 use std::{fs, io::ErrorKind, path::PathBuf};
 
 use super::Failure;
 use crate::report::Table;
 
-/// A document that is written anew when all its tables are replaced.
+/// A document that is written again after all its tables were replaced.
 #[derive(Debug)]
 pub(super) struct Document {
     path: PathBuf,
@@ -15,7 +15,7 @@ pub(super) struct Document {
 const END: &str = "<!-- end -->";
 
 impl Document {
-    /// Opens a document; if there is none, it will have nothing but tables.
+    /// Opens a document. If the file does not exist, the document begins empty.
     pub(super) fn open(path: PathBuf) -> Result<Self, Failure> {
         let text = match fs::read_to_string(&path) {
             Ok(text) => text,
@@ -40,7 +40,7 @@ impl Document {
         println!("{name}\n{}", table.plain());
     }
 
-    /// Writes it.
+    /// Writes the document.
     pub(super) fn write(self) -> Result<(), Failure> {
         if let Some(folder) = self.path.parent() {
             fs::create_dir_all(folder)?;

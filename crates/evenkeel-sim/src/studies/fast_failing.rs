@@ -1,4 +1,4 @@
-//! Endpoints that fail fast: how much traffic they draw.
+//! How much traffic endpoints draw that fail fast.
 
 use super::{Failure, Studio};
 use crate::{
@@ -9,7 +9,7 @@ use crate::{
     scenario::{Outlier, Scenario, Share, Time},
 };
 
-/// The first seconds, in which ejection has to become aware of it.
+/// The first second, in which ejection has to notice the failures.
 const FIRST: f64 = 1.0;
 
 pub(super) fn make(studio: &Studio) -> Result<(), Failure> {
@@ -40,7 +40,7 @@ pub(super) fn make(studio: &Studio) -> Result<(), Failure> {
     document.write()
 }
 
-/// Each policy without and with ejection.
+/// Runs each policy without and with ejection.
 fn compare(studio: &Studio, scenario: &Scenario, policies: &[&str]) -> Vec<(Report, Report)> {
     let mut guarded = scenario.clone();
     guarded.outlier = Some(Outlier::default());
@@ -53,7 +53,7 @@ fn compare(studio: &Studio, scenario: &Scenario, policies: &[&str]) -> Vec<(Repo
     std::iter::from_fn(pair).collect()
 }
 
-/// The share of the first group after the first second.
+/// The share of traffic that the first group gets after the first second.
 fn later_share(report: &Report, bucket: f64) -> f64 {
     let later = report.series.iter().skip((FIRST / bucket) as usize);
     let (failing, all) = later.fold((0_u64, 0_u64), |(failing, all), bucket| {

@@ -1,7 +1,7 @@
-//! What the documents in `docs/simulation` show: each study makes the tables and charts of one.
+//! The documents in `docs/simulation`: each study makes the tables and charts of one.
 //!
-//! The text is written by people; between `<!-- table NAME -->` and `<!-- end -->` stands what the study
-//! found when it was made last.
+//! The text is written by people. Between `<!-- table NAME -->` and `<!-- end -->` stands the
+//! result of the last run of the study.
 
 mod document;
 mod fast_failing;
@@ -26,25 +26,25 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 /// The names of all studies.
 pub const NAMES: [&str; 4] = ["fast_failing", "which_policy", "prequal", "scale"];
 
-/// How studies are made.
+/// How to make the studies.
 #[derive(Clone, Debug)]
 pub struct Studio {
     /// The folder of the documents.
     pub out: PathBuf,
     /// A folder for the charts as PNG.
     pub png: Option<PathBuf>,
-    /// Fewer calls, to see that it works.
+    /// Makes fewer calls, to see that it works.
     pub is_quick: bool,
     /// Runs at a time.
     pub threads: usize,
-    /// Shows no progress.
+    /// Hides the progress bar.
     pub is_quiet: bool,
 }
 
 /// Makes a study, or `all` of them.
 ///
 /// # Errors
-/// If there is none of this name, or a file cannot be written.
+/// If there is no study of this name, or a file cannot be written.
 pub fn make(name: &str, studio: &Studio) -> Result<(), Failure> {
     match name {
         "all" => NAMES.iter().try_for_each(|name| make(name, studio)),
@@ -64,7 +64,7 @@ impl Studio {
         run_all(jobs, self.threads, self.is_quiet)
     }
 
-    /// A scenario as large as the studio wants it.
+    /// A scenario at the size that the study asks for.
     fn sized(&self, mut scenario: Scenario) -> Scenario {
         if self.is_quick {
             let load = &mut scenario.load;
@@ -93,7 +93,7 @@ impl Studio {
     }
 }
 
-/// Latencies of several runs as a table.
+/// A table of the latencies of several runs.
 fn latency_table(reports: &[Report]) -> Table {
     let head = ["policy", "mean ms", "p50", "p90", "p99", "p99.9", "errors", "in flight max"];
     let mut table = Table::new(head);
@@ -117,7 +117,7 @@ fn latency_table(reports: &[Report]) -> Table {
     table
 }
 
-/// Median and tail of several runs as bars.
+/// Bars of the median and the tail of several runs.
 #[must_use]
 pub fn latencies(title: &str, reports: &[Report]) -> Bars {
     let bars = Bars::new(title, "latency in ms", ["p50", "p99", "p99.9"]).log();
@@ -127,7 +127,7 @@ pub fn latencies(title: &str, reports: &[Report]) -> Bars {
     })
 }
 
-/// The 99th percentile of several runs over time.
+/// Lines of the 99th percentile of several runs over time.
 #[must_use]
 pub fn over_time(reports: &[Report], bucket_seconds: f64) -> Lines {
     let lines = Lines::new("latency over time", "seconds", "p99 in ms").log_y();
@@ -138,7 +138,7 @@ pub fn over_time(reports: &[Report], bucket_seconds: f64) -> Lines {
     })
 }
 
-/// A job of a policy that the library builds from settings.
+/// A job with a policy that is built from settings.
 fn job<P: evenkeel_core::policy::Policy + Clone>(
     scenario: &Scenario,
     label: &str,
@@ -150,7 +150,7 @@ fn job<P: evenkeel_core::policy::Policy + Clone>(
     Job::with_maker(scenario.clone(), label, Box::new(maker))
 }
 
-/// A job of a policy by name, under another label.
+/// A job with a policy by name, under another label.
 fn named(scenario: &Scenario, policy: &str, label: &str) -> Job {
     debug_assert!(policies::check(policy).is_ok());
     Job::new(scenario.clone(), policy).label(label)

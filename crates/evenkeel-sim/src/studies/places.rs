@@ -1,4 +1,4 @@
-//! Where servers are, and which of them a client knows: zones and subsets.
+//! Zones and subsets: where servers are, and which of them a client knows.
 
 use super::{Failure, Studio};
 use crate::{
@@ -7,7 +7,7 @@ use crate::{
     scenario::{Positive, Scenario, SubsetBy},
 };
 
-/// Two zones, one of which has too little for its clients, at two loads.
+/// Two zones at two loads. One zone has too little capacity for its clients.
 pub(super) fn zones(studio: &Studio) -> Result<Table, Failure> {
     let head = ["policy", "load", "between zones", "mean ms", "p99", "p99.9", "errors"];
     let mut table = Table::new(head);
@@ -33,7 +33,7 @@ pub(super) fn zones(studio: &Studio) -> Result<Table, Failure> {
     Ok(table)
 }
 
-/// A thousand clients with subsets, by each of the rules that choose them.
+/// A thousand clients with subsets, with each of the rules that choose them.
 pub(super) fn subsets(studio: &Studio) -> Result<Table, Failure> {
     let head = [
         "subset of 20",

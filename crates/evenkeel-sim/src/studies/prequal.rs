@@ -16,7 +16,7 @@ use crate::{
     scenario::{Antagonist, Positive, Scenario, Servers, Step, Time},
 };
 
-/// The paper's Q_RIF unless it says otherwise: 2^(-1/4).
+/// The paper's Q_RIF unless stated otherwise: 2^(-1/4).
 const QUANTILE: f64 = 0.840_896_415_253_714_5;
 
 /// One core-share of RIF in latency, for the linear rule.
@@ -35,7 +35,7 @@ pub(super) fn make(studio: &Studio) -> Result<(), Failure> {
     document.write()
 }
 
-/// The testbed: 100 clients, 100 servers of 6.4 cores each on machines that antagonists use, too.
+/// The testbed: 100 clients and 100 servers of 6.4 cores each, on machines shared with antagonists.
 fn testbed() -> Result<Scenario, Failure> {
     let mut scenario = Scenario::built_in("antagonists")?;
     scenario.load.steps.clear();
@@ -61,7 +61,7 @@ fn weighted() -> ClientSideWeighted {
     ClientSideWeighted::new().blackout(Duration::ZERO)
 }
 
-/// E1: the load rises from three quarters of what is allotted to nearly twice as much.
+/// E1: the load rises from three quarters of the allotment to nearly twice the allotment.
 fn load_ramp(studio: &Studio) -> Result<Table, Failure> {
     const LOADS: [f64; 9] = [0.75, 0.83, 0.93, 1.03, 1.14, 1.27, 1.41, 1.57, 1.74];
     let mut scenario = testbed()?;
@@ -93,7 +93,7 @@ fn load_ramp(studio: &Studio) -> Result<Table, Failure> {
     Ok(table)
 }
 
-/// Latencies, or that the time was over, and the share of errors.
+/// Cells of the latencies (or a timeout) and the share of errors.
 fn phase_cells(phase: &PhaseReport) -> [String; 5] {
     let cell = |ms: f64| if 4_990.0 <= ms { "TO".into() } else { millis(ms) };
     [
@@ -105,9 +105,9 @@ fn phase_cells(phase: &PhaseReport) -> [String; 5] {
     ]
 }
 
-/// What antagonists leave on the day of E2, which was harder than that of E1: read from the rows of round
-/// robin and random alone, which send each server the same, so that a tenth of the servers must have less
-/// than 0.7 of what is allotted, and some more less than 0.9.
+/// What antagonists leave on the day of E2, which was harder than that of E1. It is read from the
+/// paper's rows of round robin and random, which send each server the same load: a tenth of the
+/// servers must have less than 0.7 of the allotment, and some more less than 0.9.
 fn hard_day() -> Antagonist {
     Antagonist {
         every: Time(Duration::from_secs(10)),
@@ -116,7 +116,7 @@ fn hard_day() -> Antagonist {
     }
 }
 
-/// E2: nine rules at 70 % and 90 % of what is allotted, Q_RIF 0.75.
+/// E2: nine rules at 70 % and 90 % of the allotment, Q_RIF 0.75.
 fn selection_rules(studio: &Studio) -> Result<Table, Failure> {
     let mut scenario = testbed()?;
     scenario.servers[0].antagonist = Some(hard_day());
@@ -129,7 +129,7 @@ fn selection_rules(studio: &Studio) -> Result<Table, Failure> {
     };
     let cubic = move |node: &Node, load: ServerLoad| {
         let queue = 1.0 + f64::from(node.in_flight()) * clients + f64::from(load.in_flight());
-        // A server that has answered nothing yet says zero, which would be worth any queue.
+        // A server that has answered nothing yet reports zero, which would outweigh any queue.
         queue.powi(3) * load.latency().as_secs_f64().max(0.001)
     };
     let jobs: Vec<Job> = vec![
@@ -153,7 +153,7 @@ fn selection_rules(studio: &Studio) -> Result<Table, Failure> {
     Ok(rules_table(&reports))
 }
 
-/// p90 and p99 at 70 % and 90 % in the paper's figure 7, in milliseconds; 5,000 is a timeout.
+/// p90 and p99 at 70 % and 90 % in the paper's figure 7, in milliseconds. 5,000 is a timeout.
 const PAPER: [[f64; 4]; 9] = [
     [4984.0, 5000.0, 5000.0, 5000.0],
     [294.0, 5000.0, 5000.0, 5000.0],
@@ -206,7 +206,7 @@ fn rules_table(reports: &[Report]) -> Table {
     table
 }
 
-/// E3: how many probes a request needs, at one and a half times what is allotted.
+/// E3: how many probes a request needs, at one and a half times the allotment.
 fn probe_rates(studio: &Studio) -> Result<Table, Failure> {
     const RATES: [f64; 7] =
         [4.0, 2.828_427, 2.0, std::f64::consts::SQRT_2, 1.0, std::f64::consts::FRAC_1_SQRT_2, 0.5];
@@ -260,7 +260,7 @@ fn rif_table(first: &str, reports: &[Report]) -> Table {
     table
 }
 
-/// E4: from requests in flight alone to latency alone, half of the servers twice as slow.
+/// E4: from requests in flight alone to latency alone. Half of the servers are twice as slow.
 fn quantiles(studio: &Studio) -> Result<Table, Failure> {
     const QUANTILES: [f64; 14] =
         [0.0, 0.35, 0.39, 0.43, 0.48, 0.53, 0.59, 0.66, 0.73, 0.81, 0.9, 0.99, 0.999, 1.0];
@@ -269,7 +269,8 @@ fn quantiles(studio: &Studio) -> Result<Table, Failure> {
     let fast = Servers { name: "fast".into(), count: 50, ..scenario.servers[0].clone() };
     let slow = Servers { name: "slow".into(), pace: Positive::new(0.5), ..fast.clone() };
     scenario.servers = vec![fast, slow];
-    // Three quarters of the cores in use if each server had the same: half of the work takes twice as long.
+    // Three quarters of the cores would be used if each server had the same load: half of the work
+    // takes twice as long.
     let work = crate::work::WorkLaw::new(&scenario.work).mean() * 1.5;
     scenario.load.rate = Some(Positive::new(0.75 * 640.0 / work));
     scenario.load.lasts = Some(Time(Duration::from_secs(50)));

@@ -1,4 +1,4 @@
-//! What a client costs as its fleet grows: a pick, memory, connections.
+//! What a client costs as its fleet grows: time per pick, memory, connections.
 
 use std::{hint::black_box, sync::Arc, time::Duration};
 
@@ -63,7 +63,7 @@ fn measure_policy(name: &str, size: u32, studio: &Studio) -> Cost {
     let (nodes, picker) = built.expect("built above");
     let mut rng = Rng::with_seed(1);
     let time = Duration::from_millis(if studio.is_quick { 2 } else { 40 });
-    // The best of several rounds: what disturbs a round only makes it longer.
+    // The best of several rounds: a disturbance only makes a round longer.
     let rounds = (0..5).map(|_| round(&nodes, &*picker, &mut rng, time));
     Cost {
         pick: rounds.fold(f64::INFINITY, f64::min),
@@ -75,7 +75,7 @@ fn round(nodes: &[Arc<Node>], picker: &dyn Picker, rng: &mut Rng, time: Duration
     let (stopwatch, mut picks) = (Stopwatch::start(), 0_u32);
     let now = evenkeel_core::time::Timestamp::from_nanos(START);
     while stopwatch.elapsed() < time {
-        // Fewer where a pick looks at all nodes.
+        // Fewer picks for policies that look at all nodes.
         for _ in 0..64 {
             let hash = Some(rng.below_u64(u64::MAX));
             let mut cx = PickContext::new(rng);

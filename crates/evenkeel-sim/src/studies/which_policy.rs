@@ -1,4 +1,4 @@
-//! Which policy when: the same policies in one kind of fleet after another.
+//! Which policy fits which fleet: the same policies in different fleets.
 
 use evenkeel_core::policy::{Maglev, Prequal, RingHash};
 
@@ -38,10 +38,10 @@ pub(super) fn make(studio: &Studio) -> Result<(), Failure> {
     document.write()
 }
 
-/// What Prequal's hot and cold are told apart by where it should not herd.
+/// The quantile that separates hot from cold for a Prequal that must not herd.
 const CALM: f64 = 0.6;
 
-/// All policies that need no key, and Prequal once more.
+/// All policies that need no key, and Prequal with a second setting.
 fn compare(studio: &Studio, scenario: &Scenario) -> Vec<Report> {
     let scenario = studio.sized(scenario.clone());
     let mut jobs: Vec<_> =
@@ -50,7 +50,8 @@ fn compare(studio: &Studio, scenario: &Scenario) -> Vec<Report> {
     studio.run(&jobs)
 }
 
-/// Servers that remember keys: without and with hashing, and with a bound on each server's load.
+/// Servers that remember keys: without hashing, with hashing, and with a bound on each server's
+/// load.
 fn cold_caches(studio: &Studio) -> Result<(Table, Bars), Failure> {
     let caches = studio.sized(Scenario::built_in("cold_caches")?);
     let names = balancing().into_iter().chain(HASHING);
@@ -75,7 +76,7 @@ fn fleets() -> Result<Vec<(&'static str, Scenario)>, Failure> {
     ])
 }
 
-/// The 99th percentile of each policy in each fleet, in percent of the best there.
+/// The 99th percentile of each policy in each fleet, in percent of the best one there.
 fn summary(all: &[(&str, Vec<Report>)]) -> Table {
     let head = std::iter::once("p99 in % of the best").chain(all.iter().map(|(name, _)| *name));
     let mut table = Table::new(head);
@@ -92,7 +93,7 @@ fn summary(all: &[(&str, Vec<Report>)]) -> Table {
     table
 }
 
-/// Two, three and five servers, of which one is half as fast or not.
+/// Two, three and five equal servers.
 fn small_fleets(studio: &Studio) -> Result<(Table, Bars), Failure> {
     let mut table =
         Table::new(["policy", "2: p99 ms", "errors", "3: p99 ms", "errors", "5: p99 ms", "errors"]);

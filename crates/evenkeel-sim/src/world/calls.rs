@@ -1,4 +1,4 @@
-//! What happens to calls, from the first attempt to the last.
+//! The events of calls, from the first attempt to the last.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use evenkeel_core::{
     time::Timestamp,
 };
 
-use super::{ANYBODY, Call, Event, Place, TRIED_MAX, Try, World};
+use super::{ANY_CLIENT, Call, Event, Place, TRIED_MAX, Try, World};
 use crate::{
     dice,
     slab::Ticket,
@@ -19,7 +19,7 @@ use crate::{
 };
 
 impl World<'_> {
-    /// A client calls, and the next call is on its way.
+    /// Starts a call of a client, and schedules the next one.
     pub(super) fn call_comes(&mut self, client: u32) {
         if self.is_over || self.calls_left == 0 {
             self.is_over = true;
@@ -27,11 +27,11 @@ impl World<'_> {
         }
         self.calls_left -= 1;
         let mut caller = client;
-        if client == ANYBODY {
+        if client == ANY_CLIENT {
             caller = self.rng.below(self.clients.len()) as u32;
             let pause = dice::exponential(&mut self.rng) / self.rate;
             let next = self.now + (pause * SECOND as f64) as u64;
-            self.queue.add(next, Event::Call(ANYBODY));
+            self.queue.add(next, Event::Call(ANY_CLIENT));
         }
         let work = self.law.draw(&mut self.rng);
         let key = self.zipf.as_ref().map(|zipf| zipf.draw(&mut self.rng));
@@ -58,7 +58,7 @@ impl World<'_> {
         self.plan_hedge(call);
     }
 
-    /// A call makes an attempt.
+    /// Makes an attempt of a call.
     pub(super) fn attempt(&mut self, ticket: Ticket) {
         let Some(call) = self.calls.find_mut(ticket) else { return };
         let number = call.client;
@@ -108,8 +108,8 @@ impl World<'_> {
         self.probe(number);
     }
 
-    /// An answer reaches its client.
-    pub(super) fn answered(&mut self, ticket: Ticket) {
+    /// Delivers an answer to its client.
+    pub(super) fn deliver_answer(&mut self, ticket: Ticket) {
         let Some(Try { mut attempt, call, client, server, began, outcome, fault, .. }) =
             self.tries.take(ticket)
         else {
@@ -121,7 +121,7 @@ impl World<'_> {
         }
         attempt.blame(fault);
         attempt.finish(outcome);
-        self.heed(client);
+        self.react(client);
         let took = std::time::Duration::from_nanos(self.now - began);
         let now = Timestamp::from_nanos(self.now);
         let client = &self.clients[client as usize];
@@ -137,13 +137,13 @@ impl World<'_> {
             self.forget(call, ticket);
             self.end(call, End::Success);
         } else {
-            self.waste(call);
+            self.count_wasted(call);
             let reach = if fault == Fault::Local { Reach::Unprocessed } else { Reach::Processed };
             self.failed(call, ticket, reach, End::Failure);
         }
     }
 
-    /// An attempt has taken too long: it is dropped.
+    /// Drops an attempt that has taken too long.
     pub(super) fn attempt_timed_out(&mut self, ticket: Ticket) {
         let patience = self.scenario.call.attempt_timeout.map_or(Duration::ZERO, |time| time.0);
         if let Some(call) = cut::by_deadline(patience, || self.cut(ticket)) {
@@ -151,7 +151,7 @@ impl World<'_> {
         }
     }
 
-    /// A call has taken too long.
+    /// Ends a call that has taken too long.
     pub(super) fn deadline_passed(&mut self, ticket: Ticket) {
         if self.calls.find(ticket).is_some() {
             let patience = self.scenario.call.deadline.map_or(Duration::ZERO, |time| time.0);
@@ -159,7 +159,7 @@ impl World<'_> {
         }
     }
 
-    /// A call gets a second attempt, if it is still under way.
+    /// Gives a call its second attempt, if it is still in flight.
     pub(super) fn hedge(&mut self, ticket: Ticket) {
         let Some(call) = self.calls.find_mut(ticket) else { return };
         let is_waiting = call.attempts.iter().flatten().count() == 1;
@@ -185,7 +185,7 @@ impl World<'_> {
         }
     }
 
-    /// An attempt has failed: another may follow, if none is under way.
+    /// Ends a failed attempt. Another attempt may follow if none is in flight.
     fn failed(&mut self, ticket: Ticket, attempt: Ticket, reach: Reach, end: End) {
         self.forget(ticket, attempt);
         let Some(call) = self.calls.find_mut(ticket) else { return };
@@ -208,7 +208,7 @@ impl World<'_> {
         }
     }
 
-    /// A call has ended; whatever it still has under way is dropped.
+    /// Ends a call and drops its attempts in flight.
     fn end(&mut self, ticket: Ticket, end: End) {
         let call = self.calls.find(ticket).expect("it ends once");
         for attempt in call.attempts.into_iter().flatten() {
@@ -225,7 +225,7 @@ impl World<'_> {
         }
     }
 
-    /// Drops an attempt that has not ended, and says of which call it is.
+    /// Drops an attempt that has not ended, and returns its call.
     fn cut(&mut self, ticket: Ticket) -> Option<Ticket> {
         let Try { attempt, call, client, server, began, place, .. } = self.tries.take(ticket)?;
         drop(attempt);
@@ -234,12 +234,12 @@ impl World<'_> {
             let took = std::time::Duration::from_nanos(self.now - began);
             latency.at_least(took, Timestamp::from_nanos(self.now));
         }
-        self.heed(client);
-        self.waste(call);
+        self.react(client);
+        self.count_wasted(call);
         Some(call)
     }
 
-    fn waste(&mut self, call: Ticket) {
+    fn count_wasted(&mut self, call: Ticket) {
         let phase = self.calls.find(call).and_then(|call| call.phase);
         if let Some(tally) = self.tally(phase) {
             tally.wasted += 1;

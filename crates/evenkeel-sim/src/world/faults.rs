@@ -1,4 +1,5 @@
-//! What changes by itself: faults, antagonists, servers that come and go, and who looks after that.
+//! Changes over time: faults, antagonists, and servers that join and leave. Health machines run
+//! here too.
 
 use super::{Event, Place, World};
 use crate::{
@@ -8,10 +9,10 @@ use crate::{
 };
 use evenkeel_core::{observe::Fault as Blame, outcome::Outcome};
 
-/// A group warms up in so many steps.
+/// How many steps a group takes to warm up.
 const WARM_UP_STEPS: u32 = 10;
 
-/// What is left at this quantile of levels.
+/// The level at this quantile.
 pub(super) fn level(levels: &[(f64, f64)], quantile: f64) -> f64 {
     let above = levels.partition_point(|level| level.0 < quantile);
     let Some(&(share, factor)) = levels.get(above) else {
@@ -61,7 +62,7 @@ impl World<'_> {
         let antagonist = antagonist.expect("planned for those that have one");
         server.left = level(&antagonist.levels, server.rng.unit());
         server.set_capacity(self.scenario, self.now);
-        self.wake(number);
+        self.plan_end(number);
         self.plan_antagonist(number);
     }
 
@@ -70,7 +71,7 @@ impl World<'_> {
         numbered.filter(|(_, server)| server.group == group).map(|(number, _)| number).collect()
     }
 
-    fn struck(&self, group: u32, fault: u32) -> Vec<u32> {
+    fn struck_servers(&self, group: u32, fault: u32) -> Vec<u32> {
         let fault = &self.scenario.servers[group as usize].faults[fault as usize];
         let most = fault.servers.unwrap_or(u32::MAX);
         let mut members = self.members(group);
@@ -80,12 +81,12 @@ impl World<'_> {
 
     pub(super) fn fault_begins(&mut self, group: u32, number: u32) {
         let fault = &self.scenario.servers[group as usize].faults[number as usize];
-        for server in self.struck(group, number) {
+        for server in self.struck_servers(group, number) {
             self.servers[server as usize].faults |= 1 << number;
             self.servers[server as usize].set_capacity(self.scenario, self.now);
-            self.wake(server);
+            self.plan_end(server);
             if fault.kind == FaultKind::Refuses {
-                self.lose(server);
+                self.drop_requests(server);
             }
         }
         if let Some(lasts) = fault.lasts {
@@ -99,15 +100,15 @@ impl World<'_> {
     }
 
     pub(super) fn fault_ends(&mut self, group: u32, number: u32) {
-        for server in self.struck(group, number) {
+        for server in self.struck_servers(group, number) {
             self.servers[server as usize].faults &= !(1 << number);
             self.servers[server as usize].set_capacity(self.scenario, self.now);
-            self.wake(server);
+            self.plan_end(server);
         }
     }
 
-    /// All requests that a server has are lost: their connections are reset.
-    fn lose(&mut self, server: u32) {
+    /// Loses all requests of a server: their connections are reset.
+    fn drop_requests(&mut self, server: u32) {
         let here = |attempt: &super::Try| attempt.server == server && attempt.place != Place::Away;
         let lost: Vec<_> = self
             .tries
@@ -126,7 +127,7 @@ impl World<'_> {
             }
             self.answer(ticket);
         }
-        self.wake(server);
+        self.plan_end(server);
     }
 
     pub(super) fn warm_up(&mut self, group: u32, step: u32) {
@@ -136,7 +137,7 @@ impl World<'_> {
         for server in self.members(group) {
             self.servers[server as usize].warmth = warmth;
             self.servers[server as usize].set_capacity(self.scenario, self.now);
-            self.wake(server);
+            self.plan_end(server);
         }
         if step < WARM_UP_STEPS {
             let pause = warm_up.over.nanos() / u64::from(WARM_UP_STEPS);
@@ -151,7 +152,7 @@ impl World<'_> {
         }
         let listed = self.servers.iter().filter(|server| server.is_listed).count();
         let subset = self.scenario.clients.subset as usize;
-        // Whoever knows a part of the servers gets to know the same part of those that join.
+        // A client that knows a part of the servers learns of the same part of the new ones.
         let share = if subset == 0 { 1.0 } else { subset as f64 / listed as f64 };
         let mut clients = std::mem::take(&mut self.clients);
         for client in &mut clients {
@@ -164,7 +165,7 @@ impl World<'_> {
         }
         self.clients = clients;
         self.warm_up(group, 0);
-        (0..self.clients.len() as u32).for_each(|client| self.look_after(client));
+        (0..self.clients.len() as u32).for_each(|client| self.run_health(client));
     }
 
     pub(super) fn leave(&mut self, group: u32) {
@@ -178,15 +179,15 @@ impl World<'_> {
         }
     }
 
-    /// A client looks after its nodes, if this is still the time that it wanted.
+    /// Runs a client's health machines, if this is still the planned time.
     pub(super) fn sweep(&mut self, client: u32) {
         if self.clients[client as usize].sweep == self.now {
-            self.look_after(client);
+            self.run_health(client);
         }
     }
 
-    /// Lets a client's health machines do what is due.
-    pub(super) fn look_after(&mut self, number: u32) {
+    /// Runs what is due in a client's health machines.
+    pub(super) fn run_health(&mut self, number: u32) {
         let client = &mut self.clients[number as usize];
         let Some(watch) = &client.watch else { return };
         let due = watch.sweep().map_or(u64::MAX, |due| due.max(self.now + 1));
@@ -196,11 +197,11 @@ impl World<'_> {
         }
     }
 
-    /// An attempt of a client has ended, which its health machines may want to follow up.
-    pub(super) fn heed(&mut self, number: u32) {
+    /// Gives a client's health machines the chance to react to the end of an attempt.
+    pub(super) fn react(&mut self, number: u32) {
         let client = &self.clients[number as usize];
         if client.watch.as_ref().is_some_and(|watch| watch.wants_attention()) {
-            self.look_after(number);
+            self.run_health(number);
         }
         if let Some(breakers) = &self.clients[number as usize].breakers {
             for (at, breaker) in breakers.take_due() {

@@ -34,14 +34,14 @@ use crate::{
     work::WorkLaw,
 };
 
-/// What can happen.
+/// The events of a run.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Event {
-    /// A client calls, or anybody ([`ANYBODY`]).
+    /// A client makes a call, or any client ([`ANY_CLIENT`]).
     Call(u32),
     /// An attempt reaches its server.
     Reach(Ticket),
-    /// What a server says without work is ready.
+    /// A server's answer that needs no work is ready.
     Refuse(Ticket),
     /// An answer reaches its client.
     Answer(Ticket),
@@ -49,7 +49,7 @@ pub(crate) enum Event {
     AttemptTimeout(Ticket),
     /// A call has taken too long.
     Deadline(Ticket),
-    /// A call gets a second attempt, if it is still under way.
+    /// A call gets a second attempt, if it is still in flight.
     Hedge(Ticket),
     /// A call makes another attempt.
     Retry(Ticket),
@@ -57,39 +57,39 @@ pub(crate) enum Event {
     Work(u32),
     /// A fault begins at a group.
     FaultBegins { group: u32, fault: u32 },
-    /// It is over.
+    /// The fault ends.
     FaultEnds { group: u32, fault: u32 },
-    /// What antagonists leave a server changes.
+    /// The level of a server's antagonists changes.
     Antagonist(u32),
     /// A group warms up by one step.
     WarmUp { group: u32, step: u32 },
-    /// Discovery names a group.
+    /// Discovery adds a group.
     Join(u32),
-    /// Discovery names it no more.
+    /// Discovery removes a group.
     Leave(u32),
-    /// A client looks after its nodes.
+    /// A client runs its health machines.
     Sweep(u32),
-    /// An open breaker of a client is to be tried.
+    /// An open breaker of a client is due for a trial.
     HalfOpen { client: u32, breaker: u32 },
-    /// A client is asked for its probes.
+    /// A client is asked for probes.
     Probe(u32),
     /// A probe reaches its server.
     ProbeReach(Ticket),
     /// Its answer reaches the client.
     ProbeAnswer(Ticket),
-    /// It has taken too long.
+    /// The probe has taken too long.
     ProbeTimeout(Ticket),
-    /// A client's picker does what it does from time to time.
+    /// A client's picker runs its periodic work.
     Tend(u32),
     /// The load changes.
     Step(u32),
-    /// From now on it is counted.
+    /// Counting begins.
     Count,
-    /// Requests in flight are looked at.
+    /// Requests in flight are sampled.
     Look,
 }
 
-/// A call under way.
+/// A call in flight.
 pub(crate) struct Call {
     client: u32,
     began: u64,
@@ -100,13 +100,13 @@ pub(crate) struct Call {
     tried_count: u8,
     attempts: [Option<Ticket>; 2],
     is_hedged: bool,
-    /// In which phase it began, if that counts.
+    /// The phase in which the call began, if it is counted.
     phase: Option<u16>,
 }
 
 const TRIED_MAX: usize = 8;
 
-/// An attempt under way.
+/// An attempt in flight.
 pub(crate) struct Try {
     attempt: Attempt<Slot>,
     call: Ticket,
@@ -114,7 +114,7 @@ pub(crate) struct Try {
     server: u32,
     began: u64,
     place: Place,
-    /// At its server, if that counts for probes.
+    /// The request's entry in the server's load estimate, if the policy sends probes.
     arrival: Option<Arrival>,
     arrived: u64,
     outcome: Outcome,
@@ -124,32 +124,32 @@ pub(crate) struct Try {
 /// Where a request is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Place {
-    /// On its way, there or back.
+    /// On its way to the server or back.
     Away,
     /// At its server, which does no work for it.
     Idle,
-    /// At its server, which works for it or will.
+    /// At its server, running or waiting to run.
     Works,
 }
 
-/// Stands for whichever client calls next.
-const ANYBODY: u32 = u32::MAX;
+/// Stands for any client: the next call picks one.
+const ANY_CLIENT: u32 = u32::MAX;
 
-/// How often requests in flight are looked at.
+/// How often requests in flight are sampled.
 const LOOK: u64 = SECOND / 20;
 
-/// After so many events somebody is told how far it has come.
+/// The progress is reported after this many events.
 const EVENTS_PER_WORD: u64 = 1 << 16;
 
 /// One run.
 pub(crate) struct World<'a> {
     scenario: &'a Scenario,
-    /// One for each zone of clients, or one.
+    /// One for each zone of clients, or a single one.
     policies: Vec<Arc<dyn Policy>>,
     clock: Clock,
     now: u64,
     queue: Queue<Event>,
-    /// Draws calls alone, so that they are the same whatever policy there is.
+    /// Used only for calls, so that they are the same with every policy.
     rng: Rng,
     law: WorkLaw,
     zipf: Option<Zipf>,
@@ -160,14 +160,14 @@ pub(crate) struct World<'a> {
     calls: Slab<Call>,
     tries: Slab<Try>,
     probes: Slab<Probe>,
-    /// Kept for its memory.
+    /// Kept to reuse its memory.
     begun: Vec<Begun>,
     hops: Hops,
     deadline: Option<Lane>,
     attempt_timeout: Option<Lane>,
-    /// Calls a second, where they come by themselves.
+    /// Calls per second, unless clients make a call when one ends.
     rate: f64,
-    /// So many calls are still to come.
+    /// How many calls are still to come.
     calls_left: u64,
     is_over: bool,
     connections: Vec<u32>,
@@ -176,7 +176,7 @@ pub(crate) struct World<'a> {
     series: Series,
 }
 
-/// How long messages travel.
+/// Draws how long messages travel.
 pub(crate) struct Hops {
     within: Lane,
     between: Lane,
@@ -186,8 +186,8 @@ pub(crate) struct Hops {
 }
 
 impl World<'_> {
-    /// Runs to the end.
-    fn run(&mut self, told: &mut dyn FnMut(f64)) {
+    /// Runs the events to the end.
+    fn run(&mut self, on_progress: &mut dyn FnMut(f64)) {
         let mut events: u64 = 0;
         while let Some((at, event)) = self.queue.take_next() {
             if self.is_over && self.calls.is_empty() {
@@ -199,7 +199,7 @@ impl World<'_> {
             self.handle(event);
             events += 1;
             if events.is_multiple_of(EVENTS_PER_WORD) {
-                told(self.progress());
+                on_progress(self.progress());
             }
         }
         let now = self.now;
@@ -212,8 +212,8 @@ impl World<'_> {
         match event {
             Event::Call(client) => self.call_comes(client),
             Event::Reach(ticket) => self.reach(ticket),
-            Event::Refuse(ticket) => self.refused(ticket),
-            Event::Answer(ticket) => self.answered(ticket),
+            Event::Refuse(ticket) => self.answer_without_work(ticket),
+            Event::Answer(ticket) => self.deliver_answer(ticket),
             Event::AttemptTimeout(ticket) => self.attempt_timed_out(ticket),
             Event::Deadline(ticket) => self.deadline_passed(ticket),
             Event::Hedge(ticket) => self.hedge(ticket),
@@ -242,7 +242,7 @@ impl World<'_> {
         }
     }
 
-    /// How far it has come, from 0 to 1.
+    /// The progress, from 0 to 1.
     fn progress(&self) -> f64 {
         let load = &self.scenario.load;
         let elapsed = (self.now - START) as f64 / SECOND as f64;
@@ -266,7 +266,7 @@ impl World<'_> {
         if let Some(phase) = self.phase.take() {
             self.tallies[usize::from(phase)].ended = self.now;
         }
-        // Every step is told twice: when it begins, and when it is counted.
+        // Every step has two events: one when it begins, and one when counting begins.
         let (index, is_counted) = (step / 2, step % 2 == 1);
         let Some(step) = steps.get(index) else {
             self.is_over = true;
@@ -294,7 +294,8 @@ impl World<'_> {
     }
 }
 
-/// Runs a scenario with a policy to its end, and reports. `told` hears how far it has come, from 0 to 1.
+/// Runs a scenario with a policy to its end and returns the report. `on_progress` is called with the
+/// progress, from 0 to 1.
 ///
 /// The same scenario, seed included, and the same policy give the same report.
 #[must_use]
@@ -302,9 +303,9 @@ pub fn simulate(
     scenario: &Scenario,
     label: &str,
     maker: &Maker,
-    told: &mut dyn FnMut(f64),
+    on_progress: &mut dyn FnMut(f64),
 ) -> Report {
     let mut world = World::new(scenario, maker);
-    world.run(told);
+    world.run(on_progress);
     world.report(label)
 }

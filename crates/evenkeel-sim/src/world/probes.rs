@@ -1,4 +1,4 @@
-//! What servers say of their load: to those who probe them, and with their answers.
+//! What servers report of their load: in answers to probes, and with other answers.
 
 use std::{sync::Arc, time::Duration};
 
@@ -11,7 +11,7 @@ use evenkeel_core::{
 use super::{Event, World};
 use crate::{scenario::FaultKind, slab::Ticket, time::SECOND};
 
-/// A probe under way.
+/// A probe in flight.
 pub(crate) struct Probe {
     begun: Begun,
     client: u32,
@@ -19,19 +19,19 @@ pub(crate) struct Probe {
     answer: Option<ServerLoad>,
 }
 
-/// A probe that is not answered by then has failed (Prequal, section 5).
+/// A probe that is not answered within this time has failed (Prequal, section 5).
 pub(super) const PROBE_TIMEOUT: Duration = Duration::from_millis(3);
 
-/// What a server knows of its load, where anybody asks.
+/// What a server knows of its load, as far as clients ask for it.
 #[derive(Debug, Default)]
 pub(crate) struct Knowledge {
     /// For probes.
     estimate: Option<Arc<LoadEstimate>>,
-    /// For reports with answers.
+    /// For load reports with answers.
     meter: Meter,
 }
 
-/// Calls a second and utilization, measured anew each second and smoothed.
+/// Calls per second and utilization, measured every second and smoothed.
 #[derive(Clone, Copy, Debug, Default)]
 struct Meter {
     since: u64,
@@ -57,7 +57,7 @@ impl Knowledge {
 }
 
 impl Meter {
-    /// So much of what was known stays with each new measurement.
+    /// The weight of the previous value in each new measurement.
     const KEPT: f64 = 0.7;
 
     fn report(&mut self, now: u64, busy: f64, cores: f64) -> LoadReport {
@@ -66,7 +66,7 @@ impl Meter {
             let rate = (self.completed - self.completed_before) as f64 / seconds;
             let utilization = (busy - self.busy_before) / seconds / cores;
             let kept = if self.since == 0 || self.rate == 0.0 { 0.0 } else { Self::KEPT };
-            // What happened before the run began says nothing.
+            // Before the run began there is nothing to measure.
             if self.since != 0 {
                 self.rate = self.rate * kept + rate * (1.0 - kept);
                 self.utilization = self.utilization * kept + utilization * (1.0 - kept);
@@ -82,7 +82,7 @@ impl Meter {
 }
 
 impl World<'_> {
-    /// Sends the probes that a client owes, and asks it again when it wants to be asked.
+    /// Sends the probes of a client that are due, and plans when to ask it again.
     pub(super) fn probe(&mut self, number: u32) {
         let now = Timestamp::from_nanos(self.now);
         let mut begun = std::mem::take(&mut self.begun);
@@ -92,7 +92,7 @@ impl World<'_> {
             return;
         };
         let again = again.as_nanos().max(self.now + 1);
-        // Asked before that, it puts the time off; only one event stands for it.
+        // An earlier call may postpone the next one. Only one event is planned.
         let is_planned = self.now < client.probes && client.probes <= again;
         if !is_planned {
             client.probes = again;
@@ -109,14 +109,14 @@ impl World<'_> {
         self.begun = begun;
     }
 
-    /// It is time to ask a client for its probes, if that was not put off.
+    /// Asks a client for its probes, unless that was postponed.
     pub(super) fn probe_due(&mut self, number: u32) {
         if self.clients[number as usize].probes == self.now && !self.is_over {
             self.probe(number);
         }
     }
 
-    /// A probe reaches its server.
+    /// Delivers a probe to its server.
     pub(super) fn probe_reaches(&mut self, ticket: Ticket) {
         let Some(probe) = self.probes.find_mut(ticket) else { return };
         let server = &self.servers[probe.server as usize];
@@ -125,30 +125,31 @@ impl World<'_> {
             group.faults.iter().enumerate().filter(|(bit, _)| server.faults >> bit & 1 != 0);
         let mut kinds = active.map(|(_, fault)| fault.kind);
         if kinds.any(|kind| matches!(kind, FaultKind::Hangs | FaultKind::Refuses)) {
-            // A refused probe is as good as one without an answer.
+            // A refused probe is treated as one without an answer.
             return;
         }
-        let estimate = server.knowledge.estimate.as_ref().expect("made for those who probe");
+        let estimate =
+            server.knowledge.estimate.as_ref().expect("it exists if the policy sends probes");
         probe.answer = Some(estimate.load(Timestamp::from_nanos(self.now)));
         let (client, server) = (probe.client, probe.server);
         self.send(client, server, Event::ProbeAnswer(ticket));
     }
 
-    /// Its answer reaches the client.
+    /// Delivers the answer of a probe to its client.
     pub(super) fn probe_answered(&mut self, ticket: Ticket) {
         if let Some(Probe { begun, answer: Some(load), .. }) = self.probes.take(ticket) {
             begun.answered(load, Timestamp::from_nanos(self.now));
         }
     }
 
-    /// It has taken too long.
+    /// Ends a probe that has taken too long.
     pub(super) fn probe_timed_out(&mut self, ticket: Ticket) {
         if let Some(Probe { begun, .. }) = self.probes.take(ticket) {
             begun.failed(Timestamp::from_nanos(self.now));
         }
     }
 
-    /// What a server reports with an answer.
+    /// The load report that a server sends with an answer.
     pub(super) fn report_of(&mut self, number: u32) -> LoadReport {
         let server = &mut self.servers[number as usize];
         let cores = self.scenario.servers[server.group as usize].cores.0;
@@ -156,7 +157,7 @@ impl World<'_> {
         server.knowledge.meter.report(self.now, busy, cores)
     }
 
-    /// Lets a client's picker do what it does from time to time.
+    /// Runs the periodic work of a client's picker.
     pub(super) fn tend(&mut self, number: u32) {
         let now = Timestamp::from_nanos(self.now);
         if let Some(again) = self.clients[number as usize].tend(now)

@@ -1,4 +1,4 @@
-//! What happens at servers.
+//! The events of servers.
 
 use evenkeel_core::{observe::Fault, outcome::Outcome, rng::Rng, time::Timestamp};
 
@@ -22,19 +22,19 @@ pub(crate) struct Server {
     pub(super) zone: u16,
     pub(super) machine: Machine,
     pub(super) in_flight: u32,
-    /// Whether discovery names it.
+    /// Whether discovery lists the server.
     pub(super) is_listed: bool,
-    /// What faults there are, as a bit for each of its group.
+    /// The active faults, one bit for each fault of the group.
     pub(super) faults: u32,
-    /// What antagonists leave of its cores or its pace.
+    /// The share of cores or pace that antagonists leave.
     pub(super) left: f64,
-    /// How warm it is.
+    /// How warm the server is, as a share of its full pace.
     pub(super) warmth: f64,
     remembered: Option<Remembered>,
-    /// Its own, so that antagonists do the same whatever clients do.
+    /// A generator of its own, so that antagonists do the same whatever clients do.
     pub(super) rng: Rng,
     pub(super) knowledge: Knowledge,
-    /// When it looks next whether a request has ended.
+    /// When the server checks next whether a request has ended.
     wakes: u64,
 }
 
@@ -71,7 +71,7 @@ impl Server {
         servers
     }
 
-    /// Lets its machine have what faults, antagonists and warming up leave.
+    /// Sets the capacity that faults, antagonists and warming up leave.
     pub(super) fn set_capacity(&mut self, scenario: &Scenario, now: u64) {
         let group = &scenario.servers[self.group as usize];
         let mut pace = group.pace.0 * self.warmth;
@@ -91,7 +91,7 @@ impl Server {
 }
 
 impl World<'_> {
-    /// An attempt reaches its server.
+    /// Delivers an attempt to its server.
     pub(super) fn reach(&mut self, ticket: Ticket) {
         let Some(attempt) = self.tries.find_mut(ticket) else { return };
         let (number, call) = (attempt.server, attempt.call);
@@ -139,19 +139,19 @@ impl World<'_> {
         }
         attempt.place = Place::Works;
         server.machine.admit(self.now, ticket, work);
-        self.wake(number);
+        self.plan_end(number);
     }
 
-    /// What a server says without work is ready.
-    pub(super) fn refused(&mut self, ticket: Ticket) {
+    /// Sends an answer that needs no work.
+    pub(super) fn answer_without_work(&mut self, ticket: Ticket) {
         let Some(attempt) = self.tries.find_mut(ticket) else { return };
-        // A server that came to refuse connections has answered it already.
+        // A server that has begun to refuse connections has answered it already.
         if attempt.place == Place::Idle {
             self.answer(ticket);
         }
     }
 
-    /// A request may have ended at a server.
+    /// Ends the request of a server that is due, if there is one.
     pub(super) fn work(&mut self, number: u32) {
         let server = &mut self.servers[number as usize];
         if server.wakes != self.now {
@@ -168,10 +168,10 @@ impl World<'_> {
             self.servers[number as usize].knowledge.complete();
             self.answer(ticket);
         }
-        self.wake(number);
+        self.plan_end(number);
     }
 
-    /// Lets a request leave its server, and sends the answer on its way.
+    /// Removes a request from its server, and sends the answer.
     pub(super) fn answer(&mut self, ticket: Ticket) {
         let attempt = self.tries.find_mut(ticket).expect("it is live");
         attempt.place = Place::Away;
@@ -182,7 +182,7 @@ impl World<'_> {
             arrival.took(took, Timestamp::from_nanos(self.now));
         }
         let (client, server) = (attempt.client, attempt.server);
-        self.left_server(server);
+        self.count_departure(server);
         self.send(client, server, Event::Answer(ticket));
     }
 
@@ -199,30 +199,30 @@ impl World<'_> {
         }
     }
 
-    fn left_server(&mut self, number: u32) {
+    fn count_departure(&mut self, number: u32) {
         let server = &mut self.servers[number as usize];
         server.in_flight -= 1;
         self.surroundings.server(number).set_in_flight(server.in_flight);
     }
 
-    /// Takes a request away from its server before it has ended there; its ticket is no more.
+    /// Removes a request from its server before it has ended there. Its ticket becomes invalid.
     pub(super) fn cancel_at_server(&mut self, number: u32, ticket: Ticket, place: Place) {
         if place == Place::Away {
             return;
         }
-        self.left_server(number);
+        self.count_departure(number);
         if place == Place::Idle {
             return;
         }
         let tries = &self.tries;
         let machine = &mut self.servers[number as usize].machine;
         machine.cancel(self.now, ticket, |ticket| tries.find(ticket).is_some());
-        self.wake(number);
+        self.plan_end(number);
     }
 
-    /// Makes sure that the end of the next request is not missed. If it moves away, whoever looks too
-    /// early looks again.
-    pub(super) fn wake(&mut self, number: u32) {
+    /// Plans an event for the end of the next request. If the end moves to a later time, the event
+    /// finds nothing and plans the next one.
+    pub(super) fn plan_end(&mut self, number: u32) {
         let server = &mut self.servers[number as usize];
         if let Some(next) = server.machine.next_end()
             && next < server.wakes

@@ -1,4 +1,4 @@
-//! How a run begins, and what it comes to.
+//! The setup of a run, and its report.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use evenkeel_core::{
 };
 
 use super::{
-    ANYBODY, Event, Hops, LOOK, World, probes::Knowledge, servers::Server, subsets::Subsets,
+    ANY_CLIENT, Event, Hops, LOOK, World, probes::Knowledge, servers::Server, subsets::Subsets,
 };
 use crate::{
     client::Client,
@@ -33,7 +33,7 @@ use crate::{
 };
 
 impl Scenario {
-    /// Calls a second that use this share of what the servers can do.
+    /// Calls per second that use this share of the servers' capacity.
     #[must_use]
     pub fn rate_of(&self, utilization: Positive) -> Positive {
         let work = WorkLaw::new(&self.work).mean();
@@ -49,7 +49,7 @@ impl Scenario {
         self.servers.iter().map(|servers| servers.count as usize).sum()
     }
 
-    /// What a group of servers is called.
+    /// The name of a group of servers.
     #[must_use]
     pub fn group_name(&self, group: usize) -> String {
         let name = &self.servers[group].name;
@@ -135,7 +135,7 @@ impl<'a> World<'a> {
             let zone = zone.map_or(0, |zone| zone_number(&zones, Some(zone)));
             let policy = self.policies[zone as usize].clone();
             let mut client = Client::new(zone, self.rng.fork(), policy);
-            self.equip(&mut client);
+            self.add_budget_and_health(&mut client);
             let chosen = subsets.choose(clients, index, self.scenario.seed);
             client.reserve(chosen.len());
             for (server, endpoint) in chosen {
@@ -149,7 +149,7 @@ impl<'a> World<'a> {
         }
     }
 
-    fn equip(&mut self, client: &mut Client) {
+    fn add_budget_and_health(&mut self, client: &mut Client) {
         let scenario = self.scenario;
         client.budget = scenario
             .retry
@@ -175,7 +175,7 @@ impl<'a> World<'a> {
         }
     }
 
-    /// Puts everything into the queue that does not follow from something else.
+    /// Plans all events that do not follow from another event.
     fn plan(&mut self) {
         let load = &self.scenario.load;
         let mut at = START;
@@ -194,12 +194,12 @@ impl<'a> World<'a> {
         self.queue.add(START + LOOK, Event::Look);
         self.plan_groups();
         for client in 0..self.clients.len() as u32 {
-            self.look_after(client);
+            self.run_health(client);
             self.probe(client);
             self.tend(client);
         }
         match load.concurrency {
-            None => self.queue.add(START, Event::Call(ANYBODY)),
+            None => self.queue.add(START, Event::Call(ANY_CLIENT)),
             Some(each) => {
                 for client in 0..self.clients.len() as u32 {
                     (0..each).for_each(|_| self.queue.add(START, Event::Call(client)));
@@ -246,7 +246,7 @@ fn tallies(scenario: &Scenario, servers: usize) -> Vec<Tally> {
     steps.iter().map(|step| Tally::new(step.name.clone(), servers, START)).collect()
 }
 
-/// All zones that are named; servers and clients without one are in the first.
+/// All named zones. Servers and clients without a zone are in the first.
 pub(super) fn zones(scenario: &Scenario) -> Vec<&str> {
     let of_servers = scenario.servers.iter().filter_map(|servers| servers.zone.as_deref());
     let of_clients = scenario.clients.zones.iter().map(String::as_str);

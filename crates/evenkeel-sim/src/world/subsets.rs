@@ -9,7 +9,7 @@ use evenkeel_core::{
 
 use crate::scenario::{Clients, SubsetBy};
 
-/// The servers that there are, and how a client chooses among them.
+/// The servers, and how a client chooses among them.
 pub(super) struct Subsets {
     endpoints: Vec<Endpoint>,
     servers: HashMap<Address, u32>,
@@ -29,7 +29,7 @@ impl Subsets {
         Self { endpoints, servers, numbers }
     }
 
-    /// Those that the client of this number knows. `seed` is that of all clients.
+    /// The servers that the client of this number knows. All clients share `seed`.
     pub(super) fn choose(&self, clients: &Clients, number: u32, seed: u64) -> Vec<(u32, Endpoint)> {
         let size = clients.subset;
         let chosen = match clients.subset_by {

@@ -1,19 +1,19 @@
-//! What is asked for on the command line.
+//! The command line.
 
 use std::time::Duration;
 
 use clap::Parser;
 
-/// A pipeline under load for minutes, while its endpoints come, go, fail, hang and die.
+/// A pipeline under load for minutes, while its endpoints join, leave, fail, hang and die.
 #[derive(Clone, Debug, Parser)]
 pub(crate) struct Args {
-    /// How long it lasts.
+    /// How long the run lasts.
     #[arg(long, default_value_t = 10.0, value_parser = minutes)]
     pub(crate) minutes: f64,
-    /// Requests a second.
+    /// Requests per second.
     #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=20_000))]
     pub(crate) rate: u32,
-    /// The seed of everything that happens by chance.
+    /// The seed of all random choices.
     #[arg(long, default_value_t = 1)]
     pub(crate) seed: u64,
 }
@@ -23,7 +23,7 @@ impl Args {
         Duration::from_secs_f64(self.minutes * 60.0)
     }
 
-    /// How many requests there will be.
+    /// The total number of requests.
     pub(crate) fn requests(&self) -> usize {
         (self.duration().as_secs_f64() * f64::from(self.rate)) as usize
     }

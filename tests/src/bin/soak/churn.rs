@@ -1,4 +1,4 @@
-//! What happens to the servers: several times a second one of them changes for better or worse.
+//! Changes of the servers: several times a second one of them gets better or worse.
 
 use std::{
     sync::{
@@ -19,20 +19,20 @@ use crate::{
     server::{Mood, Server},
 };
 
-/// There are never fewer that are well: with none of them nobody could answer.
+/// The minimum number of servers that are well. Without any, no request could be answered.
 const WELL_MIN: usize = 3;
 
 const SERVERS_MIN: usize = 5;
 const SERVERS_MAX: usize = 10;
 
-/// The servers and the registry that names them.
+/// The servers, and the registry that lists them.
 pub(crate) struct Churn {
     rng: Rng,
     ledger: Arc<Ledger>,
     registry: Sender,
-    /// Servers that the registry names.
+    /// Servers that the registry lists.
     servers: Vec<Server>,
-    /// Dead servers that the registry names still.
+    /// Dead servers that the registry still lists.
     dead: Vec<std::net::SocketAddr>,
     connections: Arc<AtomicUsize>,
     pub(crate) changes: usize,
@@ -56,7 +56,7 @@ impl Churn {
         (churn, discovery)
     }
 
-    /// Changes something several times a second; at the end all servers are well.
+    /// Changes a server several times a second. At the end all servers are well.
     pub(crate) async fn play(mut self, duration: Duration) -> Self {
         let changes = async {
             loop {
@@ -70,7 +70,7 @@ impl Churn {
         self
     }
 
-    /// Connections that clients hold open.
+    /// The number of connections that clients hold open.
     pub(crate) fn connections(&self) -> usize {
         self.connections.load(Relaxed)
     }
@@ -81,7 +81,7 @@ impl Churn {
         match self.rng.below(10) {
             0 | 1 if self.servers.len() < SERVERS_MAX => self.join().await,
             2 if can_lose && SERVERS_MIN < self.servers.len() => {
-                // Leaves in order: named no more, then gone.
+                // A graceful leave: removed from the registry, then stopped.
                 let server = self.servers.swap_remove(index);
                 self.registry.remove(&server.address.into());
                 sleep(Duration::from_millis(300)).await;

@@ -1,4 +1,4 @@
-//! What became of every request: how often servers saw it, and what its caller got.
+//! The history of every request: how often servers saw it, and what its caller got.
 
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering::Relaxed};
 
@@ -14,7 +14,7 @@ struct Line {
     end: AtomicU8,
 }
 
-/// What the caller got.
+/// The result at the caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum End {
@@ -26,7 +26,7 @@ pub(crate) enum End {
     Cancelled,
 }
 
-/// Even numbers may be sent again, odd ones change something on the server.
+/// Even numbers may be sent again. Odd numbers change something on the server.
 pub(crate) fn is_idempotent(number: usize) -> bool {
     number.is_multiple_of(2)
 }
@@ -37,13 +37,13 @@ impl Ledger {
         Self { lines, next: AtomicUsize::new(0) }
     }
 
-    /// The number of the next request, while there are any.
+    /// The number of the next request, until all are used.
     pub(crate) fn next(&self) -> Option<usize> {
         let number = self.next.fetch_add(1, Relaxed);
         (number < self.lines.len()).then_some(number)
     }
 
-    /// A server has begun to carry it out.
+    /// Records that a server has begun to carry it out.
     pub(crate) fn seen(&self, number: usize) {
         self.lines[number].seen.fetch_add(1, Relaxed);
     }
@@ -52,8 +52,8 @@ impl Ledger {
         self.lines[number].end.store(end as u8, Relaxed);
     }
 
-    /// Prints the sums, and says what must not be.
-    pub(crate) fn judge(&self) -> Vec<String> {
+    /// Prints the sums, and returns the violations.
+    pub(crate) fn find_violations(&self) -> Vec<String> {
         let sent = self.next.load(Relaxed).min(self.lines.len());
         let count = |holds: &dyn Fn(bool, u8, u8) -> bool| {
             let lines = self.lines[..sent].iter().enumerate();

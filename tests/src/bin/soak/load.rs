@@ -1,4 +1,4 @@
-//! Callers: so many requests a second, some of which are given up.
+//! Callers: a fixed number of requests per second, some of which are cancelled.
 
 use std::{sync::Arc, time::Duration};
 
@@ -19,13 +19,13 @@ use crate::{
     server::NUMBER,
 };
 
-/// So many requests are made at once, each time.
+/// The number of requests in each batch.
 const BURST: u32 = 10;
 
-/// One of so many callers goes away within a moment.
+/// One of this many callers cancels its request soon.
 const GIVE_UP: usize = 50;
 
-/// No request may take longer: the deadline is shorter.
+/// No request may take longer, because the deadline is shorter.
 const LOST_AFTER: Duration = Duration::from_secs(20);
 
 /// Makes all requests, and waits until each has ended.

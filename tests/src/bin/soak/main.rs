@@ -1,8 +1,9 @@
-//! A pipeline under load for minutes, while its endpoints come, go, fail, hang and die.
+//! A pipeline under load for minutes, while its endpoints join, leave, fail, hang and die.
 //!
-//! `cargo run --release -p evenkeel-tests --bin soak -- --minutes 10 --seed 7`. It fails if memory grows,
-//! if anything is in flight or connected at the end, if a task is left over, or if a request was lost or
-//! carried out twice. The servers are in the same process and write down every request that they see.
+//! `cargo run --release -p evenkeel-tests --bin soak -- --minutes 10 --seed 7`. It fails if memory
+//! grows, if anything is in flight or connected at the end, if a task is left over, or if a request
+//! was lost or carried out twice. The servers are in the same process and record every request that
+//! they see.
 
 mod args;
 mod churn;
@@ -32,7 +33,7 @@ async fn main() -> ExitCode {
     if faults.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// What is wrong at the end.
+/// Returns the violations found at the end.
 async fn run(args: Args) -> Vec<String> {
     println!("{} minutes, seed {}", args.minutes, args.seed);
     let ledger = Arc::new(Ledger::new(args.requests()));
@@ -47,8 +48,8 @@ async fn run(args: Args) -> Vec<String> {
     let memory = memory.await.expect("the watch does not panic");
 
     let mut faults = Vec::new();
-    faults.extend(ledger.judge());
-    faults.extend(memory.judge());
+    faults.extend(ledger.find_violations());
+    faults.extend(memory.find_growth());
     let in_flight: u32 = pipeline.nodes().iter().map(|node| node.in_flight()).sum();
     if in_flight != 0 {
         faults.push(format!("{in_flight} attempts are in flight at the end"));
@@ -56,7 +57,7 @@ async fn run(args: Args) -> Vec<String> {
     println!("{} changes and faults", servers.changes);
 
     drop(pipeline);
-    // What is closed is seen as closed when the other side has read it.
+    // The other side notices that a connection is closed only when it reads.
     sleep(Duration::from_secs(1)).await;
     let connections = servers.connections();
     if connections != 0 {

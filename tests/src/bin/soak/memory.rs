@@ -1,15 +1,15 @@
-//! Whether memory grows.
+//! Checks that memory does not grow.
 
 use std::time::Duration;
 
 use tokio::time::sleep;
 
-/// Resident memory in the course of a run.
+/// Samples of resident memory during a run.
 pub(crate) struct Memory(Vec<u64>);
 
 const SAMPLES: u32 = 40;
 
-/// Fragments and buffers that a longer run does not make more of.
+/// Allowed growth: fragmentation and buffers, which a longer run does not increase.
 const GROWTH_MAX: u64 = 8 << 20;
 
 impl Memory {
@@ -22,8 +22,8 @@ impl Memory {
         Self(samples)
     }
 
-    /// Compares the last quarter with the second one: the first is warming up.
-    pub(crate) fn judge(&self) -> Option<String> {
+    /// Compares the last quarter with the second one, because the first is warming up.
+    pub(crate) fn find_growth(&self) -> Option<String> {
         let quarter = self.0.len() / 4;
         if quarter == 0 {
             println!("resident memory is not known here");
@@ -42,7 +42,7 @@ impl Memory {
     }
 }
 
-/// Bytes, where the system tells them.
+/// Resident memory in bytes, if the system reports it.
 fn resident() -> Option<u64> {
     const PAGE: u64 = 4096;
     let statm = std::fs::read_to_string("/proc/self/statm").ok()?;

@@ -1,4 +1,4 @@
-//! The pipeline that is soaked: everything that the README recommends.
+//! The pipeline under test: everything that the README recommends.
 
 use std::{sync::Arc, time::Duration};
 

@@ -1,4 +1,4 @@
-//! A server that writes down what it sees, and misbehaves when it is told to.
+//! A server that records the requests it sees, and misbehaves on command.
 
 use std::{
     convert::Infallible,
@@ -30,7 +30,7 @@ use crate::ledger::Ledger;
 /// The header that numbers requests.
 pub(crate) const NUMBER: &str = "x-number";
 
-/// How a server behaves.
+/// The behaviour of a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum Mood {
@@ -49,7 +49,7 @@ impl Mood {
         [Self::Well, Self::Slow, Self::Failing, Self::Hanging, Self::Closing];
 }
 
-/// A server. It dies when it is dropped: the port refuses, open connections are cut.
+/// A server. Dropping it kills it: the port refuses connections, and open ones are cut.
 pub(crate) struct Server {
     pub(crate) address: SocketAddr,
     shared: Arc<Shared>,
@@ -97,7 +97,7 @@ async fn serve(listener: TcpListener, shared: Arc<Shared>) {
     loop {
         tokio::select! {
             accepted = listener.accept() => {
-                // Out of file descriptors, for example: the client's business.
+                // For example, no file descriptors are left. The client has to handle that.
                 let Ok((socket, _)) = accepted else { continue };
                 connections.spawn(connection(socket, shared.clone()));
             }
@@ -106,7 +106,7 @@ async fn serve(listener: TcpListener, shared: Arc<Shared>) {
     }
 }
 
-/// Counts a connection as long as it is open.
+/// Counts a connection while it is open.
 struct Open(Arc<AtomicUsize>);
 
 impl Open {
@@ -126,7 +126,7 @@ async fn connection(socket: TcpStream, shared: Arc<Shared>) {
     let _open = Open::new(&shared.connections);
     let server = Builder::new(TokioExecutor::new());
     let answer = service_fn(|request| answer(request, shared.clone()));
-    // A connection that breaks is what this is about.
+    // Connections that break are part of the test.
     _ = server.serve_connection(TokioIo::new(socket), answer).await;
 }
 

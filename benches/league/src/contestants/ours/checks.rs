@@ -1,4 +1,5 @@
-//! Health checks: who fails them is left alone, and who was ejected comes back when it passes them.
+//! Health checks: an endpoint that fails them gets no requests, and an ejected endpoint returns
+//! when it passes them.
 
 use std::{sync::Arc, time::Duration};
 
@@ -21,7 +22,7 @@ use crate::{
 const INTERVAL: Duration = Duration::from_millis(100);
 const TIMEOUT: Duration = Duration::from_millis(100);
 
-/// Asks an endpoint at the port for health checks, which differs from one to the other here.
+/// Sends a check to the endpoint's port for health checks, which differs between endpoints here.
 pub(super) type Ask =
     Box<dyn Fn(Arc<Node>) -> BoxFuture<'static, Result<(), BoxError>> + Send + Sync>;
 

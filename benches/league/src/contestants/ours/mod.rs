@@ -1,4 +1,4 @@
-//! evenkeel: the pipeline that it recommends, the same for every fault.
+//! evenkeel: its recommended pipeline, the same for every fault.
 
 mod checks;
 
@@ -31,13 +31,13 @@ use crate::{
     scene::{Place, Protocol, Scene},
 };
 
-/// An attempt without an answer is a failed one after that; a call has time for several.
+/// After this time an attempt without an answer has failed. A call has time for several attempts.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_millis(300);
 
 #[derive(Debug)]
 pub(crate) struct Ours;
 
-/// The pipeline, from the call to the wire.
+/// Builds the pipeline, from the call to the wire.
 fn pipeline(
     discovery: impl evenkeel::core::discover::Discovery,
     protocol: Protocol,
@@ -53,7 +53,7 @@ fn pipeline(
         .layer(DeadlineLayer::new(DEADLINE).carry(HttpDeadline))
         .layer(
             RetryLayer::new(Budget::share(20.0))
-                // Only what is idempotent is repeated after a 500, as a GET is.
+                // After a 500, only idempotent requests are repeated, such as a GET.
                 .rules(HttpRetry::new().statuses([500, 502, 503, 504]))
                 .attempts_max(4)
                 .backoff(Backoff::full_jitter(Duration::from_millis(5), Duration::from_millis(50)))
@@ -83,10 +83,11 @@ fn pipeline(
     })
 }
 
-/// Two of five may be ejected: after one attempt without an answer, after three failures, or for being much
-/// slower than the others. Who is ejected comes back when a health check passes, and is sent no call
-/// before. A slow endpoint answers little, so one call must be enough to tell; that it takes a mean of
-/// ten times the median, and 50 ms, keeps a hiccup among many calls from ejecting.
+/// Two of five endpoints may be ejected: after one attempt without an answer, after three failures,
+/// or for being much slower than the others. An ejected endpoint gets no calls until a health check
+/// passes. A slow endpoint gives few answers, so one call must be enough to detect it. A mean of
+/// ten times the median, and at least 50 ms, is required, so that a hiccup in many calls does not
+/// eject.
 fn outlier() -> OutlierLayer {
     let much_slower = SlowerThanOthers {
         factor: 10.0,
@@ -108,7 +109,7 @@ impl Contestant for Ours {
     }
 
     fn about(&self) -> &'static str {
-        "evenkeel: deadline, retry, Peak EWMA, ejection, health checks, breaker; told of leavers"
+        "evenkeel: deadline, retry, Peak EWMA, ejection, health checks, breaker; informed of leavers"
     }
 
     fn start<'a>(&'a self, scene: &'a Scene) -> BoxFuture<'a, Result<Running, BoxError>> {

@@ -29,16 +29,16 @@ use crate::{
     scene::Scene,
 };
 
-/// Says that this process is a caller: `--caller` and its [`Settings`] in JSON.
+/// Argument that makes this process a caller: `--caller` and its [`Settings`] in JSON.
 pub(crate) const ARGUMENT: &str = "--caller";
 
-/// By then it has found the first endpoints.
+/// How long it may take to find the first endpoints.
 const STARTS_WITHIN: Duration = Duration::from_secs(60);
 
-/// By then the calls that are under way have ended.
+/// How long the calls in flight may take to end.
 const ENDS_WITHIN: Duration = Duration::from_secs(10);
 
-/// What a process of callers is to do.
+/// The settings of a process of callers.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Settings {
     /// The address of its discovery.
@@ -49,7 +49,7 @@ struct Settings {
     checks: bool,
 }
 
-/// What it tells: of which balancer, of whom, and when.
+/// One report: the balancer, the endpoint, and the time.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) enum News {
     Joined(usize, SocketAddr, Moment),
@@ -83,8 +83,8 @@ async fn call(settings: &Settings) -> Result<(), BoxError> {
     let load = Load::start(client.clone(), settings.rate, origin, settings.seed);
     stdin().read_to_end(&mut Vec::new()).await?;
     let calls = load.stop().await?;
-    // Before the balancers go, which lets go of all their nodes.
-    tell(&News::Ended(Seen { attempts: tracker.attempts(), ..seen(&calls, began) }));
+    // Before the balancers are dropped, which drops all their nodes.
+    tell(&News::Ended(Seen { attempts: tracker.attempts(), ..summarize(&calls, began) }));
     drop(client);
     Ok(())
 }
@@ -102,8 +102,8 @@ fn pipeline(
     Pipeline::new(discovery.clone(), connector, settings.checks, seed)
 }
 
-/// What these calls come to, the first of which began at `began`.
-pub(super) fn seen(calls: &[Call], began: Moment) -> Seen {
+/// Summarizes these calls. The first of them began at `began`.
+pub(super) fn summarize(calls: &[Call], began: Moment) -> Seen {
     let failed = || calls.iter().filter(|call| call.failure.is_some());
     Seen {
         calls: calls.len(),
@@ -134,7 +134,7 @@ impl Caller for Ours {
         true
     }
 
-    fn tells(&self) -> bool {
+    fn reports_changes(&self) -> bool {
         true
     }
 
@@ -149,7 +149,7 @@ impl Caller for Ours {
         seed: u64,
     ) -> BoxFuture<'a, Result<Box<dyn Calling>, BoxError>> {
         async move {
-            // Many endpoints are as much as one balancer in a process need have.
+            // With many endpoints, a process is measured with a single balancer.
             let balancers = if scene.is_large { 1 } else { options.balancers.into() };
             let settings = Settings {
                 target: scene.target.clone(),
@@ -162,7 +162,7 @@ impl Caller for Ours {
             let process = Lines::start(&arguments)?;
             let mut callers = Callers { process, balancers, began_with: scene.entered() };
             let all = Change::Count(callers.began_with);
-            callers.until(all, STARTS_WITHIN).await.ok_or("callers find nobody")?;
+            callers.until(all, STARTS_WITHIN).await.ok_or("callers find no endpoints")?;
             Ok(Box::new(callers) as Box<dyn Calling>)
         }
         .boxed()
@@ -205,7 +205,7 @@ impl Calling for Callers {
     }
 }
 
-/// Looks for a change in what is told bit by bit.
+/// Searches for a change in reports, as they come in.
 struct Search {
     change: Change,
     read: usize,
@@ -218,12 +218,12 @@ impl Search {
         Self { change, read: 0, counts: vec![0; balancers], found: vec![None; balancers] }
     }
 
-    /// Reads what is told next from its beginning.
+    /// Reads the reports from their beginning.
     fn restart(&mut self) {
         self.read = 0;
     }
 
-    /// When the last balancer had it, once all have.
+    /// When the last balancer had the change, once all have it.
     fn go_on(&mut self, all: &[News]) -> Option<Moment> {
         for news in &all[self.read..] {
             let (balancer, at, is_it) = match *news {
@@ -251,7 +251,7 @@ impl Search {
     }
 }
 
-/// The least endpoints that a balancer had once it had had `began_with`.
+/// The fewest endpoints that a balancer had after it had `began_with`.
 fn least(all: &[News], balancers: usize, began_with: usize) -> Option<usize> {
     let mut counts = vec![(0_usize, false); balancers];
     let mut least = None;

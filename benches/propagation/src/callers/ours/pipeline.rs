@@ -24,17 +24,18 @@ use crate::backend::HEALTH_PATH;
 
 type Body = Empty<Bytes>;
 
-/// Makes one call, and gives the status of its answer.
+/// Makes one call, and returns the status of its answer.
 type Ask = Arc<dyn Fn() -> BoxFuture<'static, Result<u16, BoxError>> + Send + Sync>;
 
-/// One balancer with all that stands around it.
+/// One balancer with the layers around it.
 #[derive(Clone)]
 pub(super) struct Pipeline {
     ask: Ask,
 }
 
 impl Pipeline {
-    /// As the README has it; without health checks where there are more endpoints than can be checked here.
+    /// Builds the pipeline of the README. With more endpoints than can be checked here, it has no
+    /// health checks.
     pub(super) fn new(
         discovery: Arc<dyn Discovery>,
         connector: Tracked<HttpConnector<ReplayBody<Body>>>,
@@ -57,12 +58,12 @@ impl Pipeline {
         Self { ask }
     }
 
-    /// One call, and the status of its answer.
+    /// Makes one call, and returns the status of its answer.
     pub(super) async fn call(self) -> Result<u16, BoxError> {
         (self.ask)().await
     }
 
-    /// Calls until one succeeds, so that all that starts with the first call has started.
+    /// Calls until a call succeeds, so that everything that starts with the first call has started.
     pub(super) async fn warm_up(self) {
         while self.clone().call().await.is_err() {
             tokio::time::sleep(Duration::from_millis(50)).await;
@@ -70,7 +71,7 @@ impl Pipeline {
     }
 }
 
-/// Hides what the response's body is made of.
+/// Hides the type of the response's body.
 fn asking<B>(client: BoxCloneSyncService<Request<Body>, Response<B>, BoxError>) -> Ask
 where
     B: http_body::Body<Data: Send, Error: Into<BoxError>> + Send + 'static,

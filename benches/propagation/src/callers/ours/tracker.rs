@@ -1,4 +1,5 @@
-//! What is seen of a balancer's nodes: when they come, change and go, and when they are tried.
+//! Tracks the nodes of a balancer: when they are added, changed and removed, and when they are
+//! tried.
 
 use std::{
     net::SocketAddr,
@@ -20,16 +21,16 @@ use tower::Service;
 use super::News;
 use crate::{lines::tell, moment::Moment};
 
-/// How often nodes are looked at: so exact are the times.
+/// How often nodes are inspected. This is the precision of the times.
 const TICK: Duration = Duration::from_millis(1);
 
-/// Of so many nodes the weights are watched.
+/// The weights of at most this many nodes are watched.
 const WATCHED_MAX: usize = 64;
 
-/// Who has been tried, and when.
+/// The attempts, with endpoint and time.
 pub(super) type Attempts = Arc<Mutex<Vec<(SocketAddr, Moment)>>>;
 
-/// Where all that is seen comes together.
+/// Collects the reports of all balancers.
 #[derive(Clone, Debug)]
 pub(super) struct Tracker {
     met: Sender<Met>,
@@ -51,7 +52,7 @@ struct Watched {
 }
 
 impl Tracker {
-    /// Tells whatever is seen, from a thread of its own.
+    /// Starts a thread that reports everything it sees.
     pub(super) fn start() -> Self {
         let (met, meetings) = channel();
         std::thread::spawn(move || watch(&meetings));
@@ -63,17 +64,18 @@ impl Tracker {
         self.attempts.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// What is connected to by this balancer is tracked.
+    /// Tracks everything that this balancer connects to.
     pub(super) fn track<C>(&self, balancer: usize, connect: C) -> Tracked<C> {
         Tracked { connect, balancer, tracker: self.clone() }
     }
 }
 
-/// Tells until nobody meets anybody any more.
+/// Reports until no balancer connects any more.
 fn watch(meetings: &Receiver<Met>) {
     let (mut joining, mut watched) = (Vec::new(), Vec::new());
     loop {
-        // It does not wait to be woken: to wake it would be work for those who are watched.
+        // The thread polls and is not woken, because waking it would be work for the measured
+        // process.
         std::thread::sleep(TICK);
         loop {
             match meetings.try_recv() {
@@ -88,9 +90,10 @@ fn watch(meetings: &Receiver<Met>) {
     }
 }
 
-/// Tells who can be picked by now, and gives who cannot.
+/// Reports which nodes can be picked now, and returns those that cannot.
 fn joined(joining: Vec<Watched>, watched: &mut Vec<Watched>) -> Vec<Watched> {
-    // Who joins in one batch opens in that order: while the first is closed, the others need no look.
+    // Nodes of one batch open in the order of joining: while the first is closed, the others need
+    // no look.
     let first = joining.first().and_then(|first| first.node.upgrade());
     if first.is_some_and(|node| node.is_closed_by(Gate::Joining)) && WATCHED_MAX < joining.len() {
         return joining;
@@ -105,7 +108,7 @@ fn joined(joining: Vec<Watched>, watched: &mut Vec<Watched>) -> Vec<Watched> {
             open.push(one);
         }
     }
-    // One time for all: to tell of many takes longer than to see them.
+    // One time for all, because reporting many takes longer than seeing them.
     let now = Moment::now();
     for one in open {
         tell(&News::Joined(one.balancer, one.address, now));
@@ -143,7 +146,7 @@ impl<C: Connect> Connect for Tracked<C> {
             Address::Socket(address) => {
                 let (balancer, address) = (self.balancer, *address);
                 let watched = Watched { balancer, address, node: Arc::downgrade(node), weight: 0 };
-                // Nobody listens any more where all is over.
+                // At the end of the run there is no receiver any more.
                 _ = self.tracker.met.send(Met::Came(watched));
                 Some(Arc::new(Presence { balancer, address, tracker: self.tracker.clone() }))
             }
@@ -157,7 +160,7 @@ impl<C: Connect> Connect for Tracked<C> {
     }
 }
 
-/// Held as long as a balancer has the node, or an attempt is under way.
+/// Kept while the balancer has the node, or while an attempt is in flight.
 #[derive(Debug)]
 struct Presence {
     balancer: usize,

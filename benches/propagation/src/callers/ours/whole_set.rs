@@ -1,4 +1,4 @@
-//! What a whole set of many endpoints costs: no registry, one balancer, in a process of its own.
+//! The cost of a whole set of many endpoints: no registry, one balancer, in a process of its own.
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
@@ -22,23 +22,23 @@ use crate::{
     moment::{Moment, millis},
 };
 
-/// Says that this process is to take whole sets: `--whole-set` and how many endpoints.
+/// Argument that makes this process take whole sets: `--whole-set` and the number of endpoints.
 pub(crate) const ARGUMENT: &str = "--whole-set";
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// What it tells.
+/// What the process reports.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(untagged)]
 enum Told {
-    /// The set of all, or the one with one more, is handed over.
+    /// A set was find_handed over: the full one, or one with an added endpoint.
     Handed {
         at: Moment,
     },
     News(News),
 }
 
-/// Takes a set of `words[0]` endpoints, and then one with one more for each line of its input.
+/// Takes a set of `words[0]` endpoints, and then a set with one more for each line of its input.
 pub(crate) fn run(words: &[String]) -> Result<(), BoxError> {
     end_with_parent()?;
     let count: usize = words.first().ok_or("how many endpoints?")?.parse()?;
@@ -49,7 +49,7 @@ pub(crate) fn run(words: &[String]) -> Result<(), BoxError> {
         let tracker = Tracker::start();
         let connector = tracker.track(0, HttpConnector::new());
         let pipeline = Pipeline::new(Arc::new(discovery), connector, false, 1);
-        // It starts the balancer; nobody listens there.
+        // This call starts the balancer. No server listens there.
         _ = timeout(PATIENCE, pipeline.clone().call()).await;
         hand_over(&sender, count).await
     })
@@ -61,7 +61,7 @@ async fn hand_over(sender: &Sender, count: usize) -> Result<(), BoxError> {
         if input.read_u8().await.is_err() {
             break;
         }
-        // Made before: what is measured is how it is taken.
+        // Made beforehand, because only taking the set is measured.
         let all: Vec<SocketAddr> = (0..count + more).map(address).collect();
         let at = Moment::now();
         sender.set(all);
@@ -75,16 +75,16 @@ fn address(number: usize) -> SocketAddr {
     (Ipv4Addr::new(127, 1, high, low), 1).into()
 }
 
-/// What a set costs.
+/// The cost of a set.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Figures {
     /// Milliseconds until all of a first set can be picked.
     pub(crate) first: f64,
-    /// Until the one that is new in a set of otherwise the same can be picked.
+    /// Milliseconds until an added endpoint can be picked, in a set that is otherwise the same.
     pub(crate) more: f64,
-    /// Milliseconds of processors that the first took, what watches included.
+    /// Processor time of the first set in milliseconds, including the watching thread.
     pub(crate) work: f64,
-    /// Megabytes in memory that the first costs.
+    /// Megabytes of memory that the first set costs.
     pub(crate) memory: f64,
 }
 
@@ -93,23 +93,25 @@ pub(crate) async fn measure(count: usize) -> Result<Figures, BoxError> {
     let mut process = Lines::start(&[ARGUMENT.to_owned(), count.to_string()])?;
     let id = process.id().ok_or("it has ended")?;
     let cost = || Cost::of(id).ok_or("it has ended");
-    // The one that it begins with.
-    applied(&mut process, Change::Joined(address(0))).await?;
+    // The set that it begins with.
+    wait_until_applied(&mut process, Change::Joined(address(0))).await?;
     tokio::time::sleep(Duration::from_millis(300)).await;
     let before = cost()?;
     process.tell("").await?;
-    let all = applied(&mut process, Change::Count(count)).await?;
+    let all = wait_until_applied(&mut process, Change::Count(count)).await?;
     let work = cost()?.work - before.work;
-    let first = handed(&process, 0).map(|at| millis(all.since(at))).ok_or("nothing is told")?;
+    let first =
+        find_handed(&process, 0).map(|at| millis(all.since(at))).ok_or("no set was handed over")?;
     tokio::time::sleep(Duration::from_millis(300)).await;
     let after = cost()?;
     process.tell("").await?;
-    let new = applied(&mut process, Change::Joined(address(count))).await?;
-    let more = handed(&process, 1).map(|at| millis(new.since(at))).ok_or("nothing is told")?;
+    let new = wait_until_applied(&mut process, Change::Joined(address(count))).await?;
+    let more =
+        find_handed(&process, 1).map(|at| millis(new.since(at))).ok_or("no set was handed over")?;
     Ok(Figures { first, more, work, memory: after.memory - before.memory })
 }
 
-async fn applied(process: &mut Lines<Told>, change: Change) -> Result<Moment, BoxError> {
+async fn wait_until_applied(process: &mut Lines<Told>, change: Change) -> Result<Moment, BoxError> {
     let (mut search, mut read) = (Search::new(change, 1), 0);
     let found = process.until(PATIENCE, |all| {
         let news: Vec<News> = all[read..]
@@ -126,7 +128,7 @@ async fn applied(process: &mut Lines<Told>, change: Change) -> Result<Moment, Bo
     Ok(found.await.ok_or("a set is not applied in time")?)
 }
 
-fn handed(process: &Lines<Told>, which: usize) -> Option<Moment> {
+fn find_handed(process: &Lines<Told>, which: usize) -> Option<Moment> {
     process.so_far(|all| {
         let handed = all.iter().filter_map(|told| match told {
             Told::Handed { at } => Some(*at),
