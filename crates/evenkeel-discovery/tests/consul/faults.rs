@@ -15,7 +15,7 @@ use crate::{
     web,
 };
 
-#[needs("consul")]
+#[needs("consul", "consul-1.14")]
 #[tokio::test]
 async fn an_agent_that_restarts_with_its_data_disturbs_nobody() {
     for version in VERSIONS {

@@ -51,7 +51,7 @@ async fn is_taken(registered: &Registered) -> bool {
     matches!(registered.status(), Status::Failing(e) if cause::<Taken>(e.inner()).is_some())
 }
 
-#[needs("consul")]
+#[needs("consul", "consul-1.14")]
 #[tokio::test]
 async fn a_service_enters_changes_is_maintained_and_leaves() {
     for version in VERSIONS {
@@ -87,7 +87,7 @@ async fn a_service_enters_changes_is_maintained_and_leaves() {
     }
 }
 
-#[needs("consul")]
+#[needs("consul", "consul-1.14")]
 #[tokio::test]
 async fn a_service_enters_itself_again_when_its_agent_restarts_without_data() {
     for version in VERSIONS {
@@ -114,7 +114,7 @@ async fn a_service_enters_itself_again_when_its_agent_restarts_without_data() {
     }
 }
 
-#[needs("consul")]
+#[needs("consul", "consul-1.14")]
 #[tokio::test]
 async fn a_service_that_somebody_deregisters_comes_back_and_stays_in_maintenance() {
     for version in VERSIONS {
@@ -218,7 +218,7 @@ async fn of_two_under_one_id_the_later_counts_and_leaving_is_its_own() {
     watching.until_weights(&[("10.0.0.1:80", 1)]).await;
 }
 
-#[needs("consul")]
+#[needs("consul", "consul-1.14")]
 #[tokio::test]
 async fn checks_are_made_by_the_agent_and_those_of_a_predecessor_are_removed() {
     for version in VERSIONS {
@@ -367,7 +367,7 @@ async fn what_a_predecessor_set_of_maintenance_ends_with_it_and_what_was_set_by_
     }
 }
 
-#[needs("consul")]
+#[needs("consul", "consul-1.14")]
 #[tokio::test]
 async fn a_service_is_back_when_the_catalogue_forgot_it_and_its_agent_did_not() {
     for version in VERSIONS {
@@ -392,7 +392,7 @@ async fn a_service_is_back_when_the_catalogue_forgot_it_and_its_agent_did_not() 
     }
 }
 
-#[needs("consul")]
+#[needs("consul", "consul-1.14")]
 #[tokio::test]
 async fn an_entry_that_was_edited_by_hand_is_taken_over() {
     for version in VERSIONS {
