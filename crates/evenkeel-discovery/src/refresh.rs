@@ -22,21 +22,27 @@ const INTERVAL: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(crate) struct Refresh {
     asked: Arc<Notify>,
+    /// Whether one is asked for and not granted yet.
+    is_asked: bool,
     /// The bucket as a point in time: when it will be full again.
     full_at: Instant,
 }
 
 impl Refresh {
     pub(crate) fn new(asked: Arc<Notify>) -> Self {
-        Self { asked, full_at: clock::now() }
+        Self { asked, is_asked: false, full_at: clock::now() }
     }
 
-    /// Waits until fresh news is asked for and granted.
+    /// Waits until fresh news is asked for and granted. A wait that is given up loses nothing.
     pub(crate) async fn granted(&mut self) {
-        self.asked.notified().await;
+        if !self.is_asked {
+            self.asked.notified().await;
+            self.is_asked = true;
+        }
         // One is left in the bucket when it misses less than all of its tokens.
         let one_left = clock::now() + INTERVAL * (BURST - 1);
         sleep(self.full_at.saturating_duration_since(one_left)).await;
+        self.is_asked = false;
         self.full_at = self.full_at.max(clock::now()) + INTERVAL;
     }
 
@@ -52,6 +58,23 @@ impl Refresh {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_asked_for_is_not_lost_with_a_wait_that_is_given_up() {
+        let asked = Arc::<Notify>::default();
+        let mut refresh = Refresh::new(asked.clone());
+        for _ in 0..BURST {
+            asked.notify_one();
+            refresh.granted().await;
+        }
+
+        asked.notify_one();
+        let too_short = tokio::time::timeout(INTERVAL / 2, refresh.granted()).await;
+        assert!(too_short.is_err());
+
+        let in_time = tokio::time::timeout(INTERVAL, refresh.granted()).await;
+        assert!(in_time.is_ok(), "it is granted later");
+    }
 
     #[tokio::test(start_paused = true)]
     async fn three_are_granted_at_once_and_then_one_a_second() {

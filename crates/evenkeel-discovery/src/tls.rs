@@ -36,6 +36,25 @@ enum Trust {
     Config(Arc<ClientConfig>),
 }
 
+/// Whether they are one, or clones of one: what is made again may be of newer files.
+#[cfg(feature = "etcd")]
+impl PartialEq for Tls {
+    fn eq(&self, other: &Self) -> bool {
+        let is_trust_same = match (&self.trust, &other.trust) {
+            (Trust::System, Trust::System) => true,
+            (Trust::Authorities(a), Trust::Authorities(b)) => Arc::ptr_eq(a, b),
+            (Trust::Config(a), Trust::Config(b)) => Arc::ptr_eq(a, b),
+            _ => false,
+        };
+        is_trust_same
+            && match (&self.identity, &other.identity) {
+                (None, None) => true,
+                (Some((_, a)), Some((_, b))) => Arc::ptr_eq(a, b),
+                _ => false,
+            }
+    }
+}
+
 /// TLS material that cannot be used, and why.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{reason}")]

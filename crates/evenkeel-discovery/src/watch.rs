@@ -152,8 +152,15 @@ impl Session {
         self.journal.send_modify(|journal| journal.fail(error));
     }
 
+    /// Changes what is known while something is wrong still, so that the failure goes on.
+    #[cfg_attr(not(feature = "kubernetes"), allow(dead_code))]
+    pub(crate) fn amend(&mut self, change: impl FnOnce(&mut Journal) -> bool) {
+        self.journal.send_if_modified(change);
+        (self.ended, self.lost) = (0, None);
+    }
+
     /// Tells that what was told last still holds: as good as the same set again, which is not compared.
-    #[cfg_attr(not(feature = "consul"), allow(dead_code))]
+    #[cfg_attr(not(any(feature = "consul", feature = "kubernetes")), allow(dead_code))]
     pub(crate) fn confirm(&mut self) {
         self.good();
     }

@@ -87,7 +87,7 @@ macro_rules! bad_days {
 bad_days! {
     #[cfg(feature = "consul")]
     over_consul("consul"):
-        crate::consul::OneAgent, a_registration_heals_after_all_that_and_never_keeps_a_service;
+        crate::consul::OneAgent<0>, a_registration_heals_after_all_that_and_never_keeps_a_service;
     #[cfg(feature = "etcd")]
     over_etcd_3_4("etcd-3.4"):
         crate::etcd::OneMember<0>, a_registration_heals_after_all_that_and_never_keeps_a_service;

@@ -165,7 +165,9 @@ conformance! {
         C15 "what is there is well, as far as DNS knows",
     }
     #[cfg(feature = "consul")]
-    over_consul("consul"): crate::consul::OneAgent {}
+    over_consul_1_8("consul"): crate::consul::OneAgent<0> {}
+    #[cfg(feature = "consul")]
+    over_consul_1_14("consul-1.14"): crate::consul::OneAgent<1> {}
     #[cfg(feature = "etcd")]
     over_etcd_3_4("etcd-3.4"): crate::etcd::OneMember<0> {}
     #[cfg(feature = "etcd")]

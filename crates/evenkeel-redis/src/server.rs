@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Mutex, PoisonError,
+        Arc, Mutex, PoisonError, Weak,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -16,7 +16,7 @@ use redis::{
     Client, ErrorKind, RedisError, RedisResult, Script, ServerErrorKind, Value,
     aio::{ConnectionManager, ConnectionManagerConfig},
 };
-use tokio::time::timeout;
+use tokio::{sync::oneshot, time::timeout};
 
 use crate::refusal::Refusal;
 
@@ -28,12 +28,20 @@ pub(crate) struct Server {
     connection: Mutex<Connection>,
 }
 
-/// Made in a runtime, at the first question. It connects by itself, and again when it breaks.
 #[derive(Default)]
 struct Connection {
-    manager: Option<ConnectionManager>,
-    /// How many were given up, since their server is the wrong one or hangs.
+    made: Option<Made>,
+    /// How many were given up, since their server is the wrong one or hangs, or their runtime has ended.
     given_up: u64,
+}
+
+/// Made in a runtime, at the first question. It connects by itself, and again when it breaks.
+struct Made {
+    manager: ConnectionManager,
+    /// Gone with the runtime, without which the manager would answer nobody, whichever runtime asks.
+    runtime: Weak<()>,
+    /// Ends the task that tells so.
+    _ends: oneshot::Sender<()>,
 }
 
 impl Server {
@@ -117,9 +125,12 @@ impl Server {
     /// The connection, and its number.
     fn connection(&self) -> RedisResult<(ConnectionManager, u64)> {
         let mut connection = self.lock();
-        let given_up = connection.given_up;
-        if let Some(manager) = &connection.manager {
-            return Ok((manager.clone(), given_up));
+        match &connection.made {
+            Some(made) if 0 < made.runtime.strong_count() => {
+                return Ok((made.manager.clone(), connection.given_up));
+            }
+            Some(_) => connection.given_up += 1,
+            None => {}
         }
         let config = ConnectionManagerConfig::new()
             .set_connection_timeout(Some(self.timeout))
@@ -127,19 +138,33 @@ impl Server {
             // Whoever asks next tries again: no question waits for a later attempt than its own.
             .set_number_of_retries(0);
         let manager = ConnectionManager::new_lazy_with_config(self.client.clone(), config)?;
-        Ok((connection.manager.insert(manager).clone(), given_up))
+        let made = connection.made.insert(Made::new(manager));
+        Ok((made.manager.clone(), connection.given_up))
     }
 
     /// Has the next question dial again, unless connection `number` was given up already.
     fn give_up(&self, number: u64) {
         let mut connection = self.lock();
         if connection.given_up == number {
-            *connection = Connection { manager: None, given_up: number + 1 };
+            *connection = Connection { made: None, given_up: number + 1 };
         }
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Connection> {
         self.connection.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Made {
+    fn new(manager: ConnectionManager) -> Self {
+        let here = Arc::new(());
+        let runtime = Arc::downgrade(&here);
+        let (_ends, ended) = oneshot::channel();
+        tokio::spawn(async move {
+            let _here = here;
+            let _ = ended.await;
+        });
+        Self { manager, runtime, _ends }
     }
 }
 

@@ -15,10 +15,14 @@ use hyper_util::{
     client::legacy::connect::{Connected, Connection},
     rt::TokioIo,
 };
+use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tower::Service;
 
 use super::server::{Place, Server};
+
+/// For how long nothing may come before the system asks the peer whether the connection still is one.
+const KEEP_ALIVE: Duration = Duration::from_secs(5);
 
 /// Connects to one server, whatever the URI names.
 #[derive(Clone, Debug)]
@@ -78,6 +82,7 @@ impl Dial {
                 let port = authority.port_u16().unwrap_or_default();
                 let stream = tokio::net::TcpStream::connect((bare, port)).await?;
                 stream.set_nodelay(true)?;
+                keep_alive(&stream)?;
                 Box::new(stream)
             }
         };
@@ -116,6 +121,15 @@ impl Service<Uri> for Dial {
     fn call(&mut self, _: Uri) -> Self::Future {
         Box::pin(self.clone().connect())
     }
+}
+
+/// Has the system look whether a silent peer is still there: an answer that a registry holds back keeps a connection
+/// silent for minutes, and one whose peer has restarted or is gone looks the same. It is noticed within 8 s.
+fn keep_alive(stream: &tokio::net::TcpStream) -> io::Result<()> {
+    let keep_alive = TcpKeepalive::new().with_time(KEEP_ALIVE);
+    #[cfg(any(target_os = "linux", target_os = "macos", target_os = "windows"))]
+    let keep_alive = keep_alive.with_interval(Duration::from_secs(1)).with_retries(3);
+    SockRef::from(stream).set_tcp_keepalive(&keep_alive)
 }
 
 /// Bytes in both directions.

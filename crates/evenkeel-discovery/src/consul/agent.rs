@@ -73,7 +73,8 @@ impl Agent {
 
     /// Waits for `quiet`, and then for a sign that the agent and a server behind it still answer.
     ///
-    /// Whatever comes in time is one: a proxy may refuse the question, and an agent one more connection.
+    /// Whatever comes in time is one: a proxy may refuse the question, and an agent one more connection, which
+    /// it takes first. That nothing listens any more is none: what holds the query back is gone, too.
     pub(super) async fn sign_of_life(&self, quiet: Duration) -> Result<(), BoxError> {
         tokio::time::sleep(quiet).await;
         let asked_at = clock::now();
@@ -81,7 +82,7 @@ impl Agent {
         // One connection is enough where the agent counts them.
         self.hang_up();
         match asked {
-            Err(error) if self.timeout <= clock::now() - asked_at => Err(error),
+            Err(error) if is_gone(&error) || self.timeout <= clock::now() - asked_at => Err(error),
             _ => Ok(()),
         }
     }
@@ -162,6 +163,13 @@ pub(crate) fn encode(text: &str) -> String {
         }
     }
     encoded
+}
+
+/// Whether nothing listens where the agent was.
+pub(crate) fn is_gone(error: &BoxError) -> bool {
+    let kind = error.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
+    // A Unix socket of an agent that ended is refused, or missing.
+    matches!(kind, Some(std::io::ErrorKind::ConnectionRefused | std::io::ErrorKind::NotFound))
 }
 
 /// The status of an agent's refusal, if that is what went wrong.

@@ -54,7 +54,8 @@
 //! those with an error status change nothing: the last set stays, the failure is told to the watchers and
 //! logged once, and the next agent is asked, or the same after 0.5 s to 10 s. An agent that hangs
 //! is noticed within 5 s and [`timeout`](Agents::timeout): one that holds a query back has to give a sign of
-//! life every 5 s.
+//! life every 5 s. That its port refuses is none. A connection whose other end is gone without a word is noticed
+//! within 8 s, by TCP's keep-alive.
 //!
 //! **What it costs.** One connection to one agent for each service that is followed, whatever the number
 //! of balancers, and another for a moment every 5 s; an agent accepts 200 from one address unless told

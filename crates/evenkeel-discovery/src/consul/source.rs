@@ -126,25 +126,20 @@ impl ConsulSource {
                     alive?;
                     sign.set(agent.sign_of_life(QUIET));
                 }
-                () = session.refresh_wanted() => {
-                    if self.may_refresh(session, clock::now()) {
-                        return Ok(None);
-                    }
+                () = refresh_wanted(self.refreshed.1, session) => {
+                    self.refresh(session, clock::now());
+                    return Ok(None);
                 }
             }
         }
     }
 
-    /// Whether the list may be asked for now because an endpoint cannot be reached.
-    fn may_refresh(&mut self, session: &mut Session, now: Instant) -> bool {
+    /// Notes that the list is asked for because an endpoint cannot be reached, and rests before the next time.
+    fn refresh(&mut self, session: &mut Session, now: Instant) {
         let (times, rests_until) = &mut self.refreshed;
-        if rests_until.is_some_and(|until| now < until) {
-            return false;
-        }
         let (min, max) = REFRESH;
         *rests_until = Some(now + Backoff::new(min, max).delay(*times, session.rng()));
         *times = times.saturating_add(1);
-        true
     }
 
     /// How long the agent may hold an answer back: not beyond the end of a doubt.
@@ -227,6 +222,14 @@ impl ConsulSource {
             Err(error) => refused_with(&error) != Some(403),
         }
     }
+}
+
+/// Waits until fresh news is asked for, after `not_before`. What is asked for during the rest waits for its end.
+async fn refresh_wanted(not_before: Option<Instant>, session: &mut Session) {
+    if let Some(instant) = not_before {
+        tokio::time::sleep_until(instant).await;
+    }
+    session.refresh_wanted().await;
 }
 
 fn hash_of(body: &[u8]) -> u64 {

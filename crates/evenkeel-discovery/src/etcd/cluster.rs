@@ -4,7 +4,10 @@ use std::{sync::Arc, time::Duration};
 
 use evenkeel_core::BoxError;
 
-use super::client::Client;
+use super::{
+    client::Client,
+    shared::{Shared, Way},
+};
 use crate::client::{Dial, Server, ServerError};
 
 /// The members of an etcd cluster that are asked, with the user and the TLS they are asked with.
@@ -87,6 +90,18 @@ impl Cluster {
 
     pub(crate) fn name(&self, index: usize) -> String {
         format!("etcd {}", self.members[index % self.members.len()])
+    }
+
+    /// The client of the member at `index` that all share which ask this cluster in the same way.
+    pub(crate) fn shared(&self, index: usize) -> Arc<Shared> {
+        Shared::of(Way {
+            server: self.members[index % self.members.len()].clone(),
+            user: self.user.clone(),
+            timeout: self.timeout,
+            #[cfg(feature = "tls")]
+            tls: self.tls.clone(),
+            runtime: tokio::runtime::Handle::current().id(),
+        })
     }
 
     /// A client of the member at `index`, counted on beyond the last, that has authenticated itself.

@@ -52,6 +52,7 @@ pub(crate) mod client;
 mod cluster;
 mod error;
 mod proto;
+pub(crate) mod shared;
 mod source;
 mod table;
 

@@ -38,7 +38,7 @@
 //! that port, as when it is renamed slice by slice, those of its endpoints that were in use stay so, at the port
 //! that they had, until they stop; if all slices are so, that is told as a [`NoSuchPort`].
 //!
-//! **Addresses.** Of a pod with two address families, one ([`Family`]). Zone hints are followed if this process's
+//! **Addresses.** Of a pod with two address families, one, for which the other may stand by ([`Family`]). Zone hints are followed if this process's
 //! own [`zone`](Kubernetes::zone) is known, by the rules of kube-proxy: if all endpoints have hints and some are
 //! for this zone, these are used. So are hints for [nodes](Kubernetes::node).
 //!

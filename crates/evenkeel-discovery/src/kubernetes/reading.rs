@@ -37,7 +37,9 @@ pub enum Family {
     Ipv4,
     /// IPv6 alone.
     Ipv6,
-    /// Both, each an endpoint of its own.
+    /// Both: IPv4 where a pod has it, with its IPv6 address as an
+    /// [alternative](evenkeel_core::endpoint::Endpoint::alternatives), else IPv6. A pod counts once. Of what is not
+    /// known to be a pod, each address is an endpoint of its own.
     Both,
 }
 
@@ -111,11 +113,10 @@ impl Reading {
             return vec![];
         }
         let of_item = |item| {
-            // The port is only known of those that were told: of an address there are few.
+            // The port is only known of those that were told: of a host there are few.
             let any = self.row(slice, item, &Port::default(), 1)?;
-            let Address::Socket(first) = any.endpoint.address else { return None };
-            let last = Address::from(SocketAddr::new(first.ip(), u16::MAX));
-            let mut same = told.range(Address::from(first)..=last);
+            let (first, last) = all_ports(any.endpoint.address)?;
+            let mut same = told.range(first..=last);
             let (address, known) =
                 same.find(|(_, known)| known.metadata.get(POD) == any.endpoint.metadata.get(POD))?;
             let name = known.metadata.get(PORT).cloned().unwrap_or_default();
@@ -196,6 +197,19 @@ impl Reading {
             zones: hinted(&item.hints.for_zones, self.zone.as_deref()),
             nodes: hinted(&item.hints.for_nodes, self.node.as_deref()),
         })
+    }
+}
+
+/// The first and the last address of a host, in their order.
+fn all_ports(address: Address) -> Option<(Address, Address)> {
+    match address {
+        Address::Socket(at) => {
+            Some([0, u16::MAX].map(|port| SocketAddr::new(at.ip(), port).into()).into())
+        }
+        Address::Name { host, .. } => {
+            Some([0, u16::MAX].map(|port| Address::Name { host: host.clone(), port }).into())
+        }
+        _ => None,
     }
 }
 

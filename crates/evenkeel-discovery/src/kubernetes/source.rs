@@ -234,24 +234,36 @@ impl KubernetesSource {
 
     /// Tells what the table comes to, as far as it is believed.
     fn tell(&mut self, session: &mut Session, is_rebuilt: bool) {
-        let Some(there) = self.table.misfit() else { return self.believe(session, is_rebuilt) };
+        let misfit = self.table.misfit();
         // What was known stays as long as it is there. Of others nothing is known: to tell that there are none
         // would be wrong.
-        if self.told.is_some() {
-            self.believe(session, is_rebuilt);
+        let missing = if misfit.is_none() || self.told.is_some() {
+            self.believe(session, is_rebuilt)
+        } else {
+            None
+        };
+        // It works again when nothing is wrong any more, and not with each event until then.
+        if misfit.is_none() && missing.is_none() {
+            session.confirm();
         }
-        let (service, wanted) = (self.service.clone(), self.reading.port.to_string());
-        session.fail(NoSuchPort { service, wanted, there });
+        if let Some(missing) = missing {
+            session.fail(NotConfirmed { missing });
+        }
+        if let Some(there) = misfit {
+            let (service, wanted) = (self.service.clone(), self.reading.port.to_string());
+            session.fail(NoSuchPort { service, wanted, there });
+        }
     }
 
-    /// Tells the endpoints of the table, as far as they are believed.
-    fn believe(&mut self, session: &mut Session, is_rebuilt: bool) {
+    /// Tells the endpoints of the table, as far as they are believed, and how many are missing without being.
+    fn believe(&mut self, session: &mut Session, is_rebuilt: bool) -> Option<usize> {
         let endpoints = self.table.endpoints(&self.reading);
         let is_doubted = self.doubt.ends_at(self.hold).is_some();
         let is_emptied = endpoints.is_empty() && self.told.as_ref().is_some_and(|t| !t.is_empty());
         let was_away = AWAY < session.lost_for();
         if !is_doubted && !is_rebuilt && !is_emptied && !was_away {
-            return self.announce(session, endpoints);
+            self.announce(session, endpoints);
+            return None;
         }
         if !is_doubted {
             let told = self.told.iter().flat_map(|told| told.values().cloned());
@@ -262,9 +274,7 @@ impl KubernetesSource {
         }
         let verdict = self.doubt.take(endpoints, is_rebuilt, clock::now(), self.hold);
         self.announce(session, verdict.endpoints);
-        if let Some((missing, _)) = verdict.kept {
-            session.fail(NotConfirmed { missing });
-        }
+        verdict.kept.map(|(missing, _)| missing)
     }
 
     /// Tells what is different, or everything where that is much.
@@ -279,16 +289,16 @@ impl KubernetesSource {
             }
             new.insert(endpoint.address.clone(), endpoint);
         }
-        let changes = changed.len() + old.len();
-        if is_first || CHANGES_MAX < changes {
-            session.set(new.values().cloned().collect());
-        } else if let Some(known) = new.values().next().filter(|_| changes == 0) {
-            // What is known already reaches nobody, but tells that the source works.
-            session.insert(known.clone());
+        if is_first || CHANGES_MAX < changed.len() + old.len() {
+            session.amend(|journal| journal.replace(new.values().cloned().collect()));
         } else {
             // Those who join come before those who leave.
-            changed.into_iter().for_each(|endpoint| session.insert(endpoint));
-            old.keys().for_each(|address| session.remove(address));
+            for endpoint in changed {
+                session.amend(|journal| journal.insert(endpoint));
+            }
+            for address in old.keys() {
+                session.amend(|journal| journal.remove(address));
+            }
         }
         self.told = Some(new);
     }

@@ -1,6 +1,10 @@
 //! All slices of a service, and what they come to together.
 
-use std::collections::{BTreeMap, HashSet};
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    net::SocketAddr,
+    sync::Arc,
+};
 
 use evenkeel_core::endpoint::{Address, Endpoint};
 
@@ -76,7 +80,30 @@ impl Table {
         if has_active {
             follow_hints(&mut rows);
         }
-        rows.into_iter().map(|row| to_endpoint(row, has_active)).collect()
+        let others = match reading.family {
+            Family::Both => self.ipv6_addresses(),
+            _ => HashMap::new(),
+        };
+        let endpoint = |row: &Row| {
+            let endpoint = to_endpoint(row, has_active);
+            match others.get(&row.uid).filter(|_| !row.is_ipv6) {
+                Some(other) => endpoint.alternatives([*other]),
+                None => endpoint,
+            }
+        };
+        rows.into_iter().map(endpoint).collect()
+    }
+
+    /// The IPv6 address of each pod that has one and may be sent to.
+    fn ipv6_addresses(&self) -> HashMap<Arc<str>, SocketAddr> {
+        let rows = self.slices.values().flat_map(|known| &known.rows);
+        let usable =
+            rows.filter(|row| row.is_ipv6 && row.state != State::Gone && !row.uid.is_empty());
+        let known = usable.filter_map(|row| match row.endpoint.address {
+            Address::Socket(address) => Some((row.uid.clone(), address)),
+            _ => None,
+        });
+        known.collect()
     }
 
     /// What is known of each address, and of each pod where it counts once.
@@ -93,9 +120,9 @@ impl Table {
         }
         let mut rows: Vec<&Row> = addresses.into_values().map(|(row, _)| row).collect();
         let is_second_choice = match family {
-            Family::PreferIpv4 => |row: &Row| row.is_ipv6,
+            Family::PreferIpv4 | Family::Both => |row: &Row| row.is_ipv6,
             Family::PreferIpv6 => |row: &Row| !row.is_ipv6,
-            Family::Ipv4 | Family::Ipv6 | Family::Both => return rows,
+            Family::Ipv4 | Family::Ipv6 => return rows,
         };
         let first: HashSet<_> = rows
             .iter()

@@ -7,7 +7,9 @@
 //!
 //! **Which agent.** A service belongs to the agent of its machine: only that one sees the machine die. Where
 //! several are named, the next has the entry after the first heartbeat that failed, and the entry at the first
-//! runs out by its TTL. Leaving removes both, the one at an agent that does not answer from the catalogue.
+//! runs out by its TTL. Leaving removes both. Where an agent that has it does not answer, the entry is removed from the
+//! catalogue at once, and leaving is tried until that agent has answered or nothing listens there, or the
+//! [`timeout`](super::Registration::timeout) is over: it would enter it again.
 //!
 //! **Connections.** A registration holds none between its heartbeats, so that hundreds in one process do not
 //! use up the 200 that an agent takes from one address.
@@ -18,7 +20,8 @@
 //!
 //! **What is looked at.** Each heartbeat looks at the agent's entry, and each third one also at the catalogue,
 //! which callers read: one question about two rows, of any server. An entry that is gone from there, as after
-//! a snapshot was restored, or says something else, is entered again. So is one without an owner, as it is
+//! a snapshot was restored, or says something else, is entered again, with a number in its `Meta` and in the notes
+//! of its checks that makes it another: the agent would not push what it believes to be there. So is one without an owner, as it is
 //! after it was edited by hand, and one whose owner has not sent a heartbeat for its TTL.
 //!
 //! **Ids and names** are part of paths that Consul cleans: an id or a name with an empty segment, with `.` or
@@ -33,7 +36,7 @@
 mod definition;
 mod standing;
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use bytes::Bytes;
 use evenkeel_core::{BoxError, rng::Rng};
@@ -43,11 +46,14 @@ use self::standing::Checks;
 use super::{Entry, InvalidEntry, Kept, Registry};
 use crate::consul::{
     Agents,
-    agent::{Agent, encode},
+    agent::{Agent, encode, is_gone},
 };
 
 /// The key in `Meta` that tells which process has made an entry.
 const OWNER: &str = "evenkeel-owner";
+
+/// The key in `Meta` that tells how often an entry that was lost has been entered again.
+const ROUND: &str = "evenkeel-round";
 
 /// Of so many heartbeats, one looks at the catalogue.
 const LOOK_EVERY: u32 = 3;
@@ -78,6 +84,11 @@ pub struct ConsulRegistry {
     at: Option<At>,
     /// Which agent has the entry as it is wanted.
     entered_at: Option<usize>,
+    /// Which agents may have an entry, since an attempt there has begun and none has removed it.
+    may_have: BTreeSet<usize>,
+    /// How often the entry was lost. It is part of the entry: an agent of Consul 1.11 and later that is told
+    /// again what it knows pushes nothing, although the catalogue may have lost it.
+    round: u32,
 }
 
 /// An agent, and what is known of the entry there.
@@ -108,6 +119,8 @@ impl ConsulRegistry {
             asked: 0,
             at: None,
             entered_at: None,
+            may_have: BTreeSet::new(),
+            round: 0,
         }
     }
 
@@ -141,7 +154,7 @@ impl ConsulRegistry {
 
     /// Which agent is asked.
     fn place(&self) -> usize {
-        self.asked % self.agents.servers.len()
+        self.asked.saturating_sub(1) % self.agents.servers.len()
     }
 
     /// Ends an attempt that succeeded.
@@ -254,6 +267,8 @@ impl Registry for ConsulRegistry {
     async fn enter(&mut self, entry: &Entry, ttl: Duration) -> Result<(), BoxError> {
         let service = definition::service(self, entry, ttl)?;
         let mut at = self.at()?;
+        // One that is given up may succeed over there.
+        self.may_have.insert(self.place());
         at.enter(entry, &service).await?;
         self.entered_at = Some(self.place());
         self.stay(at);
@@ -264,6 +279,7 @@ impl Registry for ConsulRegistry {
         let mut at = self.at()?;
         let kept = self.keep_at(&mut at, entry, ttl).await?;
         if kept == Kept::Lost {
+            self.round = self.round.wrapping_add(1);
             // What is there now is to be looked at again.
             at = At { node: at.node.take(), ..At::new(at.agent) };
         }
@@ -273,12 +289,17 @@ impl Registry for ConsulRegistry {
 
     async fn leave(&mut self, entry: &Entry) -> Result<(), BoxError> {
         let at = self.at()?;
-        if standing::owner(&at.agent, entry).await?.as_ref() == Some(&self.owner) {
-            let path = format!("/v1/agent/service/deregister/{}", encode(&entry.id));
-            at.agent.put(&path, Bytes::new()).await?;
-        }
-        if 1 < self.agents.servers.len() {
-            standing::remove_elsewhere(&at.agent, entry, &self.owner).await?;
+        standing::remove(&at.agent, entry, &self.owner).await?;
+        self.may_have.remove(&self.place());
+        // An agent that is slow, or has no server, may have left it in the catalogue.
+        standing::remove_from_catalogue(&at.agent, entry, &self.owner).await?;
+        // It would put it there again, and is believed to be rid of it when it says so or is gone.
+        for place in self.may_have.clone() {
+            let agent = self.agents.agent(place)?;
+            match standing::remove(&agent, entry, &self.owner).await {
+                Err(error) if !is_gone(&error) => return Err(error),
+                _ => self.may_have.remove(&place),
+            };
         }
         self.stay(at);
         Ok(())

@@ -10,6 +10,9 @@
 //! Weight 0 and maintenance are told as weight 0, or by taking the key out where a
 //! [layout](crate::etcd::dialect) knows no weights.
 //!
+//! **Connections.** All registrations of one runtime that ask a member as the same user, with the same timeout and
+//! the same TLS share a connection to it.
+//!
 //! **Rights** that a user needs: to read and write the keys of the service.
 
 use std::{sync::Arc, time::Duration};
@@ -17,7 +20,7 @@ use std::{sync::Arc, time::Duration};
 use evenkeel_core::{BoxError, endpoint::Address};
 
 use super::{Entry, InvalidEntry, Kept, Registry};
-use crate::etcd::{Cluster, Dialect, client::Client, dialect::Plain};
+use crate::etcd::{Cluster, Dialect, client::Client, dialect::Plain, shared::Shared};
 
 /// Enters services in etcd. See the [module docs](self).
 ///
@@ -32,7 +35,10 @@ pub struct EtcdRegistry {
     dialect: Arc<dyn Dialect>,
     /// The member that is asked, counted on beyond the last.
     asked: usize,
-    client: Option<Client>,
+    /// The client that was asked last, which others use, too.
+    shared: Option<Arc<Shared>>,
+    /// Whether it has answered; false while an attempt is under way, and after one that failed.
+    has_answered: bool,
     lease: Option<i64>,
     /// Where the entry stands; none while it is taken out.
     key: Option<String>,
@@ -42,7 +48,15 @@ impl EtcdRegistry {
     /// Enters services in this cluster, laid out as [`Plain`] unless told otherwise.
     #[must_use]
     pub fn new(cluster: Cluster) -> Self {
-        Self { cluster, dialect: Arc::new(Plain), asked: 0, client: None, lease: None, key: None }
+        Self {
+            cluster,
+            dialect: Arc::new(Plain),
+            asked: 0,
+            shared: None,
+            has_answered: false,
+            lease: None,
+            key: None,
+        }
     }
 
     /// Sets how entries are laid out. Default [`Plain`].
@@ -54,13 +68,16 @@ impl EtcdRegistry {
 
     /// Makes an attempt on one member; after one that fails or is given up, the next is asked.
     async fn client(&mut self) -> Result<Client, BoxError> {
-        match self.client.take() {
-            Some(client) => Ok(client),
-            None => {
+        let shared = match self.shared.take() {
+            Some(shared) if self.has_answered => shared,
+            failed => {
+                failed.iter().for_each(|failed| failed.give_up());
                 self.asked += 1;
-                self.cluster.client(self.asked - 1).await
+                self.cluster.shared(self.asked - 1)
             }
-        }
+        };
+        self.has_answered = false;
+        self.shared.insert(shared).client(&self.cluster, self.asked - 1).await
     }
 
     async fn enter_at(
@@ -132,14 +149,14 @@ impl Registry for EtcdRegistry {
     async fn enter(&mut self, entry: &Entry, ttl: Duration) -> Result<(), BoxError> {
         let client = self.client().await?;
         self.enter_at(&client, entry, ttl).await?;
-        self.client = Some(client);
+        self.has_answered = true;
         Ok(())
     }
 
     async fn keep(&mut self, _: &Entry, _: Duration) -> Result<Kept, BoxError> {
         let client = self.client().await?;
         let kept = self.keep_at(&client).await?;
-        self.client = Some(client);
+        self.has_answered = true;
         Ok(kept)
     }
 
@@ -147,7 +164,9 @@ impl Registry for EtcdRegistry {
         let Some(lease) = self.lease else { return Ok(()) };
         let client = self.client().await?;
         // Only what hangs on this lease goes: another's entry under the same key hangs on its own.
-        client.revoke(lease).await
+        client.revoke(lease).await?;
+        self.has_answered = true;
+        Ok(())
     }
 }
 

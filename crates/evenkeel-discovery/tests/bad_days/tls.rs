@@ -38,7 +38,7 @@ async fn certificate_that_runs_out<H: Harness, D: Discovery>(
 #[needs("consul")]
 #[tokio::test]
 async fn a_certificate_of_an_agent_that_runs_out_empties_nothing() {
-    let harness = crate::consul::OneAgent::start().await.unwrap();
+    let harness = crate::consul::OneAgent::<0>::start().await.unwrap();
     certificate_that_runs_out(harness, |url, tls| {
         let agents = evenkeel_discovery::consul::Agents::at([url]).unwrap().tls(tls);
         crate::consul::follow_at(agents)

@@ -14,26 +14,28 @@ use evenkeel_discovery::{
 use serde_json::{Value, json};
 
 use crate::{
-    consul_real::Agent,
+    consul_real::{Agent, VERSIONS},
     harness::{BACKOFF, HOLD, Harness, Instance, State},
+    servers::until,
     slow_motion::Proxy,
 };
 
 /// How many instances are entered one by one; more go in one transaction, on a node of their own.
 const FEW: usize = 10;
 
-pub(crate) struct OneAgent {
+/// An agent of the version at this place of [`VERSIONS`].
+pub(crate) struct OneAgent<const VERSION: usize> {
     agent: Agent,
     proxy: Proxy,
     /// What is entered, by its id.
     now: BTreeMap<String, Instance>,
 }
 
-impl Harness for OneAgent {
+impl<const VERSION: usize> Harness for OneAgent<VERSION> {
     type Source = Consul;
 
     async fn start() -> Option<Self> {
-        let agent = Agent::start().await?;
+        let agent = Agent::start_of(VERSIONS[VERSION]).await?;
         let proxy = Proxy::to(&agent.url).await;
         agent.put("/v1/catalog/register", json!({ "Node": "batch", "Address": "10.0.0.1" })).await;
         Some(Self { agent, proxy, now: BTreeMap::new() })
@@ -67,7 +69,11 @@ impl Harness for OneAgent {
         let now: Vec<_> = std::mem::take(&mut self.now).into_values().collect();
         self.agent.kill();
         self.agent.start_again().await;
-        tokio::time::sleep(Duration::from_millis(200)).await;
+        let before = self.proxy.carried();
+        until("an answer of an agent that knows nothing", || async {
+            before < self.proxy.carried()
+        })
+        .await;
         self.set(&now).await;
     }
 
@@ -125,7 +131,7 @@ impl Harness for OneAgent {
     }
 }
 
-impl OneAgent {
+impl<const VERSION: usize> OneAgent<VERSION> {
     async fn enter(&self, id: &str, instance: &Instance, before: Option<&Instance>) {
         let (host, port) = place(&instance.address);
         let mut meta = json!({});

@@ -10,10 +10,14 @@ use evenkeel_discovery::File;
 use serde_json::json;
 use tempfile::TempDir;
 
-use crate::harness::{Harness, Instance, State};
+use crate::{
+    harness::{Harness, Instance, State},
+    watching::Watching,
+};
 
 pub(crate) struct OneFile {
     path: PathBuf,
+    file: File,
     now: Vec<Instance>,
     _folder: TempDir,
 }
@@ -26,13 +30,14 @@ impl Harness for OneFile {
     async fn start() -> Option<Self> {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("endpoints.json");
-        let mut file = Self { path, now: vec![], _folder: folder };
+        let file = File::new(&path).unwrap().poll_interval(Duration::from_millis(200));
+        let mut file = Self { path, file, now: vec![], _folder: folder };
         file.set(&[]).await;
         Some(file)
     }
 
     fn discovery(&self) -> File {
-        File::new(&self.path).unwrap().poll_interval(Duration::from_millis(200))
+        self.file.clone()
     }
 
     async fn set(&mut self, instances: &[Instance]) {
@@ -42,17 +47,19 @@ impl Harness for OneFile {
 
     /// Is written in two steps, as editors and `>` do it.
     async fn blink(&mut self) {
+        let mut seen = Watching::new(&self.file);
         fs::write(&self.path, "").unwrap();
-        tokio::time::sleep(Duration::from_millis(700)).await;
+        seen.until_failure().await;
         fs::write(&self.path, &text(&self.now)[..20]).unwrap();
-        tokio::time::sleep(Duration::from_millis(700)).await;
+        seen.until_failure().await;
         fs::write(&self.path, text(&self.now)).unwrap();
     }
 
     /// Is removed for a while, and is another file then.
     async fn lose_history(&mut self, now: &[Instance]) {
+        let mut seen = Watching::new(&self.file);
         fs::remove_file(&self.path).unwrap();
-        tokio::time::sleep(Duration::from_millis(700)).await;
+        seen.until_failure().await;
         self.set(now).await;
     }
 

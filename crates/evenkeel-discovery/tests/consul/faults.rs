@@ -8,28 +8,31 @@ use needs::needs;
 
 use crate::{
     at, ms,
-    real::Agent,
+    real::{Agent, VERSIONS},
+    servers::until,
     simulated::{Reply, Simulated},
     watching::Watching,
     web,
 };
 
-#[needs("consul")]
+#[needs("consul", "consul-1.14")]
 #[tokio::test]
 async fn an_agent_that_restarts_with_its_data_disturbs_nobody() {
-    let mut agent = Agent::start_lasting().await.unwrap();
-    agent.enter(1).await;
-    agent.enter(2).await;
-    let mut watching = Watching::new(&web(at(&agent.url)).hold(ms(10_000)));
-    watching.until_addresses(&["10.0.0.1:1", "10.0.0.1:2"]).await;
+    for version in VERSIONS {
+        let mut agent = Agent::start_lasting_of(version).await.unwrap();
+        agent.enter(1).await;
+        agent.enter(2).await;
+        let mut watching = Watching::new(&web(at(&agent.url)).hold(ms(10_000)));
+        watching.until_addresses(&["10.0.0.1:1", "10.0.0.1:2"]).await;
 
-    agent.kill();
-    watching.until_failure().await;
-    agent.start_again().await;
-    agent.enter(3).await;
+        agent.kill();
+        watching.until_failure().await;
+        agent.start_again().await;
+        agent.enter(3).await;
 
-    watching.until_addresses(&["10.0.0.1:1", "10.0.0.1:2", "10.0.0.1:3"]).await;
-    assert_eq!(watching.least, 2);
+        watching.until_addresses(&["10.0.0.1:1", "10.0.0.1:2", "10.0.0.1:3"]).await;
+        assert_eq!(watching.least, 2);
+    }
 }
 
 #[needs("consul")]
@@ -215,6 +218,59 @@ async fn a_refresh_finds_an_agent_that_hangs_long_before_its_wait_is_over() {
 
     watching.until_addresses(&["10.0.0.1:1", "10.0.0.1:2"]).await;
     assert!(asked_at.elapsed() < ms(10_000));
+}
+
+#[tokio::test]
+async fn a_refresh_that_comes_too_early_waits_its_turn() {
+    let agent = Simulated::start([Reply::HoldBack(7, vec![1])]).await;
+    let web = web(at(&agent.url)).wait(ms(600_000));
+    let mut watching = Watching::new(&web);
+    watching.until_addresses(&["10.0.0.1:1"]).await;
+    let lists = || agent.asked().iter().filter(|path| !path.contains("index=")).count();
+    until("a query that is held", || async { agent.asked().len() == 2 }).await;
+    web.refresh();
+    until("the first refresh", || async { lists() == 2 }).await;
+    until("a query that is held again", || async { agent.asked().len() == 4 }).await;
+
+    web.refresh();
+
+    until("the second refresh, after its rest", || async { lists() == 3 }).await;
+}
+
+#[tokio::test]
+async fn an_agent_that_is_gone_while_it_holds_a_query_back_is_left() {
+    // The connection stays open, as one of which the other end was never told that it is closed.
+    let gone = Simulated::start([Reply::HoldBack(7, vec![1])]).await;
+    let other = Simulated::start([Reply::HoldBack(7, vec![1, 2])]).await;
+    let agents = Agents::at([&*gone.url, &*other.url]).unwrap();
+    let mut watching = Watching::new(&web(agents).wait(ms(600_000)));
+    watching.until_addresses(&["10.0.0.1:1"]).await;
+    until("a query that is held", || async { gone.asked().len() == 2 }).await;
+
+    gone.stop_listening();
+
+    watching.until_addresses(&["10.0.0.1:1", "10.0.0.1:2"]).await;
+    assert_eq!(watching.least, 1);
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn the_system_looks_for_an_agent_that_says_nothing() {
+    let agent = Simulated::start([Reply::HoldBack(7, vec![1])]).await;
+    let mut watching = Watching::new(&web(at(&agent.url)).wait(ms(600_000)));
+    watching.until_addresses(&["10.0.0.1:1"]).await;
+    until("a query that is held", || async { agent.asked().len() == 2 }).await;
+
+    let port: u16 = agent.url.rsplit_once(':').unwrap().1.parse().unwrap();
+    let remote = format!("0100007F:{port:04X}");
+    // Until what was sent is acknowledged, another timer runs first.
+    until("a timer that waits for silence", || async {
+        let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+        let mut rows = table.lines().map(|row| row.split_whitespace().collect::<Vec<_>>());
+        let own = rows.find(|row| row[2] == remote && row[3] == "01").expect("it is connected");
+        own[5].starts_with("02:")
+    })
+    .await;
 }
 
 #[tokio::test]

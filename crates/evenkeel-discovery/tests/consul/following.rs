@@ -6,7 +6,12 @@ use evenkeel_discovery::consul::AddressOf;
 use needs::needs;
 use serde_json::{Value, json};
 
-use crate::{at, ms, real::Agent, watching::Watching, web};
+use crate::{
+    at, ms,
+    real::{Agent, VERSIONS},
+    watching::Watching,
+    web,
+};
 
 #[needs("consul")]
 #[tokio::test]
@@ -26,37 +31,39 @@ async fn endpoints_join_and_leave() {
     assert!(watching.failures.is_empty(), "{:?}", watching.failures);
 }
 
-#[needs("consul")]
+#[needs("consul", "consul-1.14")]
 #[tokio::test]
 async fn health_weights_and_maintenance_are_followed() {
-    let agent = Agent::start().await.unwrap();
-    let check = json!({ "Check": { "TTL": "600s", "Status": "passing" },
+    for version in VERSIONS {
+        let agent = Agent::start_of(version).await.unwrap();
+        let check = json!({ "Check": { "TTL": "600s", "Status": "passing" },
         "Weights": { "Passing": 10, "Warning": 3 } });
-    agent.enter_with(1, check.clone()).await;
-    agent.enter(2).await;
-    let mut watching = Watching::new(&web(at(&agent.url)));
-    let mut only = Watching::new(&web(at(&agent.url)).passing_only());
-    watching.until_weights(&[("10.0.0.1:1", 10), ("10.0.0.1:2", 1)]).await;
-    only.until_weights(&[("10.0.0.1:1", 10), ("10.0.0.1:2", 1)]).await;
+        agent.enter_with(1, check.clone()).await;
+        agent.enter(2).await;
+        let mut watching = Watching::new(&web(at(&agent.url)));
+        let mut only = Watching::new(&web(at(&agent.url)).passing_only());
+        watching.until_weights(&[("10.0.0.1:1", 10), ("10.0.0.1:2", 1)]).await;
+        only.until_weights(&[("10.0.0.1:1", 10), ("10.0.0.1:2", 1)]).await;
 
-    agent.put("/v1/agent/check/warn/service:web-1", Value::Null).await;
-    watching.until_weights(&[("10.0.0.1:1", 3), ("10.0.0.1:2", 1)]).await;
-    only.until_weights(&[("10.0.0.1:2", 1)]).await;
-    agent.put("/v1/agent/check/fail/service:web-1", Value::Null).await;
-    watching.until_weights(&[("10.0.0.1:2", 1)]).await;
-    agent.put("/v1/agent/check/pass/service:web-1", Value::Null).await;
-    watching.until_weights(&[("10.0.0.1:1", 10), ("10.0.0.1:2", 1)]).await;
+        agent.put("/v1/agent/check/warn/service:web-1", Value::Null).await;
+        watching.until_weights(&[("10.0.0.1:1", 3), ("10.0.0.1:2", 1)]).await;
+        only.until_weights(&[("10.0.0.1:2", 1)]).await;
+        agent.put("/v1/agent/check/fail/service:web-1", Value::Null).await;
+        watching.until_weights(&[("10.0.0.1:2", 1)]).await;
+        agent.put("/v1/agent/check/pass/service:web-1", Value::Null).await;
+        watching.until_weights(&[("10.0.0.1:1", 10), ("10.0.0.1:2", 1)]).await;
 
-    agent.put("/v1/agent/service/maintenance/web-1?enable=true", Value::Null).await;
-    watching.until_weights(&[("10.0.0.1:1", 0), ("10.0.0.1:2", 1)]).await;
-    agent.put("/v1/agent/service/maintenance/web-1?enable=false", Value::Null).await;
-    watching.until_weights(&[("10.0.0.1:1", 10), ("10.0.0.1:2", 1)]).await;
-    agent.put("/v1/agent/maintenance?enable=true", Value::Null).await;
-    watching.until_weights(&[("10.0.0.1:1", 0), ("10.0.0.1:2", 0)]).await;
-    agent.put("/v1/agent/maintenance?enable=false", Value::Null).await;
+        agent.put("/v1/agent/service/maintenance/web-1?enable=true", Value::Null).await;
+        watching.until_weights(&[("10.0.0.1:1", 0), ("10.0.0.1:2", 1)]).await;
+        agent.put("/v1/agent/service/maintenance/web-1?enable=false", Value::Null).await;
+        watching.until_weights(&[("10.0.0.1:1", 10), ("10.0.0.1:2", 1)]).await;
+        agent.put("/v1/agent/maintenance?enable=true", Value::Null).await;
+        watching.until_weights(&[("10.0.0.1:1", 0), ("10.0.0.1:2", 0)]).await;
+        agent.put("/v1/agent/maintenance?enable=false", Value::Null).await;
 
-    agent.enter_with(1, json!({ "Weights": { "Passing": 77, "Warning": 1 } })).await;
-    watching.until(|set| set.values().any(|endpoint| endpoint.weight == 77)).await;
+        agent.enter_with(1, json!({ "Weights": { "Passing": 77, "Warning": 1 } })).await;
+        watching.until(|set| set.values().any(|endpoint| endpoint.weight == 77)).await;
+    }
 }
 
 #[needs("consul")]
@@ -71,47 +78,54 @@ async fn a_check_that_nobody_passes_takes_its_endpoint_out() {
     watching.until_addresses(&["10.0.0.1:2"]).await;
 }
 
-#[needs("consul")]
+#[needs("consul", "consul-1.14")]
 #[tokio::test]
 async fn addresses_are_found_as_they_are_entered() {
-    let agent = Agent::start().await.unwrap();
-    agent.enter_with(1, json!({ "Address": "2001:db8::1" })).await;
-    agent.enter_with(2, json!({ "Address": "" })).await;
-    agent.enter_with(3, json!({ "Address": "web.internal" })).await;
-    let tagged = json!({ "wan": { "Address": "192.0.2.4", "Port": 44 } });
-    agent.enter_with(4, json!({ "TaggedAddresses": tagged })).await;
+    for version in VERSIONS {
+        let agent = Agent::start_of(version).await.unwrap();
+        agent.enter_with(1, json!({ "Address": "2001:db8::1" })).await;
+        agent.enter_with(2, json!({ "Address": "" })).await;
+        agent.enter_with(3, json!({ "Address": "web.internal" })).await;
+        let tagged = json!({ "wan": { "Address": "192.0.2.4", "Port": 44 } });
+        agent.enter_with(4, json!({ "TaggedAddresses": tagged })).await;
 
-    let mut own = Watching::new(&web(at(&agent.url)));
-    let expected = ["[2001:db8::1]:1", "127.0.0.1:2", "web.internal:3", "10.0.0.1:4"];
-    own.until_addresses(&expected).await;
-    let mut wan = Watching::new(&web(at(&agent.url)).address(AddressOf::Tagged("wan".into())));
-    wan.until(|set| set.keys().any(|address| address.to_string() == "192.0.2.4:44")).await;
-    let mut node = Watching::new(&web(at(&agent.url)).address(AddressOf::Node));
-    node.until(|set| set.keys().all(|address| address.to_string().starts_with("127.0.0.1:"))).await;
+        let mut own = Watching::new(&web(at(&agent.url)));
+        let expected = ["[2001:db8::1]:1", "127.0.0.1:2", "web.internal:3", "10.0.0.1:4"];
+        own.until_addresses(&expected).await;
+        let mut wan = Watching::new(&web(at(&agent.url)).address(AddressOf::Tagged("wan".into())));
+        wan.until(|set| set.keys().any(|address| address.to_string() == "192.0.2.4:44")).await;
+        let mut node = Watching::new(&web(at(&agent.url)).address(AddressOf::Node));
+        node.until(|set| set.keys().all(|address| address.to_string().starts_with("127.0.0.1:")))
+            .await;
+    }
 }
 
-#[needs("consul")]
+#[needs("consul", "consul-1.14")]
 #[tokio::test]
 async fn tags_filter_and_data_centre_choose() {
-    let agent = Agent::start().await.unwrap();
-    agent.enter_with(1, json!({ "Tags": ["a", "b"], "Meta": { "zone": "eu", "v": "1" } })).await;
-    agent.enter_with(2, json!({ "Tags": ["a"], "Meta": { "v": "2" } })).await;
-    agent.enter_with(3, json!({ "Tags": ["odd \"tag\""] })).await;
+    for version in VERSIONS {
+        let agent = Agent::start_of(version).await.unwrap();
+        agent
+            .enter_with(1, json!({ "Tags": ["a", "b"], "Meta": { "zone": "eu", "v": "1" } }))
+            .await;
+        agent.enter_with(2, json!({ "Tags": ["a"], "Meta": { "v": "2" } })).await;
+        agent.enter_with(3, json!({ "Tags": ["odd \"tag\""] })).await;
 
-    let mut a = Watching::new(&web(at(&agent.url)).tag("a"));
-    a.until_addresses(&["10.0.0.1:1", "10.0.0.1:2"]).await;
-    let mut both = Watching::new(&web(at(&agent.url)).tag("a").tag("b").datacenter("dc1"));
-    both.until_addresses(&["10.0.0.1:1"]).await;
-    let found = both.find("10.0.0.1:1").unwrap();
-    assert_eq!((found.zone.as_deref(), found.metadata["tags"].as_str()), (Some("eu"), "a,b"));
-    let mut second = Watching::new(&web(at(&agent.url)).filter("Service.Meta.v == 2"));
-    second.until_addresses(&["10.0.0.1:2"]).await;
-    let mut odd = Watching::new(&web(at(&agent.url)).tag("odd \"tag\"").near("_agent"));
-    odd.until_addresses(&["10.0.0.1:3"]).await;
+        let mut a = Watching::new(&web(at(&agent.url)).tag("a"));
+        a.until_addresses(&["10.0.0.1:1", "10.0.0.1:2"]).await;
+        let mut both = Watching::new(&web(at(&agent.url)).tag("a").tag("b").datacenter("dc1"));
+        both.until_addresses(&["10.0.0.1:1"]).await;
+        let found = both.find("10.0.0.1:1").unwrap();
+        assert_eq!((found.zone.as_deref(), found.metadata["tags"].as_str()), (Some("eu"), "a,b"));
+        let mut second = Watching::new(&web(at(&agent.url)).filter("Service.Meta.v == 2"));
+        second.until_addresses(&["10.0.0.1:2"]).await;
+        let mut odd = Watching::new(&web(at(&agent.url)).tag("odd \"tag\"").near("_agent"));
+        odd.until_addresses(&["10.0.0.1:3"]).await;
 
-    let nowhere = web(at(&agent.url)).datacenter("nowhere");
-    let failed = Watching::new(&nowhere).until_failure().await.to_string();
-    assert!(failed.contains("no endpoint is known from it"), "{failed}");
+        let nowhere = web(at(&agent.url)).datacenter("nowhere");
+        let failed = Watching::new(&nowhere).until_failure().await.to_string();
+        assert!(failed.contains("no endpoint is known from it"), "{failed}");
+    }
 }
 
 #[needs("consul")]

@@ -12,6 +12,10 @@ use tempfile::TempDir;
 
 use crate::servers::{Process, find, free_ports, until};
 
+/// The versions that are tested. An agent of 1.11 and later pushes nothing that it believes to be there, and says what
+/// was left out for want of rights; from 1.12 on it refuses in other words.
+pub(crate) const VERSIONS: [&str; 2] = ["consul", "consul-1.14"];
+
 pub(crate) struct Agent {
     pub(crate) process: Process,
     pub(crate) url: String,
@@ -26,13 +30,21 @@ pub(crate) struct Agent {
 impl Agent {
     /// An agent that keeps nothing when it ends; none where Consul is missing.
     pub(crate) async fn start() -> Option<Self> {
-        Self::with(json!({}), &["-dev"], None).await
+        Self::start_of(VERSIONS[0]).await
+    }
+
+    pub(crate) async fn start_of(version: &str) -> Option<Self> {
+        Self::with_of(version, json!({}), &["-dev"], None).await
     }
 
     /// An agent that keeps its data.
     pub(crate) async fn start_lasting() -> Option<Self> {
+        Self::start_lasting_of(VERSIONS[0]).await
+    }
+
+    pub(crate) async fn start_lasting_of(version: &str) -> Option<Self> {
         let raft = json!({ "performance": { "raft_multiplier": 1 } });
-        Self::with(raft, &["-server", "-bootstrap-expect=1"], None).await
+        Self::with_of(version, raft, &["-server", "-bootstrap-expect=1"], None).await
     }
 
     /// An agent that is no server, and joins this one.
@@ -48,7 +60,16 @@ impl Agent {
         arguments: &[&str],
         token: Option<&str>,
     ) -> Option<Self> {
-        let program = find("consul", "consul")?;
+        Self::with_of(VERSIONS[0], configuration, arguments, token).await
+    }
+
+    pub(crate) async fn with_of(
+        version: &str,
+        configuration: Value,
+        arguments: &[&str],
+        token: Option<&str>,
+    ) -> Option<Self> {
+        let program = find(version, "consul")?;
         let folder = tempfile::tempdir().unwrap();
         let [http, server, lan] = free_ports();
         let mut all = json!({

@@ -9,6 +9,7 @@ use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
     net::{TcpListener, TcpStream},
     sync::Notify,
+    task::JoinHandle,
 };
 
 /// What is answered to one question about the service. The last of a script is repeated.
@@ -40,6 +41,7 @@ pub(crate) struct Simulated {
     pub(crate) url: String,
     state: Arc<Mutex<State>>,
     changed: Arc<Notify>,
+    listening: JoinHandle<()>,
 }
 
 impl Simulated {
@@ -47,14 +49,19 @@ impl Simulated {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let state = State { script: script.into_iter().collect(), ..State::default() };
-        let simulated = Self { url, state: Arc::new(Mutex::new(state)), changed: Arc::default() };
-        let (state, changed) = (simulated.state.clone(), simulated.changed.clone());
-        tokio::spawn(async move {
+        let (state, changed) = (Arc::new(Mutex::new(state)), Arc::<Notify>::default());
+        let shared = (state.clone(), changed.clone());
+        let listening = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                tokio::spawn(serve(stream, state.clone(), changed.clone()));
+                tokio::spawn(serve(stream, shared.0.clone(), shared.1.clone()));
             }
         });
-        simulated
+        Self { url, state, changed, listening }
+    }
+
+    /// Takes no more connections, and leaves those that there are as they are.
+    pub(crate) fn stop_listening(&self) {
+        self.listening.abort();
     }
 
     /// Plays this from now on, also to whom an answer is held back.

@@ -284,6 +284,44 @@ async fn endpoints_of_a_port_that_is_gone_leave_when_they_stop() {
     watching.until(std::collections::BTreeMap::is_empty).await;
 }
 
+#[tokio::test]
+async fn a_port_that_stays_lost_is_one_failure_whatever_else_changes() {
+    let watches = [
+        Reply::Ended(vec![line("MODIFIED", &with_port("web-a", 8, &[1, 2, 3], "web"))]),
+        Reply::Ended(vec![line("MODIFIED", &with_port("web-a", 9, &[1, 2, 3], "web"))]),
+        Reply::Ended(vec![line("MODIFIED", &with_port("web-a", 10, &[1, 2], "web"))]),
+        Reply::Held(vec![line("MODIFIED", &with_port("web-a", 11, &[1], "web"))]),
+    ];
+    let lists = [list(7, &[slice("web-a", 4, &[1, 2, 3])])];
+    let simulated = Simulated::start(lists, watches).await;
+    let mut watching = Watching::new(&web(simulated.server()));
+    watching.until_addresses(&[&at(1), &at(2), &at(3)]).await;
+
+    watching.until_addresses(&[&at(1)]).await;
+    watching.during(ms(100)).await;
+    assert_eq!(watching.failures.len(), 1, "{:?}", watching.failures);
+}
+
+#[tokio::test]
+async fn host_names_stay_when_their_port_is_renamed() {
+    let named = |version: u64, port: &str| {
+        let mut slice = with_port("web-a", version, &[], port);
+        slice["addressType"] = "FQDN".into();
+        slice["endpoints"] =
+            json!([{ "addresses": ["a.internal"] }, { "addresses": ["b.internal"] }]);
+        slice
+    };
+    let renamed = Reply::Held(vec![line("MODIFIED", &named(8, "web"))]);
+    let simulated = Simulated::start([list(7, &[named(4, "http")])], [renamed]).await;
+    let mut watching = Watching::new(&web(simulated.server()).hold(ms(50)));
+    watching.until_addresses(&["a.internal:9090", "b.internal:9090"]).await;
+
+    watching.until_failure().await;
+    watching.during(ms(200)).await;
+
+    assert_eq!(watching.least, 2);
+}
+
 /// The questions for lists, of all that were asked.
 fn lists_of(simulated: &Simulated) -> Vec<String> {
     let mut asked = simulated.asked();

@@ -20,7 +20,7 @@ use tokio::{
 };
 
 use crate::{
-    real::Agent,
+    real::{Agent, VERSIONS},
     servers::{find, free_ports, until},
     slow_motion::Proxy,
     watching::Watching,
@@ -51,81 +51,87 @@ async fn is_taken(registered: &Registered) -> bool {
     matches!(registered.status(), Status::Failing(e) if cause::<Taken>(e.inner()).is_some())
 }
 
-#[needs("consul")]
+#[needs("consul", "consul-1.14")]
 #[tokio::test]
 async fn a_service_enters_changes_is_maintained_and_leaves() {
-    let agent = Agent::start().await.unwrap();
-    let mut watching = Watching::new(&web(&agent).hold(ms(100)));
-    watching.until_addresses(&[]).await;
-    let entry = entry(80).weight(10).zone("eu-1a").tag("v2").version("2.4").metadata("k", "v");
+    for version in VERSIONS {
+        let agent = Agent::start_of(version).await.unwrap();
+        let mut watching = Watching::new(&web(&agent).hold(ms(100)));
+        watching.until_addresses(&[]).await;
+        let entry = entry(80).weight(10).zone("eu-1a").tag("v2").version("2.4").metadata("k", "v");
 
-    let registered = registration(&agent, entry).start();
-    watching.until_weights(&[("10.0.0.1:80", 10)]).await;
-    let found = watching.find("10.0.0.1:80").unwrap();
-    assert_eq!(found.zone.as_deref(), Some("eu-1a"));
-    let metadata = |key: &str| found.metadata[key].as_str();
-    assert_eq!((metadata("version"), metadata("k"), metadata("tags")), ("2.4", "v", "v2"));
+        let registered = registration(&agent, entry).start();
+        watching.until_weights(&[("10.0.0.1:80", 10)]).await;
+        let found = watching.find("10.0.0.1:80").unwrap();
+        assert_eq!(found.zone.as_deref(), Some("eu-1a"));
+        let metadata = |key: &str| found.metadata[key].as_str();
+        assert_eq!((metadata("version"), metadata("k"), metadata("tags")), ("2.4", "v", "v2"));
 
-    registered.weight(3);
-    watching.until_weights(&[("10.0.0.1:80", 3)]).await;
-    registered.change(|entry| entry.metadata.insert("k".into(), "w".into()).map_or((), drop));
-    watching.until(|set| set.values().all(|e| e.metadata["k"] == "w")).await;
-    registered.maintenance(Some("upgrade & restart".into()));
-    watching.until_weights(&[("10.0.0.1:80", 0)]).await;
-    registered.maintenance(None);
-    watching.until_weights(&[("10.0.0.1:80", 3)]).await;
-    registered.weight(0);
-    watching.until_weights(&[("10.0.0.1:80", 0)]).await;
-    registered.weight(5);
-    watching.until_weights(&[("10.0.0.1:80", 5)]).await;
+        registered.weight(3);
+        watching.until_weights(&[("10.0.0.1:80", 3)]).await;
+        registered.change(|entry| entry.metadata.insert("k".into(), "w".into()).map_or((), drop));
+        watching.until(|set| set.values().all(|e| e.metadata["k"] == "w")).await;
+        registered.maintenance(Some("upgrade & restart".into()));
+        watching.until_weights(&[("10.0.0.1:80", 0)]).await;
+        registered.maintenance(None);
+        watching.until_weights(&[("10.0.0.1:80", 3)]).await;
+        registered.weight(0);
+        watching.until_weights(&[("10.0.0.1:80", 0)]).await;
+        registered.weight(5);
+        watching.until_weights(&[("10.0.0.1:80", 5)]).await;
 
-    registered.leave().await;
-    let services = agent.ask("GET", "/v1/agent/services", Value::Null).await.unwrap();
-    assert_eq!(services, json!({}), "gone before leaving is over");
-    watching.until_addresses(&[]).await;
+        registered.leave().await;
+        let services = agent.ask("GET", "/v1/agent/services", Value::Null).await.unwrap();
+        assert_eq!(services, json!({}), "gone before leaving is over");
+        watching.until_addresses(&[]).await;
+    }
 }
 
-#[needs("consul")]
+#[needs("consul", "consul-1.14")]
 #[tokio::test]
 async fn a_service_enters_itself_again_when_its_agent_restarts_without_data() {
-    let mut agent = Agent::start().await.unwrap();
-    let mut watching = Watching::new(&web(&agent));
-    let one = registration(&agent, entry(1)).start();
-    let two = registration(&agent, entry(2).weight(2)).start();
-    one.entered().await;
-    two.entered().await;
-    watching.until_weights(&[("10.0.0.1:1", 1), ("10.0.0.1:2", 2)]).await;
-    watching.least = 2;
+    for version in VERSIONS {
+        let mut agent = Agent::start_of(version).await.unwrap();
+        let mut watching = Watching::new(&web(&agent));
+        let one = registration(&agent, entry(1)).start();
+        let two = registration(&agent, entry(2).weight(2)).start();
+        one.entered().await;
+        two.entered().await;
+        watching.until_weights(&[("10.0.0.1:1", 1), ("10.0.0.1:2", 2)]).await;
+        watching.least = 2;
 
-    agent.kill();
-    // Who reads later is told how it is then, and not what failed before.
-    watching.until_failure().await;
-    one.failing().await;
-    agent.start_again().await;
-    one.entered().await;
-    two.entered().await;
+        agent.kill();
+        // Who reads later is told how it is then, and not what failed before.
+        watching.until_failure().await;
+        one.failing().await;
+        agent.start_again().await;
+        one.entered().await;
+        two.entered().await;
 
-    watching.until_weights(&[("10.0.0.1:1", 1), ("10.0.0.1:2", 2)]).await;
-    watching.during(ms(500)).await;
-    assert_eq!(watching.least, 2, "no caller saw fewer");
+        watching.until_weights(&[("10.0.0.1:1", 1), ("10.0.0.1:2", 2)]).await;
+        watching.during(ms(500)).await;
+        assert_eq!(watching.least, 2, "no caller saw fewer");
+    }
 }
 
-#[needs("consul")]
+#[needs("consul", "consul-1.14")]
 #[tokio::test]
 async fn a_service_that_somebody_deregisters_comes_back_and_stays_in_maintenance() {
-    let agent = Agent::start().await.unwrap();
-    let mut watching = Watching::new(&web(&agent).hold(ms(50)));
-    let registered = registration(&agent, entry(80)).start();
-    registered.entered().await;
-    registered.maintenance(Some("by its own will".into()));
-    watching.until_weights(&[("10.0.0.1:80", 0)]).await;
+    for version in VERSIONS {
+        let agent = Agent::start_of(version).await.unwrap();
+        let mut watching = Watching::new(&web(&agent).hold(ms(50)));
+        let registered = registration(&agent, entry(80)).start();
+        registered.entered().await;
+        registered.maintenance(Some("by its own will".into()));
+        watching.until_weights(&[("10.0.0.1:80", 0)]).await;
 
-    agent.put("/v1/agent/service/deregister/web-10.0.0.1-80", Value::Null).await;
-    watching.until_addresses(&[]).await;
-    watching.until_weights(&[("10.0.0.1:80", 0)]).await;
+        agent.put("/v1/agent/service/deregister/web-10.0.0.1-80", Value::Null).await;
+        watching.until_addresses(&[]).await;
+        watching.until_weights(&[("10.0.0.1:80", 0)]).await;
 
-    registered.maintenance(None);
-    watching.until_weights(&[("10.0.0.1:80", 1)]).await;
+        registered.maintenance(None);
+        watching.until_weights(&[("10.0.0.1:80", 1)]).await;
+    }
 }
 
 #[needs("consul")]
@@ -212,31 +218,33 @@ async fn of_two_under_one_id_the_later_counts_and_leaving_is_its_own() {
     watching.until_weights(&[("10.0.0.1:80", 1)]).await;
 }
 
-#[needs("consul")]
+#[needs("consul", "consul-1.14")]
 #[tokio::test]
 async fn checks_are_made_by_the_agent_and_those_of_a_predecessor_are_removed() {
-    let agent = Agent::start().await.unwrap();
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    let old = json!({ "ID": "web-10.0.0.1-80", "Name": "web", "Port": 80,
+    for version in VERSIONS {
+        let agent = Agent::start_of(version).await.unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let old = json!({ "ID": "web-10.0.0.1-80", "Name": "web", "Port": 80,
         "Check": { "CheckID": "of-a-predecessor", "TTL": "100s" } });
-    agent.put("/v1/agent/service/register", old).await;
-    let entry = entry(80)
-        .check(Check::tcp(address.to_string(), ms(1_000)))
-        .check(Check::tcp(address.to_string(), ms(1_000)).timeout(ms(500)));
-    let mut watching = Watching::new(&web(&agent).hold(ms(50)));
+        agent.put("/v1/agent/service/register", old).await;
+        let entry = entry(80)
+            .check(Check::tcp(address.to_string(), ms(1_000)))
+            .check(Check::tcp(address.to_string(), ms(1_000)).timeout(ms(500)));
+        let mut watching = Watching::new(&web(&agent).hold(ms(50)));
 
-    let registered = registration(&agent, entry).start();
-    watching.until_addresses(&["10.0.0.1:80"]).await;
-    let checks = agent.ask("GET", "/v1/agent/checks", Value::Null).await.unwrap();
-    let checks: Vec<_> = checks.as_object().unwrap().keys().cloned().collect();
-    let expected = ["web-10.0.0.1-80:0", "web-10.0.0.1-80:1", "web-10.0.0.1-80:heartbeat"];
-    assert_eq!(checks, expected);
+        let registered = registration(&agent, entry).start();
+        watching.until_addresses(&["10.0.0.1:80"]).await;
+        let checks = agent.ask("GET", "/v1/agent/checks", Value::Null).await.unwrap();
+        let checks: Vec<_> = checks.as_object().unwrap().keys().cloned().collect();
+        let expected = ["web-10.0.0.1-80:0", "web-10.0.0.1-80:1", "web-10.0.0.1-80:heartbeat"];
+        assert_eq!(checks, expected);
 
-    // The process lives and beats, but does not listen any more.
-    drop(listener);
-    watching.until_addresses(&[]).await;
-    drop(registered);
+        // The process lives and beats, but does not listen any more.
+        drop(listener);
+        watching.until_addresses(&[]).await;
+        drop(registered);
+    }
 }
 
 #[needs("consul")]
@@ -305,17 +313,24 @@ async fn leaving_goes_on_at_another_agent_where_one_hangs() {
     let agent = server.join().await.unwrap();
     let agents = Agents::at([&*agent.url, &*server.url]).unwrap();
     let registration = Registration::new(ConsulRegistry::new(agents), entry(80));
-    let registered = registration.ttl(ms(60_000)).timeout(ms(10_000)).start();
+    let registered = registration.ttl(ms(60_000)).timeout(ms(60_000)).start();
     let mut watching = Watching::new(&web(&server).hold(ms(50)));
     watching.until_addresses(&["10.0.0.1:80"]).await;
     registered.entered().await;
 
     agent.process.pause();
-    registered.deregister().await.unwrap();
+    let leaving = tokio::spawn(registered.deregister());
+    until("the end of the entry in the catalogue", || async {
+        let rows = server.ask("GET", "/v1/health/service/web", Value::Null).await;
+        rows.is_ok_and(|rows| rows == json!([]))
+    })
+    .await;
+    assert!(!leaving.is_finished(), "the agent would enter it again");
 
-    let rows = server.ask("GET", "/v1/health/service/web", Value::Null).await.unwrap();
-    assert_eq!(rows, json!([]), "gone from the catalogue");
     agent.process.resume();
+    leaving.await.unwrap().unwrap();
+    let services = agent.ask("GET", "/v1/agent/services", Value::Null).await.unwrap();
+    assert_eq!(services, json!({}), "gone from the agent");
 }
 
 #[needs("consul")]
@@ -354,42 +369,48 @@ async fn what_a_predecessor_set_of_maintenance_ends_with_it_and_what_was_set_by_
     }
 }
 
-#[needs("consul")]
+#[needs("consul", "consul-1.14")]
 #[tokio::test]
 async fn a_service_is_back_when_the_catalogue_forgot_it_and_its_agent_did_not() {
-    let agent = Agent::start_lasting().await.unwrap();
-    agent.snapshot("save");
-    let registered = registration(&agent, entry(80)).start();
-    registered.entered().await;
-    // So many heartbeats that the catalogue has been looked at.
-    let mut watching = Watching::new(&web(&agent));
-    watching.during(ms(6_000)).await;
-    assert_eq!(watching.addresses(), ["10.0.0.1:80"]);
+    for version in VERSIONS {
+        let agent = Agent::start_lasting_of(version).await.unwrap();
+        agent.snapshot("save");
+        let registered = registration(&agent, entry(80)).start();
+        registered.entered().await;
+        // So many heartbeats that the catalogue has been looked at.
+        let mut watching = Watching::new(&web(&agent));
+        watching.during(ms(6_000)).await;
+        assert_eq!(watching.addresses(), ["10.0.0.1:80"]);
 
-    agent.snapshot("restore");
-    until("the entry in the catalogue", || async {
-        let rows = agent.ask("GET", "/v1/health/service/web", Value::Null).await;
-        rows.is_ok_and(|rows| rows.as_array().is_some_and(|rows| !rows.is_empty()))
-    })
-    .await;
-    registered.entered().await;
+        agent.snapshot("restore");
+        let back = until("the entry in the catalogue", || async {
+            let rows = agent.ask("GET", "/v1/health/service/web", Value::Null).await;
+            rows.is_ok_and(|rows| rows.as_array().is_some_and(|rows| !rows.is_empty()))
+        });
+        // Before the agent itself compares what it has with what the catalogue has.
+        let in_time = tokio::time::timeout(ms(20_000), back).await;
+        assert!(in_time.is_ok(), "{version}: not back after 20 s");
+        registered.entered().await;
+    }
 }
 
-#[needs("consul")]
+#[needs("consul", "consul-1.14")]
 #[tokio::test]
 async fn an_entry_that_was_edited_by_hand_is_taken_over() {
-    let agent = Agent::start().await.unwrap();
-    let mut watching = Watching::new(&web(&agent));
-    let registered = registration(&agent, entry(80).weight(7)).start();
-    watching.until_weights(&[("10.0.0.1:80", 7)]).await;
+    for version in VERSIONS {
+        let agent = Agent::start_of(version).await.unwrap();
+        let mut watching = Watching::new(&web(&agent));
+        let registered = registration(&agent, entry(80).weight(7)).start();
+        watching.until_weights(&[("10.0.0.1:80", 7)]).await;
 
-    let edited = json!({ "ID": "web-10.0.0.1-80", "Name": "web", "Address": "10.0.0.1",
+        let edited = json!({ "ID": "web-10.0.0.1-80", "Name": "web", "Address": "10.0.0.1",
         "Port": 80, "Weights": { "Passing": 3, "Warning": 1 } });
-    agent.put("/v1/agent/service/register", edited).await;
-    watching.until_weights(&[("10.0.0.1:80", 3)]).await;
+        agent.put("/v1/agent/service/register", edited).await;
+        watching.until_weights(&[("10.0.0.1:80", 3)]).await;
 
-    watching.until_weights(&[("10.0.0.1:80", 7)]).await;
-    registered.entered().await;
+        watching.until_weights(&[("10.0.0.1:80", 7)]).await;
+        registered.entered().await;
+    }
 }
 
 #[needs("consul")]

@@ -8,13 +8,14 @@ use evenkeel_discovery::{
         Cluster, Etcd as Discovery,
         dialect::{Naming, Zero},
     },
-    register::{Entry, EtcdRegistry, Registered, Registration, Status, Taken},
+    register::{Entry, EtcdRegistry, Kept, Registered, Registration, Registry, Status, Taken},
 };
 use needs::needs;
 
 use crate::{
     etcd_real::{Etcd, VERSIONS},
     servers::until,
+    slow_motion::Proxy,
     watching::Watching,
 };
 
@@ -143,6 +144,77 @@ async fn of_two_under_one_id_the_later_counts_and_leaving_is_its_own() {
     assert_eq!(watching.find("10.0.0.1:80").unwrap().weight, 3, "the entry of another stays");
     third.leave().await;
     watching.until_weights(&[("10.0.0.1:80", 1)]).await;
+}
+
+#[needs("etcd-3.5")]
+#[tokio::test]
+async fn two_hundred_registrations_share_a_few_connections() {
+    let etcd = Etcd::start(VERSIONS[1]).await.unwrap();
+    let way = Proxy::to(&etcd.members[0].url).await;
+    let enter = |port| {
+        let cluster = Cluster::at([&*way.url]).unwrap();
+        let registration = Registration::new(EtcdRegistry::new(cluster), entry(port));
+        // With a timeout so long that a busy member has answered all of them.
+        registration.ttl(ms(60_000)).timeout(ms(30_000)).start()
+    };
+    let held: Vec<_> = (1..=200).map(enter).collect();
+    for registered in &held {
+        registered.entered().await;
+    }
+
+    let connections = way.tried().len();
+    assert!((1..=4).contains(&connections), "{connections} connections");
+
+    // What is cut is made again by whichever needs it, once for all.
+    way.cut();
+    for registered in &held {
+        registered.weight(7);
+    }
+    let mut watching = Watching::new(&web(etcd.cluster()));
+    watching.until(|set| set.len() == 200 && set.values().all(|e| e.weight == 7)).await;
+    let connections = way.tried().len();
+    assert!(connections <= 8, "{connections} connections");
+}
+
+#[needs("etcd-3.5")]
+#[tokio::test]
+async fn a_registration_goes_on_when_the_runtime_of_another_ends() {
+    let etcd = Etcd::start(VERSIONS[1]).await.unwrap();
+    let other = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    let of_other = {
+        let _in_it = other.enter();
+        registration(&etcd, entry(81)).start()
+    };
+    of_other.entered().await;
+    let registered = registration(&etcd, entry(80)).start();
+    registered.entered().await;
+
+    other.shutdown_background();
+    registered.weight(7);
+
+    let mut watching = Watching::new(&web(etcd.cluster()));
+    watching.until(|set| set.values().any(|e| e.weight == 7)).await;
+    assert!(matches!(registered.status(), Status::Entered));
+}
+
+#[needs("etcd-3.5")]
+#[tokio::test]
+async fn an_entry_that_another_took_while_the_lease_ran_out_is_taken_and_not_lost() {
+    let etcd = Etcd::start(VERSIONS[1]).await.unwrap();
+    let mut registry = EtcdRegistry::new(etcd.cluster());
+    let ours = entry(80).weight(1);
+    registry.enter(&ours, ms(60_000)).await.unwrap();
+    let lease = etcd.control(&["lease", "list"]).lines().last().unwrap().trim().to_owned();
+
+    etcd.control(&["lease", "revoke", &lease]);
+    let mut other = EtcdRegistry::new(etcd.cluster());
+    other.enter(&entry(80).weight(2), ms(60_000)).await.unwrap();
+
+    for _ in 0..3 {
+        assert_eq!(registry.keep(&ours, ms(60_000)).await.unwrap(), Kept::Taken);
+    }
+    other.leave(&entry(80)).await.unwrap();
+    assert_eq!(registry.keep(&ours, ms(60_000)).await.unwrap(), Kept::Lost);
 }
 
 #[needs("etcd-3.5")]

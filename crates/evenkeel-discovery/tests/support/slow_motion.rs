@@ -3,7 +3,10 @@
 
 use std::{
     io,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
     time::{Duration, Instant},
 };
 
@@ -46,6 +49,7 @@ pub(crate) struct Proxy {
     pub(crate) url: String,
     way: watch::Sender<Way>,
     tried: Arc<Mutex<Vec<Instant>>>,
+    carried: Arc<AtomicUsize>,
 }
 
 impl Proxy {
@@ -57,15 +61,17 @@ impl Proxy {
         let (way, walked) = watch::channel(Way { target, motion: Motion::Through, round: 0 });
         let tried = Arc::<Mutex<Vec<Instant>>>::default();
         let trying = tried.clone();
+        let carried = Arc::<AtomicUsize>::default();
+        let carrying = carried.clone();
         tokio::spawn(async move {
             while let Ok((inside, _)) = listener.accept().await {
                 trying.lock().unwrap().push(Instant::now());
                 if walked.borrow().motion != Motion::Shut {
-                    tokio::spawn(carry(inside, walked.clone()));
+                    tokio::spawn(carry(inside, walked.clone(), carrying.clone()));
                 }
             }
         });
-        Self { url: own, way, tried }
+        Self { url: own, way, tried, carried }
     }
 
     pub(crate) fn set(&self, motion: Motion) {
@@ -97,6 +103,11 @@ impl Proxy {
         });
     }
 
+    /// How many pieces of answers have been carried.
+    pub(crate) fn carried(&self) -> usize {
+        self.carried.load(SeqCst)
+    }
+
     /// When somebody connected, since it was shut last.
     pub(crate) fn tried(&self) -> Vec<Instant> {
         self.tried.lock().unwrap().clone()
@@ -108,7 +119,7 @@ fn bare(url: &str) -> String {
 }
 
 /// Carries one connection, until it ends or is cut.
-async fn carry(inside: TcpStream, mut way: watch::Receiver<Way>) {
+async fn carry(inside: TcpStream, mut way: watch::Receiver<Way>, pieces: Arc<AtomicUsize>) {
     let (target, round) = {
         let way = way.borrow_and_update();
         (way.target.clone(), way.round)
@@ -120,7 +131,7 @@ async fn carry(inside: TcpStream, mut way: watch::Receiver<Way>) {
     let (from_server, mut to_server) = outside.into_split();
     let mut cut = way.clone();
     tokio::select! {
-        _ = back(from_server, to_client, way) => {}
+        _ = back(from_server, to_client, way, &pieces) => {}
         () = async {
             let _ = tokio::io::copy(&mut from_client, &mut to_server).await;
             // The client may have closed its side alone.
@@ -136,6 +147,7 @@ async fn back(
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
     mut way: watch::Receiver<Way>,
+    pieces: &AtomicUsize,
 ) -> io::Result<()> {
     let mut buffer = vec![0; 16 << 10];
     let mut carried = 0;
@@ -145,6 +157,7 @@ async fn back(
             return to.shutdown().await;
         }
         let piece = &mut buffer[..length];
+        pieces.fetch_add(1, SeqCst);
         let motion = way.wait_for(|way| way.motion != Motion::Held).await.map(|way| way.motion);
         match motion.unwrap_or(Motion::Through) {
             Motion::Single => {

@@ -324,6 +324,24 @@ async fn a_primary_whose_host_is_gone_does_not_keep_its_connection() {
 }
 
 #[needs("redis-server")]
+#[test]
+fn requests_of_another_runtime_go_on_when_the_one_that_connected_has_ended() {
+    let runtime = || tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    let redis = Redis::start().unwrap();
+    let quota = machine(&redis, "runtimes", only(1_000)).plan(Plan::fixed(1));
+    let quota = quota.failing(Failing::Refuse);
+    let (first, second) = (runtime(), runtime());
+    first.block_on(quota.spend(b"a")).unwrap();
+    second.block_on(quota.spend(b"a")).unwrap();
+
+    drop(first);
+
+    for _ in 0..3 {
+        second.block_on(quota.spend(b"a")).unwrap();
+    }
+}
+
+#[needs("redis-server")]
 #[tokio::test]
 async fn what_others_wrote_is_no_bucket() {
     use std::io::{Read, Write};

@@ -5,7 +5,7 @@ use std::time::Duration;
 use evenkeel_core::{BoxError, endpoint::Address};
 use serde_json::{Value, json};
 
-use super::{ConsulRegistry, OWNER};
+use super::{ConsulRegistry, OWNER, ROUND};
 use crate::{
     consul::micro,
     register::{Check, Entry, Probe},
@@ -26,14 +26,23 @@ pub(super) fn service(
     };
     let mut metadata = entry.all_metadata();
     metadata.insert(OWNER.to_owned(), registry.owner.clone());
+    if 0 < registry.round {
+        metadata.insert(ROUND.to_owned(), registry.round.to_string());
+    }
     let after = milliseconds(registry.deregister_critical_after);
     let heartbeat = json!({ "CheckID": heartbeat_id(entry), "Name": "heartbeat",
         "TTL": milliseconds(ttl), "Status": "passing", "DeregisterCriticalServiceAfter": after });
     let others = entry.checks.iter().enumerate().map(|(number, check)| probe(entry, number, check));
+    let checks = std::iter::once(heartbeat).chain(others).map(|mut check| {
+        if 0 < registry.round {
+            check["Notes"] = format!("round {}", registry.round).into();
+        }
+        check
+    });
     let mut definition = json!({
         "ID": entry.id, "Name": &*entry.service, "Tags": tags, "Meta": metadata,
         "Weights": { "Passing": entry.weight.clamp(1, 65_535), "Warning": 1 },
-        "Checks": std::iter::once(heartbeat).chain(others).collect::<Vec<_>>(),
+        "Checks": checks.collect::<Vec<_>>(),
     });
     let place = match &entry.address {
         // The agent puts the address of its node in the place of none.

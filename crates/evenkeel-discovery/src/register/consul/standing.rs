@@ -117,8 +117,17 @@ pub(super) async fn is_in_catalogue(
     )
 }
 
-/// Removes from the catalogue what `owner` has entered at agents that do not answer now.
-pub(super) async fn remove_elsewhere(
+/// Removes the entry from its agent, if it is `owner`'s. It is gone when this is over.
+pub(super) async fn remove(agent: &Agent, entry: &Entry, owner: &str) -> Result<(), BoxError> {
+    if self::owner(agent, entry).await?.as_deref() == Some(owner) {
+        let path = format!("/v1/agent/service/deregister/{}", encode(&entry.id));
+        agent.put(&path, Bytes::new()).await?;
+    }
+    Ok(())
+}
+
+/// Removes from the catalogue what `owner` has entered and is there still, at whatever agent.
+pub(super) async fn remove_from_catalogue(
     agent: &Agent,
     entry: &Entry,
     owner: &str,

@@ -1,0 +1,61 @@
+//! Clients that the registrations of a process share.
+
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    time::Duration,
+};
+
+use evenkeel_core::BoxError;
+use tokio::{runtime::Id, sync::OnceCell};
+
+use super::{client::Client, cluster::Cluster};
+use crate::client::Server;
+
+/// All that are in use, of which there are as many as members, users and ways of TLS.
+static IN_USE: Mutex<Vec<Weak<Shared>>> = Mutex::new(Vec::new());
+
+/// A client of one member, and so one connection, for all that ask it in the same way.
+pub(crate) struct Shared {
+    way: Way,
+    client: OnceCell<Client>,
+}
+
+/// What has to be the same for a connection to be shared.
+#[derive(PartialEq)]
+pub(super) struct Way {
+    pub(super) server: Server,
+    pub(super) user: Option<(Arc<str>, Arc<str>)>,
+    pub(super) timeout: Duration,
+    #[cfg(feature = "tls")]
+    pub(super) tls: Option<crate::tls::Tls>,
+    /// A connection ends with the runtime that it was made in.
+    pub(super) runtime: Id,
+}
+
+impl Shared {
+    /// The client that goes this way, which is made where there is none.
+    pub(super) fn of(way: Way) -> Arc<Self> {
+        let mut in_use = in_use();
+        in_use.retain(|shared| 0 < shared.strong_count());
+        let found = in_use.iter().filter_map(Weak::upgrade).find(|shared| shared.way == way);
+        found.unwrap_or_else(|| {
+            let made = Arc::new(Self { way, client: OnceCell::new() });
+            in_use.push(Arc::downgrade(&made));
+            made
+        })
+    }
+
+    /// The client, which the first that asks for it makes, and authenticates.
+    pub(crate) async fn client(&self, cluster: &Cluster, index: usize) -> Result<Client, BoxError> {
+        self.client.get_or_try_init(|| cluster.client(index)).await.cloned()
+    }
+
+    /// Has the next that needs a client make another: this one's connection may hang, or its token have run out.
+    pub(crate) fn give_up(&self) {
+        in_use().retain(|shared| !std::ptr::eq(shared.as_ptr(), self));
+    }
+}
+
+fn in_use() -> MutexGuard<'static, Vec<Weak<Shared>>> {
+    IN_USE.lock().unwrap_or_else(PoisonError::into_inner)
+}
