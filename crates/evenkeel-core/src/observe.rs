@@ -105,6 +105,7 @@ pub trait Pass: Send + Sync {
 
     /// The answer [may be late by design](crate::attempt::Attempt::set_untimed): another attempt may go ahead in
     /// its place. What is given back is told how this one ends all the same. By default the trial is cancelled.
+    #[must_use]
     fn give_place(self: Box<Self>) -> Option<Box<dyn Pass>> {
         None
     }

@@ -243,7 +243,7 @@ fn a_task_that_was_replaced_while_it_connects_takes_no_endpoint_from_those_that_
                 for _ in 0..5 {
                     tick().await;
                 }
-            })
+            });
         });
         is_here.recv().unwrap();
         discovery.send(set(&["a", "b"]));

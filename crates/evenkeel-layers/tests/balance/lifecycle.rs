@@ -495,7 +495,7 @@ fn a_task_that_was_replaced_while_it_made_a_set_does_not_put_that_in_the_place_o
                 for _ in 0..5 {
                     tick().await;
                 }
-            })
+            });
         });
         is_here.recv().unwrap();
         discovery.send(set(&["c"]));

@@ -131,7 +131,7 @@ impl Pass for TrialPass {
 
     fn give_place(mut self: Box<Self>) -> Option<Box<dyn Pass>> {
         self.monitor.breaker.give_place(self.trial.as_mut()?);
-        self.monitor.changed();
+        self.monitor.follow_state();
         Some(self)
     }
 }
