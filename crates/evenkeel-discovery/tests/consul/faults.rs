@@ -49,7 +49,7 @@ async fn an_agent_that_restarts_without_data_empties_nothing() {
     agent.kill();
     agent.start_again().await;
     // The agent has been asked while it knew nothing.
-    while !watching.until_failure().await.to_string().contains("until it is confirmed") {}
+    while !format!("{:?}", watching.until_failure().await).contains("NotConfirmed") {}
     // Two enter themselves again, one does not, one is new.
     for port in [4, 2, 1] {
         agent.enter(port).await;
