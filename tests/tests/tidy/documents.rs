@@ -146,6 +146,32 @@ fn the_arrows_in_architecture_are_those_of_the_manifests() {
 }
 
 #[test]
+fn what_architecture_points_at_is_there() {
+    let Some(architecture) = file("ARCHITECTURE.md") else { return };
+    let sources = files("rs");
+    let mut broken = Vec::new();
+    // Every second piece stands between backticks.
+    for span in architecture.split('`').skip(1).step_by(2) {
+        let is_there = if let Some((name, item)) = span.split_once(".rs: ") {
+            let item = item.rsplit("::").next().unwrap_or(item);
+            let ends = [format!("fn {item}("), format!("fn {item}<"), format!("struct {item}<")];
+            sources.iter().any(|file| {
+                file.path.ends_with(&format!("/{name}.rs"))
+                    && ends.iter().any(|end| file.text.contains(end))
+            })
+        } else if span.starts_with("crates/") && span.ends_with(".rs") {
+            span.contains("NAME") || file(span).is_some()
+        } else {
+            true
+        };
+        if !is_there {
+            broken.push(span.to_owned());
+        }
+    }
+    assert_none("ARCHITECTURE.md points at what is there", &broken);
+}
+
+#[test]
 fn architecture_names_every_crate() {
     let Some(architecture) = file("ARCHITECTURE.md") else { return };
     let names: BTreeSet<String> =
