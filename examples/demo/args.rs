@@ -1,58 +1,74 @@
 //! The command line of the demo.
 
-use std::{path::PathBuf, time::Duration};
+use std::{fmt::Display, ops::RangeInclusive, path::PathBuf, str::FromStr, time::Duration};
 
-use clap::{Parser, Subcommand, value_parser};
 use evenkeel::core::policy::{self, Policy};
+use lexopt::prelude::*;
 
 use crate::BoxError;
 
-/// A load through a whole pipeline while servers die, hang, drain and join.
-#[derive(Clone, Debug, Parser)]
-#[command(name = "demo")]
+const HELP: &str = "A load through a whole pipeline while servers die, hang, drain and join
+
+Usage: demo [OPTIONS]
+
+      --policy NAME     The policy that picks endpoints [default: weighted_p2c]
+      --backends N      How many HTTP servers run at first, 4 to 64 [default: 5]
+      --rate N          Calls per second, 1 to 20000 [default: 400]
+      --seconds N       How long the load lasts, 5 to 3600 [default: 15]
+      --plain           Print a log even on a terminal
+      --picture FILE    Save the last screen as a picture in SVG
+  -h, --help            Print this";
+
+#[derive(Clone, Debug)]
 pub(crate) struct Args {
-    /// The policy that picks endpoints
-    #[arg(long, default_value = "weighted_p2c", value_parser = policy::NAMES)]
     policy: String,
-
-    /// How many HTTP servers run at first
-    #[arg(long, default_value_t = 5, value_parser = value_parser!(u16).range(4..=64))]
     pub(crate) backends: u16,
-
-    /// Calls per second
-    #[arg(long, default_value_t = 400, value_parser = value_parser!(u32).range(1..=20_000))]
+    /// In calls per second.
     pub(crate) rate: u32,
-
-    /// How long the load lasts
-    #[arg(long, default_value_t = 15, value_parser = value_parser!(u32).range(5..=3_600))]
     seconds: u32,
-
-    /// Print a log even on a terminal
-    #[arg(long)]
     pub(crate) plain: bool,
-
-    /// Save the last screen as a picture in SVG
-    #[arg(long, value_name = "FILE")]
     pub(crate) picture: Option<PathBuf>,
-
-    #[command(subcommand)]
-    pub(crate) command: Option<Command>,
-}
-
-#[derive(Clone, Debug, Subcommand)]
-pub(crate) enum Command {
-    /// One HTTP server. The demo starts these itself.
-    #[command(hide = true)]
-    Backend {
-        /// The service time of an answer
-        #[arg(long)]
-        delay_ms: u64,
-    },
+    /// Be one of the servers, which answers after so many milliseconds. The demo starts these itself.
+    pub(crate) backend: Option<u64>,
 }
 
 impl Args {
+    /// Reads the command line; none if it only asked for help.
+    pub(crate) fn parse() -> Result<Option<Self>, BoxError> {
+        let mut args = Self {
+            policy: "weighted_p2c".into(),
+            backends: 5,
+            rate: 400,
+            seconds: 15,
+            plain: false,
+            picture: None,
+            backend: None,
+        };
+        let mut parser = lexopt::Parser::from_env();
+        while let Some(argument) = parser.next()? {
+            match argument {
+                Long("policy") => args.policy = parser.value()?.string()?,
+                Long("backends") => args.backends = number(&mut parser, "--backends", 4..=64)?,
+                Long("rate") => args.rate = number(&mut parser, "--rate", 1..=20_000)?,
+                Long("seconds") => args.seconds = number(&mut parser, "--seconds", 5..=3_600)?,
+                Long("plain") => args.plain = true,
+                Long("picture") => args.picture = Some(parser.value()?.into()),
+                Long("backend") => args.backend = Some(parser.value()?.parse()?),
+                Short('h') | Long("help") => {
+                    println!("{HELP}\n\nPolicies: {}", policy::NAMES.join(", "));
+                    return Ok(None);
+                }
+                other => return Err(other.unexpected().into()),
+            }
+        }
+        args.policy()?;
+        Ok(Some(args))
+    }
+
     pub(crate) fn policy(&self) -> Result<Box<dyn Policy>, BoxError> {
-        policy::by_name(&self.policy).ok_or_else(|| format!("no policy `{}`", self.policy).into())
+        let known =
+            || format!("no policy `{}`; there are {}", self.policy, policy::NAMES.join(", "));
+        policy::by_name(&self.policy).ok_or_else(|| known().into())
     }
 
     pub(crate) fn policy_name(&self) -> &str {
@@ -62,4 +78,19 @@ impl Args {
     pub(crate) fn duration(&self) -> Duration {
         Duration::from_secs(self.seconds.into())
     }
+}
+
+fn number<N>(
+    parser: &mut lexopt::Parser,
+    name: &str,
+    range: RangeInclusive<N>,
+) -> Result<N, BoxError>
+where
+    N: FromStr<Err: Display + Send + Sync + std::error::Error + 'static> + PartialOrd + Display,
+{
+    let number: N = parser.value()?.parse()?;
+    if range.contains(&number) {
+        return Ok(number);
+    }
+    Err(format!("{name} is {number}; it must be from {} to {}", range.start(), range.end()).into())
 }

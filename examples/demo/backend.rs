@@ -1,6 +1,7 @@
 //! One HTTP server, in a process of its own, so that it can really be killed.
 
 use std::{
+    convert::Infallible,
     net::SocketAddr,
     process::Stdio,
     sync::{
@@ -10,7 +11,10 @@ use std::{
     time::Duration,
 };
 
-use axum::{Router, routing::get};
+use evenkeel::http::Drain;
+use http::{Request, Response};
+use http_body_util::Full;
+use hyper::body::{Bytes, Incoming};
 use tokio::{
     io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines, Stdin, stdin},
     net::TcpListener,
@@ -27,20 +31,22 @@ pub(crate) async fn serve(delay_ms: u64) -> Result<(), BoxError> {
     let hangs = Arc::new(AtomicBool::new(false));
     let answer = {
         let hangs = hangs.clone();
-        move || async move {
-            tokio::time::sleep(Duration::from_millis(delay_ms)).await;
-            if hangs.load(Ordering::Relaxed) {
-                std::future::pending::<()>().await;
+        move |_: Request<Incoming>| {
+            let hangs = hangs.clone();
+            async move {
+                tokio::time::sleep(Duration::from_millis(delay_ms)).await;
+                if hangs.load(Ordering::Relaxed) {
+                    std::future::pending::<()>().await;
+                }
+                Ok::<_, Infallible>(Response::new(Full::new(Bytes::from_static(b"done\n"))))
             }
-            "done\n"
         }
     };
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     println!("{}", listener.local_addr()?);
 
-    let server = axum::serve(listener, Router::new().route("/work", get(answer)));
     tokio::select! {
-        result = server => Ok(result?),
+        result = Drain::new().serve(listener, tower::service_fn(answer)) => Ok(result.map(drop)?),
         () = obey(BufReader::new(stdin()).lines(), &hangs) => Ok(()),
     }
 }
@@ -63,7 +69,7 @@ impl Backend {
     /// Starts a server with the service time `delay`.
     pub(crate) async fn start(delay: Duration) -> Result<Self, BoxError> {
         let mut process = Command::new(std::env::current_exe()?)
-            .args(["backend", "--delay-ms", &delay.as_millis().to_string()])
+            .args(["--backend", &delay.as_millis().to_string()])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .kill_on_drop(true)

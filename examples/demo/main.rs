@@ -6,10 +6,10 @@
 
 mod args;
 mod backend;
+mod canvas;
 mod clock;
 mod load;
 mod log;
-mod picture;
 mod pipeline;
 mod report;
 mod scene;
@@ -18,8 +18,7 @@ mod stats;
 
 use std::{io::IsTerminal, process::ExitCode, sync::Arc};
 
-use args::{Args, Command};
-use clap::Parser;
+use args::Args;
 use scene::Scene;
 use stats::Stats;
 
@@ -27,8 +26,12 @@ type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let args = Args::parse();
-    if let Some(Command::Backend { delay_ms }) = args.command {
+    let args = match Args::parse() {
+        Ok(Some(args)) => args,
+        Ok(None) => return ExitCode::SUCCESS,
+        Err(error) => return exit_code(Err(error)),
+    };
+    if let Some(delay_ms) = args.backend {
         return exit_code(backend::serve(delay_ms).await.map(|()| true));
     }
     exit_code(run(args).await)
@@ -55,7 +58,8 @@ async fn run(args: Args) -> Result<bool, BoxError> {
     stats.stop();
     display.await??;
     if let Some(path) = &args.picture {
-        picture::save(path, &args, &stats)?;
+        std::fs::write(path, screen::draw(&args, &stats).svg())?;
+        println!("drawn: {}", path.display());
     }
     scene.strike().await;
 

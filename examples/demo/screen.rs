@@ -1,147 +1,127 @@
-//! The run, live on a terminal.
+//! The live display on a terminal.
 
-use std::{sync::Arc, time::Duration};
-
-use ratatui::{
-    DefaultTerminal, Frame,
-    crossterm::event::{self, Event, KeyCode, KeyModifiers},
-    layout::{Constraint, Layout, Rect},
-    style::{Color, Style, Stylize},
-    text::{Line, Span},
-    widgets::{Block, Gauge, List, ListItem, Paragraph, Sparkline},
+use std::{
+    io::{self, Write},
+    sync::Arc,
+    time::Duration,
 };
+
 use tokio::time::interval;
 
 use crate::{
     BoxError,
     args::Args,
+    canvas::{COLUMNS, Canvas, Color, ROWS},
     stats::{Counts, EndpointCounts, STRETCH, Stats},
 };
 
-/// Draws ten times a second until the run stops; `q` stops it.
-pub(crate) async fn show(args: Args, stats: Arc<Stats>) -> Result<(), BoxError> {
-    let mut terminal = ratatui::init();
-    let result = draw_until_stopped(&mut terminal, &args, &stats).await;
-    ratatui::restore();
-    result
-}
+/// Where the endpoints end and the events begin.
+const SPLIT: usize = 64;
+const NAME: usize = 24;
+const FOOT: usize = ROWS - 4;
 
-async fn draw_until_stopped(
-    terminal: &mut DefaultTerminal,
-    args: &Args,
-    stats: &Stats,
-) -> Result<(), BoxError> {
+/// Draws ten times a second until the run stops.
+pub(crate) async fn show(args: Args, stats: Arc<Stats>) -> Result<(), BoxError> {
+    // The other screen, without a cursor, and without wrapping: a narrow terminal cuts lines off.
+    send("\x1b[?1049h\x1b[?25l\x1b[?7l")?;
     let mut ticks = interval(Duration::from_millis(100));
     while !stats.is_stopped() {
         tokio::select! {
             _ = ticks.tick() => {}
             () = stats.stop_signal.notified() => {}
         }
-        while event::poll(Duration::ZERO)? {
-            if is_quit(&event::read()?) {
-                stats.stop();
-            }
-        }
-        terminal.draw(|frame| draw(frame, args, stats))?;
+        send(&draw(&args, &stats).ansi())?;
     }
+    send("\x1b[?7h\x1b[?25h\x1b[?1049l")?;
     Ok(())
 }
 
-fn is_quit(event: &Event) -> bool {
-    let Event::Key(key) = event else { return false };
-    let is_interrupt = key.code == KeyCode::Char('c') && key.modifiers == KeyModifiers::CONTROL;
-    is_interrupt || key.code == KeyCode::Char('q')
+fn send(text: &str) -> io::Result<()> {
+    let mut terminal = io::stdout().lock();
+    terminal.write_all(text.as_bytes())?;
+    terminal.flush()
 }
 
-/// Draws one screen.
-pub(crate) fn draw(frame: &mut Frame<'_>, args: &Args, stats: &Stats) {
-    let counts = stats.lock();
-    let [head, middle, foot] =
-        Layout::vertical([Constraint::Length(1), Constraint::Min(4), Constraint::Length(4)])
-            .areas(frame.area());
-    let [left, right] =
-        Layout::horizontal([Constraint::Percentage(62), Constraint::Percentage(38)]).areas(middle);
-
-    draw_progress(frame, head, args, stats.elapsed());
-    draw_endpoints(frame, left, &counts, stats.elapsed());
-    draw_events(frame, right, &counts);
-    draw_callers(frame, foot, &counts);
+/// One screen.
+pub(crate) fn draw(args: &Args, stats: &Stats) -> Canvas {
+    let (counts, elapsed) = (stats.lock(), stats.elapsed());
+    let mut canvas = Canvas::new();
+    draw_progress(&mut canvas, args, elapsed);
+    draw_endpoints(&mut canvas, &counts, elapsed);
+    draw_events(&mut canvas, &counts);
+    draw_callers(&mut canvas, &counts);
+    canvas
 }
 
-fn draw_progress(frame: &mut Frame<'_>, area: Rect, args: &Args, elapsed: Duration) {
-    let label = format!("{} · {} calls a second", args.policy_name(), args.rate);
+fn draw_progress(canvas: &mut Canvas, args: &Args, elapsed: Duration) {
+    let label = format!("{} · {} calls a second ", args.policy_name(), args.rate);
     let ratio = (elapsed.as_secs_f64() / args.duration().as_secs_f64()).min(1.0);
-    let gauge = Gauge::default().gauge_style(Style::new().blue()).label(label).ratio(ratio);
-    frame.render_widget(gauge, area);
+    let start = label.chars().count();
+    let length = ((COLUMNS - start) as f64 * ratio) as usize;
+    canvas.write(0, 0, COLUMNS, Color::Plain, &label);
+    canvas.write(0, start, COLUMNS, Color::Blue, &"█".repeat(length));
 }
 
-fn draw_endpoints(frame: &mut Frame<'_>, area: Rect, counts: &Counts, elapsed: Duration) {
-    let block = Block::bordered().title(" requests per endpoint over time ");
-    let inner = block.inner(area);
-    frame.render_widget(block, area);
-    let room = usize::from(inner.height / 2);
-    let shown = counts.endpoints.values().take(room);
-    let rows = Layout::vertical(shown.map(|_| Constraint::Length(2))).split(inner);
+fn draw_endpoints(canvas: &mut Canvas, counts: &Counts, elapsed: Duration) {
+    canvas.frame([1, FOOT - 1], [0, SPLIT - 1], " requests per endpoint over time ");
     let now = (elapsed.as_nanos() / STRETCH.as_nanos()) as usize;
     let most = counts.endpoints.values().flat_map(|endpoint| &endpoint.served_by_stretch).max();
-    for (endpoint, row) in counts.endpoints.values().zip(rows.iter()) {
-        draw_endpoint(frame, *row, endpoint, now, most.copied().unwrap_or(1));
+    for (number, endpoint) in counts.endpoints.values().enumerate() {
+        let row = 2 + 2 * number;
+        if row + 1 < FOOT - 1 {
+            draw_endpoint(canvas, row, endpoint, now, most.copied().unwrap_or(1).max(1));
+        }
     }
 }
 
 fn draw_endpoint(
-    frame: &mut Frame<'_>,
-    area: Rect,
+    canvas: &mut Canvas,
+    row: usize,
     endpoint: &EndpointCounts,
     now: usize,
     most: u64,
 ) {
-    let [name, line] = Layout::horizontal([Constraint::Length(24), Constraint::Min(4)]).areas(area);
     let color = match endpoint.state.as_str() {
         "dead" | "gone" | "failed" => Color::Red,
         "hangs" | "drained" => Color::Yellow,
         _ => Color::Green,
     };
-    let text = vec![
-        Line::from(endpoint.name.as_str().bold()),
-        Line::from(vec![
-            Span::styled(endpoint.state.as_str(), color),
-            Span::raw(format!(" · {}", endpoint.served)),
-        ]),
-    ];
-    frame.render_widget(Paragraph::new(text), name);
+    canvas.write(row, 1, NAME, Color::Strong, &endpoint.name);
+    canvas.write(row + 1, 1, NAME, color, &endpoint.state);
+    let served = format!(" · {}", endpoint.served);
+    canvas.write(row + 1, 1 + endpoint.state.len(), NAME, Color::Plain, &served);
 
-    let mut served = endpoint.served_by_stretch.clone();
-    served.resize(now.max(served.len()), 0);
-    let visible = served.len().saturating_sub(line.width.into());
-    let sparkline =
-        Sparkline::default().data(&served[visible..]).max(most).style(Style::new().fg(color));
-    frame.render_widget(sparkline, line);
+    let mut counted = endpoint.served_by_stretch.clone();
+    counted.resize(now.max(counted.len()), 0);
+    let room = SPLIT - 2 - NAME;
+    let shown = &counted[counted.len().saturating_sub(room)..];
+    // Sixteen steps high: two rows of eighths.
+    let eighths = |count: u64| (count * 16).div_ceil(most) as usize;
+    let bar = |eighths: usize| " ▁▂▃▄▅▆▇█".chars().nth(eighths.min(8)).unwrap_or('█');
+    let upper: String = shown.iter().map(|&count| bar(eighths(count).saturating_sub(8))).collect();
+    let lower: String = shown.iter().map(|&count| bar(eighths(count))).collect();
+    canvas.write(row, NAME, SPLIT - 1, color, &upper);
+    canvas.write(row + 1, NAME, SPLIT - 1, color, &lower);
 }
 
-fn draw_events(frame: &mut Frame<'_>, area: Rect, counts: &Counts) {
-    let room = usize::from(area.height.saturating_sub(2));
-    let latest = counts.events.len().saturating_sub(room);
-    let lines = counts.events[latest..]
-        .iter()
-        .map(|(at, event)| ListItem::new(format!("{:5.1} s {event}", at.as_secs_f64())));
-    frame.render_widget(List::new(lines).block(Block::bordered().title(" what happened ")), area);
+fn draw_events(canvas: &mut Canvas, counts: &Counts) {
+    canvas.frame([1, FOOT - 1], [SPLIT, COLUMNS - 1], " events ");
+    let latest = counts.events.len().saturating_sub(FOOT - 3);
+    for (number, (at, event)) in counts.events[latest..].iter().enumerate() {
+        let line = format!("{:5.1} s {event}", at.as_secs_f64());
+        canvas.write(2 + number, SPLIT + 1, COLUMNS - 1, Color::Plain, &line);
+    }
 }
 
-fn draw_callers(frame: &mut Frame<'_>, area: Rect, counts: &Counts) {
+fn draw_callers(canvas: &mut Canvas, counts: &Counts) {
+    canvas.frame([FOOT, ROWS - 1], [0, COLUMNS - 1], " callers ");
     let millis = |quantile| counts.latencies_recent[0].value_at_quantile(quantile) as f64 / 1e3;
     let errors = counts.errors_seen();
-    let style = if errors == 0 { Style::new().green() } else { Style::new().red() };
-    let text = vec![
-        Line::from(vec![
-            Span::raw(format!("calls {}   errors seen by callers ", counts.calls)),
-            Span::styled(errors.to_string(), style.bold()),
-        ]),
-        Line::from(format!(
-            "latency now: p50 {:.1} ms, p99 {:.1} ms   (q ends the run)",
-            millis(0.5),
-            millis(0.99)
-        )),
-    ];
-    frame.render_widget(Paragraph::new(text).block(Block::bordered().title(" callers ")), area);
+    let label = format!("calls {}   errors seen by callers ", counts.calls);
+    let color = if errors == 0 { Color::Green } else { Color::Red };
+    let end = COLUMNS - 1;
+    canvas.write(FOOT + 1, 2, end, Color::Plain, &label);
+    canvas.write(FOOT + 1, 2 + label.len(), end, color, &errors.to_string());
+    let latency = format!("latency now: p50 {:.1} ms, p99 {:.1} ms", millis(0.5), millis(0.99));
+    canvas.write(FOOT + 2, 2, end, Color::Plain, &latency);
 }
