@@ -40,9 +40,9 @@ pub use self::{
 /// servers: each client then sees most of the load itself, and [`P2c`](super::P2c) knows nearly as
 /// much at no cost. Nor where a request costs less than three probes.
 ///
-/// * A probe decides as many requests as the paper's formula says, `max{1, (1+δ) / ((1−m/n)·r_probe
-///   − r_remove)}`, but never more than `(1+δ)·n / r_probe`. That limit also holds in a small set,
-///   where the formula is undefined.
+/// * A probe decides as many requests as the paper's formula says,
+///   `max{1, (1+δ) / ((1−m/n)·r_probe − r_remove)}`, but never more than `(1+δ)·n / r_probe`. That
+///   limit also holds in a small set, where the formula is undefined.
 /// * In a small set the quantile is one that exists for that number of values. Of two nodes, the
 ///   busier one is hot.
 /// * The last two probes stay after they are used up, until they are too old: they are better than

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{P2c, PickContext, Picker, Policy, Visit, groups::Groups, previous_as};
 use crate::{node::Node, time::Timestamp};
 
-/// Keeps requests in the caller's own zone as far as its share of the nodes can carry them.
+/// Keeps requests in the caller's zone as far as its share of the nodes can carry them.
 ///
 /// The rest spreads over the zones that have more nodes than callers. If callers are spread over
 /// the zones like the nodes, everything stays local. If a zone has half of the callers and a
