@@ -1,4 +1,4 @@
-//! A percentile of recent latency that attempts which were cut off do not distort.
+//! A percentile of recent latency that is not distorted by attempts that were cut off.
 
 use std::{
     sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},

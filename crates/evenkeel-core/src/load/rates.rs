@@ -40,7 +40,7 @@ struct Last {
     is_first: bool,
 }
 
-/// Shorter spans than this say little.
+/// Rates over shorter spans are too inaccurate.
 const SPAN_MIN: Duration = Duration::from_millis(500);
 
 /// Older counts weigh less by a factor of e after this many seconds.

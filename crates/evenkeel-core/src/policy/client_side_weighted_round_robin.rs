@@ -100,7 +100,7 @@ impl ClientSideWeighted {
     /// Sets how much errors lower a weight. Default: 1.0, as if each were a request at full load.
     ///
     /// # Panics
-    /// If it is negative or no number.
+    /// If it is negative or not a number.
     #[must_use]
     pub fn error_penalty(mut self, penalty: f64) -> Self {
         assert!((0.0..=1e9).contains(&penalty), "a penalty of {penalty}");

@@ -90,7 +90,7 @@ impl<K> Groups<K> {
         self.list.iter().filter_map(|group| group.picker.tend(now)).min()
     }
 
-    /// Visits what probes have to tell each group's picker.
+    /// Visits the probing of each group's picker.
     pub(super) fn each_probing<'a>(&'a self, visit: &mut Visit<'_, 'a>) {
         self.list.iter().for_each(|group| group.each_probing(visit));
     }

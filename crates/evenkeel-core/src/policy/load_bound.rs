@@ -139,7 +139,7 @@ impl Search<'_, '_> {
 /// Returns the factor if it is valid.
 ///
 /// # Panics
-/// If it is less than 1 or no number.
+/// If it is less than 1 or not a number.
 pub(super) fn checked(factor: f64) -> f64 {
     assert!(1.0 <= factor && factor.is_finite(), "a bound of {factor} times the average");
     factor

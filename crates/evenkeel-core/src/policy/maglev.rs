@@ -69,7 +69,7 @@ impl Maglev {
     /// so that no node is left without one.
     ///
     /// # Panics
-    /// If `slots` is no prime or more than [`TABLE_SIZE_MAX`](Self::TABLE_SIZE_MAX).
+    /// If `slots` is not a prime, or more than [`TABLE_SIZE_MAX`](Self::TABLE_SIZE_MAX).
     #[must_use]
     pub fn table_size(mut self, slots: u32) -> Self {
         assert!(slots <= Self::TABLE_SIZE_MAX, "{slots} slots are too many");
@@ -84,7 +84,7 @@ impl Maglev {
     /// See [`RingHash::bounded_load`](super::RingHash::bounded_load).
     ///
     /// # Panics
-    /// If `factor` is less than 1 or no number.
+    /// If `factor` is less than 1 or not a number.
     #[must_use]
     pub fn bounded_load(mut self, factor: f64) -> Self {
         self.factor = Some(checked(factor));

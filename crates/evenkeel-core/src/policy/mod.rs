@@ -137,12 +137,12 @@ pub trait Picker: Any + Send + Sync {
         None
     }
 
-    /// What probes have to tell it, if it uses load reported by servers. Default: nothing.
+    /// The probing that it needs, if it uses load that servers report. Default: none.
     fn probing(&self) -> Option<&Probing> {
         None
     }
 
-    /// Visits what probes have to tell this picker and those within it, each with its nodes.
+    /// Visits the probing of this picker and of those within it, each with its nodes.
     fn each_probing<'a>(&'a self, nodes: &'a [Arc<Node>], visit: &mut Visit<'_, 'a>) {
         if let Some(probing) = self.probing() {
             visit(probing, nodes);
@@ -175,7 +175,7 @@ pub struct PickContext<'a> {
     pub avoid: &'a [u64],
     /// Addresses that must not be picked.
     pub exclude: &'a [Address],
-    /// No node is open, so nodes that only their health closes are admitted.
+    /// No node is open, so nodes that only their health closes are admitted, too.
     pub fails_open: bool,
     /// Records which nodes are considered, and what decides. `None` unless the caller has asked for
     /// it.

@@ -88,7 +88,7 @@ impl Prequal {
     /// sent.
     ///
     /// # Panics
-    /// If it is no number from 0 to 16.
+    /// If it is not a number from 0 to 16.
     #[must_use]
     pub fn probe_rate(mut self, probes: f64) -> Self {
         assert!((0.0..=16.0).contains(&probes), "{probes} probes for a request");
@@ -102,7 +102,7 @@ impl Prequal {
     /// [`probe_rate`](Self::probe_rate) empties it.
     ///
     /// # Panics
-    /// If it is no number from 0 to 16.
+    /// If it is not a number from 0 to 16.
     #[must_use]
     pub fn remove_rate(mut self, probes: f64) -> Self {
         assert!((0.0..=16.0).contains(&probes), "{probes} probes removed with a request");
@@ -113,7 +113,7 @@ impl Prequal {
     /// Sets δ: how many more uses probes get than are needed to keep the pool full. Default: 1.
     ///
     /// # Panics
-    /// If it is negative or no number.
+    /// If it is negative or not a number.
     #[must_use]
     pub fn delta(mut self, delta: f64) -> Self {
         assert!((0.0..1e6).contains(&delta), "a delta of {delta}");
@@ -127,7 +127,7 @@ impl Prequal {
     /// 0 uses requests in flight alone, 1 latency alone. Good values are 0.6 to 0.9.
     ///
     /// # Panics
-    /// If it is no number from 0 to 1.
+    /// If it is not a number from 0 to 1.
     #[must_use]
     pub fn quantile(mut self, quantile: f64) -> Self {
         assert!((0.0..=1.0).contains(&quantile), "a quantile of {quantile}");

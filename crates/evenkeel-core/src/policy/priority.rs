@@ -74,7 +74,7 @@ impl<P: Policy> Priority<P> {
         Self { child, overprovisioning: 140, panic_threshold: 50 }
     }
 
-    /// Sets in percent how much more than its share a fit node can carry. Default: 140, Envoy's.
+    /// Sets how much a fit node can carry, in percent of its share. Default: 140, Envoy's.
     ///
     /// With 100, requests go to the next tier as soon as one node is unfit. With a very high value,
     /// they go there only when nearly all nodes are unfit, and the remaining ones are overloaded.
@@ -88,7 +88,7 @@ impl<P: Policy> Priority<P> {
         self
     }
 
-    /// Sets in percent how many nodes of a tier must be fit. Below that, its unfit nodes are used,
+    /// Sets how many nodes of a tier must be fit, in percent. Below that, its unfit nodes are used,
     /// too, if no tier can take over. Default: 50, Envoy's. 0 turns it off.
     ///
     /// # Panics

@@ -56,7 +56,7 @@ impl Rendezvous {
     /// See [`RingHash::bounded_load`](super::RingHash::bounded_load).
     ///
     /// # Panics
-    /// If `factor` is less than 1 or no number.
+    /// If `factor` is less than 1 or not a number.
     #[must_use]
     pub fn bounded_load(mut self, factor: f64) -> Self {
         self.factor = Some(checked(factor));

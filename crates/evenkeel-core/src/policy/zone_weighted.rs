@@ -49,7 +49,7 @@ impl<P: Policy> ZoneWeighted<P> {
         self
     }
 
-    /// Sets in percent how much more than its share a fit node can carry. Default: 140, Envoy's.
+    /// Sets how much a fit node can carry, in percent of its share. Default: 140, Envoy's.
     ///
     /// # Panics
     /// If it is less than 100.

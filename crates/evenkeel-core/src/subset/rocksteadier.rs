@@ -1,5 +1,4 @@
-//! Rocksteadier subsetting: even, diverse, and hardly affected when clients or endpoints come or
-//! go.
+//! Rocksteadier subsetting: even, diverse, and hardly affected by arrivals and departures.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -52,8 +51,8 @@ pub struct Rocksteadier {
 /// ones.
 const LOT: u32 = 10;
 
-/// The maximum number of numbers for each endpoint that is present. Numbers given by others may
-/// have large gaps.
+/// How many numbers are considered at most for each endpoint present: given numbers may have large
+/// gaps.
 const GAPS_MAX: usize = 64;
 
 impl Rocksteadier {

@@ -51,8 +51,8 @@ impl Peer {
         self.id
     }
 
-    /// What a probe says, corrected by what this client has seen. If requests have waited in vain
-    /// since the node last answered one, its latency is at least that wait, whatever it reports.
+    /// A probe's answer, corrected by what this client has seen. If requests were given up since
+    /// the node last answered one, its latency is at least their wait, whatever it reports.
     pub(super) fn believed(&self, load: ServerLoad, now: Timestamp) -> ServerLoad {
         match self.waited_in_vain(now) {
             Duration::ZERO => load,
@@ -60,7 +60,8 @@ impl Peer {
         }
     }
 
-    /// How long requests have waited in vain since it last answered, decaying with time.
+    /// How long requests have waited without an answer since the node last answered, decaying with
+    /// time.
     pub(super) fn waited_in_vain(&self, now: Timestamp) -> Duration {
         match self.unanswered.estimate() {
             None => Duration::ZERO,

@@ -73,7 +73,7 @@ impl State {
 
     /// A generator for load reported with a response.
     pub(super) fn rng(&self) -> Rng {
-        // Before the first pick there is no response of a request.
+        // Before the first pick there is no response to a request.
         let unpicked = || Rng::with_seed(self.now().as_nanos());
         self.seeds.get().map_or_else(unpicked, Seeds::rng)
     }
