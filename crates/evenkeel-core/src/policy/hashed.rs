@@ -19,7 +19,7 @@ pub(super) trait Table: Send + Sync + 'static {
     fn candidates(&self, hash: u64) -> impl Iterator<Item = u32>;
 }
 
-/// A node of some weight and the key by which it is hashed.
+/// A node with a weight above 0, and the key by which it is hashed.
 #[derive(Debug)]
 pub(super) struct Keyed {
     pub(super) key: String,

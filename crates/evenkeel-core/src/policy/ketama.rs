@@ -24,7 +24,7 @@ use crate::node::Node;
 /// for weights in the hundreds, which make a large ring: they are scaled down above
 /// [`points_max`](Self::points_max).
 ///
-/// * If its node is closed, full or already tried, a request goes to the next other node on the
+/// * If a request's node is closed, full or already tried, it goes to the next other node on the
 ///   ring.
 /// * A request without a hash goes to a random place: see
 ///   [`Hints::hash`](crate::traffic::Hints::hash).

@@ -20,10 +20,10 @@ use crate::{
 ///
 /// **Use it** for caches and sessions where shares must be even: the spread is nearly perfect, and
 /// a pick is the cheapest of all policies that hash. **Not** where as few keys as possible may
-/// move: when one of `n` endpoints changes, its `1 / n` of the keys move, and up to one percent of
+/// move: when one of `n` endpoints changes, its keys move, `1 / n` of all, and up to one percent of
 /// all besides.
 ///
-/// * If its node is closed, full or already tried, a request is looked up under another hash, as
+/// * If a request's node is closed, full or already tried, it is looked up under another hash, as
 ///   Envoy does for retries, until a node is found that takes it. So a closed node's keys go to all
 ///   others.
 /// * A request without a hash gets a random slot: see [`Hints::hash`](crate::traffic::Hints::hash).

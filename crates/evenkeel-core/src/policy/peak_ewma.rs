@@ -5,7 +5,7 @@ use std::{hint::cold_path, sync::Arc, time::Duration};
 use super::{PickContext, Picker, Policy, draw, p2c::passed_over};
 use crate::node::Node;
 
-/// Chooses the one of two random nodes with the lower latency, times its requests in flight.
+/// Chooses, of two random nodes, the one with the lower latency times requests in flight.
 ///
 /// Use it where endpoints differ in speed or distance. [`load::PeakEwma`](crate::load::PeakEwma)
 /// describes the estimate. Attempts that failed or were turned away count as requests in flight, as

@@ -21,7 +21,7 @@ use crate::node::Node;
 /// weights differ, which is 5 µs for 1,000. There [`Maglev`](super::Maglev) and
 /// [`Ketama`](super::Ketama) cost the same for any number.
 ///
-/// If its node is closed, full or already tried, a request goes to the next in its ranking. A
+/// If a request's node is closed, full or already tried, it goes to the next in its ranking. A
 /// request without a hash gets a random one: see [`Hints::hash`](crate::traffic::Hints::hash).
 /// Nothing has to be built but 16 bytes a node. An endpoint's key is the value of `hash_key` in its
 /// metadata, else its address as it is written.

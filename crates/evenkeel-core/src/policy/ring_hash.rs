@@ -23,7 +23,7 @@ use crate::{hash::xxh64, node::Node};
 /// agree: [`Maglev`](super::Maglev) spreads more evenly, and [`Ketama`](super::Ketama) moves fewer
 /// keys, since its points do not depend on the number of endpoints.
 ///
-/// * If its node is closed, full or already tried, a request goes to the next other node on the
+/// * If a request's node is closed, full or already tried, it goes to the next other node on the
 ///   ring.
 /// * A request without a hash goes to a random place: see
 ///   [`Hints::hash`](crate::traffic::Hints::hash).

@@ -9,9 +9,9 @@ use crate::node::Node;
 ///
 /// Weights 5, 1, 1 give `a a b a c a a` and not `a a a a a b c`. This is nginx's smooth weighted
 /// round robin, laid out in a table when the set changes, so that a pick is one atomic addition.
-/// The table would be too large for thousands of endpoints with mixed weights, or for extreme
-/// weights. Then the turns walk the weights in steps of the golden ratio instead. Every node still
-/// comes at nearly even distances (the three-gap theorem), and shares are exact in the long run.
+/// If the table would be too large, for thousands of endpoints with mixed weights or for extreme
+/// weights, the turns walk the weights in steps of the golden ratio instead. Every node still comes
+/// at nearly even distances (the three-gap theorem), and shares are exact in the long run.
 ///
 /// The first turn is drawn at random, as with [`RoundRobin`](super::RoundRobin). The position
 /// survives changes of the set and of weights.

@@ -62,7 +62,7 @@ impl Reported {
         let Some(weight) = report.weight(self.error_penalty) else { return };
         self.weight.store(weight.to_bits(), Ordering::Relaxed);
         let now = now.as_nanos().min(NEVER - 1);
-        // Read first: it is written once in a series of reports.
+        // Read first: it is written only once in a series of reports.
         if self.since.load(Ordering::Relaxed) == NEVER {
             self.since.store(now, Ordering::Release);
         }

@@ -8,7 +8,7 @@ const SCALE: u64 = 65_535;
 /// How far above or below the mean a weight may be. It bounds how many turns a pick takes.
 const RATIO_MAX: f64 = 10.0;
 
-/// How often each index has a turn, scaled so that the largest has one in every round.
+/// How often each index has a turn, scaled so that the one with most has one in every round.
 #[derive(Debug)]
 pub(super) struct Strides(Box<[AtomicU32]>);
 

@@ -80,8 +80,8 @@ fn tick_of(now: Timestamp) -> u32 {
 
 /// Ticks since the last attempt. Zero if that lies in the future.
 ///
-/// Ticks wrap around after 52 days. Clock readings are ahead by milliseconds at most, so nearly the
-/// whole range, not half of it, stands for elapsed time.
+/// Ticks wrap around after 52 days. Clock readings are ahead by milliseconds, so nearly the whole
+/// range, not half of it, stands for elapsed time.
 fn elapsed(word: u64, now: Timestamp) -> u32 {
     /// About a quarter of an hour.
     const AHEAD_MAX: u32 = 1 << 20;

@@ -116,8 +116,8 @@ impl Pool {
     /// in flight before.
     ///
     /// A probe that has decided as many requests as it may is removed, unless it is one of the last
-    /// two. The count is taken from what is in flight now, so that a cancelled request leaves no
-    /// trace.
+    /// two. Requests sent since are computed from what is in flight now, so that a cancelled one
+    /// leaves no trace.
     #[inline]
     pub(super) fn take(&mut self, slot: usize, own: u32) {
         let probe = &mut self.probes[slot];

@@ -15,8 +15,8 @@ use crate::{
     time::Timestamp,
 };
 
-/// Requests come faster than probes. Every this many probes owed, the sender is woken, even if some
-/// are under way.
+/// How many owed probes wake the sender again although some are under way, since requests come
+/// faster than probes.
 const WAKE_EVERY: u32 = 16;
 
 /// The state that successive pickers of one balancer share.
