@@ -118,7 +118,7 @@ struct Turns {
     skip: u32,
     /// As a share of all weights.
     weight: f64,
-    /// The node has a turn in the first round whose number, times its weight, reaches this.
+    /// The node has a turn in the first round in which its weight times the round reaches this.
     target: f64,
 }
 

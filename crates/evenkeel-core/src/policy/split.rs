@@ -11,7 +11,7 @@ pub const REST: &str = "rest";
 /// Gives each named subset of the endpoints its share of the requests. Within a subset, `child`
 /// chooses.
 ///
-/// An endpoint belongs to the first subset whose rule fits it, such as a [`label`] in its metadata,
+/// An endpoint belongs to the first subset with a rule that fits it, such as a [`label`] in its metadata,
 /// and to [`REST`] if none fits. Weights are relative to each other and do not depend on the number
 /// of endpoints: 5 and 95 send one request in twenty to the canary, on one machine or on ten.
 ///
@@ -51,7 +51,7 @@ struct Subset {
     fits: Arc<dyn Fn(&Endpoint) -> bool + Send + Sync>,
 }
 
-/// A rule for endpoints whose metadata has this value under this key.
+/// A rule for endpoints with this value under this key in their metadata.
 pub fn label(
     key: impl Into<String>,
     value: impl Into<String>,
