@@ -1,4 +1,4 @@
-//! What a server knows of its own load: requests in flight, and how long they take at such a load.
+//! A server's knowledge of its own load: requests in flight, and how long they take at that load.
 
 use std::{sync::Arc, time::Duration};
 
@@ -8,18 +8,18 @@ use crate::{
     time::Timestamp,
 };
 
-/// A server's own estimate of its load, to answer probes with (Prequal, section 4).
+/// A server's own estimate of its load, used to answer probes (Prequal, section 4).
 ///
-/// It counts requests in flight, and remembers how long the last ones took by how many were in flight
-/// when they arrived. Its latency is the median of those that took part in about the load of now, within
-/// the last half second. So a server that has just become busy says at once what that will cost, and one
-/// that has just become idle does not speak of its past.
+/// It counts requests in flight, and remembers how long the last ones took, by how many were in
+/// flight when they arrived. Its latency is the median over requests of the last half second that
+/// arrived at about the present load. So a server that has just become busy reports at once what
+/// that will cost, and one that has just become idle does not report its past.
 ///
-/// What failed gives no sample: a server that fails at once must not look quick. What was cancelled is
-/// taken out of flight, and leaves no trace.
+/// Failed requests give no sample, since a server that fails at once must not look quick. A
+/// cancelled request is taken out of flight and leaves no trace.
 ///
-/// Counting and recording take no lock and allocate nothing; asking looks at some hundred words. About
-/// 20 kB.
+/// Counting and recording take no lock and allocate nothing. Reading looks at some hundred words.
+/// It takes about 20 kB.
 ///
 /// ```
 /// use std::{sync::Arc, time::Duration};
@@ -39,38 +39,41 @@ use crate::{
 #[derive(Debug)]
 pub struct LoadEstimate {
     in_flight: AtomicU32,
-    /// By requests in flight on arrival, see [`bucket`].
+    /// Keyed by requests in flight on arrival, see [`bucket`].
     buckets: Box<[Bucket]>,
 }
 
-/// The last samples of about the same load.
+/// The last samples at about the same load.
 #[derive(Debug, Default)]
 struct Bucket {
     count: AtomicU32,
-    /// Nanoseconds as `f32` bits above the tick of the end, 0 where there is none.
+    /// Nanoseconds as `f32` bits, above the tick at which the request ended. 0 if there is no
+    /// sample.
     samples: [AtomicU64; SAMPLES],
 }
 
-/// Samples in a bucket.
+/// How many samples a bucket holds.
 const SAMPLES: usize = 16;
 
-/// So many samples are enough for a median; with fewer, those of the next lower and higher load count too.
+/// How many samples are enough for a median. With fewer, those of the next lower and higher load
+/// count too.
 const ENOUGH: usize = 8;
 
-/// Loads up to this have buckets of their own, above there are eight for each doubling.
+/// Loads below this have their own buckets. From there on, there are eight buckets for each
+/// doubling.
 const EXACT: u32 = 16;
 
-/// 2^20 requests and more in flight are one load.
+/// 2^20 and more requests in flight count as one load.
 const BUCKETS: usize = 16 + 8 * 16 + 1;
 
 /// A tick is 2^20 ns, about a millisecond.
 const TICK_BITS: u32 = 20;
 
-/// Half a second: older samples count only where there are no others.
+/// Half a second. Older samples count only if there are no others.
 const RECENT_TICKS: u32 = 477;
 
 impl LoadEstimate {
-    /// A server that has had no request yet.
+    /// An estimate for a server that has had no request yet.
     #[must_use]
     pub fn new() -> Self {
         let buckets = (0..BUCKETS).map(|_| Bucket::default()).collect();
@@ -83,21 +86,21 @@ impl LoadEstimate {
         self.in_flight.load(Ordering::Relaxed)
     }
 
-    /// A request has arrived. It is in flight until the [`Arrival`] is dropped.
+    /// Records that a request has arrived. It is in flight until the [`Arrival`] is dropped.
     #[must_use]
     pub fn enter(self: &Arc<Self>) -> Arrival {
         let before = self.in_flight.fetch_add(1, Ordering::Relaxed);
         Arrival { estimate: self.clone(), before }
     }
 
-    /// What a probe is to be answered.
+    /// The answer to a probe.
     #[must_use]
     pub fn load(&self, now: Timestamp) -> ServerLoad {
         let in_flight = self.in_flight();
         ServerLoad::new(in_flight.into(), self.latency(in_flight, now))
     }
 
-    /// How long requests take with so many in flight; zero where nothing is known.
+    /// How long requests take with `in_flight` in flight. Zero if nothing is known.
     #[must_use]
     pub fn latency(&self, in_flight: u32, now: Timestamp) -> Duration {
         let median = self
@@ -106,7 +109,7 @@ impl LoadEstimate {
         Duration::from_nanos(median.unwrap_or(0.0) as u64)
     }
 
-    /// The median of those samples next to `in_flight` that `counts` lets count.
+    /// The median of the samples nearest to `in_flight` for which `counts` is true.
     fn median(&self, in_flight: u32, counts: impl Fn(u64) -> bool) -> Option<f32> {
         let center = bucket(in_flight);
         let mut found = [0.0; ENOUGH + 2 * SAMPLES];
@@ -147,7 +150,8 @@ pub struct Arrival {
 }
 
 impl Arrival {
-    /// It was answered well after `latency`: the sample that it gives, once. It stays in flight.
+    /// Records that the request was successfully answered after `latency`. Call it once. The
+    /// request stays in flight.
     pub fn took(&self, latency: Duration, now: Timestamp) {
         let nanos = latency.as_nanos().clamp(1, u64::MAX.into()) as f32;
         let sample = u64::from(nanos.to_bits()) << 32 | u64::from(tick_of(now));
@@ -156,7 +160,7 @@ impl Arrival {
         bucket.samples[place].store(sample, Ordering::Relaxed);
     }
 
-    /// What it is counted by.
+    /// The estimate that counts this request.
     #[must_use]
     pub fn estimate(&self) -> &Arc<LoadEstimate> {
         &self.estimate
@@ -170,7 +174,7 @@ impl Drop for Arrival {
     }
 }
 
-/// The bucket of so many in flight: exact while they are few, in steps of a twelfth to an eighth above.
+/// The bucket for `in_flight` requests: exact for few, in steps of a twelfth to an eighth above.
 fn bucket(in_flight: u32) -> usize {
     if in_flight < EXACT {
         return in_flight as usize;
@@ -184,7 +188,7 @@ fn tick_of(now: Timestamp) -> u32 {
     (now.as_nanos() >> TICK_BITS) as u32
 }
 
-/// Ticks since a sample; zero if it lies ahead.
+/// Ticks since a sample. Zero if it lies in the future.
 fn elapsed(sample: u64, now: Timestamp) -> u32 {
     let elapsed = tick_of(now).wrapping_sub(sample as u32);
     if elapsed > u32::MAX / 2 { 0 } else { elapsed }
@@ -202,7 +206,7 @@ mod tests {
         Arc::new(LoadEstimate::new())
     }
 
-    /// One request after another, each with `others` in flight when it arrives.
+    /// Records requests one after another, each with `others` in flight when it arrives.
     fn sample(estimate: &Arc<LoadEstimate>, others: u32, millis: &[u64], now: Timestamp) {
         let others: Vec<_> = (0..others).map(|_| estimate.enter()).collect();
         for &millis in millis {

@@ -1,4 +1,4 @@
-//! A percentile of recent latency that is not fooled by attempts that were cut off.
+//! A percentile of recent latency that is not distorted by attempts that were cut off.
 
 use std::{
     sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
@@ -7,13 +7,14 @@ use std::{
 
 use crate::time::Timestamp;
 
-/// A percentile of the latency of the last 16 seconds, computed now and then, read for next to nothing.
+/// A percentile of the latency of the last 16 seconds, computed at intervals and cheap to read.
 ///
-/// An attempt that was cancelled or failed took *at least* as long as it lasted. To leave it out would
-/// make latency look better the more slow attempts are cancelled; so it counts as what it is, by the
-/// estimator of Kaplan and Meier (1958) for observations that were cut off. Where more were cut off than lie
-/// above the percentile, it is the longest of all, and at most four times the longest that was answered: beside an
-/// endpoint that never answers it would grow with each hedge that waited for it.
+/// An attempt that was cancelled or failed took *at least* as long as it lasted. Leaving it out
+/// would make latency look better the more slow attempts are cancelled. So it is counted as cut
+/// off, by the estimator of Kaplan and Meier (1958) for such observations. If more attempts were
+/// cut off than lie above the percentile, the result is the longest of all, but at most four times
+/// the longest that was answered. Without that limit, the percentile beside an endpoint that never
+/// answers would grow with each hedge that waited for it.
 ///
 /// Latency is kept to a sixteenth, from 16 microseconds to four minutes. Its size is fixed, 24 KiB.
 ///
@@ -32,10 +33,10 @@ use crate::time::Timestamp;
 #[derive(Debug)]
 pub struct LatencyWindow {
     share: f64,
-    /// Fewer answers than this say nothing of the percentile.
+    /// With fewer answers than this, the percentile is not known.
     answers_min: u64,
     tick: AtomicU64,
-    /// In nanoseconds, `u64::MAX` while it is not known.
+    /// In nanoseconds. `u64::MAX` while it is not known.
     percentile: AtomicU64,
     slots: Box<[Slot]>,
 }
@@ -48,7 +49,7 @@ struct Slot {
 }
 
 const SLOTS: u64 = 8;
-/// The percentile is computed anew four times a second, the oldest slot forgotten every two.
+/// The percentile is computed four times a second, the oldest slot forgotten every two seconds.
 const TICK_NANOS: u64 = 250_000_000;
 const TICKS_PER_SLOT: u64 = 8;
 
@@ -58,11 +59,11 @@ const MIN_BITS: u32 = 14;
 const MAX_BITS: u32 = 38;
 const BUCKETS: usize = ((MAX_BITS - MIN_BITS) << STEP_BITS) as usize;
 
-/// So many buckets further, latency is four times as long.
+/// How many buckets further latency is four times as long.
 const FOURFOLD: usize = 2 << STEP_BITS;
 
 impl LatencyWindow {
-    /// The latency that `percent` of attempts do not exceed.
+    /// Measures the latency that `percent` of attempts do not exceed.
     ///
     /// # Panics
     /// If `percent` is not between 1 and 99.9.
@@ -83,19 +84,20 @@ impl LatencyWindow {
         }
     }
 
-    /// An attempt was answered well after `latency`.
+    /// Records that an attempt was answered successfully after `latency`.
     pub fn answered(&self, latency: Duration, now: Timestamp) {
         self.refresh(now);
         self.slot().answered[bucket(latency)].fetch_add(1, Relaxed);
     }
 
-    /// An attempt was cut off after `latency`, or failed then: it would have taken at least that long.
+    /// Records that an attempt was cut off or failed after `latency`. It would have taken at least
+    /// that long.
     pub fn at_least(&self, latency: Duration, now: Timestamp) {
         self.refresh(now);
         self.slot().cut[bucket(latency)].fetch_add(1, Relaxed);
     }
 
-    /// The percentile as it was computed last, if there was enough to compute it from.
+    /// The percentile as last computed, if there was enough data.
     #[must_use]
     #[inline]
     pub fn percentile(&self) -> Option<Duration> {
@@ -105,7 +107,7 @@ impl LatencyWindow {
         }
     }
 
-    /// Forgets what is old and computes the percentile, if it is time.
+    /// Forgets old attempts and computes the percentile, if it is time.
     #[inline]
     pub fn refresh(&self, now: Timestamp) {
         let (tick, last) = (now.as_nanos() / TICK_NANOS, self.tick.load(Relaxed));
@@ -139,7 +141,7 @@ impl LatencyWindow {
         if answers < self.answers_min {
             return None;
         }
-        // How many lasted until here, and which share of all would have.
+        // How many attempts lasted until here, and which share of all would have.
         let mut lasting: u64 = counts.iter().map(|(answered, cut)| answered + cut).sum();
         let mut share = 1.0;
         let (mut longest, mut longest_answered) = (0, 0);
@@ -169,7 +171,7 @@ fn bucket(latency: Duration) -> usize {
     (((bits - MIN_BITS) as usize) << STEP_BITS) + step as usize
 }
 
-/// Where a bucket ends.
+/// The end of a bucket.
 const fn upper(bucket: usize) -> u64 {
     let bits = MIN_BITS + (bucket >> STEP_BITS) as u32;
     let step = (bucket & ((1 << STEP_BITS) - 1)) as u64;
@@ -312,7 +314,7 @@ mod tests {
         let window = LatencyWindow::new(95.0);
         for step in 0..4_000 {
             let now = at(step * 10);
-            // Of five endpoints one hangs: its attempts are cut off once the hedge has answered.
+            // One of five endpoints hangs: its attempts are cut off once the hedge has answered.
             if step % 5 == 0 {
                 window.at_least(window.percentile().unwrap_or(ms(100)) + ms(10), now);
             }
@@ -335,7 +337,7 @@ mod tests {
                     now = now + ms([3_000, 15_900, 60_000][rng.below(3)]);
                 }
                 now = now + ms(rng.below_u64(60));
-                // Each in a bucket of its own.
+                // Each latency in its own bucket.
                 let latency = ms(1).mul_f64(1.5_f64.powi(rng.below(14) as i32));
                 model.refresh(now, percent);
                 let is_answered = cut <= rng.below(10);

@@ -1,4 +1,4 @@
-//! Peak EWMA: a moving average of latency that rises at once and sinks slowly.
+//! Peak EWMA: a moving average of latency that rises at once and falls slowly.
 
 use std::time::Duration;
 
@@ -8,18 +8,20 @@ use crate::{
     time::Timestamp,
 };
 
-/// An average of latency that takes over a peak at once and forgets it over `decay`.
+/// An average of latency that adopts a peak at once and forgets it over `decay`.
 ///
-/// With `t` the time since the last observation and `w = exp(-t / decay)`, a latency above the
-/// estimate replaces it, one below moves it to `estimate·w + latency·(1 - w)` (Finagle,
-/// `PeakEwma.scala`). It differs from Finagle's where that one draws traffic to broken endpoints:
-/// a failure doubles the estimate instead of counting as a quick answer, and the estimate decays only
-/// while nothing is in flight, so a node that looked slow long ago is tried with one request and not
-/// with a flood. An attempt that is [cut off](crate::cut) took at least as long as it waited.
+/// Let `t` be the time since the last observation and `w = exp(-t / decay)`. A latency above the
+/// estimate replaces it. A lower one moves it to `estimate·w + latency·(1 - w)` (Finagle,
+/// `PeakEwma.scala`). It differs from Finagle's version where that attracts traffic to broken
+/// endpoints. A failure doubles the estimate instead of counting as a quick answer. The estimate
+/// decays only while nothing is in flight, so a node that looked slow long ago is tried with one
+/// request, not flooded. An attempt that is [cut off](crate::cut) took at least as long as it
+/// waited.
 ///
-/// An answer that asks for less traffic for a time costs that time until it has passed, and nothing after it.
+/// An answer that asks for less traffic for a time adds the rest of that time to the cost until it
+/// has passed, and nothing after it.
 ///
-/// Reads and writes are one atomic word: no lock.
+/// Reads and writes use one atomic word, without a lock.
 ///
 /// ```
 /// use std::time::Duration;
@@ -33,11 +35,11 @@ use crate::{
 /// ```
 #[derive(Debug)]
 pub struct PeakEwma {
-    /// The estimate in nanoseconds as `f32` bits above the tick of the last observation.
+    /// The estimate in nanoseconds as `f32` bits, above the tick of the last observation.
     state: AtomicU64,
-    /// In ticks; zero where latency is not measured.
+    /// In ticks. Zero if latency is not measured.
     decay: f32,
-    /// The tick until which the endpoint has asked for less traffic; zero if it has not.
+    /// The tick until which the endpoint has asked for less traffic. Zero if it has not.
     spared_until: AtomicU32,
 }
 
@@ -47,11 +49,11 @@ const TICK_BITS: u32 = 20;
 /// Estimates stay above zero, which means "never measured".
 const ESTIMATE_MIN: f32 = 1.0;
 
-/// Ticks for which an endpoint is spared at most: a day and a half. What seems to lie further ahead was over weeks ago,
-/// since ticks come round.
+/// The maximum number of ticks for which an endpoint is spared: a day and a half. A point that
+/// seems to be further ahead passed weeks ago, since ticks wrap around.
 const SPARED_MAX: u32 = 1 << 27;
 
-/// A failure costs at least a millisecond: a newcomer that fails at once has no latency to double.
+/// A failure costs at least a millisecond: a new node that fails at once has no latency to double.
 const FAILURE_MIN: f32 = 1e6;
 
 #[derive(Clone, Copy)]
@@ -77,7 +79,8 @@ impl State {
 }
 
 impl PeakEwma {
-    /// An estimate that was never measured and decays over `decay`, or is never taken without one.
+    /// An estimate without observations. It decays over `decay`. With `None`, latency is not
+    /// measured.
     #[must_use]
     pub fn new(decay: Option<Duration>) -> Self {
         let ticks = decay.map_or(0.0, |decay| nanos(decay) / (1_u64 << TICK_BITS) as f32);
@@ -98,15 +101,15 @@ impl PeakEwma {
         state.is_measured().then(|| Duration::from_nanos(state.estimate as u64))
     }
 
-    /// Forgets what was observed: it is as if it had never been measured.
+    /// Forgets all observations, as if latency had never been measured.
     ///
-    /// For a node that was taken out for its health and comes back: what was learnt while it was bad
-    /// would keep all requests from it, and it is tried with one.
+    /// For a node that was closed for its health and comes back: what was observed while it was bad
+    /// would keep all requests away. After this it is tried with one request.
     pub fn forget(&self) {
         self.state.store(0, Ordering::Relaxed);
     }
 
-    /// Takes in how an attempt ended and how long it took.
+    /// Records how an attempt ended and how long it took.
     #[inline]
     pub fn record(&self, outcome: Outcome, latency: Duration, now: Timestamp) {
         if self.is_measured() {
@@ -128,51 +131,52 @@ impl PeakEwma {
         }
     }
 
-    /// Takes in that an attempt was given up after it had `waited` for its answer.
+    /// Records that an attempt was given up after it had `waited` for its answer.
     ///
-    /// The answer would have taken at least as long: a wait above the estimate replaces it, a shorter one never
-    /// makes the node look better than it does without it.
+    /// The answer would have taken at least that long. A wait above the estimate replaces it. A
+    /// shorter one never makes the node look better than it would without it.
     pub(crate) fn record_cut(&self, waited: Duration, now: Timestamp) {
         if !self.is_measured() {
             return;
         }
         let waited = nanos(waited).max(ESTIMATE_MIN);
         self.change(now, |state, elapsed| {
-            // What it costs while it is idle. Below that nothing is known that is not known anyway.
+            // The cost while it is idle. A shorter wait adds no knowledge.
             let is_news = state.estimate * self.weight(elapsed) <= waited;
             if is_news { self.succeeded(state, waited, elapsed) } else { None }
         });
     }
 
-    /// It asks for less traffic for so long: what is left of that is what it costs more. The answer itself
-    /// says nothing of how long others take.
+    /// Records that the endpoint asks for less traffic for `delay`. The rest of that time is added
+    /// to its cost. The answer itself does not say how long others take.
     fn spare(&self, delay: Duration, now: Timestamp) {
         let ticks = nanos(delay) / (1_u64 << TICK_BITS) as f32;
         let until = tick_of(now).wrapping_add((ticks as u32).min(SPARED_MAX));
-        // The longest counts: they need not come in order.
+        // The longest counts, since they need not come in order.
         let latest = |before: u32| {
             let is_later = remaining(before, now) < remaining(until, now);
             is_later.then_some(if until == 0 { 1 } else { until })
         };
-        // It fails where it was to be spared for longer before.
+        // An error means that it already was to be spared for longer.
         let _ = self.spared_until.fetch_update(Ordering::Relaxed, Ordering::Relaxed, latest);
     }
 
-    /// Forgets for how long it was to be spared once that is over: ticks wrap, and it would lie ahead again.
+    /// Forgets the end of sparing once it has passed. Ticks wrap, so it would lie ahead again.
     #[inline]
     fn end_sparing(&self, now: Timestamp) {
         let until = self.spared_until.load(Ordering::Relaxed);
         if until != 0 && remaining(until, now) == 0 {
-            // It fails where it is to be spared again by now.
+            // An error means that it is to be spared again by now.
             let (order, failed) = (Ordering::Relaxed, Ordering::Relaxed);
             let _ = self.spared_until.compare_exchange(until, 0, order, failed);
         }
     }
 
-    /// What one more request would cost, with `in_flight` requests under way.
+    /// The cost of one more request, with `in_flight` requests under way.
     ///
     /// The unit is nanoseconds of latency times requests. A node that was never measured costs
-    /// nothing while idle, so that it is tried, and more than any other once it is being tried.
+    /// nothing while idle, so that it is tried. While it is being tried, it costs more than any
+    /// other.
     #[must_use]
     #[inline]
     pub fn cost(&self, in_flight: u32, now: Timestamp) -> f32 {
@@ -195,14 +199,15 @@ impl PeakEwma {
             return Some(latency);
         }
         if elapsed == 0 {
-            // Below the clock's resolution a sample weighs nothing.
+            // Below the clock's resolution a sample has no weight.
             return None;
         }
         let weight = self.weight(elapsed);
         Some(state.estimate * weight + latency * (1.0 - weight))
     }
 
-    /// Doubles the estimate up to `decay`: after one decay time without traffic it is tried again.
+    /// Doubles the estimate up to `decay`, so the node is tried again after one decay time without
+    /// traffic.
     fn failed(&self, state: State, latency: f32) -> f32 {
         let max = self.decay * (1_u64 << TICK_BITS) as f32;
         (state.estimate * 2.0).min(max).max(state.estimate).max(latency).max(FAILURE_MIN)
@@ -240,13 +245,13 @@ fn tick_of(now: Timestamp) -> u32 {
     (now.as_nanos() >> TICK_BITS) as u32
 }
 
-/// Ticks until then; zero if it is over.
+/// Ticks until then. Zero if that has passed.
 fn remaining(until: u32, now: Timestamp) -> u32 {
     let remaining = until.wrapping_sub(tick_of(now));
     if until == 0 || SPARED_MAX < remaining { 0 } else { remaining }
 }
 
-/// Ticks since the last observation; zero if it lies ahead, which readings of the clock do by milliseconds.
+/// Ticks since the last observation. Zero if it lies ahead, as clock readings do by milliseconds.
 #[inline]
 fn elapsed(state: State, now: Timestamp) -> u32 {
     /// About a quarter of an hour.
@@ -256,7 +261,7 @@ fn elapsed(state: State, now: Timestamp) -> u32 {
 }
 
 fn nanos(duration: Duration) -> f32 {
-    // By way of seconds: from 128 bits, as `as_nanos` gives them, a conversion takes a call.
+    // Computed from seconds: converting the 128 bits of `as_nanos` takes a function call.
     duration.as_secs() as f32 * 1e9 + duration.subsec_nanos() as f32
 }
 
@@ -399,7 +404,7 @@ mod tests {
         let latency = measured(100);
         let idle = at(40.0);
         assert!(latency.cost(0, idle) < 2e6);
-        // Not quite as long as the first time.
+        // Not quite as long as the first wait.
         latency.record_cut(Duration::from_millis(99), idle);
         assert!(99e6 <= latency.cost(0, idle));
     }

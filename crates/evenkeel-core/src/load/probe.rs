@@ -1,4 +1,4 @@
-//! How one asks a server for its load.
+//! How to ask a server for its load.
 
 use std::{future::Future, sync::Arc};
 
@@ -7,7 +7,7 @@ use crate::{BoxError, node::Node};
 
 /// Asks a server how loaded it is.
 ///
-/// An async closure that takes a node and gives a [`ServerLoad`] is a probe:
+/// An async closure that takes a node and returns a [`ServerLoad`] is a probe:
 ///
 /// ```
 /// use std::{sync::Arc, time::Duration};
@@ -18,14 +18,14 @@ use crate::{BoxError, node::Node};
 /// is_probe(|_: Arc<Node>| async { Ok::<_, BoxError>(ServerLoad::new(3.0, Duration::ZERO)) });
 /// ```
 pub trait LoadProbe: Send + Sync + 'static {
-    /// Asks once. Dropped when it takes too long; it must not block.
+    /// Asks once. It is dropped if it takes too long. It must not block.
     ///
     /// # Errors
-    /// Why there is no answer. The server counts as one of which nothing is known then.
+    /// The reason why there is no answer. Nothing is then known about the server's load.
     fn probe(&self, node: &Arc<Node>) -> impl Future<Output = Result<ServerLoad, BoxError>> + Send;
 
-    /// Asks on behalf of one request, of this hash if it has any, so that a server can answer what that
-    /// request would cost it. Default as [`probe`](Self::probe).
+    /// Asks on behalf of one request, with its hash if it has one, so that a server can answer what
+    /// that request would cost it. Default: the same as [`probe`](Self::probe).
     ///
     /// # Errors
     /// As for `probe`.

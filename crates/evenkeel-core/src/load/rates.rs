@@ -7,10 +7,10 @@ use crate::{
     time::Timestamp,
 };
 
-/// Requests and errors in a second, as an average that forgets over some seconds.
+/// Requests and errors in a second, as an average over recent seconds.
 ///
-/// Counting is one atomic addition. Reading brings the average up to date at most twice a second, and
-/// waits for nobody: whoever finds it being done gets what was read last.
+/// Counting is one atomic addition. Reading updates the average at most twice a second. It does not
+/// wait: while another thread is updating, it returns the last values.
 ///
 /// ```
 /// use std::time::Duration;
@@ -40,10 +40,10 @@ struct Last {
     is_first: bool,
 }
 
-/// Shorter spans than this say little.
+/// Rates over shorter spans are too inaccurate.
 const SPAN_MIN: Duration = Duration::from_millis(500);
 
-/// What was before counts for less by a factor of e in so many seconds.
+/// Older counts weigh less by a factor of e after this many seconds.
 const DECAY: f64 = 3.0;
 
 impl Rates {
@@ -59,7 +59,7 @@ impl Rates {
         }
     }
 
-    /// A request was answered, and failed if so.
+    /// Records that a request was answered, and whether it failed.
     pub fn count(&self, has_failed: bool) {
         self.requests.fetch_add(1, Ordering::Relaxed);
         if has_failed {
@@ -67,7 +67,7 @@ impl Rates {
         }
     }
 
-    /// Requests in a second, and errors in a second.
+    /// Returns requests and errors in a second.
     pub fn read(&self, now: Timestamp) -> (f64, f64) {
         if let Ok(mut last) = self.last.try_lock() {
             self.update(&mut last, now);

@@ -1,13 +1,14 @@
-//! What a server reports of itself with its responses (ORCA).
+//! What a server reports about itself with its responses (ORCA).
 
 use std::collections::BTreeMap;
 
 use super::ServerLoad;
 
-/// What a server reports of its load: ORCA's `OrcaLoadReport`, as Envoy and gRPC know it.
+/// A server's report of its load: ORCA's `OrcaLoadReport`, as Envoy and gRPC know it.
 ///
-/// Everything is as the server sent it, also what makes no sense: who uses a number says what he makes of
-/// NaN, infinities and negative ones. Zero stands for "not reported", as in ORCA.
+/// All numbers are as the server sent them, even if they make no sense. The code that uses a number
+/// decides what to do with NaN, infinities and negative ones. Zero means "not reported", as in
+/// ORCA.
 ///
 /// ```
 /// use evenkeel_core::load::LoadReport;
@@ -17,28 +18,29 @@ use super::ServerLoad;
 /// ```
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct LoadReport {
-    /// CPU in use; above 1 where there is more than was allotted.
+    /// CPU in use. Above 1 if it uses more than was allotted.
     pub cpu_utilization: f64,
     /// Memory in use, from 0 to 1.
     pub memory_utilization: f64,
-    /// How loaded the application says that it is; above 1 where it does more than it should.
+    /// The application's own measure of its load. Above 1 if it does more than it should.
     pub application_utilization: f64,
-    /// Requests that it answers in a second.
+    /// Requests answered in a second.
     pub requests_per_second: f64,
-    /// Those of them that fail.
+    /// Requests that fail in a second.
     pub errors_per_second: f64,
-    /// What a request has cost, in units that its sender knows.
+    /// The cost of a request, in units known to the sender.
     pub request_cost: BTreeMap<String, f64>,
     /// Resources in use, from 0 to 1, by name.
     pub utilization: BTreeMap<String, f64>,
-    /// Anything else, by name.
+    /// Any other metrics, by name.
     pub named_metrics: BTreeMap<String, f64>,
-    /// What it would have answered to a probe, for a policy such as [`Prequal`](crate::policy::Prequal).
+    /// What the server would have answered to a probe, for a policy such as
+    /// [`Prequal`](crate::policy::Prequal).
     pub server_load: Option<ServerLoad>,
 }
 
 impl LoadReport {
-    /// Which of the utilizations counts: the application's if there is one, else the CPU's (gRFC A51).
+    /// The utilization that counts: the application's if there is one, else the CPU's (gRFC A51).
     #[must_use]
     pub fn any_utilization(&self) -> f64 {
         if 0.0 < self.application_utilization {
@@ -48,11 +50,11 @@ impl LoadReport {
         }
     }
 
-    /// How many requests it answers at full load, by gRPC's formula (gRFC A58), or `None` if the report
-    /// does not tell.
+    /// How many requests the server answers at full load, by gRPC's formula (gRFC A58). `None` if
+    /// the report does not say.
     ///
-    /// `rps / (utilization + eps/rps · error_penalty)`. What is not positive and finite tells nothing;
-    /// errors that are not count as none.
+    /// `rps / (utilization + eps/rps · error_penalty)`. If requests or utilization are not positive
+    /// and finite, the report does not say. Errors that are not count as none.
     #[must_use]
     pub fn weight(&self, error_penalty: f64) -> Option<f64> {
         let (rps, eps) = (self.requests_per_second, self.errors_per_second);
@@ -78,7 +80,7 @@ mod tests {
         }
     }
 
-    /// Those of grpc-java's `WeightedRoundRobinLoadBalancerTest`.
+    /// The cases of grpc-java's `WeightedRoundRobinLoadBalancerTest`.
     #[test]
     fn weights_are_those_of_grpc() {
         let normal = [(0.12, 22.0, 0.0), (0.28, 40.0, 0.0), (0.86, 100.0, 0.0)];

@@ -30,7 +30,7 @@ impl AliasTable {
             return None;
         }
 
-        // A low column is filled up by a high one; what is left of the high one is sorted in again.
+        // A high column fills up a low one, and the rest of the high one is sorted in again.
         let (mut low, mut high): (Vec<_>, Vec<_>) =
             (0..columns.len()).partition(|&index| columns[index].own < height);
         while let (Some(&small), Some(&large)) = (low.last(), high.last()) {

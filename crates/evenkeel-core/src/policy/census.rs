@@ -1,14 +1,15 @@
-//! How many nodes of a group are fit, known at every moment without looking at them.
+//! How many nodes of a group are fit, known at any time without looking at them.
 //!
-//! Who shares out requests between groups of nodes must know at each pick how many of each group can
-//! carry load. Looking would cost O(n) a pick. So each node has a [`Member`] among its observers, which
-//! hears of its gates and moves the count of the group that it stands in. A pick reads one counter a
-//! group, on a cache line that changes when somebody falls ill or gets well.
+//! A picker that distributes requests among groups of nodes must know at each pick how many nodes
+//! of each group can carry load. Looking at them would cost O(n) a pick. So each node has a
+//! [`Member`] among its observers. It hears of the node's gates and updates the count of the node's
+//! group. A pick reads one counter for each group, on a cache line that changes when a node becomes
+//! unfit or fit.
 //!
-//! A member is told of a change after it has happened, and looks at the node under its own lock. So of
-//! two changes at the same time the one that looks last sees both, and the count is exact as soon as
-//! both have been told. Gates that open and close with every few requests, because a node is full, do
-//! not make it unfit, and take no lock.
+//! A member is told of a change after it has happened, and reads the node's state under its own
+//! lock. So of two changes at the same time, the later read sees both, and the count is exact as
+//! soon as both have been told. Gates that open and close every few requests because a node is full
+//! do not make it unfit and take no lock.
 
 use std::{
     any::Any,
@@ -34,10 +35,10 @@ impl Census {
         Arc::new(Self { fit: AtomicI64::new(0), whole: Some(whole.clone()) })
     }
 
-    /// How many are fit.
+    /// How many nodes are fit.
     #[inline]
     pub(super) fn fit(&self) -> u64 {
-        // A node that moves may be taken from here before it was added.
+        // A node that moves may be subtracted here before it was added.
         self.fit.load(Ordering::Relaxed).max(0) as u64
     }
 
@@ -49,12 +50,12 @@ impl Census {
     }
 }
 
-/// Those who are counted for one picker and its successors, and nobody else's members.
+/// Identifies the members that are counted for one picker and its successors.
 #[derive(Debug, Default)]
 pub(super) struct Roll;
 
 impl Roll {
-    /// Counts `node` in `census` from now on, and nowhere else on this roll.
+    /// Counts `node` in `census` from now on, and in no other census of this roll.
     pub(super) fn enlist(self: &Arc<Self>, node: &Node, census: &Arc<Census>) {
         let mut vacant = None;
         for member in members(node) {
@@ -73,19 +74,20 @@ impl Roll {
             }
         }
         let place = Place { roll: Arc::downgrade(self), census: census.clone(), is_counted: false };
-        // One that nobody needs any more is taken over: a node that goes to and fro gathers none.
+        // A member no longer in use is taken over, so that a node that comes and goes does not
+        // collect members.
         match vacant {
             Some(member) => member.take(place, node),
             None => {
                 let member = Arc::new(Member::default());
                 node.observe(member.clone());
-                // Counted only now: a change before would not have been told.
+                // Counted only now: an earlier change would not have been told.
                 member.take(place, node);
             }
         }
     }
 
-    /// Counts `node` nowhere on this roll any more.
+    /// Stops counting `node` on this roll.
     pub(super) fn dismiss(self: &Arc<Self>, node: &Node) {
         for member in members(node) {
             let mut place = member.0.lock().expect("no panic under the lock");
@@ -100,7 +102,7 @@ fn members(node: &Node) -> impl Iterator<Item = &Member> {
     node.observers().filter_map(|observer| (&**observer as &dyn Any).downcast_ref())
 }
 
-/// What a node is counted by on one roll, or on none.
+/// Where a node is counted: on one roll, or on none.
 #[derive(Default)]
 struct Member(Mutex<Option<Place>>);
 

@@ -1,4 +1,4 @@
-//! Client-side weighted round robin: weights from what servers report of their load.
+//! Client-side weighted round robin: weights from the load that servers report.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -13,28 +13,29 @@ use crate::{
 mod reported;
 mod stride;
 
-/// Chooses each node in turn, as often as it could answer requests by what it reports.
+/// Chooses each node in turn, as often as its reports say that it can answer requests.
 ///
-/// gRPC's `weighted_round_robin` (gRFC A58), `client_side_weighted_round_robin` in Envoy: the weight of
-/// a node is `rps / (utilization + eps/rps · penalty)` of its last report, so that all nodes come to about
-/// the same utilization. Reports come with responses or beside them, see [`LoadReport`]; evenkeel-http
-/// reads them.
+/// gRPC's `weighted_round_robin` (gRFC A58), `client_side_weighted_round_robin` in Envoy. The
+/// weight of a node is `rps / (utilization + eps/rps · penalty)` of its last report, so that all
+/// nodes come to about the same utilization. Reports come with responses or beside them, see
+/// [`LoadReport`]. evenkeel-http reads them.
 ///
-/// **Use it** where servers report, differ in size, and requests are many and short: it needs no probes,
-/// and follows changes of capacity within seconds. **Not** against what changes faster, such as noisy
-/// neighbours: there it sends on what it knew a second ago ([`Prequal`](super::Prequal) does not); nor with few
-/// requests in flight at a time.
+/// **Use it** where servers report and differ in size, and requests are many and short: it needs no
+/// probes, and follows changes of capacity within seconds. **Not** for load that changes faster,
+/// such as that of noisy neighbours: it decides by what it knew a second ago
+/// ([`Prequal`](super::Prequal) does not). Nor with few requests in flight at a time.
 ///
-/// * A report counts after servers have reported for the *blackout*, so that a process that has just
-///   started, which reports little load, is not flooded; and until it *expires*.
-/// * Nodes whose weight is not known get the mean of the others; with fewer than two that are known it is
-///   [`RoundRobin`](super::RoundRobin).
-/// * Weights come into force together, once in an update interval. One above ten times the mean, or
-///   below a tenth, counts as that much.
-/// * The weights that discovery gives are ignored, but for 0.
+/// * A report counts once the server has reported for the *blackout*, until the report *expires*.
+///   The blackout keeps a process that has just started, and reports little load, from being
+///   flooded.
+/// * A node of unknown weight gets the mean of the others. If fewer than two weights are known,
+///   this is [`RoundRobin`](super::RoundRobin).
+/// * Weights take effect together, once in an update interval. Weights above ten times the mean, or
+///   below a tenth of it, are cut to that limit.
+/// * The weights that discovery gives are ignored, except 0.
 ///
-/// Turns are gRPC's static stride, and the first of them is drawn: a pick takes at most about ten of them on average, and reads one word for
-/// each.
+/// Turns are gRPC's static stride, and the first turn is drawn at random. A pick takes at most
+/// about ten turns on average, and reads one word for each.
 ///
 /// [`LoadReport`]: crate::load::LoadReport
 #[derive(Clone, Debug, Default)]
@@ -69,16 +70,16 @@ impl ClientSideWeighted {
         Self::default()
     }
 
-    /// Sets for how long a node must have reported before its weight counts. Default 10 seconds.
+    /// Sets how long a node must have reported before its weight counts. Default: 10 seconds.
     ///
-    /// Zero trusts the first report, that of a server with cold caches.
+    /// Zero trusts the first report, which comes from a server with cold caches.
     #[must_use]
     pub fn blackout(mut self, blackout: Duration) -> Self {
         self.rules.blackout = blackout;
         self
     }
 
-    /// Sets after which time without a report the last one no longer counts. Default 3 minutes.
+    /// Sets how long the last report counts if no other follows. Default: 3 minutes.
     ///
     /// # Panics
     /// If it is zero.
@@ -89,17 +90,17 @@ impl ClientSideWeighted {
         self
     }
 
-    /// Sets how often weights come into force. Default 1 second; less than 100 ms counts as that.
+    /// Sets how often weights take effect. Default: 1 second. Less than 100 ms counts as 100 ms.
     #[must_use]
     pub fn update_interval(mut self, interval: Duration) -> Self {
         self.rules.update = interval.max(Duration::from_millis(100));
         self
     }
 
-    /// Sets by how much errors lower a weight. Default 1.0: as if each were a request at full load.
+    /// Sets how much errors lower a weight. Default: 1.0, as if each were a request at full load.
     ///
     /// # Panics
-    /// If it is negative or no number.
+    /// If it is negative or not a number.
     #[must_use]
     pub fn error_penalty(mut self, penalty: f64) -> Self {
         assert!((0.0..=1e9).contains(&penalty), "a penalty of {penalty}");
@@ -146,7 +147,7 @@ struct ClientSideWeightedPicker {
     turns: Arc<Turns>,
     reported: Box<[Arc<Reported>]>,
     strides: Strides,
-    /// When weights came into force last.
+    /// When weights last took effect.
     updated: AtomicU64,
 }
 
@@ -159,7 +160,7 @@ impl ClientSideWeightedPicker {
 
 impl Picker for ClientSideWeightedPicker {
     fn pick(&self, nodes: &[Arc<Node>], cx: &mut PickContext<'_>) -> Option<usize> {
-        /// A weight is at least a hundredth of the greatest.
+        /// Enough, since a weight is at least a hundredth of the greatest.
         const TURNS_MAX: usize = 128;
         if !nodes.is_empty() {
             let mut closed = 0;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::PickContext;
 use crate::node::Node;
 
-/// So many draws may fall on closed nodes before the open ones are looked for.
+/// How many draws may hit closed nodes before the open ones are searched for.
 const DRAWS: usize = 8;
 
 /// A uniform draw among the admitted nodes.
@@ -18,8 +18,8 @@ pub(super) fn one(nodes: &[Arc<Node>], cx: &mut PickContext<'_>) -> Option<usize
     if cx.admits(&nodes[index]) { Some(index) } else { one_among_closed(nodes, cx, None) }
 }
 
-/// Two distinct admitted nodes; the second is `None` if there is only one.
-// Always, since it is all that the pickers which call it do.
+/// Two distinct admitted nodes. The second is `None` if there is only one.
+// Always inlined, since it is all that the pickers calling it do.
 #[inline(always)]
 pub(super) fn two(nodes: &[Arc<Node>], cx: &mut PickContext<'_>) -> Option<(usize, Option<usize>)> {
     if let [node] = nodes {

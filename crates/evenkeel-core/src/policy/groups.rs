@@ -1,4 +1,4 @@
-//! A set of nodes in groups, each with a picker of its own.
+//! A set of nodes divided into groups, each with its own picker.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -10,24 +10,24 @@ use crate::{endpoint::Endpoint, node::Node, time::Timestamp};
 
 /// The nodes in groups by a key, in the order of the keys.
 ///
-/// A group's picker and its counts live on through changes of the set, as long as the group does.
+/// A group's picker and its counts survive changes of the set, as long as the group exists.
 pub(super) struct Groups<K> {
     roll: Arc<Roll>,
     whole: Arc<Census>,
     list: Box<[Group<K>]>,
 }
 
-/// The nodes of one key.
+/// The nodes with one key.
 pub(super) struct Group<K> {
     pub(super) key: K,
     census: Arc<Census>,
     nodes: Box<[Arc<Node>]>,
-    /// Where each of them stands in the whole set.
+    /// The place of each node in the whole set.
     places: Box<[u32]>,
     picker: Box<dyn Picker>,
 }
 
-/// Nodes, and where each stands in the whole set.
+/// Nodes, and the place of each in the whole set.
 type Part = (Vec<Arc<Node>>, Vec<u32>);
 
 impl<K: Ord> Groups<K> {
@@ -90,12 +90,13 @@ impl<K> Groups<K> {
         self.list.iter().filter_map(|group| group.picker.tend(now)).min()
     }
 
-    /// What each group's picker has to be told by probes.
+    /// Visits the probing of each group's picker.
     pub(super) fn each_probing<'a>(&'a self, visit: &mut Visit<'_, 'a>) {
         self.list.iter().for_each(|group| group.each_probing(visit));
     }
 
-    /// A pick in the first group that has somebody, in the order of the keys, but not in `except`.
+    /// Picks in the first group, in the order of the keys, where `pick` finds a node. Skips
+    /// `except`.
     #[cold]
     pub(super) fn pick_in_order(
         &self,
@@ -117,7 +118,7 @@ impl<K> Group<K> {
     /// How many of them are fit.
     #[inline]
     pub(super) fn fit(&self) -> u64 {
-        // One that has left the set is counted until it is closed.
+        // A node that has left the set is counted until it is closed.
         self.census.fit().min(self.len())
     }
 

@@ -1,4 +1,4 @@
-//! What the policies that hash have in common: whose keys there are, and how a node is found.
+//! What the policies that hash have in common: the nodes' keys, and how a node is found.
 
 use std::sync::Arc;
 
@@ -8,18 +8,18 @@ use crate::{
     node::Node,
 };
 
-/// So many places are looked at before all nodes are: with nine of ten nodes closed or full, one pick
-/// in a thousand looks further.
+/// How many places are looked at before all nodes are. With nine of ten nodes closed or full, one
+/// pick in a thousand looks further.
 pub(super) const STEPS: usize = 64;
 
-/// What a hash leads to.
+/// The candidates that a hash leads to.
 pub(super) trait Table: Send + Sync + 'static {
-    /// Indices of nodes in the order in which they are asked, the same for the same hash: at most
-    /// [`STEPS`], perhaps one more than once.
+    /// Indices of nodes in the order in which they are tried, the same for the same hash. At most
+    /// [`STEPS`]. An index may appear more than once.
     fn candidates(&self, hash: u64) -> impl Iterator<Item = u32>;
 }
 
-/// A node of some weight and the key by which it is hashed.
+/// A node with a weight above 0, and the key by which it is hashed.
 #[derive(Debug)]
 pub(super) struct Keyed {
     pub(super) key: String,
@@ -27,7 +27,7 @@ pub(super) struct Keyed {
     pub(super) index: u32,
 }
 
-/// Picks by a table, perhaps with bounded load.
+/// Picks by a table, optionally with bounded load.
 pub(super) struct HashedPicker<T> {
     table: Arc<T>,
     members: Arc<Members>,
@@ -35,11 +35,11 @@ pub(super) struct HashedPicker<T> {
 }
 
 impl<T: Table> HashedPicker<T> {
-    /// With the table of the `previous` picker if nodes and weights are still the same: a service that
-    /// was made anew changes nothing.
+    /// Reuses the table of the `previous` picker if nodes and weights are the same, so a service
+    /// that was only made again changes nothing.
     ///
-    /// `make` gets the nodes in the order of their keys, so that all clients have the same table, in
-    /// whatever order their discoveries name the nodes.
+    /// `make` gets the nodes in the order of their keys. So all clients have the same table,
+    /// whatever the order in which their discoveries list the nodes.
     pub(super) fn build(
         nodes: &[Arc<Node>],
         previous: Option<&dyn Picker>,
@@ -77,13 +77,13 @@ impl<T: Table> Picker for HashedPicker<T> {
     }
 }
 
-/// The request's hash. One without belongs with no other: any will do.
+/// The request's hash. A request without one is tied to no other, so it gets a random one.
 #[inline]
 pub(super) fn hash_of(cx: &mut PickContext<'_>) -> u64 {
     cx.hash.unwrap_or_else(|| cx.rng.below_u64(u64::MAX))
 }
 
-/// All nodes, as rendezvous hashing knows them.
+/// All nodes, in the form that rendezvous hashing uses.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Members {
     all: Box<[Member]>,
@@ -92,7 +92,7 @@ pub(super) struct Members {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Member {
-    /// That of its key.
+    /// The hash of its key.
     hash: u64,
     weight: u32,
 }
@@ -105,7 +105,8 @@ impl Members {
     fn new(nodes: &[Arc<Node>], keys: &[String]) -> Self {
         let member = |(node, key): (&Arc<Node>, &String)| Member {
             hash: xxh64(key.as_bytes()),
-            // One that has no weight now, and some before the next build, is better than none.
+            // A node that has no weight now, but gets some before the next build, is better than
+            // none.
             weight: node.weight().max(1),
         };
         let all: Box<[_]> = nodes.iter().zip(keys).map(member).collect();
@@ -113,7 +114,7 @@ impl Members {
         Self { all, is_even }
     }
 
-    /// The first node by its rank for `hash`, the most likely by weight, that `takes` it. O(n).
+    /// The node ranked first for `hash`, by weight, among those for which `takes` is true. O(n).
     pub(super) fn best(&self, hash: u64, takes: impl FnMut(usize) -> bool) -> Option<usize> {
         if self.is_even {
             // The logarithm keeps the order, so it is not needed.
@@ -141,21 +142,21 @@ impl Members {
     }
 }
 
-/// An exponentially distributed number whose rate is the weight: the least of several is each node's
-/// with the probability that is its share (Schindelhauer and Schomaker 2005).
+/// An exponentially distributed number with the weight as its rate. Each node has the least of
+/// several with a probability equal to its share (Schindelhauer and Schomaker 2005).
 fn cost(hash: u64, member: &Member) -> f64 {
     const UNIT: f64 = 1.0 / (1_u64 << 53) as f64;
     let uniform = ((mix(hash ^ member.hash) >> 11) as f64 + 0.5) * UNIT;
     -uniform.ln() / f64::from(member.weight)
 }
 
-/// What the endpoint's metadata says under `hash_key`, else its address as it is written.
+/// The value of `hash_key` in the endpoint's metadata, else its address as it is written.
 fn key(node: &Node) -> String {
     let named = node.endpoint().metadata.get("hash_key").filter(|key| !key.is_empty()).cloned();
     named.unwrap_or_else(|| node.address().to_string())
 }
 
-/// The nodes of some weight in the order of their keys.
+/// The nodes with a weight above 0, in the order of their keys.
 fn in_order(nodes: &[Arc<Node>], keys: Vec<String>) -> Vec<Keyed> {
     let mut keyed: Vec<_> = (0..)
         .zip(nodes)
@@ -185,7 +186,7 @@ mod tests {
             .map(|address| Arc::new(Node::new(address.parse().unwrap())))
     }
 
-    /// Whether a table is made for `nodes` after `previous`.
+    /// Whether a table is built for `nodes` after `previous`.
     fn is_made(nodes: &[Arc<Node>], previous: Option<&dyn Picker>) -> bool {
         let mut is_made = false;
         HashedPicker::build(nodes, previous, None, |_| {

@@ -10,25 +10,27 @@ use super::{
 };
 use crate::node::Node;
 
-/// Chooses the node whose point on a ring of 160 points a node is the next after the request's hash.
+/// Chooses the node with the next point after the request's hash, on a ring of 160 points a node.
 ///
-/// The ring is that of nginx's `hash ... consistent`: each point is the CRC-32 of host, port and the point
-/// before, 160 for each unit of weight, on a ring of 32 bits. Pingora's differs from it for IPv6 alone:
-/// nginx hashes `[2001:db8::1]` as its configuration has it, with the brackets, and pingora the address without
-/// them; with [`pingora`](Self::pingora), so does this. To agree with them on the node
-/// as well, a request's hash must be the [`crc32`](crate::hash::crc32) of its key; of another hash the lower
-/// 32 bits count.
+/// The ring is that of nginx's `hash ... consistent`: each point is the CRC-32 of host, port and
+/// the previous point, 160 for each unit of weight, on a ring of 32 bits. Pingora's ring differs
+/// for IPv6 alone: nginx hashes `[2001:db8::1]` as configured, with the brackets, and pingora
+/// hashes the address without them. With [`pingora`](Self::pingora), so does this policy. To agree
+/// with them on the node as well, a request's hash must be the [`crc32`](crate::hash::crc32) of its
+/// key. Of any other hash, the lower 32 bits count.
 ///
-/// **Use it** beside nginx or pingora, or where few keys may move: its points do not depend on how many
-/// endpoints there are, so on a change of one of `n` no more than `1 / n` of the keys do. **Not** for
-/// weights in the hundreds, which make a large ring: they are scaled down above
+/// **Use it** beside nginx or pingora, or where few keys may move: its points do not depend on the
+/// number of endpoints, so when one of `n` changes, no more than `1 / n` of the keys move. **Not**
+/// for weights in the hundreds, which make a large ring: they are scaled down above
 /// [`points_max`](Self::points_max).
 ///
-/// * A request whose node is closed, full or was tried goes to the next other one on the ring.
-/// * A request without a hash goes to a random place: see [`Hints::hash`](crate::traffic::Hints::hash).
+/// * If a request's node is closed, full or already tried, it goes to the next other node on the
+///   ring.
+/// * A request without a hash goes to a random place: see
+///   [`Hints::hash`](crate::traffic::Hints::hash).
 /// * Shares are off by about 8 % of themselves.
-/// * A pick costs O(1) on average, and O(n) while nearly all nodes are closed. Building costs some 100 ns a
-///   point, off the request path, and a point 9 bytes.
+/// * A pick costs O(1) on average, and O(n) while nearly all nodes are closed. Building costs some
+///   100 ns a point, off the request path. A point takes 9 bytes.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -53,26 +55,27 @@ impl Ketama {
     /// Points for each unit of weight.
     const POINTS: usize = 160;
 
-    /// 160 points for each unit of weight, up to 262,144 or 160 a node.
+    /// Makes a ring of 160 points for each unit of weight, up to 262,144 points or 160 a node.
     #[must_use]
     pub fn new() -> Self {
         Self { points_max: 1 << 18, factor: None, has_brackets: true }
     }
 
-    /// Makes the ring of pingora, whose hosts have no brackets around IPv6 addresses and no zone behind them.
-    /// Default that of nginx, whose hosts have brackets.
+    /// Makes the ring of pingora, in which hosts have neither brackets around IPv6 addresses nor a
+    /// zone after them. Default: nginx's ring, in which hosts have brackets.
     ///
-    /// Where addresses are IPv4, both are the same. Beside nginx it sends the keys of IPv6 endpoints elsewhere.
+    /// For IPv4 addresses both are the same. Beside nginx, this option sends the keys of IPv6
+    /// endpoints elsewhere.
     #[must_use]
     pub fn pingora(mut self) -> Self {
         self.has_brackets = false;
         self
     }
 
-    /// Sets how many points the ring may have. Default 262,144, which is a weight of 1,638 in all.
+    /// Sets how many points the ring may have. Default: 262,144, which is a total weight of 1,638.
     ///
-    /// Above it, and above 160 a node, each node gets its share of that number, but at least one: the ring
-    /// is then no longer nginx's, and depends on the sum of the weights.
+    /// If the ring exceeds this and 160 points a node, each node gets its share of the maximum, but
+    /// at least one. The ring is then no longer nginx's, and depends on the sum of the weights.
     ///
     /// # Panics
     /// If `points` is 0.
@@ -83,12 +86,13 @@ impl Ketama {
         self
     }
 
-    /// Bounds what a node may have in flight to `factor` times its share. Default none; 1.25 is usual.
+    /// Bounds what a node may have in flight to `factor` times its share. Default: no bound. 1.25
+    /// is usual.
     ///
     /// See [`RingHash::bounded_load`](super::RingHash::bounded_load).
     ///
     /// # Panics
-    /// If `factor` is less than 1 or no number.
+    /// If `factor` is less than 1 or not a number.
     #[must_use]
     pub fn bounded_load(mut self, factor: f64) -> Self {
         self.factor = Some(checked(factor));
@@ -116,7 +120,8 @@ impl Ketama {
     }
 }
 
-/// Host, a zero byte, port. What ends in no port is a host; of a Unix domain socket it is the path.
+/// Host, a zero byte, port. A key that does not end in a port is a host. For a Unix domain socket
+/// it is the path.
 fn base(key: &str, has_brackets: bool) -> crc32fast::Hasher {
     let is_port = |port: &str| port.bytes().all(|byte| byte.is_ascii_digit());
     let (host, port) = match key.strip_prefix("unix:") {

@@ -1,4 +1,4 @@
-//! What every policy must satisfy, as checks that anybody's policy can be put to.
+//! What every policy must satisfy, as checks that can be run on any policy.
 
 use std::sync::Arc;
 
@@ -12,19 +12,20 @@ use crate::{
 /// How a policy spreads requests over idle, open nodes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Spread {
-    /// Each node gets the same.
+    /// Each node gets the same number.
     Even,
     /// Each node gets its share of the weights.
     ByWeight,
-    /// Each node gets about its share of the weights: places on a ring are where chance put them.
+    /// Each node gets about its share of the weights: places on a ring are random.
     Roughly,
     /// The policy does not spread.
     Not,
 }
 
-/// Checks all laws, with seeds, and panics with the one that does not hold.
+/// Checks all laws, with fixed seeds, and panics with the one that does not hold.
 ///
-/// What hashes is put to them without hashes, which is with random ones, and then to [`check_hashing`].
+/// A policy that hashes is checked here without hashes, which means random ones. Check it with
+/// [`check_hashing`], too.
 ///
 /// ```
 /// use evenkeel_core::policy::{P2c, laws::{self, Spread}};
@@ -62,8 +63,8 @@ fn pick(picker: &dyn Picker, nodes: &[Arc<Node>], rng: &mut Rng) -> Option<usize
     picker.pick(nodes, &mut PickContext::new(rng))
 }
 
-/// Whether `picker` may pick `node`: it is open, or only its health closes it and the picker says that it
-/// panics for it.
+/// Whether `picker` may pick `node`: the node is open, or only its health closes it and the picker
+/// says that it panics for it.
 fn takes(picker: &dyn Picker, node: &Node) -> bool {
     node.is_open() || node.is_usable() && picker.panics(node)
 }
@@ -125,7 +126,7 @@ fn avoids_what_was_tried_while_another_is_open(policy: &dyn Policy) {
     }
 }
 
-/// A weight may change before the picker is built anew, up to its extremes.
+/// A weight may change before the picker is built again, up to its extremes.
 fn survives_changing_weights(policy: &dyn Policy) {
     let mut rng = Rng::with_seed(4);
     let nodes = nodes(&[1, 1_000_000, u32::MAX, u32::MAX]);
@@ -138,7 +139,7 @@ fn survives_changing_weights(policy: &dyn Policy) {
             let picked = pick(&*picker, &nodes, &mut rng);
             assert_eq!(picked.is_some(), open, "{} in round {round}", policy.name());
         }
-        // Some take milliseconds to build.
+        // Some policies take milliseconds to build.
         if round % 5 == 0 {
             picker = policy.build(&nodes, Some(&*picker));
         }
@@ -175,7 +176,7 @@ fn assert_spread(name: &str, spread: Spread, counts: &[u64], shares: &[f64]) {
     }
 }
 
-/// The mean deviation from a share is at most half of it, as that of four points on a ring is.
+/// The mean deviation from a share is at most half of it, as with four points on a ring.
 fn assert_roughly(name: &str, counts: &[u64], shares: &[f64]) {
     let sum: f64 = shares.iter().sum();
     let picks = counts.iter().sum::<u64>() as f64;
@@ -194,7 +195,7 @@ fn assert_roughly(name: &str, counts: &[u64], shares: &[f64]) {
     );
 }
 
-/// Pearson's chi-square test; for random picks it fails less than once in a million seeds.
+/// Pearson's chi-square test. For random picks it fails with less than one in a million seeds.
 fn assert_fits(name: &str, counts: &[u64], shares: &[f64]) {
     let sum: f64 = shares.iter().sum();
     let picks = counts.iter().sum::<u64>() as f64;
@@ -217,7 +218,7 @@ fn spreads_fairly_around_closed_nodes(policy: &dyn Policy, spread: Spread) {
     for (n, closed) in [(5, 1), (100, 50), (100, 97)] {
         let weights: Vec<u32> = (0..n).map(|index| 1 + index % 3).collect();
         let nodes = nodes(&weights);
-        // Neighbours are closed together, where a scan to the next one would be unfair.
+        // Neighbours are closed together, since a scan to the next one would then be unfair.
         nodes[..closed].iter().for_each(|node| _ = node.close(Gate::Unhealthy));
         spreads(policy, spread, &nodes, &weights);
     }
@@ -239,7 +240,7 @@ fn spreads_first_picks(policy: &dyn Policy, spread: Spread) {
     assert_spread(policy.name(), spread, &counts, &shares(&weights, spread));
 }
 
-/// Building the picker anew before each pick must not change how requests spread.
+/// Building the picker again before each pick must not change how requests spread.
 fn keeps_its_state_over_a_change(policy: &dyn Policy, spread: Spread) {
     if spread == Spread::Not {
         return;
@@ -256,16 +257,17 @@ fn keeps_its_state_over_a_change(policy: &dyn Policy, spread: Spread) {
     assert_spread(policy.name(), spread, &counts, &shares(&weights, spread));
 }
 
-/// What share of the requests each of open nodes has.
+/// The share of the requests that each of the open nodes has.
 fn shares(weights: &[u32], spread: Spread) -> Vec<f64> {
     let share = |&weight| if spread == Spread::Even { 1.0 } else { f64::from(weight) };
     weights.iter().map(share).collect()
 }
 
-/// Checks what a policy that hashes must satisfy besides, and panics with what does not hold.
+/// Checks what a policy that hashes must also satisfy, and panics with what does not hold.
 ///
-/// * The same hash finds the same node, in whatever order the nodes are named, and after a rebuild.
-/// * When a node closes, its keys alone go elsewhere, and come back when it opens.
+/// * The same hash finds the same node, in whatever order the nodes are listed, and after a
+///   rebuild.
+/// * When a node closes, only its keys go elsewhere, and they come back when it opens.
 /// * A call that has tried a node goes to another one, always the same.
 ///
 /// ```
@@ -275,7 +277,7 @@ fn shares(weights: &[u32], spread: Spread) -> Vec<f64> {
 /// ```
 ///
 /// # Panics
-/// If one of them does not hold.
+/// If any of these does not hold.
 pub fn check_hashing(policy: &dyn Policy) {
     let mut rng = Rng::with_seed(7);
     for n in [1, 2, 3, 20] {

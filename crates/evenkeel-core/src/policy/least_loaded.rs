@@ -7,12 +7,13 @@ use crate::node::Node;
 
 /// Chooses the node with the fewest requests in flight for its weight, looking at all of them.
 ///
-/// Use it for few endpoints and long requests. A pick costs O(n), by definition; from some tens of
-/// endpoints on [`P2c`](super::P2c) is as good, and many clients that all choose the least loaded one
-/// herd. Among equals the choice is random, by weight.
+/// Use it for few endpoints and long requests. A pick costs O(n), by definition. From some tens of
+/// endpoints on, [`P2c`](super::P2c) is as good, and many clients that all choose the least loaded
+/// node herd. Among equals the choice is random, by weight.
 ///
-/// Failures count as requests in flight, as [`Node::penalty`] says, and are lived down so slowly that a node
-/// that fails gets about an eighth of its share, as does one that never answers.
+/// Failures count as requests in flight, as [`Node::penalty`] says. They are forgiven so slowly
+/// that a node that fails gets about an eighth of its share. The same holds for one that never
+/// answers.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct LeastLoaded;
 

@@ -1,4 +1,4 @@
-//! Bounded load: no node has more than its share of what is in flight, times a factor.
+//! Bounded load: no node has more than its share of the requests in flight, times a factor.
 
 use std::sync::Arc;
 
@@ -8,18 +8,18 @@ use crate::{
     sync::{AtomicU64, Ordering::Relaxed},
 };
 
-/// How much more than its share a node may have in flight, and what is known of all shares.
+/// How much more than its share a node may have in flight, and what is known about all shares.
 ///
-/// A node has room while what it has in flight is less than `factor × (total + 1) × weight / weights`,
-/// over those that are open (Mirrokni, Thorup, Zadimoghaddam 2018).
+/// A node has room while it has fewer in flight than `factor × (total + 1) × weight / weights`,
+/// over the open nodes (Mirrokni, Thorup, Zadimoghaddam 2018).
 ///
-/// The total is kept without adding up all nodes and without a counter that every request writes: for
-/// each node there is what was last seen of it, and the sums of that. Each pick looks at the nodes that
-/// it considers and at two more in turn, so what is known of a node is at most `n / 2` picks old.
+/// The total is kept without adding up all nodes and without a counter that every request writes.
+/// It is the sum of the value last seen for each node. Each pick looks at the nodes that it
+/// considers and at two more in turn, so the value of a node is at most `n / 2` picks old.
 #[derive(Debug)]
 pub(super) struct LoadBound {
     factor: f64,
-    /// Of each open node what is in flight in the low half and its weight in the high half.
+    /// For each open node, the requests in flight in the low half and the weight in the high half.
     seen: Box<[AtomicU64]>,
     sums: Sums,
 }
@@ -30,12 +30,12 @@ pub(super) struct LoadBound {
 struct Sums {
     in_flight: AtomicU64,
     weight: AtomicU64,
-    /// Who is looked at next.
+    /// The node to look at next.
     turn: AtomicU64,
 }
 
 impl LoadBound {
-    /// So many nodes are looked at in turn with each pick.
+    /// How many nodes each pick looks at in turn.
     const LOOKS: u64 = 2;
 
     pub(super) fn new(factor: f64, nodes: &[Arc<Node>]) -> Self {
@@ -61,7 +61,7 @@ impl LoadBound {
         Search { bound: self, nodes, cx, least: None }
     }
 
-    /// Takes down what `node` has now, and `more` that it is about to get.
+    /// Records what `node` has now, and `more` that it is about to get.
     fn look(&self, index: usize, node: &Node, more: u32) {
         let now = if node.is_open() {
             u64::from(node.in_flight().saturating_add(more)) | u64::from(node.weight()) << 32
@@ -71,7 +71,8 @@ impl LoadBound {
         if self.seen[index].load(Relaxed) == now {
             return;
         }
-        // Whoever swaps accounts for the difference: the sums are always those of what was seen.
+        // The thread that swaps accounts for the difference, so the sums always match what was
+        // seen.
         let before = self.seen[index].swap(now, Relaxed);
         add(&self.sums.in_flight, now & LOW, before & LOW);
         add(&self.sums.weight, now >> 32, before >> 32);
@@ -81,7 +82,7 @@ impl LoadBound {
         let total = self.sums.in_flight.load(Relaxed) as f64 + 1.0;
         let weights = self.sums.weight.load(Relaxed) as f64;
         let share = f64::from(node.weight()) * total * self.factor;
-        // Where nothing is open nothing is bounded.
+        // While no node is open, there is no bound.
         weights == 0.0 || f64::from(node.in_flight()) * weights < share
     }
 }
@@ -100,7 +101,7 @@ pub(super) struct Search<'a, 'b> {
     bound: &'a LoadBound,
     nodes: &'a [Arc<Node>],
     cx: &'a PickContext<'b>,
-    /// Of those that had no room, the one with the least for its weight.
+    /// Of the nodes without room, the one with the least load for its weight.
     least: Option<usize>,
 }
 
@@ -122,12 +123,12 @@ impl Search<'_, '_> {
         false
     }
 
-    /// Who is asked where nobody had room: what is known of the others may be old.
+    /// The node to use if none had room: what is known about the others may be old.
     pub(super) fn least_loaded(&self) -> Option<usize> {
         self.least
     }
 
-    /// Ends the pick: the node is about to get the request.
+    /// Ends the pick. The node is about to get the request.
     pub(super) fn end(self, found: Option<usize>) -> Option<usize> {
         let index = found.or(self.least)?;
         self.bound.look(index, &self.nodes[index], 1);
@@ -135,10 +136,10 @@ impl Search<'_, '_> {
     }
 }
 
-/// The factor if it is one.
+/// Returns the factor if it is valid.
 ///
 /// # Panics
-/// If it is less than 1 or no number.
+/// If it is less than 1 or not a number.
 pub(super) fn checked(factor: f64) -> f64 {
     assert!(1.0 <= factor && factor.is_finite(), "a bound of {factor} times the average");
     factor

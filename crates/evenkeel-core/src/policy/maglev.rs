@@ -1,4 +1,4 @@
-//! Maglev: requests of the same key to the same node, by a table in which all have their exact share.
+//! Maglev: requests of the same key to the same node, by a table in which all have exact shares.
 
 use std::{cmp::Reverse, collections::BinaryHeap, sync::Arc};
 
@@ -12,21 +12,24 @@ use crate::{
     node::Node,
 };
 
-/// Looks the request's hash up in a table in which each node has as many slots as its weight says.
+/// Looks up the request's hash in a table in which each node has as many slots as its weight says.
 ///
-/// Maglev hashing (Eisenbud and others 2016), with Envoy's table: nodes in the order of their keys, xxHash64
-/// for their permutations, weights by turns left out. The key is what metadata names `hash_key`, else the
-/// address as it is written.
+/// Maglev hashing (Eisenbud and others 2016), with Envoy's table: nodes in the order of their keys,
+/// xxHash64 for their permutations, and turns skipped according to weight. The key is the value of
+/// `hash_key` in the metadata, else the address as it is written.
 ///
-/// **Use it** for caches and sessions where shares must be even: the spread is nearly perfect, a pick the
-/// cheapest of all policies that hash. **Not** where as few keys as possible may move: on a change of one of
-/// `n` endpoints its `1 / n` do, and up to one percent of all besides.
+/// **Use it** for caches and sessions where shares must be even: the spread is nearly perfect, and
+/// a pick is the cheapest of all policies that hash. **Not** where as few keys as possible may
+/// move: when one of `n` endpoints changes, its keys move, `1 / n` of all, and up to one percent of
+/// all besides.
 ///
-/// * A request whose node is closed, full or was tried is looked up under another hash, as Envoy does for
-///   retries, until a node is found that takes it; so a closed node's keys go to all others.
+/// * If a request's node is closed, full or already tried, it is looked up under another hash, as
+///   Envoy does for retries, until a node is found that takes it. So a closed node's keys go to all
+///   others.
 /// * A request without a hash gets a random slot: see [`Hints::hash`](crate::traffic::Hints::hash).
-/// * A pick costs O(1), and O(n) while nearly all nodes are closed. Building a table for 10,000 nodes costs some
-///   milliseconds, off the request path; it takes four bytes a slot, whatever the number of nodes.
+/// * A pick costs O(1), and O(n) while nearly all nodes are closed. Building a table for 10,000
+///   nodes costs some milliseconds, off the request path. It takes four bytes a slot, whatever the
+///   number of nodes.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -47,26 +50,26 @@ pub struct Maglev {
 }
 
 impl Maglev {
-    /// What the largest table may be, as in Envoy.
+    /// The maximum size of a table, as in Envoy.
     pub const TABLE_SIZE_MAX: u32 = 5_000_011;
 
-    /// Primes that are taken where a table is too small for all nodes.
+    /// Primes that are used if a table is too small for all nodes.
     const LARGER: [u32; 2] = [655_373, Self::TABLE_SIZE_MAX];
 
-    /// A table of 65,537 slots.
+    /// Makes a table of 65,537 slots.
     #[must_use]
     pub fn new() -> Self {
         Self { table_size: 65_537, factor: None }
     }
 
-    /// Sets the number of slots, a prime. Default 65,537, good for 650 endpoints.
+    /// Sets the number of slots, a prime. Default: 65,537, good for 650 endpoints.
     ///
-    /// With a hundred slots for each node no share is off by more than one percent, and few keys move
-    /// that need not. Where there are more nodes than slots, 655,373 or 5,000,011 are taken: nobody is
-    /// left without one.
+    /// With a hundred slots for each node, no share is off by more than one percent, and few keys
+    /// move unnecessarily. If there are more nodes than slots, 655,373 or 5,000,011 slots are used,
+    /// so that no node is left without one.
     ///
     /// # Panics
-    /// If `slots` is no prime or more than [`TABLE_SIZE_MAX`](Self::TABLE_SIZE_MAX).
+    /// If `slots` is not a prime, or more than [`TABLE_SIZE_MAX`](Self::TABLE_SIZE_MAX).
     #[must_use]
     pub fn table_size(mut self, slots: u32) -> Self {
         assert!(slots <= Self::TABLE_SIZE_MAX, "{slots} slots are too many");
@@ -75,12 +78,13 @@ impl Maglev {
         self
     }
 
-    /// Bounds what a node may have in flight to `factor` times its share. Default none; 1.25 is usual.
+    /// Bounds what a node may have in flight to `factor` times its share. Default: no bound. 1.25
+    /// is usual.
     ///
     /// See [`RingHash::bounded_load`](super::RingHash::bounded_load).
     ///
     /// # Panics
-    /// If `factor` is less than 1 or no number.
+    /// If `factor` is less than 1 or not a number.
     #[must_use]
     pub fn bounded_load(mut self, factor: f64) -> Self {
         self.factor = Some(checked(factor));
@@ -104,17 +108,17 @@ fn is_prime(number: u32) -> bool {
     2 <= number && divisors.all(|divisor| !number.is_multiple_of(divisor))
 }
 
-/// Whose each slot is; empty without nodes.
+/// The node of each slot. Empty if there are no nodes.
 #[derive(Debug)]
 struct Slots(Box<[u32]>);
 
-/// A node's way through the slots.
+/// A node's path through the slots.
 struct Turns {
     slot: u32,
     skip: u32,
-    /// A part of all weights.
+    /// As a share of all weights.
     weight: f64,
-    /// It has a turn in the first round whose number, times its weight, reaches this.
+    /// The node has a turn in the first round in which its weight times the round reaches this.
     target: f64,
 }
 
@@ -125,7 +129,7 @@ impl Slots {
         let Some(most) = nodes.iter().map(|node| node.weight).max() else {
             return Self(Box::default());
         };
-        // In floating point and by repeated addition, as Envoy has it, so that rounding is the same.
+        // Floating point and repeated addition, as in Envoy, so that rounding is the same.
         let sum: f64 = nodes.iter().map(|node| f64::from(node.weight)).sum();
         let most = f64::from(most) / sum;
         let mut turns: Vec<_> = nodes
@@ -138,7 +142,7 @@ impl Slots {
             })
             .collect();
 
-        // Rounds in which a node has no turn are left out: with uneven weights they are the most.
+        // Skips rounds in which a node has no turn: with uneven weights those are the majority.
         let mut slots = vec![FREE; size as usize];
         let mut due: BinaryHeap<_> =
             (0..nodes.len()).map(|index| Reverse((1_u64, index))).collect();
@@ -168,7 +172,7 @@ impl Turns {
     fn due_after(&self, round: u64) -> u64 {
         let has_turn = |round: u64| self.target <= round as f64 * self.weight;
         let mut due = ((self.target / self.weight) as u64).max(round + 1);
-        // A division rounds, and a multiplication decides.
+        // The division rounds, so the multiplication decides.
         while round + 1 < due && has_turn(due - 1) {
             due -= 1;
         }
@@ -183,7 +187,7 @@ impl Table for Slots {
     fn candidates(&self, hash: u64) -> impl Iterator<Item = u32> {
         let size = self.0.len() as u64;
         let steps = if size == 0 { 0 } else { STEPS as u64 };
-        // The first under the hash itself, the others under Envoy's hashes for retries.
+        // The first is for the hash itself, the others for Envoy's hashes for retries.
         (0..steps).map(move |step| self.0[((hash ^ step.wrapping_neg()) % size) as usize])
     }
 }
@@ -261,7 +265,7 @@ mod tests {
         }
     }
 
-    /// The rounds are those of a loop over all nodes in each of them.
+    /// The rounds are those of a loop that visits all nodes in each round.
     #[test]
     fn rounds_without_a_turn_change_nothing() {
         let weights = [3_u32, 1, 10, 7, 1, 1_000];

@@ -23,18 +23,18 @@
 //! | name | does | cost of a pick, beside the child's |
 //! |---|---|---|
 //! | [`priority`](Priority) | tiers: the next carries what the first cannot | a counter a tier |
-//! | [`zone_aware`](ZoneAware) | keeps in the own zone what that can carry | a counter, or one a zone |
+//! | [`zone_aware`](ZoneAware) | keeps in the client's zone what that can carry | a counter, or one a zone |
 //! | [`zone_weighted`](ZoneWeighted) | a share for each zone | a counter a zone |
-//! | [`prefer_zone`](PreferZone) | the own zone while it has anybody | none |
+//! | [`prefer_zone`](PreferZone) | stays in the client's zone while that has an open node | none |
 //! | [`split`](Split) | a share for each named subset, such as a canary | a counter a subset |
-//! | [`slow_start`](SlowStart) | less for those who are new or just back | a clock read |
-//! | [`panic_threshold`](PanicThreshold) | uses ill nodes, too, where too few are well | a counter |
+//! | [`slow_start`](SlowStart) | gives less to nodes that are new or just back | a clock read |
+//! | [`panic_threshold`](PanicThreshold) | also uses unhealthy nodes when too few are healthy | a counter |
 //!
-//! A pick costs O(n) in one case more: where nearly all nodes are closed, the few open ones are
-//! looked for, so that each keeps its fair share.
+//! In one more case a pick costs O(n). When nearly all nodes are closed, it searches for the few
+//! open ones, so that each keeps its fair share.
 //!
 //! To add a policy: one file with a [`Policy`] and a [`Picker`], one `mod` line and one entry in
-//! [`NAMES`]. [`laws::check`] says whether it does what every policy must.
+//! [`NAMES`]. [`laws::check`] says whether it does what every policy must do.
 
 use std::{any::Any, fmt, sync::Arc, time::Duration};
 
@@ -96,21 +96,22 @@ pub use zone_weighted::ZoneWeighted;
 
 /// A rule by which nodes are chosen.
 pub trait Policy: fmt::Debug + Send + Sync + 'static {
-    /// What it is called in configurations, tables and metrics.
+    /// The name used in configurations, tables and metrics.
     fn name(&self) -> &'static str;
 
-    /// The picker for `nodes`, made anew whenever the set or a weight changes.
+    /// Builds the picker for `nodes`. Called again whenever the set or a weight changes.
     ///
-    /// What it must not forget it takes over from the `previous` picker, which is of the same policy.
+    /// The new picker takes over the state that must survive from the `previous` one, which is of
+    /// the same policy.
     fn build(&self, nodes: &[Arc<Node>], previous: Option<&dyn Picker>) -> Box<dyn Picker>;
 
-    /// The time over which its latency estimate decays, if it has to be measured. Default `None`.
+    /// The decay time of the latency estimate, if latency has to be measured. Default: `None`.
     fn latency_decay(&self) -> Option<Duration> {
         None
     }
 
-    /// Whether a pick has to know the time to some milliseconds, for a clock read each. Default false:
-    /// then [`PickContext::now`] may stand still while nobody measures latency.
+    /// Whether a pick has to know the time to within some milliseconds, at the cost of a clock read
+    /// each. Default: false. Then [`PickContext::now`] may stand still unless latency is measured.
     fn reads_time(&self) -> bool {
         false
     }
@@ -120,66 +121,69 @@ pub trait Policy: fmt::Debug + Send + Sync + 'static {
 pub trait Picker: Any + Send + Sync {
     /// The index of the node that takes the request, or `None` if it may go to none of them.
     ///
-    /// `None` while a node is open and the request does not exclude it ends the request at once with
-    /// [`NoEndpointPicked`](crate::error::NoEndpointPicked): there is nothing to wait for. While no node is open the
-    /// balancer waits for one.
+    /// If this is `None` although a node is open that the request does not exclude, the request
+    /// fails at once with [`NoEndpointPicked`](crate::error::NoEndpointPicked): there is nothing to
+    /// wait for. While no node is open, the balancer waits for one.
     ///
-    /// Picks only what [`PickContext::admits`], or what it [panics](Picker::panics) for.
+    /// Picks only nodes that [`PickContext::admits`], or for which it [panics](Picker::panics).
     fn pick(&self, nodes: &[Arc<Node>], cx: &mut PickContext<'_>) -> Option<usize>;
 
-    /// Does what is to be done now and then, and says when to do so again. Default nothing, never.
+    /// Does periodic work and returns when to call it again. By default it does nothing and is not
+    /// called again.
     ///
-    /// Called in the background, so that no request has to: at first when the picker comes into use, and
-    /// at the time that it gave.
+    /// Called in the background, so that no request has to do this work: first when the picker
+    /// comes into use, then at the time it returned.
     fn tend(&self, _now: Timestamp) -> Option<Timestamp> {
         None
     }
 
-    /// What it has to be told by probes, if it goes by what servers say. Default nothing.
+    /// The probing that it needs, if it uses load that servers report. Default: none.
     fn probing(&self) -> Option<&Probing> {
         None
     }
 
-    /// Visits what it and the pickers within it have to be told by probes, each with its nodes.
+    /// Visits the probing of this picker and of those within it, each with its nodes.
     fn each_probing<'a>(&'a self, nodes: &'a [Arc<Node>], visit: &mut Visit<'_, 'a>) {
         if let Some(probing) = self.probing() {
             visit(probing, nodes);
         }
     }
 
-    /// Whether it gives requests to `node` though only its health closes it and others are open,
-    /// because those are too few to carry the load. Asked where a closed node was picked. Default false.
+    /// Whether it sends requests to `node` although its health closes it and other nodes are open,
+    /// because those are too few to carry the load. Asked when a closed node was picked. Default:
+    /// false.
     fn panics(&self, _node: &Node) -> bool {
         false
     }
 }
 
-/// What [`Picker::each_probing`] calls, with a [`Probing`] and the nodes that it is of.
+/// What [`Picker::each_probing`] calls, with a [`Probing`] and its nodes.
 pub type Visit<'v, 'a> = dyn FnMut(&'a Probing, &'a [Arc<Node>]) + 'v;
 
-/// What a picker is told of the request and of the moment.
+/// What a picker knows about the request and the moment.
 #[derive(Debug)]
 pub struct PickContext<'a> {
-    /// Where its randomness comes from.
+    /// The source of randomness.
     pub rng: &'a mut Rng,
-    /// The time, for policies that measure latency; exact to some milliseconds.
+    /// The time, for policies that measure latency. Exact to some milliseconds.
     pub now: Timestamp,
     /// Requests of the same hash belong together.
     pub hash: Option<u64>,
-    /// The name of the subset that the request wishes for, under a policy that [splits](Split).
+    /// The name of the subset that the request asks for, under a policy that [splits](Split).
     pub subset: Option<&'a str>,
     /// Ids of nodes that must not be picked; 0 stands for none.
     pub avoid: &'a [u64],
     /// Addresses that must not be picked.
     pub exclude: &'a [Address],
-    /// No node is open: those are admitted that only their health closes.
+    /// No node is open, so nodes that only their health closes are admitted, too.
     pub fails_open: bool,
-    /// Where to take down what is looked at, and what decides; `None` unless somebody has asked.
+    /// Records which nodes are considered, and what decides. `None` unless the caller has asked for
+    /// it.
     pub why: Option<&'a Recorder>,
 }
 
 impl<'a> PickContext<'a> {
-    /// A request of which nothing is known.
+    /// A request about which nothing is known.
     #[must_use]
     #[inline]
     pub fn new(rng: &'a mut Rng) -> Self {
@@ -204,7 +208,7 @@ impl<'a> PickContext<'a> {
         if is_free { is_open } else { self.allows(node, is_open) }
     }
 
-    /// Takes down a rule that has decided something, if somebody has [asked](Self::why).
+    /// Records a rule that decided something, if the caller has [asked](Self::why) for it.
     #[inline]
     pub fn tell(&self, rule: impl FnOnce() -> String) {
         if let Some(why) = self.why {
@@ -212,16 +216,18 @@ impl<'a> PickContext<'a> {
         }
     }
 
-    /// A number below `bound`: the same for requests of the same hash, any for those without one.
+    /// A number below `bound`: the same for requests of the same hash, random for requests without
+    /// one.
     ///
-    /// For a choice between groups of nodes that must not tear apart what belongs together.
+    /// Used to choose between groups of nodes, so that requests which belong together stay
+    /// together.
     ///
     /// # Panics
     /// If `bound` is zero.
     pub fn ticket(&mut self, bound: u64) -> u64 {
         match self.hash {
             None => self.rng.below_u64(bound),
-            // Scrambled, so that the group says nothing of the place within it.
+            // Scrambled, so that the group does not determine the place within it.
             Some(hash) => {
                 let mixed = (hash ^ hash >> 32).wrapping_mul(0x9E37_79B9_7F4A_7C15);
                 ((u128::from(mixed) * u128::from(bound)) >> 64) as u64
@@ -229,7 +235,7 @@ impl<'a> PickContext<'a> {
         }
     }
 
-    // Out of line: most requests go anywhere, and a pick asks this of several nodes.
+    // Out of line: most requests may go to any node, and a pick calls this for several nodes.
     #[inline(never)]
     fn allows(&self, node: &Node, is_open: bool) -> bool {
         if !is_open && self.why.is_none() {
@@ -279,7 +285,7 @@ impl<P: Policy + ?Sized> Policy for Arc<P> {
     }
 }
 
-/// The names of all policies here: what simulator, benches and configurations choose from.
+/// The names of all policies here, from which simulator, benches and configurations choose.
 pub const NAMES: [&str; 22] = [
     "round_robin",
     "weighted_round_robin",
@@ -344,7 +350,7 @@ pub fn by_name(name: &str) -> Option<Box<dyn Policy>> {
     })
 }
 
-/// The previous picker as the type it has.
+/// The previous picker, if it has this type.
 fn previous_as<P: Picker>(previous: Option<&dyn Picker>) -> Option<&P> {
     previous.and_then(|picker| (picker as &dyn Any).downcast_ref())
 }

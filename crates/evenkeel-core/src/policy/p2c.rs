@@ -7,14 +7,15 @@ use crate::node::Node;
 
 /// Chooses the one of two random nodes that has fewer requests in flight.
 ///
-/// The default for most: nearly as good as asking all nodes, at the price of two, and clients do not
-/// herd (Mitzenmacher 2001). The two are distinct. Weights other than 0 are ignored, see
-/// [`WeightedP2c`](super::WeightedP2c).
+/// The default for most uses: nearly as good as looking at all nodes, at the price of two, and
+/// clients do not herd (Mitzenmacher 2001). The two are distinct. Weights other than 0 are ignored,
+/// see [`WeightedP2c`](super::WeightedP2c).
 ///
-/// Failures count as requests in flight, as [`Node::penalty`] says: elsewhere an endpoint that fails at once
-/// looks idle and draws twice its share. Here it gets about an eighth of it, as trials: passed over for
-/// its penalty, a node lives down half of it one time in sixteen. So does one that never answers, whose
-/// requests are [given up](crate::cut); [`PeakEwma`](super::PeakEwma) sees how long they waited, too.
+/// Failures count as requests in flight, as [`Node::penalty`] says. Without that, an endpoint that
+/// fails at once would look idle and draw twice its share. Here it gets about an eighth of its
+/// share, as trials: when a node is passed over because of its penalty, half of the penalty is
+/// forgiven one time in sixteen. The same holds for a node that never answers, where requests are
+/// [given up](crate::cut). [`PeakEwma`](super::PeakEwma) also sees how long they waited.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct P2c;
 
@@ -41,14 +42,14 @@ impl Picker for P2cPicker {
             return Some(first);
         }
         passed_over(one, cx);
-        // A branch and no conditional move: guessed, it lets the processor fetch the service of the
-        // chosen node while it still waits for the counters.
+        // A branch instead of a conditional move: by guessing it, the processor fetches the service
+        // of the chosen node while it still waits for the counters.
         cold_path();
         Some(second)
     }
 }
 
-/// One of two drawn was not chosen.
+/// Records that this one of two drawn nodes was not chosen.
 #[inline]
 pub(super) fn passed_over(node: &Node, cx: &mut PickContext<'_>) {
     const TIMES: usize = 16;

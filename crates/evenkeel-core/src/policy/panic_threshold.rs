@@ -1,4 +1,4 @@
-//! A panic threshold: where too few nodes are left, the ill ones are used, too.
+//! A panic threshold: if too few nodes are fit, the unfit ones are used, too.
 
 use std::sync::Arc;
 
@@ -9,19 +9,19 @@ use super::{
 };
 use crate::{node::Node, time::Timestamp};
 
-/// Uses nodes that only their health closes, while fewer than a share of all are fit.
+/// Uses nodes that only their health closes, while less than a given share of all nodes is fit.
 ///
-/// Health checks and ejections protect from a few bad endpoints. When most look bad at once, either the
-/// judgement is wrong or the few that are left will drown in everybody's requests and follow the others.
-/// Under the threshold requests therefore spread over all nodes that are usable at all, and some fail:
-/// better some than, a moment later, all.
+/// Health checks and ejections protect from a few bad endpoints. When most look bad at once, either
+/// the judgement is wrong, or the few that are left will be overloaded by all the requests and fail
+/// as well. So below the threshold, requests spread over all usable nodes, and some fail. That is
+/// better than all of them failing a moment later.
 ///
-/// **Use it** for fleets that are loaded near what they can carry. **Not** where a request to an ill
-/// endpoint does harm, or where half of the fleet carries all of it: there leave the default of
-/// the balancer, which uses ill nodes only while no other is open. [`Priority`](super::Priority)
-/// brings a threshold for each of its tiers.
+/// **Use it** for fleets that are loaded near their capacity. **Not** where a request to an
+/// unhealthy endpoint does harm, or where half of the fleet can carry all of the load. There, keep
+/// the balancer's default, which uses unhealthy nodes only while no other is open.
+/// [`Priority`](super::Priority) has its own threshold for each of its tiers.
 ///
-/// A pick costs one counter more than the child's. The rule and its default of 50 % are Envoy's.
+/// A pick reads one more counter than the child's. The rule and its default of 50 % are Envoy's.
 #[derive(Clone, Copy, Debug)]
 pub struct PanicThreshold<P = P2c> {
     child: P,
@@ -29,7 +29,8 @@ pub struct PanicThreshold<P = P2c> {
 }
 
 impl<P: Policy> PanicThreshold<P> {
-    /// Panics while fewer than `percent` of all nodes are fit; 0 never does. `child` chooses.
+    /// Panics while fewer than `percent` of all nodes are fit. With 0 it never does. `child`
+    /// chooses.
     ///
     /// # Panics
     /// If `percent` is more than 100.
@@ -41,7 +42,7 @@ impl<P: Policy> PanicThreshold<P> {
 }
 
 impl Default for PanicThreshold {
-    /// Half of the nodes, over the less busy of two.
+    /// A threshold of half of the nodes, over the less busy of two.
     fn default() -> Self {
         Self::new(50, P2c)
     }
@@ -56,7 +57,7 @@ impl<P: Policy> Policy for PanicThreshold<P> {
         let previous = previous_as::<PanicPicker>(previous);
         let roll = previous.map_or_else(Arc::default, |previous| previous.roll.clone());
         let census = previous.map_or_else(Arc::default, |previous| previous.census.clone());
-        // Those who have left are closed for good, and count no more.
+        // Nodes that have left are closed for good, so they no longer count.
         nodes.iter().for_each(|node| roll.enlist(node, &census));
         let child = self.child.build(nodes, previous.map(|previous| &*previous.child));
         let fit_min = (nodes.len() as u64 * u64::from(self.percent)).div_ceil(100);
@@ -75,7 +76,7 @@ impl<P: Policy> Policy for PanicThreshold<P> {
 struct PanicPicker {
     roll: Arc<Roll>,
     census: Arc<Census>,
-    /// With fewer it panics.
+    /// It panics if fewer are fit.
     fit_min: u64,
     child: Box<dyn Picker>,
 }
@@ -83,7 +84,7 @@ struct PanicPicker {
 impl PanicPicker {
     #[inline]
     fn is_in_panic(&self) -> bool {
-        // With nobody fit, whether to fail open is the balancer's own rule.
+        // If no node is fit, whether to fail open is up to the balancer.
         (1..self.fit_min).contains(&self.census.fit())
     }
 }

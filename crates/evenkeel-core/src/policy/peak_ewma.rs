@@ -5,20 +5,21 @@ use std::{hint::cold_path, sync::Arc, time::Duration};
 use super::{PickContext, Picker, Policy, draw, p2c::passed_over};
 use crate::node::Node;
 
-/// Chooses the one of two random nodes whose latency, times its requests in flight, is less.
+/// Chooses, of two random nodes, the one with the lower latency times requests in flight.
 ///
-/// Use it where endpoints differ in speed or distance. What an estimate is and does is told at
-/// [`load::PeakEwma`](crate::load::PeakEwma). What failed or was turned away counts as requests in flight, as
-/// in [`P2c`](super::P2c): an endpoint that refuses at once has no latency. Costs two clock reads a request beyond
-/// [`P2c`](super::P2c), none for an answer that comes without waiting.
+/// Use it where endpoints differ in speed or distance. [`load::PeakEwma`](crate::load::PeakEwma)
+/// describes the estimate. Attempts that failed or were turned away count as requests in flight, as
+/// in [`P2c`](super::P2c): an endpoint that refuses at once has no latency. It costs two clock
+/// reads a request more than [`P2c`](super::P2c), and none for an answer that comes without
+/// waiting.
 #[derive(Clone, Copy, Debug)]
 pub struct PeakEwma {
     decay: Duration,
 }
 
 impl PeakEwma {
-    /// Estimates decay over `decay`: the shorter, the sooner a slow node is tried again, and the
-    /// more a single answer counts. Default 10 seconds.
+    /// Makes the policy. Estimates decay over `decay`. The shorter it is, the sooner a slow node is
+    /// tried again, and the more a single answer counts. Default: 10 seconds.
     ///
     /// # Panics
     /// If `decay` is zero.

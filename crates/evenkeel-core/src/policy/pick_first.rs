@@ -5,10 +5,10 @@ use std::sync::Arc;
 use super::{PickContext, Picker, Policy};
 use crate::node::Node;
 
-/// Chooses the first open node, in the order in which discovery names them.
+/// Chooses the first open node, in the order in which discovery lists them.
 ///
 /// Use it for a primary with stand-ins: traffic goes to the first endpoint, moves to the next while
-/// that one is closed, and comes back. It does not spread.
+/// the first is closed, and comes back. It does not spread.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct PickFirst;
 

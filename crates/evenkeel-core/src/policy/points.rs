@@ -1,22 +1,22 @@
-//! Points on a ring, each of them somebody's.
+//! Points on a ring, each of which belongs to a node.
 
 use super::hashed::{STEPS, Table};
 
 /// A place on a ring: 64 bits for ring hash, 32 for ketama.
 pub(super) trait Place: Copy + Ord + Send + Sync + 'static {
-    /// The first `bits` of it.
+    /// Its first `bits` bits.
     fn first(self, bits: u32) -> usize;
 
-    /// Where a request of this hash is.
+    /// The place of a request with this hash.
     fn of(hash: u64) -> Self;
 }
 
-/// Points in the order of their places.
+/// Points sorted by place.
 #[derive(Debug)]
 pub(super) struct Points<P> {
     points: Box<[Point<P>]>,
-    /// For each of `2^bits` equal stretches of the ring the index of its first point, and where the
-    /// last one ends.
+    /// For each of `2^bits` equal stretches of the ring, the index of its first point, followed by
+    /// the end of the last stretch.
     starts: Box<[u32]>,
     bits: u32,
 }
@@ -28,11 +28,11 @@ pub(super) struct Point<P> {
 }
 
 impl<P: Place> Points<P> {
-    /// Sorts them. Of several at one place the first owner's alone stays.
+    /// Sorts the points. Of several at one place, only that of the first owner stays.
     pub(super) fn new(mut points: Vec<Point<P>>) -> Self {
         points.sort_unstable();
         points.dedup_by_key(|point| point.place);
-        // About four points a stretch: they share a cache line or two.
+        // About four points a stretch, which share a cache line or two.
         let bits = points.len().checked_ilog2().unwrap_or(0).saturating_sub(2);
         let mut starts = Vec::with_capacity((1 << bits) + 1);
         for (index, point) in (0..).zip(&points) {
@@ -44,7 +44,7 @@ impl<P: Place> Points<P> {
         Self { points: points.into(), starts: starts.into(), bits }
     }
 
-    /// The index of the first point at `place` or after it: in constant time on average.
+    /// The index of the first point at or after `place`, in constant time on average.
     fn at(&self, place: P) -> usize {
         let stretch = place.first(self.bits);
         let (start, end) = (self.starts[stretch] as usize, self.starts[stretch + 1] as usize);

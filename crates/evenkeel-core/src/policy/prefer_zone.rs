@@ -1,4 +1,4 @@
-//! The endpoints of the caller's own zone while there are any.
+//! Uses the endpoints of the caller's own zone while one of them is open.
 
 use std::sync::Arc;
 
@@ -7,16 +7,17 @@ use crate::{node::Node, time::Timestamp};
 
 /// Keeps requests in the caller's own zone as long as one of its nodes takes them.
 ///
-/// The zone is an endpoint's [`zone`](crate::endpoint::Endpoint::zone); the caller says which is its own.
-/// `child` chooses among the nodes of the zone, and among all where none of those is open and free.
+/// The zone is an endpoint's [`zone`](crate::endpoint::Endpoint::zone). The caller says which is
+/// its own. `child` chooses among the nodes of that zone, and among all nodes if none of those is
+/// open and free.
 ///
-/// **Use it** where every zone can carry its own callers, with what fails in it, or where crossing zones
-/// costs more than a crowded zone does. **Not** where zones are small or uneven: the last open node of
-/// the zone gets everything, until it is full or falls ill, too. [`ZoneAware`](super::ZoneAware)
-/// keeps local what the zone can carry.
+/// **Use it** where every zone can carry its own callers, with the failures within it, or where
+/// crossing zones costs more than a crowded zone. **Not** where zones are small or uneven: the last
+/// open node of the zone gets everything, until it is full or becomes unhealthy, too.
+/// [`ZoneAware`](super::ZoneAware) keeps local what the zone can carry.
 ///
-/// A pick costs what the child's does, and twice that where the zone has nobody. The set is built twice:
-/// a node costs 12 bytes more, besides what the child holds of it.
+/// A pick costs what the child's does, and twice that if the zone has no node to offer. The set is
+/// built twice: a node costs 12 bytes more, besides what the child holds for it.
 #[derive(Clone, Debug)]
 pub struct PreferZone<P = P2c> {
     child: P,
@@ -24,7 +25,7 @@ pub struct PreferZone<P = P2c> {
 }
 
 impl<P: Policy> PreferZone<P> {
-    /// Prefers the endpoints of the zone `own`; `child` chooses among them.
+    /// Prefers the endpoints of the zone `own`. `child` chooses among them.
     #[must_use]
     pub fn new(own: impl Into<Arc<str>>, child: P) -> Self {
         Self { child, own: Some(own.into()) }
@@ -32,7 +33,7 @@ impl<P: Policy> PreferZone<P> {
 }
 
 impl Default for PreferZone {
-    /// The less busy of two, of all zones: the own one is unknown.
+    /// The less busy of two nodes, from all zones: the caller's zone is unknown.
     fn default() -> Self {
         Self { child: P2c, own: None }
     }
@@ -46,7 +47,7 @@ impl<P: Policy> Policy for PreferZone<P> {
     fn build(&self, nodes: &[Arc<Node>], previous: Option<&dyn Picker>) -> Box<dyn Picker> {
         let previous = previous_as::<PreferZonePicker>(previous);
         let is_elsewhere = |zone: &Option<Arc<str>>| self.own.is_none() || *zone != self.own;
-        // Only the own zone is a group of its own; all others are chosen from together with it.
+        // Only the caller's zone has its own group. All others are chosen from together with it.
         let zones = Groups::new(nodes, previous.map(|p| &p.zones), &self.child, |endpoint| {
             is_elsewhere(&endpoint.zone)
         });
@@ -64,7 +65,7 @@ impl<P: Policy> Policy for PreferZone<P> {
 }
 
 struct PreferZonePicker {
-    /// By whether they are elsewhere.
+    /// Keyed by whether the nodes are in other zones.
     zones: Groups<bool>,
     everywhere: Box<dyn Picker>,
 }
@@ -107,7 +108,7 @@ mod tests {
             .collect()
     }
 
-    /// Sorted: whose turn is the first is drawn.
+    /// Sorted, because the first turn is drawn at random.
     fn picks(picker: &dyn Picker, nodes: &[Arc<Node>]) -> Vec<usize> {
         let mut rng = Rng::with_seed(1);
         let pick = |_| picker.pick(nodes, &mut PickContext::new(&mut rng));

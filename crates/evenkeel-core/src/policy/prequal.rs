@@ -1,4 +1,4 @@
-//! Prequal: load that servers tell when they are probed.
+//! Prequal: balancing by the load that servers report when probed.
 
 use std::{
     collections::HashMap,
@@ -25,45 +25,50 @@ pub use self::{
     synchronous::SyncPrequal,
 };
 
-/// Chooses the quickest of those recently probed that are not busier than usual.
+/// Chooses the quickest of the recently probed nodes that are not busier than usual.
 ///
-/// *Load is not what you should balance* (Wydrowski and others, NSDI 2024): servers say, when probed,
-/// how many requests they have in flight and how long requests take at such a load. Probes are sent
-/// beside requests, three of random nodes for each by default, and the last sixteen answers are kept.
-/// A request goes to the node that is *cold*, below the 84th percentile of requests in flight, and has
-/// the least latency; if all are hot, to the one with the fewest in flight.
+/// *Load is not what you should balance* (Wydrowski and others, NSDI 2024): when probed, servers
+/// report how many requests they have in flight and how long requests take at that load. Probes are
+/// sent beside requests. By default each request causes three, to random nodes, and the last
+/// sixteen answers are kept. A node is *cold* if it is below the 84th percentile of requests in
+/// flight. A request goes to the cold node with the least latency. If all are hot, it goes to the
+/// one with the fewest in flight.
 ///
-/// **Use it** where servers share machines with others, so that their speed changes from moment to moment
-/// without a request of this client being in the way: it moves away within some requests, whoever sent
-/// them. **Not** where endpoints cannot be probed; nor for few clients of few servers, where each client
-/// sees most of the load itself and [`P2c`](super::P2c) knows nearly as much for nothing; nor where a
-/// request costs less than three probes.
+/// **Use it** where servers share machines with others, so that their speed changes from moment to
+/// moment for reasons outside this client's requests. Prequal moves away within a few requests,
+/// whichever client sent them. **Not** where endpoints cannot be probed. Nor for few clients of few
+/// servers: each client then sees most of the load itself, and [`P2c`](super::P2c) knows nearly as
+/// much at no cost. Nor where a request costs less than three probes.
 ///
 /// * A probe decides as many requests as the paper's formula says,
-///   `max{1, (1+δ) / ((1−m/n)·r_probe − r_remove)}`. In a small set, where that is undefined, and never
-///   more than: `(1+δ)·n / r_probe`.
-/// * In a small set the quantile is one that so many values have: of two nodes the busier one is hot.
-/// * The last two probes stay beyond that, until they are too old: they are better than none.
-/// * A server that has answered nothing yet, and so knows no latency, gets one request at a time.
-/// * Requests that this client itself has sent since a probe came count as in flight there, as far as
-///   they still are.
-/// * For each request one probe is removed: the oldest and the worst in turn. Those older than a second
-///   are, too. At most one of a node is kept, the newest.
-/// * A node where requests fail looks idle to a probe. So an answer counts only with the probability
-///   that requests succeed there, of late, and a failure removes it.
-/// * A node that lets requests wait until they are [given up](crate::cut) may look idle, too: until it
-///   answers one, it takes at least as long as they have waited, which is forgotten over ten seconds.
-/// * With fewer than two probes the choice is that of two random nodes with fewer requests in flight,
-///   [penalty](Node::penalty) included, where requests succeed and are answered; the paper takes a random one.
+///   `max{1, (1+δ) / ((1−m/n)·r_probe − r_remove)}`, but never more than `(1+δ)·n / r_probe`. That
+///   limit also holds in a small set, where the formula is undefined.
+/// * In a small set the quantile is one that exists for that number of values. Of two nodes, the
+///   busier one is hot.
+/// * The last two probes stay after they are used up, until they are too old: they are better than
+///   none.
+/// * A server that has not answered a request yet knows no latency. It gets one request at a time.
+/// * Requests that this client has sent since a probe was answered count as in flight at that node,
+///   as long as they are.
+/// * For each request one probe is removed: the oldest and the worst in turn. Probes older than a
+///   second are removed, too. At most one probe of each node is kept, the newest.
+/// * A node at which requests fail looks idle to a probe. So an answer counts only with the
+///   probability that requests have recently succeeded there, and a failure removes it.
+/// * A node that lets requests wait until they are [given up](crate::cut) may look idle, too. Until
+///   it answers a request, its latency is taken to be at least the time they have waited. That wait
+///   is forgotten over ten seconds.
+/// * With fewer than two probes, it picks two random nodes and chooses the one with fewer requests
+///   in flight, [penalty](Node::penalty) included, where requests succeed and are answered. The
+///   paper chooses one random node.
 ///
-/// That is its asynchronous mode. In the synchronous one servers are asked for each request before it is
-/// sent: see [`SyncPrequal`].
+/// That is Prequal's asynchronous mode. In its synchronous mode, servers are probed for each
+/// request before it is sent: see [`SyncPrequal`].
 ///
-/// Whoever builds the picker sends the probes: see [`Probing`]. The balancer of evenkeel-layers does, with
-/// a probe that it is given; without one this is [`P2c`](super::P2c).
+/// The owner of the picker sends the probes: see [`Probing`]. The balancer of evenkeel-layers does
+/// so with the probe it is given. Without one, this policy is [`P2c`](super::P2c).
 ///
-/// A pick takes the lock of the pool if nobody has it at the moment, and else chooses as with an empty
-/// pool: it never waits. It allocates nothing and costs the same with any number of nodes.
+/// A pick takes the lock of the pool if it is free. Otherwise it chooses as with an empty pool, so
+/// it never waits. It allocates nothing and costs the same with any number of nodes.
 #[derive(Clone, Debug, Default)]
 pub struct Prequal {
     rules: Rules,
@@ -76,12 +81,14 @@ impl Prequal {
         Self::default()
     }
 
-    /// Sets how many probes are sent for a request, on average. Default 3; below 1 is allowed.
+    /// Sets how many probes are sent for each request, on average. Default: 3. Values below 1 are
+    /// allowed.
     ///
-    /// The paper saw no loss down to 1, and some below. 0 leaves the probes of idle times.
+    /// The paper saw no loss down to 1, and some below. With 0, only the probes of idle times are
+    /// sent.
     ///
     /// # Panics
-    /// If it is no number from 0 to 16.
+    /// If it is not a number from 0 to 16.
     #[must_use]
     pub fn probe_rate(mut self, probes: f64) -> Self {
         assert!((0.0..=16.0).contains(&probes), "{probes} probes for a request");
@@ -89,13 +96,13 @@ impl Prequal {
         self
     }
 
-    /// Sets how many probes are removed with a request, on average. Default 1.
+    /// Sets how many probes are removed with each request, on average. Default: 1.
     ///
-    /// They keep the pool from filling up with nodes that nobody would choose. More than
+    /// Removal keeps the pool from filling up with nodes that would never be chosen. More than
     /// [`probe_rate`](Self::probe_rate) empties it.
     ///
     /// # Panics
-    /// If it is no number from 0 to 16.
+    /// If it is not a number from 0 to 16.
     #[must_use]
     pub fn remove_rate(mut self, probes: f64) -> Self {
         assert!((0.0..=16.0).contains(&probes), "{probes} probes removed with a request");
@@ -103,10 +110,10 @@ impl Prequal {
         self
     }
 
-    /// Sets δ: by how much more probes are used than it takes to keep the pool full. Default 1.
+    /// Sets δ: how many more uses probes get than are needed to keep the pool full. Default: 1.
     ///
     /// # Panics
-    /// If it is negative or no number.
+    /// If it is negative or not a number.
     #[must_use]
     pub fn delta(mut self, delta: f64) -> Self {
         assert!((0.0..1e6).contains(&delta), "a delta of {delta}");
@@ -114,12 +121,13 @@ impl Prequal {
         self
     }
 
-    /// Sets which quantile of requests in flight parts cold from hot. Default 2^(−1/4), about 0.84.
+    /// Sets the quantile of requests in flight that separates cold from hot. Default: 2^(−1/4),
+    /// about 0.84.
     ///
-    /// 0 goes by requests in flight alone, 1 by latency alone. Good is 0.6 to 0.9.
+    /// 0 uses requests in flight alone, 1 latency alone. Good values are 0.6 to 0.9.
     ///
     /// # Panics
-    /// If it is no number from 0 to 1.
+    /// If it is not a number from 0 to 1.
     #[must_use]
     pub fn quantile(mut self, quantile: f64) -> Self {
         assert!((0.0..=1.0).contains(&quantile), "a quantile of {quantile}");
@@ -127,7 +135,7 @@ impl Prequal {
         self
     }
 
-    /// Sets how old a probe may grow. Default 1 second.
+    /// Sets the maximum age of a probe. Default: 1 second.
     ///
     /// # Panics
     /// If it is zero.
@@ -138,10 +146,10 @@ impl Prequal {
         self
     }
 
-    /// Sets after which time without a probe one is sent though there is no request. Default 100 ms.
+    /// Sets how long it takes without a probe until one is sent without a request. Default: 100 ms.
     ///
-    /// Short enough, it keeps some in the pool for the request that ends an idle time. Each client
-    /// sends so many to the fleet as long as it lives.
+    /// A short interval keeps some answers in the pool for the request that ends an idle time. Each
+    /// client sends probes to the fleet at this rate as long as it lives.
     ///
     /// # Panics
     /// If it is zero.
@@ -152,9 +160,9 @@ impl Prequal {
         self
     }
 
-    /// Sets how many probes may be under way at the same time. Default 64.
+    /// Sets how many probes may be under way at the same time. Default: 64.
     ///
-    /// What requests ask for beyond is forgotten.
+    /// Probes that requests ask for beyond that are forgotten.
     ///
     /// # Panics
     /// If it is zero.
@@ -165,10 +173,11 @@ impl Prequal {
         self
     }
 
-    /// Goes by a score of what is in the pool, the least wins, in place of hot and cold.
+    /// Chooses by a score of the probes in the pool instead of hot and cold. The lowest score wins.
     ///
-    /// For comparisons with other rules: a weighted sum, or C3's. The worst, which is removed now and
-    /// then, is the one of the highest score. It is called for each probe in the pool by each pick.
+    /// For comparisons with other rules, such as a weighted sum, or C3's. The worst probe, which is
+    /// removed now and then, is the one with the highest score. Each pick calls `score` for each
+    /// probe in the pool.
     #[must_use]
     pub fn scored(
         mut self,
@@ -178,7 +187,7 @@ impl Prequal {
         self
     }
 
-    /// How many requests a probe may decide, on average, in a set of so many nodes.
+    /// How many requests a probe may decide, on average, in a set of this many nodes.
     #[must_use]
     pub fn reuse(&self, nodes: usize) -> f64 {
         self.rules.reuse(nodes)
@@ -233,7 +242,7 @@ impl Picker for PrequalPicker {
     }
 
     fn tend(&self, now: Timestamp) -> Option<Timestamp> {
-        // Without probes nobody else tells the time by which failures are forgotten.
+        // Without probes, nothing else advances the time by which failures are forgotten.
         const EVERY: Duration = Duration::from_secs(1);
         self.probing.state.advance(now);
         self.probing.state.age_out();
@@ -246,7 +255,7 @@ impl Picker for PrequalPicker {
 }
 
 impl PrequalPicker {
-    /// The best of those in the pool that is admitted.
+    /// The best admitted node of those in the pool.
     #[inline]
     fn pooled(&self, nodes: &[Arc<Node>], cx: &mut PickContext<'_>) -> Option<usize> {
         let state = &self.probing.state;
@@ -279,11 +288,13 @@ impl PrequalPicker {
         Some(picked)
     }
 
-    /// Of two random nodes the one with fewer requests in flight, for each that succeeds there. With the probability
-    /// that they do, failures are passed over, as with probes: one of them must not keep all others away.
+    /// Of two random nodes, the one with fewer requests in flight for each that succeeds there.
+    ///
+    /// As with probes, failures are ignored with the probability that requests succeed: a single
+    /// failure must not keep all other requests away.
     #[inline(never)]
     fn unprobed(&self, nodes: &[Arc<Node>], cx: &mut PickContext<'_>) -> Option<usize> {
-        /// Below this a wait in vain is forgotten.
+        /// A wait below this is forgotten.
         const WAIT_MIN: Duration = Duration::from_millis(1);
 
         let (first, second) = draw::two(nodes, cx)?;
@@ -294,9 +305,9 @@ impl PrequalPicker {
             let share = peer.aversion.share(now);
             let counts = share == 0.0 || f64::from(share) <= cx.rng.unit();
             let succeeds = if counts { 1.0 } else { (1.0 - share).max(0.001) };
-            // What was given up counts as if it were in flight still.
+            // A request that was given up counts as if it were still in flight.
             let given_up = u32::from(WAIT_MIN <= peer.waited_in_vain(now));
-            // What was turned away has not failed: the penalty alone tells of it.
+            // A request that was turned away has not failed: only the penalty accounts for it.
             let load = nodes[index].load().max(nodes[index].in_flight() + given_up);
             (load as f32 + 1.0) / succeeds
         };

@@ -1,4 +1,4 @@
-//! Tiers: who comes next takes over as much as the first cannot carry.
+//! Tiers: the next tier takes over as much as the first cannot carry.
 
 use std::sync::Arc;
 
@@ -9,12 +9,13 @@ use super::{
 };
 use crate::{node::Node, time::Timestamp};
 
-/// Sends requests to the endpoints of tier 0, and to those of the next as far as it cannot carry them.
+/// Sends requests to the endpoints of tier 0, and to the next tier only what tier 0 cannot carry.
 ///
-/// The tier is an endpoint's [`priority`](crate::endpoint::Endpoint::priority). Within a tier another
-/// policy chooses. What a tier can carry is the share of its nodes that is fit, times a factor of 1.4: so
-/// up to 28 of 100 may be ill before any request goes elsewhere. From there on it loses requests as it
-/// loses nodes, and gets them back in the same way, without a switch that is thrown.
+/// The tier is an endpoint's [`priority`](crate::endpoint::Endpoint::priority). Within a tier
+/// another policy chooses. What a tier can carry is the share of its nodes that is fit, times a
+/// factor of 1.4. So up to 28 of 100 nodes may be unfit before any request goes elsewhere. Beyond
+/// that, a tier loses requests as it loses nodes and gets them back in the same way. There is no
+/// abrupt switch.
 ///
 /// | fit in tier 0 | fit in tier 1 | tier 0 gets | tier 1 gets |
 /// |---|---|---|---|
@@ -24,18 +25,21 @@ use crate::{node::Node, time::Timestamp};
 /// | none | all | | 100 % |
 /// | 25 % | 25 % | 50 %, in panic | 50 %, in panic |
 ///
-/// Where all tiers together cannot carry everything, one with fewer than half of its nodes fit panics: its
-/// ill nodes are used, too, since the few fit ones would drown. Where all panic, requests spread by how
-/// many nodes a tier has. If a tier has somebody fit but nobody free, the other tiers are asked in order.
+/// If all tiers together cannot carry everything, a tier with fewer than half of its nodes fit
+/// panics: its unfit nodes are used, too, since the few fit ones would be overloaded. If all panic,
+/// requests spread by the number of nodes in each tier. If a tier has fit nodes but none of them is
+/// free, the other tiers are asked in order.
 ///
 /// **Use it** for a stand-by: another region, a smaller fleet, an older version. **Not** to prefer
-/// what is near while all of it serves the same traffic: that is [`ZoneAware`](super::ZoneAware).
+/// nearby endpoints when all of them serve the same traffic: that is
+/// [`ZoneAware`](super::ZoneAware).
 ///
-/// A node is unfit if it is ejected, unhealthy, not checked yet, broken, drained, or its breaker is open;
-/// one that is full for the moment is fit. Requests of one [hash](PickContext::hash) go to the same tier
-/// while the loads stay. A pick costs one counter for each tier more than the child's, and nothing that
-/// grows with the fleet; a gate that changes costs a lock of its node. Formulas and defaults are Envoy's
-/// (priority levels, panic threshold), whose gRPC counterpart (A56) switches tiers as a whole.
+/// A node is unfit if it is ejected, unhealthy, not checked yet, broken, drained, or its breaker is
+/// open. A node that is full for the moment is fit. Requests of one [hash](PickContext::hash) go to
+/// the same tier while the loads stay the same. A pick reads one more counter for each tier than
+/// the child's, and nothing that grows with the fleet. A gate that changes costs a lock of its
+/// node. Formulas and defaults are Envoy's (priority levels, panic threshold). Their gRPC
+/// counterpart (A56) switches tiers as a whole.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -64,16 +68,16 @@ pub struct Priority<P = P2c> {
 }
 
 impl<P: Policy> Priority<P> {
-    /// Within each tier, `child` chooses.
+    /// Makes the policy. `child` chooses within each tier.
     #[must_use]
     pub fn new(child: P) -> Self {
         Self { child, overprovisioning: 140, panic_threshold: 50 }
     }
 
-    /// Sets in percent how much more than its share a fit node can carry. Default 140, Envoy's.
+    /// Sets how much a fit node can carry, in percent of its share. Default: 140, Envoy's.
     ///
-    /// With 100 requests go to the next tier as soon as one node is unfit; with very much more only when
-    /// nearly all are, and those that are left drown.
+    /// With 100, requests go to the next tier as soon as one node is unfit. With a very high value,
+    /// they go there only when nearly all nodes are unfit, and the remaining ones are overloaded.
     ///
     /// # Panics
     /// If it is less than 100.
@@ -84,8 +88,8 @@ impl<P: Policy> Priority<P> {
         self
     }
 
-    /// Sets in percent how many nodes of a tier must be fit, or its ill nodes are used, too, where no tier
-    /// can take over. Default 50, Envoy's; 0 turns it off.
+    /// Sets how many nodes of a tier must be fit, in percent. Below that, its unfit nodes are used,
+    /// too, if no tier can take over. Default: 50, Envoy's. 0 turns it off.
     ///
     /// # Panics
     /// If it is more than 100.
@@ -160,7 +164,7 @@ impl Picker for PriorityPicker {
 const FULL: u64 = 100;
 
 impl PriorityPicker {
-    /// What a tier can carry, in percent of all there is.
+    /// What a tier can carry, in percent of the total load.
     #[inline]
     fn capacity(&self, tier: &Group<u32>) -> u64 {
         (self.overprovisioning * tier.fit() / tier.len()).min(FULL)
@@ -170,7 +174,7 @@ impl PriorityPicker {
         self.tiers.list().iter().map(|tier| self.capacity(tier))
     }
 
-    /// Whether all tiers together cannot carry everything, though somebody is fit.
+    /// Whether all tiers together cannot carry everything, although some node is fit.
     fn is_short(&self) -> bool {
         self.capacities().sum::<u64>() < FULL && 0 < self.tiers.fit()
     }
@@ -179,7 +183,7 @@ impl PriorityPicker {
         FULL * tier.fit() < self.panic_threshold * tier.len()
     }
 
-    /// The tier that has a request, and whether capacity is short.
+    /// The tier for this request, and whether capacity is short.
     #[cold]
     fn draw(&self, cx: &mut PickContext<'_>) -> (usize, bool) {
         let is_short = self.is_short();
@@ -220,8 +224,8 @@ impl PriorityPicker {
     }
 }
 
-/// Which tier has this ticket of a hundred: loads are filled in order, in whole percent, and what is left
-/// over by rounding goes to the first that can carry anything.
+/// The tier that has this ticket of a hundred. Loads are filled in order, in whole percent. What is
+/// left over by rounding goes to the first tier that can carry anything.
 fn tier_of(ticket: u64, capacities: impl Iterator<Item = u64> + Clone) -> usize {
     let sum = capacities.clone().sum::<u64>().min(FULL);
     let mut filled = 0;
@@ -244,7 +248,7 @@ mod tests {
         rng::Rng,
     };
 
-    /// Tiers of 100 nodes, of which so many are fit.
+    /// Tiers of 100 nodes, with the given numbers of fit ones.
     fn tiers(fit: &[usize]) -> Vec<Arc<Node>> {
         let mut nodes = Vec::new();
         for (tier, &fit) in (0..).zip(fit) {

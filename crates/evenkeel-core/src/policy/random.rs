@@ -8,8 +8,8 @@ use crate::node::Node;
 /// Chooses any open node, each with the same probability.
 ///
 /// Use it where requests are many, small and alike, and nothing must be shared between clients. It
-/// knows no load: with few requests it spreads worse than round robin, with slow endpoints worse than
-/// [`P2c`](super::P2c).
+/// does not know load: with few requests it spreads worse than round robin, with slow endpoints
+/// worse than [`P2c`](super::P2c).
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Random;
 

@@ -11,17 +11,20 @@ use crate::node::Node;
 
 /// Ranks all nodes for the request's hash, by weight, and chooses the first that takes it.
 ///
-/// Highest random weight (Thaler and Ravishankar 1998), weighted by the logarithmic method (Schindelhauer and
-/// Schomaker 2005). Whether a node ranks before another depends on those two alone, so exactly the keys of a
-/// node that goes move, to all others by their weights, and exactly those that a new one gains.
+/// Highest random weight (Thaler and Ravishankar 1998), weighted by the logarithmic method
+/// (Schindelhauer and Schomaker 2005). Whether one node ranks before another depends on those two
+/// alone. So when a node leaves, exactly its keys move, to all others by their weights. When a node
+/// joins, exactly the keys that it gains move.
 ///
-/// **Use it** for up to some hundred endpoints, where no key may move that need not and shares must be exact.
-/// **Not** for thousands: a pick costs O(n), about five nanoseconds for each node where weights differ: 5 µs for
-/// 1,000. There [`Maglev`](super::Maglev) and [`Ketama`](super::Ketama) cost the same for any number.
+/// **Use it** for up to some hundred endpoints, where no key may move unnecessarily and shares must
+/// be exact. **Not** for thousands: a pick costs O(n), about five nanoseconds for each node where
+/// weights differ, which is 5 µs for 1,000. There [`Maglev`](super::Maglev) and
+/// [`Ketama`](super::Ketama) cost the same for any number.
 ///
-/// A request whose node is closed, full or was tried goes to the next in its ranking. A request without a
-/// hash gets a random one: see [`Hints::hash`](crate::traffic::Hints::hash). There is nothing to build but 16
-/// bytes a node. An endpoint's key is what metadata names `hash_key`, else its address as it is written.
+/// If a request's node is closed, full or already tried, it goes to the next in its ranking. A
+/// request without a hash gets a random one: see [`Hints::hash`](crate::traffic::Hints::hash).
+/// Nothing has to be built but 16 bytes a node. An endpoint's key is the value of `hash_key` in its
+/// metadata, else its address as it is written.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -47,12 +50,13 @@ impl Rendezvous {
         Self::default()
     }
 
-    /// Bounds what a node may have in flight to `factor` times its share. Default none; 1.25 is usual.
+    /// Bounds what a node may have in flight to `factor` times its share. Default: no bound. 1.25
+    /// is usual.
     ///
     /// See [`RingHash::bounded_load`](super::RingHash::bounded_load).
     ///
     /// # Panics
-    /// If `factor` is less than 1 or no number.
+    /// If `factor` is less than 1 or not a number.
     #[must_use]
     pub fn bounded_load(mut self, factor: f64) -> Self {
         self.factor = Some(checked(factor));

@@ -10,26 +10,31 @@ use super::{
 };
 use crate::{hash::xxh64, node::Node};
 
-/// Chooses the node whose point on a ring is the next after the request's hash.
+/// Chooses the node with the next point on a ring after the request's hash.
 ///
-/// The points are those of Envoy and gRPC (A42): xxHash64, seed 0, of the endpoint's key, `_` and a number
-/// from 0, as many for each as its weight says. The key is what metadata names `hash_key`, else the
-/// address as it is written: `10.0.0.1:80`, `[2001:db8::1]:80`. With the same endpoints, sizes and hashes
-/// all three send a request to the same one.
+/// The points are those of Envoy and gRPC (A42): xxHash64, seed 0, of the endpoint's key, `_` and a
+/// number from 0. Each node has as many points as its weight says. The key is the value of
+/// `hash_key` in the metadata, else the address as it is written: `10.0.0.1:80`,
+/// `[2001:db8::1]:80`. With the same endpoints, sizes and hashes, all three send a request to the
+/// same endpoint.
 ///
-/// **Use it** for caches and sessions beside Envoy or gRPC that must agree, or where an endpoint's keys must go
-/// to many others when it closes. **Not** where nobody else must agree: [`Maglev`](super::Maglev) spreads more
-/// evenly, and [`Ketama`](super::Ketama) moves fewer keys, since its points do not depend on how many endpoints
-/// there are.
+/// **Use it** for caches and sessions beside Envoy or gRPC that must agree, or where the keys of an
+/// endpoint must spread over many others when it closes. **Not** where no other balancer must
+/// agree: [`Maglev`](super::Maglev) spreads more evenly, and [`Ketama`](super::Ketama) moves fewer
+/// keys, since its points do not depend on the number of endpoints.
 ///
-/// * A request whose node is closed, full or was tried goes to the next other one on the ring.
-/// * A request without a hash goes to a random place: see [`Hints::hash`](crate::traffic::Hints::hash).
-/// * Shares differ: with `p` points a node's share is off by about `1 / √p` of itself, 10 % for ten nodes.
-/// * When one of `n` endpoints joins or leaves, up to `2 / n` of the keys move: those of its own, and as many
-///   again, because each of the others gets fewer or more points. With
-///   [`points_per_weight`](Self::points_per_weight) it is `1 / n`. A gate moves a node's own keys only.
-/// * A pick costs O(1) on average, and O(n) while nearly all nodes are closed. Building costs some 100 ns
-///   a point, off the request path, and a point 17 bytes.
+/// * If a request's node is closed, full or already tried, it goes to the next other node on the
+///   ring.
+/// * A request without a hash goes to a random place: see
+///   [`Hints::hash`](crate::traffic::Hints::hash).
+/// * Shares differ: with `p` points, a node's share is off by about `1 / √p` of itself, 10 % for
+///   ten nodes.
+/// * When one of `n` endpoints joins or leaves, up to `2 / n` of the keys move: its own, and as
+///   many again, because the number of points of each other endpoint changes. With
+///   [`points_per_weight`](Self::points_per_weight) it is `1 / n`. A gate moves only the keys of
+///   its own node.
+/// * A pick costs O(1) on average, and O(n) while nearly all nodes are closed. Building costs some
+///   100 ns a point, off the request path. A point takes 17 bytes.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -57,22 +62,22 @@ pub struct RingHash {
 }
 
 impl RingHash {
-    /// What the largest ring may be.
+    /// The maximum size of a ring.
     pub const SIZE_MAX: usize = 8 << 20;
 
-    /// A ring of 1,024 points at least, if possible of 65,536 at most.
+    /// Makes a ring of at least 1,024 points, and if possible at most 65,536.
     #[must_use]
     pub fn new() -> Self {
         Self { size_min: 1_024, size_max: 65_536, points: None, factor: None }
     }
 
-    /// Sets how many points the ring has. Default 1,024 at least and 65,536 at most.
+    /// Sets how many points the ring has. Default: at least 1,024 and at most 65,536.
     ///
-    /// As in Envoy and gRPC, the node of the least weight gets as many points as make a ring of at least
-    /// `min`, and the others in proportion; where that would be more than `max`, all get less. But no
-    /// node gets none: a ring of more nodes than `max` has a point for each, where Envoy leaves some out.
-    /// Envoy's default is 1,024 to [`SIZE_MAX`](Self::SIZE_MAX), gRPC's 1,024 to 4,096. A small ring spreads
-    /// unevenly, a large one takes memory and time to build.
+    /// As in Envoy and gRPC, the node of the least weight gets enough points for a ring of at least
+    /// `min`, and the others get points in proportion. If that exceeds `max`, all get fewer. But
+    /// each node gets at least one: a ring of more nodes than `max` has a point for each, where
+    /// Envoy leaves some out. Envoy's default is 1,024 to [`SIZE_MAX`](Self::SIZE_MAX), gRPC's
+    /// 1,024 to 4,096. A small ring spreads unevenly. A large one takes memory and time to build.
     ///
     /// # Panics
     /// If `min` is 0 or more than `max`, or `max` more than [`SIZE_MAX`](Self::SIZE_MAX).
@@ -84,12 +89,12 @@ impl RingHash {
         self
     }
 
-    /// Gives each node so many points for each unit of its weight, however many nodes there are.
+    /// Gives each node this many points for each unit of its weight, however many nodes there are.
     ///
-    /// Default none: as many as [`ring_size`](Self::ring_size) asks for. With it no more than `1 / n` of
-    /// the keys move on a change, but the ring is no longer that of Envoy and gRPC. The largest size still
-    /// holds: a ring that would exceed it gets fewer points for all. 100 are a good number for weights
-    /// around 1.
+    /// Default: not set, so [`ring_size`](Self::ring_size) determines the number. With it, no more
+    /// than `1 / n` of the keys move on a change, but the ring is no longer that of Envoy and gRPC.
+    /// The largest size still applies: a ring that would exceed it gets fewer points for all. 100
+    /// is a good number for weights around 1.
     ///
     /// # Panics
     /// If `points` is 0.
@@ -100,14 +105,16 @@ impl RingHash {
         self
     }
 
-    /// Bounds what a node may have in flight to `factor` times its share. Default none; 1.25 is usual.
+    /// Bounds what a node may have in flight to `factor` times its share. Default: no bound. 1.25
+    /// is usual.
     ///
-    /// A request whose node is full goes to the next one with room: a key that is asked for too often is
-    /// spread, the others stay. 1 spreads all evenly and moves keys all the time; above 2 little is
-    /// bounded. A pick looks at two more nodes in turn to know the total, whatever their number.
+    /// If its node is full, a request goes to the next one with room. So keys that are requested
+    /// too often spread, and the others stay. 1 spreads all evenly and moves keys all the time.
+    /// Above 2 little is bounded. To know the total, each pick looks at two more nodes in turn,
+    /// however many there are.
     ///
     /// # Panics
-    /// If `factor` is less than 1 or no number.
+    /// If `factor` is less than 1 or not a number.
     #[must_use]
     pub fn bounded_load(mut self, factor: f64) -> Self {
         self.factor = Some(checked(factor));
@@ -125,7 +132,8 @@ impl RingHash {
 
         let mut points = Vec::new();
         let mut text = String::new();
-        // Counted over all nodes, as there: what one gets less of by rounding the next gets more of.
+        // Counted over all nodes, as in Envoy and gRPC: what rounding takes from one node goes to
+        // the next.
         let mut target = 0.0;
         for node in nodes {
             target += scale * (f64::from(node.weight) / sum);

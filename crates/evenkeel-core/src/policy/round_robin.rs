@@ -9,14 +9,15 @@ use crate::{
     sync::{AtomicU64, Ordering},
 };
 
-/// Chooses each open node in turn, over all clones of the balancer together.
+/// Chooses each open node in turn, across all clones of the balancer together.
 ///
-/// Use it where endpoints and requests are alike. A closed node is passed over by taking the next
-/// turn, so its share is spread over all others and not given to its neighbour. The position lives on
-/// through changes of the set.
+/// Use it where endpoints and requests are alike. If the next node is closed, another turn is
+/// taken, so the share of a closed node spreads over all others instead of going to its neighbour.
+/// The position survives changes of the set.
 ///
-/// The first turn is drawn at the first pick, from the randomness of that pick, as in grpc-go and Envoy: clients
-/// that start together, or live for a few requests only, would otherwise all begin at the first node.
+/// The first turn is drawn at the first pick, from the randomness of that pick, as in grpc-go and
+/// Envoy. Otherwise clients that start together, or live for only a few requests, would all begin
+/// at the first node.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RoundRobin;
 
@@ -48,19 +49,20 @@ impl Picker for RoundRobinPicker {
     }
 }
 
-/// Twice the number of the next turn, and one; zero until the first is drawn. On a cache line of its own.
+/// Twice the number of the next turn, plus one. Zero until the first is drawn. On its own cache
+/// line.
 #[derive(Debug, Default)]
 #[repr(align(128))]
 pub(super) struct Turns(AtomicU64);
 
 const DRAWN: u64 = 1;
 
-/// The first turn is drawn below this: as good as uniform over tables of a million, and small, since a division of
-/// small numbers takes less time.
+/// The first turn is drawn below this. It is large enough to be as good as uniform over tables of a
+/// million, and small because dividing small numbers takes less time.
 const FIRST_MAX: u64 = 1 << 30;
 
 impl Turns {
-    /// So many turns may fall on closed nodes before the open ones are looked for.
+    /// How many turns may hit closed nodes before the open ones are searched for.
     pub(super) const PASSES: usize = 16;
 
     #[inline]
@@ -69,12 +71,13 @@ impl Turns {
         if turn & DRAWN == 0 { self.begin(rng) } else { turn >> 1 }
     }
 
-    /// Draws the first turn. Where several threads come at once, what one of them draws counts for all.
+    /// Draws the first turn. If several threads come at once, the draw of one of them counts for
+    /// all.
     #[cold]
     fn begin(&self, rng: &mut Rng) -> u64 {
         let first = rng.below_u64(FIRST_MAX) << 1 | DRAWN;
         let begin = |turn| (turn & DRAWN == 0).then_some(first);
-        // An error is that another thread has begun.
+        // An error means that another thread has begun.
         let _ = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, begin);
         self.0.fetch_add(2, Ordering::Relaxed) >> 1
     }

@@ -5,37 +5,38 @@ use std::{sync::Arc, time::Duration};
 use super::{P2c, PickContext, Picker, Policy, Visit, previous_as};
 use crate::{node::Node, time::Timestamp};
 
-/// So many nodes may be turned down for one request.
+/// How many nodes may be turned down for one request.
 const TURNED_DOWN_MAX: usize = 8;
 
-/// Room for those that are to be avoided in any case, and for those that are turned down.
+/// Room for nodes that must be avoided in any case, and for those that are turned down.
 const AVOID_MAX: usize = 32;
 
-/// Gives a node that is new, or back from an ejection, a growing share of what `child` would give it.
+/// Gives a node that is new, or back from an ejection, a growing share of what `child` would give
+/// it.
 ///
-/// A cold endpoint has empty caches, no connections to its database and code that is not compiled yet.
-/// What looks at load makes it worse: it is idle, so everything goes there. When `child` chooses a node
-/// that warms up, the choice stands with a probability that grows over the window, otherwise the
-/// child chooses again without that node:
+/// A cold endpoint has empty caches, no connections to its database and code that is not compiled
+/// yet. Policies that look at load make it worse: the endpoint is idle, so everything goes there.
+/// When `child` chooses a node that is warming up, the choice stands with a probability that grows
+/// over the window. Otherwise the child chooses again without that node. The probability is:
 ///
 /// `max(min_share, (elapsed / window) ^ (1 / aggression))`
 ///
-/// So this works over every policy: over those that take weights it is as if the weight grew, and over
-/// `p2c`, `least_loaded` and `peak_ewma`, where weights do not count, the share grows all the same. (Envoy,
-/// from where curve and defaults are, changes weights, which its random and hashing balancers do not have.)
-/// A request with a [hash](PickContext::hash) comes to a node once, when the node is warm enough for it,
-/// and stays.
+/// So this works over every policy. Over those that use weights, it is as if the weight grew. Over
+/// `p2c`, `least_loaded` and `peak_ewma`, which do not use weights, the share grows just the same.
+/// (Curve and defaults are Envoy's. Envoy changes weights, which its random and hashing balancers
+/// do not have.) A request with a [hash](PickContext::hash) moves to a node once, when the node is
+/// warm enough for it, and stays.
 ///
-/// The window begins with the first request that might go to the node: after it has joined, and after one
-/// of its gates [of health](crate::node::Gate::is_of_health) has opened. The endpoints that are there
-/// when a client starts are warm: nobody is newer than the others. Nor is anybody turned down for lack
-/// of a better one.
+/// The window begins with the first request that might go to the node: after it has joined, and
+/// after one of its gates [of health](crate::node::Gate::is_of_health) has opened. The endpoints
+/// present when a client starts are warm, since none of them is newer than the others. A node is
+/// not turned down if there is no better one.
 ///
-/// **Use it** where endpoints are slow at first: a JIT, caches, lazy connections. **Not** where they come and
-/// go faster than the window: the few that are warm would carry the others' share.
+/// **Use it** where endpoints are slow at first: a JIT, caches, lazy connections. **Not** where
+/// they come and go faster than the window: the few warm ones would carry the others' share.
 ///
-/// A pick costs a reading of the clock more than the child's, and while nodes warm up another pick by the
-/// child, up to eight times, for each that is turned down.
+/// A pick reads the clock once more than the child's. While nodes warm up, each node that is turned
+/// down costs another pick by the child, up to eight times.
 ///
 /// ```
 /// use std::time::Duration;
@@ -58,7 +59,7 @@ struct Curve {
 }
 
 impl<P: Policy> SlowStart<P> {
-    /// A node has its full share after `window`; `child` chooses.
+    /// Makes the policy. A node has its full share after `window`. `child` chooses.
     ///
     /// # Panics
     /// If `window` is zero, or longer than 30 days.
@@ -69,9 +70,9 @@ impl<P: Policy> SlowStart<P> {
         Self { child, curve: Curve { window, aggression: 1.0, min_share: 0.1 } }
     }
 
-    /// Sets how steeply the share grows at first. Default 1: evenly.
+    /// Sets how steeply the share grows at first. Default: 1, evenly.
     ///
-    /// Above 1 most of it comes early, below 1 late.
+    /// Above 1 most of the growth comes early, below 1 late.
     ///
     /// # Panics
     /// If it is not above 0, or not a number.
@@ -82,9 +83,10 @@ impl<P: Policy> SlowStart<P> {
         self
     }
 
-    /// Sets the share with which a node begins. Default 0.1.
+    /// Sets the share with which a node begins. Default: 0.1.
     ///
-    /// With 0 a node gets nothing before some time has passed, and its connections are made no earlier.
+    /// With 0, a node gets nothing until some time has passed, and its connections are not made
+    /// before then.
     ///
     /// # Panics
     /// If it is not in `0.0..=1.0`.
@@ -104,12 +106,13 @@ impl Default for SlowStart {
 }
 
 impl Curve {
-    /// The share of a node that began so long ago; `None` once it is warm.
+    /// The share of a node that began `elapsed` ago. `None` once it is warm.
     fn share(&self, elapsed: Duration) -> Option<f64> {
         if self.window <= elapsed {
             return None;
         }
-        // As in Envoy, not from nothing: with an aggression far above 1 the curve is too steep there.
+        // As in Envoy, this does not begin at zero: with an aggression far above 1 the curve is too
+        // steep there.
         let elapsed = elapsed.max(Duration::from_secs(1).min(self.window));
         let passed = elapsed.as_secs_f64() / self.window.as_secs_f64();
         Some(passed.powf(1.0 / self.aggression).max(self.min_share))
@@ -169,7 +172,7 @@ impl Picker for SlowStartPicker {
 }
 
 impl SlowStartPicker {
-    /// The first one that is not turned down.
+    /// Returns the first node that is not turned down.
     #[cold]
     fn pick_again(&self, nodes: &[Arc<Node>], first: usize, cx: &mut PickContext<'_>) -> usize {
         let mut avoid = [0; AVOID_MAX];
@@ -191,7 +194,7 @@ impl SlowStartPicker {
                 None => return first,
             }
         }
-        // Nobody is warm: then they may as well share as the child says.
+        // No node is warm, so they share as the child says.
         first
     }
 
@@ -244,7 +247,7 @@ mod tests {
         Timestamp::from_nanos((1 << 50) + (seconds * 1e9) as u64)
     }
 
-    /// The share of node `index` in percent of an even one.
+    /// The share of node `index`, in percent of an even share.
     fn share(picker: &dyn Picker, nodes: &[Arc<Node>], index: usize, now: Timestamp) -> f64 {
         let mut rng = Rng::with_seed(9);
         let mut pick =
@@ -289,7 +292,7 @@ mod tests {
         nodes[..9].iter().for_each(|node| node.enter());
         let picker = policy.build(&nodes, Some(&*picker));
 
-        // Without a slow start it would have all: ten times its share.
+        // Without a slow start it would get everything: ten times its share.
         let share = share(&*picker, &nodes, 9, at(0.0));
         assert!((80.0..120.0).contains(&share), "{share} of 1000");
     }

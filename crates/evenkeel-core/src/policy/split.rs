@@ -5,28 +5,29 @@ use std::{fmt, sync::Arc};
 use super::{P2c, PickContext, Picker, Policy, Visit, groups::Groups, previous_as};
 use crate::{endpoint::Endpoint, node::Node, time::Timestamp};
 
-/// The name of what belongs to no subset that was named.
+/// The name of the subset for endpoints that fit no named subset.
 pub const REST: &str = "rest";
 
-/// Gives each named subset of the endpoints its share of the requests, and chooses within as `child` does.
+/// Gives each named subset of the endpoints its share of the requests. Within a subset, `child`
+/// chooses.
 ///
-/// An endpoint belongs to the first subset whose rule fits it, such as a [`label`] in its metadata, and
-/// to [`REST`] if none does. Weights are relative to each other, whatever the number of endpoints:
-/// 5 and 95 send one request in twenty to the canary, on one machine or on ten.
+/// An endpoint belongs to the first subset with a rule that fits it, such as a [`label`] in its metadata,
+/// and to [`REST`] if none fits. Weights are relative to each other and do not depend on the number
+/// of endpoints: 5 and 95 send one request in twenty to the canary, on one machine or on ten.
 ///
-/// * A request may wish for a subset ([`PickContext::subset`]): it gets that, whatever the weights, as
-///   long as somebody there takes it. A subset of weight 0 gets nothing but those.
-/// * Requests of one [hash](PickContext::hash) go to the same subset while weights and subsets stay: a user
-///   who is on the canary stays there. When the canary's weight grows and it is named first, those who are
-///   on it stay on it.
-/// * The share of a subset in which nobody is fit goes to the others, by their weights, and so does a
-///   request that nobody in its subset takes. To those of weight 0 nothing is passed on.
+/// * A request may ask for a subset ([`PickContext::subset`]). It goes there, whatever the weights,
+///   as long as a node there takes it. A subset of weight 0 gets only such requests.
+/// * Requests of one [hash](PickContext::hash) go to the same subset while weights and subsets stay
+///   the same: a user on the canary stays there. If the canary is named first and its weight grows,
+///   the users on it stay on it.
+/// * If no node of a subset is fit, its share goes to the others, by their weights. So does a
+///   request that no node in its subset takes. Subsets of weight 0 take over nothing.
 ///
-/// **Use it** for canaries, blue and green, experiments. **Not** to retire single endpoints (their weight
-/// does that), nor for tiers ([`Priority`](super::Priority)).
+/// **Use it** for canaries, blue and green, experiments. **Not** to retire single endpoints (their
+/// weight does that), nor for tiers ([`Priority`](super::Priority)).
 ///
-/// A pick costs one counter for each subset more than the child's. Compare Envoy's weighted clusters and
-/// subsets, Istio's `VirtualService`.
+/// A pick reads one more counter for each subset than the child's. Compare Envoy's weighted
+/// clusters and subsets, Istio's `VirtualService`.
 ///
 /// ```
 /// use evenkeel_core::policy::{P2c, Split, split};
@@ -50,7 +51,7 @@ struct Subset {
     fits: Arc<dyn Fn(&Endpoint) -> bool + Send + Sync>,
 }
 
-/// A rule for endpoints whose metadata has this value under this key.
+/// A rule for endpoints with this value under this key in their metadata.
 pub fn label(
     key: impl Into<String>,
     value: impl Into<String>,
@@ -60,15 +61,17 @@ pub fn label(
 }
 
 impl<P: Policy> Split<P> {
-    /// All endpoints belong to [`REST`], of weight 1, until subsets are named.
+    /// Makes a policy in which all endpoints belong to [`REST`], of weight 1, until subsets are
+    /// named.
     #[must_use]
     pub fn new(child: P) -> Self {
         Self { child, subsets: Vec::new(), rest: 1 }
     }
 
-    /// Names a subset, its weight relative to the others, and which endpoints belong to it.
+    /// Adds a subset: its name, its weight relative to the others, and which endpoints belong to
+    /// it.
     ///
-    /// The rule is asked when the set changes, not per request.
+    /// The rule is called when the set changes, not for each request.
     ///
     /// # Panics
     /// If the name is taken.
@@ -86,7 +89,7 @@ impl<P: Policy> Split<P> {
         self
     }
 
-    /// Sets the weight of the endpoints that no subset fits. Default 1.
+    /// Sets the weight of the endpoints that fit no subset. Default: 1.
     #[must_use]
     pub fn rest(mut self, weight: u32) -> Self {
         self.rest = weight;
@@ -141,13 +144,13 @@ impl<P: fmt::Debug> fmt::Debug for Split<P> {
 }
 
 struct SplitPicker {
-    /// By their place in the configuration; only those that have endpoints.
+    /// Keyed by their place in the configuration. Only those that have endpoints.
     subsets: Groups<usize>,
     named: Box<[(Arc<str>, u64)]>,
 }
 
 impl SplitPicker {
-    /// The weight of a subset, none while nobody in it is fit.
+    /// The weight of a subset, or 0 while none of its nodes is fit.
     #[inline]
     fn worth(&self, subset: usize) -> u64 {
         if self.subsets.list()[subset].fit() == 0 { 0 } else { self.named[subset].1 }

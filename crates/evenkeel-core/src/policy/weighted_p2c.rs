@@ -8,7 +8,7 @@ use crate::node::Node;
 /// Chooses the one of two nodes, drawn by weight, that has fewer requests in flight for its weight.
 ///
 /// Also known as weighted least request. Drawing by weight keeps the shares right while there is
-/// little to compare, comparing `in_flight / weight` keeps them right under load; comparing alone
+/// little to compare. Comparing `in_flight / weight` keeps them right under load. Comparing alone
 /// distorts them (Finagle, `WeightedP2CPick.scala`). Failures count as in [`P2c`](super::P2c).
 #[derive(Clone, Copy, Debug, Default)]
 pub struct WeightedP2c;
@@ -32,7 +32,7 @@ impl Picker for WeightedP2cPicker {
         let first = self.draw.draw(nodes, cx, None)?;
         if nodes[first].load() == 0 {
             cx.tell(|| "drawn by weight, and idle".into());
-            // Nobody can have fewer.
+            // No node can have fewer.
             return Some(first);
         }
         let Some(second) = self.draw.draw(nodes, cx, Some(first)) else { return Some(first) };
@@ -44,7 +44,8 @@ impl Picker for WeightedP2cPicker {
     }
 }
 
-/// Compares requests in flight relative to weight, without dividing, and with their penalties if there are any.
+/// Compares requests in flight relative to weight, without dividing. Penalties are added if there
+/// are any.
 #[inline]
 pub(super) fn relative_load(a: &Node, b: &Node) -> Ordering {
     if a.penalty() | b.penalty() != 0 {

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use super::{PickContext, Picker, Policy, alias::AliasTable, draw};
 use crate::node::Node;
 
-/// Chooses any open node with a probability that is its share of the weights.
+/// Chooses any open node, with a probability equal to its share of the weights.
 ///
-/// Use it for shares that must hold over many clients which know nothing of each other, for example
+/// Use it for shares that must hold over many clients that know nothing of each other, for example
 /// a canary of one in a million.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct WeightedRandom;

@@ -1,20 +1,20 @@
-//! Weighted round robin: each open node in turn, as often as its weight says, evenly spread.
+//! Weighted round robin: each open node in turn, evenly spread, as often as its weight says.
 
 use std::sync::Arc;
 
 use super::{PickContext, Picker, Policy, draw, previous_as, round_robin::Turns};
 use crate::node::Node;
 
-/// Chooses each open node as often as its weight says, evenly spread, over all clones together.
+/// Chooses each open node as often as its weight says, evenly spread, across all clones together.
 ///
-/// Weights 5, 1, 1 give `a a b a c a a` and not `a a a a a b c`: nginx's smooth weighted round robin,
-/// laid out in a table when the set changes, so that a pick is one atomic addition. Where the table
-/// would grow too large, for thousands of endpoints with mixed weights or for extreme ones, the turns
-/// walk the weights in steps of the golden ratio instead: every node still comes at nearly even
-/// distances (the three-gap theorem), at shares that are exact in the long run.
+/// Weights 5, 1, 1 give `a a b a c a a` and not `a a a a a b c`. This is nginx's smooth weighted
+/// round robin, laid out in a table when the set changes, so that a pick is one atomic addition.
+/// If the table would be too large, for thousands of endpoints with mixed weights or for extreme
+/// weights, the turns walk the weights in steps of the golden ratio instead. Every node still comes
+/// at nearly even distances (the three-gap theorem), and shares are exact in the long run.
 ///
-/// The first turn is drawn, as with [`RoundRobin`](super::RoundRobin). The position lives on through changes of the set
-/// and of weights.
+/// The first turn is drawn at random, as with [`RoundRobin`](super::RoundRobin). The position
+/// survives changes of the set and of weights.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct WeightedRoundRobin;
 
@@ -62,7 +62,7 @@ enum Order {
 }
 
 impl Order {
-    /// A table is laid out while this many steps suffice: about a millisecond.
+    /// A table is laid out if this many steps suffice: about a millisecond.
     const TABLE_STEPS: u64 = 1 << 20;
 
     fn new(weights: &[u32]) -> Self {
@@ -89,8 +89,8 @@ impl Order {
     }
 }
 
-/// One period of nginx's smooth weighted round robin: all gain their weight, the one that then has
-/// most, the first among equals, has the turn and pays the sum.
+/// One period of nginx's smooth weighted round robin. On each turn all gain their weight. The one
+/// that then has most, the first among equals, gets the turn and pays the sum.
 fn smooth(weights: &[u32], divisor: u32, length: u64) -> Box<[u32]> {
     let mut credit = vec![0_i64; weights.len()];
     (0..length)
@@ -113,7 +113,8 @@ fn smooth(weights: &[u32], divisor: u32, length: u64) -> Box<[u32]> {
 struct Golden {
     /// Where each index ends on the line.
     ends: Box<[u64]>,
-    /// For each of as many equal stretches of the line as there are indices: who holds its start.
+    /// For each of as many equal stretches of the line as there are indices: the index at its
+    /// start.
     starts: Box<[u32]>,
 }
 
@@ -144,7 +145,7 @@ impl Golden {
         Self { ends, starts }
     }
 
-    /// Who holds the point at which the walk is on this turn, in constant time on average.
+    /// The index at the point that the walk reaches on this turn, in constant time on average.
     fn at(&self, turn: u64) -> usize {
         let fraction = u128::from(turn.wrapping_mul(Self::STEP));
         let length = *self.ends.last().expect("built over at least two weights");

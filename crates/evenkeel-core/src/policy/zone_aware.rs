@@ -1,29 +1,30 @@
-//! As much of the traffic in the caller's zone as the zone can carry.
+//! Keeps as much of the traffic in the caller's zone as the zone can carry.
 
 use std::sync::Arc;
 
 use super::{P2c, PickContext, Picker, Policy, Visit, groups::Groups, previous_as};
 use crate::{node::Node, time::Timestamp};
 
-/// Keeps in the caller's own zone what its share of the nodes can carry, and spreads the rest over the
-/// zones that have more nodes than callers.
+/// Keeps requests in the caller's zone as far as its share of the nodes can carry them.
 ///
-/// If callers are spread over the zones like the nodes, everything stays local. If the zone of one caller
-/// in two has one node in four, half of its requests stay, and the others go where there is room. So every
-/// node gets as many requests as if zones did not exist, and as few as possible cross. Only nodes that are
-/// fit count: a zone that loses nodes sends out what it can no longer carry, request by request.
+/// The rest spreads over the zones that have more nodes than callers. If callers are spread over
+/// the zones like the nodes, everything stays local. If a zone has half of the callers and a
+/// quarter of the nodes, half of its requests stay, and the others go where there is room. So every
+/// node gets as many requests as if zones did not exist, and as few requests as possible cross
+/// zones. Only fit nodes count: a zone that loses nodes sends away what it can no longer carry,
+/// request by request.
 ///
-/// How callers are spread says [`callers`](Self::callers); without it each zone that has nodes is taken to
-/// have as many callers as the next.
+/// [`callers`](Self::callers) says how callers are spread. Without it, each zone that has nodes is
+/// assumed to have the same number of callers.
 ///
-/// **Use it** where crossing zones costs money or milliseconds, and nodes must not be uneven.
-/// **Not** for a handful of endpoints: with fewer than [`nodes_min`](Self::nodes_min) that are fit, zones
-/// are ignored. Where the zone is unknown, or empty, they are, too. Where nodes differ much in weight,
-/// counting them misleads; use [`ZoneWeighted`](super::ZoneWeighted).
+/// **Use it** where crossing zones costs money or milliseconds, and the load of nodes must be even.
+/// **Not** for a handful of endpoints: with fewer than [`nodes_min`](Self::nodes_min) fit nodes,
+/// zones are ignored. They are also ignored if the caller's zone is unknown or empty. Where nodes
+/// differ much in weight, counting them misleads. Use [`ZoneWeighted`](super::ZoneWeighted) there.
 ///
-/// A pick costs two counters more than the child's while everything stays local, and one counter for each
-/// zone where it does not. The set is built twice: a node costs 12 bytes more, besides what the child
-/// holds of it. Source: Envoy's zone aware routing, with its default of six nodes; Envoy learns where
+/// A pick reads two more counters than the child's while everything stays local, and otherwise one
+/// for each zone. The set is built twice: a node costs 12 bytes more, besides what the child holds
+/// for it. Source: Envoy's zone aware routing, with its default of six nodes. Envoy learns where
 /// callers are from a discovery of its own cluster.
 ///
 /// ```
@@ -41,15 +42,16 @@ pub struct ZoneAware<P = P2c> {
 }
 
 impl<P: Policy> ZoneAware<P> {
-    /// For a caller in the zone `own`; `child` chooses within a zone.
+    /// Makes the policy for a caller in the zone `own`. `child` chooses within a zone.
     #[must_use]
     pub fn new(own: impl Into<Arc<str>>, child: P) -> Self {
         Self { child, own: Some(own.into()), callers: Vec::new(), nodes_min: 6 }
     }
 
-    /// Says how many callers a zone has, relative to the others. Default as many in each zone.
+    /// Sets how many callers a zone has, relative to the others. Default: the same number in each
+    /// zone.
     ///
-    /// Once one zone is named, those that are not have none.
+    /// Once one zone is named, zones that are not named have none.
     #[must_use]
     pub fn callers(mut self, zone: impl Into<Arc<str>>, count: u32) -> Self {
         let zone = zone.into();
@@ -58,9 +60,9 @@ impl<P: Policy> ZoneAware<P> {
         self
     }
 
-    /// Sets how many nodes must be fit, or zones are ignored. Default 6, Envoy's.
+    /// Sets how many nodes must be fit. With fewer, zones are ignored. Default: 6, Envoy's.
     ///
-    /// With few nodes one more or less is a large share of what a zone can carry.
+    /// With few nodes, one more or less is a large share of what a zone can carry.
     #[must_use]
     pub fn nodes_min(mut self, nodes: u32) -> Self {
         self.nodes_min = nodes;
@@ -75,7 +77,7 @@ impl<P: Policy> ZoneAware<P> {
 }
 
 impl Default for ZoneAware {
-    /// The less busy of two, of all zones: the own one is unknown.
+    /// The less busy of two nodes, from all zones: the caller's zone is unknown.
     fn default() -> Self {
         Self { child: P2c, own: None, callers: Vec::new(), nodes_min: 6 }
     }
@@ -94,7 +96,7 @@ impl<P: Policy> Policy for ZoneAware<P> {
         let callers: Box<[u64]> =
             zones.list().iter().map(|zone| self.callers_in(zone.key.as_ref())).collect();
         let own = self.own.as_ref().and_then(|_| zones.position(&self.own));
-        // Those of zones without a node are callers, too.
+        // Callers in zones without a node count, too.
         let away =
             self.callers.iter().filter(|(zone, _)| zones.find(&Some(zone.clone())).is_none());
         let callers_sum =
@@ -115,7 +117,7 @@ impl<P: Policy> Policy for ZoneAware<P> {
 struct ZoneAwarePicker {
     zones: Groups<Option<Arc<str>>>,
     everywhere: Box<dyn Picker>,
-    /// `None` while the own zone has no node.
+    /// `None` while the caller's zone has no node.
     own: Option<usize>,
     callers: Box<[u64]>,
     callers_sum: u64,
@@ -155,11 +157,11 @@ impl Picker for ZoneAwarePicker {
 }
 
 impl ZoneAwarePicker {
-    /// The zone that has a request, out of `fit` nodes in all.
+    /// The zone for this request, out of `fit` nodes in total.
     #[inline]
     fn zone(&self, own: usize, fit: u64, cx: &mut PickContext<'_>) -> Option<usize> {
-        // Shares of nodes and of callers are compared without dividing: what a zone can carry against
-        // what its callers bring.
+        // Compares shares of nodes and of callers without dividing: what a zone can carry with what
+        // its callers send.
         let carried = self.zones.list()[own].fit() * self.callers_sum;
         let brought = self.callers[own] * fit;
         if brought <= carried { Some(own) } else { self.zone_with_room(own, carried, brought, cx) }
@@ -183,7 +185,7 @@ impl ZoneAwarePicker {
             carried.saturating_sub(self.callers[zone] * fit)
         };
         let sum: u64 = (0..self.callers.len()).map(room).sum();
-        // The rest of the ticket is uniform again, and the same for the same hash.
+        // The rest of the ticket is again uniform, and the same for the same hash.
         let mut ticket =
             (u128::from(ticket - carried) * u128::from(sum) / u128::from(brought - carried)) as u64;
         (0..self.callers.len()).find(|&zone| {
@@ -205,7 +207,7 @@ mod tests {
         rng::Rng,
     };
 
-    /// So many nodes in each of the zones a, b, c.
+    /// Nodes in the zones a, b, c, with the given count for each.
     fn nodes(counts: [usize; 3]) -> Vec<Arc<Node>> {
         let zones = ["a", "b", "c"].into_iter().zip(counts);
         let names = zones.flat_map(|(zone, count)| (0..count).map(move |index| (zone, index)));

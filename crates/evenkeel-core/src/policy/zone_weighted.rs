@@ -1,24 +1,24 @@
-//! A share of the traffic for each zone, less as its nodes fall ill.
+//! A share of the traffic for each zone, which shrinks as its nodes become unfit.
 
 use std::sync::Arc;
 
 use super::{P2c, PickContext, Picker, Policy, Visit, groups::Groups, previous_as};
 use crate::{node::Node, time::Timestamp};
 
-/// Spreads requests over zones by weights that an operator sets, and within a zone as `child` does.
+/// Spreads requests over zones by weights that an operator sets. Within a zone, `child` chooses.
 ///
-/// The weight of a zone counts in full while it can carry its share: while 72 of 100 nodes are fit, at a
-/// factor of 1.4, as with [`Priority`](super::Priority). Below that it sinks with the nodes, and the
-/// others get more.
+/// The weight of a zone counts in full while it can carry its share: while 72 of 100 nodes are fit,
+/// at a factor of 1.4, as with [`Priority`](super::Priority). Below that its weight sinks with the
+/// number of fit nodes, and the others get more.
 ///
-/// **Use it** where shares are a decision: a zone that is being drained, one that is paid for, one twice
-/// as large. **Not** to keep traffic near its callers: all callers spread alike.
+/// **Use it** where shares are a decision: a zone that is being drained, one that is paid for, one
+/// twice as large. **Not** to keep traffic near its callers, because all callers spread alike.
 /// [`ZoneAware`](super::ZoneAware) does that.
 ///
-/// A zone that no weight is set for has 1; endpoints without a zone are one zone. A zone of weight 0 gets
-/// requests only when no other has an open node. A pick costs one counter for each zone more than the
-/// child's. The set is built twice: a node costs 12 bytes more, besides what the child holds of it.
-/// Source: Envoy's locality weighted load balancing.
+/// A zone without a set weight has weight 1. Endpoints without a zone form one zone. A zone of
+/// weight 0 gets requests only when no other has an open node. A pick reads one more counter for
+/// each zone than the child's. The set is built twice: a node costs 12 bytes more, besides what the
+/// child holds for it. Source: Envoy's locality weighted load balancing.
 ///
 /// ```
 /// use evenkeel_core::policy::{RoundRobin, ZoneWeighted};
@@ -34,13 +34,13 @@ pub struct ZoneWeighted<P = P2c> {
 }
 
 impl<P: Policy> ZoneWeighted<P> {
-    /// All zones weigh the same; `child` chooses within each.
+    /// Makes the policy. All zones have the same weight. `child` chooses within each.
     #[must_use]
     pub fn new(child: P) -> Self {
         Self { child, weights: Vec::new(), overprovisioning: 140 }
     }
 
-    /// Sets the weight of a zone relative to the others. Default 1.
+    /// Sets the weight of a zone relative to the others. Default: 1.
     #[must_use]
     pub fn weight(mut self, zone: impl Into<Arc<str>>, weight: u32) -> Self {
         let zone = zone.into();
@@ -49,7 +49,7 @@ impl<P: Policy> ZoneWeighted<P> {
         self
     }
 
-    /// Sets in percent how much more than its share a fit node can carry. Default 140, Envoy's.
+    /// Sets how much a fit node can carry, in percent of its share. Default: 140, Envoy's.
     ///
     /// # Panics
     /// If it is less than 100.
@@ -103,7 +103,7 @@ struct ZoneWeightedPicker {
 }
 
 impl ZoneWeightedPicker {
-    /// What its weight is worth at the moment, in hundredths.
+    /// The effective weight of a zone at the moment, in hundredths.
     #[inline]
     fn worth(&self, zone: usize) -> u64 {
         let nodes = &self.zones.list()[zone];

@@ -31,22 +31,23 @@ impl Client {
     }
 }
 
-/// Uses the endpoints on an arc of a ring, which begins where the client stands.
+/// Uses the endpoints on an arc of a ring. The arc begins at the client's place.
 ///
-/// Endpoints stand on the ring in the order of their hashes, each on an arc as long as its weight; clients
-/// stand at equal distances. The arc of a client is as long as `size` endpoints, rounded up so that every
-/// point of the ring is covered by the same number of clients. An endpoint that lies on the arc in part gets
-/// a weight for that part. So over all clients the load is exactly even, or as weights say, whatever the
-/// numbers of both.
+/// Endpoints are on the ring in the order of their hashes, each on an arc as long as its weight.
+/// Clients are at equal distances. The arc of a client is as long as `size` endpoints, rounded up
+/// so that every point of the ring is covered by the same number of clients. An endpoint that is
+/// only partly on the arc gets a weight for that part. So over all clients the load is exactly
+/// even, or as weights say, whatever the numbers of both.
 ///
-/// Weights are set anew, from 1 to 65,535, so the policy must heed them:
+/// It sets new weights, from 1 to 65,535, so the policy must use them:
 /// [`WeightedP2c`](crate::policy::WeightedP2c), for example.
 ///
-/// **Use it** where clients are numbered without gaps, as the pods of a StatefulSet are, and even load counts
-/// most. **Not** where endpoints come and go all the time: each one that comes moves others along the ring. With
-/// 300 endpoints and 150 clients, one that leaves moves a seventh of all connections. [`Rocksteadier`](super::Rocksteadier) moves less.
+/// **Use it** where clients are numbered without gaps, as the pods of a StatefulSet are, and even
+/// load counts most. **Not** where endpoints come and go all the time: each one that comes moves
+/// others along the ring. With 300 endpoints and 150 clients, one that leaves moves a seventh of
+/// all connections. [`Rocksteadier`](super::Rocksteadier) moves less.
 ///
-/// A client uses at most `size + n/c + 2` endpoints, and an endpoint, of average weight, has at most
+/// A client uses at most `size + n/c + 2` endpoints. An endpoint of average weight has at most
 /// `c·size/n + c/n + 2` clients. Source: Finagle's deterministic aperture, where `size` is 12.
 #[derive(Clone, Debug)]
 pub struct Aperture {
@@ -55,7 +56,7 @@ pub struct Aperture {
 }
 
 impl Aperture {
-    /// An arc of about `size` endpoints for this client.
+    /// Uses an arc of about `size` endpoints for this client.
     ///
     /// # Panics
     /// If `size` is zero.
@@ -76,8 +77,8 @@ impl Subset for Aperture {
     fn choose(&self, endpoints: &[Endpoint], _: &Numbers) -> Vec<Endpoint> {
         const WEIGHT_MAX: u128 = 65_535;
         let ring = in_hash_order(endpoints.iter().filter(|endpoint| 0 < endpoint.weight), 0);
-        // In units in which arcs of endpoints and distances of clients are both whole: the ring is as long
-        // as all weights together times the number of clients.
+        // The unit makes both arcs of endpoints and distances of clients whole numbers: the ring is
+        // as long as all weights together times the number of clients.
         let weights: u128 = ring.iter().map(|endpoint| u128::from(endpoint.weight)).sum();
         let total = u128::from(self.client.total);
         let length = weights * total;
@@ -87,7 +88,7 @@ impl Subset for Aperture {
         let mut position = 0;
         for endpoint in ring {
             let next = position + u128::from(endpoint.weight) * total;
-            // An arc may go on beyond the end of the ring, at its beginning.
+            // An arc may continue past the end of the ring, at its beginning.
             let here = overlap((start, end), (position, next));
             let around = overlap((start, end), (position + length, next + length));
             overlaps.insert(&endpoint.address, here + around);

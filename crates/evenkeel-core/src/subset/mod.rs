@@ -1,24 +1,24 @@
-//! Which of very many endpoints one client uses, so that everybody keeps few connections.
+//! Which of very many endpoints one client uses, so that each side keeps few connections.
 //!
-//! A thousand clients of a thousand endpoints make a million connections, each with its buffers, its TLS
-//! state and its health checks, and each nearly idle. With a subset of 20 endpoints for each client there
-//! are 20,000, and a client still has enough endpoints to choose from.
+//! A thousand clients of a thousand endpoints make a million connections, each with its buffers,
+//! its TLS state and its health checks, and each nearly idle. With a subset of 20 endpoints for
+//! each client there are 20,000, and a client still has enough endpoints to choose from.
 //!
-//! | subset | who must know what | endpoints a client | connections an endpoint, of `c·k/n` on average | when an endpoint comes or goes |
+//! | subset | what must be known | endpoints a client | connections an endpoint, of `c·k/n` on average | when an endpoint comes or goes |
 //! |---|---|---|---|---|
-//! | [`RandomSubset`] | nothing | `k` | as chance has it: three times the mean at a mean of 5, a third more at 100 | its own connections move, no other |
-//! | [`Aperture`] | each client its place among all clients | `k + n/c + 2` at most | `c·k/n + c/n + 2` at most, and exactly even load | one connection in seven, measured |
-//! | [`Rocksteadier`] | each client its number, all the same numbers of endpoints | `k` | within a fifth of the mean, measured | its own connections move, no other |
+//! | [`RandomSubset`] | nothing | `k` | random: three times the mean at a mean of 5, a third more at 100 | only its own connections move |
+//! | [`Aperture`] | each client its place among all clients | `k + n/c + 2` at most | `c·k/n + c/n + 2` at most, and exactly even load | one connection in seven moves, measured |
+//! | [`Rocksteadier`] | each client its number, and all clients the same numbers of endpoints | `k` | within a fifth of the mean, measured | only its own connections move |
 //!
-//! `c` clients, `n` endpoints, subsets of `k`. **Use** a subset where connections are the trouble, which they
-//! are from some hundreds of clients and endpoints on; **not** below that: a subset sees less of the
-//! fleet's load and fails with fewer endpoints. `k` should not be below ten, so that those which are ill can be
-//! done without, and policies have a choice.
+//! There are `c` clients, `n` endpoints, and subsets of `k`. **Use** a subset where the number of
+//! connections is a problem, which it is from some hundreds of clients and endpoints on. Do **not**
+//! use one below that: a subset sees less of the fleet's load and fails with fewer endpoints. `k`
+//! should not be below ten, so that unhealthy endpoints can be spared and policies have a choice.
 //!
-//! A subset is chosen when the set changes, in O(n log n), and costs nothing per request. In a stack it is
-//! `DiscoveryExt::subset` of evenkeel-discovery.
+//! A subset is chosen when the set changes, in O(n log n), and costs nothing per request. In a
+//! stack it is `DiscoveryExt::subset` of evenkeel-discovery.
 //!
-//! Endpoints of weight 0 are in no subset: they finish what they have.
+//! Endpoints of weight 0 are in no subset: they only finish the requests they have.
 
 use std::{collections::BTreeSet, fmt};
 
@@ -37,9 +37,9 @@ pub use rocksteadier::Rocksteadier;
 
 /// A rule that chooses the endpoints of one client.
 pub trait Subset: fmt::Debug + Send + Sync + 'static {
-    /// Those of `endpoints` that this client uses, in their order, perhaps with other weights.
+    /// The `endpoints` that this client uses, in their order, perhaps with other weights.
     ///
-    /// No two endpoints have one address. `numbers` has the number of each.
+    /// Each address occurs once. `numbers` has the number of each endpoint.
     fn choose(&self, endpoints: &[Endpoint], numbers: &Numbers) -> Vec<Endpoint>;
 }
 
@@ -49,11 +49,11 @@ impl<S: Subset + ?Sized> Subset for std::sync::Arc<S> {
     }
 }
 
-/// Numbers of endpoints that stay the same while the endpoints do.
+/// Numbers of endpoints that stay the same as long as the endpoints stay.
 ///
-/// Numbers begin at 0 and leave no gaps but those of endpoints that have left; who comes takes the lowest
-/// that is free. Those who come together are numbered in the order of their hashes, so that all who saw
-/// the same changes number alike.
+/// Numbers begin at 0 and have no gaps except those of endpoints that have left. A new endpoint
+/// takes the lowest free number. Endpoints that come together are numbered in the order of their
+/// hashes, so that all clients that saw the same changes have the same numbers.
 ///
 /// ```
 /// use evenkeel_core::{endpoint::Endpoint, subset::Numbers};
@@ -72,7 +72,7 @@ pub struct Numbers {
 }
 
 impl Numbers {
-    /// Keeps the numbers of those who stay, and gives numbers to those who are new.
+    /// Keeps the numbers of endpoints that stay, and gives numbers to new ones.
     pub fn update(&mut self, endpoints: &[Endpoint]) {
         let present: std::collections::HashSet<_> =
             endpoints.iter().map(|endpoint| &endpoint.address).collect();
@@ -86,14 +86,14 @@ impl Numbers {
         }
     }
 
-    /// The number of the endpoint of this address, if it was there at the last update.
+    /// The number of the endpoint with this address, if it was there at the last update.
     #[must_use]
     pub fn of(&self, address: &Address) -> Option<u32> {
         self.known.get(address).copied()
     }
 }
 
-/// Endpoints in an order that has nothing to do with where they come from, the same for everybody.
+/// Endpoints in an order that is unrelated to their origin and the same for all clients.
 fn in_hash_order<'a>(
     endpoints: impl Iterator<Item = &'a Endpoint>,
     seed: u64,
@@ -107,7 +107,7 @@ fn in_hash_order<'a>(
     in_order.into_iter().map(|(_, _, endpoint)| endpoint).collect()
 }
 
-/// Those of `endpoints` for which there is a weight, in their order.
+/// The `endpoints` that have a weight by `weight`, in their order.
 fn keep(endpoints: &[Endpoint], weight: impl Fn(&Endpoint) -> Option<u32>) -> Vec<Endpoint> {
     let kept = endpoints.iter().filter_map(|endpoint| Some((endpoint, weight(endpoint)?)));
     kept.map(|(endpoint, weight)| endpoint.clone().weight(weight)).collect()

@@ -5,19 +5,20 @@ use std::collections::HashSet;
 use super::{Numbers, Subset, in_hash_order, keep};
 use crate::endpoint::{Address, Endpoint};
 
-/// Uses the `size` endpoints whose hashes with this client's seed come first.
+/// Uses the `size` endpoints that come first in the order of their hashes with this client's seed.
 ///
-/// Each client chooses for itself and has to know of no other. When an endpoint leaves, those who used it
-/// take one other; when one comes, one in `n/k` clients takes it, in the place of one other. Nothing else
-/// moves.
+/// Each client chooses for itself and does not need to know of others. When an endpoint leaves, the
+/// clients that used it each take another one. When an endpoint comes, one in `n/k` clients takes
+/// it and drops another one for it. Nothing else moves.
 ///
-/// **Use it** where clients cannot be numbered, and are so many that chance evens out. **Not** for few
-/// clients: with a mean of 5 connections an endpoint, some have none and some 15. Then the load is as uneven,
-/// too, which is what [`Aperture`](super::Aperture) and [`Rocksteadier`](super::Rocksteadier) are for.
+/// **Use it** where clients cannot be numbered, and are numerous enough that chance evens out.
+/// **Not** for few clients: with a mean of 5 connections an endpoint, some have none and some 15.
+/// Then the load is just as uneven. Use [`Aperture`](super::Aperture) or
+/// [`Rocksteadier`](super::Rocksteadier) there.
 ///
-/// The rule is gRPC's (A68): XXH64 of an endpoint's name with the seed. What the name is differs: here it is
-/// the address as written, `10.0.0.1:80`; grpc-go hashes Go's rendering of it, so that the two choose
-/// different subsets, each as random.
+/// The rule is gRPC's (A68): XXH64 of an endpoint's name with the seed. The name differs: here it
+/// is the address as written, `10.0.0.1:80`. grpc-go hashes Go's rendering of it. So the two choose
+/// different subsets, each equally random.
 #[derive(Clone, Debug)]
 pub struct RandomSubset {
     size: usize,
@@ -25,8 +26,8 @@ pub struct RandomSubset {
 }
 
 impl RandomSubset {
-    /// Uses `size` endpoints. The seed must be another one for each client, and is best kept when it starts
-    /// anew: a hash of its host name, or random.
+    /// Uses `size` endpoints. Each client needs a different seed, which should stay the same across
+    /// restarts: a hash of its host name, for example. A random seed works, too.
     ///
     /// # Panics
     /// If `size` is zero.

@@ -1,4 +1,4 @@
-//! Rocksteadier subsetting: even, diverse, and hardly moved by who comes or goes.
+//! Rocksteadier subsetting: even, diverse, and hardly affected by arrivals and departures.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -9,32 +9,36 @@ use std::{
 use super::{Numbers, Subset, keep};
 use crate::{endpoint::Endpoint, hash::mix};
 
-/// Uses `size` endpoints out of lots that stand on a ring of low discrepancy.
+/// Uses `size` endpoints from lots that are placed on a ring of low discrepancy.
 ///
-/// Clients and endpoints are numbered, and ten neighbours are a lot. Lots of endpoints stand on a ring in
-/// the order of a binary van der Corput sequence, in which each new one halves a widest gap and moves no
-/// other. The clients of one lot walk the ring from the same place, and from each lot of endpoints that
-/// they meet each takes another one, by a shuffle that is theirs. So
+/// Clients and endpoints are numbered, and ten neighbours form a lot. Lots of endpoints are on a
+/// ring in the order of a binary van der Corput sequence, in which each new lot halves a widest gap
+/// and moves no other. The clients of one lot walk the ring from the same place. From each lot of
+/// endpoints that they meet, each client takes a different endpoint, by a shuffle specific to their
+/// lot. As a result:
 ///
-/// * the clients of a lot load every endpoint that they use alike, and lots of clients load lots evenly;
-/// * clients next to each other have different endpoints, and those who share one share few others: the
-///   load of an endpoint that dies spreads over many;
-/// * when an endpoint goes, those who used it take one more, and nothing else moves; one that comes takes its
-///   place. A client that comes or goes changes nothing for the others.
+/// * The clients of a lot load all the endpoints that they use alike, and lots of clients load lots
+///   evenly.
+/// * Clients next to each other have different endpoints, and clients that share one endpoint share
+///   few others. So the load of an endpoint that dies spreads over many.
+/// * When an endpoint goes, the clients that used it take one more, and nothing else moves. An
+///   endpoint that comes takes its place. A client that comes or goes changes nothing for the
+///   others.
 ///
 /// **Use it** where clients can be numbered and either side grows, shrinks or restarts often.
-/// **Not** where numbers are no sequence from 0, such as hashes: then it is no better than
+/// **Not** where numbers do not form a sequence from 0, such as hashes: then it is no better than
 /// [`RandomSubset`](super::RandomSubset).
 ///
-/// All clients must number the endpoints alike. Best they are told, by [`numbered_by`](Self::numbered_by).
-/// Otherwise an endpoint has the number under which the client came to know it ([`Numbers`]): the same for
-/// clients that started with the same set; those that started at other times are as good as chosen at
-/// random to each other, and move as little.
+/// All clients must number the endpoints alike. It is best to give them the numbers, by
+/// [`numbered_by`](Self::numbered_by). Otherwise an endpoint has the number that this client gave
+/// it when it first saw it ([`Numbers`]). These numbers are the same for clients that started with
+/// the same set. Relative to clients that started at other times the choice is as good as random,
+/// and moves as little.
 ///
-/// A client uses `size` endpoints, or all if there are fewer. How many clients an endpoint has is within a fifth of
-/// the mean, as `cargo test -p evenkeel-core --test subset -- --nocapture` prints: with 1,000 clients of 1,000
-/// endpoints and subsets of 20, each has exactly 20; with 300 clients from 0.83 to 1.17 times the mean of
-/// 6. Source: Ward, Wankadia, Guliani:
+/// A client uses `size` endpoints, or all if there are fewer. The number of clients of an endpoint
+/// is within a fifth of the mean, as `cargo test -p evenkeel-core --test subset -- --nocapture`
+/// prints. With 1,000 clients of 1,000 endpoints and subsets of 20, each has exactly 20. With 300
+/// clients, each has from 0.83 to 1.17 times the mean of 6. Source: Ward, Wankadia, Guliani:
 /// Reinventing Backend Subsetting at Google (ACM Queue 20/5, 2022).
 #[derive(Clone)]
 pub struct Rocksteadier {
@@ -43,15 +47,16 @@ pub struct Rocksteadier {
     number: Option<Arc<dyn Fn(&Endpoint) -> Option<u32> + Send + Sync>>,
 }
 
-/// Numbers of one lot: as in the paper, large enough for diverse subsets, and small enough for even ones.
+/// Numbers in one lot: as in the paper, large enough for diverse subsets, and small enough for even
+/// ones.
 const LOT: u32 = 10;
 
-/// So many numbers are looked at, at most, for each endpoint that is there: numbers that are given by others
-/// may leave large gaps.
+/// How many numbers are considered at most for each endpoint present: given numbers may have large
+/// gaps.
 const GAPS_MAX: usize = 64;
 
 impl Rocksteadier {
-    /// Uses `size` endpoints, as the client of this number.
+    /// Uses `size` endpoints, as the client with this number.
     ///
     /// # Panics
     /// If `size` is zero.
@@ -61,10 +66,11 @@ impl Rocksteadier {
         Self { size, client, number: None }
     }
 
-    /// Sets how an endpoint's number is read, for example from its metadata. Default as they come.
+    /// Sets how an endpoint's number is read, for example from its metadata. Default: numbered as
+    /// they come.
     ///
-    /// Numbers should begin at 0 and leave few gaps. Who has none, or one that another one has or that is
-    /// beyond all measure, is numbered as by default, behind them.
+    /// Numbers should begin at 0 and have few gaps. An endpoint is numbered as by default, after
+    /// the others, if it has no number, one that is taken, or one that is far too large.
     #[must_use]
     pub fn numbered_by(
         mut self,
@@ -74,7 +80,7 @@ impl Rocksteadier {
         self
     }
 
-    /// Who has which number.
+    /// The endpoint for each number.
     fn numbered<'a>(
         &self,
         endpoints: &'a [Endpoint],
@@ -116,7 +122,7 @@ impl Subset for Rocksteadier {
                 if chosen.len() == self.size {
                     break 'rows;
                 }
-                // A gap is passed over: who comes there later takes the place of the last.
+                // Gaps are skipped: an endpoint that fills one later takes the place of the last.
                 if let Some(endpoint) = numbered.get(&(lot * LOT + shuffle[row as usize])) {
                     chosen.insert(&endpoint.address);
                 }
@@ -135,13 +141,13 @@ fn ring_from(place: u32, lots: u32) -> Vec<u32> {
     from.iter().chain(before).map(|(_, lot)| *lot).collect()
 }
 
-/// The row at which a client begins: in the order of the sequence, so that those who go on to a second row
-/// are spread, too.
+/// The row at which a client begins: in the order of the sequence, so that clients that go on to a
+/// second row are spread, too.
 fn row_of(client: u32) -> u32 {
     (0..LOT).filter(|other| other.reverse_bits() < client.reverse_bits()).count() as u32
 }
 
-/// How the clients of a lot shuffle a lot of endpoints: all of them in the same way (Fisher, Yates).
+/// The shuffle of a lot of endpoints, the same for all clients of a lot (Fisher, Yates).
 fn shuffled(clients: u32, lot: u32) -> [u32; LOT as usize] {
     let mut order = std::array::from_fn(|index| index as u32);
     let mut random = u64::from(clients) << 32 | u64::from(lot);

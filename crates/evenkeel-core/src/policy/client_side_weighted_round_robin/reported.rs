@@ -1,4 +1,4 @@
-//! What a node has reported, as a weight that begins to count and ceases to.
+//! The reports of a node as a weight that counts after the blackout and until it expires.
 
 use std::time::Duration;
 
@@ -11,17 +11,17 @@ use crate::{
     time::Timestamp,
 };
 
-/// Stands for "never".
+/// Means "never".
 const NEVER: u64 = u64::MAX;
 
-/// The weight that follows from what one node reported last.
+/// The weight that follows from the last report of one node.
 #[derive(Debug)]
 pub(super) struct Reported {
     id: u64,
     error_penalty: f64,
     /// As `f64` bits.
     weight: AtomicU64,
-    /// When the first report of an unbroken row came, and the last one.
+    /// When the first report of an unbroken series came, and the last one.
     since: AtomicU64,
     last: AtomicU64,
 }
@@ -41,14 +41,14 @@ impl Reported {
         self.id
     }
 
-    /// The weight, if it counts: reports have come for as long as the blackout, and not too long ago.
+    /// The weight, if it counts: reports have come for the blackout, and the last is not too old.
     pub(super) fn weight(&self, rules: &WeightRules, now: Timestamp) -> Option<f64> {
         let last = self.last.load(Ordering::Acquire);
         if last == NEVER {
             return None;
         }
         if rules.expiration <= now.since(Timestamp::from_nanos(last)) {
-            // Whoever reports again begins anew, with the blackout.
+            // If the node reports again, it starts over with the blackout.
             self.forget();
             return None;
         }
@@ -62,7 +62,7 @@ impl Reported {
         let Some(weight) = report.weight(self.error_penalty) else { return };
         self.weight.store(weight.to_bits(), Ordering::Relaxed);
         let now = now.as_nanos().min(NEVER - 1);
-        // Read first: written once in a row of reports.
+        // Read first: it is written only once in a series of reports.
         if self.since.load(Ordering::Relaxed) == NEVER {
             self.since.store(now, Ordering::Release);
         }
@@ -90,7 +90,7 @@ impl Observer for Reported {
     }
 
     fn closed(&self, _: &Node) {
-        // It may come back as another process: gRPC does the same when a connection is made anew.
+        // It may come back as another process. gRPC does the same when a connection is made again.
         self.forget();
     }
 }

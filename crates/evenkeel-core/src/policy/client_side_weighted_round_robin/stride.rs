@@ -5,27 +5,27 @@ use crate::sync::{AtomicU32, Ordering};
 /// The greatest weight is scaled to this.
 const SCALE: u64 = 65_535;
 
-/// How much more, and less, than the mean a weight may be. It bounds how many turns a pick takes.
+/// How far above or below the mean a weight may be. It bounds how many turns a pick takes.
 const RATIO_MAX: f64 = 10.0;
 
-/// How often each index has a turn, scaled so that the one with most has it in every round.
+/// How often each index has a turn, scaled so that the one with most has one in every round.
 #[derive(Debug)]
 pub(super) struct Strides(Box<[AtomicU32]>);
 
 impl Strides {
-    /// Each index has a turn in every round.
+    /// Gives each index a turn in every round.
     pub(super) fn even(count: usize) -> Self {
         Self((0..count).map(|_| AtomicU32::new(SCALE as u32)).collect())
     }
 
-    /// Sets the weights, `None` for those that are not known: they get the mean of the others.
+    /// Sets the weights. Those not known are `None` and get the mean of the others.
     ///
-    /// With fewer than two that are known all are even. Weights beyond ten times, or below a tenth of,
-    /// the mean count as that much (grpc-java; grpc-go does not).
+    /// With fewer than two known weights, all are even. Weights beyond ten times the mean, or below
+    /// a tenth of it, are cut to that limit (grpc-java does so, grpc-go does not).
     pub(super) fn set(&self, weights: impl Iterator<Item = Option<f64>> + Clone) {
         let known = weights.clone().flatten();
         let count = known.clone().count();
-        // Summed after the division: a mean is finite, also of weights whose sum is not.
+        // Divided before summing: so the mean is finite even if the sum of the weights is not.
         let mean: f64 = known.clone().map(|weight| weight / count as f64).sum();
         if count < 2 || !(0.0 < mean && mean.is_finite()) {
             self.0.iter().for_each(|stride| stride.store(SCALE as u32, Ordering::Relaxed));
@@ -40,13 +40,14 @@ impl Strides {
         }
     }
 
-    /// Whose turn it is, `None` if the one whose place it is passes: it has enough.
+    /// The index that has this turn, or `None` if the index in this place skips it to keep to its
+    /// weight.
     #[inline]
     pub(super) fn at(&self, turn: u64) -> Option<usize> {
         let count = self.0.len() as u64;
         let (index, round) = (turn % count, turn / count);
         let weight = u64::from(self.0[index as usize].load(Ordering::Relaxed));
-        // Half a stride apart, so that neighbours of the same weight do not pass in the same round.
+        // Half a stride apart, so that neighbours of the same weight do not skip the same round.
         let offset = (SCALE / 2).wrapping_mul(index);
         let passes = weight.wrapping_mul(round).wrapping_add(offset) % SCALE < SCALE - weight;
         (!passes).then_some(index as usize)
@@ -74,7 +75,7 @@ mod tests {
         (picks, turn)
     }
 
-    /// Those of grpc-java's `StaticStrideSchedulerTest`.
+    /// The cases of grpc-java's `StaticStrideSchedulerTest`.
     #[test]
     fn turns_come_in_the_order_of_grpc() {
         let strides = strides(&[2.0, 3.0, 6.0]);

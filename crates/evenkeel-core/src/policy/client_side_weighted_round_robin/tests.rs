@@ -57,7 +57,7 @@ fn shares_follow_reports_after_the_blackout_and_until_they_expire() {
     fleet.picker.tend(at(19 + 180));
     assert_eq!(fleet.counts(400), [200, 200]);
 
-    // Whoever reports again begins with the blackout.
+    // A node that reports again begins with the blackout.
     fleet.report(0, 30.0, 0.5, at(200));
     fleet.report(1, 10.0, 0.5, at(200));
     fleet.picker.tend(at(201));

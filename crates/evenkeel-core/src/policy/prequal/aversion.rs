@@ -1,17 +1,17 @@
-//! How much of what a node was given lately has failed.
+//! Which share of a node's recent attempts has failed.
 
 use crate::sync::{AtomicU64, Ordering};
 
 use crate::time::Timestamp;
 
-/// The share of attempts that failed lately, forgotten over ten seconds without any.
+/// The share of recent attempts that failed. It decays over ten seconds without attempts.
 ///
-/// A node that fails at once has few requests in flight and short latencies: all that a probe looks at
-/// speaks for it (the sinkhole of Prequal's section 4, which the paper leaves to heuristics). So a probe
-/// of a node counts only with the probability that a request succeeds there.
+/// A node that fails at once has few requests in flight and short latencies, so it looks good to a
+/// probe (the sinkhole of Prequal's section 4, which the paper leaves to heuristics). So a probe of
+/// a node counts only with the probability that a request succeeds there.
 #[derive(Debug, Default)]
 pub(super) struct Aversion {
-    /// The share as `f32` bits above the tick of the last attempt.
+    /// The share as `f32` bits, above the tick of the last attempt.
     state: AtomicU64,
 }
 
@@ -21,14 +21,14 @@ const TICK_BITS: u32 = 20;
 /// About ten seconds.
 const DECAY_TICKS: f32 = 10e9 / (1 << TICK_BITS) as f32;
 
-/// What one attempt weighs.
+/// The weight of one attempt.
 const GAIN: f32 = 0.25;
 
-/// A share below this is none, so that a node that has recovered costs no writes.
+/// A smaller share counts as none, so that a node that has recovered costs no writes.
 const SHARE_MIN: f32 = 1e-3;
 
 impl Aversion {
-    /// Takes in how an attempt ended.
+    /// Records how an attempt ended.
     #[inline]
     pub(super) fn record(&self, has_failed: bool, now: Timestamp) {
         if has_failed || !self.is_none() {
@@ -78,10 +78,10 @@ fn tick_of(now: Timestamp) -> u32 {
     (now.as_nanos() >> TICK_BITS) as u32
 }
 
-/// Ticks since the last attempt; zero if it lies ahead.
+/// Ticks since the last attempt. Zero if that lies in the future.
 ///
-/// Ticks come round after 52 days. Clock readings lie ahead by milliseconds, so nearly all that time is one of
-/// silence and not half of it.
+/// Ticks wrap around after 52 days. Clock readings are ahead by milliseconds, so nearly the whole
+/// range, not half of it, stands for elapsed time.
 fn elapsed(word: u64, now: Timestamp) -> u32 {
     /// About a quarter of an hour.
     const AHEAD_MAX: u32 = 1 << 20;

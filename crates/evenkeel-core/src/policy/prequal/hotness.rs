@@ -1,6 +1,6 @@
-//! From how many requests in flight on a node counts as hot.
+//! The number of requests in flight above which a node counts as hot.
 
-/// So many of the last answers tell what is usual.
+/// How many of the last answers determine what is usual.
 const RECENT: usize = 128;
 
 /// The requests in flight that recent probes found.
@@ -18,9 +18,10 @@ impl Default for Hotness {
 }
 
 impl Hotness {
-    /// Takes in one more answer, and gives the limit above which a node is hot.
+    /// Adds one answer and returns the limit above which a node is hot.
     ///
-    /// It is the `quantile` of recent answers. 1 stands for no limit: latency alone decides.
+    /// The limit is the `quantile` of recent answers. A quantile of 1 means no limit: latency alone
+    /// decides.
     pub(super) fn record(&mut self, in_flight: f32, quantile: f64) -> f32 {
         self.recent[self.next] = in_flight;
         self.next = (self.next + 1) % RECENT;
@@ -30,7 +31,7 @@ impl Hotness {
         }
         let mut sorted = self.recent;
         let sorted = &mut sorted[..self.len];
-        // Rounded down: close below 1 those are hot that have the most.
+        // Rounded down: with a quantile just below 1, the nodes with the most in flight are hot.
         let rank = (quantile * (self.len - 1) as f64) as usize;
         *sorted.select_nth_unstable_by(rank, f32::total_cmp).1
     }

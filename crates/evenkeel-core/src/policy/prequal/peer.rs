@@ -1,4 +1,4 @@
-//! What is known of one node.
+//! What is known about one node.
 
 use std::{
     sync::{Arc, Weak},
@@ -19,17 +19,18 @@ use crate::{
     time::Timestamp,
 };
 
-/// For so long a wait without an answer is remembered, as what has failed is.
+/// How long a wait without an answer is remembered, the same as for failures.
 const MEMORY: Duration = Duration::from_secs(10);
 
-/// What is known of one node: how much of what it was given has failed, or was given up without an answer.
+/// What is known about one node: how many of its requests failed or were given up without an
+/// answer.
 pub(super) struct Peer {
     state: Weak<State>,
     id: u64,
     pub(super) aversion: Aversion,
-    /// How long was waited in vain since it answered last.
+    /// How long requests have waited without an answer since it last answered.
     unanswered: PeakEwma,
-    /// Its index among the nodes, above it the generation of those.
+    /// Its index among the nodes, with their generation in the upper half.
     place: AtomicU64,
 }
 
@@ -50,8 +51,8 @@ impl Peer {
         self.id
     }
 
-    /// What a probe says, if nothing contradicts it: who has let requests wait in vain since it answered one
-    /// takes at least as long as they waited, whatever it says of itself.
+    /// A probe's answer, corrected by what this client has seen. If requests were given up since
+    /// the node last answered one, its latency is at least their wait, whatever it reports.
     pub(super) fn believed(&self, load: ServerLoad, now: Timestamp) -> ServerLoad {
         match self.waited_in_vain(now) {
             Duration::ZERO => load,
@@ -59,7 +60,8 @@ impl Peer {
         }
     }
 
-    /// How long was waited in vain since it answered last, sinking with time.
+    /// How long requests have waited without an answer since the node last answered, decaying with
+    /// time.
     pub(super) fn waited_in_vain(&self, now: Timestamp) -> Duration {
         match self.unanswered.estimate() {
             None => Duration::ZERO,
@@ -67,7 +69,7 @@ impl Peer {
         }
     }
 
-    /// Its node has this index in the set of this generation.
+    /// Records that its node has this index in the set of this generation.
     pub(super) fn is_at(&self, index: usize, generation: u64) {
         self.place.store(generation << 32 | index as u64, Ordering::Release);
     }
@@ -84,7 +86,7 @@ impl Observer for Peer {
         if has_answered && self.unanswered.estimate().is_some() {
             self.unanswered.forget();
         }
-        // Most attempts: nothing has failed lately, and nothing is to be written.
+        // The common case: nothing has failed lately, so there is nothing to write.
         if !has_failed && self.aversion.is_none() {
             return;
         }
@@ -104,12 +106,12 @@ impl Observer for Peer {
         }
     }
 
-    /// What rides on a response is as good as a probe's answer.
+    /// Load reported with a response is as good as a probe's answer.
     fn reported(&self, node: &Node, report: &LoadReport, now: Timestamp) {
         let (Some(load), Some(state)) = (report.server_load, self.state.upgrade()) else { return };
         state.advance(now);
         let place = self.place.load(Ordering::Acquire);
-        // This request is on its way out, and not among those that were sent since.
+        // This request is about to end, so it does not count among those sent since.
         let own = node.in_flight();
         let mut rng = state.rng();
         let uses = state.uses(&mut rng);

@@ -1,42 +1,42 @@
-//! The pool of probes: who is chosen, and what is forgotten when.
+//! The pool of probes: which probe is chosen, and when probes are forgotten.
 
 use std::time::Duration;
 
 use super::rules::POOL;
 use crate::{load::ServerLoad, time::Timestamp};
 
-/// What is known from one probe.
+/// The result of one probe.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Pooled {
-    /// Of its node among those that the picker was built for.
+    /// Index of its node among those that the picker was built for.
     pub(super) index: u32,
-    /// Of its node.
+    /// Id of its node.
     pub(super) id: u64,
     /// Attempts of this client in flight at the node when the answer came.
     pub(super) own: u32,
-    /// Requests that it may still decide.
+    /// How many more requests it may decide.
     pub(super) uses: u32,
     pub(super) arrived: Timestamp,
 }
 
-/// The probes that requests choose from: one of a node at most, the newest.
+/// The probes that requests choose from: at most one for each node, the newest.
 ///
-/// Slots in arrays, so that a choice is one pass over sixteen words.
+/// Kept as slots in arrays, so that a choice is one pass over sixteen words.
 #[derive(Debug)]
 pub(super) struct Pool {
-    /// What chooses: the least wins, see [`key`]. `u64::MAX` where there is none.
+    /// Decides the choice: the least wins, see [`key`]. `u64::MAX` in empty slots.
     keys: [u64; POOL],
-    /// In flight as answered, and with what this client has sent since.
+    /// Requests in flight as answered, and with those that this client has sent since.
     answered: [f32; POOL],
     in_flight: [f32; POOL],
     /// In nanoseconds.
     latency: [f32; POOL],
     probes: [Pooled; POOL],
-    /// In which order they came.
+    /// The order in which they came.
     order: [u64; POOL],
     len: usize,
     next: u64,
-    /// No probe came before.
+    /// All probes arrived at this time or later.
     oldest: Timestamp,
     /// A node with more requests in flight is hot.
     hot_above: f32,
@@ -77,7 +77,7 @@ impl Pool {
         ServerLoad::new(self.in_flight[slot].into(), latency)
     }
 
-    /// Takes in a probe, in place of an older one of the same node, or else of the oldest.
+    /// Adds a probe. It replaces an older one of the same node, or else the oldest.
     pub(super) fn insert(&mut self, probe: Pooled, load: ServerLoad) {
         self.forget(probe.id);
         if self.len == POOL
@@ -99,7 +99,7 @@ impl Pool {
         self.weigh(slot);
     }
 
-    /// The best that is not among `passed_over`, a bit for each slot.
+    /// The best slot that is not in `passed_over`, which has a bit for each slot.
     #[inline]
     pub(super) fn best(&self, passed_over: u32) -> Option<usize> {
         let mut best = (u64::MAX, 0);
@@ -112,10 +112,12 @@ impl Pool {
         (best.0 != u64::MAX).then_some(best.1)
     }
 
-    /// The request goes where `slot` says, with `own` attempts of this client in flight there before.
+    /// Records that the request goes to the node of `slot`, which had `own` attempts of this client
+    /// in flight before.
     ///
-    /// A probe that has decided as many as it may is removed, unless it is one of the last two.
-    /// Counted from what is in flight now, and not one by one: what was cancelled leaves no trace.
+    /// A probe that has decided as many requests as it may is removed, unless it is one of the last
+    /// two. Requests sent since are computed from what is in flight now, so that a cancelled one
+    /// leaves no trace.
     #[inline]
     pub(super) fn take(&mut self, slot: usize, own: u32) {
         let probe = &mut self.probes[slot];
@@ -129,9 +131,9 @@ impl Pool {
         self.weigh(slot);
     }
 
-    /// Removes `rate` probes on average: the oldest, and the worst, in turn.
+    /// Removes `rate` probes on average: the oldest and the worst in turn.
     ///
-    /// Two are left: fewer give no choice.
+    /// Two are left, since fewer give no choice.
     #[inline]
     pub(super) fn thin_out(&mut self, rate: f64) {
         self.to_remove += rate;
@@ -149,7 +151,7 @@ impl Pool {
         }
     }
 
-    /// Removes those that are older than `age_max`.
+    /// Removes probes older than `age_max`.
     #[inline]
     pub(super) fn age_out(&mut self, now: Timestamp, age_max: Duration) {
         if age_max < now.since(self.oldest) {
@@ -159,14 +161,14 @@ impl Pool {
         }
     }
 
-    /// Forgets what is known of the node of this id.
+    /// Removes the probe of the node with this id.
     pub(super) fn forget(&mut self, id: u64) {
         if let Some(slot) = self.probes[..self.len].iter().position(|probe| probe.id == id) {
             self.remove(slot);
         }
     }
 
-    /// Nodes have moved: each probe gets the index that `index_of` gives for its node, or is forgotten.
+    /// After nodes have moved, gives each probe the index that `index_of` returns, or removes it.
     pub(super) fn reindex(&mut self, index_of: impl Fn(u64) -> Option<u32>) {
         self.retain(|probe| match index_of(probe.id) {
             Some(index) => {
@@ -177,7 +179,7 @@ impl Pool {
         });
     }
 
-    /// Sets from how many requests in flight on a node is hot.
+    /// Sets the number of requests in flight above which a node is hot.
     pub(super) fn set_hot_above(&mut self, in_flight: f32) {
         if self.hot_above != in_flight {
             self.hot_above = in_flight;
@@ -185,7 +187,7 @@ impl Pool {
         }
     }
 
-    /// Weighs all by a score in place of the rule; the least is the best.
+    /// Ranks all probes by a score instead of the rule. The least is the best.
     pub(super) fn score(&mut self, score: impl Fn(&Pooled, ServerLoad) -> f64) {
         for slot in 0..self.len {
             self.keys[slot] = ordered(score(&self.probes[slot], self.load(slot)));
@@ -228,16 +230,17 @@ impl Pool {
     }
 }
 
-/// Any cold one before any hot one; of cold ones the quickest, of hot ones the one with least in flight.
+/// Any cold one before any hot one. Of cold ones the quickest, of hot ones the one with least in
+/// flight.
 ///
-/// The bits of floats that are not negative are in the order of the floats. The worst is the greatest:
-/// of hot ones the one with most in flight, else the slowest.
+/// The bits of non-negative floats sort like the floats. The worst has the greatest key: of hot
+/// ones the one with most in flight, else the slowest.
 #[inline]
 pub(super) fn key(in_flight: f32, latency: f32, hot_above: f32) -> u64 {
     const HOT: u64 = 1 << 63;
     let (in_flight_bits, latency_bits) =
         (u64::from(in_flight.to_bits()), u64::from(latency.to_bits()));
-    // Whoever knows no latency has answered nothing yet: it is tried with one request, not with a flood.
+    // A node that knows no latency has answered no request yet: try it with one, do not flood it.
     let is_untried = latency == 0.0 && 0.0 < in_flight;
     if hot_above < in_flight || is_untried {
         HOT | in_flight_bits << 32 | latency_bits
@@ -246,7 +249,7 @@ pub(super) fn key(in_flight: f32, latency: f32, hot_above: f32) -> u64 {
     }
 }
 
-/// A number in the order of the scores; no number is the worst of all.
+/// A number that sorts like the score. NaN is the worst of all.
 fn ordered(score: f64) -> u64 {
     if score.is_nan() {
         return u64::MAX - 1;

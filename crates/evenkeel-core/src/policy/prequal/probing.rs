@@ -1,4 +1,4 @@
-//! Who is probed when, and what becomes of the answers.
+//! Which nodes are probed and when, and what happens to the answers.
 
 use std::{fmt, sync::Arc};
 
@@ -9,13 +9,14 @@ use super::{
 };
 use crate::{load::ServerLoad, node::Node, rng::Rng, sync::Ordering, time::Timestamp};
 
-/// Which nodes are to be probed, for whoever sends probes.
+/// Which nodes to probe, for the code that sends probes.
 ///
-/// [`Picker::probing`](crate::policy::Picker::probing) gives it. Call [`due`](Self::due) at first, when it
-/// [wakes](Self::wake_with) you, after each answer, and at the time that it gave last. Each probe that it
-/// begins is a [`Ticket`], to be [answered](Ticket::answered), [failed](Ticket::failed), or dropped.
+/// [`Picker::probing`](crate::policy::Picker::probing) returns it. Call [`due`](Self::due) once at
+/// first, when it [wakes](Self::wake_with) you, after each answer, and at the time that `due` last
+/// returned. Each probe that it begins is a [`Ticket`], to be [answered](Ticket::answered),
+/// [failed](Ticket::failed), or dropped.
 ///
-/// The balancer of evenkeel-layers does that; a simulator does it like this:
+/// The balancer of evenkeel-layers does that. A simulator does it like this:
 ///
 /// ```
 /// use std::{sync::Arc, time::Duration};
@@ -43,16 +44,17 @@ use crate::{load::ServerLoad, node::Node, rng::Rng, sync::Ordering, time::Timest
 /// ```
 pub struct Probing {
     pub(super) state: Arc<State>,
-    /// Of each node, in the order of the nodes.
+    /// One for each node, in the order of the nodes.
     pub(super) peers: Box<[Arc<Peer>]>,
     pub(super) generation: u64,
 }
 
 impl Probing {
-    /// Begins the probes that are to be sent now, and gives the time by when to ask again.
+    /// Begins the probes that are due now, and returns the time by which to call it again.
     ///
-    /// `nodes` are those that the picker was built for. As many probes are under way at most as
-    /// [`probes_max`](super::Prequal::probes_max) says; what requests ask for beyond is forgotten.
+    /// `nodes` are those that the picker was built for. At most
+    /// [`probes_max`](super::Prequal::probes_max) probes are under way. Probes that requests ask
+    /// for beyond that are forgotten.
     pub fn due(
         &self,
         nodes: &[Arc<Node>],
@@ -65,7 +67,7 @@ impl Probing {
         state.age_out();
 
         if !self.is_current() {
-            // What is owed waits for the picker that comes into use.
+            // Owed probes wait for the picker that comes into use.
             return state.now() + rules.idle_interval / 2;
         }
         let probed = Timestamp::from_nanos(state.probed.load(Ordering::Relaxed));
@@ -77,30 +79,30 @@ impl Probing {
             state.probed.store(state.now().as_nanos(), Ordering::Relaxed);
             self.draw(nodes, rng, count as usize, begin);
         }
-        // Whoever finds nobody to probe, or no room, asks again in a while, too.
+        // If there was no node to probe, or no room, ask again after a while, too.
         let probed = Timestamp::from_nanos(state.probed.load(Ordering::Relaxed));
         (probed + rules.idle_interval).max(state.now() + rules.idle_interval / 2)
     }
 
-    /// Sets what is called when probes are to be sent: it must be short, and is called by a pick.
+    /// Sets what to call when probes are due. Picks call it, so it must be quick.
     ///
-    /// Only the first one counts.
+    /// Only the first one set is used.
     pub fn wake_with(&self, wake: impl Fn() + Send + Sync + 'static) {
         self.state.wake.get_or_init(|| Box::new(wake));
     }
 
-    /// So many probes are in the pool now.
+    /// How many probes are in the pool now.
     #[must_use]
     pub fn pooled(&self) -> usize {
         self.state.pool().len()
     }
 
-    /// Whether no picker for another set of nodes was built since.
+    /// Whether no picker for another set of nodes has been built since.
     pub(super) fn is_current(&self) -> bool {
         self.state.generation.load(Ordering::Acquire) == self.generation
     }
 
-    /// Begins `count` probes, of distinct nodes while there are so many.
+    /// Begins `count` probes, of distinct nodes, or of every node once if there are fewer.
     fn draw(
         &self,
         nodes: &[Arc<Node>],
@@ -108,7 +110,7 @@ impl Probing {
         count: usize,
         begin: &mut dyn FnMut(Ticket),
     ) {
-        // Those of one round, which cannot be many: 64 probes by default are under way.
+        // The nodes of one round. They are few: by default at most 64 probes are under way.
         let mut drawn: Vec<usize> = Vec::with_capacity(count.min(nodes.len()));
         for _ in 0..count.min(nodes.len()) {
             let mut index = rng.below(nodes.len());
@@ -116,7 +118,7 @@ impl Probing {
                 index = (index + 1) % nodes.len();
             }
             drawn.push(index);
-            // A node that is closed for good, or for its health, is not to be sent requests.
+            // A node that is closed for good, or by its health, must not be sent requests.
             if !nodes[index].is_usable() {
                 continue;
             }
@@ -168,7 +170,7 @@ impl Ticket {
         self.index
     }
 
-    /// The node has answered.
+    /// Reports that the node has answered.
     pub fn answered(self, load: ServerLoad, now: Timestamp) {
         self.state.advance(now);
         let probe = Pooled {
@@ -187,7 +189,7 @@ impl Ticket {
         self.state.insert(probe, self.peer.believed(load, now), &terms);
     }
 
-    /// There was no answer, or not in time: nothing is known of the node's load.
+    /// Reports that no answer came, or not in time. Nothing is then known about the node's load.
     pub fn failed(self, now: Timestamp) {
         self.state.advance(now);
         self.state.pool().forget(self.node.id());

@@ -1,16 +1,16 @@
-//! How many probes, how long they count, and how often each.
+//! How many probes are sent, how long they count, and for how many requests each.
 
 use std::{fmt, sync::Arc, time::Duration};
 
 use crate::{load::ServerLoad, node::Node};
 
-/// So many probes are remembered at most.
+/// The maximum number of probes in the pool.
 pub(super) const POOL: usize = 16;
 
 /// A score that replaces the rule of hot and cold.
 pub(super) type Score = Arc<dyn Fn(&Node, ServerLoad) -> f64 + Send + Sync>;
 
-/// What [`Prequal`](super::Prequal) is configured with; the defaults are the paper's.
+/// The configuration of [`Prequal`](super::Prequal). The defaults are the paper's.
 #[derive(Clone)]
 pub(super) struct Rules {
     pub(super) probe_rate: f64,
@@ -42,10 +42,10 @@ impl Default for Rules {
 impl Rules {
     /// How many requests one probe may decide, on average, in a set of `nodes`.
     ///
-    /// The paper's `max{1, (1+δ) / ((1−m/n)·r_probe − r_remove)}`. Where it says nothing, and never
-    /// more than, `(1+δ)·n/r_probe`: each request draws `r_probe` of `n` nodes, so a probe is replaced
-    /// by one of the same node after `n/r_probe` requests on average, and to let it count for much
-    /// longer gains nothing.
+    /// The paper's `max{1, (1+δ) / ((1−m/n)·r_probe − r_remove)}`, but never more than
+    /// `(1+δ)·n/r_probe`, which also applies where the formula is undefined. Each request draws
+    /// `r_probe` of `n` nodes, so a probe is replaced by one of the same node after `n/r_probe`
+    /// requests on average. To let it count for much longer gains nothing.
     pub(super) fn reuse(&self, nodes: usize) -> f64 {
         let n = nodes.max(1) as f64;
         let m = n.min(POOL as f64);
@@ -55,10 +55,11 @@ impl Rules {
         reuse.min(replaced).max(1.0)
     }
 
-    /// The quantile that parts cold from hot in a set of `nodes`: one of those that so many values have.
+    /// The quantile that separates cold from hot in a set of `nodes`, rounded down to one that
+    /// exists for that number of values.
     ///
-    /// Of three nodes nobody is above the 84th percentile, however busy: there the median parts them,
-    /// and of two the busier one is hot.
+    /// Of three nodes, none is above the 84th percentile, however busy it is: there the median
+    /// separates them. Of two nodes, the busier one is hot.
     pub(super) fn quantile_of(&self, nodes: usize) -> f64 {
         let others = nodes.saturating_sub(1) as f64;
         if 1.0 <= self.quantile || others == 0.0 {

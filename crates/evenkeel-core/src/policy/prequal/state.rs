@@ -1,4 +1,4 @@
-//! What the pickers of one balancer share, one after another.
+//! The state that successive pickers of one balancer share.
 
 use std::sync::OnceLock;
 
@@ -15,31 +15,32 @@ use crate::{
     time::Timestamp,
 };
 
-/// Requests come faster than probes: so many wake whoever sends them, though some are under way.
+/// How many owed probes wake the sender again although some are under way, since requests come
+/// faster than probes.
 const WAKE_EVERY: u32 = 16;
 
-/// What the pickers of one balancer share, one after another.
+/// The state that successive pickers of one balancer share.
 pub(super) struct State {
     pub(super) rules: Rules,
     pub(super) pool: Mutex<Pool>,
     hotness: Mutex<Hotness>,
-    /// Which set of nodes the indices in the pool are of.
+    /// The set of nodes to which the indices in the pool refer.
     pub(super) generation: AtomicU64,
-    /// Probes asked for by requests, in 2⁻³².
+    /// Probes requested so far, in units of 2⁻³².
     asked: AtomicU64,
     /// Probes that are to be sent.
     pub(super) owed: AtomicU32,
     pub(super) under_way: AtomicU32,
-    /// When a probe was sent last, and the latest time that was told.
+    /// When the last probe was sent, and the latest time known.
     pub(super) probed: AtomicU64,
     now: AtomicU64,
     pub(super) wake: OnceLock<Box<dyn Fn() + Send + Sync>>,
-    /// Requests that a probe may decide on average, as `f64` bits.
+    /// How many requests a probe may decide on average, as `f64` bits.
     reuse: AtomicU64,
-    /// What parts cold from hot, as `f64` bits.
+    /// The quantile that separates cold from hot, as `f64` bits.
     quantile: AtomicU64,
-    /// For what rides on responses, where there is no randomness to be had. Drawn by the first pick, so that
-    /// clients do not draw the same.
+    /// For load reported with responses, where no randomness is at hand. Drawn by the first pick,
+    /// so that clients do not draw the same.
     seeds: OnceLock<Seeds>,
 }
 
@@ -62,7 +63,7 @@ impl State {
         }
     }
 
-    /// Takes a seed from `rng`, unless there is one.
+    /// Takes a seed from `rng`, unless it has one.
     #[inline]
     pub(super) fn seed(&self, rng: &mut Rng) {
         if self.seeds.get().is_none() {
@@ -70,18 +71,18 @@ impl State {
         }
     }
 
-    /// A generator for what rides on a response.
+    /// A generator for load reported with a response.
     pub(super) fn rng(&self) -> Rng {
-        // Before the first pick there is no response of a request.
+        // Before the first pick there is no response to a request.
         let unpicked = || Rng::with_seed(self.now().as_nanos());
         self.seeds.get().map_or_else(unpicked, Seeds::rng)
     }
 
-    /// A request asks for its probes: as many as the rate says, exactly in the long run.
+    /// Asks for the probes of one request: as many as the rate says, exactly in the long run.
     #[inline]
     pub(super) fn ask(&self) {
         const UNIT: f64 = (1_u64 << 32) as f64;
-        // Read first: without anybody who sends them they stay owed, and cost one load a request.
+        // Read first: if no sender takes the owed probes, a request costs no more than this load.
         if self.rules.probes_max <= self.owed.load(Ordering::Relaxed) {
             return;
         }
@@ -93,11 +94,11 @@ impl State {
         }
     }
 
-    /// Wakes whoever sends probes, unless an answer will soon do so.
+    /// Wakes the sender of probes, unless an answer will soon do so.
     fn owe(&self, probes: u32) {
         let before = self.owed.fetch_add(probes, Ordering::AcqRel);
-        // Changed by nothing, and not just read: if the last answer comes later than this, whoever had it
-        // and then looks for what is owed sees these.
+        // This adds zero rather than just reads: if the last answer comes later, its receiver,
+        // which then looks for owed probes, sees these.
         let is_silent = before == 0 && self.under_way.fetch_add(0, Ordering::AcqRel) == 0;
         if (is_silent || before / WAKE_EVERY != (before + probes) / WAKE_EVERY)
             && let Some(wake) = self.wake.get()
@@ -106,7 +107,7 @@ impl State {
         }
     }
 
-    /// Sets what follows from how many nodes there are.
+    /// Sets what depends on the number of nodes.
     pub(super) fn set_nodes(&self, nodes: usize) {
         self.reuse.store(self.rules.reuse(nodes).to_bits(), Ordering::Relaxed);
         self.quantile.store(self.rules.quantile_of(nodes).to_bits(), Ordering::Relaxed);
@@ -117,7 +118,7 @@ impl State {
         (f64::from_bits(self.reuse.load(Ordering::Relaxed)) + rng.unit()) as u32
     }
 
-    /// The latest time that anybody told; never back.
+    /// Advances the time to the latest that was passed in. It never goes back.
     #[inline]
     pub(super) fn advance(&self, now: Timestamp) {
         if self.now.load(Ordering::Relaxed) < now.as_nanos() {
@@ -129,7 +130,7 @@ impl State {
         Timestamp::from_nanos(self.now.load(Ordering::Relaxed))
     }
 
-    /// As many probes as a pool holds are asked for when nodes have come.
+    /// When nodes have joined, asks for as many probes as a pool holds.
     pub(super) fn ask_for_a_pool(&self, nodes: usize) {
         self.owe(nodes.min(POOL) as u32);
     }
@@ -139,14 +140,15 @@ impl State {
         self.pool().age_out(self.now(), self.rules.age_max);
     }
 
-    /// The pool, for those who may wait a moment for it.
+    /// The pool, for callers that may wait a moment for it.
     pub(super) fn pool(&self) -> MutexGuard<'_, Pool> {
         self.pool.lock().expect("no panic under the lock")
     }
 
-    /// Takes an answer into the pool, if the set is still the same and the node's failures allow it.
+    /// Adds an answer to the pool, if the set is still the same and the node's failures allow it.
     ///
-    /// On the way of a request, where nobody `may_wait`, it is passed over if the pool is taken.
+    /// On the path of a request, where it must not wait (`may_wait`), the answer is dropped if the
+    /// pool is locked.
     pub(super) fn insert(&self, probe: Pooled, load: ServerLoad, terms: &Terms<'_>) {
         let quantile = f64::from_bits(self.quantile.load(Ordering::Relaxed));
         let Some(mut hotness) = terms.lock(&self.hotness) else { return };
@@ -163,12 +165,12 @@ impl State {
     }
 }
 
-/// On which terms an answer is taken in.
+/// The terms on which an answer is accepted.
 pub(super) struct Terms<'a> {
     pub(super) aversion: &'a Aversion,
-    /// Of the nodes among which the probe has its index, modulo 2³².
+    /// Generation of the nodes among which the probe has its index, modulo 2³².
     pub(super) generation: u32,
-    /// Below the share of failures it does not count.
+    /// If this is below the share of failures, the answer does not count.
     pub(super) luck: f32,
     pub(super) may_wait: bool,
 }

@@ -1,19 +1,19 @@
-//! Prequal's synchronous mode: the choice among servers that were asked for the request at hand.
+//! Prequal's synchronous mode: choosing among servers that were probed for this request.
 
 use std::{fmt, sync::Arc};
 
 use super::{hotness::Hotness, pool::key, rules::Rules};
 use crate::{load::ServerLoad, node::Node, sync::Mutex};
 
-/// Chooses among a few servers that have just said how loaded they are.
+/// Chooses among a few servers that have just reported their load.
 ///
-/// The rule is that of [`Prequal`](super::Prequal): of those that are *cold*, below a quantile of the requests
-/// in flight that were answered of late, the quickest; if all are hot, the one with the fewest in flight.
-/// What a server has in flight counts with its [penalty](Node::penalty): one that fails at once says that
-/// it is idle.
+/// The rule is that of [`Prequal`](super::Prequal). A server is *cold* if it is below a quantile of
+/// the requests in flight in recent answers. The quickest cold one is chosen. If all are hot, the
+/// one with the fewest in flight is chosen. A server's [penalty](Node::penalty) is added to its
+/// requests in flight, because one that fails at once reports that it is idle.
 ///
-/// Whoever asks sends some probes before each request, three to five of random nodes, and chooses when all
-/// but one are answered (Wydrowski and others, NSDI 2024, section 4, synchronous mode).
+/// The caller sends some probes before each request, three to five to random nodes, and chooses
+/// when all but one are answered (Wydrowski and others, NSDI 2024, section 4, synchronous mode).
 ///
 /// ```
 /// use std::{sync::Arc, time::Duration};
@@ -36,9 +36,10 @@ pub struct SyncPrequal {
 }
 
 impl SyncPrequal {
-    /// Sets the quantile of requests in flight above which a server is hot. Default 2^(-1/4), about 0.84.
+    /// Sets the quantile of requests in flight above which a server is hot. Default: 2^(-1/4),
+    /// about 0.84.
     ///
-    /// At 0 requests in flight alone decide, at 1 latency alone.
+    /// At 0, requests in flight alone decide. At 1, latency alone decides.
     ///
     /// # Panics
     /// If it is not between 0 and 1.
@@ -49,7 +50,7 @@ impl SyncPrequal {
         self
     }
 
-    /// The index of the best of these answers; `None` where there is none.
+    /// The index of the best of these answers. `None` if there are none.
     ///
     /// # Panics
     /// Never: nothing panics while the lock is held.

@@ -32,7 +32,7 @@ impl Fleet {
         tickets
     }
 
-    /// Sends the probes that are due, and has them answered.
+    /// Sends the probes that are due and answers them.
     fn probe(&mut self, load: impl Fn(usize) -> (f64, u64)) -> usize {
         let tickets = self.tickets();
         let count = tickets.len();
@@ -75,7 +75,7 @@ fn as_many_probes_are_sent_as_the_rate_says_exactly() {
             fleet.pick();
             probes += fleet.probe(|_| (0.0, 1));
         }
-        // One of a rate that is no sum of powers of two may be late by a rounding.
+        // If a rate is not a sum of powers of two, one probe may be late through rounding.
         assert!((expected - 1..=expected).contains(&probes), "{probes} at a rate of {rate}");
     }
 }
@@ -168,7 +168,7 @@ fn a_change_of_the_set_keeps_what_was_learnt_and_late_answers_are_passed_over() 
         fleet.tickets()
     };
 
-    // The first one leaves, one joins.
+    // The first one leaves, another one joins.
     fleet.nodes.remove(0);
     fleet.nodes.push(node(99));
     fleet.picker = policy.build(&fleet.nodes, Some(&*fleet.picker));
@@ -202,7 +202,7 @@ fn an_old_picker_neither_panics_nor_uses_what_a_newer_one_knows() {
     }
 }
 
-/// One of the nodes fails at once, is idle therefore, and quick: the share that it gets.
+/// The share of a node that fails at once, and so is idle and quick.
 fn share_of_a_fast_failing_node(nodes: u16, per_second: u32) -> f64 {
     let mut fleet = Fleet::new(&Prequal::new(), nodes);
     let load = |index| if index == 0 { (0.0, 0) } else { (5.0, 20) };
