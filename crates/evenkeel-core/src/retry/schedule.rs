@@ -92,13 +92,13 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// How many attempts come before the next one of this call.
+    /// How many attempts follow the first one, including those that are only scheduled.
     #[must_use]
     pub fn previous(&self) -> u32 {
         self.retries + u32::from(self.is_free_one_used)
     }
 
-    /// Whether no attempt can follow the next one.
+    /// Whether no attempt can follow those that were made or scheduled.
     #[must_use]
     pub fn is_last(&self, schedule: &Schedule) -> bool {
         self.is_free_one_used && schedule.attempts_max <= self.retries + 1
