@@ -500,7 +500,8 @@ mod tests {
         assert_eq!((held.0.penalty(), held.0.in_flight()), (3, 0));
     }
 
-    /// Lets one attempt at a time in as a trial, and closes the gate meanwhile, as a half-open breaker does.
+    /// Lets in one attempt at a time as a trial, and closes the gate meanwhile, as a half-open
+    /// breaker does.
     #[derive(Default)]
     struct HalfOpen {
         me: std::sync::Weak<Self>,

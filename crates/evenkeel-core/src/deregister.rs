@@ -6,9 +6,9 @@ use crate::BoxError;
 
 /// A service's own entry in a registry, which can be taken out.
 ///
-/// A registry's client implements it, and the code that stops a server takes it: neither needs to
-/// know the other. The order is: deregister, serve on for [`propagation`](Self::propagation), then
-/// stop accepting requests.
+/// The code that enters a service implements it, and the code that stops a server takes it: neither
+/// needs to know the other. The order is: deregister, serve on for
+/// [`propagation`](Self::propagation), then stop accepting requests.
 ///
 /// ```
 /// use std::{future::{Future, ready}, pin::Pin, time::Duration};

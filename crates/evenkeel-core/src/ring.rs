@@ -125,7 +125,7 @@ mod tests {
 
     #[test]
     fn a_step_that_comes_late_changes_nothing_that_is_in_use() {
-        // Also where the low bits of the tick have come round.
+        // Also if the low bits of the tick have wrapped around.
         for late in [1, 17, 1 << 12, 1 << 16, 1 << 32] {
             let ring = Ring::new();
             let tick = (1 << 38) + late;

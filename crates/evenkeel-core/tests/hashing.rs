@@ -1,5 +1,5 @@
-//! What the policies that hash promise: who moves on a change, shares, bounds on the load, and building
-//! only where something changed.
+//! What the policies that hash promise: which keys move on a change, shares, bounds on the load,
+//! and building only where something changed.
 
 #![cfg(not(loom))]
 
@@ -35,7 +35,7 @@ fn pick(picker: &dyn Picker, nodes: &[Arc<Node>], hash: u64) -> usize {
     picker.pick(nodes, &mut cx).expect("one is open")
 }
 
-/// Whose each key is.
+/// The node of each key.
 fn owners(policy: &dyn Policy, nodes: &[Arc<Node>]) -> Vec<Address> {
     let picker = policy.build(nodes, None);
     (0..KEYS).map(|key| nodes[pick(&*picker, nodes, hash(key))].address().clone()).collect()

@@ -13,13 +13,13 @@ use crate::{
 
 /// A limit that changes window by window, by latency compared with its baseline.
 ///
-/// The baseline is the latency without a queue. While the limit is not fully used there is no
-/// queue, so latencies of that time go into it. While it is fully used, one window in
+/// The baseline is the latency without a queue. While the limit is not used there is no queue, so
+/// latencies of that time go into it. While the limit is used all the time, one window in
 /// [`WINDOWS_TO_DIP`] gets a limit a tenth below what the endpoint works on at once. The queue
 /// drains, and the measured latency is the baseline, whether it has risen or fallen, while the
-/// endpoint is hardly idle. So a queue of our own making is never taken for the baseline, which
-/// makes such limits drift upwards. And the limit is not held at its minimum in order to measure,
-/// which makes other limits refuse traffic without need.
+/// endpoint is hardly idle. So a queue of our own making is never taken for the baseline: that is
+/// how such limits drift upwards. And the limit is not held at its minimum in order to measure:
+/// that is how other limits refuse traffic without need.
 #[derive(Debug)]
 pub(super) struct Windowed {
     bounds: Bounds,

@@ -152,7 +152,7 @@ mod tests {
         Share::new(percent, 0, Duration::from_secs(16))
     }
 
-    /// How many retries are paid for if each of `calls` that come at once takes as many as it can.
+    /// How many retries are paid for if each of `calls` simultaneous calls takes as many as it can.
     fn retries(share: &Share, calls: u64, now: Timestamp) -> u64 {
         let mut retries = 0;
         for _ in 0..calls {
