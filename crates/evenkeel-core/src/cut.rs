@@ -5,9 +5,9 @@
 //!
 //! | cut off | latency estimates | load | health: outlier detection, breakers, adaptive limits |
 //! |---|---|---|---|
-//! | by a deadline, after half of it or more | at least so long, and a failure | a failure | a failure without an answer ([`Fault::Local`]) |
-//! | by a deadline, sooner: a second attempt shortly before it | at least so long | one request more | nothing |
-//! | by its caller's drop, or as the loser of a hedge | at least so long | one request more | nothing |
+//! | by a deadline, after half of it or more | at least that long, and a failure | a failure | a failure without an answer ([`Fault::Local`]) |
+//! | by a deadline, sooner: a second attempt shortly before it | at least that long | one more request | nothing |
+//! | by its caller's drop, or as the loser of a hedge | at least that long | one more request | nothing |
 //! | before it had to wait | nothing | nothing | nothing |
 //! | [untimed](crate::attempt::Attempt::set_untimed): a long poll | nothing | nothing | nothing |
 //! | after the head of its response | nothing | nothing | what the head says |

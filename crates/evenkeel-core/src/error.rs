@@ -251,7 +251,7 @@ impl SharedError {
         Self(Arc::new(error))
     }
 
-    /// The error that is shared, which [`cause`] can be asked about.
+    /// The error that is shared. [`cause`] can search it.
     #[must_use]
     pub fn inner(&self) -> &(dyn Error + 'static) {
         &**self.0

@@ -1,4 +1,4 @@
-//! What is told how the attempts at a node end, and may let in only some of them.
+//! Observers of a node: they are told how attempts end, and may let in only some of them.
 //!
 //! Circuit breakers and outlier detection stand below the balancer. But only the protocol knows
 //! what an outcome is, and sometimes only at the end of a body. So they wrap no service. They

@@ -49,7 +49,7 @@ fn moved(policy: &dyn Policy, nodes: &[Arc<Node>]) -> f64 {
 
 #[test]
 fn one_endpoint_of_n_moves_one_key_in_n() {
-    // What a node's own share may be off by, and what moves besides.
+    // How far a node's own share may be off, and how much else moves.
     let policies: [(Box<dyn Policy>, f64, f64); 4] = [
         (Box::new(Rendezvous::new()), 1.1, 0.0),
         (Box::new(Ketama::new()), 1.35, 0.0),

@@ -53,7 +53,7 @@ impl Aimd {
         Self { bounds, backoff_ratio, timeout, limit, shrank: AtomicU64::new(0) }
     }
 
-    /// Sets where it begins and its bounds. Default 20, between 20 and 200.
+    /// Sets the initial limit and its bounds. Default 20, between 20 and 200.
     ///
     /// A low minimum lets almost nothing through if everything fails for another reason than load.
     /// A high minimum overloads.

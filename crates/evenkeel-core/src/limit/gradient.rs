@@ -41,7 +41,7 @@ impl Gradient2 {
         Self { tolerance: 1.5, windowed: Windowed::new(Bounds::new(20, 1, 1_000), WINDOW) }
     }
 
-    /// Sets where it begins and its bounds. Default 20, between 1 and 1,000.
+    /// Sets the initial limit and its bounds. Default 20, between 1 and 1,000.
     ///
     /// # Panics
     /// If `min` is zero or above `max`.

@@ -17,13 +17,13 @@ pub struct Permits {
 }
 
 impl Permits {
-    /// A counter of which all of `limit` is free.
+    /// Permits for `limit`, all of them free.
     #[must_use]
     pub fn new(limit: impl Limit) -> Self {
         Self::boxed(Box::new(limit))
     }
 
-    /// A counter of which all of `limit` is free.
+    /// Permits for `limit`, all of them free.
     #[must_use]
     pub fn boxed(limit: Box<dyn Limit>) -> Self {
         Self { limit, in_flight: AtomicU32::new(0) }

@@ -37,7 +37,7 @@ impl Vegas {
         Self(Windowed::new(Bounds::new(20, 1, 1_000), WINDOW))
     }
 
-    /// Sets where it begins and its bounds. Default 20, between 1 and 1,000.
+    /// Sets the initial limit and its bounds. Default 20, between 1 and 1,000.
     ///
     /// # Panics
     /// If `min` is zero or above `max`.
