@@ -84,7 +84,7 @@ pub enum Admission {
     Counted,
     /// It may, as a trial.
     Trial(Box<dyn Pass>),
-    /// It may not. The gate is closed by now, so that no further attempt is refused one by one.
+    /// It may not. The gate is closed by now, so that further attempts do not come to be refused.
     Refused,
 }
 

@@ -12,7 +12,7 @@ pub trait Traffic<Req, Res, Err>: Clone + Send + Sync + 'static {
     /// The response that the caller gets: `Res`, or `Res` with the attempt inside until its body ends.
     type Response;
 
-    /// Where the request should go.
+    /// Where the request asks to go.
     fn hints<'a>(&self, request: &'a Req) -> Hints<'a>;
 
     /// The nodes that the call has tried: the same as in [`hints`](Self::hints), without the rest.
@@ -54,7 +54,7 @@ impl<Req, Res, Err> Traffic<Req, Res, Err> for AnyTraffic {
     }
 }
 
-/// Where a request should go. Empty by default.
+/// Where a request asks to go. Empty by default.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Hints<'a> {
     /// Under a policy that hashes, requests of the same hash go to the same endpoint.

@@ -27,8 +27,8 @@ pub(super) struct Counts {
     pub(super) second: u64,
 }
 
-/// The first 8 of a tick read the time, and one in 8 after them. As many may be counted too early
-/// when a busy time is over.
+/// The first 8 of a tick read the time, and one in 8 after them: that is how many may count too
+/// early when a busy time is over.
 const UNTOLD: u64 = 8;
 
 impl Tally {

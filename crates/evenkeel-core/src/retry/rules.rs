@@ -96,9 +96,9 @@ pub trait Replay<Req>: Clone {
 }
 
 /// The rules of a layer over a service `S`. Each type that implements [`Rules`] also implements
-/// It tells layers that have rules from layers that have none yet, before there is a request.
+/// this.
 ///
-/// It lets the compiler reject a layer without rules before there is a request.
+/// It tells layers that have rules from layers that have none yet, before there is a request.
 #[diagnostic::on_unimplemented(
     message = "a layer for retries or hedges does not know what may be sent again",
     label = "no rules",

@@ -3,12 +3,12 @@
 //! An endpoint is probed at an interval. After a result that contradicts what was known, it is
 //! probed again soon, until enough results in a row confirm the contradiction
 //! ([`fall`](CheckRules::fall), [`rise`](CheckRules::rise)) or one takes it back. So an endpoint
-//! that dies is closed at most
+//! that dies is closed within
 //!
 //! > interval + timeout + (fall − 1) · (interval on the edge + timeout)
 //!
-//! after its death, and one interval after it if it [denies](Verdict::Denied) being healthy. The
-//! very first result decides alone, and so does the first one that passes. What an endpoint
+//! of its death, and within one interval if it [denies](Verdict::Denied) being healthy. The very
+//! first result decides alone, and so does the first one that passes. What an endpoint
 //! [reports](Checks::report) by itself counts at once.
 //!
 //! Probes of all endpoints together begin at a [pace](CheckRules::probes_per_second): a set of

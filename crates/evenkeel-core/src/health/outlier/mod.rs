@@ -1,4 +1,4 @@
-//! Outlier detection: ejects nodes for a while that do worse than they should or than the others.
+//! Outlier detection: for a while ejects nodes that do worse than they should or than the others.
 //!
 //! Consecutive failures eject at once. Success rates, failure percentages and latencies are
 //! compared in a sweep. A node comes back when its time is over, at first with a few trial
