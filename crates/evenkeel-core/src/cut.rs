@@ -21,8 +21,8 @@
 //!   often enough.
 //! * **Health.** A deadline says after which wait an answer is of no use. An endpoint that had at
 //!   least half of that time and did not answer has failed, as Envoy counts a timeout. A caller
-//!   that goes away says nothing of the kind: it may have lost interest, and a stream whose head
-//!   comes with its first message may last for hours.
+//!   that goes away says nothing of the kind: it may have lost interest, and a stream that
+//!   sends its head with its first message may last for hours.
 //!
 //! Code that knows a deadline says so with [`by_deadline`] while it drops what was under way. The
 //! `DeadlineLayer`, the attempt timeout of the `RetryLayer` and the timeout of the `MirrorLayer` of

@@ -47,7 +47,7 @@ pub trait Listener: Send + Sync {
     /// The first gate has closed `node`.
     fn closed(&self, node: &Node);
 
-    /// The last gate that closed `node` and is not [of health](Gate::is_of_health) has opened.
+    /// Only gates [of health](Gate::is_of_health) still close `node`: the last other one has opened.
     fn usable(&self, _node: &Node) {}
 
     /// Connecting to `node` failed.

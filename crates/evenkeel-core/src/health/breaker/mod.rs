@@ -122,7 +122,7 @@ impl Breaker {
 
     /// What it does with calls.
     ///
-    /// A breaker whose open time is over is still open until it is [tried](Self::half_open).
+    /// After its open time is over, a breaker is still open until it is [tried](Self::half_open).
     #[must_use]
     pub fn state(&self) -> State {
         match self.phase.load(Ordering::Acquire) & KIND {
