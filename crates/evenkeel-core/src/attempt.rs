@@ -14,7 +14,7 @@ use crate::{
     time::Timestamp,
 };
 
-/// Keeps a node's service alive while an attempt is under way, and tells the time.
+/// Keeps a node's service alive while an attempt is under way, and gives the time.
 pub trait Holder {
     /// The node that is tried.
     fn node(&self) -> &Arc<Node>;
@@ -22,22 +22,23 @@ pub trait Holder {
     /// The time now.
     fn now(&self) -> Timestamp;
 
-    /// A time not long ago, for less than [`Holder::now`] costs.
+    /// A recent time, cheaper to get than [`Holder::now`].
     fn recently(&self) -> Timestamp;
 
-    /// Whether attempts are counted while they are under way. Default true; false where nobody reads it.
+    /// Whether attempts are counted while they are under way. Default true; false where no policy
+    /// reads the count.
     #[inline]
     fn is_counted(&self) -> bool {
         true
     }
 
-    /// An attempt begins that is counted. Default it is in flight at the node.
+    /// A counted attempt begins. By default it becomes in flight at the node.
     #[inline]
     fn enter(&self) {
         self.node().enter();
     }
 
-    /// An attempt is over that was counted, whether it has ended or was cancelled.
+    /// A counted attempt is over, whether it ended or was cancelled.
     #[inline]
     fn exit(&self) {
         self.node().exit();
@@ -46,22 +47,23 @@ pub trait Holder {
 
 /// One try of a request at one node, in flight from here until it is finished or dropped.
 ///
-/// Dropped without [`finish`](Attempt::finish) it was cut off. What that says of the node is told at
-/// [`cut`].
+/// An attempt that is dropped without [`finish`](Attempt::finish) was cut off. What that says of
+/// the node is explained at [`cut`].
 /// Latency runs from the first time that the attempt had to wait until the head of the response, or
-/// until the end where no head is reported. An attempt that never waited took no time that a clock
-/// has to be read for.
+/// until the end if no head is reported. An attempt that never waited took no time, so no clock is
+/// read for it.
 pub struct Attempt<H: Holder + ?Sized = dyn Holder + Send + Sync> {
-    /// `None` only while it is being turned into an attempt of another type.
+    /// `None` only while it becomes an attempt of another type.
     holder: Option<Arc<H>>,
     clock: Clock,
-    /// Only at a guarded node.
+    /// Set only at a guarded node.
     trial: Option<Arc<Trial>>,
     marks: Marks,
 }
 
-/// What lets an attempt in at a guarded node. Behind a pointer: hardly any attempt has one. An `Arc`,
-/// though there is only one: unlike that of a `Box`, dropping none of them is a comparison and no call.
+/// The passes that let an attempt in at a guarded node. It is behind a pointer, since hardly any
+/// attempt has one. It is an `Arc` with a single owner because dropping `None` of an `Arc` is a
+/// comparison without a call, unlike that of a `Box`.
 struct Trial {
     passes: Vec<Box<dyn Pass>>,
 }
@@ -71,12 +73,12 @@ struct Trial {
 enum Clock {
     NotStarted,
     Since(Timestamp),
-    /// In nanoseconds: a `Duration` would make every attempt eight bytes longer.
+    /// In nanoseconds: a `Duration` would make every attempt eight bytes larger.
     Stopped(u64),
 }
 
 impl<H: Holder + ?Sized> Attempt<H> {
-    /// Counts the node in flight.
+    /// Counts the attempt in flight at its node.
     #[must_use]
     #[inline]
     pub fn new(holder: Arc<H>) -> Self {
@@ -90,22 +92,23 @@ impl<H: Holder + ?Sized> Attempt<H> {
 
     /// Whether the attempt may go ahead: its node is open, and no observer refuses it.
     ///
-    /// Ask it when the request is about to leave. A refused attempt is to be dropped.
+    /// Ask just before the request is sent. A refused attempt has to be dropped.
     #[must_use]
     #[inline]
     pub fn admit(&mut self) -> bool {
         self.node().is_unguarded() || self.node().is_open() && self.admit_guarded(false)
     }
 
-    /// The same where no node is open, and one that only its [health](crate::node::Gate::is_of_health)
-    /// closes is better than none: those who judge health are not heeded, those who count are.
+    /// Like [`admit`](Self::admit), for when no node is open. A node that only its
+    /// [health](crate::node::Gate::is_of_health) closes is better than none: observers that judge
+    /// health are overruled, observers that count are not.
     #[must_use]
     #[cold]
     pub fn admit_failing_open(&mut self) -> bool {
         self.node().is_usable() && self.admit_guarded(true)
     }
 
-    /// Where it fails open, a refusal counts only if it closes a gate that is not of health.
+    /// If `fails_open`, a refusal counts only if it closes a gate that is not of health.
     #[inline(never)]
     fn admit_guarded(&mut self, fails_open: bool) -> bool {
         let node = self.holder.as_ref().expect("taken only when self is consumed").node();
@@ -132,7 +135,7 @@ impl<H: Holder + ?Sized> Attempt<H> {
         true
     }
 
-    /// Tells those who count it that it is over.
+    /// Tells the observers that count this attempt that it is over.
     #[inline(never)]
     fn leave(&mut self) {
         let counted = usize::from(self.marks.counted());
@@ -141,7 +144,7 @@ impl<H: Holder + ?Sized> Attempt<H> {
         node.observers().take(counted).for_each(|observer| observer.left(node));
     }
 
-    /// Says where the fault lies if the attempt fails. Default [`Fault::Server`].
+    /// Sets where the fault lies if the attempt fails. Default [`Fault::Server`].
     pub fn blame(&mut self, fault: Fault) {
         self.marks.set_fault(fault);
     }
@@ -160,23 +163,24 @@ impl<H: Holder + ?Sized> Attempt<H> {
         self.holder().node()
     }
 
-    /// It has to wait. Starts the clock, if it does not run yet and anybody wants to know what it says.
+    /// The attempt has to wait. Starts the clock, unless it runs already or its time is not needed.
     #[inline]
     pub fn waits(&mut self) {
         if !self.marks.is_waiting() && !self.marks.is_untimed() {
             self.marks.set_waiting(true);
-            // Those who hear how attempts end want to know how long one waited that is cut off.
+            // Observers of outcomes are also told how long an attempt waited that is cut off.
             if self.node().is_heard() {
                 self.clock = Clock::Since(self.holder().now());
             }
         }
     }
 
-    /// Says that how long it takes says nothing of the endpoint. It must not have waited yet.
+    /// Says that the time this attempt takes does not describe the endpoint. It must not have
+    /// waited yet.
     ///
-    /// A success is no sample of latency then; failures still count. Observers are told zero. As a trial it
-    /// [takes no place](Pass::give_place): its answer may be late by design, and would keep others out for as
-    /// long.
+    /// A success is then no sample of latency; failures still count. Observers are told a latency
+    /// of zero. As a trial it [takes no place](Pass::give_place): its answer may be late by design,
+    /// and would keep other requests out for as long.
     #[inline]
     pub fn set_untimed(&mut self) {
         self.marks.set_untimed();
@@ -193,26 +197,26 @@ impl<H: Holder + ?Sized> Attempt<H> {
                 self.trial = Some(Arc::new(Trial { passes }));
             }
         }
-        // Its gate was closed by the trial itself.
+        // The trial itself closed the gate.
         self.marks.set_epoch(self.node().epoch());
     }
 
-    /// Tells that the endpoint asks for less traffic for so long, however the attempt ends: the delay is
-    /// what its answer costs.
+    /// Says that the endpoint asks for less traffic for `delay`, however the attempt ends. The
+    /// delay counts as what its answer costs.
     pub fn throttled(&self, delay: Duration) {
         let outcome = Outcome::Throttled(Some(delay));
         self.node().latency().record(outcome, Duration::ZERO, self.holder().now());
     }
 
-    /// Tells that nothing was done with it, at the endpoint or before it: that counts as load, however the
-    /// attempt ends, and says nothing of the endpoint's health.
+    /// Says that the request was not processed, at the endpoint or before it. However the attempt
+    /// ends, that counts as load and says nothing of the endpoint's health.
     ///
-    /// An endpoint that refuses at once has little in flight and would draw traffic.
+    /// An endpoint that refuses at once has little in flight and would otherwise draw traffic.
     pub fn turned_away(&self) {
         self.node().penalise();
     }
 
-    /// Stops the clock: the head of the response is there. The attempt stays in flight.
+    /// Stops the clock: the head of the response has arrived. The attempt stays in flight.
     pub fn responded(&mut self) {
         self.marks.set_waiting(false);
         if let Clock::Since(started) = self.clock {
@@ -224,11 +228,11 @@ impl<H: Holder + ?Sized> Attempt<H> {
         }
     }
 
-    /// Ends its trial, if it is one, with what is known by now: what the head of the response says.
+    /// Ends its trial, if it is one, with what the head of the response says.
     ///
-    /// Tell it after [`responded`](Self::responded) where the attempt goes on: a trial that lasted as long as
-    /// a download or a stream would keep all other requests out meanwhile. What the attempt ends with counts
-    /// then as that of any other.
+    /// Call it after [`responded`](Self::responded) if the attempt goes on. A trial that lasts as
+    /// long as a download or a stream would keep all other requests out meanwhile. The final
+    /// outcome of the attempt then counts like that of any other.
     #[inline]
     pub fn judge_trial(&mut self, known: Outcome) {
         if self.trial.is_some() {
@@ -246,25 +250,26 @@ impl<H: Holder + ?Sized> Attempt<H> {
         if let Some(trial) = self.trial.take() {
             trial.end(&report);
         }
-        // Its gate was closed by the trial itself.
+        // The trial itself closed the gate.
         self.marks.set_epoch(self.node().epoch());
     }
 
-    /// Whether anybody wants to know what the endpoint reports of its load.
+    /// Whether an observer reads what the endpoint reports of its load.
     #[must_use]
     #[inline]
     pub fn wants_report(&self) -> bool {
         self.node().is_reporting()
     }
 
-    /// Tells what the endpoint has reported of its load, with the head of the response or at its end.
+    /// Passes on what the endpoint has reported of its load, with the head of the response or at
+    /// its end.
     pub fn reported(&self, report: &LoadReport) {
         self.node().reported(report, self.holder().now());
     }
 
     /// Ends the attempt with its outcome.
-    // Always, like all that each request passes: left to itself the compiler calls them where there is
-    // more than one kind of holder.
+    // Always inline, like everything on the path of each request: otherwise the compiler emits
+    // calls if there is more than one kind of holder.
     #[inline(always)]
     pub fn finish(mut self, outcome: Outcome) {
         self.marks.set_waiting(false);
@@ -307,7 +312,7 @@ impl<H: Holder + ?Sized> Attempt<H> {
         }
     }
 
-    /// It was dropped while it waited for the head of its response: see [`cut`].
+    /// The attempt was dropped while it waited for the head of its response: see [`cut`].
     #[cold]
     #[inline(never)]
     fn cut(&mut self) {
@@ -319,8 +324,9 @@ impl<H: Holder + ?Sized> Attempt<H> {
         let waited = now.since(started);
         let has_failed = cut::is_failure(waited);
         if !has_failed {
-            // A trial that is given back opens its gate, which forgets what is known of the endpoint: so before
-            // this wait is noted, or an endpoint that never answers would look unmeasured again.
+            // Giving a trial back opens its gate, which forgets what is known of the endpoint. So
+            // it comes before this wait is noted, or an endpoint that never answers would look
+            // unmeasured again.
             self.trial = None;
         }
         let node = self.node();
@@ -347,7 +353,7 @@ impl Trial {
 }
 
 impl<H: Holder + Send + Sync + 'static> Attempt<H> {
-    /// The same attempt, without the type of what holds it.
+    /// The same attempt, without the type of its holder.
     #[must_use]
     #[inline(always)]
     pub fn erase(mut self) -> Attempt {
@@ -356,7 +362,7 @@ impl<H: Holder + Send + Sync + 'static> Attempt<H> {
             holder,
             clock: self.clock,
             trial: self.trial.take(),
-            // Told to those who count it by the new one.
+            // The new attempt tells the observers that count.
             marks: self.marks.take(),
         }
     }
@@ -494,7 +500,8 @@ mod tests {
         assert_eq!((held.0.penalty(), held.0.in_flight()), (3, 0));
     }
 
-    /// Lets one attempt at a time in as a trial, and closes the gate meanwhile, as a half-open breaker does.
+    /// Lets in one attempt at a time as a trial, and closes the gate meanwhile, as a half-open
+    /// breaker does.
     #[derive(Default)]
     struct HalfOpen {
         me: std::sync::Weak<Self>,

@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use crate::{rng::Rng, time::scaled};
 
-/// Exponential back-off with jitter, so that those who failed together do not come back together.
+/// Exponential back-off with jitter, so that callers that failed together do not come back
+/// together.
 ///
-/// Three shapes, each a formula of the field. With `n` counted from 0:
+/// It has three shapes, each a well-known formula. With `n` counted from 0:
 ///
 /// | constructor | delay before try `n` | use it for |
 /// |---|---|---|

@@ -7,7 +7,7 @@ use crate::{node::Node, traffic::AnyTraffic};
 /// Makes the service that speaks to a node: sync, infallible, cheap.
 ///
 /// It stands below the balancer and is asked once for each node. It connects lazily: whatever can
-/// fail or take time belongs into the service that it makes. A closure is a `Connect`:
+/// fail or take time belongs in the service that it makes. A closure is a `Connect`:
 ///
 /// ```
 /// use std::sync::Arc;
@@ -18,8 +18,9 @@ use crate::{node::Node, traffic::AnyTraffic};
 /// assert_eq!(connect.connect(&node), "10.0.0.1:80");
 /// ```
 ///
-/// Of what a closure's service answers, a balancer knows only whether it is an error. One that speaks HTTP or gRPC,
-/// such as a `Channel` of tonic, stands in `HttpLeaf` of evenkeel-http, which reads its status.
+/// Of the answers of a closure's service, a balancer knows only whether they are errors. A service
+/// that speaks HTTP or gRPC, such as a `Channel` of tonic, is put into `HttpLeaf` of evenkeel-http,
+/// which reads its status.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` does not say how an endpoint is spoken to",
     label = "no `Connect`",

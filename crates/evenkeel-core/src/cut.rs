@@ -1,30 +1,33 @@
-//! Attempts that are cut off while they wait, and what that says of the endpoint.
+//! What attempts that are cut off while they wait say of the endpoint.
 //!
-//! An attempt that is dropped before the head of its response is there has no outcome. What it says all the
-//! same depends on who cut it off, and after which time:
+//! An attempt that is dropped before the head of its response arrives has no outcome. What it still
+//! says depends on the cause of the cut and on how long it had waited:
 //!
 //! | cut off | latency estimates | load | health: outlier detection, breakers, adaptive limits |
 //! |---|---|---|---|
-//! | by a deadline, after half of it or more | at least so long, and a failure | a failure | a failure without an answer ([`Fault::Local`]) |
-//! | by a deadline, sooner: a second attempt shortly before it | at least so long | one request more | nothing |
-//! | by its caller's drop, or as the loser of a hedge | at least so long | one request more | nothing |
+//! | by a deadline, after half of it or more | at least that long, and a failure | a failure | a failure without an answer ([`Fault::Local`]) |
+//! | by a deadline, sooner: a second attempt shortly before it | at least that long | one more request | nothing |
+//! | by its caller's drop, or as the loser of a hedge | at least that long | one more request | nothing |
 //! | before it had to wait | nothing | nothing | nothing |
 //! | [untimed](crate::attempt::Attempt::set_untimed): a long poll | nothing | nothing | nothing |
 //! | after the head of its response | nothing | nothing | what the head says |
 //!
-//! * **Latency.** [`PeakEwma`](crate::load::PeakEwma) takes the wait as the least that the answer would have
-//!   taken, as tower's `PeakEwma`, linkerd's and Finagle's do: an endpoint that never answers looks slow, not
-//!   unmeasured. Other than theirs, a short wait never makes it look quicker.
-//! * **Load.** [`Node::penalty`](crate::node::Node::penalty) becomes 1 at least: as if the request that was
-//!   given up were in flight still, until the endpoint answers one or has been passed over often enough.
-//! * **Health.** Whoever sets a deadline says from which wait on there is no use in an answer; an endpoint that
-//!   was given at least half of it and said nothing has failed, as Envoy counts a timeout. A caller that goes
-//!   away says nothing of the kind: it may have lost interest, and a stream whose head comes with its first
-//!   message may last for hours.
+//! * **Latency.** [`PeakEwma`](crate::load::PeakEwma) takes the wait as the least time that the
+//!   answer would have taken, as tower's `PeakEwma`, linkerd's and Finagle's do. An endpoint that
+//!   never answers looks slow, not unmeasured. Unlike in theirs, a short wait never makes it look
+//!   quicker.
+//! * **Load.** [`Node::penalty`](crate::node::Node::penalty) becomes at least 1, as if the
+//!   abandoned request were still in flight, until the endpoint answers one or has been passed over
+//!   often enough.
+//! * **Health.** A deadline says after which wait an answer is of no use. An endpoint that had at
+//!   least half of that time and did not answer has failed, as Envoy counts a timeout. A caller
+//!   that goes away says nothing of the kind: it may have lost interest, and a stream that
+//!   sends its head with its first message may last for hours.
 //!
-//! What knows a deadline tells it by [`by_deadline`] while it drops what was under way: the `DeadlineLayer`, the
-//! attempt timeout of the `RetryLayer` and the timeout of the `MirrorLayer` of evenkeel-layers do. tower's `Timeout` and tokio's `timeout` do not,
-//! so what they cut off counts as dropped by its caller. So does what is dropped by another thread or task, for
+//! Code that knows a deadline says so with [`by_deadline`] while it drops what was under way. The
+//! `DeadlineLayer`, the attempt timeout of the `RetryLayer` and the timeout of the `MirrorLayer` of
+//! evenkeel-layers do. tower's `Timeout` and tokio's `timeout` do not, so attempts that they cut
+//! off count as dropped by their caller. The same holds for what another thread or task drops, for
 //! example behind a `Buffer`.
 //!
 //! [`Fault::Local`]: crate::observe::Fault::Local
@@ -38,9 +41,9 @@ thread_local! {
 
 /// Runs `end`, which drops what is under way, because a deadline of `patience` has passed.
 ///
-/// Attempts that it drops on this thread, and that have waited for at least half of `patience`, count as failed
-/// without an answer. `patience` is what is configured: a caller that gave less time is impatient, which is no
-/// fault of the endpoint. See the [module docs](self).
+/// Attempts that it drops on this thread, and that have waited for at least half of `patience`,
+/// count as failed without an answer. `patience` is the configured time: a caller that gave less
+/// time is impatient, which is not the endpoint's fault. See the [module docs](self).
 ///
 /// ```
 /// use std::time::Duration;
@@ -50,7 +53,7 @@ thread_local! {
 /// cut::by_deadline(Duration::from_secs(2), || drop(under_way));
 /// ```
 pub fn by_deadline<R>(patience: Duration, end: impl FnOnce() -> R) -> R {
-    /// Sets back what was before, also where `end` panics.
+    /// Restores the previous value, even if `end` panics.
     struct Before(Option<Duration>);
 
     impl Drop for Before {
@@ -65,7 +68,7 @@ pub fn by_deadline<R>(patience: Duration, end: impl FnOnce() -> R) -> R {
 
 /// Whether an attempt that is cut off now after `waited` has failed.
 pub(crate) fn is_failure(waited: Duration) -> bool {
-    // Where threads end, nothing is known.
+    // While a thread ends, its deadline is unknown.
     let patience = PATIENCE.try_with(Cell::get).ok().flatten();
     patience.is_some_and(|patience| patience / 2 <= waited && Duration::ZERO < waited)
 }

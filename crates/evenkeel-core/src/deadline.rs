@@ -13,10 +13,10 @@ pub trait CarryDeadline<Req>: Clone {
     /// The deadline that this process knows the request to have.
     fn deadline(&self, request: &Req) -> Option<Deadline>;
 
-    /// The time that the request was given by whoever sent it.
+    /// The time that the request's sender gave it.
     fn given(&self, request: &Req) -> Option<Duration>;
 
-    /// Makes the request carry the deadline, before which `remaining` is left.
+    /// Makes the request carry the deadline, which is `remaining` away.
     fn carry(&self, request: &mut Req, deadline: Deadline, remaining: Duration);
 }
 

@@ -1,4 +1,4 @@
-//! Taking a service out of its registry, for whoever stops it.
+//! Taking a service out of its registry before its server stops.
 
 use std::{pin::Pin, time::Duration};
 
@@ -6,8 +6,9 @@ use crate::BoxError;
 
 /// A service's own entry in a registry, which can be taken out.
 ///
-/// What enters a service implements it, and what stops a server takes it: neither needs to know the
-/// other. The order is deregister, serve on for [`propagation`](Self::propagation), then close the door.
+/// The code that enters a service implements it, and the code that stops a server takes it: neither
+/// needs to know the other. The order is: deregister, serve on for
+/// [`propagation`](Self::propagation), then stop accepting requests.
 ///
 /// ```
 /// use std::{future::{Future, ready}, pin::Pin, time::Duration};

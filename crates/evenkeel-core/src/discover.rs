@@ -13,11 +13,12 @@ use crate::{
     endpoint::{Address, Endpoint},
 };
 
-/// What a discovery has to say: a whole set, or one change to it.
+/// An update of a discovery: a whole set, or one change to it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Update {
-    /// The whole set. What is not in it is gone. Of two with one address, the later counts.
+    /// The whole set. Endpoints that are not in it are gone. Of two with one address, the later one
+    /// counts.
     Set(Vec<Endpoint>),
     /// An endpoint is new, or something about it changed.
     Insert(Endpoint),
@@ -27,17 +28,17 @@ pub enum Update {
 
 /// A stream of updates.
 ///
-/// An error is news, not the end: the reader keeps the last set and reads on. The end of the stream
-/// means that there will be no more changes; the last set stays.
+/// An error is news, not the end: the reader keeps the last set and reads on. If the stream ends,
+/// there will be no more changes, and the last set stays.
 pub type Watch = Pin<Box<dyn Stream<Item = Result<Update, BoxError>> + Send>>;
 
 /// A cheap handle to a source of endpoints.
 ///
-/// Every watcher gets the current set first, as soon as there is one, then what changes. A source
-/// keeps its last good set when it fails, and decides by its own rules whether an empty answer is to
-/// be believed.
+/// Every watcher gets the current set first, as soon as there is one, and then the changes. When a
+/// source fails, it keeps its last good set. It decides by its own rules whether to believe an
+/// empty answer.
 ///
-/// A list is the simplest one:
+/// The simplest source is a list:
 /// ```
 /// use evenkeel_core::{discover::Discovery, endpoint::Endpoint};
 ///
@@ -48,7 +49,7 @@ pub trait Discovery: Send + Sync + 'static {
     /// Starts to follow the set. Nothing happens before the stream is polled.
     fn watch(&self) -> Watch;
 
-    /// Asks for fresh news soon, because an endpoint could not be reached. Does nothing by default.
+    /// Asks for an update soon, because an endpoint could not be reached. Does nothing by default.
     fn refresh(&self) {}
 }
 

@@ -99,7 +99,7 @@ impl FromStr for Address {
     }
 }
 
-/// The address in `[fe80::1%eth0]`: an interface has a name that the system knows when connecting.
+/// The address in `[fe80::1%eth0]`. The system resolves the name of the interface when connecting.
 fn zoned_address(host: &str) -> Option<&str> {
     let inner = host.strip_prefix('[')?.strip_suffix(']')?;
     let (address, zone) = inner.split_once('%')?;
@@ -140,7 +140,7 @@ impl From<SocketAddr> for Address {
     }
 }
 
-/// What a discovery names: an address, its weight, where it is, and what else is known of it.
+/// What a discovery names: an address, its weight, its zone, and what else is known of it.
 ///
 /// ```
 /// use evenkeel_core::endpoint::Endpoint;
@@ -162,7 +162,7 @@ pub struct Endpoint {
     pub priority: u32,
     /// What else is known of it. Default empty.
     pub metadata: Arc<BTreeMap<String, String>>,
-    /// Where else it may listen, tried when connecting if its address does not answer. Default nowhere.
+    /// Other places where it may listen, tried if its address does not answer. Default none.
     pub alternatives: Arc<[SocketAddr]>,
 }
 
@@ -201,9 +201,10 @@ impl Endpoint {
         self
     }
 
-    /// Sets where else it may listen, such as at its address of the other family (gRPC A61).
+    /// Sets other places where it may listen, such as its address of the other family (gRPC A61).
     ///
-    /// A leaf that connects tries them after the address, as RFC 8305 says. They are no part of the identity.
+    /// A leaf that connects tries them after the address, as RFC 8305 says. They are not part of
+    /// the identity.
     #[must_use]
     pub fn alternatives(mut self, addresses: impl IntoIterator<Item = SocketAddr>) -> Self {
         self.alternatives = addresses.into_iter().collect();

@@ -61,8 +61,8 @@ pub struct AllEndpointsExcluded;
 
 /// Endpoints are open, but the policy picked none of them.
 ///
-/// It is the policy that has to be mended, or asked for less: the balancer does not wait, since no endpoint has to
-/// open first.
+/// Correct the policy, or ask less of it. The balancer does not wait, since no endpoint has to open
+/// first.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
 #[error("policy {policy} picked none of {open} open endpoints")]
 #[non_exhaustive]
@@ -85,8 +85,8 @@ impl NoEndpointPicked {
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct CircuitOpen {
-    /// When it is worth trying again, at the earliest; `None` where nobody can tell: it is held open by
-    /// hand, or as many trial calls as it permits are under way.
+    /// When it is worth trying again, at the earliest. `None` if that is unknown: the breaker is
+    /// held open by hand, or as many trial calls as it permits are under way.
     pub retry_after: Option<Duration>,
 }
 
@@ -128,7 +128,7 @@ impl RateLimited {
     }
 }
 
-/// As many calls are under way as may be: the request was not sent.
+/// The limit of calls under way is reached: the request was not sent.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
 #[error("limit of {limit} calls at once reached after waiting {waited:?}")]
 #[non_exhaustive]
@@ -147,7 +147,7 @@ impl LimitReached {
     }
 }
 
-/// This client refuses a share of its requests because the other side refuses many: it was not sent.
+/// The request was not sent: this client refuses a share of them while the server refuses many.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
 #[error("request throttled with probability {probability:.3}")]
 #[non_exhaustive]
@@ -169,7 +169,7 @@ impl RequestThrottled {
 #[error("request of priority {priority} shed after waiting {waited:?}")]
 #[non_exhaustive]
 pub struct Overloaded {
-    /// How much it matters, 0 for what matters most.
+    /// The priority of the request, 0 for what matters most.
     pub priority: u8,
     /// How long it waited; zero if it was refused on arrival.
     pub waited: Duration,
@@ -193,7 +193,7 @@ pub struct FailedFast {
 }
 
 impl FailedFast {
-    /// The refusal of a service that has not been ready for so long.
+    /// The refusal of a service that has not been ready for `unready`.
     #[must_use]
     pub fn new(unready: Duration) -> Self {
         Self { unready }
@@ -240,7 +240,7 @@ impl DeadlineExceeded {
     }
 }
 
-/// An error that several callers can be given.
+/// An error that can be given to several callers.
 #[derive(Clone, Debug)]
 pub struct SharedError(Arc<BoxError>);
 
@@ -251,7 +251,7 @@ impl SharedError {
         Self(Arc::new(error))
     }
 
-    /// The error that is shared, which [`cause`] can be asked about.
+    /// The error that is shared. [`cause`] can search it.
     #[must_use]
     pub fn inner(&self) -> &(dyn Error + 'static) {
         &**self.0
@@ -270,7 +270,8 @@ impl Error for SharedError {
     }
 }
 
-/// An error and what caused it, also behind a [`SharedError`], which looks like the error that it shares.
+/// An error and its sources. A [`SharedError`] looks like the error that it shares, and is seen
+/// through.
 fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
     std::iter::successors(Some(error), |&error| match error.downcast_ref::<SharedError>() {
         Some(shared) => Some(shared.inner()),
@@ -319,9 +320,10 @@ pub fn is_refusal(error: &(dyn Error + 'static)) -> bool {
 
 /// Whether this process or its host lacked what connecting takes: no endpoint is at fault.
 ///
-/// That is an [`io::Error`] for want of file descriptors (`EMFILE`, `ENFILE`), of memory (`ENOMEM`, `ENOBUFS`), of a
-/// port to connect from (`EADDRNOTAVAIL`), or of a network (`ENETDOWN`). `ENETUNREACH` and `EHOSTUNREACH` are none: an
-/// endpoint to which no route leads cannot be used from here, and others may be.
+/// That is an [`io::Error`] for lack of file descriptors (`EMFILE`, `ENFILE`), of memory (`ENOMEM`,
+/// `ENOBUFS`), of a port to connect from (`EADDRNOTAVAIL`), or of a network (`ENETDOWN`).
+/// `ENETUNREACH` and `EHOSTUNREACH` do not count: an endpoint without a route cannot be used from
+/// here, but others may be.
 ///
 /// ```
 /// use std::io;
@@ -342,7 +344,7 @@ pub fn is_of_this_host(error: &(dyn Error + 'static)) -> bool {
 fn lacks_resources(error: &io::Error) -> bool {
     use io::ErrorKind::{AddrNotAvailable, NetworkDown, OutOfMemory};
 
-    // Those that have no `ErrorKind`, by number: ENFILE, EMFILE, ENOBUFS.
+    // The errors that have no `ErrorKind`, by number: ENFILE, EMFILE, ENOBUFS.
     #[cfg(any(target_os = "linux", target_os = "android"))]
     const NUMBERS: &[i32] = &[23, 24, 105];
     #[cfg(all(unix, not(any(target_os = "linux", target_os = "android"))))]

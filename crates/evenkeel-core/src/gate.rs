@@ -11,7 +11,7 @@ pub enum Gate {
     Draining,
     /// Discovery no longer names it. It never opens again.
     Retired,
-    /// Its service failed for good and is being made anew.
+    /// Its service failed for good and is being rebuilt.
     Broken,
     /// Outlier detection took it out.
     Ejected,
@@ -19,11 +19,11 @@ pub enum Gate {
     Breaker,
     /// It fails its active health check.
     Unhealthy,
-    /// It has as many requests as it may have.
+    /// It has as many requests as its limit allows.
     Limit,
     /// Its rate limit is used up.
     RateLimit,
-    /// No health check of it has passed yet, and it gets no request before.
+    /// No health check of it has passed yet, and it gets no request before one has.
     Unchecked,
 }
 
@@ -77,10 +77,10 @@ impl Gate {
 /// How far a gate is open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Access {
-    /// To everybody.
+    /// To all attempts.
     Open,
-    /// To those attempts that an observer lets in as a trial.
+    /// To attempts that an observer lets in as a trial.
     Guarded,
-    /// To nobody.
+    /// To no attempt.
     Closed,
 }

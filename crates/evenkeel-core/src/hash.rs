@@ -1,7 +1,7 @@
-//! The hash functions by which requests find endpoints under a policy that hashes.
+//! The hash functions with which policies that hash find an endpoint for a request.
 //!
-//! They are those of Envoy and gRPC, and of nginx, so that all of them send a key to the same endpoint.
-//! None is for secrets, and none withstands keys that are chosen to collide.
+//! They are those of Envoy and gRPC, and of nginx, so that all of these send a key to the same
+//! endpoint. None is suited to secrets, and none withstands keys that are chosen to collide.
 
 /// xxHash64 with seed 0: what Envoy and gRPC hash keys with.
 ///

@@ -1,4 +1,4 @@
-//! Contracts and mathematics of evenkeel, for those who write a policy, a discovery or a layer.
+//! Contracts and mathematics of evenkeel, for authors of a policy, a discovery or a layer.
 //!
 //! An [`Endpoint`](endpoint::Endpoint) is what a [`Discovery`](discover::Discovery) names. While it
 //! is in use it is a [`Node`](node::Node): its requests in flight, its latency estimate, its gates.
@@ -20,7 +20,7 @@
 //! let mut rng = Rng::with_seed(7);
 //! let picks: Vec<_> =
 //!     (0..4).map(|_| picker.pick(&nodes, &mut PickContext::new(&mut rng)).unwrap()).collect();
-//! // Each in turn; which comes first is drawn.
+//! Round robin takes each in turn; the first is drawn at random.
 //! assert_ne!(picks[0], picks[1]);
 //! assert_eq!(picks[..2], picks[2..]);
 //! ```

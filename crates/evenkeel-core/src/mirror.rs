@@ -1,19 +1,19 @@
-//! What a protocol says of copying requests.
+//! How a protocol copies requests.
 
 /// How requests of type `Req` are copied, for a mirror.
 pub trait Copies<Req>: Clone {
-    /// What the service is asked with: `Req`, or `Req` with a body that can be read again.
+    /// What the service is called with: `Req`, or `Req` with a body that can be read again.
     type Request;
-    /// What is kept of a request until it has been answered.
+    /// What is kept of a request until it is answered.
     type Kept;
 
-    /// The request as it is sent where nothing is copied.
+    /// The request as it is sent if it is not copied.
     fn pass(&self, request: Req) -> Self::Request;
 
     /// The request as it is sent, and what is kept to copy it.
     fn keep(&self, request: Req) -> (Self::Kept, Self::Request);
 
-    /// The copy, once the request has been answered; `None` if not all of it is there.
+    /// The copy, once the request is answered; `None` if it is incomplete.
     fn copy(&self, kept: Self::Kept) -> Option<Self::Request>;
 }
 

@@ -14,32 +14,32 @@ use crate::{
     warming,
 };
 
-/// The bits of the gates that are closed; above them one bit for each that is guarded.
+/// Bits for the closed gates. Above them is one bit for each guarded gate.
 const CLOSED: u32 = (1 << Gate::ALL.len()) - 1;
 
-/// The bits of those gates that say nothing of health.
+/// Bits of the gates that do not concern health.
 const UNUSABLE: u32 = CLOSED & !(Gate::Ejected.bit() | Gate::Breaker.bit() | Gate::Unhealthy.bit());
 
-/// The bits of those gates that make it unfit: not those that only say that it is busy, nor the one that
-/// opens as soon as requests see the node.
+/// Bits of the gates that make a node unfit. Not among them: gates that only say that the node is
+/// busy, and the gate that opens as soon as requests see the node.
 const UNFIT: u32 = CLOSED & !(Gate::Joining.bit() | Gate::Limit.bit() | Gate::RateLimit.bit());
 
-/// Above those, what is left counts how often an observer closed it.
+/// The remaining bits, above those, count how often an observer closed the node.
 const EPOCH: u32 = 1 << (2 * Gate::ALL.len());
 
-// A count of fewer would soon be the same again.
+// With fewer bits the count would soon repeat.
 const _: () = assert!(2 * Gate::ALL.len() <= 20, "there are bits left to count");
 
-/// A node whose attempts are timed.
+/// Set if the attempts at the node are timed.
 const TIMED: u8 = 1;
 
-/// A node that has observers.
+/// Set if the node has observers.
 const OBSERVED: u8 = 2;
 
-/// A node that has observers who read reports of its load.
+/// Set if the node has observers that read load reports.
 const REPORTING: u8 = 4;
 
-/// Hears of what happens to nodes. Called on the request path: it must be short and must not block.
+/// Is told of changes to nodes. Called on the request path: it must be short and must not block.
 pub trait Listener: Send + Sync {
     /// The last gate that closed `node` has opened.
     fn opened(&self, node: &Node);
@@ -47,7 +47,7 @@ pub trait Listener: Send + Sync {
     /// The first gate has closed `node`.
     fn closed(&self, node: &Node);
 
-    /// What still closes `node` is [of health](Gate::is_of_health) alone, which was not so before.
+    /// Only gates [of health](Gate::is_of_health) still close `node`: the last other one has opened.
     fn usable(&self, _node: &Node) {}
 
     /// Connecting to `node` failed.
@@ -64,19 +64,19 @@ impl Listener for NoListener {
 
 /// An endpoint while it is in use: its requests in flight, its latency estimate, its gates.
 ///
-/// A node outlives changes of its endpoint's weight and metadata, and with it what was learnt.
-// Whole cache lines, so that neighbours never contend for counters, and in this order, so that a pick
-// reads one line of each node that it looks at: with 100,000 nodes every line has to be fetched.
+/// A node keeps what was learnt of it when its endpoint's weight or metadata change.
+// Whole cache lines, so that neighbours never contend for counters. The order of the fields lets a pick
+// read one line of each node that it looks at: with 100,000 nodes every line has to be fetched.
 #[repr(C, align(64))]
 pub struct Node {
     in_flight: AtomicU32,
     gates: AtomicU32,
     weight: AtomicU32,
-    /// Since when it warms up.
+    /// Since when the node warms up: see `warming`.
     warming: AtomicU32,
     latency: PeakEwma,
     hearing: AtomicU8,
-    /// So many requests count on top of those in flight, since attempts have failed.
+    /// Extra load, in requests, added because attempts failed.
     penalty: AtomicU32,
     observers: Observers,
     id: u64,
@@ -86,7 +86,7 @@ pub struct Node {
 }
 
 impl Node {
-    /// A node that nobody listens to and whose latency is not measured, open unless it is drained.
+    /// A node without a listener and without a latency estimate, open unless it is drained.
     #[must_use]
     pub fn new(endpoint: Endpoint) -> Self {
         let node = Self::joining(endpoint, Arc::new(NoListener), None);
@@ -96,7 +96,7 @@ impl Node {
 
     /// A node that is still closed by [`Gate::Joining`].
     ///
-    /// Its latency estimate decays with `latency_decay`; without one it is not measured.
+    /// The latency estimate decays with `latency_decay`; with `None`, latency is not measured.
     #[must_use]
     pub fn joining(
         endpoint: Endpoint,
@@ -135,7 +135,7 @@ impl Node {
         &self.address
     }
 
-    /// The endpoint as discovery named it last.
+    /// The endpoint as discovery last named it.
     ///
     /// # Panics
     /// Never: nothing panics while the lock is held.
@@ -151,7 +151,7 @@ impl Node {
         self.weight.load(Ordering::Relaxed)
     }
 
-    /// Takes over what discovery says now of the same address.
+    /// Takes over what discovery now says of this address.
     ///
     /// # Panics
     /// If `endpoint` has another address.
@@ -174,23 +174,23 @@ impl Node {
         self.gates.load(Ordering::Acquire) & CLOSED == 0
     }
 
-    /// Whether nothing closes it but its [health](Gate::is_of_health): what is used while no node is
-    /// open, since health must not make things worse.
+    /// Whether only gates of [health](Gate::is_of_health) close it, or none. While no node is open,
+    /// usable nodes get requests, since health must not make things worse.
     #[must_use]
     #[inline]
     pub fn is_usable(&self) -> bool {
         self.gates.load(Ordering::Acquire) & UNUSABLE == 0
     }
 
-    /// Whether nothing but being busy closes it, so that it counts as able to carry load.
+    /// Whether nothing closes it except being busy. Then it counts as able to carry load.
     pub(crate) fn is_fit(&self) -> bool {
         self.gates.load(Ordering::Acquire) & UNFIT == 0
     }
 
-    /// Whether it is open and no observer wants to be asked.
+    /// Whether it is open and no observer has to be asked.
     #[inline]
     pub(crate) fn is_unguarded(&self) -> bool {
-        // All bits below those of the epoch: closed gates and guarded ones.
+        // All bits below the epoch: closed gates and guarded ones.
         self.gates.load(Ordering::Acquire) & (EPOCH - 1) == 0
     }
 
@@ -224,7 +224,7 @@ impl Node {
         self.changed(gate, before & gate.bit() == 0)
     }
 
-    /// Takes one reason away, and returns whether it was there.
+    /// Removes one reason to be closed, and returns whether it was there.
     pub fn open(&self, gate: Gate) -> bool {
         debug_assert_ne!(gate, Gate::Retired, "a retired node stays closed");
         let before = self.gates.fetch_and(!gate.bit(), Ordering::AcqRel);
@@ -253,8 +253,8 @@ impl Node {
 
     /// Makes `gate` follow the `access` that an observer keeps, until both agree.
     ///
-    /// Call it after each change of that. It is asked again after the gate was set: of two threads
-    /// that change it at the same time, the later one's word holds, whoever sets the gate last.
+    /// Call it after each change of the access. It reads the access again after setting the gate: if two
+    /// threads change it at the same time, the later change holds, whichever sets the gate last.
     pub fn follow(&self, gate: Gate, access: impl Fn() -> Access) {
         let mut wanted = access();
         loop {
@@ -278,16 +278,16 @@ impl Node {
                 self.open(gate);
             }
             Access::Closed => {
-                // A node that is full is what it was: those under way still speak for it.
+                // A node that is full has not changed: attempts under way still describe it.
                 if self.close(gate) && gate != Gate::Limit {
-                    // What is under way says nothing of the node as it will be.
+                    // Attempts that are under way say nothing of the node as it will be.
                     self.gates.fetch_add(EPOCH, Ordering::AcqRel);
                 }
             }
         }
     }
 
-    /// Tells `observer` from now on how attempts end. It stays as long as the node.
+    /// Tells `observer` from now on how attempts end. An observer stays as long as the node.
     pub fn observe(&self, observer: Arc<dyn Observer>) {
         let timed = if observer.is_timing() { TIMED } else { 0 };
         let heard = if observer.is_hearing() { OBSERVED } else { 0 };
@@ -296,51 +296,51 @@ impl Node {
         self.hearing.fetch_or(heard | timed | reporting, Ordering::Release);
     }
 
-    /// Those who are told how attempts end, in the order in which they came.
+    /// The observers, in the order in which they were added.
     pub fn observers(&self) -> impl Iterator<Item = &Arc<dyn Observer>> {
         self.observers.iter()
     }
 
-    /// Whether anybody wants to know how long attempts take: the policy, or an observer.
+    /// Whether the policy or an observer needs to know how long attempts take.
     #[must_use]
     #[inline]
     pub fn is_timed(&self) -> bool {
         self.hearing.load(Ordering::Relaxed) & TIMED != 0
     }
 
-    /// Whether anybody wants to know what it [reports](Self::reported) of its load.
+    /// Whether an observer reads the [load reports](Self::reported) of the endpoint.
     #[must_use]
     #[inline]
     pub fn is_reporting(&self) -> bool {
         self.hearing.load(Ordering::Relaxed) & REPORTING != 0
     }
 
-    /// Tells observers what the endpoint has reported of its load, with a response or beside.
+    /// Tells observers what the endpoint has reported of its load, with a response or separately.
     pub fn reported(&self, report: &LoadReport, now: Timestamp) {
         self.observers.iter().for_each(|observer| observer.reported(self, report, now));
     }
 
-    /// Whether anybody wants to know how attempts end: the policy, or an observer.
+    /// Whether the policy or an observer needs to know how attempts end.
     #[must_use]
     #[inline]
     pub(crate) fn is_heard(&self) -> bool {
         self.hearing.load(Ordering::Acquire) & (TIMED | OBSERVED) != 0
     }
 
-    /// Attempts that are under way.
+    /// How many attempts are under way.
     #[must_use]
     #[inline]
     pub fn in_flight(&self) -> u32 {
         self.in_flight.load(Ordering::Relaxed)
     }
 
-    /// Counts one more attempt in flight. [`Attempt`](crate::attempt::Attempt) does it, and its end.
+    /// Counts one more attempt in flight. [`Attempt`](crate::attempt::Attempt) does this, and counts its end.
     #[inline]
     pub fn enter(&self) {
         self.in_flight.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Counts one attempt less in flight.
+    /// Counts one attempt fewer in flight.
     #[inline]
     pub fn exit(&self) {
         let before = self.in_flight.fetch_sub(1, Ordering::Relaxed);
@@ -354,13 +354,13 @@ impl Node {
         &self.latency
     }
 
-    /// Whether it need not be spared: see [`SlowStart`](crate::policy::SlowStart).
+    /// Whether slow start is over: see [`SlowStart`](crate::policy::SlowStart).
     #[inline]
     pub(crate) fn is_warm(&self) -> bool {
         self.warming.load(Ordering::Relaxed) == warming::WARM
     }
 
-    /// How long it has been warming up, beginning with the first time that this is asked; `None` if it is
+    /// How long it has been warming up, from the first time that this is asked; `None` if it is
     /// warm.
     pub(crate) fn warming_for(&self, now: Timestamp) -> Option<Duration> {
         match self.warming.load(Ordering::Relaxed) {
@@ -373,7 +373,7 @@ impl Node {
         }
     }
 
-    /// It is as warm as it gets.
+    /// Ends its warming up.
     pub(crate) fn warmed_up(&self) {
         self.warming.store(warming::WARM, Ordering::Relaxed);
     }
@@ -391,7 +391,7 @@ impl fmt::Debug for Node {
 }
 
 fn next_id() -> u64 {
-    // Not loom's: a plain counter that orders nothing.
+    // Not loom's: this counter orders nothing.
     static NEXT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(1);
     NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed)
 }

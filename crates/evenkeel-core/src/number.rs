@@ -1,11 +1,11 @@
-//! Numbers as protocols write them, which is not as Rust writes them.
+//! Numbers as protocols write them, which differs from how Rust writes them.
 //!
-//! Rust's own parsers take more: `+3`, and for fractions `1.`, `.5`, `inf` and `NaN`. What one side of a
-//! protocol reads there, the other may not.
+//! Rust's own parsers accept more: `+3`, and for fractions `1.`, `.5`, `inf` and `NaN`. One side of
+//! a protocol may accept such a text while the other does not.
 
-/// The number that `text` is: one digit or more and nothing else, `1*DIGIT` in ABNF (RFC 5234).
+/// Reads `text` as digits: one or more and nothing else, `1*DIGIT` in ABNF (RFC 5234).
 ///
-/// `None` for anything else, and for more than a `T` holds.
+/// `None` for any other text, and for a number that does not fit into `T`.
 ///
 /// ```
 /// use evenkeel_core::number::digits;
@@ -26,9 +26,9 @@ pub fn digits<T: TryFrom<u64>>(text: impl AsRef<[u8]>) -> Option<T> {
     T::try_from(number?).ok()
 }
 
-/// The fraction that `text` is, as JSON writes numbers (RFC 8259, section 6).
+/// Reads `text` as a fraction, as JSON writes numbers (RFC 8259, section 6).
 ///
-/// `None` for anything else, and for what no `f64` holds.
+/// `None` for any other text, and for a number that does not fit into an `f64`.
 ///
 /// ```
 /// use evenkeel_core::number::decimal;

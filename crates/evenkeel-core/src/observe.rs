@@ -1,11 +1,12 @@
-//! Who hears how the attempts at a node end, and may let in only some of them.
+//! Observers of a node: they are told how attempts end, and may let in only some of them.
 //!
-//! Circuit breakers and outlier detection stand below the balancer, but what an outcome is, only the
-//! protocol knows, and sometimes only at the end of a body. So they wrap no service: they observe the
-//! node, and each attempt tells all observers once how it ended.
+//! Circuit breakers and outlier detection stand below the balancer. But only the protocol knows
+//! what an outcome is, and sometimes only at the end of a body. So they wrap no service. They
+//! observe the node, and each attempt tells all observers once how it ended.
 //!
-//! An observer that lets a closed node be tried again holds one of its gates at
-//! [`Access::Guarded`](crate::node::Access): then it is asked for each attempt, and gives a [`Pass`].
+//! An observer that lets a closed node be tried again keeps one of its gates at
+//! [`Access::Guarded`](crate::node::Access). Then it is asked before each attempt, and gives a
+//! [`Pass`].
 
 use std::{
     any::Any,
@@ -24,10 +25,10 @@ use crate::{
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Fault {
-    /// The endpoint answered with a failure of its own, or nobody knows.
+    /// The endpoint answered with a failure of its own, or the cause is unknown.
     #[default]
     Server,
-    /// The endpoint answered that what stands behind it failed: 502, 503, 504.
+    /// The endpoint answered that a server behind it failed: 502, 503, 504.
     Gateway,
     /// There was no answer: no connection, a reset, a timeout, or a [deadline](crate::cut) that has passed.
     Local,
@@ -37,12 +38,12 @@ pub enum Fault {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Report {
-    /// What became of it.
+    /// The outcome.
     pub outcome: Outcome,
     /// Where the fault lies, if it failed.
     pub fault: Fault,
-    /// How long the head of the response took, or how long was waited for one that did not come in time; zero
-    /// where it was there at once or nobody [is timing](Observer::is_timing).
+    /// How long the head of the response took, or how long the attempt waited for one that did not
+    /// come in time. Zero if it was there at once or no observer [is timing](Observer::is_timing).
     pub latency: Duration,
 }
 
@@ -59,7 +60,7 @@ impl Fault {
 }
 
 impl Report {
-    /// An attempt that ended so after `latency`; a failure is the server's fault.
+    /// An attempt that ended with `outcome` after `latency`. A failure is the server's fault.
     #[must_use]
     pub fn new(outcome: Outcome, latency: Duration) -> Self {
         Self { outcome, fault: Fault::Server, latency }
@@ -76,14 +77,14 @@ impl Report {
 /// Whether an attempt may go ahead at a node that is guarded.
 #[derive(Default)]
 pub enum Admission {
-    /// It may, for all this observer cares.
+    /// It may: this observer does not object.
     #[default]
     Free,
     /// It may, and this observer is told [when it has left](Observer::left), however it ends.
     Counted,
     /// It may, as a trial.
     Trial(Box<dyn Pass>),
-    /// It may not. The gate is closed by now, so that nobody is refused again and again.
+    /// It may not. The gate is closed by now, so that further attempts do not come to be refused.
     Refused,
 }
 
@@ -98,32 +99,36 @@ impl std::fmt::Debug for Admission {
     }
 }
 
-/// The permission for one attempt to go ahead as a trial. Dropped before its end it was cancelled.
+/// The permission for one attempt to go ahead as a trial. Dropping it without its end cancels the
+/// trial.
 pub trait Pass: Send + Sync {
     /// The attempt has ended, or [is judged](crate::attempt::Attempt::judge_trial) by the head of its response.
     fn ended(self: Box<Self>, report: &Report);
 
-    /// The answer [may be late by design](crate::attempt::Attempt::set_untimed): another attempt may go ahead in
-    /// its place. What is given back is told how this one ends all the same. By default the trial is cancelled.
+    /// The answer [may be late by design](crate::attempt::Attempt::set_untimed): another attempt
+    /// may go ahead in its place. A pass that is returned is still told how this attempt ends. By
+    /// default the trial is cancelled.
     #[must_use]
     fn give_place(self: Box<Self>) -> Option<Box<dyn Pass>> {
         None
     }
 }
 
-/// Hears how the attempts at a node end. Called on the request path: short, and it must not block.
+/// Is told how the attempts at a node end. Called on the request path: it must be short and must
+/// not block.
 pub trait Observer: Any + Send + Sync {
-    /// An attempt has ended, or a [deadline](crate::cut) has cut it off. Others that were cancelled, and those
-    /// that began before the node was last closed by an observer, say nothing and are not told.
+    /// An attempt has ended, or a [deadline](crate::cut) has cut it off. Not called for other
+    /// cancelled attempts, nor for attempts that began before an observer last closed the node:
+    /// they say nothing.
     fn ended(&self, node: &Node, report: &Report);
 
-    /// An attempt has ended that began before the node was last closed by an observer: for those who
-    /// only count. It says nothing of the node as it is now.
+    /// An attempt has ended that began before an observer last closed the node. It says nothing of
+    /// the node as it is now, and matters only to observers that count.
     fn ended_late(&self, _node: &Node, _report: &Report) {}
 
-    /// An attempt was cut off after it had `waited` without an answer, by a deadline or by its caller: its
-    /// answer would have taken at least as long. Where that [is a failure](crate::cut), it is told as its end
-    /// as well.
+    /// An attempt was cut off, by a deadline or by its caller, after it had `waited` without an
+    /// answer. Its answer would have taken at least as long. If that [is a failure](crate::cut), it
+    /// is also told as the attempt's end.
     fn cut(&self, _node: &Node, _waited: Duration, _now: Timestamp) {}
 
     /// Whether an attempt may go ahead, asked while a gate of the node is guarded.
@@ -131,38 +136,40 @@ pub trait Observer: Any + Send + Sync {
         Admission::Free
     }
 
-    /// An attempt that it [counted](Admission::Counted), or an observer after it did, is over: it has
-    /// ended or was cancelled. All observers up to the last that counted it are told.
+    /// An attempt that this observer, or one after it, [counted](Admission::Counted) is over: it
+    /// ended or was cancelled. All observers up to the last one that counted it are told.
     fn left(&self, _node: &Node) {}
 
-    /// The first gate has closed the node. One that is full for the moment is not closed in this sense.
+    /// The first gate has closed the node. A node that is only full for the moment is not closed in
+    /// this sense.
     fn closed(&self, _node: &Node) {}
 
-    /// A gate has closed or opened. Which of them, [`Node::is_closed_by`] tells: two changes at the same
+    /// A gate has closed or opened. [`Node::is_closed_by`] tells which: two changes at the same
     /// time may be told in any order.
     fn gate_changed(&self, _node: &Node, _gate: Gate) {}
 
-    /// The endpoint has reported its load, with a response or beside. Only those that
-    /// [read reports](Self::is_reading_reports) are sure to be told.
+    /// The endpoint has reported its load, with a response or separately. Only observers that [read
+    /// reports](Self::is_reading_reports) are certain to be told.
     fn reported(&self, _node: &Node, _report: &LoadReport, _now: Timestamp) {}
 
-    /// Whether it goes by what endpoints report of their load, which costs reading it. Asked once.
+    /// Whether it uses the load reports of endpoints, which cost time to read. Asked once.
     fn is_reading_reports(&self) -> bool {
         false
     }
 
-    /// Whether it wants to know how attempts end, and not only how gates change. Asked once.
+    /// Whether it needs to know how attempts end, and not only how gates change. Asked once.
     fn is_hearing(&self) -> bool {
         true
     }
 
-    /// Whether it needs to know how long attempts take, for two clock reads each. Asked once.
+    /// Whether it needs to know how long attempts take, which costs two clock reads each. Asked
+    /// once.
     fn is_timing(&self) -> bool {
         false
     }
 }
 
-/// The observers of one node: added to, never taken from, read without a lock.
+/// The observers of one node. The list only grows, and is read without a lock.
 #[derive(Default)]
 pub(crate) struct Observers(OnceLock<Box<Link>>);
 

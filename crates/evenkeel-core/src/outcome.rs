@@ -1,10 +1,10 @@
-//! What became of an attempt.
+//! The outcome of an attempt.
 
 use std::time::Duration;
 
-/// What became of an attempt, as the balancer and the health machines see it.
+/// The outcome of an attempt, as the balancer and the health machines see it.
 ///
-/// An attempt that was cancelled has no outcome of its own: what it says all the same is told at
+/// A cancelled attempt has no outcome. What it says of the endpoint is explained at
 /// [`cut`](crate::cut).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -15,7 +15,7 @@ pub enum Outcome {
     Failure,
     /// The endpoint asked for less traffic, for this long if it said so.
     Throttled(Option<Duration>),
-    /// Says nothing of the endpoint, for example a request that was itself at fault.
+    /// It says nothing of the endpoint, for example because the request itself was at fault.
     Ignored,
 }
 

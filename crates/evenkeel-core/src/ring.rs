@@ -7,23 +7,23 @@ use crate::{
     time::Timestamp,
 };
 
-/// Into how many ticks a window is divided.
+/// The number of ticks into which a window is divided.
 #[cfg(not(loom))]
 pub(crate) const TICKS: u64 = 16;
 #[cfg(loom)]
 pub(crate) const TICKS: u64 = 2;
 
-/// A tick of 2²⁵ ns, 34 ms, is the shortest of which 39 bits hold every [`Timestamp`].
+/// 2²⁵ ns, 34 ms, is the shortest tick for which 39 bits hold every [`Timestamp`].
 const TICK_NANOS_MIN: u64 = 1 << (64 - TICK_BITS);
 const TICK_BITS: u32 = 39;
 
 const COUNT_BITS: u32 = 64 - TICK_BITS;
 pub(crate) const COUNT_MAX: u64 = (1 << COUNT_BITS) - 1;
 
-/// How long a tick of a `window` is: a window below half a second counts as half a second.
+/// The length of a tick of `window`. A window below half a second counts as half a second.
 ///
 /// # Panics
-/// If the window is shorter than it has ticks, in nanoseconds.
+/// If the window has fewer nanoseconds than ticks.
 pub(crate) fn tick_nanos(window: Duration) -> u64 {
     let nanos = u64::try_from(window.as_nanos()).unwrap_or(u64::MAX) / TICKS;
     assert!(0 < nanos, "a window of no time");
@@ -38,10 +38,11 @@ pub(crate) const fn tick_of(now: Timestamp, tick_nanos: u64) -> u64 {
 
 /// A count of up to 2²⁵ for each of the last [`TICKS`] ticks.
 ///
-/// A slot keeps its count and the whole number of its tick in one word, and that number only rises. So the
-/// word that a stopped thread has read never comes back: its step is refused when it goes on, however late
-/// that is. No thread waits for the step of another. One that finds a slot of an old tick empties it itself,
-/// and one that is told an old time counts in what has taken the slot over.
+/// A slot keeps its count and the whole number of its tick in one word, and that number only rises.
+/// So a word that a stopped thread has read never comes back: when the thread goes on, its step is
+/// refused, however late that is. No thread waits for the step of another. A thread that finds a
+/// slot of an old tick empties it itself. A thread with an old time counts in the tick that has
+/// taken the slot over.
 #[derive(Debug)]
 pub(crate) struct Ring([AtomicU64; TICKS as usize]);
 
@@ -50,7 +51,7 @@ impl Ring {
         Self(array::from_fn(|_| AtomicU64::new(0)))
     }
 
-    /// Adds `amount` at `tick`, unless the slot is full. What is older has to be forgotten first.
+    /// Adds `amount` at `tick`, unless the slot is full. Older counts have to be forgotten first.
     #[inline]
     pub(crate) fn add(&self, amount: u64, tick: u64) -> bool {
         let add = |word: u64| (amount <= COUNT_MAX - (word & COUNT_MAX)).then(|| word + amount);
@@ -59,7 +60,7 @@ impl Ring {
         added.is_ok()
     }
 
-    /// What is counted at `tick`.
+    /// The count at `tick`.
     #[inline]
     pub(crate) fn count(&self, tick: u64) -> u64 {
         self.slot(tick).load(Ordering::Relaxed) & COUNT_MAX
@@ -67,8 +68,9 @@ impl Ring {
 
     /// Empties the slots of all ticks before the window that ends with `tick`.
     ///
-    /// `before` is told what is about to go, and with the opposite sign that it did not; `after` what has
-    /// gone. Each count goes once, whatever the threads.
+    /// `before` is called with each count that is about to go, and with its negative if it did not
+    /// go. `after` is called with each count that has gone. Each count goes once, under any number
+    /// of threads.
     pub(crate) fn forget(&self, tick: u64, before: impl Fn(i64), after: impl Fn(i64)) {
         for tick in tick.saturating_sub(TICKS - 1)..=tick {
             let slot = self.slot(tick);
@@ -123,7 +125,7 @@ mod tests {
 
     #[test]
     fn a_step_that_comes_late_changes_nothing_that_is_in_use() {
-        // Also where the low bits of the tick have come round.
+        // Also if the low bits of the tick have wrapped around.
         for late in [1, 17, 1 << 12, 1 << 16, 1 << 32] {
             let ring = Ring::new();
             let tick = (1 << 38) + late;

@@ -5,8 +5,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 /// A seeded generator of pseudo-random numbers (wyrand, 64 bits of state).
 ///
-/// It is deliberately not `Clone`: two balancers that draw the same numbers herd, and two calls with
-/// the same back-off collide again. [`Rng::fork`] makes an independent one.
+/// It is deliberately not `Clone`: two balancers that draw the same numbers pick the same
+/// endpoints, and two calls with the same back-off collide again. [`Rng::fork`] makes an
+/// independent generator.
 ///
 /// ```
 /// use evenkeel_core::rng::Rng;
@@ -31,7 +32,7 @@ impl Rng {
         Self(fastrand::Rng::new())
     }
 
-    /// Another generator, independent of what this one gives from now on.
+    /// Another generator, independent of the numbers that this one gives from now on.
     #[must_use]
     pub fn fork(&mut self) -> Self {
         Self(self.0.fork())
@@ -75,7 +76,7 @@ impl Rng {
     }
 }
 
-/// Seeds for generators that are wanted now and then, by many threads at once.
+/// Seeds for generators that many threads may need at once, now and then.
 ///
 /// ```
 /// use evenkeel_core::rng::Seeds;
@@ -99,10 +100,10 @@ impl Seeds {
         Self::new(Rng::from_entropy().below_u64(u64::MAX))
     }
 
-    /// A generator that draws other numbers than those before it.
+    /// A generator that draws different numbers from those before it.
     #[must_use]
     pub fn rng(&self) -> Rng {
-        // An odd step visits every seed once; the generator mixes the bits.
+        // An odd step visits every seed once. The generator mixes the bits.
         Rng::with_seed(self.0.fetch_add(0x9E37_79B9_7F4A_7C15, Ordering::Relaxed))
     }
 }

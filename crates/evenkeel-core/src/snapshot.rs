@@ -1,9 +1,10 @@
-//! A value that one writer replaces and many readers read, at the price of one shared load a read.
+//! A value that one writer replaces and many readers read, at the cost of one shared load for each
+//! read.
 //!
-//! Each reader keeps the value it saw last and looks only at a generation counter, a cache line that
-//! changes only when the value does. Readers never see half an update and never wait for each other;
-//! the lock is taken once by each reader for each new value. `ArcSwap::load` has more to do, since it
-//! protects a value that no reader keeps.
+//! Each reader keeps the value that it saw last and looks only at a generation counter: a cache
+//! line that changes only when the value does. Readers never see half an update and never wait for
+//! each other. Each reader takes the lock once for each new value. `ArcSwap::load` has more to do,
+//! since it protects a value that no reader keeps.
 
 use std::sync::Arc;
 
@@ -33,8 +34,8 @@ impl<T> Publisher<T> {
 
     /// Replaces the value if `may_publish` says so under the lock, and returns whether it did.
     ///
-    /// What makes `may_publish` false before it publishes a value of its own is never overtaken by an older one.
-    /// `may_publish` must be short and must not panic.
+    /// If `may_publish` becomes false before another value is published, this older value never
+    /// overtakes that one. `may_publish` must be short and must not panic.
     ///
     /// # Panics
     /// Never: nothing panics while the lock is held.
@@ -72,7 +73,7 @@ impl<T> Publisher<T> {
     }
 }
 
-/// A reader's side: the value it saw last. Clone it with its owner.
+/// A reader's side: the value that it saw last. Clone it together with its owner.
 #[derive(Debug)]
 pub struct Reader<T> {
     generation: u64,
@@ -80,7 +81,7 @@ pub struct Reader<T> {
 }
 
 impl<T> Reader<T> {
-    /// The current value of `publisher`, from which this reader must have come.
+    /// The current value of `publisher`, which must be the one that made this reader.
     #[inline]
     pub fn read(&mut self, publisher: &Publisher<T>) -> &Arc<T> {
         if self.generation != publisher.generation.load(Ordering::Acquire) {

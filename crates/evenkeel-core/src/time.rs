@@ -1,4 +1,4 @@
-//! Points in time as core sees them: told by the caller, never read from a clock.
+//! Points in time as core sees them: given by the caller, never read from a clock.
 
 use std::time::Duration;
 
@@ -34,7 +34,7 @@ impl Timestamp {
         self.0
     }
 
-    /// The time that passed since `earlier`, zero if `earlier` lies ahead.
+    /// The time that passed since `earlier`; zero if `earlier` lies ahead.
     #[must_use]
     #[inline]
     pub const fn since(self, earlier: Self) -> Duration {

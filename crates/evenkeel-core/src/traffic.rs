@@ -12,16 +12,17 @@ pub trait Traffic<Req, Res, Err>: Clone + Send + Sync + 'static {
     /// The response that the caller gets: `Res`, or `Res` with the attempt inside until its body ends.
     type Response;
 
-    /// What the request says about where it wants to go.
+    /// Where the request asks to go.
     fn hints<'a>(&self, request: &'a Req) -> Hints<'a>;
 
-    /// The nodes that the call has tried: what [`hints`](Self::hints) says of that, without the rest.
+    /// The nodes that the call has tried: the same as in [`hints`](Self::hints), without the rest.
     #[inline]
     fn tried<'a>(&self, request: &'a Req) -> Option<&'a Tried> {
         self.hints(request).tried
     }
 
-    /// Whether the request's latency says nothing: what [`hints`](Self::hints) says of that, without the rest.
+    /// Whether the request's latency says nothing: the same as in [`hints`](Self::hints), without
+    /// the rest.
     #[inline]
     fn is_untimed(&self, request: &Req) -> bool {
         self.hints(request).is_untimed
@@ -34,7 +35,7 @@ pub trait Traffic<Req, Res, Err>: Clone + Send + Sync + 'static {
     fn finish(&self, attempt: Attempt, result: Result<Res, Err>) -> Result<Self::Response, Err>;
 }
 
-/// Traffic of which nothing is known: no hints, and an error is a failure.
+/// Traffic of an unknown protocol: no hints, and an error is a failure.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct AnyTraffic;
 
@@ -53,33 +54,35 @@ impl<Req, Res, Err> Traffic<Req, Res, Err> for AnyTraffic {
     }
 }
 
-/// What a request says about where it wants to go. Says nothing by default.
+/// Where a request asks to go. Empty by default.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Hints<'a> {
-    /// Requests of the same hash go to the same endpoint, under a policy that hashes.
+    /// Under a policy that hashes, requests of the same hash go to the same endpoint.
     ///
-    /// It is a place on a ring, so it must be spread over all 64 bits, as [`xxh64`](crate::hash::xxh64) of a
-    /// key is; numbers in sequence are all in one place. `None` belongs with no other request: each goes
-    /// somewhere at random.
+    /// The hash is a place on a ring, so it must be spread over all 64 bits, as
+    /// [`xxh64`](crate::hash::xxh64) of a key is. Numbers in sequence all land in one place.
+    /// Requests with `None` each go to a random endpoint.
     pub hash: Option<u64>,
-    /// The name of the subset of endpoints that it wishes for, under a policy that splits.
+    /// The name of the subset of endpoints that the request asks for, under a policy that splits.
     pub subset: Option<&'a str>,
-    /// The nodes that this call has tried: avoided while another is open, and added to.
+    /// The nodes that this call has tried. They are avoided while another is open. The picked node
+    /// is added.
     pub tried: Option<&'a Tried>,
     /// Endpoints that must not be used.
     pub exclude: &'a [Address],
-    /// Endpoints that are used before the policy is asked, the first that is open.
+    /// Endpoints that are used before the policy is asked: the first open one gets the request.
     pub prefer: &'a [Address],
-    /// How long it takes says nothing of the endpoint: a long poll, which is answered when there is news.
+    /// The request's latency says nothing of the endpoint: a long poll, which is answered when
+    /// there is news.
     pub is_untimed: bool,
-    /// Where to tell why the request goes where it goes; `None` unless somebody wants to know.
+    /// Where to record why the request goes where it goes; `None` if that is not wanted.
     pub why: Option<&'a Why>,
 }
 
 /// The nodes that one call has tried, shared by all its attempts.
 ///
-/// Put the same one into every attempt of a call, and none goes where an earlier one went while
-/// another node is open. It remembers the last eight.
+/// Put the same one into every attempt of a call. Then no attempt goes to a node that was tried
+/// before while another is open. It remembers the last eight.
 ///
 /// ```
 /// use evenkeel_core::traffic::Tried;
@@ -113,7 +116,7 @@ impl Tried {
         std::array::from_fn(|i| self.0.ids[i].load(Ordering::Relaxed))
     }
 
-    /// How many attempts there were.
+    /// How many attempts were added.
     #[must_use]
     pub fn attempts(&self) -> u64 {
         self.0.count.load(Ordering::Relaxed)

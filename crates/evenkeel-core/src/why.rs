@@ -1,16 +1,18 @@
-//! Why a request went where it went: on request, a record of each choice.
+//! Why a request went where it went: a record of each choice, on request.
 //!
-//! Put a [`Why`] into a request, keep a clone of it, and read afterwards which endpoints were looked at, how
-//! busy and how healthy they were at that moment, and what the policy made of it. Over HTTP it is a request
-//! extension, and the response carries it back; other traffic names it in its
-//! [hints](crate::traffic::Hints::why).
+//! Put a [`Why`] into a request, keep a clone of it, and read it afterwards. It says which
+//! endpoints were looked at, how busy and how healthy they were at that moment, and what the policy
+//! decided. Over HTTP it is a request extension, and the response carries it back. Other traffic
+//! names it in its [hints](crate::traffic::Hints::why).
 //!
-//! **Use it** to answer "why this endpoint?" for the one request that went wrong: behind a debug header, for
-//! one request in a thousand. **Not** for statistics, which metrics are for. A request without it pays for a
-//! comparison with nothing; one with it pays for the allocations of its record.
+//! **Use it** to answer "why this endpoint?" for the one request that went wrong: behind a debug
+//! header, or for one request in a thousand. **Do not** use it for statistics: metrics are made for
+//! those. A request without it costs one comparison; a request with it costs the allocations of its
+//! record.
 //!
-//! A record has at most [`LOOKED_MAX`] endpoints for each choice, and a `Why` the last [`DECISIONS_MAX`]
-//! choices: one for each attempt, and for each time that a chosen endpoint was not ready.
+//! A record has at most [`LOOKED_MAX`] endpoints for each choice, and a `Why` keeps the last
+//! [`DECISIONS_MAX`] choices. There is one choice for each attempt, and one for each time that the
+//! chosen endpoint was not ready.
 //!
 //! ```
 //! use std::sync::Arc;
@@ -51,20 +53,20 @@ use crate::{
     node::{Gate, Node},
 };
 
-/// So many endpoints are recorded of one choice; of the others, how many.
+/// How many endpoints are recorded of one choice. Further ones are only counted.
 pub const LOOKED_MAX: usize = 64;
 
-/// So many choices are kept, the last ones.
+/// How many choices are kept: the last ones.
 pub const DECISIONS_MAX: usize = 16;
 
-/// Asks for the reasons of the choices that are made for one request, and has them afterwards.
+/// Asks for the reasons of the choices that are made for one request, and keeps them.
 ///
 /// Clones share what is recorded.
 #[derive(Clone, Debug, Default)]
 pub struct Why(Arc<Mutex<VecDeque<Decision>>>);
 
 impl Why {
-    /// Nothing is decided yet.
+    /// Without any choice yet.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
@@ -79,7 +81,7 @@ impl Why {
         self.0.lock().expect("no panic under the lock").iter().cloned().collect()
     }
 
-    /// Adds a choice; with [`DECISIONS_MAX`] the oldest one goes.
+    /// Adds a choice. If there are [`DECISIONS_MAX`] already, the oldest one is dropped.
     ///
     /// # Panics
     /// Never: nothing panics while the lock is held.
@@ -111,7 +113,7 @@ pub struct Decision {
     pub chosen: Option<Address>,
     /// The rules that decided, in the order in which they did.
     pub rules: Vec<String>,
-    /// The endpoints that were looked at, in that order, each once.
+    /// The endpoints that were looked at, in that order, each listed once.
     pub looked: Vec<Looked>,
     /// How many more were looked at.
     pub left_out: usize,
@@ -127,13 +129,13 @@ pub struct Looked {
     pub weight: u32,
     /// Attempts that were under way.
     pub in_flight: u32,
-    /// What counted on top of them, since attempts had [failed](Node::penalty).
+    /// The extra load that counted because attempts had [failed](Node::penalty).
     pub penalty: u32,
     /// Its latency estimate, where latency is measured.
     pub latency: Option<Duration>,
     /// What closed it.
     pub closed_by: Vec<Gate>,
-    /// Whether the request was not to go there: it has been tried, or is excluded.
+    /// Whether the request should avoid it, because it was tried before or is excluded.
     pub is_avoided: bool,
 }
 
@@ -178,7 +180,7 @@ impl fmt::Display for Looked {
     }
 }
 
-/// Takes down what a picker looks at, for [`PickContext::why`](crate::policy::PickContext::why).
+/// Records what a picker looks at, for [`PickContext::why`](crate::policy::PickContext::why).
 #[derive(Debug, Default)]
 pub struct Recorder {
     looked: RefCell<Vec<Looked>>,
@@ -187,7 +189,7 @@ pub struct Recorder {
 }
 
 impl Recorder {
-    /// So many rules are kept.
+    /// How many rules are kept.
     const RULES_MAX: usize = 32;
 
     /// A picker has looked at `node`.
@@ -221,7 +223,7 @@ impl Recorder {
         }
     }
 
-    /// What was taken down: the choice of `policy`.
+    /// The record, as the choice of `policy`.
     #[must_use]
     pub fn decision(self, policy: &'static str, chosen: Option<&Node>) -> Decision {
         Decision {

@@ -16,10 +16,10 @@ use proptest::prelude::*;
 
 const THREADS: u64 = 16;
 const WINDOW: Duration = Duration::from_secs(16);
-/// Milliseconds, far from the least and the greatest.
+/// In milliseconds, far from the least and the greatest time.
 const START: u64 = 4_000_000_000_000;
 
-/// A list of all that happened, in thousandths of a percent of a call.
+/// A list of everything that happened, in thousandths of a percent of a call.
 struct Model {
     share: i64,
     reserve: i64,

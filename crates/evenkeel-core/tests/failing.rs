@@ -1,4 +1,4 @@
-//! Who fails at once draws no more traffic for it, whatever the policy, with nobody who ejects.
+//! An endpoint that fails at once draws no more traffic, under any policy and without ejection.
 
 #![cfg(not(loom))]
 
@@ -47,28 +47,28 @@ impl Holder for Held {
     }
 }
 
-/// What well endpoints take for a call, and what the failing take.
+/// How long a healthy endpoint takes for a call, and how long a failing one takes.
 const WELL: Duration = Duration::from_millis(20);
 const FAILING: Duration = Duration::from_micros(100);
 
-/// A client that keeps so many calls under way.
+/// A client that keeps this many calls under way.
 struct Fleet {
     nodes: Vec<Arc<Node>>,
     picker: Box<dyn Picker>,
     rng: Rng,
     clock: Arc<AtomicU64>,
-    /// When a call ends, in the order in which they began.
+    /// When calls end, in the order in which they began.
     ends: BinaryHeap<Reverse<(u64, u64)>>,
     under_way: Vec<(u64, Outcome, Attempt<Held>)>,
     calls: u64,
     failing: usize,
     fails_percent: usize,
-    /// What the failing fail with is that nothing is done, as with a refused stream.
+    /// How failing endpoints fail: the request is not processed, as with a refused stream.
     turns_away: bool,
 }
 
 impl Fleet {
-    /// The first `failing` of `nodes` fail always.
+    /// The first `failing` of `nodes` always fail.
     fn new(policy: &dyn Policy, nodes: usize, failing: usize, seed: u64) -> Self {
         let nodes: Vec<_> = (0..nodes)
             .map(|index| {
@@ -97,7 +97,7 @@ impl Fleet {
         }
     }
 
-    /// So many calls, `at_once` at a time; how many went to each node.
+    /// Makes `calls` calls, `at_once` at a time. Returns how many went to each node.
     fn run(&mut self, calls: u64, at_once: usize) -> Vec<u64> {
         let mut picked = vec![0; self.nodes.len()];
         for _ in 0..calls {
@@ -141,10 +141,10 @@ impl Fleet {
     }
 }
 
-/// Those that say where requests go without a look at how busy or well anybody is.
+/// The policies that choose without regard to how busy or healthy a node is.
 const STUBBORN: [&str; 5] = ["pick_first", "ring_hash", "ketama", "maglev", "rendezvous"];
 
-/// The share of the failing, in fair shares.
+/// What the failing nodes get, in multiples of a fair share.
 fn drawn(name: &str, nodes: usize, failing: usize, at_once: usize, seed: u64) -> f64 {
     let policy = by_name(name).expect("it is in the list");
     drawn_by(Fleet::new(&*policy, nodes, failing, seed), at_once)
@@ -164,7 +164,7 @@ fn no_policy_gives_more_than_the_fair_share_to_those_who_fail_at_once() {
         for (nodes, failing) in [(2, 1), (3, 1), (5, 1), (20, 2)] {
             for at_once in [1, 4, 64] {
                 let drawn = drawn(name, nodes, failing, at_once, 1);
-                // What is drawn at random is off by chance.
+                // Policies that draw at random are off by chance.
                 assert!(drawn < 1.05, "{name}, {failing} of {nodes}, {at_once}: {drawn}");
             }
         }

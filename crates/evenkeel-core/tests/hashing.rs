@@ -1,5 +1,5 @@
-//! What the policies that hash promise: who moves on a change, shares, bounds on the load, and building
-//! only where something changed.
+//! What the policies that hash promise: which keys move on a change, shares, bounds on the load,
+//! and building only where something changed.
 
 #![cfg(not(loom))]
 
@@ -35,7 +35,7 @@ fn pick(picker: &dyn Picker, nodes: &[Arc<Node>], hash: u64) -> usize {
     picker.pick(nodes, &mut cx).expect("one is open")
 }
 
-/// Whose each key is.
+/// The node of each key.
 fn owners(policy: &dyn Policy, nodes: &[Arc<Node>]) -> Vec<Address> {
     let picker = policy.build(nodes, None);
     (0..KEYS).map(|key| nodes[pick(&*picker, nodes, hash(key))].address().clone()).collect()
@@ -49,7 +49,7 @@ fn moved(policy: &dyn Policy, nodes: &[Arc<Node>]) -> f64 {
 
 #[test]
 fn one_endpoint_of_n_moves_one_key_in_n() {
-    // What a node's own share may be off by, and what moves besides.
+    // How far a node's own share may be off, and how much else moves.
     let policies: [(Box<dyn Policy>, f64, f64); 4] = [
         (Box::new(Rendezvous::new()), 1.1, 0.0),
         (Box::new(Ketama::new()), 1.35, 0.0),

@@ -1,4 +1,4 @@
-//! Every policy of the by-name list is put to the laws.
+//! Every policy that has a name is checked against the laws.
 
 #![cfg(not(loom))]
 

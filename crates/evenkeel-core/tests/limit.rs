@@ -25,13 +25,13 @@ const fn ms(millis: u64) -> Duration {
     Duration::from_millis(millis)
 }
 
-/// Far from the least and the greatest.
+/// Far from the least and the greatest time.
 fn at(time: Duration) -> Timestamp {
     Timestamp::from_nanos(1 << 62) + time
 }
 
-/// An endpoint that works on `workers` requests at once, each for `service` on the average, and
-/// refuses those for whom there is no place in its queue.
+/// An endpoint that works on `workers` requests at once, each for `service` on average. It refuses
+/// requests that find no place in its queue.
 struct Endpoint {
     workers: usize,
     service: Duration,
@@ -60,7 +60,7 @@ impl Stretch {
     }
 }
 
-/// Requests arrive by chance, `rate` a second, at an endpoint behind a limit.
+/// Requests arrive at random, `rate` a second, at an endpoint behind a limit.
 struct Simulation {
     endpoint: Endpoint,
     permits: Permits,
@@ -147,7 +147,7 @@ impl Simulation {
     }
 }
 
-/// What an endpoint of 50 workers can do a second, and what it is asked.
+/// What an endpoint of 50 workers can do in a second, and what it is asked to do.
 const CAPACITY: f64 = 1_000.0;
 const RATE: f64 = 1_500.0;
 const SEEDS: u64 = 5;
@@ -164,7 +164,7 @@ fn share_done(stretch: &Stretch, capacity: f64) -> f64 {
     f64::from(stretch.done) / (HALF_A_MINUTE.as_secs_f64() * capacity)
 }
 
-/// Where a limit over an endpoint of 50 workers settles, which is asked half as much again as it can do:
+/// Where a limit settles over an endpoint of 50 workers that gets half as much again as it can do:
 /// within `bounds` after half a minute, and after five more.
 fn settles(make: fn() -> Box<dyn Limit>, bounds: std::ops::RangeInclusive<f64>) {
     for seed in 0..SEEDS {
@@ -245,7 +245,7 @@ fn a_limit_that_is_not_used_does_not_grow() {
         || Box::new(Aimd::new()),
     ] {
         let mut simulation = simulation(make(), 1);
-        // One at once on the average, ten hardly ever.
+        // One at once on average, hardly ever ten.
         let quiet = simulation.run(HALF_A_MINUTE, 20.0);
         assert_eq!(quiet.limit_max, 20, "{:?}", simulation.permits.limit());
     }
@@ -366,7 +366,7 @@ fn the_throttle_is_that_of_the_book() {
     }
 }
 
-/// Vectors of grpc-java's Throttler, whose draws are all 0.5.
+/// Vectors of grpc-java's Throttler, with draws that are all 0.5.
 #[test]
 fn the_throttle_decides_as_grpc_javas_does() {
     for (ratio, expected) in [(1.1, "nnnnnnnnyyyyynnnyyy"), (1.4, "nnnnnnnnyynnnnnnnnn")] {
@@ -374,7 +374,7 @@ fn the_throttle_decides_as_grpc_javas_does() {
         let now = || at(ms(0));
         let mut decisions = String::new();
         for answer in "TTTTTTTTTAAAAAATTTT".chars() {
-            // There the answer comes first, and then a request that is only counted if it is refused.
+            // There the answer comes first, and then a request that only counts if it is refused.
             assert!(throttle.admit(|| 1.0, now).is_ok());
             if answer == 'T' {
                 throttle.refused(now());
@@ -422,7 +422,7 @@ fn a_throttled_client_asks_little_more_than_twice_what_is_accepted() {
     let (mut sent, mut accepted) = (0, 0);
     let mut free_at = 0;
     for millis in 0..600_000_u64 {
-        // A thousand a second, of which the other side takes a hundred.
+        // A thousand a second, of which the server takes a hundred.
         let now = at(ms(millis));
         let is_late = 300_000 <= millis;
         if throttle.admit(|| rng.unit(), || now).is_ok() {
@@ -544,7 +544,7 @@ fn the_throttle_counts_what_a_list_of_all_calls_does() {
                 millis += [30_000, 500_000, 4_000_000_000][rng.below(3)];
                 share = [0.0, 0.3, 0.9][rng.below(3)];
             }
-            // So few that each of them counts when it is made.
+            // So few that each of them counts when it was made.
             millis += rng.below_u64(6_000);
             let now = at(ms(millis));
             let tick = now.as_nanos() / 1_000_000 / TICK;
@@ -581,7 +581,7 @@ fn aimd_does_what_a_plain_model_does() {
 
             let began = at(now).as_nanos() - sample.latency.as_nanos() as u64;
             if sample.is_dropped || ms(500) < sample.latency {
-                // What began before it shrank last is no news.
+                // A call that began before it last shrank is no news.
                 if shrank.is_none_or(|shrank| shrank < began) {
                     (model, shrank) = (model * 0.8, Some(at(now).as_nanos()));
                 }

@@ -26,7 +26,7 @@ const MIN: f64 = 4.0;
 const MAX: f64 = 120.0;
 const WINDOW: u64 = 100_000_000;
 
-/// What the documentation of both says.
+/// What the documentation of both limits says.
 struct Model {
     rule: Rule,
     limit: f64,
@@ -102,7 +102,8 @@ impl Model {
     }
 }
 
-/// An endpoint whose latency wanders and which drops calls now and then, and more of them at times.
+/// An endpoint with a latency that wanders, which drops calls now and then, and at times more of
+/// them.
 fn follows_the_model(limit: &dyn Limit, rule: Rule, seed: u64) {
     let mut rng = Rng::with_seed(seed);
     let mut model = Model::new(rule);
@@ -122,7 +123,7 @@ fn follows_the_model(limit: &dyn Limit, rule: Rule, seed: u64) {
         model.ended(Call { began: now - latency, ended: now, in_flight, is_dropped });
 
         let off = (f64::from(limit.limit()) - model.shown().floor()).abs();
-        // Floats that were added in another order may fall on the other side of a whole number.
+        // Floats that were added in another order may round to another whole number.
         let is_on_the_edge = (model.shown() - model.shown().round()).abs() < 1e-6;
         assert!(
             off == 0.0 || off == 1.0 && is_on_the_edge,

@@ -310,7 +310,7 @@ fn no_turn_is_taken_twice() {
     });
 }
 
-/// Two failures race for the opening, and then two calls for the one trial and its gate.
+/// Two failures race to open it, and then two calls race for the one trial and its gate.
 #[test]
 fn one_thread_opens_a_breaker_and_one_call_tries_it() {
     loom::model(|| {
@@ -355,7 +355,7 @@ fn one_thread_opens_a_breaker_and_one_call_tries_it() {
     });
 }
 
-/// A probe passes while the endpoint says of itself that it is not well.
+/// A probe passes while the endpoint reports that it is unhealthy.
 #[test]
 fn the_gate_agrees_with_what_is_known_of_an_endpoint_in_the_end() {
     loom::model(|| {
@@ -379,7 +379,7 @@ fn the_gate_agrees_with_what_is_known_of_an_endpoint_in_the_end() {
     });
 }
 
-/// A request ends while it is decided that there have been none for long.
+/// A request ends while the checks decide that none has ended for long.
 #[test]
 fn a_request_that_ends_an_idle_time_wakes_who_probes_or_is_seen_by_them() {
     loom::model(|| {
@@ -395,7 +395,8 @@ fn a_request_that_ends_an_idle_time_wakes_who_probes_or_is_seen_by_them() {
             thread::spawn(move || checks.heard())
         };
 
-        // A minute later: whoever comes first, the request or the look, the request is not lost.
+        // A minute later the request and the look race: whichever comes first, the request is not
+        // lost.
         _ = checks.next(start + Duration::from_secs(60));
         let has_to_wake = other.join().unwrap();
 
@@ -404,7 +405,7 @@ fn a_request_that_ends_an_idle_time_wakes_who_probes_or_is_seen_by_them() {
     });
 }
 
-/// A request asks for a probe while the answer to the only one under way comes.
+/// A request asks for a probe while the only one under way gets its answer.
 #[test]
 fn a_probe_that_is_asked_for_is_seen_by_who_sends_them_or_wakes_them() {
     loom::model(|| {
@@ -435,7 +436,7 @@ fn a_probe_that_is_asked_for_is_seen_by_who_sends_them_or_wakes_them() {
     });
 }
 
-/// Two requests choose from the same pool while one of them may find it taken.
+/// Two requests choose from the same pool, and one of them may find the node taken.
 #[test]
 fn a_pool_that_is_taken_stops_nobody() {
     loom::model(|| {
@@ -459,7 +460,7 @@ fn a_pool_that_is_taken_stops_nobody() {
     });
 }
 
-/// A node reports while weights come into force.
+/// A node reports while weights take effect.
 #[test]
 fn a_report_counts_whole_or_not_yet() {
     loom::model(|| {
@@ -503,7 +504,7 @@ fn a_servers_requests_in_flight_are_counted_exactly() {
             .collect();
         threads.into_iter().for_each(|thread| thread.join().unwrap());
 
-        // The latency is a look at some thousand words, more than can be tried in every order.
+        // Reading the latency takes some thousand words, more than can be tried in every order.
         assert_eq!(estimate.in_flight(), 0);
     });
 }

@@ -20,8 +20,8 @@ fn budget(percent: f64) -> Budget {
     budget
 }
 
-/// Interleavings in which a thread is stopped up to three times: to forget what is old is many steps, and without a
-/// bound their number takes hours.
+/// Only interleavings in which a thread is stopped up to three times. Forgetting old counts takes
+/// many steps, and without a bound the number of interleavings takes hours.
 fn model(run: impl Fn() + Sync + Send + 'static) {
     let mut model = loom::model::Builder::new();
     model.preemption_bound = Some(3);
@@ -80,8 +80,8 @@ fn a_retry_comes_back_once_when_its_window_is_over() {
     });
 }
 
-/// A thread that was stopped in the middle of a step goes on when others have turned the ring more than
-/// once: it changes nothing that they use, and nobody waits for it.
+/// A thread that was stopped in the middle of a step goes on when others have turned the ring more
+/// than once. It changes nothing that they use, and no thread waits for it.
 #[test]
 fn a_step_that_comes_laps_too_late_is_refused() {
     model(|| {
@@ -92,8 +92,9 @@ fn a_step_that_comes_laps_too_late_is_refused() {
             budget.deposit(later(500 * half_second));
         }
 
-        // Less for a moment: what a thread is about to forget is not to be spent. In the end it is what the last two
-        // half seconds gave, and the other thread if it came as late as that.
+        // It may be less for a moment: what a thread is about to forget must not be spent. In the
+        // end it is what the last two half seconds gave, plus the other thread if that came as
+        // late.
         assert!(budget.balance(later(2_500)) <= 3);
         thread.join().unwrap();
         assert!((2..=3).contains(&budget.balance(later(2_500))));

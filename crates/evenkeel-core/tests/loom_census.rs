@@ -18,7 +18,7 @@ fn node(port: u16, tier: u32) -> Arc<Node> {
     Arc::new(Node::new(Endpoint::new(address).priority(tier)))
 }
 
-/// Whether exactly one of two nodes is fit, as a picker sees it that panics below two.
+/// Whether exactly one of two nodes is fit, as seen by a picker that panics below two.
 fn one_is_fit(picker: &dyn Picker, nodes: &[Arc<Node>]) -> bool {
     picker.panics(&nodes[0])
 }
@@ -74,7 +74,7 @@ fn a_gate_that_changes_while_its_node_moves_to_another_tier_is_counted_there() {
         let picker = policy.build(&nodes, Some(&*picker));
         closes.join().unwrap();
 
-        // One of two in the only tier, and below all of them it panics.
+        // One of two in the only tier is fit, and the picker panics if fewer than all are.
         assert!(picker.panics(&nodes[0]));
         nodes[0].open(Gate::Ejected);
         assert!(!picker.panics(&nodes[0]));

@@ -68,8 +68,8 @@ fn no_more_are_under_way_than_the_limit_says() {
     });
 }
 
-/// Whoever takes the last permit or gives it back makes the gate follow: in the end it is open, or
-/// nobody would ever come again to open it.
+/// The thread that takes the last permit or gives it back makes the gate follow. In the end the
+/// gate is open: otherwise nothing would ever come to open it.
 #[test]
 fn the_gate_of_a_node_with_room_is_open_in_the_end() {
     loom::model(|| {
@@ -108,7 +108,7 @@ fn a_throttle_counts_what_comes_while_another_thread_moves_its_window() {
     loom::model(|| {
         let throttle = Arc::new(Throttle::new().ratio(1.0));
         throttle.refused(START);
-        // Two slots of a minute: whoever comes first clears the slot that both count in.
+        // Two slots of a minute: the thread that comes first clears the slot in which both count.
         let later = START + Duration::from_secs(60);
         let other = throttle.clone();
         let thread = thread::spawn(move || other.refused(later));

@@ -1,4 +1,4 @@
-//! Every interleaving of two picks with bounded load: what is known of the load is right afterwards.
+//! Every interleaving of two picks with bounded load: the known load is right afterwards.
 
 #![cfg(loom)]
 
@@ -39,7 +39,7 @@ fn picks_at_the_same_time_lose_nothing_of_the_total() {
         thread.join().unwrap();
 
         // Each pick looks at both nodes. With nothing in flight there is room at home, and with one
-        // there is none: a total that had gone wrong would say otherwise.
+        // request there is none: a wrong total would change that.
         pick(&*picker, &nodes);
         let home = pick(&*picker, &nodes);
         nodes[home].enter();

@@ -29,7 +29,7 @@ fn addresses(endpoints: &[Endpoint]) -> BTreeSet<Address> {
     endpoints.iter().map(|endpoint| endpoint.address.clone()).collect()
 }
 
-/// How many clients each endpoint has, with those that have none.
+/// How many clients each endpoint has, including endpoints with none.
 fn connections(
     fleet: &[Endpoint],
     clients: u32,
@@ -47,7 +47,7 @@ fn connections(
     counts
 }
 
-/// How many connections are made anew when the fleet changes, over all clients.
+/// How many connections are made again when the fleet changes, over all clients.
 fn moved(
     before: &[Endpoint],
     after: &[Endpoint],
@@ -181,7 +181,7 @@ fn an_endpoint_that_leaves_moves_its_own_connections_and_no_other() {
         assert_eq!(leaves, had, "{name}");
         assert!(comes <= 2 * had.max(10), "{name}: {comes} moved for one that comes");
     }
-    // For comparison, and so that what its documentation says stays true.
+    // For comparison, and so that its documentation stays true.
     let by_aperture = moved(&fleet, &without, 150, aperture(20, 150));
     println!("aperture: {by_aperture} of {} move when one leaves", 150 * 22);
     assert!(by_aperture < 150 * 22 / 5, "{by_aperture} moved");

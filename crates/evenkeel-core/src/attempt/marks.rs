@@ -1,9 +1,9 @@
-//! What is small about an attempt, in one word.
+//! The small fields of an attempt, in one word.
 
 use crate::observe::Fault;
 
-/// What is small about an attempt, in one word: an attempt that moves is read in words, and a word that
-/// was just written in parts stalls the processor.
+/// The small fields of an attempt, in one word. When an attempt is moved, it is read in words, and
+/// reading a word that was just written in parts stalls the processor.
 #[derive(Clone, Copy)]
 pub(super) struct Marks(u64);
 
@@ -19,7 +19,7 @@ impl Marks {
         Self(u64::from(epoch) | u64::from(is_in_flight) << Self::IN_FLIGHT)
     }
 
-    /// That of the node when the attempt began.
+    /// The node's epoch when the attempt began.
     #[inline]
     pub(super) fn epoch(self) -> u16 {
         self.0 as u16
@@ -30,7 +30,7 @@ impl Marks {
         self.0 = self.0 & !0xFFFF | u64::from(epoch);
     }
 
-    /// How many observers, from the first one on, may have counted it.
+    /// How many observers, from the first one on, may have counted the attempt.
     #[inline]
     pub(super) fn counted(self) -> u8 {
         (self.0 >> Self::COUNTED) as u8
@@ -55,13 +55,13 @@ impl Marks {
         self.0 = self.0 & !(0xFF << Self::FAULT) | (fault as u64) << Self::FAULT;
     }
 
-    /// Whether its end is to be counted at the node.
+    /// Whether the attempt's end has to be counted at the node.
     #[inline]
     pub(super) fn is_in_flight(self) -> bool {
         self.0 >> Self::IN_FLIGHT & 1 != 0
     }
 
-    /// Whether how long it takes says nothing.
+    /// Whether the time that the attempt takes says nothing.
     #[inline]
     pub(super) fn is_untimed(self) -> bool {
         self.0 >> Self::UNTIMED & 1 != 0
@@ -72,7 +72,7 @@ impl Marks {
         self.0 |= 1 << Self::UNTIMED;
     }
 
-    /// Whether it has had to wait, and still waits for the head of the response.
+    /// Whether the attempt has had to wait, and still waits for the head of the response.
     #[inline]
     pub(super) fn is_waiting(self) -> bool {
         self.0 >> Self::WAITING & 1 != 0
@@ -83,7 +83,7 @@ impl Marks {
         self.0 = self.0 & !(1 << Self::WAITING) | u64::from(is_waiting) << Self::WAITING;
     }
 
-    /// Leaves an attempt that is counted nowhere.
+    /// Takes the marks, and leaves an attempt that is counted nowhere.
     #[inline]
     pub(super) fn take(&mut self) -> Self {
         std::mem::replace(self, Self(0))

@@ -1,4 +1,5 @@
-//! Who is fit to be asked: state machines that are told how attempts end and what time it is.
+//! Health: state machines that decide which nodes get requests. They are given outcomes and the
+//! time.
 
 pub mod breaker;
 pub mod check;

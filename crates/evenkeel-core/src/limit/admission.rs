@@ -1,19 +1,20 @@
-//! A client that asks less of those who refuse it.
+//! A client that sends less to servers that refuse it.
 
 use std::time::Duration;
 
 use super::tally::{Counts, Tally};
 use crate::time::Timestamp;
 
-/// Refuses a share of calls on the client's side when the other side refuses many.
+/// Refuses a share of calls on the client's side when the server refuses many.
 ///
 /// The adaptive throttling of Google's SRE book ("Handling Overload"): a call is refused with the
 /// probability (requests − K·accepts) / (requests + padding), at least 0, over the last two minutes.
-/// With K = 2, half of what is asked may be refused before anything is refused here, and of what the
-/// other side can take it gets at least as much again, so that its recovery is seen.
+/// With K = 2, the server may refuse half of the requests before any is refused here. Of what it
+/// can take, it gets at least as much again, so that its recovery is seen.
 ///
-/// Requests count when they are made, also those that are refused here. As in grpc-java, a request counts
-/// as accepted until it is known to be refused: calls that are under way are no sign of overload.
+/// Requests count when they are made, including those that are refused here. As in grpc-java, a
+/// request counts as accepted until it is known to be refused: calls under way are no sign of
+/// overload.
 ///
 /// ```
 /// use evenkeel_core::{limit::Throttle, time::Timestamp};
@@ -31,7 +32,7 @@ use crate::time::Timestamp;
 pub struct Throttle {
     ratio: f64,
     padding: u32,
-    /// Requests, and those of them that were refused, here or there.
+    /// Requests, and how many of them were refused, by the server or here.
     tally: Tally,
 }
 
@@ -42,9 +43,9 @@ impl Throttle {
         Self { ratio: 2.0, padding: 1, tally: Tally::new(Duration::from_secs(120)) }
     }
 
-    /// Sets K: how many requests are made for each that is accepted. Default 2.
+    /// Sets K: how many requests are made for each accepted one. Default 2.
     ///
-    /// Nearer to 1 spares the other side more and notices its recovery later.
+    /// A K nearer to 1 spares the server more and notices its recovery later.
     ///
     /// # Panics
     /// If it is not between 1 and 100.
@@ -55,17 +56,18 @@ impl Throttle {
         self
     }
 
-    /// Sets what is added to the requests, so that few of them refuse little. Default 1; grpc-java
-    /// takes 8.
+    /// Sets a number that is added to the requests, so that few requests lead to few refusals.
+    /// Default 1; grpc-java uses 8.
     #[must_use]
     pub fn padding(mut self, requests: u32) -> Self {
         self.padding = requests.max(1);
         self
     }
 
-    /// Sets over how long requests count. Default two minutes, in sixteenths.
+    /// Sets how long requests count. Default two minutes, in sixteenths.
     ///
-    /// Short windows follow sooner and swing more. One below half a second counts as half a second.
+    /// Short windows react sooner and swing more. A window below half a second counts as half a
+    /// second.
     ///
     /// # Panics
     /// If it is zero.
@@ -75,18 +77,18 @@ impl Throttle {
         self
     }
 
-    /// Counts a request and lets it go ahead, unless a number drawn from \[0, 1) falls below the
+    /// Counts a request and lets it go ahead, unless a number drawn from \[0, 1) is below the
     /// probability.
     ///
     /// # Errors
-    /// The probability with which it was refused.
+    /// The probability with which the request was refused.
     pub fn admit(
         &self,
         draw: impl FnOnce() -> f64,
         now: impl FnOnce() -> Timestamp,
     ) -> Result<(), f64> {
         if self.tally.counts().second == 0 {
-            // As many accepted as asked: that refuses nothing, whatever is forgotten meanwhile.
+            // No request was refused: so none is refused here, whatever is forgotten meanwhile.
             self.tally.add(1, 0, self.tally.lately().unwrap_or_else(now));
             return Ok(());
         }
@@ -98,12 +100,12 @@ impl Throttle {
         if is_refused { Err(probability) } else { Ok(()) }
     }
 
-    /// The other side refused a request.
+    /// The server refused a request.
     pub fn refused(&self, now: Timestamp) {
         self.tally.add(0, 1, now);
     }
 
-    /// With which probability a request is refused now.
+    /// The probability with which a request is refused now.
     #[must_use]
     pub fn probability(&self, now: Timestamp) -> f64 {
         self.tally.tell(now);

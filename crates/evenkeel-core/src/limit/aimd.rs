@@ -8,11 +8,12 @@ use crate::{
     time::Timestamp,
 };
 
-/// Grows by one with each call that ends well, and shrinks by a tenth where one is dropped.
+/// Grows by one with each call that ends well, and shrinks by a tenth when one is dropped.
 ///
-/// After Netflix's concurrency-limits, with one difference: calls that began before it shrank last do not
-/// shrink it again. Those that are under way when an endpoint breaks down all fail together; they are
-/// one sign of overload and not hundreds (TCP halves its window once a round trip for that reason).
+/// After Netflix's concurrency-limits, with one difference: calls that began before it last shrank
+/// do not shrink it again. When an endpoint breaks down, all calls under way fail together; they
+/// are one sign of overload and not hundreds (TCP halves its window once a round trip for that
+/// reason).
 ///
 /// It grows only while it is used: while at least half of it is under way.
 ///
@@ -36,12 +37,12 @@ pub struct Aimd {
     timeout: Duration,
     /// The limit, as the bits of a float.
     limit: AtomicU64,
-    /// When it shrank last.
+    /// When it last shrank.
     shrank: AtomicU64,
 }
 
 impl Aimd {
-    /// Begins at 20, and stays between 20 and 200.
+    /// It begins at 20, and stays between 20 and 200.
     #[must_use]
     pub fn new() -> Self {
         Self::with(Bounds::new(20, 20, 200), 0.9, Duration::from_secs(5))
@@ -52,10 +53,10 @@ impl Aimd {
         Self { bounds, backoff_ratio, timeout, limit, shrank: AtomicU64::new(0) }
     }
 
-    /// Sets where it begins, and between which numbers it stays. Default 20, between 20 and 200.
+    /// Sets the initial limit and its bounds. Default 20, between 20 and 200.
     ///
-    /// A low minimum keeps next to nothing flowing where everything fails for another reason than load; a
-    /// high one overloads.
+    /// A low minimum lets almost nothing through if everything fails for another reason than load.
+    /// A high minimum overloads.
     ///
     /// # Panics
     /// If `min` is zero or above `max`.
@@ -64,7 +65,7 @@ impl Aimd {
         Self::with(Bounds::new(initial, min, max), self.backoff_ratio, self.timeout)
     }
 
-    /// Sets what it is multiplied by when it shrinks. Default 0.9.
+    /// Sets the factor by which it shrinks. Default 0.9.
     ///
     /// # Panics
     /// If it is not between 0.5 and 0.99.
@@ -74,7 +75,7 @@ impl Aimd {
         Self::with(self.bounds, ratio, self.timeout)
     }
 
-    /// Sets after how long a call counts as dropped, however it ended. Default 5 seconds.
+    /// Sets after what time a call counts as dropped, however it ended. Default 5 seconds.
     #[must_use]
     pub fn timeout(self, timeout: Duration) -> Self {
         Self::with(self.bounds, self.backoff_ratio, timeout)
@@ -86,11 +87,11 @@ impl Aimd {
             let changed = self.bounds.clamp(next(limit));
             (changed != limit).then(|| changed.to_bits())
         };
-        // An error is a limit that stays what it is.
+        // An error means that the limit stays the same.
         let _ = self.limit.fetch_update(Ordering::AcqRel, Ordering::Acquire, update);
     }
 
-    /// Whether this call is the first to tell of an overload.
+    /// Whether this call is the first sign of an overload.
     fn is_news(&self, sample: Sample, now: Timestamp) -> bool {
         let began = now.as_nanos().saturating_sub(sample.latency.as_nanos() as u64);
         let last = self.shrank.load(Ordering::Acquire);

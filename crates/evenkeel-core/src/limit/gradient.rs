@@ -8,17 +8,17 @@ use super::{
 };
 use crate::time::Timestamp;
 
-/// Shrinks as far as latency is above its baseline by more than a tolerance, and else grows.
+/// Shrinks as latency exceeds its baseline by more than a tolerance, and otherwise grows.
 ///
-/// The gradient is tolerance·baseline/latency, between 0.5 and 1. The limit L moves by a fifth of the way
-/// to gradient·L + √L, where Netflix's Gradient2 adds 4: the root keeps large limits from creeping. It
-/// shrinks by a tenth when more than a tenth of the calls are dropped, and changes only while at least
-/// half of it is under way. With the default tolerance of 1.5, an endpoint that is loaded beyond what it
-/// can do is given about half as much again as it works on at once.
+/// The gradient is tolerance·baseline/latency, between 0.5 and 1. The limit L moves by a fifth of
+/// the way to gradient·L + √L, where Netflix's Gradient2 adds 4: with the root, large limits do not
+/// creep. It shrinks by a tenth when more than a tenth of the calls are dropped, and changes only
+/// while at least half of it is under way. With the default tolerance of 1.5, an overloaded
+/// endpoint is given about half as much again as it works on at once.
 ///
-/// It looks at windows of 100 milliseconds and at least 16 calls. Netflix's takes a long average for
-/// the baseline, which follows a queue that stands; here every twentieth window has a limit a tenth below
-/// what the endpoint works on at once, and that shows the baseline without a pause.
+/// It looks at windows of 100 milliseconds and at least 16 calls. Netflix's takes a long average as
+/// the baseline, which follows a standing queue. Here every twentieth window has a limit a tenth
+/// below what the endpoint works on at once, and that shows the baseline without a pause.
 ///
 /// ```
 /// use evenkeel_core::limit::{Gradient2, Limit};
@@ -35,13 +35,13 @@ pub struct Gradient2 {
 const SMOOTHING: f64 = 0.2;
 
 impl Gradient2 {
-    /// Begins at 20, and stays between 1 and 1,000.
+    /// It begins at 20, and stays between 1 and 1,000.
     #[must_use]
     pub fn new() -> Self {
         Self { tolerance: 1.5, windowed: Windowed::new(Bounds::new(20, 1, 1_000), WINDOW) }
     }
 
-    /// Sets where it begins, and between which numbers it stays. Default 20, between 1 and 1,000.
+    /// Sets the initial limit and its bounds. Default 20, between 1 and 1,000.
     ///
     /// # Panics
     /// If `min` is zero or above `max`.
@@ -52,9 +52,9 @@ impl Gradient2 {
         self
     }
 
-    /// Sets how many times the baseline latency may be before the limit shrinks. Default 1.5.
+    /// Sets how many times the baseline the latency may be before the limit shrinks. Default 1.5.
     ///
-    /// Near 1 the limit shrinks by chance; 3 lets latency triple under load.
+    /// Near 1, the limit shrinks by chance; 3 lets latency triple under load.
     ///
     /// # Panics
     /// If it is below 1 or above 10.
@@ -65,9 +65,9 @@ impl Gradient2 {
         self
     }
 
-    /// Sets how long calls are looked at before the limit changes. Default 100 milliseconds.
+    /// Sets the length of the windows after which the limit changes. Default 100 milliseconds.
     ///
-    /// Short windows are quick and follow chance; they end after 16 calls at the earliest.
+    /// Short windows react quickly but follow chance. They end after 16 calls at the earliest.
     #[must_use]
     pub fn window(mut self, window: Duration) -> Self {
         self.windowed = Windowed::new(self.windowed.bounds(), window);

@@ -1,15 +1,16 @@
-//! How much may be under way at the same time, and who is let in: state machines that are told the time.
+//! How much may be under way at the same time, and what is let in: state machines that are told the
+//! time.
 //!
-//! A [`Limit`] says how many calls may be under way, and learns from those that end; [`Permits`] counts
-//! them. [`Throttle`] keeps a client from asking what refuses it anyway, [`Shed`] a server from
-//! work that it will not get done in time.
+//! A [`Limit`] says how many calls may be under way, and learns from those that end; [`Permits`]
+//! counts them. [`Throttle`] keeps a client from sending requests that would be refused. [`Shed`]
+//! keeps a server from work that it cannot finish in time.
 //!
 //! | limit | follows | use it when |
 //! |---|---|---|
 //! | [`Fixed`] | nothing | the number is known |
 //! | [`Aimd`] | failures alone | overload shows as refusals and timeouts, not as latency |
 //! | [`Gradient2`] | latency against its baseline, with a tolerance | latency varies by nature; some queueing is fine |
-//! | [`Vegas`] | the queue that latency betrays | the queue is to stay short |
+//! | [`Vegas`] | the queue that latency shows | the queue has to stay short |
 
 use std::{fmt::Debug, time::Duration};
 
@@ -34,27 +35,27 @@ pub use self::{
     vegas::Vegas,
 };
 
-/// What a call that has ended says of a limit. One that was cancelled says nothing and gives no sample; one
+/// What an ended call says about a limit. A cancelled call says nothing and gives no sample; a call
 /// that a [deadline](crate::cut) has cut off counts as dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sample {
-    /// How long it took; zero if it was answered without having to wait.
+    /// How long the call took; zero if it was answered without waiting.
     pub latency: Duration,
-    /// How many were under way with it, itself included.
+    /// How many calls were under way with it, itself included.
     pub in_flight: u32,
-    /// Whether it was refused, failed or timed out: its latency then says nothing.
+    /// Whether it was refused, failed or timed out. Its latency then says nothing.
     pub is_dropped: bool,
 }
 
 /// How many calls may be under way at the same time.
 pub trait Limit: Debug + Send + Sync + 'static {
-    /// The limit as it is now, at least 1.
+    /// The current limit, at least 1.
     fn limit(&self) -> u32;
 
-    /// A call has ended. Called by any number of threads at the same time; it must be short.
+    /// A call has ended. Any number of threads may call this at the same time; it must be short.
     fn sample(&self, sample: Sample, now: Timestamp);
 
-    /// Whether it wants samples at all. Asked once.
+    /// Whether it uses samples at all. Asked once.
     fn is_adaptive(&self) -> bool {
         true
     }
@@ -75,10 +76,10 @@ pub trait Limit: Debug + Send + Sync + 'static {
 pub struct Fixed(u32);
 
 impl Fixed {
-    /// At most so many at the same time.
+    /// At most `limit` calls at the same time.
     ///
     /// # Panics
-    /// If `limit` is zero: nothing would ever be let in.
+    /// If `limit` is zero: no call would ever be let in.
     #[must_use]
     pub const fn new(limit: u32) -> Self {
         assert!(0 < limit, "a limit of 0");
@@ -99,7 +100,7 @@ impl Limit for Fixed {
     }
 }
 
-/// Between which numbers a limit stays, and where it begins.
+/// The bounds of a limit, and its initial value.
 #[derive(Clone, Copy, Debug)]
 struct Bounds {
     initial: f64,

@@ -1,15 +1,15 @@
-//! The calls that are under way, and how many may be.
+//! The calls under way, counted against a limit.
 
 use super::Limit;
 use crate::sync::{AtomicU32, Ordering};
 
 /// Counts the calls that are under way against a limit, exactly, under any number of threads.
 ///
-/// One word, changed by one comparison and exchange: no more are let in than the limit says, and none is
-/// refused while there is room. A limit that falls takes nothing back; it lets nobody in until so many
-/// have left.
-// In one order for all threads: who found no permit and says that it waits, and who gives one back and looks
-// for somebody who waits, must not miss each other.
+/// It is one word, changed by one comparison and exchange: no more calls are let in than the limit
+/// allows, and none is refused while there is room. A limit that falls takes nothing back; it lets
+/// no call in until enough have left.
+// One order for all threads. A thread that finds no permit and notes that it waits, and a thread
+// that gives one back and looks for waiters, must not miss each other.
 #[derive(Debug)]
 pub struct Permits {
     limit: Box<dyn Limit>,
@@ -17,19 +17,19 @@ pub struct Permits {
 }
 
 impl Permits {
-    /// All of `limit` is free.
+    /// Permits for `limit`, all of them free.
     #[must_use]
     pub fn new(limit: impl Limit) -> Self {
         Self::boxed(Box::new(limit))
     }
 
-    /// All of `limit` is free.
+    /// Permits for `limit`, all of them free.
     #[must_use]
     pub fn boxed(limit: Box<dyn Limit>) -> Self {
         Self { limit, in_flight: AtomicU32::new(0) }
     }
 
-    /// Takes a permit if there is one.
+    /// Takes a permit, if there is one.
     #[must_use]
     #[inline]
     pub fn acquire(&self) -> bool {
@@ -56,14 +56,14 @@ impl Permits {
         self.limit.limit() <= self.in_flight()
     }
 
-    /// How many are under way.
+    /// How many calls are under way.
     #[must_use]
     #[inline]
     pub fn in_flight(&self) -> u32 {
         self.in_flight.load(Ordering::SeqCst)
     }
 
-    /// What says how many may be.
+    /// The limit.
     #[must_use]
     #[inline]
     pub fn limit(&self) -> &dyn Limit {

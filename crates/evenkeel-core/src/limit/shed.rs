@@ -1,4 +1,4 @@
-//! What a server does not begin, because it will not end it in time.
+//! What a server refuses because it could not finish it in time.
 
 use std::time::Duration;
 
@@ -7,24 +7,25 @@ use crate::{
     time::Timestamp,
 };
 
-/// How much a request matters. The smaller, the more; there are 16.
+/// How much a request matters. Smaller numbers matter more; there are 16.
 ///
-/// The four that are named are the SRE book's criticalities. Those between them are for a second order
-/// within each, as DAGOR has: a hash of the user, say, so that a user gets all of its calls through, or none.
+/// The four named ones are the SRE book's criticalities. Those in between are for a second order
+/// within each, as in DAGOR: for example a hash of the user, so that all calls of a user get
+/// through, or none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Priority(u8);
 
 impl Priority {
-    /// Refusing it is seen by users, and grave.
+    /// Users see its refusal, and it is grave.
     pub const CRITICAL_PLUS: Self = Self(0);
-    /// Refusing it is seen by users. What a request is that says nothing.
+    /// Users see its refusal. The priority of requests that say nothing.
     pub const CRITICAL: Self = Self(4);
     /// Some refusals are expected: batch jobs that try again.
     pub const SHEDDABLE_PLUS: Self = Self(8);
-    /// It is often refused, in part or altogether.
+    /// It is often refused, partly or completely.
     pub const SHEDDABLE: Self = Self(12);
 
-    /// How many there are.
+    /// How many priorities there are.
     pub const COUNT: usize = 16;
 
     /// The priority `level`; those above 15 are 15.
@@ -52,7 +53,7 @@ pub trait ReadPriority<Req>: Clone {
     fn priority(&self, request: &Req) -> Priority;
 }
 
-/// All requests matter as much.
+/// All requests matter equally.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct AllAlike;
 
@@ -72,15 +73,15 @@ impl<Req, F: Fn(&Req) -> Priority + Clone> ReadPriority<Req> for F {
 
 /// Decides which requests a server refuses, by how long they wait until their service begins.
 ///
-/// Of the waiting times of an interval it takes the least, as CoDel does: a burst makes some wait,
-/// but only a queue that stands makes all of them. While that is above the target the server is overloaded,
-/// and then
+/// It takes the least waiting time of an interval, as CoDel does: a burst makes some requests wait,
+/// but only a standing queue makes all of them wait. While the least waiting time is above the
+/// target, the server is overloaded. Then
 ///
-/// * a request waits for the target at most, and for the interval else ("controlled delay" of Fail at
-///   Scale, ACM Queue 2015);
-/// * each interval lets a twentieth less of the traffic in, the least important first, and later,
-///   when it is no longer overloaded, a hundredth more (DAGOR, SoCC 2018: α and β). What a priority gets
-///   in between all and nothing is drawn by lot.
+/// * a request waits for the target at most, and otherwise for the interval ("controlled delay" of
+///   Fail at Scale, ACM Queue 2015);
+/// * each interval lets in a twentieth less of the traffic, the least important first. Later, when
+///   the server is no longer overloaded, each lets in a hundredth more (DAGOR, SoCC 2018: α and β).
+///   A priority that gets in partly is drawn by lot.
 ///
 /// ```
 /// use std::time::Duration;
@@ -101,27 +102,28 @@ pub struct Shed {
     /// The least waiting time of the interval, in nanoseconds.
     wait_min: AtomicU64,
     is_overloaded: AtomicU32,
-    /// Priorities below it are let in; of the one that it lies in, the share of it behind the point.
+    /// Priorities below it are let in. Of the priority in which it lies, the fraction is let in.
     level: AtomicU32,
     /// Requests of the interval, by priority.
     asked: [AtomicU32; Priority::COUNT],
-    /// 1 while a thread ends an interval. Nobody waits for it.
+    /// 1 while a thread ends an interval. No thread waits for it.
     closing: AtomicU32,
 }
 
-/// Levels are kept in units of a 65,536th.
+/// Levels are kept in units of 1/65,536.
 const ONE: u32 = 1 << 16;
 const LEVEL_MAX: u32 = Priority::COUNT as u32 * ONE;
 
-/// More than that are not counted in one interval.
+/// No more than this are counted in one interval.
 const ASKED_MAX: u32 = 1 << 30;
 
-/// So much less of what was let in is let in after an interval of overload, and so much of the traffic
-/// more after one without.
+/// After an interval of overload, this much less of what was let in is let in. After an interval
+/// without, this much more of the traffic.
 const DECREASE: f64 = 0.05;
 const INCREASE: f64 = 0.01;
 
-/// So much of the traffic is let in however great the overload: without any, nobody would see its end.
+/// This much of the traffic is let in, however great the overload: with none, its end could not be
+/// seen.
 const SHARE_MIN: f64 = 0.01;
 
 impl Shed {
@@ -140,7 +142,7 @@ impl Shed {
         }
     }
 
-    /// Sets the waiting time that may stand. Default 5 milliseconds.
+    /// Sets how long the least wait of an interval may be. Default 5 milliseconds.
     ///
     /// # Panics
     /// If it is zero.
@@ -151,10 +153,10 @@ impl Shed {
         self
     }
 
-    /// Sets how long a queue must stand to be an overload, and how long a request waits at most without
-    /// one. Default 100 milliseconds.
+    /// Sets how long a queue must stand to be an overload, and how long a request waits at most
+    /// without one. Default 100 milliseconds.
     ///
-    /// It should be some times as long as a request takes.
+    /// It should be several times as long as a request takes.
     ///
     /// # Panics
     /// If it is zero.
@@ -165,8 +167,8 @@ impl Shed {
         self
     }
 
-    /// Counts a request that is let in without being [asked about](Self::admit): its service can begin at once, and
-    /// no other waits. That is no overload, whatever was before.
+    /// Counts a request that is let in without [`admit`](Self::admit): its service can begin at
+    /// once, and no other waits. That is no overload, whatever was before.
     pub fn let_in(&self, priority: Priority, now: impl FnOnce() -> Timestamp) {
         self.count(priority);
         if self.is_refusing() {
@@ -174,11 +176,10 @@ impl Shed {
         }
     }
 
-    /// Whether a request of this priority is let in, asked when it arrives and would have to wait, or others
-    /// wait. `draw` gives a number
-    /// from \[0, 1).
+    /// Whether a request of this priority is let in. Asked on its arrival, if it would have to wait
+    /// or others wait. `draw` gives a number from \[0, 1).
     ///
-    /// While nothing is refused it asks for neither a number nor the time.
+    /// While nothing is refused, it calls neither `draw` nor `now`.
     #[must_use]
     pub fn admit(
         &self,
@@ -201,7 +202,7 @@ impl Shed {
 
     /// The service of a request has begun, `waited` after it arrived.
     ///
-    /// If it did not wait at all, nobody asks for the time.
+    /// If it did not wait at all, `now` is not called.
     pub fn began(&self, waited: Duration, now: impl FnOnce() -> Timestamp) {
         let waited = waited.as_nanos() as u64;
         if waited < self.wait_min.load(Ordering::Relaxed) {
@@ -213,7 +214,7 @@ impl Shed {
         }
     }
 
-    /// A request was refused after it had waited for so long, without its service having begun.
+    /// A request was refused after it had waited for `waited`, before its service began.
     pub fn gave_up(&self, waited: Duration, now: Timestamp) {
         self.began(waited, || now);
     }
@@ -225,13 +226,14 @@ impl Shed {
         if self.is_overloaded() { self.target } else { self.interval }
     }
 
-    /// Whether a queue stands, as far as was seen.
+    /// Whether a queue stands, as far as is known.
     #[must_use]
     pub fn is_overloaded(&self) -> bool {
         self.is_overloaded.load(Ordering::Relaxed) != 0
     }
 
-    /// What is let in: all priorities below this number, and of the one that it lies in that share.
+    /// What is let in: all priorities below this number, and the fraction of the priority in which
+    /// it lies.
     #[must_use]
     pub fn level(&self) -> f64 {
         f64::from(self.level.load(Ordering::Relaxed)) / f64::from(ONE)
@@ -263,14 +265,15 @@ impl Shed {
         if self.closing.swap(1, Ordering::AcqRel) != 0 {
             return;
         }
-        // Another thread may have closed it just before.
+        // Another thread may have ended it just before.
         if self.began.load(Ordering::Acquire) == began {
             self.began.store(now.as_nanos(), Ordering::Release);
             let wait_min = self.wait_min.swap(u64::MAX, Ordering::AcqRel);
             let asked = self.asked.each_ref().map(|asked| asked.swap(0, Ordering::Relaxed));
             let silence = now.since(Timestamp::from_nanos(began)).as_nanos();
             let intervals = silence / self.interval.as_nanos().max(1);
-            // An interval in which nothing waited was none of overload, nor was the time before the first.
+            // An interval in which nothing waited had no overload, nor had the time before the
+            // first.
             let is_overloaded =
                 began != 0 && wait_min != u64::MAX && self.target <= Duration::from_nanos(wait_min);
             self.is_overloaded.store(u32::from(is_overloaded), Ordering::Relaxed);

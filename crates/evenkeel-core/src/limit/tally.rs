@@ -8,28 +8,27 @@ use crate::{
     time::Timestamp,
 };
 
-/// Counts of the last sixteen ticks, and their sums.
+/// Two counts over the last sixteen ticks, and their sums.
 ///
-/// A call that comes with an old reading of the clock counts in the tick that was told last. More than 2²⁵ in one
-/// tick are not counted.
+/// A call with an old clock reading counts in the last known tick. A tick counts up to 2²⁵.
 #[derive(Debug)]
 pub(super) struct Tally {
     tick_nanos: u64,
-    /// The latest tick up to which the old is forgotten.
+    /// The latest tick up to which old counts are forgotten.
     head: AtomicU64,
     first: Sum,
     second: Sum,
 }
 
-/// What a tally holds.
+/// The counts of a tally.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Counts {
     pub(super) first: u64,
     pub(super) second: u64,
 }
 
-/// The first 8 of a tick ask for the time, and one in 8 after them: as many as may count too early when
-/// a busy time is over.
+/// The first 8 of a tick read the time, and one in 8 after them: that is how many may count too
+/// early when a busy time is over.
 const UNTOLD: u64 = 8;
 
 impl Tally {
@@ -45,29 +44,29 @@ impl Tally {
         self.second.add(second, tick);
     }
 
-    /// The time that was told last, or nothing if it should be told again.
+    /// The last known time, or `None` if it should be read again.
     pub(super) fn lately(&self) -> Option<Timestamp> {
         let head = self.head.load(Ordering::Acquire);
         let first = self.first.slots.count(head);
-        // Few of them last for longer than a window: each has to count when it came.
-        // A slot that is full stands still, and would never ask again.
+        // Few calls may be spread over more than a window: each has to count when it came. A full
+        // slot no longer changes, and would never ask again.
         let is_known = (UNTOLD..COUNT_MAX).contains(&first) && !first.is_multiple_of(UNTOLD);
         is_known.then(|| Timestamp::from_nanos(head * self.tick_nanos))
     }
 
-    /// What was counted up to the time that was told last.
+    /// The counts up to the last known time.
     pub(super) fn counts(&self) -> Counts {
         Counts { first: self.first.get(), second: self.second.get() }
     }
 
-    /// Forgets what is older than a window at `now`; gives the tick that is counted in.
+    /// Forgets counts that are older than a window at `now`. Returns the tick to count in.
     pub(super) fn tell(&self, now: Timestamp) -> u64 {
         let tick = tick_of(now, self.tick_nanos);
         let head = self.head.load(Ordering::Acquire);
         if tick <= head { head } else { self.advance(tick) }
     }
 
-    /// Each thread that comes forgets all there is to forget before it says so: none waits for another.
+    /// Each thread forgets all that is due before it moves `head`: no thread waits for another.
     #[cold]
     fn advance(&self, tick: u64) -> u64 {
         self.first.forget(tick);
@@ -76,7 +75,7 @@ impl Tally {
     }
 }
 
-/// A count of each tick, and the sum of all.
+/// A count for each tick, and the sum of all.
 #[derive(Debug)]
 struct Sum {
     sum: AtomicI64,
@@ -89,7 +88,7 @@ impl Sum {
     }
 
     fn add(&self, amount: u64, tick: u64) {
-        // Most calls are counted once: the other sum is left alone, and its cache line with it.
+        // Most calls are counted once: the other sum is not touched, nor is its cache line.
         if 0 < amount && self.slots.add(amount, tick) {
             self.sum.fetch_add(amount as i64, Ordering::AcqRel);
         }
@@ -101,7 +100,7 @@ impl Sum {
     }
 
     fn get(&self) -> u64 {
-        // It may lag behind its slots for a moment, and be below zero then.
+        // The sum may lag behind its slots for a moment, and be below zero then.
         u64::try_from(self.sum.load(Ordering::Acquire)).unwrap_or(0)
     }
 }

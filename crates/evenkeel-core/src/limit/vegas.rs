@@ -1,4 +1,4 @@
-//! The queue that latency betrays, kept short.
+//! Keeps the queue that latency shows short.
 
 use std::time::Duration;
 
@@ -10,16 +10,16 @@ use crate::time::Timestamp;
 
 /// Keeps a short queue at the endpoint, as TCP Vegas does.
 ///
-/// Of a limit L, what latency has above its baseline is queue: L·(1 − baseline/latency). A queue up to
-/// log₁₀ L grows the limit by 6·log₁₀ L, one below 3·log₁₀ L by log₁₀ L, one above 6·log₁₀ L shrinks it
-/// by log₁₀ L (Netflix's concurrency-limits). It shrinks by a tenth when more than a tenth of the calls
-/// are dropped, and changes only while at least half of it is under way.
+/// For a limit L, latency above its baseline is a queue of L·(1 − baseline/latency). A queue of up
+/// to log₁₀ L grows the limit by 6·log₁₀ L. One below 3·log₁₀ L grows it by log₁₀ L, and one above
+/// 6·log₁₀ L shrinks it by log₁₀ L (Netflix's concurrency-limits). It shrinks by a tenth when more
+/// than a tenth of the calls are dropped, and changes only while at least half of it is under way.
 ///
-/// It looks at windows of 100 milliseconds and at least 16 calls. The baseline is found without
-/// probing pauses: every twentieth window has a limit a tenth below what the endpoint works on at once.
+/// It looks at windows of 100 milliseconds and at least 16 calls. It finds the baseline without
+/// pauses: every twentieth window has a limit a tenth below what the endpoint works on at once.
 ///
-/// Clients that share an endpoint do not see each other's queues: what others keep there goes into the
-/// baseline.
+/// Clients that share an endpoint do not see each other's queues: the queues of others become part
+/// of the baseline.
 ///
 /// ```
 /// use evenkeel_core::limit::{Limit, Vegas};
@@ -31,13 +31,13 @@ use crate::time::Timestamp;
 pub struct Vegas(Windowed);
 
 impl Vegas {
-    /// Begins at 20, and stays between 1 and 1,000.
+    /// It begins at 20, and stays between 1 and 1,000.
     #[must_use]
     pub fn new() -> Self {
         Self(Windowed::new(Bounds::new(20, 1, 1_000), WINDOW))
     }
 
-    /// Sets where it begins, and between which numbers it stays. Default 20, between 1 and 1,000.
+    /// Sets the initial limit and its bounds. Default 20, between 1 and 1,000.
     ///
     /// # Panics
     /// If `min` is zero or above `max`.
@@ -46,9 +46,9 @@ impl Vegas {
         Self(Windowed::new(Bounds::new(initial, min, max), self.0.window()))
     }
 
-    /// Sets how long calls are looked at before the limit changes. Default 100 milliseconds.
+    /// Sets the length of the windows after which the limit changes. Default 100 milliseconds.
     ///
-    /// Short windows are quick and follow chance; they end after 16 calls at the earliest.
+    /// Short windows react quickly but follow chance. They end after 16 calls at the earliest.
     #[must_use]
     pub fn window(self, window: Duration) -> Self {
         Self(Windowed::new(self.0.bounds(), window))
@@ -72,7 +72,7 @@ impl Limit for Vegas {
     }
 }
 
-/// The limit after one that had `latency`.
+/// The limit after a window with this `latency`.
 pub(super) fn next(limit: f64, baseline: f64, latency: f64) -> f64 {
     let step = limit.log10().floor().max(1.0);
     let queue = (limit * (1.0 - baseline / latency)).ceil();

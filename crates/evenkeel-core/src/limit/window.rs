@@ -8,29 +8,29 @@ use crate::{
     time::Timestamp,
 };
 
-/// Gathers samples until there are enough of them and some time has passed.
+/// Gathers samples until there are enough of them and enough time has passed.
 ///
-/// Only calls that began in the window count: what began before met another limit.
+/// Only calls that began in the window count: earlier ones met another limit.
 #[derive(Debug)]
 pub(super) struct Window {
     length: Duration,
-    /// When it began; zero until the first sample.
+    /// When the window began; zero until the first sample.
     began: AtomicU64,
-    /// How many samples, and the sum of their latencies, in one word.
+    /// The number of samples and the sum of their latencies, in one word.
     sums: AtomicU64,
     dropped: AtomicU32,
     in_flight_max: AtomicU32,
-    /// 1 while a thread closes a window. Nobody waits for it: others go on and sample.
+    /// 1 while a thread closes a window. No thread waits for it: others go on and sample.
     closing: AtomicU32,
 }
 
-/// What the samples of a window say together.
+/// The samples of a window together.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Seen {
     /// The mean latency in nanoseconds, if enough calls were not dropped.
     pub(super) latency: Option<f64>,
     pub(super) in_flight_max: u32,
-    /// Whether more than a tenth were dropped.
+    /// Whether more than a tenth of the calls were dropped.
     pub(super) is_overloaded: bool,
 }
 
@@ -39,7 +39,7 @@ pub(super) const SAMPLES_MIN: u64 = 16;
 
 const COUNT_BITS: u32 = 16;
 const COUNT_MAX: u64 = (1 << COUNT_BITS) - 1;
-/// Latencies are summed in units of 64 nanoseconds, so that 65,535 of up to 4 minutes find room.
+/// Latencies are summed in units of 64 nanoseconds, so that 65,535 of up to 4 minutes fit.
 const UNIT_BITS: u32 = 6;
 const LATENCY_MAX: u64 = (1 << (64 - COUNT_BITS)) / COUNT_MAX - 1;
 
@@ -59,12 +59,12 @@ impl Window {
         self.length
     }
 
-    /// Adds a sample. If the window is complete with it, tells `close` what was seen, one thread at a
-    /// time.
+    /// Adds a sample. If that completes the window, calls `close` with the result, in one thread at
+    /// a time.
     pub(super) fn add(&self, sample: Sample, now: Timestamp, close: impl FnOnce(Seen)) {
         let latency = sample.latency.as_nanos() as u64;
         if latency == 0 && !sample.is_dropped {
-            // Answered at once, it was never under way.
+            // It was answered at once and so never under way.
             return;
         }
         let began = match self.began.load(Ordering::Acquire) {
@@ -94,7 +94,7 @@ impl Window {
     }
 
     fn begin(&self, now: Timestamp, latency: u64) -> u64 {
-        // So that the very first sample counts.
+        // This makes the very first sample count.
         let began = now.as_nanos().saturating_sub(latency).max(1);
         match self.began.compare_exchange(0, began, Ordering::AcqRel, Ordering::Acquire) {
             Ok(_) => began,
@@ -107,7 +107,7 @@ impl Window {
             let is_full = sums & COUNT_MAX == COUNT_MAX;
             (!is_full).then(|| sums + (units.min(LATENCY_MAX) << COUNT_BITS) + 1)
         };
-        // A full window closes with what it has.
+        // A full window closes with the samples that it has.
         let _ = self.sums.fetch_update(Ordering::AcqRel, Ordering::Relaxed, add);
     }
 

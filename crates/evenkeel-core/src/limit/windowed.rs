@@ -1,4 +1,4 @@
-//! What Gradient2 and Vegas share: the limit, the baseline of latency, and how that is found.
+//! What Gradient2 and Vegas share: the limit, the baseline of latency, and how to find it.
 
 use std::time::Duration;
 
@@ -11,36 +11,37 @@ use crate::{
     time::Timestamp,
 };
 
-/// A limit that changes window by window, by latency against its baseline.
+/// A limit that changes window by window, by latency compared with its baseline.
 ///
-/// The baseline is the latency without a queue. While the limit is not used there is none, so what is
-/// measured then goes into it. While it is used all the time, one window in [`WINDOWS_TO_DIP`] gets a
-/// limit a tenth below what the endpoint works on at once: the queue drains, what is measured is the
-/// baseline, whether it has risen or fallen, and the endpoint was hardly idle. So a queue of our own
-/// making is never taken for the baseline, which is how such limits drift upwards, and nothing is held
-/// back at the minimum in order to measure, which is how others refuse traffic without need.
+/// The baseline is the latency without a queue. While the limit is not used there is no queue, so
+/// latencies of that time go into it. While the limit is used all the time, one window in
+/// [`WINDOWS_TO_DIP`] gets a limit a tenth below what the endpoint works on at once. The queue
+/// drains, and the measured latency is the baseline, whether it has risen or fallen, while the
+/// endpoint is hardly idle. So a queue of our own making is never taken for the baseline: that is
+/// how such limits drift upwards. And the limit is not held at its minimum in order to measure:
+/// that is how other limits refuse traffic without need.
 #[derive(Debug)]
 pub(super) struct Windowed {
     bounds: Bounds,
     window: Window,
-    /// What is asked for all the time.
+    /// The limit that is in force.
     shown: AtomicU32,
-    /// The three below are changed by whoever closes a window, one at a time.
+    /// Only the thread that closes a window changes the three below.
     limit: AtomicU64,
     baseline: AtomicU64,
     windows: AtomicU32,
 }
 
-/// After so many windows in use, one dips to find the baseline.
+/// After this many windows in use, one dips to find the baseline.
 const WINDOWS_TO_DIP: u32 = 20;
 
-/// A dip goes to this share of what the endpoint works on at once.
+/// The share of what the endpoint works on at once to which a dip goes.
 const DIP: f64 = 0.9;
 
-/// What is taken over of a latency below the baseline, and of one while the limit is not used.
+/// How much of a latency below the baseline is taken over, and of one while the limit is not used.
 const WEIGHT: f64 = 0.2;
 
-/// What an overload leaves of a limit.
+/// The share of a limit that remains after an overload.
 const BACKOFF_RATIO: f64 = 0.9;
 
 /// The default length of a window.
@@ -63,7 +64,7 @@ impl Windowed {
         self.shown.load(Ordering::Relaxed)
     }
 
-    /// Adds a sample. `next` gives the limit that follows from limit, baseline and latency.
+    /// Adds a sample. `next` computes the new limit from limit, baseline and latency.
     pub(super) fn sample(
         &self,
         sample: Sample,
@@ -85,7 +86,7 @@ impl Windowed {
             return self.show(limit, latency, 0);
         }
         if windows == WINDOWS_TO_DIP {
-            // This was the dip. Half, because a mean of few calls is off now and then.
+            // This was the dip. It takes half, because a mean of few calls is off now and then.
             return self.show(limit, f64::midpoint(baseline, latency), 0);
         }
         let is_used = limit <= 2.0 * f64::from(seen.in_flight_max);

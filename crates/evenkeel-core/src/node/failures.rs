@@ -1,4 +1,4 @@
-//! What failures do to a node: they count as load.
+//! How failed attempts count as load at a node.
 
 use std::time::Duration;
 
@@ -11,30 +11,30 @@ use crate::{
     time::Timestamp,
 };
 
-/// As much as hardly any client has in flight at one endpoint.
+/// Hardly any client has more than this in flight at one endpoint.
 const PENALTY_MAX: u32 = 1_023;
 
 impl Node {
-    /// So many requests it counts as having in flight, for each unit of its weight, on top of those that it
-    /// has: since attempts at it have failed.
+    /// Extra load, in requests for each unit of its weight, because attempts at it have failed. It
+    /// is added to the requests in flight.
     ///
-    /// Who fails at once has little in flight, and looks idle to whoever compares that. So each failure
-    /// doubles its penalty and adds one, and each success takes a quarter away. A node that is passed over
-    /// with a penalty lives it down by and by, by halves. An attempt that was [cut off](crate::cut) makes it one
-    /// at least.
+    /// An endpoint that fails at once has little in flight, and would look idle to a policy that
+    /// compares that. So each failure doubles the penalty and adds one, and each success takes a
+    /// quarter away. A node that is passed over because of its penalty loses it gradually, by
+    /// halves. An attempt that was [cut off](crate::cut) raises the penalty to at least one.
     #[must_use]
     #[inline]
     pub fn penalty(&self) -> u32 {
         self.penalty.load(Ordering::Relaxed)
     }
 
-    /// What it counts as having in flight, of weight 1.
+    /// Requests in flight plus the penalty, for a weight of 1.
     #[inline]
     pub(crate) fn load(&self) -> u32 {
         self.in_flight().wrapping_add(self.penalty())
     }
 
-    /// An attempt at it ended so.
+    /// Takes in the outcome of an attempt.
     #[inline]
     pub(crate) fn judge(&self, outcome: Outcome) {
         match outcome {
@@ -48,17 +48,18 @@ impl Node {
     #[cold]
     pub(crate) fn penalise(&self) {
         let more = |penalty: u32| Some((2 * penalty + 1).min(PENALTY_MAX));
-        // It always gives one.
+        // The closure always returns `Some`.
         let _ = self.penalty.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
     }
 
-    /// An attempt at it was given up without an answer: it counts as if it were in flight still. Not more than
-    /// one of them, since callers that give up much do so everywhere, and what is in flight has to be seen.
+    /// An attempt was given up without an answer: it counts as if it were still in flight. At most
+    /// one such attempt counts: callers that give up often do so at every endpoint, and must not
+    /// hide what is in flight.
     pub(crate) fn unanswered(&self) {
         self.penalty.fetch_max(1, Ordering::Relaxed);
     }
 
-    /// Passed over for its penalty, it lives down half of it, one time in so many.
+    /// The node was passed over because of its penalty: halves the penalty, one time in `times`.
     #[cold]
     pub(crate) fn forgive(&self, rng: &mut Rng, times: usize) {
         if rng.below(times) == 0 {
@@ -68,18 +69,18 @@ impl Node {
 
     #[cold]
     fn reduce_penalty(&self, less: impl Fn(u32) -> u32) {
-        // It always gives one.
+        // The closure always returns `Some`.
         let _ = self.penalty.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |p| Some(less(p)));
     }
 
-    /// Tells that connecting to it failed, so that discovery is asked again.
+    /// Tells the listener that connecting to it failed, so that discovery is asked again.
     pub fn unreachable(&self) {
         self.listener.unreachable(self);
     }
 
-    /// Tells that it cannot be connected to any more, which no attempt has found out yet.
+    /// Says that it cannot be connected to any more, before any attempt has found out.
     ///
-    /// It is [unreachable](Self::unreachable), and counts as after an attempt without an answer.
+    /// It counts as [unreachable](Self::unreachable), and as if an attempt had got no answer.
     pub fn lost(&self, now: Timestamp) {
         self.unreachable();
         if self.is_open() {

@@ -23,8 +23,8 @@ impl Plan {
         Self { batch_max: batch, horizon: None }
     }
 
-    /// From one request up to `batch_max`: twice as many as the last time if those lasted for less than
-    /// `horizon`, half as many if they lasted for more than four times that.
+    /// From one request up to `batch_max`: twice the last batch if that lasted for less than
+    /// `horizon`, half of it if it lasted for more than four times `horizon`.
     ///
     /// # Panics
     /// If `batch_max` is zero.
@@ -34,61 +34,62 @@ impl Plan {
         Self { batch_max, horizon: Some(horizon) }
     }
 
-    /// The most that a process holds at any time, which is by how much it may exceed the quota in some
-    /// span of time.
+    /// The most that a process holds at any time. By this much it may exceed the quota in some span
+    /// of time.
     #[must_use]
     pub const fn batch_max(&self) -> u32 {
         self.batch_max
     }
 }
 
-/// What a request is told that wants to spend.
+/// The answer to a request that wants to spend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Draw {
-    /// It may go. So many should be fetched meanwhile, if any, by whoever is told so.
+    /// It may go. If `fetch` is set, the caller should fetch that many meanwhile.
     Spent {
-        /// How many are left, here and, when last heard of, on the server.
+        /// How many are left, here and on the server as of its last answer.
         remaining: u32,
         /// How many to fetch.
         fetch: Option<u32>,
     },
-    /// The server had none: it is worth asking again after this time.
+    /// The server had none left: it is worth asking again after this time.
     Refused(Duration),
-    /// So many must be fetched first, by whoever is told so, who then draws again like those who wait.
+    /// The caller must first fetch this many, and then draw again like the requests that wait.
     Fetch(u32),
-    /// Somebody else fetches.
+    /// Another caller is fetching.
     Wait,
 }
 
 /// What one process may spend of a quota that many share, fetched in batches.
 ///
-/// Each request that is spent here was taken from the quota before, so the total is never exceeded. But it
-/// may be spent later than it was taken: in some span of time one process can send up to
-/// [`Plan::batch_max`] more than the quota says, or as many as were waiting for the same fetch if
-/// those are more: they get theirs with the next one, whatever the batch.
+/// Each request that is spent here was taken from the quota before, so the total is never exceeded.
+/// But it may be spent later than it was taken. In some span of time one process can send up to
+/// [`Plan::batch_max`] more than the quota allows, or as many as were waiting for the same fetch if
+/// those are more: they are served by the next fetch, whatever the batch.
 ///
-/// When a quarter of a batch is left, more is fetched, so that steady traffic never waits. Whoever is
-/// told to fetch must end that by [`granted`](Self::granted) or [`failed`](Self::failed).
+/// More is fetched when a quarter of a batch is left, so that steady traffic never waits. A caller
+/// that is told to fetch must end the fetch by [`granted`](Self::granted) or
+/// [`failed`](Self::failed).
 #[derive(Clone, Debug)]
 pub struct Allowance {
     plan: Plan,
     tokens: u32,
     batch: u32,
     is_fetching: bool,
-    /// How many have been told to wait since the fetch began.
+    /// How many were told to wait since the fetch began.
     waiting: u32,
-    /// How many will come back for what the last fetch did not bring.
+    /// How many will come back because the last fetch did not serve them.
     unserved: u32,
-    /// When the server had some the last time.
+    /// When the server last granted some.
     granted_at: Option<Timestamp>,
-    /// Until when the server will not have any.
+    /// Until when the server will have none left.
     empty_until: Timestamp,
-    /// How many the server had left.
+    /// How many the server had left at its last answer.
     remaining: u32,
 }
 
 impl Allowance {
-    /// Nothing yet.
+    /// An allowance with nothing in it yet.
     #[must_use]
     pub fn new(plan: Plan) -> Self {
         let batch = if plan.horizon.is_some() { 1 } else { plan.batch_max };
@@ -105,7 +106,7 @@ impl Allowance {
         }
     }
 
-    /// Spends one, if there is one.
+    /// Spends one request, if there is one.
     pub fn draw(&mut self, now: Timestamp) -> Draw {
         let is_empty = now < self.empty_until;
         if self.tokens == 0 && is_empty {
@@ -114,7 +115,7 @@ impl Allowance {
         let is_spent = 0 < self.tokens;
         self.tokens -= u32::from(is_spent);
         let is_low = self.tokens <= self.batch / 4;
-        // A batch of one is never fetched ahead: it may be all that traffic needs for long.
+        // A batch of one is never fetched ahead: it may be all that traffic needs for a long time.
         let is_ahead = is_spent && self.batch == 1;
         let fetch = (is_low && !is_ahead && !is_empty && !self.is_fetching).then(|| {
             self.is_fetching = true;
@@ -134,7 +135,7 @@ impl Allowance {
         }
     }
 
-    /// The server gave so many.
+    /// The server granted `grant`.
     pub fn granted(&mut self, now: Timestamp, grant: &Grant) {
         self.ended();
         self.unserved = self.unserved.saturating_sub(grant.tokens);

@@ -1,25 +1,24 @@
-//! A token bucket that is one point in time.
+//! A token bucket, kept as one point in time.
 
 use std::time::Duration;
 
 use super::Rate;
 use crate::time::Timestamp;
 
-/// What a bucket gave.
+/// What a bucket grants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Grant {
     /// How many requests may go.
     pub tokens: u32,
-    /// How many more could have been had.
+    /// How many more could have been taken.
     pub remaining: u32,
-    /// After what time one can be had again, if this is not any.
+    /// When one more can be taken, if this grants none.
     pub retry_after: Duration,
 }
 
 /// A token bucket, kept as the time at which it will be full again (GCRA).
 ///
-/// The model of what a shared quota does on its server, and what stands in for that while the server is
-/// away.
+/// It models what a shared quota does on its server, and replaces the server while that is away.
 ///
 /// ```
 /// use std::time::Duration;
@@ -39,7 +38,7 @@ impl Bucket {
     /// Takes up to `wanted` requests out of a bucket of this `rate`.
     pub fn take(&mut self, rate: &Rate, now: Timestamp, wanted: u32) -> Grant {
         let interval = rate.interval();
-        // Never longer than a whole window: a rate that has changed leaves no debt behind.
+        // Never longer than a whole window: after a change of the rate no debt remains.
         let missing = self.full_at.since(now).min(rate.window());
         let filled = rate.window() - missing;
         let room = u32::try_from(filled.as_nanos() / interval.as_nanos()).unwrap_or(u32::MAX);

@@ -1,9 +1,10 @@
-//! Quotas: what a caller may spend, whoever keeps count of it.
+//! Quotas: what a caller may spend, wherever it is counted.
 //!
-//! A [`Rate`] says how much, a [`Spender`] whose quota a request spends, a [`QuotaState`] what is left
-//! of it, which a [`Disclose`] tells the caller. The limiters are elsewhere: in a layer for one
-//! process, on a server for all of them. [`Pace`] is what somebody else's limiter asks of us, and
-//! [`Allowance`] what one process may spend of a quota that many share.
+//! A [`Rate`] says how much may be spent. A [`Spender`] finds the quota that a request spends. A
+//! [`QuotaState`] says what is left, and a [`Disclose`] tells that to the caller. The limiters are
+//! elsewhere: in a layer for one process, on a server for all of them. [`Pace`] follows the limiter
+//! of a server that this process calls. [`Allowance`] is what one process may spend of a quota that
+//! many share.
 
 mod allowance;
 mod bucket;

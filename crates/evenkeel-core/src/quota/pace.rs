@@ -7,13 +7,14 @@ use std::{
 
 use crate::time::Timestamp;
 
-/// Keeps to what a server says of the quota it grants: so much is left for so long.
+/// Follows what a server says of the quota it grants: how much is left, and for how long.
 ///
-/// What is left is spread evenly over the time until the server's quota is full again; where nothing is
-/// left, nothing is sent until then. After that time it lets everything through, until it is told anew.
+/// It spreads what is left evenly over the time until the server's quota is full again. If nothing
+/// is left, nothing is sent until then. After that time it lets everything through, until the
+/// server says something new.
 ///
-/// Without locks. What is told replaces what was told before; two threads that tell different things at
-/// the same time may mix them, until one of them tells again.
+/// It takes no lock. New information replaces the old. Two threads that bring different information
+/// at the same time may mix it, until one of them brings some again.
 ///
 /// ```
 /// use std::time::Duration;
@@ -29,7 +30,7 @@ use crate::time::Timestamp;
 /// ```
 #[derive(Debug, Default)]
 pub struct Pace {
-    /// Until when there is a pace to keep.
+    /// Until when the pace holds.
     until: AtomicU64,
     /// The time between two requests.
     interval: AtomicU64,
@@ -38,7 +39,8 @@ pub struct Pace {
 }
 
 impl Pace {
-    /// `remaining` requests may be sent until the quota is full again, after `reset`.
+    /// The server says that `remaining` requests may be sent until the quota is full again, after
+    /// `reset`.
     pub fn told(&self, now: Timestamp, remaining: u32, reset: Duration) {
         let until = (now + reset).as_nanos();
         let interval = match remaining {
@@ -49,20 +51,20 @@ impl Pace {
         if remaining == 0 {
             self.next.fetch_max(until, Relaxed);
         } else {
-            // What was due later than the new pace makes it is due at that pace.
+            // A request that was due later than the new pace allows is due at the new pace.
             self.next.fetch_min((now + Duration::from_nanos(interval)).as_nanos(), Relaxed);
         }
         self.until.store(until, Relaxed);
     }
 
-    /// Whether it was ever told anything, without a look at the clock.
+    /// Whether any information ever came. Does not read the clock.
     #[must_use]
     #[inline]
     pub fn is_told(&self) -> bool {
         self.until.load(Relaxed) != 0
     }
 
-    /// Whether a request may go now; if not, after what time it is worth asking again.
+    /// Whether a request may go now. If not, the error says when it is worth asking again.
     ///
     /// # Errors
     /// The time to wait.

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-/// So many requests in a period, and so many of them at once.
+/// How many requests are allowed in a period, and how many at once.
 ///
-/// A bucket holds `burst` requests and is refilled evenly, one request every `period / amount`. So in
-/// any span of time at most `burst + span × amount / period` requests go through: no window whose edge
-/// lets twice as many through (GCRA, ATM Forum TM 4.0, 1996).
+/// A bucket holds `burst` requests and is refilled evenly, one request every `period / amount`. So
+/// in any span of time at most `burst + span × amount / period` requests go through. There is no
+/// edge of a window at which twice as many go through (GCRA, ATM Forum TM 4.0, 1996).
 ///
 /// ```
 /// use std::time::Duration;
@@ -26,11 +26,11 @@ pub struct Rate {
 const YEAR: u64 = 31_536_000;
 
 impl Rate {
-    /// `amount` requests in each `period`, all of them at once if they like.
+    /// `amount` requests in each `period`, if need be all of them at once.
     ///
     /// # Panics
-    /// If `amount` is zero, if `period` is zero or longer than a year, or if more than one request a
-    /// nanosecond would come of it.
+    /// If `amount` is zero, if `period` is zero or longer than a year, or if that gives more than
+    /// one request a nanosecond.
     #[must_use]
     pub const fn new(amount: u32, period: Duration) -> Self {
         assert!(0 < amount, "a rate of nothing");
@@ -59,10 +59,10 @@ impl Rate {
         Self::new(amount, Duration::from_secs(60))
     }
 
-    /// Sets how many requests may come at once. Default as many as in a period.
+    /// Sets how many requests may come at once. Default: as many as in a period.
     ///
-    /// With one they have to be evenly spaced, and whatever disturbs that costs throughput. Many let a
-    /// caller that was silent for a while strike all at once.
+    /// With one, requests have to be evenly spaced, and anything that disturbs the spacing costs
+    /// throughput. With many, a caller that was silent for a while can send all of them at once.
     ///
     /// # Panics
     /// If `burst` is zero, or so large that it takes more than a century to fill.
@@ -70,7 +70,7 @@ impl Rate {
     pub const fn burst(mut self, burst: u32) -> Self {
         assert!(0 < burst, "a burst of one is the least");
         self.burst = burst;
-        // Those who keep count do so in nanoseconds, in 64 bits, from some time on.
+        // Some limiters count in nanoseconds since a fixed time, in 64 bits.
         let century = Duration::from_secs(100 * YEAR);
         let is_counted = self.window().as_nanos() <= century.as_nanos();
         assert!(is_counted, "a bucket that takes more than a century to fill");
@@ -83,13 +83,13 @@ impl Rate {
         self.burst
     }
 
-    /// After what time one more request may come.
+    /// The time until one more request may come.
     #[must_use]
     pub const fn interval(&self) -> Duration {
         Duration::from_nanos(self.period.as_nanos() as u64 / self.amount as u64)
     }
 
-    /// After what time an exhausted quota is full again.
+    /// The time until an exhausted quota is full again.
     #[must_use]
     pub const fn window(&self) -> Duration {
         self.interval().saturating_mul(self.burst)
@@ -100,11 +100,11 @@ impl Rate {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct QuotaState {
-    /// How much there is in all.
+    /// How much there is in total.
     pub rate: Rate,
     /// How many requests may follow at once.
     pub remaining: u32,
-    /// After what time the quota is full again.
+    /// The time until the quota is full again.
     pub reset: Duration,
 }
 
@@ -117,13 +117,13 @@ impl QuotaState {
     }
 }
 
-/// Tells a caller what is left of its quota, in the response.
+/// Tells a caller in the response what is left of its quota.
 pub trait Disclose<Res> {
     /// Puts `state` into `response`.
     fn disclose(&self, state: &QuotaState, response: &mut Res);
 }
 
-/// Tells nobody anything.
+/// Tells callers nothing.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Silent;
 

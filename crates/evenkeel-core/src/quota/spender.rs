@@ -1,8 +1,8 @@
-//! Whose quota a request spends.
+//! Finds the quota that a request spends.
 
-/// Says whose quota a request spends.
+/// Finds the quota that a request spends, by a key.
 ///
-/// A function of the request is one, where what it returns can be read as bytes:
+/// A function of the request is a `Spender` if its result can be read as bytes:
 ///
 /// ```
 /// use evenkeel_core::quota::Spender;
@@ -14,9 +14,9 @@
 /// assert!(spender.with_key(&request, |key| key == Some(b"acme")));
 /// ```
 ///
-/// The key is borrowed, so that an own type that reads it out of the request copies nothing.
+/// The key is borrowed, so that your own type can read it out of the request without a copy.
 pub trait Spender<Req> {
-    /// Calls `spend` with the key of the one who sends `request`, or with nothing if it is not limited.
+    /// Calls `spend` with the key of the sender of `request`, or with `None` if it is not limited.
     fn with_key<T>(&self, request: &Req, spend: impl FnOnce(Option<&[u8]>) -> T) -> T;
 }
 

@@ -5,17 +5,17 @@ use std::{sync::Arc, time::Duration};
 use super::{share::Share, throttle::Throttle};
 use crate::time::Timestamp;
 
-/// What the retries and hedges of a client may spend together, shared by its clones.
+/// What all clones of a client may spend together on retries and hedges.
 ///
-/// Without one, a service that fails under its load gets that load times the number of attempts.
+/// Without a budget, a service that fails under load gets that load times the number of attempts.
 ///
-/// * [`share`](Self::share), Finagle's: retries are a share of the calls of the last seconds, and a
-///   few more so that low traffic is not left without.
-/// * [`throttle`](Self::throttle), gRPC's: no retries while more than some calls in a row, or some
-///   share of them, fail.
+/// * [`share`](Self::share), Finagle's: retries are a share of the calls of the last seconds, plus
+///   a fixed number, so that low traffic can also retry.
+/// * [`throttle`](Self::throttle), gRPC's: no retries while more than a number of calls in a row,
+///   or a share of them, fail.
 ///
-/// It is told the time, keeps exact count under any number of threads, never spends what it does not
-/// have, and takes no lock. Its size is fixed.
+/// A budget is given the time, counts exactly under any number of threads, never spends what it
+/// does not have, and takes no lock. Its size is fixed.
 ///
 /// ```
 /// use std::time::Duration;
@@ -43,11 +43,11 @@ enum Kind {
 }
 
 impl Budget {
-    /// Retries as a share of calls, in percent, over the last ten seconds, and ten a second besides.
+    /// Retries as a share of calls, in percent, over the last ten seconds, plus ten a second.
     ///
-    /// Every share counts as it is written, down to a tenth of a thousandth: 0.1 is one retry to a
-    /// thousand calls, 40 is two to five, 1,000 is ten to each. Zero leaves the floor alone. Above
-    /// some 30 percent a service that is overloaded may stay so by its retries alone.
+    /// The share is exact down to a tenth of a thousandth: 0.1 is one retry for a thousand calls,
+    /// 40 is two for five, 1,000 is ten for each. Zero leaves only the floor. Above some 30
+    /// percent, an overloaded service may stay overloaded by its retries alone.
     ///
     /// # Panics
     /// If `percent` is not 0 and not between 0.1 and 1,000.
@@ -56,11 +56,11 @@ impl Budget {
         Self(Arc::new(Kind::Share(Share::new(percent, 10, Duration::from_secs(10)))))
     }
 
-    /// As gRPC throttles retries (gRFC A6).
+    /// Retries as gRPC throttles them (gRFC A6).
     ///
-    /// It starts with `tokens_max`. A failure takes one, a success gives `token_ratio`, which counts
-    /// in thousandths. Retries are allowed while more than half of the tokens are there; they cost
-    /// nothing themselves, but each that fails does.
+    /// It starts with `tokens_max` tokens. A failure takes one. A success gives `token_ratio`,
+    /// which is rounded to thousandths. Retries are allowed while more than half of the tokens are
+    /// there. They cost nothing themselves, but each retry that fails does.
     ///
     /// # Panics
     /// If `tokens_max` is not between 1 and 1,000 or `token_ratio` not between 0.001 and 1,000.
@@ -69,11 +69,11 @@ impl Budget {
         Self(Arc::new(Kind::Throttle(Throttle::new(tokens_max, token_ratio))))
     }
 
-    /// Sets how many retries a second there may always be, on the average over the window. Default 10.
+    /// Sets how many retries a second are always allowed, on average over the window. Default 10.
     ///
-    /// Zero leaves a client that makes few calls without retries. A great one defeats the share: it is
-    /// for each client, and an overloaded service has many. The budget that it gives is new and shared
-    /// with nobody. It changes nothing in a throttle, which has no floor.
+    /// Zero leaves a client that makes few calls without retries. A high floor defeats the share:
+    /// it holds for each client, and an overloaded service has many. The budget that this returns
+    /// is new and not shared. A throttle has no floor and stays as it is.
     ///
     /// # Panics
     /// If it is above a million.
@@ -82,11 +82,11 @@ impl Budget {
         self.changed(|share| Share::new(share.percent(), retries, share.window()))
     }
 
-    /// Sets for how long a call counts, and a retry too, to a sixteenth of it. Default 10 seconds.
+    /// Sets how long calls and retries count, to a sixteenth of it. Default 10 seconds.
     ///
-    /// A short window forgets the calls that quiet traffic made, a long one lets a burst of retries
-    /// follow a busy minute. The budget that it gives is new and shared with nobody. It changes nothing
-    /// in a throttle, which has no window.
+    /// A short window forgets the calls of quiet traffic; a long one lets a burst of retries follow
+    /// a busy minute. The budget that this returns is new and not shared. A throttle has no window
+    /// and stays as it is.
     ///
     /// # Panics
     /// If it is not between 1 and 60 seconds.
@@ -110,10 +110,10 @@ impl Budget {
         }
     }
 
-    /// Counts a call for less than [`deposit`](Self::deposit) costs with the time read for it.
+    /// Counts a call at less cost than [`deposit`](Self::deposit) with a time that is read for it.
     ///
-    /// `clock` is asked while calls are few, and for one in 32 where they are many; the others count with the
-    /// time that is known already.
+    /// `clock` is read while calls are few, and for one call in 32 while they are many. The others
+    /// count with the last known time.
     #[inline]
     pub fn deposit_lazily(&self, clock: impl FnOnce() -> Timestamp) {
         if let Kind::Share(share) = &*self.0 {
@@ -138,7 +138,7 @@ impl Budget {
         }
     }
 
-    /// An attempt failed in a way that calls for another, or was told not to be repeated.
+    /// An attempt failed and may be repeated, or the endpoint forbids repeating it.
     #[inline]
     pub fn failed(&self) {
         if let Kind::Throttle(throttle) = &*self.0 {
@@ -146,7 +146,8 @@ impl Budget {
         }
     }
 
-    /// How many retries it would pay for now; of a throttle, how many failures until it pays none.
+    /// How many retries it would pay for now; for a throttle, how many failures until it pays for
+    /// none.
     #[must_use]
     pub fn balance(&self, now: Timestamp) -> u64 {
         match &*self.0 {
@@ -157,7 +158,7 @@ impl Budget {
 }
 
 impl Default for Budget {
-    /// A fifth of the calls of the last ten seconds, and ten retries a second besides, as in Finagle.
+    /// A fifth of the calls of the last ten seconds, plus ten retries a second, as in Finagle.
     fn default() -> Self {
         Self::share(20.0)
     }

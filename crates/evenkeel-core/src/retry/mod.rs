@@ -1,8 +1,8 @@
-//! What may be tried again, how often, and what it may cost.
+//! What may be tried again, how often, and at what cost.
 //!
-//! A [`Budget`] bounds the retries and hedges of a client. A [`Schedule`] says whether another attempt
-//! is made, and when. [`Replay`] and [`Rules`] are what a protocol says of its requests and responses;
-//! [`AnyRules`] says it of traffic of which nothing is known.
+//! A [`Budget`] bounds the retries and hedges of a client. A [`Schedule`] says whether and when
+//! another attempt is made. A protocol describes its requests and responses with [`Replay`] and
+//! [`Rules`]; [`AnyRules`] serves traffic of an unknown protocol.
 
 mod budget;
 mod rules;

@@ -1,4 +1,4 @@
-//! What a protocol says of trying again.
+//! How a protocol describes what may be tried again.
 
 use std::{
     error::Error,
@@ -16,12 +16,12 @@ use crate::{
     time::Timestamp,
 };
 
-/// How far an attempt came that failed.
+/// How far a failed attempt came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reach {
-    /// Nothing of it was sent, or the endpoint says that it did nothing with it: always safe to repeat.
+    /// Nothing was sent, or the endpoint says that it did not process it: always safe to repeat.
     Unprocessed,
-    /// It may have been processed: safe to repeat only if that does no harm.
+    /// It may have been processed: safe to repeat only if processing it twice does no harm.
     Processed,
 }
 
@@ -31,7 +31,7 @@ pub enum Reach {
 pub enum Verdict {
     /// It succeeded.
     Success,
-    /// It failed in a way that another attempt would not change.
+    /// It failed, and another attempt would fail in the same way.
     Final,
     /// It failed, and the endpoint forbids another attempt.
     Forbidden,
@@ -39,18 +39,18 @@ pub enum Verdict {
     Again {
         /// Whether it may have been processed.
         reach: Reach,
-        /// The delay that the endpoint asks for; none if it says nothing.
+        /// The delay that the endpoint asks for; `None` if it asks for none.
         after: Option<Duration>,
     },
 }
 
-/// An attempt that is to be made after others.
+/// An attempt that follows others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Next {
-    /// How many attempts of the call were made before.
+    /// How many attempts of the call were made before it.
     pub previous: u32,
-    /// Whether no other can follow, so that what was kept of the request need not be kept.
+    /// Whether no other attempt can follow, so that the request need not be kept any longer.
     pub is_last: bool,
     /// How much time the call has left, if it has a deadline.
     pub remaining: Option<Duration>,
@@ -74,18 +74,19 @@ pub trait Replay<Req>: Clone {
     /// The first attempt of a call, and what is kept of it.
     fn begin(&self, request: Req) -> (Self::Call, Self::Request);
 
-    /// Whether the request is still there to be sent again.
+    /// Whether the request can still be sent again.
     fn may_repeat(&self, call: &Self::Call) -> bool;
 
-    /// Whether the request is there whole, to be sent while another attempt is under way.
+    /// Whether the whole request is there, so that it can be sent while another attempt is under
+    /// way.
     fn may_double(&self, call: &Self::Call) -> bool {
         self.may_repeat(call)
     }
 
-    /// Whether it does no harm if the request is processed more than once.
+    /// Whether processing the request more than once does no harm.
     fn is_idempotent(&self, call: &Self::Call) -> bool;
 
-    /// The request of the attempt `next`; nothing if it is gone.
+    /// The request of the attempt `next`; `None` if it is gone.
     fn again(&self, call: &mut Self::Call, next: Next) -> Option<Self::Request>;
 
     /// When the caller gives up.
@@ -94,9 +95,10 @@ pub trait Replay<Req>: Clone {
     }
 }
 
-/// Rules that a layer was given, over a service `S`: each type that implements [`Rules`] implements this, too.
+/// The rules of a layer over a service `S`. Each type that implements [`Rules`] also implements
+/// this.
 ///
-/// It tells a layer whose rules were set from one that has none yet, before there is a request.
+/// It tells layers that have rules from layers that have none yet, before there is a request.
 #[diagnostic::on_unimplemented(
     message = "a layer for retries or hedges does not know what may be sent again",
     label = "no rules",
@@ -109,12 +111,12 @@ pub trait Ruled<S> {}
 
 /// What results of type `Res` say about another attempt.
 pub trait Rules<Req, Res>: Replay<Req> {
-    /// What the caller gets: `Res`, or `Res` that had to be looked into.
+    /// What the caller gets: `Res`, or `Res` in a form that could be looked into.
     type Response;
-    /// Looks into a response as far as must be to judge it.
+    /// Looks into a response as far as is needed to judge it.
     type Peek: Future<Output = Result<Self::Response, BoxError>>;
 
-    /// Looks into `response` as far as must be to judge it.
+    /// Looks into `response` as far as is needed to judge it.
     fn peek(&self, response: Res) -> Self::Peek;
 
     /// What `result` says about another attempt.
@@ -124,17 +126,17 @@ pub trait Rules<Req, Res>: Replay<Req> {
         result: &mut Result<Self::Response, BoxError>,
     ) -> Verdict;
 
-    /// Waits for whatever else has to be waited for between two attempts, besides the back-off.
+    /// Waits for anything else that has to happen between two attempts, besides the back-off.
     fn poll_wait(&self, _: &mut Self::Call, _: &mut Context<'_>) -> Poll<()> {
         Poll::Ready(())
     }
 }
 
-/// Rules for traffic of which nothing is known, but that requests can be cloned.
+/// Rules for traffic of an unknown protocol with requests that can be cloned.
 ///
-/// Responses are successes. Of errors, only a refused connection is known not to have reached anybody;
-/// any other error is repeated only if requests are [`idempotent`](Self::idempotent). What a balancer
-/// refuses is final: it has waited already.
+/// Responses are successes. Among errors, only a refused connection is known not to have reached a
+/// server. Any other error is repeated only if requests are [`idempotent`](Self::idempotent). A
+/// refusal by a balancer is final: it has waited already.
 ///
 /// ```
 /// use evenkeel_core::{BoxError, retry::{AnyRules, Reach, Replay, Rules, Verdict}};
@@ -151,13 +153,13 @@ pub struct AnyRules {
 }
 
 impl AnyRules {
-    /// Repeats what has certainly not been processed.
+    /// Repeats only what was certainly not processed.
     #[must_use]
     pub const fn new() -> Self {
         Self { is_idempotent: false }
     }
 
-    /// Repeats whatever failed: processing a request twice does no harm.
+    /// Repeats everything that failed: processing a request twice does no harm.
     #[must_use]
     pub const fn idempotent() -> Self {
         Self { is_idempotent: true }
@@ -206,11 +208,12 @@ impl<Req: Clone, Res> Rules<Req, Res> for AnyRules {
     }
 }
 
-/// What an error says about another attempt, where nothing is known of the protocol.
+/// What an error says about another attempt if the protocol is unknown.
 ///
-/// A refusal is final where the one who refused speaks for all endpoints or has waited already. A breaker, a
-/// limit or an overload that refused without sending anything may be another endpoint's no more: what it
-/// refused is always safe to repeat, for a breaker when it says so.
+/// A refusal is final if it holds for all endpoints, or if the layer that refused has waited
+/// already. A breaker, a limit or an overload that refused without sending anything may concern one
+/// endpoint only. Repeating such a request is always safe; after a breaker's refusal, at the time
+/// that it gives.
 #[must_use]
 pub fn judge_error(error: &(dyn Error + 'static)) -> Verdict {
     let unprocessed = |after| Verdict::Again { reach: Reach::Unprocessed, after };

@@ -9,7 +9,7 @@ use crate::{
     time::{Timestamp, scaled},
 };
 
-/// Whether another attempt is made, and when: what all calls of a client have in common.
+/// Whether and when another attempt is made: what all calls of a client share.
 ///
 /// ```
 /// use std::time::Duration;
@@ -29,17 +29,18 @@ use crate::{
 /// ```
 #[derive(Clone, Debug)]
 pub struct Schedule {
-    /// How many attempts a call may make, the first among them. One more is free, after one that was
-    /// provably not processed.
+    /// How many attempts a call may make, including the first. One more is free, after an attempt
+    /// that was provably not processed.
     pub attempts_max: u32,
-    /// How long to wait where the endpoint does not say.
+    /// How long to wait if the endpoint does not say.
     pub backoff: Backoff,
-    /// The longest delay that an endpoint may ask for; where it asks for more, this is what it gets.
+    /// The longest delay that an endpoint may ask for. A longer one is cut to this.
     pub delay_max: Duration,
 }
 
 impl Default for Schedule {
-    /// Three attempts, Envoy's back-off (full jitter, 25 to 250 ms), at most five seconds' delay.
+    /// Three attempts, Envoy's back-off (full jitter, 25 to 250 ms), and delays of at most five
+    /// seconds.
     fn default() -> Self {
         Self {
             attempts_max: 3,
@@ -53,17 +54,17 @@ impl Default for Schedule {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Stop {
-    /// It succeeded, or another attempt would not change that it failed.
+    /// The attempt succeeded, or another one would fail in the same way.
     Final,
-    /// The endpoint forbids it.
+    /// The endpoint forbids another attempt.
     Forbidden,
-    /// It might do harm, or the request is gone.
+    /// Another attempt might do harm, or the request is gone.
     NotRepeatable,
-    /// There were as many attempts as there may be.
+    /// The call has made as many attempts as it may.
     Exhausted,
-    /// It could not begin before the deadline.
+    /// Another attempt could not begin before the deadline.
     TooLate,
-    /// The budget does not pay for it.
+    /// The budget does not pay for another attempt.
     NoBudget,
 }
 
@@ -85,19 +86,19 @@ impl Stop {
 /// How far one call has come.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Progress {
-    /// Attempts besides the first that were counted.
+    /// How many attempts were counted after the first.
     retries: u32,
     is_free_one_used: bool,
 }
 
 impl Progress {
-    /// How many attempts follow the first one, those to come included.
+    /// How many attempts follow the first one, including those that are only scheduled.
     #[must_use]
     pub fn previous(&self) -> u32 {
         self.retries + u32::from(self.is_free_one_used)
     }
 
-    /// Whether no attempt can follow those that were made.
+    /// Whether no attempt can follow those that were made or scheduled.
     #[must_use]
     pub fn is_last(&self, schedule: &Schedule) -> bool {
         self.is_free_one_used && schedule.attempts_max <= self.retries + 1
@@ -107,11 +108,11 @@ impl Progress {
 impl Schedule {
     /// The delay before the next attempt of a call.
     ///
-    /// The caller has made sure that the request may be sent again. The budget pays here, before the
-    /// delay: what waits is on its way already, and counted late it would come as a crowd.
+    /// The caller has made sure that the request may be sent again. The budget pays here, before
+    /// the delay: if retries paid only after it, all that are waiting would then come at once.
     ///
     /// # Errors
-    /// Why there is to be none.
+    /// Why no other attempt is made.
     pub fn next(
         &self,
         progress: &mut Progress,
@@ -136,7 +137,8 @@ impl Schedule {
             return Err(Stop::Exhausted);
         }
         let delay = match after {
-            // Those who were told the same do not come back together, and none too early.
+            // Callers that were told the same delay do not come back together, and none comes too
+            // early.
             Some(after) => scaled(after.min(self.delay_max), 1.0 + rng.unit() / 2.0),
             None => self.backoff.delay(progress.retries, rng),
         };

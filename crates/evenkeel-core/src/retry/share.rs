@@ -10,14 +10,14 @@ use crate::{
 
 /// Deposits and withdrawals of the last ticks, and their balance.
 ///
-/// Each call gives `deposit`, each retry takes `cost`, and both are forgotten after a window of
-/// sixteen ticks: what was withdrawn comes back then, and what was deposited is gone. So in any window
-/// that ends with a retry there are at most as many retries as the share of its calls and the floor say.
+/// Each call gives `deposit`, each retry takes `cost`. Both are forgotten after a window of sixteen
+/// ticks: withdrawals are then given back, and deposits are taken away. So any window that ends
+/// with a retry has at most as many retries as the share of its calls and the floor allow.
 ///
-/// The balance is one word, and withdrawing from it is one comparison and exchange, so it cannot be
-/// overdrawn. At any moment it is at most what the slots say: a call is counted before it pays in, a retry
-/// pays before it is counted, and of what is forgotten calls are taken from the balance before and
-/// retries given back after.
+/// The balance is one word, and a withdrawal is one comparison and exchange, so it cannot be
+/// overdrawn. At any moment it is at most what the slots say. For this, a call is counted before it
+/// pays in, and a retry pays before it is counted. When counts are forgotten, calls are taken from
+/// the balance before, and retries are given back after.
 #[derive(Debug)]
 pub(super) struct Share {
     percent: f64,
@@ -26,15 +26,15 @@ pub(super) struct Share {
     deposit: i64,
     cost: i64,
     tick_nanos: u64,
-    /// The latest tick up to which the old is forgotten.
+    /// The latest tick up to which old counts are forgotten.
     head: AtomicU64,
-    /// The reserve, with deposits and without withdrawals of the slots.
+    /// The reserve, plus the deposits and minus the withdrawals in the slots.
     balance: AtomicI64,
     calls: Ring,
     retries: Ring,
 }
 
-/// The first 32 calls of a tick ask for the time, and one in 32 after them.
+/// The first 32 calls of a tick read the time, and one in 32 after them.
 const CALLS_UNTOLD: u64 = 32;
 
 impl Share {
@@ -44,8 +44,8 @@ impl Share {
         assert!(floor <= 1_000_000, "a floor of {floor} retries a second");
         let is_window = (Duration::from_secs(1)..=Duration::from_secs(60)).contains(&window);
         assert!(is_window, "a window of {window:?}");
-        // A retry costs a million and a call gives that many times its share: whole numbers, so that
-        // nothing is rounded but the fifth place of the percentage.
+        // A retry costs a million, and a call gives a million times its share. These are whole
+        // numbers, so that only the fifth place of the percentage is rounded.
         let deposit = (percent * 10_000.0).round() as i64;
         let common = common_divisor(deposit, 1_000_000);
         let (deposit, cost) = (deposit / common, 1_000_000 / common);
@@ -77,7 +77,7 @@ impl Share {
         self.window
     }
 
-    /// Forgets what is older than a window at `now`; gives the tick that is counted in.
+    /// Forgets counts that are older than a window at `now`. Returns the tick to count in.
     #[inline]
     fn tell(&self, now: Timestamp) -> u64 {
         let tick = tick_of(now, self.tick_nanos);
@@ -85,8 +85,8 @@ impl Share {
         if tick <= head { head } else { self.advance(tick) }
     }
 
-    /// Each thread that comes forgets all there is to forget before it says so: none waits for another, and
-    /// none counts before the old is forgotten.
+    /// Each thread forgets all that is due before it moves `head`: no thread waits for another, and
+    /// none counts before the old counts are forgotten.
     #[cold]
     fn advance(&self, tick: u64) -> u64 {
         let change = |amount: i64| _ = self.balance.fetch_add(amount, Ordering::AcqRel);
@@ -102,13 +102,13 @@ impl Share {
         }
     }
 
-    /// The time that was told last, or nothing if it should be told again.
+    /// The last known time, or `None` if it should be read again.
     #[inline]
     pub(super) fn lately(&self) -> Option<Timestamp> {
         let head = self.head.load(Ordering::Acquire);
         let calls = self.calls.count(head);
-        // Few calls last for longer than a window: each has to count when it was made.
-        // A slot that is full stands still, and would never ask again.
+        // Few calls may be spread over more than a window: each has to count when it was made. A
+        // full slot no longer changes, and would never ask again.
         let is_known =
             (CALLS_UNTOLD..COUNT_MAX).contains(&calls) && !calls.is_multiple_of(CALLS_UNTOLD);
         is_known.then(|| Timestamp::from_nanos(head * self.tick_nanos))
@@ -152,7 +152,7 @@ mod tests {
         Share::new(percent, 0, Duration::from_secs(16))
     }
 
-    /// How many retries are paid for when each of `calls` that come at once may have as many as it likes.
+    /// How many retries are paid for if each of `calls` simultaneous calls takes as many as it can.
     fn retries(share: &Share, calls: u64, now: Timestamp) -> u64 {
         let mut retries = 0;
         for _ in 0..calls {

@@ -2,7 +2,7 @@
 
 use crate::sync::{AtomicU32, Ordering};
 
-/// Tokens in thousandths: a failure takes a thousand, a success gives the ratio.
+/// Counts tokens in thousandths: a failure takes a thousand, a success gives the ratio.
 #[derive(Debug)]
 pub(super) struct Throttle {
     tokens: AtomicU32,
@@ -17,7 +17,7 @@ impl Throttle {
         assert!((1..=1_000).contains(&tokens_max), "{tokens_max} tokens");
         assert!((0.001..=1_000.0).contains(&token_ratio), "a token ratio of {token_ratio}");
         let tokens_max = tokens_max * TOKEN;
-        // gRPC rounds the same way: beyond three places the ratio does not count.
+        // gRPC rounds in the same way: places beyond the third do not count.
         let ratio = (token_ratio * f64::from(TOKEN)).round() as u32;
         Self { tokens: AtomicU32::new(tokens_max), tokens_max, ratio }
     }
@@ -27,7 +27,7 @@ impl Throttle {
     }
 
     pub(super) fn succeeded(&self) {
-        // A full bucket is the rule: reading it leaves the cache line shared.
+        // A full bucket is the normal case: only reading it leaves the cache line shared.
         if self.tokens.load(Ordering::Relaxed) < self.tokens_max {
             self.update(|tokens| (tokens + self.ratio).min(self.tokens_max));
         }

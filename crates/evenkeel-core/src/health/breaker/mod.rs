@@ -1,8 +1,8 @@
 //! The state machine of a circuit breaker: closed, open, half open.
 //!
-//! It opens after consecutive failures, or when the rate of failed or slow calls over a window reaches
-//! a limit; stays open for a time that grows with each trial that fails; then lets a few calls in as a
-//! trial, which close it if all of them succeed. It can be held open or closed by hand.
+//! It opens after consecutive failures, or when the rate of failed or slow calls over a window
+//! reaches a limit. It stays open for a time that grows with each failed trial. Then it lets a few
+//! calls in as a trial, and closes if all of them succeed. It can be held open or closed by hand.
 //!
 //! | outcome | consecutive failures | rates | a trial call |
 //! |---|---|---|---|
@@ -12,11 +12,11 @@
 //! | ignored | untouched | not counted | gives its place back |
 //! | no answer in [`trial_timeout`](BreakerRules::trial_timeout) since the last one | | | fails |
 //!
-//! That a throttled answer is no consecutive failure is linkerd's rule: an endpoint that sheds some of
+//! A throttled answer is not a consecutive failure, as in linkerd: an endpoint that sheds some of
 //! its load works.
 //!
-//! While it is closed the way through is one atomic load and a record takes no lock. The lock is
-//! taken when the state changes, and for trial calls, of which there are few.
+//! While it is closed, admitting a call is one atomic load, and recording it takes no lock. The
+//! lock is taken when the state changes, and for trial calls, of which there are few.
 //!
 //! ```
 //! use std::time::Duration;
@@ -64,20 +64,20 @@ use crate::{
 #[derive(Debug)]
 pub struct Breaker {
     rules: BreakerRules,
-    /// The state and the round it belongs to.
+    /// The state and the round that it belongs to.
     phase: AtomicU64,
-    /// When an open breaker may be tried, and when a trial that is under way has taken too long.
+    /// When an open breaker may be tried, or when a trial under way has taken too long.
     until: AtomicU64,
     consecutive: AtomicU32,
     counter: Option<Counter>,
     cold: Mutex<Cold>,
 }
 
-/// What only changes of state and trials touch.
+/// Fields that only changes of state and trials use.
 #[derive(Debug)]
 struct Cold {
     rng: Rng,
-    /// Openings since it was last closed.
+    /// How often it opened since it was last closed.
     openings: u32,
     trials: Trials,
 }
@@ -97,8 +97,9 @@ impl Breaker {
     /// A closed breaker that draws its open times from `rng`.
     ///
     /// # Panics
-    /// If a rule makes no sense: a limit of zero, a rate outside `(0, 1]`, a window of nothing or of
-    /// more than [`Window::CALLS_MAX`](super::Window::CALLS_MAX) calls, a least open time of zero or above the greatest.
+    /// If a rule makes no sense: a limit of zero, a rate outside `(0, 1]`, a window of nothing or
+    /// of more than [`Window::CALLS_MAX`](super::Window::CALLS_MAX) calls, or a least open time of
+    /// zero or above the greatest.
     #[must_use]
     pub fn new(rules: BreakerRules, rng: Rng) -> Self {
         rules.check();
@@ -121,7 +122,7 @@ impl Breaker {
 
     /// What it does with calls.
     ///
-    /// An open breaker whose time is over says so until it is [tried](Self::half_open).
+    /// After its open time is over, a breaker is still open until it is [tried](Self::half_open).
     #[must_use]
     pub fn state(&self) -> State {
         match self.phase.load(Ordering::Acquire) & KIND {
@@ -133,7 +134,7 @@ impl Breaker {
         }
     }
 
-    /// How far it is open to calls, as a gate of a node sees it.
+    /// How far it is open to calls, in terms of a node's gate.
     #[must_use]
     #[inline]
     pub fn access(&self) -> Access {
@@ -144,15 +145,15 @@ impl Breaker {
         }
     }
 
-    /// When it is to be tried, if it is open.
+    /// When it may be tried, if it is open.
     #[must_use]
     pub fn opens_until(&self) -> Option<Timestamp> {
         let until = Timestamp::from_nanos(self.until.load(Ordering::Acquire));
         (self.state() == State::Open).then_some(until)
     }
 
-    /// When it wants to be [looked after](Self::look_after): when an open one is to be tried, or a trial call
-    /// under way has taken too long.
+    /// When [`look_after`](Self::look_after) should be called: when an open breaker may be tried,
+    /// or when a trial call under way has taken too long.
     #[must_use]
     pub fn due(&self) -> Option<Timestamp> {
         let cold = self.lock();
@@ -164,8 +165,8 @@ impl Breaker {
         is_waiting.then(|| Timestamp::from_nanos(self.until.load(Ordering::Acquire)))
     }
 
-    /// Does what is [due](Self::due): lets trial calls in, or opens again because there is no answer to one.
-    /// Returns whether the state changed.
+    /// Does what is [due](Self::due): lets trial calls in, or opens again if a trial call got no
+    /// answer. Returns whether the state changed.
     pub fn look_after(&self, now: Timestamp) -> bool {
         self.half_open(now) || self.give_up(now)
     }
@@ -187,7 +188,7 @@ impl Breaker {
         gives_up
     }
 
-    /// Whether a call may go ahead. An open breaker whose time is over becomes half open.
+    /// Whether a call may go ahead. If its open time is over, the breaker becomes half open.
     pub fn admit(&self, now: Timestamp) -> Admission {
         match self.phase.load(Ordering::Acquire) & KIND {
             CLOSED | HELD_CLOSED => return Admission::Free,
@@ -204,7 +205,7 @@ impl Breaker {
                 Admission::Refused(Some(until.since(now)))
             }
             HALF_OPEN => {
-                // What comes after a pause in which the time ran out has its own.
+                // After a pause in which the time ran out, a new call gets its own time.
                 let is_over = self.until.load(Ordering::Acquire) <= now.as_nanos();
                 if cold.trials.begin() || is_over {
                     self.await_answer(now);
@@ -218,12 +219,13 @@ impl Breaker {
         }
     }
 
-    /// Counts how a call ended that was admitted freely, and returns whether that opened the breaker.
+    /// Counts the end of a call that was admitted freely, and returns whether that opened the
+    /// breaker.
     ///
-    /// While it is half open, a failure opens it, such as that of a body whose head has ended its trial.
-    /// Nothing else counts then.
+    /// While it is half open, only a failure counts and opens it, for example that of a body after
+    /// its head has ended the trial.
     ///
-    /// `now` is asked only where it matters: by a time window, and when the breaker opens.
+    /// `now` is called only if needed: by a time window, and when the breaker opens.
     #[inline]
     pub fn record(&self, outcome: Outcome, latency: Duration, now: impl Fn() -> Timestamp) -> bool {
         let phase = self.phase.load(Ordering::Acquire);
@@ -249,7 +251,8 @@ impl Breaker {
         is_over && self.open_from(phase, now())
     }
 
-    /// Lets trial calls in, if it is open and its time is over. Returns whether the state changed.
+    /// Lets trial calls in if it is open and its open time is over. Returns whether the state
+    /// changed.
     pub fn half_open(&self, now: Timestamp) -> bool {
         let phase = self.phase.load(Ordering::Acquire);
         if phase & KIND != OPEN || now.as_nanos() < self.until.load(Ordering::Acquire) {
@@ -266,7 +269,7 @@ impl Breaker {
 
     /// Ends a trial call, and returns whether the state changed.
     ///
-    /// The first failure opens the breaker again; one of an earlier trial counts for nothing.
+    /// The first failure opens the breaker again. A failure of an earlier trial does not count.
     #[allow(clippy::needless_pass_by_value)]
     pub fn finish_trial(
         &self,
@@ -300,8 +303,8 @@ impl Breaker {
         false
     }
 
-    /// Lets another call take the place of this one, whose answer may be late by design. It still closes or
-    /// opens the breaker when it ends.
+    /// Lets another call take this one's place, because its answer may be late by design. When this
+    /// call ends, it still closes or opens the breaker.
     pub fn give_place(&self, trial: &mut Trial) {
         let mut cold = self.lock();
         if std::mem::take(&mut trial.is_placed) && self.is_on_trial(trial) {
@@ -309,7 +312,7 @@ impl Breaker {
         }
     }
 
-    /// Gives the place of a trial call back that was cancelled.
+    /// Gives back the place of a cancelled trial call.
     #[allow(clippy::needless_pass_by_value)]
     pub fn cancel_trial(&self, trial: Trial) {
         let mut cold = self.lock();
@@ -324,14 +327,14 @@ impl Breaker {
         self.enter(HELD_OPEN);
     }
 
-    /// Lets all calls through, whatever becomes of them, until [`reset`](Self::reset) or
+    /// Lets all calls through, whatever their outcome, until [`reset`](Self::reset) or
     /// [`hold_open`](Self::hold_open).
     pub fn hold_closed(&self) {
         let _cold = self.lock();
         self.enter(HELD_CLOSED);
     }
 
-    /// Closes it and forgets all it has counted.
+    /// Closes it and forgets all counts.
     pub fn reset(&self) {
         self.close(&mut self.lock());
     }
@@ -339,7 +342,7 @@ impl Breaker {
     #[cold]
     fn open_from(&self, phase: u64, now: Timestamp) -> bool {
         let mut cold = self.lock();
-        // Of several failures at the same time, the first opens it.
+        // If several calls fail at the same time, the first one opens it.
         let is_same = self.phase.load(Ordering::Acquire) == phase;
         if is_same {
             self.open(&mut cold, now);
@@ -363,7 +366,7 @@ impl Breaker {
         self.enter(CLOSED);
     }
 
-    /// The trials that are under way have from now on as long as one may take.
+    /// From now on, the trials under way have as much time as a trial may take.
     fn await_answer(&self, now: Timestamp) {
         self.until.store((now + self.rules.trial_timeout).as_nanos(), Ordering::Release);
     }
@@ -374,7 +377,7 @@ impl Breaker {
         self.phase.store(phase & !KIND | HALF_OPEN, Ordering::Release);
     }
 
-    /// The next round, so that trials and failures of earlier ones are known by theirs.
+    /// Begins the next round, so that trials and failures of earlier rounds can be recognised.
     fn enter(&self, kind: u64) {
         let round = self.phase.load(Ordering::Acquire) / ROUND;
         self.phase.store((round.wrapping_add(1) * ROUND) | kind, Ordering::Release);

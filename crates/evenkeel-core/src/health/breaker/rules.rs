@@ -11,34 +11,34 @@ use crate::{
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct BreakerRules {
-    /// Opens after so many failures in a row; `None` for never. Default 5 (Finagle, Envoy).
+    /// Opens after this many failures in a row; `None` for never. Default 5 (Finagle, Envoy).
     pub consecutive_failures: Option<u32>,
     /// Opens when this share of the window's calls failed; `None` for never. Default 0.5
     /// (resilience4j).
     pub failure_rate: Option<f64>,
-    /// Opens when this share of the window's calls took at least so long; `None` for never, the
-    /// default. Costs two clock reads for each call that has to wait.
+    /// Opens when this share of the window's calls took at least this long; `None` for never.
+    /// Default `None`. Costs two clock reads for each call that has to wait.
     pub slow_calls: Option<(Duration, f64)>,
-    /// Over which calls the rates are taken. Default the last 100 (resilience4j).
+    /// The calls over which the rates are taken. Default: the last 100 (resilience4j).
     pub window: Window,
-    /// So many calls must be in the window before a rate counts, at most as many as it holds. Default
-    /// 100 (resilience4j).
+    /// How many calls must be in the window before a rate counts, at most as many as it holds.
+    /// Default 100 (resilience4j).
     pub calls_min: u32,
-    /// So many calls are let in as a trial, and close the breaker if all of them succeed. Default 1
+    /// How many calls are let in as a trial. If all of them succeed, the breaker closes. Default 1
     /// (Finagle, linkerd).
     pub trial_calls: u32,
-    /// Trial calls without an answer after this time have failed. It runs from the first of them on, also where
-    /// callers give them up one after another. Default 10 s. Shorter than the slowest good answer, it keeps
-    /// endpoints out that work.
+    /// Trial calls without an answer after this time have failed. The time runs from the first of
+    /// them, even if callers give them up one after another. Default 10 s. If it is shorter than
+    /// the slowest good answer, it keeps out endpoints that work.
     pub trial_timeout: Duration,
     /// How long it stays open the first time. Default 1 s (linkerd).
     pub open_min: Duration,
-    /// By what that grows with each trial that fails. Default 2.
+    /// The factor by which the open time grows with each failed trial. Default 2.
     pub open_factor: f64,
     /// How long it stays open at most. Default 60 s (linkerd).
     pub open_max: Duration,
-    /// This share of the time is drawn at random, so that many breakers do not try again in step: it
-    /// lies between `1 - jitter` and 1 of the full time. Default 0.5 (linkerd).
+    /// The share of the open time that is drawn at random, so that many breakers do not try again
+    /// in step. The time lies between `1 - jitter` and 1 of the full time. Default 0.5 (linkerd).
     pub jitter: f64,
 }
 
@@ -77,7 +77,8 @@ impl BreakerRules {
         assert!((0.0..=1.0).contains(&self.jitter), "jitter is a share of the time");
     }
 
-    /// Whether the window holds too much. A product, not a quotient: 1 of 2 is exactly one half.
+    /// Whether the window holds too many. A product instead of a quotient: 1 of 2 is exactly one
+    /// half.
     pub(super) fn is_too_much(&self, totals: Totals) -> bool {
         let calls_min = match self.window {
             Window::Calls(calls) => self.calls_min.min(calls),
@@ -93,13 +94,13 @@ impl BreakerRules {
         self.slow_calls.is_some_and(|(after, _)| after <= latency)
     }
 
-    /// How long it stays open after so many openings in a row.
+    /// How long it stays open after `openings` openings in a row.
     pub(super) fn open_time(&self, openings: u32, rng: &mut Rng) -> Duration {
         let growth = self.open_factor.powi(i32::try_from(openings).unwrap_or(i32::MAX));
         let (min, max) = (self.open_min.as_secs_f64(), self.open_max.as_secs_f64());
         let full = (min * growth).min(max);
         let drawn = Duration::try_from_secs_f64(full * (1.0 - self.jitter * rng.unit()));
-        // Never zero, which would spin.
+        // Never zero, which would make it spin.
         drawn.unwrap_or(self.open_max).max(Duration::from_nanos(1))
     }
 }

@@ -1,17 +1,17 @@
-//! What a breaker does with calls.
+//! The state of a breaker.
 
 /// What a breaker does with calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum State {
-    /// Lets all of them through, and counts.
+    /// Lets all calls through, and counts them.
     Closed,
-    /// Refuses all of them until it is time for a trial.
+    /// Refuses all calls until it is time for a trial.
     Open,
-    /// Lets a few in as a trial.
+    /// Lets a few calls in as a trial.
     HalfOpen,
-    /// Refuses all of them, by hand.
+    /// Refuses all calls: held open by hand.
     HeldOpen,
-    /// Lets all of them through and counts nothing, by hand.
+    /// Lets all calls through and counts nothing: held closed by hand.
     HeldClosed,
 }
 

@@ -1,4 +1,4 @@
-//! The breaker against what it promises, at each of its boundaries, and against a plain model.
+//! The breaker against its promises, at each of its boundaries, and against a plain model.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -320,7 +320,7 @@ fn of_sixteen_threads_one_opens_it_and_as_many_as_permitted_try_it() {
     }
 }
 
-/// The breaker as one would write it down.
+/// A plain model of the breaker.
 struct Model {
     rules: BreakerRules,
     state: State,

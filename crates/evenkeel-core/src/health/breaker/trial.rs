@@ -10,7 +10,7 @@ pub enum Admission {
     /// It may, and must be given to [`Breaker::finish_trial`](super::Breaker::finish_trial) or
     /// [`Breaker::cancel_trial`](super::Breaker::cancel_trial).
     Trial(Trial),
-    /// It may not, for so long if that is known.
+    /// It may not, for this long if that is known.
     Refused(Option<Duration>),
 }
 
@@ -26,11 +26,11 @@ pub struct Trial {
 /// The trial calls since the breaker became half open.
 #[derive(Debug, Default)]
 pub(super) struct Trials {
-    /// Places taken by those that are under way or have succeeded.
+    /// Places of trials that are under way or have succeeded.
     pub(super) taken: u32,
     pub(super) succeeded: u32,
-    /// Whether some have begun since the last answer. The time of the first of them counts: those that are given up
-    /// one after another would never run out of it by themselves.
+    /// Whether a trial has begun since the last answer. The time of the first of them counts:
+    /// otherwise trials that are given up one after another would never run out of time.
     awaits_answer: bool,
 }
 
@@ -39,7 +39,7 @@ impl Trials {
         self.succeeded < self.taken
     }
 
-    /// Takes a place; whether it is the first since the last answer.
+    /// Takes a place. Returns whether it is the first since the last answer.
     pub(super) fn begin(&mut self) -> bool {
         self.taken += 1;
         !std::mem::replace(&mut self.awaits_answer, true)
@@ -56,7 +56,7 @@ impl Trials {
         self.succeeded += 1;
     }
 
-    /// There was an answer; whether others are under way, whose time begins with it.
+    /// Notes an answer. Returns whether other trials are under way; their time begins with it.
     pub(super) fn answer(&mut self) -> bool {
         self.awaits_answer = self.are_under_way();
         self.awaits_answer

@@ -9,17 +9,17 @@ use crate::{
     time::Timestamp,
 };
 
-/// How far the gate of the nodes is to be open. It outlives them.
+/// How far the gates of the nodes should be open. It is kept when the nodes are gone.
 #[derive(Debug)]
 pub(super) struct Door(AtomicU8);
 
 const OPEN: u8 = 0;
 const UNHEALTHY: u8 = 1;
-/// No probe has passed yet, and nothing is to be sent before.
+/// No probe has passed yet, and no request may be sent before one has.
 const UNCHECKED: u8 = 2;
 
 impl Door {
-    /// Makes both gates of `node` follow: never open in between, whatever follows upon what.
+    /// Makes both gates of `node` follow. In no order of changes is the node open in between.
     pub(super) fn lead(&self, node: &Node) {
         node.follow(Gate::Unhealthy, || self.access(UNHEALTHY));
         node.follow(Gate::Unchecked, || self.access(UNCHECKED));
@@ -38,10 +38,10 @@ impl Door {
     }
 }
 
-/// Whose probe comes next.
+/// The two queues of probes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Lane {
-    /// Those of whom something is in doubt.
+    /// Endpoints in doubt.
     Edge = 0,
     Settled = 1,
 }
@@ -50,9 +50,9 @@ pub(super) enum Lane {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Turn {
     Due(Lane, Timestamp),
-    /// A probe is under way, known by its number.
+    /// A probe of this number is under way.
     UnderWay(u64),
-    /// Discovery has not named it since.
+    /// Discovery has not named it since this time.
     Gone(Timestamp),
 }
 
@@ -63,11 +63,11 @@ pub(super) struct Member {
     pub(super) door: Arc<Door>,
     pub(super) standing: Standing,
     pub(super) turn: Turn,
-    /// Results in a row that contradict the standing.
+    /// How many results in a row contradict the standing.
     contrary: u32,
-    /// Probes that failed before the first one passed, `None` from then on.
+    /// How many probes failed before the first one passed; `None` after that.
     failed_at_first: Option<u32>,
-    /// Probes in a row that passed while it was ejected.
+    /// How many probes in a row passed while it was ejected.
     passed_ejected: u32,
 }
 
@@ -86,26 +86,26 @@ impl Member {
         }
     }
 
-    /// Adds a node, once, and forgets those that have left.
+    /// Adds a node, once, and forgets nodes that have left.
     pub(super) fn add(&mut self, node: &Arc<Node>) {
         let node = Arc::downgrade(node);
         self.nodes.retain(|other| live(other).is_some() && !Weak::ptr_eq(other, &node));
         self.nodes.push(node);
     }
 
-    /// A node that a balancer has for it, and forgets those that have left.
+    /// A node that a balancer has for it. Forgets nodes that have left.
     pub(super) fn live_node(&mut self) -> Option<Arc<Node>> {
         self.nodes.retain(|node| live(node).is_some());
         self.nodes.first().and_then(live)
     }
 
-    /// Whether the next probe is to follow soon. At first it is, for a few: who has just come may not be
-    /// ready yet.
+    /// Whether the next probe has to follow soon. That also holds for the first few: a new endpoint
+    /// may not be ready yet.
     pub(super) fn is_doubtful(&self, rules: &CheckRules) -> bool {
         0 < self.contrary || self.failed_at_first.is_some_and(|failed| failed < rules.fall)
     }
 
-    /// Whether the gate has changed by what a probe found.
+    /// Takes in the result of a probe. Returns whether the gate has changed.
     pub(super) fn probed(&mut self, verdict: Verdict, rules: &CheckRules) -> bool {
         let is_contrary = match self.standing {
             Standing::Unknown => true,
@@ -128,7 +128,7 @@ impl Member {
         is_contrary && enough <= self.contrary && self.stands(verdict)
     }
 
-    /// Takes a result as it is, and says whether the gate has changed.
+    /// Takes a result as final. Returns whether the gate has changed.
     pub(super) fn stands(&mut self, verdict: Verdict) -> bool {
         let is_up = verdict == Verdict::Passed;
         self.contrary = 0;
@@ -140,13 +140,13 @@ impl Member {
         if is_up {
             self.door.set(OPEN);
         } else if was_up {
-            // One that has never passed stays what it is.
+            // An endpoint that has never passed stays unchecked.
             self.door.set(UNHEALTHY);
         }
         was_up != is_up
     }
 
-    /// Whether by this result enough probes in a row have passed to end an ejection.
+    /// Whether enough probes in a row have passed, with this one, to end an ejection.
     pub(super) fn ends_ejection(&mut self, verdict: Verdict, rules: &CheckRules) -> bool {
         let mut nodes = self.nodes.iter().filter_map(live);
         let is_ejected = nodes.any(|node| node.is_closed_by(Gate::Ejected));

@@ -1,24 +1,27 @@
-//! Active health checks: which endpoint is probed when, and what its results come to.
+//! Active health checks: when each endpoint is probed, and what follows from the results.
 //!
-//! An endpoint is probed at an interval. After a result that contradicts what was known it is probed soon
-//! again, until the contradiction is confirmed by so many in a row ([`fall`](CheckRules::fall),
-//! [`rise`](CheckRules::rise)) or taken back. So an endpoint that dies is closed at the latest
+//! An endpoint is probed at an interval. After a result that contradicts what was known, it is
+//! probed again soon, until enough results in a row confirm the contradiction
+//! ([`fall`](CheckRules::fall), [`rise`](CheckRules::rise)) or one takes it back. So an endpoint
+//! that dies is closed within
 //!
 //! > interval + timeout + (fall − 1) · (interval on the edge + timeout)
 //!
-//! after its death, and where it [denies](Verdict::Denied) being healthy, one interval after. The first
-//! result of all decides alone, and so does the first one that passes. What an endpoint [reports](Checks::report) by itself counts at once.
+//! of its death, and within one interval if it [denies](Verdict::Denied) being healthy. The very
+//! first result decides alone, and so does the first one that passes. What an endpoint
+//! [reports](Checks::report) by itself counts at once.
 //!
-//! Probes of all endpoints together begin at a [pace](CheckRules::probes_per_second): a set of 10,000 is
-//! never probed in one burst, neither at its start nor later. Nothing waits for anything else: any number
-//! is under way at the same time, one for each endpoint.
+//! Probes of all endpoints together begin at a [pace](CheckRules::probes_per_second): a set of
+//! 10,000 is never probed in one burst, neither at its start nor later. Probes do not wait for each
+//! other: any number is under way at the same time, at most one for each endpoint.
 //!
-//! Endpoints are known by their addresses. Several balancers may have a node for the same one, and all of
-//! them follow what is found. Results outlive an endpoint's leaving and coming back, for a time and for a
-//! number of endpoints ([`remembered_for`](CheckRules::remembered_for),
+//! Endpoints are known by their addresses. Several balancers may have a node for the same address,
+//! and all of these follow the results. Results are kept when an endpoint leaves, so that they hold
+//! when it comes back, for a time and for a number of endpoints
+//! ([`remembered_for`](CheckRules::remembered_for),
 //! [`remembered_max`](CheckRules::remembered_max)).
 //!
-//! Time is told: [`next`](Checks::next) says whom to probe, or when to ask again.
+//! The time is an argument: [`next`](Checks::next) says which node to probe, or when to ask again.
 //!
 //! ```
 //! use std::{sync::Arc, time::Duration};
@@ -62,14 +65,14 @@ use crate::{
     time::Timestamp,
 };
 
-/// What a probe has found.
+/// The result of a probe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Verdict {
     /// The endpoint is healthy.
     Passed,
-    /// There was no answer, or none that says anything for sure.
+    /// There was no answer, or none that is conclusive.
     Failed,
-    /// The endpoint itself says that it is not to be used.
+    /// The endpoint itself says that it must not be used.
     Denied,
 }
 
@@ -80,16 +83,16 @@ pub enum Standing {
     Unknown,
     /// It is healthy.
     Up,
-    /// It is not.
+    /// It is not healthy.
     Down,
 }
 
-/// What is to be done now.
+/// What to do now.
 #[derive(Debug)]
 pub enum Next {
     /// Begin this probe.
     Probe(Ticket),
-    /// Ask again then, or when something has changed.
+    /// Ask again at this time, or when something has changed.
     At(Timestamp),
     /// Ask again when something has changed.
     Nothing,
@@ -111,13 +114,13 @@ impl Ticket {
     }
 }
 
-/// What a result has come to.
+/// The effect of a result.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Effect {
-    /// What is known of the endpoint now, if its gate has opened or closed by that.
+    /// What is known of the endpoint now, if the result has opened or closed its gate.
     pub change: Option<Standing>,
-    /// Enough probes have passed to end an ejection of the endpoint.
+    /// Whether enough probes have passed to end an ejection of the endpoint.
     pub ends_ejection: bool,
 }
 
@@ -126,23 +129,23 @@ pub struct Effect {
 pub struct Checks {
     rules: CheckRules,
     table: Mutex<Table>,
-    /// Whether requests have ended since that was asked last.
+    /// Whether requests have ended since the last look.
     traffic: AtomicU8,
 }
 
-/// There have been none for long.
+/// No request has ended for a long time.
 const IDLE: u8 = 0;
-/// There have been none since the last look.
+/// No request has ended since the last look.
 const QUIET: u8 = 1;
-/// There have been some since the last look.
+/// Some requests have ended since the last look.
 const BUSY: u8 = 2;
 
 impl Checks {
     /// Checks by `rules` that draw their jitter from `rng`.
     ///
     /// # Panics
-    /// If a rule makes no sense: an interval, threshold or timeout of zero, a jitter above 100 %, a pace
-    /// outside 1 to 1,000,000.
+    /// If a rule makes no sense: an interval, threshold or timeout of zero, a jitter above 100 %,
+    /// or a pace outside 1 to 1,000,000.
     #[must_use]
     pub fn new(rules: CheckRules, rng: Rng) -> Self {
         rules.check();
@@ -156,7 +159,7 @@ impl Checks {
         &self.rules
     }
 
-    /// Looks after `node` from now on, with what is remembered of its address.
+    /// Checks `node` from now on, with what is remembered of its address.
     pub fn join(&self, node: &Arc<Node>, now: Timestamp) {
         let mut table = self.lock();
         let member = table.arrive(node.address(), now, &self.rules);
@@ -166,7 +169,7 @@ impl Checks {
         door.lead(node);
     }
 
-    /// What is to be done now.
+    /// Says what to do now.
     pub fn next(&self, now: Timestamp) -> Next {
         let mut table = self.lock();
         self.look_at_traffic(&mut table, now);
@@ -179,7 +182,7 @@ impl Checks {
         let mut table = self.lock();
         let Some(member) = table.members.get_mut(node.address()) else { return Effect::default() };
         if member.turn != Turn::UnderWay(number) {
-            // The endpoint has said something meanwhile, which is newer.
+            // The endpoint has reported something meanwhile, which is newer.
             return Effect::default();
         }
         let is_changed = member.probed(verdict, &self.rules);
@@ -190,7 +193,8 @@ impl Checks {
         Effect { change, ends_ejection }
     }
 
-    /// Ends a probe that could not be made here: it says nothing of the endpoint, whose turn comes again.
+    /// Ends a probe that could not be made here. It says nothing of the endpoint, which is probed
+    /// again.
     pub fn abandon(&self, ticket: Ticket, now: Timestamp) {
         let Ticket { number, node } = ticket;
         let mut table = self.lock();
@@ -200,7 +204,8 @@ impl Checks {
         }
     }
 
-    /// The endpoint of this address says of itself that it is healthy, or not. That counts at once.
+    /// The endpoint of this address reports that it is healthy, or that it is not. That counts at
+    /// once.
     pub fn report(&self, address: &Address, is_healthy: bool, now: Timestamp) -> Effect {
         let verdict = if is_healthy { Verdict::Passed } else { Verdict::Denied };
         let mut table = self.lock();
@@ -214,7 +219,7 @@ impl Checks {
         Effect { change, ends_ejection: false }
     }
 
-    /// Something speaks against the endpoint of this address: it is probed as soon as there is room.
+    /// There is a sign against the endpoint of this address: it is probed as soon as there is room.
     pub fn suspect(&self, address: &Address, now: Timestamp) {
         let mut table = self.lock();
         if table.members.get(address).is_some_and(|member| matches!(member.turn, Turn::Due(..))) {
@@ -222,7 +227,7 @@ impl Checks {
         }
     }
 
-    /// Probes that are under way will not end: those endpoints are due again.
+    /// Probes that are under way will not end: their endpoints are due again.
     pub fn restart(&self, now: Timestamp) {
         let mut table = self.lock();
         let is_under_way = |member: &Member| matches!(member.turn, Turn::UnderWay(_));
@@ -233,17 +238,18 @@ impl Checks {
         }
     }
 
-    /// A request has ended. Says whether [`next`](Self::next) is to be asked again because of that.
+    /// A request has ended. Returns whether [`next`](Self::next) has to be called again because of
+    /// that.
     ///
-    /// One atomic load where nothing has changed. Only [`interval_idle`](CheckRules::interval_idle)
-    /// needs to be told.
+    /// It costs one atomic load if nothing has changed. Only
+    /// [`interval_idle`](CheckRules::interval_idle) needs this call.
     #[inline]
     pub fn heard(&self) -> bool {
         self.traffic.load(Ordering::Relaxed) != BUSY
             && self.traffic.swap(BUSY, Ordering::AcqRel) == IDLE
     }
 
-    /// What is known of each endpoint, of those that left not long ago too.
+    /// What is known of each endpoint, including those that left recently.
     #[must_use]
     pub fn list(&self) -> Vec<(Address, Standing)> {
         let table = self.lock();

@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use crate::time::Timestamp;
 
-/// Timers are a millisecond or more late: so much of what was missed is made up for at once.
+/// Timers are late by a millisecond or more: up to this much is made up for at once.
 const LATE_MAX: Duration = Duration::from_millis(10);
 
-/// A steady pace over all endpoints: the generic cell rate algorithm (ITU-T I.371), with hardly any burst.
+/// A steady pace over all endpoints: the generic cell rate algorithm (ITU-T I.371), almost without
+/// bursts.
 #[derive(Debug)]
 pub(super) struct Pace {
     gap: Duration,
@@ -19,16 +20,16 @@ impl Pace {
         Self { gap: Duration::from_secs(1) / per_second, next: Timestamp::default() }
     }
 
-    /// When the next probe may begin, `None` for now.
+    /// When the next probe may begin; `None` for now.
     pub(super) fn wait_until(&self, now: Timestamp) -> Option<Timestamp> {
         (now + LATE_MAX < self.next).then(|| {
-            // In steps of half of what may be late: each wakes for several probes.
+            // In steps of half of the greatest lateness: each wakes for several probes.
             let early = self.next.as_nanos() - LATE_MAX.as_nanos() as u64 / 2;
             Timestamp::from_nanos(early)
         })
     }
 
-    /// A probe begins.
+    /// Counts a probe that begins.
     pub(super) fn take(&mut self, now: Timestamp) {
         self.next = self.next.max(now) + self.gap;
     }

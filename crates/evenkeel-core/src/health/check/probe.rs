@@ -1,4 +1,4 @@
-//! How one finds out whether an endpoint is healthy.
+//! How to find out whether an endpoint is healthy.
 
 use std::{future::Future, pin::Pin, sync::Arc};
 
@@ -6,12 +6,13 @@ use futures_core::Stream;
 
 use crate::{BoxError, node::Node};
 
-/// What an endpoint says of itself, as it changes.
+/// A stream of what an endpoint reports of itself.
 pub type News = Pin<Box<dyn Stream<Item = Result<(), BoxError>> + Send>>;
 
 /// Finds out whether an endpoint is healthy.
 ///
-/// An async closure that takes a node is a probe, and any error it gives says that the endpoint is not:
+/// An async closure that takes a node is a probe. Any error that it returns says that the endpoint
+/// is not healthy:
 ///
 /// ```
 /// use std::sync::Arc;
@@ -24,18 +25,18 @@ pub type News = Pin<Box<dyn Stream<Item = Result<(), BoxError>> + Send>>;
 /// });
 /// ```
 pub trait Probe: Send + Sync + 'static {
-    /// Asks once. Dropped when it takes too long; it must not block.
+    /// Asks once. Is dropped when it takes too long; it must not block.
     ///
     /// # Errors
-    /// Why the endpoint is not healthy. With a [`NotServing`] among its causes no further probe has to
-    /// confirm that.
+    /// Why the endpoint is not healthy. If a [`NotServing`] is among the causes, no further probe
+    /// has to confirm that.
     fn probe(&self, node: &Arc<Node>) -> impl Future<Output = Result<(), BoxError>> + Send;
 
-    /// Follows what the endpoint says of itself, beside the probes. Default `None`.
+    /// Follows what the endpoint reports of itself, in addition to the probes. Default `None`.
     ///
-    /// Each item counts at once, without a threshold. The end of the stream says nothing of the endpoint's
-    /// health; it is opened anew after a passing probe, with growing delays. Where an endpoint offers
-    /// nothing to follow, end it without an item.
+    /// Each item counts at once, without a threshold. The end of the stream says nothing of the
+    /// endpoint's health; the stream is opened again after a passing probe, with growing delays. If
+    /// an endpoint offers nothing to follow, end the stream without an item.
     fn follow(&self, node: &Arc<Node>) -> Option<News> {
         let _ = node;
         None
@@ -54,15 +55,16 @@ where
     }
 }
 
-/// The endpoint itself says that it is not to be used: nothing has to confirm that.
+/// The endpoint itself says that it must not be used: no further probe has to confirm that.
 ///
-/// What is only missing or late, an answer or a connection, may be there the next time. What an endpoint
-/// says of itself may be believed (Envoy: a status that is not expected ignores the threshold).
+/// An answer or a connection that is only missing or late may be there the next time. But what an
+/// endpoint says of itself can be believed (Envoy: a status that is not expected ignores the
+/// threshold).
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the endpoint says that it is not healthy: {reason}")]
 #[non_exhaustive]
 pub struct NotServing {
-    /// What it said.
+    /// What the endpoint said.
     pub reason: String,
 }
 

@@ -1,46 +1,47 @@
-//! How often endpoints are probed, and how much it takes to believe what is found.
+//! How often endpoints are probed, and how many results it takes to change their state.
 
 use std::time::Duration;
 
-/// How often endpoints are probed, and how much it takes to believe what is found.
+/// How often endpoints are probed, and how many results it takes to change their state.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct CheckRules {
-    /// From the end of a probe to the next one of an endpoint about which nothing is in doubt. Default
-    /// 2 s (HAProxy).
+    /// The time from the end of a probe to the next one, for an endpoint about which nothing is in
+    /// doubt. Default 2 s (HAProxy).
     pub interval: Duration,
-    /// The same after a result that contradicts what was known, until that is confirmed or taken back.
-    /// Default 500 ms: HAProxy's `fastinter`, Envoy's `unhealthy_edge_interval` and
+    /// The same time after a result that contradicts what was known, until that is confirmed or
+    /// taken back. Default 500 ms: HAProxy's `fastinter`, Envoy's `unhealthy_edge_interval` and
     /// `healthy_edge_interval`.
     pub interval_edge: Duration,
-    /// The same for endpoints that are known to fail; `None` for [`interval`](Self::interval). Default
-    /// `None`. A longer one finds recovered endpoints later.
+    /// The same time for endpoints that are known to fail; `None` for [`interval`](Self::interval).
+    /// Default `None`. With a longer one, recovered endpoints are found later.
     pub interval_down: Option<Duration>,
-    /// The same while no request has ended at any endpoint for so long; `None` for no difference.
-    /// Default `None`, where Envoy has 60 s: to hear of requests costs each of them some nanoseconds.
+    /// The same time while no request has ended at any endpoint for this long; `None` for no
+    /// difference. Default `None`, where Envoy has 60 s: to be told of requests costs each of them
+    /// some nanoseconds.
     pub interval_idle: Option<Duration>,
-    /// Each wait is shorter by up to this share, at random. Default 10 %. Never longer, so that what
-    /// the intervals promise holds.
+    /// Each wait is shorter by a random share of up to this. Default 10 %. It is never longer, so
+    /// that the intervals are upper bounds.
     pub jitter_percent: u32,
     /// How long one probe may take. Default 1 s.
     pub timeout: Duration,
-    /// So many probes in a row must fail before an endpoint is closed. Default 3 (HAProxy).
+    /// How many probes in a row must fail before an endpoint is closed. Default 3 (HAProxy).
     pub fall: u32,
-    /// So many must pass before it is open again. Default 2 (HAProxy).
+    /// How many probes in a row must pass before it is open again. Default 2 (HAProxy).
     pub rise: u32,
-    /// Whether an endpoint gets no request before its first probe has passed, though all others look bad
-    /// and a balancer fails open. Default false.
+    /// Whether an endpoint gets no request before its first probe has passed, even if all others
+    /// look bad and a balancer fails open. Default false.
     pub is_closed_at_first: bool,
-    /// So many probes may begin in a second, over all endpoints. Default 500. What is due and finds no
-    /// room waits, in order; those in doubt and the others take turns.
+    /// How many probes may begin in a second, over all endpoints. Default 500. Probes that are due
+    /// and find no room wait in order; endpoints in doubt and the others take turns.
     pub probes_per_second: u32,
-    /// Whether [`rise`](Self::rise) probes in a row that pass while outlier detection has ejected an
-    /// endpoint end the ejection. Default true (Envoy's `successful_active_health_check_uneject_host`,
-    /// for which one is enough). Wrong where the probe does not see what requests suffer from.
+    /// Whether an ejection by outlier detection ends when [`rise`](Self::rise) probes in a row
+    /// pass. Default true (Envoy's `successful_active_health_check_uneject_host`, for which one is
+    /// enough). Set it to false if the probe does not see the faults that requests suffer from.
     pub ends_ejections: bool,
-    /// How long results are kept of an endpoint that has left. Default 5 minutes.
+    /// How long the results of an endpoint that has left are kept. Default 5 minutes.
     pub remembered_for: Duration,
-    /// Of how many endpoints that have left results are kept. Default 4,096.
+    /// For how many endpoints that have left results are kept. Default 4,096.
     pub remembered_max: usize,
 }
 

@@ -1,4 +1,4 @@
-//! Whose probe is due, decided under one lock.
+//! Which probe is due, decided under one lock.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,24 +13,24 @@ use crate::{
     time::{Timestamp, scaled},
 };
 
-/// So many members are never swept.
+/// Up to this many members there is no sweep.
 const SWEEP_MIN: usize = 64;
 
-/// All endpoints, and those that left not long ago.
+/// All endpoints, and those that left recently.
 #[derive(Debug)]
 pub(super) struct Table {
     pub(super) rng: Rng,
-    /// In the order of their addresses, so that a run can be repeated.
+    /// Ordered by address, so that a run can be repeated.
     pub(super) members: BTreeMap<Address, Member>,
-    /// Who is due when, in doubt and settled.
+    /// When endpoints are due: those in doubt, and the settled ones.
     lanes: [BTreeSet<(Timestamp, Address)>; 2],
-    /// Who left when.
+    /// When endpoints left.
     gone: BTreeSet<(Timestamp, Address)>,
     pace: Pace,
     /// The lane of the last probe.
     last: Lane,
     probes: u64,
-    /// So many members are the sign to look for those that left before their next probe is due.
+    /// With this many members, a sweep looks for those that left before their next probe is due.
     sweep_from: usize,
     pub(super) is_idle: bool,
     pub(super) traffic_at: Option<Timestamp>,
@@ -52,7 +52,7 @@ impl Table {
         }
     }
 
-    /// The member of this address, made if need be and due at once where it is new or was gone.
+    /// The member of this address. If it is new or was gone, it is made and due at once.
     pub(super) fn arrive(
         &mut self,
         address: &Address,
@@ -86,7 +86,7 @@ impl Table {
         }
     }
 
-    /// Plans the next probe of an endpoint, or lets it go if no balancer has it any more.
+    /// Plans the next probe of an endpoint, or lets it go if no balancer has it any longer.
     pub(super) fn plan(&mut self, address: &Address, now: Timestamp, rules: &CheckRules) {
         let Some(member) = self.members.get_mut(address) else { return };
         if member.live_node().is_none() {
@@ -129,7 +129,7 @@ impl Table {
         }
     }
 
-    /// Whose turn it is: of both lanes the earlier, and in turns where both are due.
+    /// The endpoint to probe next: the earlier one of both lanes. If both are due, they take turns.
     fn first(&self, now: Timestamp) -> Option<(Lane, Timestamp)> {
         let of = |lane: Lane| self.lanes[lane as usize].first().map(|(due, _)| (lane, *due));
         match (of(Lane::Edge), of(Lane::Settled)) {
@@ -145,7 +145,8 @@ impl Table {
         }
     }
 
-    /// There are requests again: what was planned for idle times is due sooner, not all at once.
+    /// Requests have come again: probes that were planned for idle times become due sooner, but not
+    /// all at once.
     pub(super) fn hasten(&mut self, now: Timestamp, rules: &CheckRules) {
         let latest = now + rules.interval;
         let lane = self.lanes[Lane::Settled as usize].iter().rev();
@@ -156,7 +157,7 @@ impl Table {
         }
     }
 
-    /// Lets go of those whom no balancer has any more, though their next probe is not due yet.
+    /// Lets go of endpoints that no balancer has any longer, before their next probe is due.
     fn sweep(&mut self, now: Timestamp, rules: &CheckRules) {
         let mut left = Vec::new();
         for (address, member) in &mut self.members {
@@ -169,7 +170,7 @@ impl Table {
         self.sweep_from = SWEEP_MIN.max(2 * self.members.len());
     }
 
-    /// Forgets who left long ago, and who left first where they are too many.
+    /// Forgets endpoints that left long ago, and if there are too many, those that left first.
     fn forget(&mut self, now: Timestamp, rules: &CheckRules) {
         while let Some((at, address)) = self.gone.first().cloned()
             && (rules.remembered_max < self.gone.len() || at + rules.remembered_for < now)

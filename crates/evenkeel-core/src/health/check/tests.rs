@@ -17,14 +17,14 @@ fn address(n: usize) -> Address {
     std::net::SocketAddr::from(([10, 0, (n >> 8) as u8, n as u8], 80)).into()
 }
 
-/// Endpoints that answer as a test says, on a clock of their own.
+/// Endpoints that answer as a test says, with their own clock.
 struct World {
     checks: Checks,
     now: Timestamp,
     nodes: Vec<Arc<Node>>,
     under_way: BinaryHeap<Reverse<(Timestamp, u64)>>,
     tickets: BTreeMap<u64, (Ticket, Verdict)>,
-    /// When which endpoint was probed.
+    /// When each probe was made, and of which endpoint.
     probes: Vec<(Duration, Address)>,
     changes: Vec<(Duration, Address, Standing)>,
     ended_ejections: Vec<Address>,
@@ -58,7 +58,7 @@ impl World {
         self.now.since(START)
     }
 
-    /// Runs for so long; `answer` says what a probe that begins now finds, and after what time.
+    /// Runs for `time`. `answer` says what a probe that begins now finds, and after what time.
     fn run(
         &mut self,
         time: Duration,
@@ -123,7 +123,7 @@ fn fails(_: &Address, _: Duration) -> (Verdict, Duration) {
     (Verdict::Failed, ms(1))
 }
 
-/// One endpoint that gives these verdicts, one after the other, without jitter.
+/// One endpoint that gives these verdicts in this order, without jitter.
 fn told(verdicts: &[Verdict], set: impl FnOnce(&mut CheckRules)) -> World {
     let mut world = World::new(1, 1, |rules| {
         rules.jitter_percent = 0;
@@ -451,7 +451,7 @@ fn lost_probes_are_made_again_after_a_restart() {
     assert!(world.is_open(0));
 }
 
-/// What the rules come to, said as plainly as possible: look at the whole history.
+/// What the rules mean, as plainly as possible: a look at the whole history.
 fn model(history: &[Verdict], rules: &CheckRules) -> bool {
     let Some((first, rest)) = history.split_first() else { return true };
     let mut is_up = *first == P;

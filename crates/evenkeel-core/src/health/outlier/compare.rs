@@ -1,8 +1,8 @@
-//! Who differs from the others: rates against mean and deviation, latencies against the median.
+//! Finds nodes that differ from the others: rates by mean and deviation, latencies by the median.
 
 use super::{Cause, OutlierRules, host::Interval};
 
-/// The outliers among what was counted of several nodes, each once, the worst first.
+/// The outliers among several nodes' counts, each once, the worst first.
 pub(super) fn outliers<K: Copy + PartialEq>(
     intervals: &[(K, Interval)],
     rules: &OutlierRules,
@@ -95,7 +95,7 @@ fn mean_and_deviation(values: &[f64]) -> (f64, f64) {
     (mean, variance.sqrt())
 }
 
-/// The lower of the two middle values where their number is even.
+/// The lower of the two middle values if their number is even.
 fn median(mut values: Vec<f64>) -> f64 {
     let middle = (values.len() - 1) / 2;
     *values.select_nth_unstable_by(middle, f64::total_cmp).1

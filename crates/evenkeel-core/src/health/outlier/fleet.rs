@@ -1,4 +1,4 @@
-//! Who is ejected, decided under one lock.
+//! Which nodes are ejected, decided under one lock.
 
 use std::{
     collections::BTreeMap,
@@ -14,18 +14,18 @@ use crate::{
     time::Timestamp,
 };
 
-/// All nodes of a set, and those that left not long ago.
+/// All nodes of a set, and those that left recently.
 #[derive(Debug)]
 pub(super) struct Fleet {
     pub(super) rng: Rng,
-    /// In the order of their addresses, so that a run can be repeated.
+    /// Ordered by address, so that a run can be repeated.
     pub(super) members: BTreeMap<Address, Member>,
     pub(super) next_sweep: Timestamp,
-    /// How many have to be known before who joins makes room.
+    /// How many addresses have to be known before a new node makes room.
     room_at: usize,
 }
 
-/// So many are known at least before who joins makes room.
+/// The least value of `room_at`.
 const ROOM_MIN: usize = 64;
 
 /// What is known of one address.
@@ -34,9 +34,9 @@ pub(super) struct Member {
     pub(super) host: Arc<Host>,
     pub(super) node: Weak<Node>,
     pub(super) state: State,
-    /// Probations and ejections, so that trials of earlier ones are known by theirs.
+    /// Counts probations and ejections, so that trials of earlier ones can be recognised.
     pub(super) round: u64,
-    /// How many times the least time the last ejection lasted.
+    /// How many times the least ejection time the last ejection lasted.
     multiplier: u32,
     healthy_since: Timestamp,
 }
@@ -48,7 +48,7 @@ pub(super) enum State {
         until: Timestamp,
         cause: Cause,
     },
-    /// `until` then those trials have taken too long that have begun since the last answer, if any have.
+    /// At `until`, trials that began since the last answer have taken too long, if there are any.
     Probation {
         taken: u32,
         succeeded: u32,
@@ -56,7 +56,7 @@ pub(super) enum State {
     },
 }
 
-/// A probation that begins: nothing is under way.
+/// A probation that begins, with no trial under way.
 const PROBATION: State = State::Probation { taken: 0, succeeded: 0, until: None };
 
 impl Fleet {
@@ -81,7 +81,7 @@ impl Fleet {
         }
         let jitter = rules.ejection_jitter.mul_f64(self.rng.unit());
         let Some(member) = self.members.get_mut(address) else { return };
-        // They start over either way: one that may not be ejected now is looked at again later.
+        // The counts restart either way: a node that may not be ejected now is judged again later.
         member.host.clear_rows();
         if member.ejected_until().is_some() {
             return;
@@ -104,7 +104,7 @@ impl Fleet {
         changes.push(Change::Ejected(address.clone(), cause, until));
     }
 
-    /// Those on probation that would keep this one, which fails now, from being ejected.
+    /// The nodes on probation that prevent the ejection of this one, which fails now.
     fn in_the_way(&self, address: &Address, rules: &OutlierRules) -> Vec<Address> {
         let is_healthy = |member: &Member| matches!(member.state, State::Healthy);
         let nodes = self.members.values().filter(|member| member.is_live()).count();
@@ -122,7 +122,7 @@ impl Fleet {
         on_probation.skip(room - ejected).map(|(other, _)| other.clone()).collect()
     }
 
-    /// Those come back that are in the way.
+    /// Lets the nodes come back that are in the way.
     fn make_way(
         &mut self,
         in_the_way: Vec<Address>,
@@ -138,8 +138,8 @@ impl Fleet {
         }
     }
 
-    /// Whether this one may be ejected besides those that are, and enough are left, once those have come back
-    /// that are in the way.
+    /// Whether this node may be ejected in addition to those that are, with enough left, after
+    /// those in the way have come back.
     fn may_eject(&self, address: &Address, in_the_way: &[Address], rules: &OutlierRules) -> bool {
         let (mut nodes, mut ejected, mut open) = (0, 1, 0);
         for (other, member) in &self.members {
@@ -155,7 +155,7 @@ impl Fleet {
         ejected <= rules.ejected_max(nodes) && is_enough(open, nodes, rules)
     }
 
-    /// Those come back whose time is over.
+    /// Lets nodes come back if their time is over.
     pub(super) fn release(
         &mut self,
         now: Timestamp,
@@ -171,15 +171,15 @@ impl Fleet {
         }
     }
 
-    /// Those whose trials have taken too long.
+    /// The nodes with trials that have taken too long.
     pub(super) fn without_answer(&self, now: Timestamp) -> Vec<Address> {
         let is_late = |member: &Member| member.trial_until().is_some_and(|until| until <= now);
         let late = self.members.iter().filter(|(_, member)| member.is_live() && is_late(member));
         late.map(|(address, _)| address.clone()).collect()
     }
 
-    /// Those come back who are too many for the set as it is now, the first whose time is over first;
-    /// and all of them where too few are open.
+    /// Lets nodes come back that are too many for the set as it is now, those with the earliest end
+    /// first. If too few nodes are open, all of them come back.
     pub(super) fn release_needed(
         &mut self,
         now: Timestamp,
@@ -207,7 +207,7 @@ impl Fleet {
         }
     }
 
-    /// The outliers of the interval that is over.
+    /// The outliers of the past interval.
     pub(super) fn outliers(&self, rules: &OutlierRules) -> Vec<(Address, Cause)> {
         let intervals: Vec<_> = self
             .members
@@ -218,7 +218,7 @@ impl Fleet {
         outliers.into_iter().map(|(address, cause)| (address.clone(), cause)).collect()
     }
 
-    /// Whoever was healthy for an interval is ejected for less long the next time.
+    /// Makes the next ejection shorter for each node that was healthy for an interval.
     pub(super) fn decay(&mut self, now: Timestamp, interval: Duration) {
         for member in self.members.values_mut() {
             if matches!(member.state, State::Healthy) && interval <= now.since(member.healthy_since)
@@ -228,7 +228,8 @@ impl Fleet {
         }
     }
 
-    /// Forgets who has left and would come back as new, and the longest gone if there are too many.
+    /// Forgets nodes that have left and would come back as new, and if too many are left, the
+    /// longest gone.
     pub(super) fn forget(&mut self, remembered_max: usize) {
         self.members.retain(|_, member| {
             member.is_live() || 0 < member.multiplier || !matches!(member.state, State::Healthy)
@@ -251,8 +252,8 @@ impl Fleet {
         }
     }
 
-    /// Forgets when twice as many are known as were kept the last time: to look at all of them with each that
-    /// joins would cost a set of ten thousand seconds.
+    /// Forgets when twice as many are known as were kept the last time. Looking at all of them for
+    /// each node that joins would take seconds in a set of ten thousand.
     pub(super) fn make_room(&mut self, remembered_max: usize) {
         if self.room_at <= self.members.len() {
             self.forget(remembered_max);
@@ -287,7 +288,7 @@ impl Member {
         self.live_node().is_some()
     }
 
-    /// Whether it is ejected or not wholly back.
+    /// Whether it is ejected or on probation.
     fn is_out(&self) -> bool {
         !matches!(self.state, State::Healthy)
     }
@@ -299,7 +300,7 @@ impl Member {
         }
     }
 
-    /// When the trials that are under way have taken too long, if there are any.
+    /// When the trials under way have taken too long, if there are any.
     pub(super) fn trial_until(&self) -> Option<Timestamp> {
         match self.state {
             State::Probation { taken, succeeded, until } if succeeded < taken => until,
@@ -307,7 +308,7 @@ impl Member {
         }
     }
 
-    /// Lets it come back, through so many trial requests.
+    /// Lets it come back, with `probation_calls` trial requests.
     pub(super) fn come_back(
         &mut self,
         address: &Address,
@@ -330,7 +331,7 @@ impl Member {
         }
     }
 
-    /// Trials of a node that has left are over.
+    /// Ends the trials of a node that has left.
     pub(super) fn restart_probation(&mut self) {
         if let State::Probation { .. } = self.state {
             self.round += 1;
@@ -339,7 +340,7 @@ impl Member {
         }
     }
 
-    /// A trial has succeeded; whether it was the last that is wanted.
+    /// Counts a successful trial. Returns whether it was the last one needed.
     pub(super) fn succeed(&mut self, trial: &Trial, calls: u32, until: Timestamp) -> bool {
         let State::Probation { taken, succeeded, .. } = &mut self.state else { return false };
         if !trial.is_placed {
@@ -354,7 +355,7 @@ impl Member {
         is_last
     }
 
-    /// There was an answer: other trials that are under way have `until` then.
+    /// Notes an answer: other trials under way have until `then`.
     pub(super) fn answered(&mut self, then: Timestamp) {
         if let State::Probation { taken, succeeded, until } = &mut self.state {
             *until = (succeeded < taken).then_some(then);
@@ -378,13 +379,13 @@ impl Member {
     }
 }
 
-/// Whether nothing but an ejection closes it.
+/// Whether nothing closes it except an ejection.
 fn is_open_otherwise(node: &Node) -> bool {
-    // Nor is a node out of service that is full for the moment.
+    // A node that is full for the moment is not out of service either.
     node.closed_by().all(|gate| matches!(gate, Gate::Ejected | Gate::Limit))
 }
 
-/// Whether so many open nodes are enough: one at least.
+/// Whether `open` open nodes are enough: at least one.
 fn is_enough(open: usize, nodes: usize, rules: &OutlierRules) -> bool {
     0 < open && rules.panic_percent as usize * nodes <= open * 100
 }

@@ -1,4 +1,4 @@
-//! What is counted of one node, without a lock.
+//! The counts of one node, without a lock.
 
 use super::OutlierRules;
 use crate::{
@@ -14,7 +14,7 @@ use crate::{
 pub enum Cause {
     /// Failed answers in a row.
     ConsecutiveErrors,
-    /// Answers in a row that what stands behind it failed.
+    /// Answers in a row that a server behind the endpoint failed.
     ConsecutiveGatewayErrors,
     /// Attempts in a row without an answer.
     ConsecutiveLocalErrors,
@@ -44,20 +44,20 @@ impl Cause {
     }
 }
 
-/// What is counted of one node. It outlives the node while it is remembered.
+/// The counts of one node. They are kept while the node is remembered.
 #[derive(Debug, Default)]
 pub struct Host {
     errors: AtomicU32,
     gateway_errors: AtomicU32,
     local_errors: AtomicU32,
-    /// Calls of this interval, and in the lower half those that failed.
+    /// Calls of this interval; the lower half counts those that failed.
     calls: AtomicU64,
-    /// What the successes of this interval took, together.
+    /// The latencies of this interval's successes, added up.
     nanos: AtomicU64,
     access: AtomicU8,
 }
 
-/// What was counted of a node in an interval.
+/// The counts of a node in one interval.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct Interval {
     pub(super) calls: u32,
@@ -89,10 +89,10 @@ impl Host {
         self.access.store(access, Ordering::Release);
     }
 
-    /// Counts how an attempt ended, and says why the node is to be ejected if it is.
+    /// Counts how an attempt ended. If the node should be ejected, returns why.
     ///
-    /// A throttled attempt is an answer without a failure: ejecting those who shed load moves it to
-    /// those who do not yet.
+    /// A throttled attempt is an answer without a failure: ejecting nodes that shed load would move
+    /// that load to nodes that do not shed any yet.
     pub(super) fn record(&self, report: &Report, rules: &OutlierRules) -> Option<Cause> {
         let is_timing = rules.latency.is_some();
         match report.outcome {
@@ -126,7 +126,7 @@ impl Host {
             let is_over = reaches(&self.local_errors, rules.consecutive_local_errors);
             return is_over.then_some(Cause::ConsecutiveLocalErrors);
         }
-        // There was an answer, whatever it says.
+        // There was an answer, so it is not a local failure.
         clear(&self.local_errors);
         let is_over_gateway = if fault == Fault::Gateway {
             reaches(&self.gateway_errors, rules.consecutive_gateway_errors)
@@ -141,14 +141,14 @@ impl Host {
         }
     }
 
-    /// The rows of failures start over.
+    /// Restarts the counts of failures in a row.
     pub(super) fn clear_rows(&self) {
         clear(&self.errors);
         clear(&self.gateway_errors);
         clear(&self.local_errors);
     }
 
-    /// What was counted since this was asked last.
+    /// Takes the counts since the last call of this.
     pub(super) fn take_interval(&self) -> Interval {
         let calls = self.calls.swap(0, Ordering::Relaxed);
         let nanos = self.nanos.swap(0, Ordering::Relaxed);
@@ -157,7 +157,7 @@ impl Host {
 }
 
 fn clear(counter: &AtomicU32) {
-    // Most often it is zero, and its cache line stays shared.
+    // Most often it is zero. Only reading it keeps its cache line shared.
     if counter.load(Ordering::Relaxed) != 0 {
         counter.store(0, Ordering::Relaxed);
     }

@@ -1,19 +1,21 @@
-//! Outlier detection: takes nodes out that do worse than they should or than the others, for a while.
+//! Outlier detection: for a while ejects nodes that do worse than they should or than the others.
 //!
-//! Consecutive failures eject at once. Success rates, failure percentages and latencies are looked at
-//! in a sweep. A node comes back when its time is over, first with a few trial requests; each further
-//! ejection lasts longer, and each sweep that it stays healthy makes the next one shorter.
+//! Consecutive failures eject at once. Success rates, failure percentages and latencies are
+//! compared in a sweep. A node comes back when its time is over, at first with a few trial
+//! requests. Each further ejection lasts longer, and each sweep in which the node is healthy makes
+//! the next one shorter.
 //!
-//! It never makes things worse: no more nodes are ejected than the rules allow, in whole numbers,
-//! probation included, which gives way to the ejection of another; one is always left; and while too few are open for whatever reason, all who are
-//! ejected come back. What is known of a node outlives its leaving and coming back.
+//! It never makes things worse. No more nodes are ejected than the rules allow, in whole numbers.
+//! Nodes on probation count too, but make room for the ejection of another. One node is always
+//! left. While too few are open, for any reason, all ejected nodes come back. What is known of a
+//! node is kept when it leaves and comes back.
 //!
-//! Counting takes no lock. Whatever changes who is ejected takes one, and sets no gate under it.
-//! Time is told: [`due`](Outlier::due) says when [`sweep`](Outlier::sweep) wants to be called.
+//! Counting takes no lock. A change to the set of ejected nodes takes one, and sets no gate under
+//! it. The time is an argument: [`due`](Outlier::due) says when to call [`sweep`](Outlier::sweep).
 //!
-//! The rules and their defaults are Envoy's (`outlier_detection.proto`), and gRPC's A50 where
-//! [`OutlierRules`] says so. Success rates fail *below* their threshold, failure percentages *from*
-//! theirs on. Unlike gRPC the allowed share is never exceeded.
+//! The rules and their defaults are Envoy's (`outlier_detection.proto`), or those of gRPC's A50
+//! where [`OutlierRules`] says so. A success rate fails *below* its threshold, a failure percentage
+//! *from* its threshold on. Unlike in gRPC, the allowed share is never exceeded.
 
 use std::sync::{Arc, Weak};
 
@@ -36,11 +38,11 @@ use crate::{
     time::Timestamp,
 };
 
-/// What has become of a node.
+/// A change of a node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Change {
-    /// It is ejected until then.
+    /// It is ejected until the given time.
     Ejected(Address, Cause, Timestamp),
     /// It is on probation.
     OnProbation(Address),
@@ -76,7 +78,7 @@ pub struct Outlier {
     fleet: Mutex<Fleet>,
 }
 
-/// Whose gate has to follow, once the lock is released.
+/// The nodes with gates that have to follow, once the lock is released.
 type Followers = Vec<(Weak<Node>, Arc<Host>)>;
 
 impl Outlier {
@@ -96,10 +98,10 @@ impl Outlier {
         &self.rules
     }
 
-    /// Looks after `node` from now on, with what is remembered of its address.
+    /// Watches `node` from now on, with what is remembered of its address.
     ///
-    /// One that was ejected when it left is ejected still, until the next [`sweep`](Self::sweep) finds
-    /// that the set has become too small for that.
+    /// A node that was ejected when it left is still ejected, until the next [`sweep`](Self::sweep)
+    /// finds that the set has become too small for that.
     pub fn join(&self, node: &Arc<Node>, now: Timestamp) -> Arc<Host> {
         let mut fleet = self.lock();
         if !fleet.members.values().any(Member::is_live) {
@@ -115,13 +117,14 @@ impl Outlier {
         host
     }
 
-    /// Counts how an attempt at `host` ended, and says why it is to be [ejected](Self::eject) if it is.
+    /// Counts how an attempt at `host` ended. If its node should be [ejected](Self::eject), returns
+    /// why.
     #[must_use]
     pub fn record(&self, host: &Host, report: &Report) -> Option<Cause> {
         host.record(report, &self.rules)
     }
 
-    /// Ejects the node of this address, if that is allowed.
+    /// Ejects the node of this address, if the rules allow it.
     pub fn eject(&self, address: &Address, cause: Cause, now: Timestamp) -> Vec<Change> {
         let mut fleet = self.lock();
         let mut changes = Vec::new();
@@ -132,7 +135,7 @@ impl Outlier {
         changes
     }
 
-    /// When [`sweep`](Self::sweep) wants to be called, `None` while there are no nodes.
+    /// When [`sweep`](Self::sweep) should be called; `None` while there are no nodes.
     #[must_use]
     pub fn due(&self) -> Option<Timestamp> {
         let fleet = self.lock();
@@ -143,8 +146,9 @@ impl Outlier {
         returns.chain(trials).chain([fleet.next_sweep]).min()
     }
 
-    /// Lets nodes come back whose time is over or who are needed, ejects those again whose trials have taken
-    /// too long, and outliers once in each interval. It may be called at any time, for example when a node was closed for another reason.
+    /// Lets nodes come back if their time is over or they are needed, ejects nodes again if their
+    /// trials took too long, and ejects outliers once in each interval. It may be called at any
+    /// time, for example when a node was closed for another reason.
     pub fn sweep(&self, now: Timestamp) -> Vec<Change> {
         let mut fleet = self.lock();
         let mut changes = Vec::new();
@@ -168,8 +172,8 @@ impl Outlier {
         changes
     }
 
-    /// A health check of this address has passed, which ends its ejection, or its probation, if the rules say
-    /// so.
+    /// A health check of this address has passed. If the rules say so, that ends its ejection or
+    /// its probation.
     pub fn passed_check(&self, address: &Address, now: Timestamp) -> Vec<Change> {
         let mut changes = Vec::new();
         if !self.rules.check_ends_ejection {
@@ -193,7 +197,7 @@ impl Outlier {
         changes
     }
 
-    /// Who is ejected now, until when, and why.
+    /// The nodes that are ejected now, with the cause and until when.
     #[must_use]
     pub fn ejected(&self) -> Vec<(Address, Cause, Timestamp)> {
         let fleet = self.lock();
@@ -205,7 +209,7 @@ impl Outlier {
         .collect()
     }
 
-    /// Whether an attempt may go ahead at a node. Where it is a trial, there may be something
+    /// Whether an attempt may go ahead at a node. If it is a trial, something may be
     /// [due](Self::due) sooner.
     pub fn admit(&self, address: &Address, host: &Host, now: Timestamp) -> Admission {
         if host.access() == Access::Open {
@@ -220,8 +224,8 @@ impl Outlier {
         if *taken == self.rules.probation_calls {
             return Admission::Refused;
         }
-        // Those that are given up one after another would never run out of time by themselves. Where none was
-        // under way when it ran out, there was a pause, which says nothing.
+        // Trials that are given up one after another would otherwise never run out of time. If none
+        // was under way when the time ran out, there was a pause, which says nothing.
         let is_over = until.is_none_or(|until| until <= now);
         if is_over && *succeeded == *taken {
             *until = Some(now + self.rules.trial_timeout);
@@ -233,8 +237,8 @@ impl Outlier {
         Admission::Trial(Trial { round: member.round, is_placed: true })
     }
 
-    /// Ends a trial request: the first failure ejects the node again, and it is back when as many as
-    /// are wanted have succeeded. Make the gate [follow](Node::follow) after this.
+    /// Ends a trial request. The first failure ejects the node again. When enough trials have
+    /// succeeded, the node is back. Make the gate [follow](Node::follow) after this.
     #[allow(clippy::needless_pass_by_value)]
     pub fn finish_trial(
         &self,
@@ -271,8 +275,8 @@ impl Outlier {
         changes
     }
 
-    /// Gives the place of a trial request back that was cancelled. Make the gate
-    /// [follow](Node::follow) after this.
+    /// Gives back the place of a cancelled trial request. Make the gate [follow](Node::follow)
+    /// after this.
     #[allow(clippy::needless_pass_by_value)]
     pub fn cancel_trial(&self, trial: Trial, address: &Address) {
         if let Some(member) = self.lock().on_trial(&trial, address)
@@ -282,8 +286,9 @@ impl Outlier {
         }
     }
 
-    /// Lets another request take the place of this one, whose answer may be late by design. It still ends the
-    /// probation, or ejects, when it ends. Make the gate [follow](Node::follow) after this.
+    /// Lets another request take this one's place, because its answer may be late by design. When
+    /// this request ends, it still ends the probation, or ejects. Make the gate
+    /// [follow](Node::follow) after this.
     pub fn give_place(&self, trial: &mut Trial, address: &Address) {
         let mut fleet = self.lock();
         if std::mem::take(&mut trial.is_placed)

@@ -1,4 +1,4 @@
-//! Outlier detection against what it promises, at its boundaries, and under random faults.
+//! Outlier detection against its promises, at its boundaries, and under random faults.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ fn address(index: usize) -> Address {
     Address::Name { host: format!("h{index:02}").into(), port: 80 }
 }
 
-/// Nodes that are looked after, as a layer would do it.
+/// Nodes that are watched, as by a layer.
 struct Set {
     outlier: Outlier,
     nodes: Vec<Arc<Node>>,
@@ -344,7 +344,7 @@ fn a_trial_whose_time_says_nothing_takes_no_place_and_still_tells_how_it_ended()
 
 #[test]
 fn who_is_on_probation_stays_there_where_the_other_may_not_be_ejected_all_the_same() {
-    // Without the one that fails three of five are open where one is unhealthy, and two where two are.
+    // Without the failing node, three of five are open if one is unhealthy, and two if two are.
     for (unhealthy, is_ejected) in [(1, true), (2, false)] {
         let set = Set::of(5, OutlierRules { panic_percent: 60, ..rules() });
         set.fail(0, 5, Fault::Server, at(0));

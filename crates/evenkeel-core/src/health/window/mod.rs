@@ -1,6 +1,6 @@
-//! The last calls, or those of the last seconds: how many there were, failed, and were slow.
+//! Counts over the last calls, or those of the last seconds: all, failed and slow ones.
 //!
-//! Both kinds are lock-free, and what one call adds is added once, whatever the threads.
+//! Both kinds are lock-free, and each call is counted once under any number of threads.
 
 use std::time::Duration;
 
@@ -9,18 +9,18 @@ use crate::{
     time::Timestamp,
 };
 
-/// Over which calls a rate is taken.
+/// The calls over which a rate is taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Window {
-    /// The last so many calls, up to 65,536. A byte each.
+    /// The last calls, this many, up to 65,536. Takes a byte for each.
     Calls(u32),
-    /// The calls of the last so much time, in ten parts: the oldest part is forgotten as a whole.
-    /// Costs a clock read for each call. A part that counts 65,535 calls halves its numbers.
+    /// The calls of this much time, in ten parts: the oldest part is forgotten as a whole. Costs a
+    /// clock read for each call. A part that counts 65,535 calls halves its numbers.
     Time(Duration),
 }
 
 impl Window {
-    /// The most calls that a window can be asked to count.
+    /// The largest number of calls that a window can count.
     pub const CALLS_MAX: u32 = 1 << 16;
 }
 
@@ -75,7 +75,7 @@ impl Counter {
 pub(super) struct CallCounter {
     next: AtomicU32,
     slots: Box<[AtomicU8]>,
-    /// What `totals` is while every slot holds a quick success.
+    /// The value of `totals` while every slot holds a quick success.
     all_well: u64,
     /// 21 bits each: calls, failed, slow.
     totals: AtomicU64,
@@ -95,19 +95,20 @@ impl CallCounter {
 
     fn record(&self, call: Call) -> Option<Totals> {
         let new = 1 | u8::from(call.is_failed) << 1 | u8::from(call.is_slow) << 2;
-        // One quick success more among nothing else: whichever slot it took, nothing would change.
+        // All slots hold quick successes: another one would change nothing, whichever slot it took.
         if new == 1 && self.totals.load(Ordering::Relaxed) == self.all_well {
             return None;
         }
-        // In 32 bits, which divide in a third of the time; where they wrap a slot is passed over.
+        // In 32 bits, which divide in a third of the time. Where the number wraps, a slot is passed
+        // over.
         let position = self.next.fetch_add(1, Ordering::Relaxed) % self.slots.len() as u32;
         let slot = &self.slots[position as usize];
-        // Nearly always a success takes the place of a success: nothing changes.
+        // Nearly always a success replaces a success: nothing changes.
         if slot.load(Ordering::Relaxed) == new {
             return None;
         }
-        // Added before it can be seen in the slot, and taken away only by whoever saw it there: no
-        // field ever borrows from its neighbour.
+        // Added before the slot shows it, and taken away only by the thread that saw it there: so
+        // no field ever borrows from its neighbour.
         self.totals.fetch_add(weight(new), Ordering::AcqRel);
         let old = slot.swap(new, Ordering::AcqRel);
         let totals = self.totals.fetch_sub(weight(old), Ordering::AcqRel) - weight(old);
@@ -133,16 +134,16 @@ fn unpack(totals: u64) -> Totals {
     Totals { calls: field(0), failed: field(1), slow: field(2) }
 }
 
-/// The calls of the last ten parts of a time.
+/// The calls of a span of time, in ten parts.
 #[derive(Debug)]
 pub(super) struct TimeCounter {
     part_nanos: u64,
-    /// The part of the last call, whole.
+    /// The number of the part of the last call, not truncated.
     last: AtomicU64,
     parts: [AtomicU64; TimeCounter::PARTS],
 }
 
-/// One part: 16 bits each for its time, its calls, the failed and the slow ones.
+/// One part: 16 bits each for its number, its calls, the failed and the slow ones.
 #[derive(Clone, Copy, Default)]
 struct Part {
     tick: u16,
@@ -165,7 +166,7 @@ impl Part {
 
     fn add(mut self, call: Call) -> Self {
         if self.calls == u16::MAX {
-            // The rates stay what they are.
+            // Halving all of them keeps the rates.
             self.calls /= 2;
             self.failed /= 2;
             self.slow /= 2;
@@ -180,7 +181,7 @@ impl Part {
 impl TimeCounter {
     const PARTS: usize = 10;
 
-    /// For so many parts an old number is known to be old.
+    /// Up to this many parts, an old number can be told from a new one.
     const SILENCE_MAX: u64 = 1 << 14;
 
     fn new(span: Duration) -> Self {
@@ -195,14 +196,14 @@ impl TimeCounter {
         let told = now.as_nanos() / self.part_nanos;
         self.turn(told);
         loop {
-            // Looked at each time: a thread that was stopped for longer than a window counts when it goes on.
-            // Only whole numbers tell that, those of parts come round.
+            // Read each time: a thread may have been stopped for longer than a window. Only the
+            // whole numbers show that, since those in the parts wrap around.
             let last = self.last.load(Ordering::Acquire);
             let tick = if last.saturating_sub(told) < Self::PARTS as u64 { told } else { last };
             let part = &self.parts[(tick % Self::PARTS as u64) as usize];
             let word = part.load(Ordering::Acquire);
             let old = Part::unpack(word);
-            // A clock reading that came late is counted in the part that took over its place.
+            // A call with a late clock reading is counted in the part that took over the place.
             let is_current = (old.tick.wrapping_sub(tick as u16) as i16) >= 0 && old.calls != 0;
             let base = if is_current { old } else { Part { tick: tick as u16, ..Part::default() } };
             let new = base.add(call).pack();
@@ -214,8 +215,8 @@ impl TimeCounter {
         }
     }
 
-    /// Forgets what was counted in the places of parts that are passed over, and all there is after a long
-    /// silence: the numbers of parts come round, and old ones would be taken for those to come.
+    /// Forgets the counts of parts that were passed over, and all counts after a long silence. The
+    /// numbers in the parts wrap around, so old ones would be taken for future ones.
     fn turn(&self, tick: u64) {
         let last = self.last.load(Ordering::Relaxed);
         if tick <= last {
@@ -234,13 +235,13 @@ impl TimeCounter {
         }
     }
 
-    /// Empties the place of `passed_over`, unless others have counted there meanwhile.
+    /// Empties the place of `passed_over`, unless another thread has counted there meanwhile.
     fn clear_old(&self, passed_over: u64, tick: u64) {
         let part = &self.parts[(passed_over % Self::PARTS as u64) as usize];
         let word = part.load(Ordering::Acquire);
         let age = (tick as u16).wrapping_sub(Part::unpack(word).tick) as i16;
         if Self::PARTS as i16 <= age {
-            // It fails where another has just counted.
+            // It fails if another thread has just counted.
             let _ = part.compare_exchange(word, 0, Ordering::AcqRel, Ordering::Acquire);
         }
     }

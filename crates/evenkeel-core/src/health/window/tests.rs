@@ -73,7 +73,8 @@ fn a_count_window_holds_what_a_queue_would() {
     }
 }
 
-/// The thread was stopped between the reading and the count, while numbers of parts came round.
+/// The thread was stopped between the reading and the count, while the numbers of parts wrapped
+/// around.
 #[test]
 fn a_reading_that_comes_a_lap_late_counts_now_and_is_forgotten_after_a_window() {
     for late in [10, 100, (1 << 15) + 3, 1 << 16, (1 << 16) + 7] {
@@ -158,7 +159,7 @@ fn sixteen_threads_lose_no_call() {
 
 #[test]
 fn a_time_window_holds_nothing_after_a_silence_of_whatever_length() {
-    // The numbers of parts come round after 65,536 of them, of a tenth of a second each: 109 minutes.
+    // The numbers of parts wrap around after 65,536 parts of a tenth of a second: 109 minutes.
     for minutes in [1, 54, 55, 80, 109, 110, 500, 60 * 24 * 30] {
         let counter = TimeCounter::new(Duration::from_secs(1));
         for millis in 0..1_000 {
@@ -178,7 +179,7 @@ fn what_was_counted_in_a_part_that_is_passed_over_ever_after_never_comes_back() 
     let counter = TimeCounter::new(Duration::from_secs(1));
     counter.record(FAILED, at(0));
     let place = at(0).as_nanos() / counter.part_nanos % TimeCounter::PARTS as u64;
-    // Numbers of parts come round after 65,536.
+    // The numbers of parts wrap around after 65,536.
     for part in 10..140_000 {
         let now = at(100 * part);
         if now.as_nanos() / counter.part_nanos % TimeCounter::PARTS as u64 == place {

@@ -112,7 +112,8 @@ impl Model {
         }
     }
 
-    /// Who is on probation leaves it early where one that fails now could not be ejected besides.
+    /// A node on probation leaves it early if it would keep a node that fails now from being
+    /// ejected.
     fn make_way(&mut self, index: usize, now: u64) {
         if self.members[index].standing != Standing::Healthy {
             return;
@@ -173,7 +174,7 @@ impl Model {
         }
     }
 
-    /// Those of whose calls too many failed, the worst first.
+    /// The nodes with too large a share of failed calls, the worst first.
     fn outliers(&mut self) -> Vec<usize> {
         let rule = self.rules.failure_percentage.expect("the tests have it");
         let mut known: Vec<_> = (0..self.members.len())
@@ -215,7 +216,7 @@ impl Model {
     }
 }
 
-/// A trial that was let in on probation ends, and how.
+/// A trial that was let in on probation ends with an outcome.
 fn try_one(set: &Set, model: &mut Model, index: usize, end: usize, now: u64) {
     let q = model.rules.probation_calls;
     let Standing::Probation { taken, succeeded } = model.members[index].standing else {
@@ -299,7 +300,7 @@ fn it_does_what_a_plain_model_does() {
                 (_, Standing::Until(_)) => {}
                 (end, Standing::Healthy) => {
                     let fault = [Fault::Server, Fault::Local][rng.below(2)];
-                    // Some fail more often than others.
+                    // Some nodes fail more often than others.
                     let is_good = index % 4 < end % 6;
                     let outcome = if is_good { Outcome::Success } else { Outcome::Failure };
                     set.end(index, &Report::new(outcome, Duration::ZERO).fault(fault), at(now));
