@@ -1,4 +1,4 @@
-//! Tower layers that make a load-balancing pipeline, in a module each.
+//! Tower layers that make a load-balancing pipeline, a module for each.
 //!
 //! ```
 //! use std::{convert::Infallible, sync::Arc};

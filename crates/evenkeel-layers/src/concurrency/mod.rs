@@ -81,7 +81,7 @@
 //! and no other thread waits for it.
 //!
 //! Below a balancer, all callers that find every endpoint full are woken together when one has
-//! room. If more than some hundred may have to wait, put a limit of its own above the balancer.
+//! room. If more than some hundred may have to wait, put another limit above the balancer.
 //!
 //! # The tower contract
 //! Alone, `poll_ready` is that of the inner service, and `call` may refuse. A call that waits takes

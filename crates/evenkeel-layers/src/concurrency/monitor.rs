@@ -198,8 +198,7 @@ impl Monitor {
         }
     }
 
-    /// Whether to refuse a request of this priority. Asked once for each request, since it is
-    /// counted.
+    /// The error for a request of this priority that is refused. Called once for each, since it counts.
     #[cold]
     pub(super) fn refusal(&self, priority: Priority, waited: Duration) -> BoxError {
         let client = self.client.name();
@@ -255,7 +254,7 @@ impl Observer for Monitor {
             _ => return,
         };
         let Report { latency, .. } = *report;
-        // A call that was answered at once was given no time of start.
+        // For a call that was answered at once the clock is not read.
         let is_dated = is_dropped || !latency.is_zero();
         let now = if is_dated { clock::now() } else { Timestamp::default() };
         let in_flight = self.permits.in_flight();

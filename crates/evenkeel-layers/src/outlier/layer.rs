@@ -11,7 +11,7 @@ use tower_layer::Layer;
 
 use super::monitor::{Ejected, Watch};
 
-/// Ejects endpoints that fail more than the others. See the [module docs](super).
+/// Ejects endpoints that do worse than the others. See the [module docs](super).
 #[derive(Clone, Debug, Default)]
 pub struct OutlierLayer {
     rules: OutlierRules,
@@ -149,8 +149,8 @@ impl OutlierLayer {
         self
     }
 
-    /// The endpoints that what this layer and its clones make has ejected. It can be read, and told
-    /// of health checks.
+    /// The endpoints ejected by what this layer and its clones make. It can be read, and told of
+    /// health checks.
     #[must_use]
     pub fn ejected(&self) -> Ejected {
         self.ejected.clone()
