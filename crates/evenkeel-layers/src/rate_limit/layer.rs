@@ -114,8 +114,8 @@ impl<K, D> RateLimitLayer<K, D> {
         self
     }
 
-    /// Below a balancer: when an endpoint throttles a request, sends it none for as long as it
-    /// asks, up to `throttle_max`. By default it does not.
+    /// Below a balancer: if an endpoint throttles a request, it gets none for as long as it asks,
+    /// up to `throttle_max`. By default this is off.
     ///
     /// Over HTTP that is a 429 with `Retry-After`, over gRPC `RESOURCE_EXHAUSTED` with a pushback.
     #[must_use]
