@@ -32,7 +32,7 @@ impl AskFirst {
     /// The best of the first endpoints that answer. `None` if none answers, or there is none to
     /// ask.
     ///
-    /// It waits for all answers but one, so a single slow endpoint does not delay the request.
+    /// It waits for all answers but one. Neither a late answer nor those given up delay the request.
     pub(super) async fn best<S>(&self, shared: &Shared<S>, about: About<'_>) -> Option<Address> {
         let nodes = self.draw(shared, &about);
         if let [node] = &nodes[..] {

@@ -96,7 +96,7 @@ impl BalanceLayer {
     /// that answer: Prequal's synchronous mode. See [`SyncPrequal`].
     ///
     /// **Use it** where a request costs far more than a probe and its answer, and where endpoints
-    /// can say what *this* request would cost them. An endpoint that has it in its cache reports a
+    /// can say what *this* request would cost them. An endpoint that has its answer cached reports a
     /// tenth of its load, and so attracts it ([`LoadProbe::probe_for`]). **Not** where latency is
     /// shorter than a round trip: each request waits for one. If no endpoint answers in time,
     /// [`P2c`] chooses.
@@ -214,8 +214,8 @@ impl BalanceLayer {
         self.wrap(|policy| SlowStart::new(window, policy))
     }
 
-    /// While fewer than `percent` of the endpoints are well, also uses those that only their health
-    /// closes. See [`PanicThreshold`]. Default 0: they are used only while no other is open, which
+    /// While fewer than `percent` of the endpoints are well, also uses those closed only by their
+    /// health. See [`PanicThreshold`]. Default 0: they are used only while no other is open, which
     /// is what [`fail_open`](Self::fail_open) does. Not needed with [`tiers`](Self::tiers), each of
     /// which has a threshold of 50.
     ///

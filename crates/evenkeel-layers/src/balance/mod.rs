@@ -19,11 +19,11 @@
 //!   that: the balancer recovers when endpoints come.
 //! * If endpoints are open and the policy picks none of them, the call fails at once with
 //!   [`NoEndpointPicked`](evenkeel_core::error::NoEndpointPicked).
-//! * While no endpoint is open, those that only their health closes are used: an ejection, an open
-//!   breaker, a failing health check. Callers then get the endpoint's answer, not a refusal. See
+//! * While no endpoint is open, those closed only by their health are used: by an ejection, an open
+//!   breaker or a failing health check. Callers then get the endpoint's answer, not a refusal. See
 //!   [`fail_open`](BalanceLayer::fail_open).
 //! * If the chosen service turns out not to be ready, others are asked, up to eight, and the first
-//!   to become ready gets the request. A service that failed is made again.
+//!   to become ready gets the request. A service that failed is replaced.
 //! * An endpoint that discovery no longer names gets no new requests from that moment on, in every
 //!   clone. Its service is dropped as soon as its requests have ended.
 //!

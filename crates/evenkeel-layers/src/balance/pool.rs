@@ -33,7 +33,7 @@ const BATCH_MAX: usize = 1_024;
 /// Why a batch of updates is over.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Batch {
-    /// No more updates are there for now.
+    /// There are no more updates for now.
     Drained,
     /// It has reached its maximum length.
     Cut,

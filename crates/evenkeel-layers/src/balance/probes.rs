@@ -84,7 +84,7 @@ impl Probes {
         }
     }
 
-    /// What an endpoint answers in time. If there is a request, it is asked on behalf of its hash.
+    /// What an endpoint answers in time. A `hash` asks on behalf of a request of that hash.
     pub(super) async fn ask(
         &self,
         client: &Client,

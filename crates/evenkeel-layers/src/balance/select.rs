@@ -64,7 +64,7 @@ impl Wish {
         }
     }
 
-    /// The endpoint that gives the best answer when some are asked for the request.
+    /// The endpoint with the best answer, if endpoints are asked before the request.
     async fn best_of_the_asked<S>(&self, shared: &Shared<S>) -> Option<Address> {
         let tried = self.tried.as_ref().map(Tried::ids).unwrap_or_default();
         let about = About { hash: self.hash, tried: &tried, exclude: &self.exclude };
@@ -104,7 +104,7 @@ pub(super) enum First<S> {
     Asked,
     /// It is not ready.
     Waits(Candidate<S>),
-    /// It failed for good. It may be asked again once it is made again.
+    /// It failed for good. It may be asked again when it has been replaced.
     Failed(BoxError),
 }
 
@@ -203,7 +203,7 @@ where
         });
         let is_last = failures == FAILURES_MAX;
         if !is_last {
-            // One that failed may be among them again, if it was made again.
+            // One that failed may be among them again, if it was replaced.
             match fill(shared, wish, &mut candidates) {
                 // What was open before and after each pick may have been closed in between.
                 Err(Unselected::NonePicked(_)) if changed.as_mut().now_or_never().is_some() => {
@@ -356,7 +356,7 @@ async fn ask<S>(
     .await
 }
 
-/// Reports a service that failed for good. It is not asked again: the pool makes it again.
+/// Reports a service that failed for good. It is not asked again: the pool makes a new one.
 ///
 /// A service that was replaced already is ignored.
 pub(super) fn report_broken<S>(slot: &Slot<S>) {

@@ -32,7 +32,7 @@ use super::{
 };
 use crate::background::Task;
 
-/// After how many times of being made ready a balancer checks that the runtime of its background
+/// How many times a balancer is made ready between two checks that the runtime of its background
 /// task is driven.
 const LOOKS_EVERY: u8 = 64;
 

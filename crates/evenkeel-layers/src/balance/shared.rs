@@ -223,7 +223,7 @@ impl<S> Shared<S> {
         Some(picked)
     }
 
-    /// Whether nodes that only their health closes are used now, because no other is open.
+    /// Whether nodes closed only by their health are used now, because no other is open.
     pub(super) fn fails_open(&self) -> bool {
         self.fail_open && !self.signals.any_open()
     }

@@ -198,7 +198,7 @@ impl Monitor {
         }
     }
 
-    /// The error for a request of this priority that is refused. Called once for each, since it counts.
+    /// The error for a refused request of this priority. Called once for each, since it counts.
     #[cold]
     pub(super) fn refusal(&self, priority: Priority, waited: Duration) -> BoxError {
         let client = self.client.name();
