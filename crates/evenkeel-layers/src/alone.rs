@@ -1,4 +1,4 @@
-//! The made-up node of a service that stands alone: its attempts are counted there.
+//! The made-up node of a service that stands alone. Its attempts are counted there.
 
 use std::sync::Arc;
 
@@ -18,13 +18,13 @@ pub(crate) struct Alone<M> {
     pub(crate) monitor: Arc<M>,
 }
 
-/// What observes a made-up node. It may let attempts in by itself, before they are made: that costs less
-/// than to be asked as one of several observers, of which there are none here.
+/// Observes a made-up node. It may admit attempts by itself, before they are made. That costs less
+/// than being asked as one of several observers, of which there are none here.
 pub(crate) trait Doorkeeper: Observer {
     /// Whether it is told when each attempt is over.
     const IS_COUNTING: bool = false;
 
-    /// An attempt is over, ended or cancelled.
+    /// Called when an attempt is over, ended or cancelled.
     fn exit(&self) {}
 }
 
@@ -48,13 +48,13 @@ impl<M: Doorkeeper> Holder for Alone<M> {
     }
 
     fn recently(&self) -> Timestamp {
-        // Only latency estimates ask for it, and there are none here.
+        // Only latency estimates need it, and there are none here.
         Timestamp::default()
     }
 
     #[inline]
     fn is_counted(&self) -> bool {
-        // Nobody picks it by its load.
+        // No policy picks this node by its load.
         M::IS_COUNTING
     }
 

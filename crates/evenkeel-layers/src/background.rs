@@ -1,4 +1,4 @@
-//! A background task, and whom it can be relied on by.
+//! A background task, and which callers can rely on it.
 
 use std::future::Future;
 
@@ -9,12 +9,12 @@ use tokio::{
 
 /// A background task that serves callers on any runtime.
 ///
-/// A current-thread runtime runs its tasks only while somebody blocks on it. For callers on another runtime a task
-/// there may stand still for good.
+/// A current-thread runtime runs its tasks only while a thread blocks on it. For callers on another
+/// runtime, a task there may stand still for good.
 #[derive(Debug)]
 pub(crate) struct Task {
     handle: AbortHandle,
-    /// The current-thread runtime it runs on; none if it runs on threads of its own.
+    /// The current-thread runtime it runs on. `None` if its runtime has threads of its own.
     rests_with: Option<Id>,
 }
 
@@ -38,7 +38,7 @@ impl Task {
         self.handle.is_finished()
     }
 
-    /// Whether it goes on, as far as a caller on `runtime` can rely on it.
+    /// Whether it runs on, as far as a caller on `runtime` can rely on it.
     fn serves(&self, runtime: &Handle) -> bool {
         !self.handle.is_finished() && self.is_driven_with(runtime)
     }
@@ -48,7 +48,7 @@ impl Task {
     }
 }
 
-/// Sees to it that the task in `place` serves callers on `runtime`: one that does not is replaced.
+/// Ensures that the task in `place` serves callers on `runtime`. If it does not, it is replaced.
 pub(crate) fn start<F>(place: &mut Option<Task>, runtime: &Handle, make: impl FnOnce() -> F)
 where
     F: Future<Output = ()> + Send + 'static,
@@ -57,7 +57,7 @@ where
         return;
     }
     if let Some(before) = place.take() {
-        // Where it rests now it would go on one day.
+        // If its runtime rests now, it would go on one day.
         before.abort();
     }
     *place = Some(Task::spawn(runtime, make()));

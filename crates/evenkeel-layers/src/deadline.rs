@@ -1,20 +1,21 @@
-//! One deadline for a call, whatever becomes of it on the way.
+//! One deadline for a call, whatever happens on the way.
 //!
-//! **Use it** at the top of a client's stack, above retries and hedges, so that what they do together
-//! ends in time; and at the top of a server's, where it takes over what the caller has left. **Not** to
-//! cut off a single attempt: that is [`attempt_timeout`](crate::retry::RetryLayer::attempt_timeout).
+//! **Use it** at the top of a client's stack, above retries and hedges, so that what they do
+//! together ends in time. **Use it** at the top of a server's stack, where it takes over the time
+//! that the caller has left. **Not** to cut off a single attempt: that is
+//! [`attempt_timeout`](crate::retry::RetryLayer::attempt_timeout).
 //!
-//! * After it, the call fails with [`DeadlineExceeded`], and what was under way is dropped. An endpoint that
-//!   was given half of the layer's time and said nothing has [failed](evenkeel_core::cut) by that. An error
-//!   that comes at the deadline or later is not passed on: it is what the end of the time looks like from
-//!   below. A response is.
-//! * A request that carries a deadline already, or was given less time by its sender, keeps the earlier.
-//!   How a request carries one a [`CarryDeadline`] tells: nothing by default, `HttpDeadline` of
-//!   evenkeel-http for HTTP (an extension, `grpc-timeout` and a header).
-//! * It covers the time until the stack below is ready: `poll_ready` never waits, the call does. So a call
-//!   for which no endpoint is there ends at its deadline, too, and a request that brings an earlier one at that.
-//!   A layer that goes by readiness, such as `FailFastLayer` or tower's `LoadShed`, therefore stands
-//!   below this one.
+//! * After it, the call fails with [`DeadlineExceeded`], and what was under way is dropped. An
+//!   endpoint that had half of the layer's time and did not answer has [failed](evenkeel_core::cut)
+//!   by that. An error that comes at the deadline or later is not passed on, since it is how the
+//!   end of the time looks from below. A response is passed on.
+//! * If a request carries a deadline already, or its sender gave it less time, the earlier deadline
+//!   applies. A [`CarryDeadline`] says how a request carries one: by default not at all.
+//!   `HttpDeadline` of evenkeel-http does it for HTTP (an extension, `grpc-timeout` and a header).
+//! * It covers the time until the stack below is ready: `poll_ready` never waits, the call does. So
+//!   a call that finds no endpoint also ends at its deadline, or at an earlier one that the request
+//!   carries. A layer that goes by readiness, such as `FailFastLayer` or tower's `LoadShed`,
+//!   therefore belongs below this one.
 //! * It runs until the response is there, not until its body has ended.
 //!
 //! ```
@@ -35,11 +36,13 @@
 //! ```
 //!
 //! # Configured
-//! The deadline is its only setting, with how it is carried: `DeadlineLayer::new(after).carry(HttpDeadline)`.
+//! The deadline and how it is carried are the only settings:
+//! `DeadlineLayer::new(after).carry(HttpDeadline)`.
 //!
 //! # What it costs
-//! A reading of the clock for each call and, for one that has to wait, another and a timer. It allocates
-//! once for a call that finds the service below not ready; what carries the deadline may, too.
+//! A reading of the clock for each call. For one that has to wait, another reading and a timer. It
+//! allocates once for a call that finds the service below not ready; what carries the deadline may
+//! also allocate.
 //!
 //! [`CarryDeadline`]: evenkeel_core::deadline::CarryDeadline
 //! [`DeadlineExceeded`]: evenkeel_core::error::DeadlineExceeded
@@ -75,7 +78,7 @@ pub struct DeadlineLayer<C = NotCarried> {
 }
 
 impl DeadlineLayer {
-    /// Calls end after `after`.
+    /// Ends calls after `after`.
     ///
     /// Zero refuses all of them.
     #[must_use]
@@ -85,7 +88,7 @@ impl DeadlineLayer {
 }
 
 impl<C> DeadlineLayer<C> {
-    /// Sets how requests carry their deadline. Default not at all.
+    /// Sets how requests carry their deadline. Default: not at all.
     #[must_use]
     pub fn carry<D>(self, carry: D) -> DeadlineLayer<D> {
         DeadlineLayer { after: self.after, carry }
@@ -105,7 +108,7 @@ impl<C: Clone, S> Layer<S> for DeadlineLayer<C> {
 pub struct WithDeadline<S, C = NotCarried> {
     inner: S,
     layer: DeadlineLayer<C>,
-    /// The inner service was not ready when it was asked: the call waits for it.
+    /// Whether the inner service was not ready when it was asked: the call waits for it.
     is_waiting: bool,
     client: Client,
 }
@@ -141,7 +144,7 @@ where
         };
         let after = at.since(now);
         let state = if after == Duration::ZERO {
-            // Nothing is begun that nobody waits for, and nothing kept that was reserved for it.
+            // A call whose time is over is not started, and what was reserved for it is given back.
             self.inner = self.inner.clone();
             State::Over
         } else if self.is_waiting {
@@ -158,7 +161,7 @@ where
 }
 
 pin_project! {
-    /// The response, if it comes in time. See the [module docs](self).
+    /// The response, if it arrives in time. See the [module docs](self).
     pub struct DeadlineFuture<S, Req, C = NotCarried>
     where
         S: Service<Req>,
@@ -167,7 +170,7 @@ pin_project! {
         state: State<S, Req, C, S::Future>,
         at: Timestamp,
         after: Duration,
-        // What the layer gives calls, though this one may have been given less.
+        // The time that the layer gives calls. This call may have been given less.
         patience: Duration,
         #[pin]
         timer: Option<Sleep>,
@@ -178,11 +181,11 @@ pin_project! {
 pin_project! {
     #[project = StateProject]
     enum State<S, Req, C, F> {
-        // The service is driven to ready.
+        // The service is being driven to ready.
         Readying { waiting: Box<Waiting<S, Req, C>> },
         // The request is under way.
         Called { #[pin] future: F },
-        // It is too late.
+        // The time is over.
         Over,
     }
 }
@@ -190,7 +193,7 @@ pin_project! {
 /// A request for which the service is not ready yet.
 struct Waiting<S, Req, C> {
     service: S,
-    // Taken with the call.
+    // Taken for the call.
     request: Option<Req>,
     carry: C,
 }

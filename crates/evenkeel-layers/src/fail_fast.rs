@@ -1,14 +1,14 @@
-//! Fails calls at once while the service below is not ready for longer than a time.
+//! Fails calls at once while the service below has not been ready for a given time.
 //!
-//! **Use it** above a balancer: when no endpoint can be reached, the first callers wait as long as this
-//! layer is told, and from then on every caller gets an answer at once, until an endpoint is there again;
-//! without it each of them waits as long as the balancer's `wait_max`. **Not** above a service that gets
-//! ready only while it is polled, such as tower's `Reconnect`: callers that give up at once would never get
-//! it there. A balancer has a task of its own that does.
+//! **Use it** above a balancer. If no endpoint can be reached, the first callers wait as long as
+//! this layer is configured to. From then on every caller gets an error at once, until an endpoint
+//! is available again. Without it each of them waits as long as the balancer's `wait_max`. **Not**
+//! above a service that becomes ready only while it is polled, such as tower's `Reconnect`: callers
+//! that give up at once would never make it ready. A balancer has a task of its own that does.
 //!
-//! Calls fail with [`FailedFast`]. Whoever calls asks the service below
-//! first, so that the very first call after it has recovered goes through. After a pause of twice the time,
-//! in which nobody asked, nothing is known: the next caller waits again.
+//! Calls fail with [`FailedFast`]. Each caller first asks the service below, so that the very first
+//! call after it has recovered goes through. If no caller asked for twice the time, nothing is
+//! known any more: the next caller waits again.
 //!
 //! ```
 //! use std::{sync::Arc, time::Duration};
@@ -30,16 +30,17 @@
 //! ```
 //!
 //! # Configured
-//! The time is its only setting. Some ten times what a reconnect takes is a good one; linkerd takes three
-//! seconds. It should be less than the balancer's `wait_max`, which refuses otherwise before.
+//! The time is the only setting. A good value is about ten times what a reconnect takes; linkerd
+//! uses three seconds. It should be less than the balancer's `wait_max`, since otherwise the
+//! balancer refuses first.
 //!
 //! # What it costs
-//! One atomic load while the service is ready. A caller that waits sets a timer, and a clone that waits
-//! allocates it.
+//! One atomic load while the service is ready. A caller that waits sets a timer, which its clone
+//! allocates.
 //!
 //! # The tower contract
-//! It is ready when the service below is, or when calls fail at once. Clones share what is known. What
-//! `poll_ready` of the service below fails with is passed on.
+//! It is ready when the service below is, or when calls fail at once. Clones share what is known.
+//! An error of the `poll_ready` of the service below is passed on.
 
 use std::{
     fmt,
@@ -69,9 +70,9 @@ pub struct FailFastLayer {
 }
 
 impl FailFastLayer {
-    /// Calls fail once the service has not been ready for `after`.
+    /// Makes calls fail once the service has not been ready for `after`.
     ///
-    /// Zero fails whenever it is not ready at the moment.
+    /// Zero makes them fail whenever it is not ready at the moment.
     #[must_use]
     pub const fn new(after: Duration) -> Self {
         Self { after }
@@ -93,25 +94,25 @@ pub struct FailFast<S> {
     inner: S,
     after: Duration,
     known: Arc<Known>,
-    /// While this clone waits.
+    /// Set while this clone waits.
     timer: Option<Pin<Box<Sleep>>>,
-    /// The next call fails, without the service below having been ready.
+    /// The next call fails: the service below was not ready.
     failing: Option<FailedFast>,
 }
 
-/// What the clones know together.
+/// What the clones share.
 struct Known {
     /// Since when the service is not ready.
     since: AtomicU64,
-    /// When it was last found not to be.
+    /// When it was last found not ready.
     asked: AtomicU64,
     client: Client,
 }
 
-/// A caller that waits asks again when its timer fires, which may be a little late.
+/// How late a caller that waits may ask again: its timer may fire a little late.
 const TIMER_LATE_MAX: Duration = Duration::from_millis(20);
 
-/// No time: it is ready.
+/// No time: the service is ready.
 const READY: u64 = 0;
 
 impl Known {
@@ -122,7 +123,7 @@ impl Known {
         }
     }
 
-    /// For how long it has not been ready, as far as somebody looked.
+    /// For how long it has not been ready, as far as callers have asked.
     #[cold]
     fn is_not_ready(&self, now: Timestamp, after: Duration) -> Duration {
         let asked = self.asked.swap(now.as_nanos(), Ordering::Relaxed);
@@ -198,7 +199,7 @@ impl<S: Clone> Clone for FailFast<S> {
             inner: self.inner.clone(),
             after: self.after,
             known: self.known.clone(),
-            // The clone of a service is not ready because its original is.
+            // A clone of a service is not ready because its original is.
             timer: None,
             failing: None,
         }

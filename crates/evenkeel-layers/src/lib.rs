@@ -1,5 +1,4 @@
-//! tower layers that make a load-balancing pipeline: today the balancer and what lifts other layers
-//! below it.
+//! Tower layers that make a load-balancing pipeline, a module for each.
 //!
 //! ```
 //! use std::{convert::Infallible, sync::Arc};
@@ -11,7 +10,7 @@
 //! # async fn main() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
 //! let endpoints: Vec<Endpoint> = vec!["10.0.0.1:80".parse()?, "10.0.0.2:80".parse()?];
 //!
-//! // Below the balancer stands what speaks to one endpoint; a closure will do.
+//! // Below the balancer is what speaks to one endpoint. Here it is a closure.
 //! let mut client = ServiceBuilder::new().layer(BalanceLayer::round_robin(endpoints)).service(
 //!     |node: &Arc<Node>| {
 //!         let address = node.address().to_string();

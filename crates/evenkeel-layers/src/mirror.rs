@@ -1,21 +1,23 @@
-//! Sends a copy of a share of the requests to another service, and forgets about it.
+//! Sends copies of some requests to another service, and ignores its answers.
 //!
-//! **Use it** to see a new version under real traffic before anybody depends on it, to warm up caches, to
-//! compare. **Not** for requests that do something: whatever the mirror does, it does a second time. Nor
+//! **Use it** to see a new version under real traffic before anything depends on it, to warm up
+//! caches, to compare. **Not** for requests that have effects: the mirror repeats them. **Not**
 //! where the other service shares a database with the first.
 //!
-//! * The caller gets the service's own answer, at the same moment as without a mirror. The copy is sent when
-//!   the service has answered, by a task of its own; what it answers is dropped.
-//! * Nothing of the mirror reaches the caller: no failure, no panic, no wait. A mirror that is slow or down
-//!   costs copies that are not sent.
-//! * At most [`in_flight_max`](MirrorLayer::in_flight_max) copies are kept or under way at any time, each for at
-//!   most [`timeout`](MirrorLayer::timeout) from when it is sent. What is beyond that is not copied.
-//! * A call that is cancelled before it is answered is not copied, nor is one whose request was not read to
-//!   its end by then.
+//! * The caller gets the service's own answer, at the same moment as without a mirror. A separate
+//!   task sends the copy when the service has answered; the mirror's answer is dropped.
+//! * Nothing of the mirror reaches the caller: no failure, no panic, no wait. If a mirror is slow
+//!   or down, copies are not sent.
+//! * At most [`in_flight_max`](MirrorLayer::in_flight_max) copies are kept or under way at any
+//!   time, each for at most [`timeout`](MirrorLayer::timeout) from when it is sent. Requests beyond
+//!   that are not copied.
+//! * A call that is cancelled before it is answered is not copied. Nor is a call whose request was
+//!   not read to its end by then.
 //!
-//! The mirror is any `Service` for the same requests: a balanced stack with another discovery, for example.
-//! What responses it gives does not matter. How requests are copied say the [rules](MirrorLayer::rules):
-//! they are cloned, or, over HTTP, kept by `HttpMirror` of evenkeel-http while they are sent.
+//! The mirror is any `Service` for the same requests: for example a balanced stack with another
+//! discovery. Its response type does not matter. The [rules](MirrorLayer::rules) say how requests
+//! are copied: they are cloned, or, over HTTP, kept by `HttpMirror` of evenkeel-http while they are
+//! sent.
 //!
 //! ```
 //! use evenkeel_core::BoxError;
@@ -52,14 +54,14 @@
 //! ```
 //!
 //! # What it costs
-//! A draw for each request. For one that is copied the copy, and a task.
+//! A random draw for each request. For one that is copied, the copy and a task.
 //!
 //! # The tower contract
-//! It is ready when the service is; the mirror is waited for by the copy's task. Its future ends with the
-//! service's, whose errors are passed on. Clones share the bound.
+//! It is ready when the service is; the copy's task waits for the mirror. Its future ends with the
+//! service's, and passes its errors on. Clones share the bound.
 //!
-//! Compare Envoy's `request_mirror_policies` and nginx's `mirror`, which wait for nothing either, and of which
-//! nginx's holds the connection until the mirror has answered.
+//! Compare Envoy's `request_mirror_policies` and nginx's `mirror`. Neither waits, but nginx's holds
+//! the connection until the mirror has answered.
 
 use std::{
     fmt,
@@ -89,7 +91,7 @@ use tower_service::Service;
 pub struct MirrorLayer<T, P = CloneRequest> {
     mirror: T,
     rules: P,
-    /// Of 2³² tickets.
+    /// Out of 2³² tickets.
     tickets: u64,
     in_flight_max: u32,
     timeout: Duration,
@@ -100,7 +102,7 @@ pub struct MirrorLayer<T, P = CloneRequest> {
 const TICKETS: u64 = 1 << 32;
 
 impl<T> MirrorLayer<T> {
-    /// Sends `mirror` copies of `percent` of the requests, drawn at random.
+    /// Sends copies of `percent` of the requests, drawn at random, to `mirror`.
     ///
     /// # Panics
     /// If `percent` is not in `0.0..=100.0`.
@@ -128,25 +130,27 @@ impl<T, P> MirrorLayer<T, P> {
 
     /// Sets how many copies are kept or under way at most. Default 64.
     ///
-    /// This is what a mirror that hangs costs: so many requests in memory, and tasks. With few, little of a
-    /// burst is copied.
+    /// This bounds what a mirror that hangs costs: this many requests in memory, and as many tasks.
+    /// With a small number, little of a burst is copied.
     #[must_use]
     pub fn in_flight_max(mut self, copies: u32) -> Self {
         self.in_flight_max = copies;
         self
     }
 
-    /// Sets how long a copy may take, with waiting until the mirror is ready. Default 5 seconds.
+    /// Sets how long a copy may take, including the wait until the mirror is ready. Default 5
+    /// seconds.
     ///
-    /// What it cuts off counts as [failed without an answer](evenkeel_core::cut) in the mirror's own stack.
+    /// A copy that is cut off counts as [failed without an answer](evenkeel_core::cut) in the
+    /// mirror's own stack.
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
         self
     }
 
-    /// Sets the seed by which requests are drawn, so that a run can be repeated. Default the process's
-    /// entropy.
+    /// Sets the seed by which requests are drawn, so that a run can be repeated. Default: the
+    /// process's entropy.
     #[must_use]
     pub fn seed(mut self, seed: u64) -> Self {
         self.seed = Some(seed);
@@ -181,13 +185,13 @@ struct Shared {
     client: Client,
 }
 
-/// Room for one copy, given back by its drop.
+/// Room for one copy, given back on drop.
 struct Permit(Arc<Shared>);
 
 impl Permit {
     fn take(shared: &Arc<Shared>, max: u32) -> Option<Self> {
         let before = shared.in_flight.fetch_add(1, Ordering::Relaxed);
-        // Made first: its drop takes back what was counted too much.
+        // Made first: its drop undoes the count if that was too much.
         let permit = Self(shared.clone());
         if before < max { Some(permit) } else { None }
     }
@@ -254,7 +258,7 @@ struct Kept<T, P, K> {
     send: fn(Self),
 }
 
-/// Sends the copy in a task of its own.
+/// Sends the copy in a separate task.
 fn send<T, P, Req>(copy: Kept<T, P, P::Kept>)
 where
     P: Copies<Req>,
@@ -266,7 +270,7 @@ where
 {
     let Kept { kept, mut mirror, rules, timeout: time, permit, .. } = copy;
     let Some(request) = rules.copy(kept) else { return not_sent(&permit.0.client, "incomplete") };
-    // Without a runtime there is nobody to send it.
+    // Without a runtime no task can send it.
     let Ok(runtime) = Handle::try_current() else { return };
     runtime.spawn(async move {
         let client = permit.0.client.clone();
@@ -283,7 +287,7 @@ where
     });
 }
 
-/// Tells what became of a copy; nothing if it was cut off.
+/// Logs what became of a copy. Logs nothing if it was cut off.
 fn ended(client: &Client, result: Option<Result<(), BoxError>>) {
     match result {
         Some(Ok(())) => evenkeel_metrics::mirrored(client, "success"),
@@ -325,7 +329,8 @@ impl<S: Clone, T: Clone, P: Clone> Clone for Mirror<S, T, P> {
         Self {
             inner: self.inner.clone(),
             layer: self.layer.clone(),
-            // Its own numbers: clones that draw the same ones mirror the same requests.
+            // Each clone draws its own numbers: clones that draw the same ones mirror the same
+            // requests.
             rng: self.shared.seeds.rng(),
             shared: self.shared.clone(),
         }

@@ -1,10 +1,11 @@
-//! Lifts any tower layer below a balancer: one instance of it per endpoint.
+//! Puts any tower layer below a balancer: one instance of it per endpoint.
 //!
-//! A layer that keeps state, such as a concurrency limit, then keeps it for each endpoint apart. The
-//! balancer sees such a layer only through its readiness: while it is not ready another endpoint is
-//! chosen.
+//! A layer that keeps state, such as a concurrency limit, then keeps it for each endpoint
+//! separately. The balancer sees such a layer only through its readiness: while it is not ready,
+//! another endpoint is chosen.
 //!
-//! Without it, a tower layer directly below the balancer does not compile: what it makes is no `Connect`.
+//! Without it, a tower layer directly below the balancer does not compile: what it makes is no
+//! `Connect`.
 //!
 //! ```
 //! use std::{convert::Infallible, sync::Arc};
@@ -30,14 +31,14 @@ use std::sync::Arc;
 use evenkeel_core::{connect::Connect, node::Node};
 use tower_layer::Layer;
 
-/// Lifts the layer `L` below a balancer. See the [module docs](self).
+/// Puts the layer `L` below a balancer. See the [module docs](self).
 #[derive(Clone, Copy, Debug)]
 pub struct PerEndpoint<L> {
     layer: L,
 }
 
 impl<L> PerEndpoint<L> {
-    /// One instance of what `layer` makes, per endpoint.
+    /// Makes one instance of what `layer` makes, per endpoint.
     #[must_use]
     pub const fn new(layer: L) -> Self {
         Self { layer }

@@ -32,7 +32,7 @@ const fn ms(millis: u64) -> Duration {
     Duration::from_millis(millis)
 }
 
-/// What is sent of `calls`, answered by `answer`.
+/// How many of `calls` are sent, if `answer` answers them.
 async fn sent(
     client: &mut Throttle<Mock<u8, u8>>,
     handle: &mut Handle,
@@ -160,7 +160,7 @@ async fn what_matters_most_is_served_first_and_what_matters_as_much_in_order() {
     assert_eq!(order, [4, 0, 0, 4, 4, 8, 12]);
 }
 
-/// Callers give up at random, before they are woken and after.
+/// Callers give up at random, before and after they are woken.
 #[tokio::test(start_paused = true)]
 async fn the_order_holds_whoever_gives_up_when() {
     for seed in 0..50 {
@@ -173,7 +173,7 @@ async fn the_order_holds_whoever_gives_up_when() {
             let priority = [0, 4, 4, 8][rng.below(4)];
             calls.push((priority, call(&mut server, priority).await));
         }
-        // What matters most first, and the order in which they came.
+        // The most important first, then in the order of arrival.
         calls.sort_by_key(|(priority, _)| *priority);
         let mut served = Some(served);
 
@@ -264,7 +264,7 @@ async fn cancelled_wherever_it_is_a_request_leaves_nothing_behind() {
     assert_eq!((limit.in_flight(), limit.waiting()), (0, 0));
 }
 
-/// Twice what the server can do, half of it critical: the critical half is answered, and soon.
+/// Twice what the server can do, half of it critical: the critical half is answered quickly.
 #[tokio::test(start_paused = true)]
 async fn under_overload_what_is_critical_is_answered_and_soon() {
     #[derive(Default)]
@@ -281,7 +281,7 @@ async fn under_overload_what_is_critical_is_answered_and_soon() {
     let server = LoadShedLayer::fixed(10).priority(priority).seed(7).layer(work);
     let seen = Arc::new(Mutex::new([Seen::default(), Seen::default()]));
 
-    // A thousand a second is what it can do; two thousand are asked, for twenty seconds.
+    // It can do a thousand a second. Two thousand are asked, for twenty seconds.
     for milli in 0..20_000_u64 {
         for (index, priority) in [4_u8, 12].into_iter().enumerate() {
             let (server, seen) = (server.clone(), seen.clone());
@@ -311,7 +311,7 @@ async fn under_overload_what_is_critical_is_answered_and_soon() {
     assert!(sheddable.answered < sheddable.refused, "{} answered", sheddable.answered);
 }
 
-/// What was refused a moment ago says nothing of a server that has nothing to do.
+/// A refusal a moment ago does not make a server that is now idle refuse.
 #[tokio::test(start_paused = true)]
 async fn a_server_that_lies_idle_refuses_none_after_an_overload() {
     let work = service_fn(|number: u32| async move {

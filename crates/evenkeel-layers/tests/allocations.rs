@@ -1,6 +1,6 @@
 //! A request through the balancer allocates nothing, whatever the policy.
 //!
-//! A binary of its own: its allocator counts.
+//! A binary of its own, since its allocator counts.
 
 use std::{
     convert::Infallible,
@@ -98,7 +98,7 @@ fn endpoints() -> Vec<Endpoint> {
         .collect()
 }
 
-/// Allocations of so many requests through a warm stack.
+/// How many allocations a number of requests through a warm stack makes.
 async fn allocations<S>(mut stack: S) -> u64
 where
     S: Service<u64, Response = u64>,
@@ -166,7 +166,7 @@ async fn tiers_zones_and_shares_allocate_nothing_while_nodes_are_ill_or_warm_up(
         tower::ServiceExt::<u64>::ready(&mut balance).await.expect("endpoints are known");
         for node in &balance.nodes()[..6] {
             node.close(Gate::Ejected);
-            // Two of them are back, and warm up.
+            // Two of them are back and warm up.
             if node.weight() == 2 {
                 node.open(Gate::Ejected);
             }
@@ -254,7 +254,7 @@ async fn limits_throttle_and_shedding_allocate_nothing_while_nothing_is_refused(
     assert_eq!(allocations(fail_fast.layer(Slow)).await, 0, "fail fast");
 }
 
-/// A limit of one fills with each request: its gate closes and opens, and the balancer hears of it.
+/// A limit of one fills with each request: its gate closes and opens, and the balancer is told.
 #[tokio::test]
 async fn a_limit_that_fills_allocates_nothing_either() {
     let stack = ServiceBuilder::new()

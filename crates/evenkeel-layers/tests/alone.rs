@@ -1,4 +1,4 @@
-//! Each layer alone around a service that minds how it is used: what holds for all of them.
+//! Each layer alone around a service that checks how it is used: what holds for all of them.
 
 #![allow(clippy::unwrap_used, reason = "in what the tests share as well")]
 
@@ -55,8 +55,8 @@ impl std::error::Error for Failed {}
 /// Not `Clone` either.
 struct Answer(u32);
 
-/// A service that is ready for one call after it was polled to be so, and whose clones are not because
-/// it is. It is pending once before it is ready, and takes ten milliseconds to answer.
+/// A service that is ready for one call after it was polled to be so. Its clones are not ready
+/// because it is. It is pending once before it is ready, and takes ten milliseconds to answer.
 struct Strict {
     shared: Arc<Shared>,
     is_ready: bool,
@@ -67,7 +67,7 @@ struct Strict {
 struct Shared {
     under_way: AtomicU32,
     calls: AtomicU32,
-    /// So many calls fail, from the first one on.
+    /// How many calls fail, from the first one on.
     failing: AtomicU32,
 }
 
@@ -127,8 +127,8 @@ impl Service<u32> for Strict {
     }
 }
 
-/// Calls one after the other and together, in clones: each is answered by a service that was made ready
-/// for it, and what it fails with is found in the error.
+/// Makes calls in sequence and together, in clones. A service that was made ready for it answers
+/// each, and the error carries what it fails with.
 async fn uses_its_service_well<L, S>(layer: L)
 where
     L: Layer<Strict, Service = S>,
@@ -143,7 +143,7 @@ where
     for (number, answer) in join_all(together).await.into_iter().enumerate() {
         assert_eq!(answer.unwrap().0, number as u32);
     }
-    // A clone of a service that is ready is not.
+    // A clone of a ready service is not ready.
     service.ready().await.unwrap();
     assert_eq!(service.clone().oneshot(7).await.unwrap().0, 7);
     assert_eq!(service.call(8).await.unwrap().0, 8);
@@ -155,8 +155,8 @@ where
     assert_eq!(Arc::strong_count(&shared), 1);
 }
 
-/// Cancels a call after each number of polls, with nothing else under way and beside another call that was
-/// begun before: nothing stays in flight, nothing is kept alive, and what comes next is answered.
+/// Cancels a call after each number of polls, once with nothing else under way and once beside an
+/// earlier call. Nothing stays in flight, nothing is kept alive, and the next call is answered.
 async fn leaves_nothing_behind<L, S>(layer: impl Fn() -> L)
 where
     L: Layer<Strict, Service = S>,
@@ -273,7 +273,7 @@ async fn all_of_them_together_use_their_service_well_and_leave_nothing_behind() 
     leaves_nothing_behind(stack).await;
 }
 
-/// What tower's `LoadShed` does above anything that minds tokio's budget: it refuses though there is room.
+/// tower's `LoadShed` above anything that uses tokio's budget refuses even if there is room.
 #[tokio::test]
 async fn a_task_that_has_used_up_its_turn_is_not_refused() {
     let echo = service_fn(|number: u32| async move { Ok::<_, BoxError>(number) });
@@ -299,7 +299,7 @@ async fn who_is_refused_keeps_nothing_that_its_service_had_reserved() {
         let (mut first, mut second) = (service.clone(), service.clone());
         let _under_way = first.ready().await.unwrap().call(1);
         let error = second.ready().await.unwrap().call(2).await.unwrap_err();
-        // Of two places one is free: the refused caller, who is still there, does not hold it.
+        // One of two places is free: the refused caller, which still exists, does not hold it.
         let mut third = service;
         assert!(third.ready().now_or_never().is_some(), "the place of {error} is taken");
         error

@@ -1,4 +1,4 @@
-//! An endpoint that takes requests and never answers, where callers give up above the balancer.
+//! An endpoint that takes requests and never answers, with callers that give up above the balancer.
 
 // clippy knows test functions, but not the functions that they share; the clock is the paused one.
 #![allow(clippy::unwrap_used, clippy::disallowed_methods)]
@@ -33,12 +33,12 @@ fn endpoints(count: u16) -> Vec<Endpoint> {
     (0..count).map(|number| format!("10.0.0.1:{}", 80 + number).parse().unwrap()).collect()
 }
 
-/// Whether this is the endpoint that never answers: the first.
+/// Whether this is the first endpoint, which never answers.
 fn hangs(node: &Node) -> bool {
     node.address().to_string() == "10.0.0.1:80"
 }
 
-/// The first endpoint never answers, the others do after ten milliseconds.
+/// The first endpoint never answers. The others answer after ten milliseconds.
 fn connect() -> impl Connect<
     Service = impl Service<u32, Response = u32, Error = BoxError, Future: Send> + Clone + Send + Sync,
     Traffic = evenkeel_core::traffic::AnyTraffic,
@@ -57,7 +57,7 @@ fn connect() -> impl Connect<
     }
 }
 
-/// How many of so many calls fail, one after another.
+/// How many of this many calls fail, one after another.
 async fn lost<S>(client: S, calls: u32) -> u32
 where
     S: Service<u32, Response = u32> + Clone,
@@ -70,14 +70,14 @@ where
     lost
 }
 
-/// The same, each endpoint asked before each request; the first says that it is idle.
+/// The same, but each endpoint is asked before each request. The first says that it is idle.
 fn asked_first() -> BalanceLayer {
     let probe =
         |_: Arc<Node>| async { Ok::<_, BoxError>(ServerLoad::new(0.0, Duration::from_millis(10))) };
     BalanceLayer::ask_first(endpoints(5), probe)
 }
 
-/// Those that read latency: told by answers, or by probes where there are any.
+/// Policies that read latency: from answers, or from probes where there are any.
 fn by_latency(answers_probes: bool) -> Vec<(&'static str, BalanceLayer)> {
     let probe = move |node: Arc<Node>| {
         let is_silent = hangs(&node) && !answers_probes;

@@ -39,7 +39,7 @@ fn service(layer: &CircuitBreakerLayer) -> (Client, Handle) {
     (layer.layer(mock), handle)
 }
 
-/// One call, answered by `answer`.
+/// Makes one call, which `answer` answers.
 async fn call(
     service: &mut Client,
     handle: &mut Handle,

@@ -1,4 +1,4 @@
-//! An endpoint that asked for less traffic, or failed, once: it gets its share again when that is over.
+//! An endpoint that asked for less traffic, or failed, once: it gets its share again afterwards.
 
 // clippy knows test functions, but not the functions that they share; the clock is the paused one.
 #![allow(clippy::unwrap_used, clippy::disallowed_methods)]
@@ -25,10 +25,10 @@ use futures_util::future::BoxFuture;
 use tokio::time::{Instant, sleep};
 use tower::{Layer, Service, ServiceExt, service_fn, util::BoxCloneSyncService};
 
-/// What an endpoint answers: its port, and what became of the attempt.
+/// What an endpoint answers: its port, and the outcome of the attempt.
 type Answer = (u16, Outcome);
 
-/// Says what became of an attempt by the answer.
+/// Reads the outcome of an attempt from the answer.
 #[derive(Clone)]
 struct ByAnswer;
 
@@ -51,7 +51,7 @@ impl Traffic<(), Answer, BoxError> for ByAnswer {
 
 type BoxError = evenkeel_core::BoxError;
 
-/// Three endpoints answer after ten milliseconds; the first answer of the first one is another.
+/// Three endpoints that answer after ten milliseconds. The first answer of the first one differs.
 struct Fleet {
     first: Outcome,
     has_said: Arc<AtomicBool>,
@@ -79,7 +79,8 @@ impl Connect for Fleet {
     }
 }
 
-/// The shares of the first endpoint after its first answer: while five seconds pass, and in the next sixty-five.
+/// The shares of the first endpoint after its first answer: in the first five seconds, and in the
+/// next sixty-five.
 async fn shares(name: &str, first: Outcome) -> [f64; 2] {
     let endpoints: Vec<Endpoint> =
         (1..4).map(|port| format!("10.0.0.1:{port}").parse().unwrap()).collect();
@@ -100,7 +101,7 @@ async fn shares(name: &str, first: Outcome) -> [f64; 2] {
     counts.map(|[others, own]| f64::from(own) / f64::from(own + others))
 }
 
-/// All that may choose any of the endpoints for a request without a key.
+/// All policies that may choose any endpoint for a request without a key.
 fn names() -> impl Iterator<Item = &'static str> {
     policy::NAMES.into_iter().filter(|name| *name != "pick_first")
 }

@@ -134,7 +134,8 @@ async fn those_who_wait_are_served_in_the_order_in_which_they_came() {
     first.await.unwrap();
     assert!(second.is_woken());
     assert!(!third.is_woken());
-    // The second has its permit, which leaves a place in the queue; one who comes now does not get in front of them.
+    // The second has its permit, which leaves a place in the queue. A new call does not overtake
+    // it.
     assert_eq!((limit(&layer).in_flight(), limit(&layer).waiting()), (1, 1));
     let mut late = spawn(call(&mut service).await);
     assert_pending!(late.poll());
@@ -208,7 +209,7 @@ async fn the_order_holds_though_one_who_was_woken_gives_up() {
 
     let mut order = Vec::new();
     while !waiting.is_empty() {
-        // Those that came last are polled first.
+        // Those that arrived last are polled first.
         waiting.iter_mut().rev().filter(|call| call.is_woken()).for_each(|call| {
             assert_pending!(call.poll());
         });
@@ -244,7 +245,7 @@ async fn a_call_that_waits_uses_the_service_that_was_made_ready() {
     handle.allow(2);
     let first = call(&mut service).await;
 
-    // The mock panics where it is called without having been ready.
+    // The mock panics if it is called without having been ready.
     let mut second = spawn(call(&mut service).await);
     assert_pending!(second.poll());
     drop(first);
@@ -302,7 +303,7 @@ async fn a_limit_learns_from_those_that_end_and_not_from_those_that_are_cancelle
 
     assert!(answer(|send| send.send_response(1)).await.is_some());
     assert_eq!(limit(&layer).limit(), 3);
-    // Used by one of three, it does not grow; dropped answers and cancelled calls are nothing to it.
+    // Used by one of three, it does not grow. Dropped answers and cancelled calls do not affect it.
     assert!(answer(|send| send.send_response(1)).await.is_some());
     assert_eq!(limit(&layer).limit(), 3);
     assert!(answer(|send| send.send_error("down")).await.is_some());

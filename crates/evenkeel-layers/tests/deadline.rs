@@ -104,7 +104,7 @@ async fn what_is_too_late_is_not_begun() {
     assert!(cause::<DeadlineExceeded>(late.as_ref()).is_some());
 }
 
-/// One endpoint, which is known after a time.
+/// One endpoint, which becomes known after this time.
 struct Later(Duration);
 
 impl Discovery for Later {
@@ -118,7 +118,7 @@ impl Discovery for Later {
     }
 }
 
-/// An answer at once by the endpoint that discovery names after `known_after`.
+/// An answer given at once by the endpoint that discovery names after `known_after`.
 macro_rules! over_a_balancer {
     ($known_after:expr, $($layer:expr),*) => {
         ServiceBuilder::new()
@@ -182,7 +182,7 @@ async fn who_gave_up_before_does_not_spend_the_time_of_the_next_call() {
     assert!(client.ready().await.unwrap().call(Timed::default()).await.is_ok());
 }
 
-/// Fails after `failed_after`, which the timer of a deadline at 100 ms does not precede.
+/// Fails after `failed_after`, which is not later than the timer of a deadline at 100 ms.
 async fn failing_after(failed_after: Duration) -> BoxError {
     let failing = service_fn(move |_: ()| async move {
         sleep(failed_after).await;

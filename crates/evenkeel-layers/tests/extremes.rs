@@ -1,4 +1,5 @@
-//! The least and the greatest that each setting takes: a call is answered or refused, and nothing panics.
+//! The smallest and greatest value of each setting: a call is answered or refused, and nothing
+//! panics.
 
 #![allow(clippy::unwrap_used, reason = "in what the tests share as well")]
 
@@ -41,7 +42,7 @@ const AGES: Duration = Duration::MAX;
 
 type Answer = Result<u32, BoxError>;
 
-/// Answers after a while, or fails at once, in turns.
+/// Answers after a delay, or fails at once, alternately.
 async fn answer(number: u32) -> Answer {
     if number % 3 == 2 {
         return Err(std::io::Error::from(std::io::ErrorKind::ConnectionReset).into());
@@ -50,7 +51,7 @@ async fn answer(number: u32) -> Answer {
     Ok(number)
 }
 
-/// Some calls one after the other, some together, and some after a silence.
+/// Makes some calls in sequence, some together, and some after a silence.
 async fn calls<S>(name: &str, silence: Duration, service: S)
 where
     S: Service<u32, Response = u32, Error = BoxError> + Clone,
@@ -66,7 +67,7 @@ where
                         || cause::<AttemptTimeout>(error.as_ref()).is_some();
                     assert!(is_expected || is_timeout, "{name}: {error}");
                 }
-                // Waits for ever, as it was told.
+                // It waits for ever, as configured.
                 Err(_) => {}
             }
         }
@@ -82,7 +83,7 @@ where
 macro_rules! alone {
     ($($layer:expr),* $(,)?) => {
         $({
-            // Longer than any number of anything that comes round.
+            // Longer than any period of periodic work.
             let silence = Duration::from_secs(86_400 * 400);
             calls(stringify!($layer), silence, $layer.layer(service_fn(answer))).await;
         })*
@@ -199,7 +200,7 @@ async fn rates() {
 #[tokio::test(start_paused = true)]
 async fn below_a_balancer() {
     let connect = |_: &Arc<Node>| service_fn(answer);
-    // Somebody may sweep each millisecond.
+    // There may be a sweep each millisecond.
     let silence = Duration::from_secs(2);
     let endpoints = || {
         let names = ["10.0.0.1:80", "10.0.0.2:80", "10.0.0.3:80"];

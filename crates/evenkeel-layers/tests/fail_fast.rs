@@ -1,4 +1,4 @@
-//! Calls that fail at once while nobody is there to take them.
+//! Calls that fail at once while no endpoint can take them.
 
 #![allow(clippy::disallowed_methods, reason = "the paused clock")]
 
@@ -87,7 +87,7 @@ async fn the_first_call_after_recovery_goes_through_in_every_clone() {
     handle.next_request().await.unwrap().1.send_response(7);
     assert_eq!(assert_ready!(call.poll()).unwrap(), 7);
 
-    // And a new silence is a new wait.
+    // A new silence is a new wait.
     handle.allow(0);
     let mut third = spawn(service.clone());
     third.enter(|cx, mut service| assert_pending!(service.poll_ready(cx)));

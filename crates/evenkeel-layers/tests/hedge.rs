@@ -33,7 +33,7 @@ const fn ms(millis: u64) -> Duration {
     Duration::from_millis(millis)
 }
 
-/// After how many milliseconds an attempt ends, and whether well.
+/// After how many milliseconds an attempt ends, and whether it succeeds.
 type Answer = (u64, bool);
 
 const NEVER: Answer = (u64::MAX >> 20, true);
@@ -167,7 +167,7 @@ async fn a_slow_service_gets_no_more_than_the_budget() {
     assert_eq!(script.attempts.load(Relaxed), 110);
 }
 
-/// Hedges at the 90th percentile where one attempt in `nth` is slow.
+/// Hedges at the 90th percentile, with one attempt in `nth` slow.
 async fn hedged_with_one_slow_in(nth: usize) -> Hedge<Probe, AnyRules> {
     let script = script((0..4_000).map(|n| if n % nth == 0 { (3_000, true) } else { (10, true) }));
     let client = hedge(&script, HedgeLayer::percentile(90.0, Budget::share(1_000.0)));
@@ -188,7 +188,7 @@ async fn a_percentile_hedges_its_share() {
 
 #[tokio::test(start_paused = true)]
 async fn cancelled_losers_do_not_make_the_delay_shorter() {
-    // More than a tenth is slow. Without its losers the service would look as if none were.
+    // More than a tenth is slow. If losers did not count, the service would look as if none were.
     let delay = hedged_with_one_slow_in(7).await.delay().unwrap();
     assert!(ms(50) < delay, "{delay:?}");
 }

@@ -30,8 +30,8 @@ use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn};
 
 use self::probe::{Answer, Channel, Readiness, World, ready, tick};
 
-/// What was recorded since the recorder was installed on this thread. A snapshot of the facade's debugging
-/// recorder takes what it reads away, so it is summed up here.
+/// What was recorded since the recorder was installed on this thread. A snapshot of the facade's
+/// debugging recorder removes what it reads, so it is summed up here.
 struct Recorded {
     snapshotter: Snapshotter,
     totals: BTreeMap<String, f64>,
@@ -48,7 +48,8 @@ impl Recorded {
         }
     }
 
-    /// All series whose value is not zero, as `name{label="value"} value`; a histogram's is its count.
+    /// All series with a value other than zero, as `name{label="value"} value`. A histogram's value
+    /// is its count.
     fn read(&mut self) -> BTreeMap<String, f64> {
         for (key, _, _, value) in self.snapshotter.snapshot().into_vec() {
             let labels: Vec<_> = key
@@ -68,7 +69,7 @@ impl Recorded {
         self.totals.clone()
     }
 
-    /// The same, of names that begin so.
+    /// The same, for names with this prefix.
     fn of(&mut self, prefix: &str) -> Vec<(String, f64)> {
         self.read().into_iter().filter(|(name, _)| name.starts_with(prefix)).collect()
     }
@@ -121,7 +122,7 @@ async fn retries_and_an_ejection_are_counted_and_an_endpoint_that_leaves_closes_
     channel.remove("a");
     tick().await;
 
-    // The host of this test keeps the node: what counts is that it was told to go.
+    // The host of this test keeps the node alive: what counts is that it was told to go.
     assert!(world.host("a").node().is_closed_by(Gate::Retired));
     assert_eq!(recorded.of("endpoint.closed{"), []);
     assert_eq!(recorded.of("balance.endpoints"), series([("balance.endpoints{}", 1.0)]));
@@ -433,7 +434,7 @@ async fn every_series_of_a_stack_that_was_named_has_the_name() {
             .layer(OutlierLayer::new())
             .layer(CircuitBreakerLayer::new().consecutive_failures(5))
             .layer(ObserveLayer::new())
-            // What is made for an endpoint later, by a layer that knows of no endpoints.
+            // What is made for an endpoint later, by a layer that does not know about endpoints.
             .layer(PerEndpoint::new(ObserveLayer::new()))
             .service(world.connector())
     });

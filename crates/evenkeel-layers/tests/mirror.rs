@@ -31,7 +31,7 @@ fn echo() -> impl Service<u32, Response = u32, Error = Infallible, Future: Send>
     service_fn(|n: u32| ready(Ok::<_, Infallible>(n)))
 }
 
-/// Counts what it is asked, and answers after `delay`.
+/// Counts its requests, and answers after `delay`.
 fn counter(
     delay: Duration,
 ) -> (Arc<AtomicU32>, impl Service<u32, Response = (), Error = BoxError, Future: Send> + Clone) {
@@ -47,7 +47,7 @@ fn counter(
     (count, service)
 }
 
-/// Lets tasks run that can.
+/// Lets every task run that can run.
 async fn tick() {
     for _ in 0..10 {
         tokio::task::yield_now().await;
@@ -94,7 +94,7 @@ async fn a_mirror_that_hangs_delays_nobody_and_holds_no_more_than_its_bound() {
     assert_eq!(began.elapsed(), ms(0));
     assert_eq!(count.load(SeqCst), 3);
 
-    // Cut off in time, they make room for others.
+    // Copies that are cut off in time make room for others.
     advance(Duration::from_secs(2)).await;
     tick().await;
     service.ready().await.unwrap().call(1).await.unwrap();

@@ -33,7 +33,7 @@ fn limited(result: Result<String, BoxError>) -> RateLimited {
     *cause::<RateLimited>(result.expect_err("refused").as_ref()).expect("by the limit")
 }
 
-/// What is let through at once.
+/// How many requests are let through at once.
 fn passes(
     service: &(impl Service<&'static str, Response = String> + Clone),
     name: &'static str,
@@ -105,9 +105,9 @@ async fn many_keys_take_no_more_memory_and_idle_ones_make_room() {
     let service = layer.layer(service_fn(|_: u32| async { Ok::<_, BoxError>(()) }));
     let call = |key| service.clone().oneshot(key).now_or_never().expect("at once").is_ok();
 
-    // Far more than there is room for: nobody is refused who has not spent anything.
+    // Far more keys than there is room for: a key that has spent nothing is not refused.
     assert!((0..10_000).all(call));
-    // Who has spent the most is remembered the longest.
+    // The key that has spent the most is remembered the longest.
     assert_eq!((0..9).filter(|_| call(77_777)).count(), 3);
     assert!((20_000..21_000).all(call));
     assert!(!call(77_777));
@@ -306,7 +306,7 @@ async fn each_key_gets_what_a_bucket_of_its_own_would_give() {
         let start = now();
         for _ in 0..3_000 {
             advance(rate.interval().mul_f64(rng.unit() / 4.0)).await;
-            // Some keys ask more often than others.
+            // Some keys are used more often than others.
             let key = rng.below(5).min(rng.below(5));
             let at = Timestamp::from_nanos(1 << 62) + start.elapsed();
             let grant = buckets[key].take(&rate, at, 1);

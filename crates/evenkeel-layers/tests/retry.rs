@@ -32,7 +32,7 @@ const fn ms(millis: u64) -> Duration {
     Duration::from_millis(millis)
 }
 
-/// What becomes of an attempt.
+/// The result of an attempt.
 #[derive(Clone, Copy)]
 enum Answer {
     Good,
@@ -87,7 +87,7 @@ impl Script {
     }
 }
 
-/// A service that notices who calls it without having made it ready.
+/// A service that notices when it is called without having been made ready.
 struct Probe {
     script: Arc<Script>,
     is_ready: bool,
@@ -152,7 +152,7 @@ fn layer() -> RetryLayer {
 }
 
 fn now() -> Timestamp {
-    // A time after everything that the layers were told.
+    // Later than every time that the layers were told.
     Timestamp::from_nanos(u64::MAX / 2 + u64::MAX / 4)
 }
 
@@ -210,7 +210,7 @@ async fn a_hundred_calls_to_a_dead_service_retry_within_the_budget() {
     for call in 0..100 {
         client.clone().oneshot(call).await.unwrap_err();
     }
-    // Ten from the floor and twenty from the share; and what the floor gives while back-offs pass.
+    // Ten from the floor, twenty from the share, and what the floor adds during back-offs.
     assert!((130..=132).contains(&script.attempts()), "{} attempts", script.attempts());
 }
 
@@ -263,7 +263,7 @@ async fn a_call_that_is_dropped_leaves_nothing_behind_wherever_it_waits() {
     }
 }
 
-/// Calls that must be over at a certain time.
+/// Calls that must be over by a certain time.
 #[derive(Clone)]
 struct Until(Timestamp);
 
@@ -317,7 +317,7 @@ async fn no_attempt_is_begun_after_the_deadline_and_its_number_is_passed_on() {
     assert_eq!(response, 3, "the request of the third attempt says so");
 }
 
-/// A policy as people have them.
+/// A typical policy of users.
 #[derive(Clone)]
 struct Five(u32);
 
@@ -456,7 +456,7 @@ async fn what_a_layer_below_refuses_hides_no_real_error() {
     assert_eq!(attempts.load(Relaxed), 3);
     assert!(cause::<io::Error>(error.as_ref()).is_some(), "{error}");
 
-    // Where nothing else is known, the refusal is what there is.
+    // If no other error is known, the caller gets the refusal.
     let error = service.oneshot(1).await.unwrap_err();
     assert!(cause::<RequestThrottled>(error.as_ref()).is_some(), "{error}");
 }

@@ -1,7 +1,7 @@
 //! The spans and events that a subscriber of traces gets.
 //!
-//! A binary of its own, with one subscriber for all its tests: with one for each thread, whichever thread
-//! comes first to an event decides for the others whether anybody listens.
+//! A binary of its own, with one subscriber for all its tests. With one for each thread, the first
+//! thread that reaches an event would decide for all whether a subscriber listens.
 
 // clippy knows test functions, but not the functions that they share; the clock is the paused one.
 #![allow(clippy::unwrap_used, clippy::disallowed_methods)]
@@ -47,11 +47,11 @@ thread_local! {
     static LINES: RefCell<Vec<(Level, String)>> = const { RefCell::new(Vec::new()) };
 }
 
-/// What is traced on this thread, one line each.
+/// What is traced on this thread, one event per line.
 struct Lines(Level);
 
 impl Lines {
-    /// Listens to what is traced at `level` and above. A test calls it before anything else.
+    /// Listens to events at `level` and above. A test calls it before anything else.
     fn listen(level: Level) -> Self {
         static SUBSCRIBER: Once = Once::new();
         SUBSCRIBER.call_once(|| {
@@ -60,7 +60,7 @@ impl Lines {
         Self(level)
     }
 
-    /// What was traced under `target`, without it.
+    /// What was traced under `target`, with the target left out.
     fn of(&self, target: &str) -> Vec<String> {
         LINES.with_borrow(|lines| {
             let heard = lines.iter().filter(|(level, _)| *level <= self.0);

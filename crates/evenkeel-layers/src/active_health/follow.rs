@@ -1,4 +1,4 @@
-//! Following what endpoints say of themselves.
+//! Follows what endpoints report of themselves.
 
 use std::{
     collections::HashMap,
@@ -22,28 +22,28 @@ use tokio::{
     task::{AbortHandle, Id, JoinError, JoinSet},
 };
 
-/// News that nobody has read yet; more of them wait with those who bring them.
+/// How much unread news is kept. When it is full, the tasks that bring more wait.
 const NEWS_MAX: usize = 64;
 
-/// A stream that lived so long has worked: the next one is opened as soon as the first one was.
+/// A stream that lived this long has worked: the next one is opened with the delay of a first one.
 const WORKED_AFTER: Duration = Duration::from_secs(30);
 
-/// What there is to hear.
+/// What can be heard.
 pub(super) enum Followed {
-    /// The endpoint said something of itself.
+    /// The endpoint reported its health.
     Said(Address, Result<(), BoxError>),
     /// A stream that had worked has ended.
     Broke(Address),
 }
 
-/// The streams of all endpoints that offer one.
+/// The streams of all endpoints that have one.
 pub(super) struct Following<P> {
     probe: Arc<P>,
     rng: Rng,
     backoff: Backoff,
     sweep_every: Duration,
     next_sweep: Option<Timestamp>,
-    /// Each says whether there was anything on it.
+    /// Each task returns whether there was anything on its stream.
     streams: JoinSet<bool>,
     /// As many as endpoints.
     known: HashMap<Address, Known>,
@@ -70,7 +70,7 @@ impl<P: Probe> Following<P> {
         Self {
             probe,
             rng,
-            // Those of gRPC's connections, as for its health watch (gRFC A17).
+            // The delays of gRPC's connections, which its health watch also uses (gRFC A17).
             backoff: Backoff::grpc(Duration::from_secs(1), 1.6, Duration::from_secs(120)),
             sweep_every,
             next_sweep: None,
@@ -82,7 +82,7 @@ impl<P: Probe> Following<P> {
         }
     }
 
-    /// Follows `node`, unless it is followed already or is to be left alone for now.
+    /// Follows `node`, unless it is followed already or must be left alone for now.
     ///
     /// Called after a probe, so that streams are opened at the pace of probes.
     pub(super) fn begin(&mut self, node: &Arc<Node>, now: Timestamp) {
@@ -99,7 +99,7 @@ impl<P: Probe> Following<P> {
             }
             None => 0,
         };
-        // It runs in the task of all endpoints, which must outlive what is the user's.
+        // It runs in the task of all endpoints, which must survive a panic in the user's code.
         let follow = AssertUnwindSafe(|| self.probe.follow(node));
         let Ok(Some(news)) = catch_unwind(follow) else { return };
         let (id, sender) = (node.id(), self.sender.clone());
@@ -110,12 +110,12 @@ impl<P: Probe> Following<P> {
         self.next_sweep.get_or_insert(now + self.sweep_every);
     }
 
-    /// When those are to be looked for that have left.
+    /// When to look next for endpoints that have left.
     pub(super) fn due(&self) -> Option<Timestamp> {
         self.next_sweep
     }
 
-    /// Closes the streams of those that have left.
+    /// Closes the streams of endpoints that have left.
     pub(super) fn sweep(&mut self, now: Timestamp) {
         if self.next_sweep.is_none_or(|at| now < at) {
             return;
@@ -136,11 +136,11 @@ impl<P: Probe> Following<P> {
         }
     }
 
-    /// Waits for what there is to hear. It may be dropped at any time.
+    /// Waits for the next thing to hear. It may be dropped at any time.
     pub(super) async fn next(&mut self) -> Followed {
         loop {
             tokio::select! {
-                // What was said before the end of a stream is heard before it.
+                // What was said before the end of a stream is read before that end.
                 biased;
                 Some((id, address, found)) = self.news.recv() => {
                     if self.known.get(&address).is_some_and(|known| known.id == id) {
@@ -173,7 +173,7 @@ impl<P: Probe> Following<P> {
     }
 }
 
-/// Reads a stream to its end, and says whether there was anything on it.
+/// Reads a stream to its end, and returns whether there was anything on it.
 async fn bring(
     mut news: News,
     id: u64,

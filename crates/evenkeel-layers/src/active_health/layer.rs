@@ -16,10 +16,11 @@ use tower_layer::Layer;
 
 use super::watch::{Running, Watch};
 
-/// Probes endpoints and leaves out who fails. See the [module docs](super).
+/// Probes endpoints and leaves out those that fail. See the [module docs](super).
 ///
-/// Clones share what they find: an endpoint that several balancers have is probed once, and a balancer
-/// that is made anew from the same layer begins with what is known. A setter gives a layer of its own.
+/// Clones share what they find. An endpoint that several balancers have is probed once, and a
+/// balancer made again from the same layer begins with what is known. Calling a setter makes a
+/// layer that shares nothing.
 pub struct ActiveHealthLayer<P> {
     probe: Arc<P>,
     rules: CheckRules,
@@ -28,7 +29,7 @@ pub struct ActiveHealthLayer<P> {
 }
 
 impl<P: Probe> ActiveHealthLayer<P> {
-    /// HAProxy's rules: every 2 seconds, 3 failures close and 2 successes open.
+    /// Uses HAProxy's rules: every 2 seconds, 3 failures close and 2 successes open.
     #[must_use]
     pub fn new(probe: P) -> Self {
         let probe = Arc::new(probe);
@@ -37,8 +38,9 @@ impl<P: Probe> ActiveHealthLayer<P> {
 
     /// Sets how long after a probe the next one follows. Default 2 seconds.
     ///
-    /// It bounds how long a dead endpoint goes unnoticed, and each endpoint is probed so often by each
-    /// client process. On the edge it is followed sooner: see [`interval_edge`](Self::interval_edge).
+    /// It bounds how long a dead endpoint goes unnoticed. Each client process probes each endpoint
+    /// this often. After a contrary result the next probe follows sooner: see
+    /// [`interval_edge`](Self::interval_edge).
     #[must_use]
     pub fn interval(self, interval: Duration) -> Self {
         self.change(|rules| rules.interval = interval)
@@ -46,23 +48,24 @@ impl<P: Probe> ActiveHealthLayer<P> {
 
     /// Sets the interval after a result that contradicts what was known. Default 500 ms.
     ///
-    /// As long as [`interval`](Self::interval) it makes no difference; a very short one asks the same
-    /// question several times of one moment.
+    /// If it equals [`interval`](Self::interval), it has no effect. If it is very short, several
+    /// probes test the same moment.
     #[must_use]
     pub fn interval_edge(self, interval: Duration) -> Self {
         self.change(|rules| rules.interval_edge = interval)
     }
 
-    /// Sets the interval for endpoints that fail. Default the same as for others.
+    /// Sets the interval for endpoints that fail. Default: the same as for others.
     #[must_use]
     pub fn interval_down(self, interval: Duration) -> Self {
         self.change(|rules| rules.interval_down = Some(interval))
     }
 
-    /// Sets the interval while no request has ended for so long. Default no difference.
+    /// Sets the interval used while no request has ended for that long. Default: no difference.
     ///
-    /// For sets that many clients know and few use. The first request after that may meet an endpoint
-    /// that died as long ago; and every request costs some nanoseconds more, to be heard of.
+    /// For sets that many clients know and few use. The first request after a pause may meet an
+    /// endpoint that died that long ago. Every request costs some nanoseconds more, since it has to
+    /// be noticed.
     #[must_use]
     pub fn interval_idle(self, interval: Duration) -> Self {
         self.change(|rules| rules.interval_idle = Some(interval))
@@ -76,8 +79,8 @@ impl<P: Probe> ActiveHealthLayer<P> {
 
     /// Sets how many probes in a row must fail to close an endpoint. Default 3.
     ///
-    /// One of them believes every lost packet. An endpoint that says of itself that it is not healthy is
-    /// believed at once.
+    /// With 1, every lost packet closes an endpoint. An endpoint that reports itself as unhealthy
+    /// is closed at once.
     #[must_use]
     pub fn fall(self, probes: u32) -> Self {
         self.change(|rules| rules.fall = probes)
@@ -91,7 +94,7 @@ impl<P: Probe> ActiveHealthLayer<P> {
 
     /// Sets whether an endpoint gets no request before its first probe has passed. Default false.
     ///
-    /// Requests wait for the first endpoint then, as long as the balancer lets them
+    /// If true, requests wait for the first endpoint as long as the balancer lets them
     /// ([`wait_max`](crate::balance::BalanceLayer::wait_max)).
     #[must_use]
     pub fn closed_at_first(self, is_closed: bool) -> Self {
@@ -100,31 +103,31 @@ impl<P: Probe> ActiveHealthLayer<P> {
 
     /// Sets how many probes may begin in a second, over all endpoints. Default 500.
     ///
-    /// With more endpoints than fit into an interval the interval becomes longer: 10,000 endpoints are
-    /// probed every 20 seconds by default. As many as begin within the [`timeout`](Self::timeout) may be
-    /// under way at the same time.
+    /// With more endpoints than fit into an interval, the interval becomes longer: by default
+    /// 10,000 endpoints are probed every 20 seconds. As many probes as begin within the
+    /// [`timeout`](Self::timeout) may be under way at the same time.
     #[must_use]
     pub fn probes_per_second(self, probes: u32) -> Self {
         self.change(|rules| rules.probes_per_second = probes)
     }
 
-    /// Sets whether probes that pass end an ejection by an [`OutlierLayer`](crate::outlier::OutlierLayer)
-    /// in the same stack. Default true.
+    /// Sets whether probes that pass end an ejection by an
+    /// [`OutlierLayer`](crate::outlier::OutlierLayer) in the same stack. Default true.
     ///
-    /// Wrong where the probe does not see what requests suffer from: then each ejection lasts for
-    /// [`rise`](Self::rise) probes.
+    /// Set it to false if the probe does not see what requests suffer from: otherwise each ejection
+    /// lasts only for [`rise`](Self::rise) probes.
     #[must_use]
     pub fn ends_ejections(self, ends: bool) -> Self {
         self.change(|rules| rules.ends_ejections = ends)
     }
 
-    /// Sets all rules at once, also those that have no setter here.
+    /// Sets all rules at once, including those that have no setter here.
     #[must_use]
     pub fn rules(self, rules: CheckRules) -> Self {
         self.change(|all| *all = rules)
     }
 
-    /// Sets the seed of all random choices, so that a run can be repeated. Default the process's
+    /// Sets the seed of all random choices, so that a run can be repeated. Default: the process's
     /// entropy.
     #[must_use]
     pub fn seed(mut self, seed: u64) -> Self {
@@ -132,7 +135,7 @@ impl<P: Probe> ActiveHealthLayer<P> {
         self.change(|_| ())
     }
 
-    /// What this layer and its clones find, to be read. Take it after the last setter.
+    /// What this layer and its clones find. It can be read. Take it after the last setter.
     ///
     /// # Panics
     /// If a rule makes no sense: see [`Checks::new`](evenkeel_core::health::check::Checks::new).
@@ -141,7 +144,7 @@ impl<P: Probe> ActiveHealthLayer<P> {
         Results(self.watch())
     }
 
-    /// Rules of its own make checks of its own: what clones share was found by theirs.
+    /// A layer with other rules has its own checks: what clones share was found by their rules.
     fn change(mut self, change: impl FnOnce(&mut CheckRules)) -> Self {
         change(&mut self.rules);
         self.watch = Arc::default();
@@ -182,7 +185,8 @@ pub struct ActiveHealthConnect<C, P> {
     inner: C,
     probe: Arc<P>,
     watch: Arc<Watch>,
-    /// Owned by all that the clones of one layer have made: the task ends with the last of them.
+    /// Owned by everything that the clones of one layer have made: the task ends with the last of
+    /// it.
     running: Arc<Running>,
 }
 
@@ -205,7 +209,7 @@ impl<C: Connect, P: Probe> Connect for ActiveHealthConnect<C, P> {
 pub struct Results(Arc<Watch>);
 
 impl Results {
-    /// What is known of each endpoint, of those that left not long ago too.
+    /// What is known of each endpoint, including those that left recently.
     #[must_use]
     pub fn list(&self) -> Vec<(Address, Standing)> {
         self.0.checks.list()

@@ -1,25 +1,27 @@
-//! Active health checks: asks every endpoint now and then whether it is well, and leaves out who is not.
+//! Active health checks: asks every endpoint regularly whether it is well, and leaves out those
+//! that fail.
 //!
-//! It stands below the balancer, around a `Connect`. A task in the background probes all endpoints, each at
-//! an interval and all of them at a steady pace; who fails some probes in a row is closed in every clone,
-//! and opened again when some have passed. After a first contrary result the next probes follow soon.
-//! An endpoint that is gone for a while, or a balancer that is made anew from the same layer, keeps what
-//! was found.
+//! It stands below the balancer, around a `Connect`. A background task probes each endpoint at an
+//! interval, and all of them at a steady pace. An endpoint that fails some probes in a row is
+//! closed in every clone, and opened again when some have passed. After a first contrary result the
+//! next probes follow soon. What was found is kept for an endpoint that is gone for a while, and
+//! for a balancer made again from the same layer.
 //!
-//! **Use it** where endpoints can be known to be unfit before a request suffers: services with a health
-//! endpoint or gRPC's health service, sets with little traffic, servers that say when they drain. **Not**
-//! in place of [outlier ejection](crate::outlier), which sees what requests see, faster, and costs no
-//! connection: of both together each finds what the other misses. Only one in a stack: two would set the
-//! same gate; ask two questions in one probe. Not with thousands of client processes
-//! against few endpoints, which spend their time on probes then; let a registry probe for all of them.
+//! **Use it** where endpoints can be known to be unfit before a request suffers: services with a
+//! health endpoint or gRPC's health service, sets with little traffic, servers that report that
+//! they drain. **Not** in place of [outlier ejection](crate::outlier), which sees what requests
+//! see, is faster, and costs no connection. Used together, each finds what the other misses. Use
+//! only one in a stack, since two would set the same gate; ask two questions in one probe. **Not**
+//! with thousands of client processes against few endpoints, which would then spend their time on
+//! probes; let a registry probe for all of them.
 //!
-//! Where all endpoints fail their checks all are closed by
-//! [`Gate::Unhealthy`](evenkeel_core::node::Gate::Unhealthy), and what a balancer does then is its matter.
+//! If all endpoints fail their checks, all are closed by
+//! [`Gate::Unhealthy`](evenkeel_core::node::Gate::Unhealthy). The balancer decides what happens
+//! then.
 //!
-//! What holds when, and where the defaults come from, is told at
-//! [`core::health::check`](evenkeel_core::health::check). A probe is any async closure that takes a node;
-//! evenkeel-http has probes for HTTP, gRPC, TLS and TCP. Opening and closing are told as `tracing` events
-//! with the reason.
+//! [`core::health::check`](evenkeel_core::health::check) describes the rules and where the defaults
+//! come from. A probe is any async closure that takes a node. evenkeel-http has probes for HTTP,
+//! gRPC, TLS and TCP. Opening and closing are logged as `tracing` events with the reason.
 //!
 //! ```
 //! use std::{sync::{Arc, atomic::{AtomicBool, Ordering}}, time::Duration};
@@ -60,7 +62,7 @@
 //! # }
 //! ```
 //!
-//! Configured so that nobody gets a request before its first probe has passed, and read:
+//! Configured so that an endpoint gets no request before its first probe has passed, and read:
 //!
 //! ```
 //! use std::{sync::Arc, time::Duration};
@@ -92,10 +94,10 @@
 //! ```
 //!
 //! # What it costs
-//! Nothing on the way of a request, except with
-//! [`interval_idle`](ActiveHealthLayer::interval_idle), which has to hear of requests: an observer of the
-//! node, one atomic load at the end of each attempt. One task for all endpoints of a layer, and one for
-//! each probe that is under way. A few hundred bytes for each endpoint, and for so many that have left
+//! Nothing for a request, except with [`interval_idle`](ActiveHealthLayer::interval_idle), which
+//! has to notice requests: an observer of the node, one atomic load at the end of each attempt. One
+//! task for all endpoints of a layer, and one for each probe that is under way. A few hundred bytes
+//! for each endpoint, and for a bounded number of those that have left
 //! ([`remembered_max`](evenkeel_core::health::check::CheckRules::remembered_max)).
 
 mod follow;

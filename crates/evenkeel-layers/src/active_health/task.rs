@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{clock, outlier};
 
-/// Of all that is traced here.
+/// The target of what is traced here.
 pub(super) const TARGET: &str = "evenkeel::active_health";
 
 /// What a probe found.
@@ -41,7 +41,7 @@ impl std::fmt::Display for ProbeTimeout {
 
 impl Error for ProbeTimeout {}
 
-/// Probes until it is aborted, and all that is under way with it.
+/// Probes until it is aborted. Everything under way is aborted with it.
 pub(super) async fn probe_all<P: Probe>(watch: Arc<Watch>, probe: Arc<P>) {
     let rng = watch.seed.map_or_else(Rng::from_entropy, Rng::with_seed);
     let following = Following::new(probe.clone(), rng, watch.checks.rules().interval);
@@ -56,14 +56,15 @@ pub(super) async fn probe_all<P: Probe>(watch: Arc<Watch>, probe: Arc<P>) {
 struct Task<P> {
     watch: Arc<Watch>,
     probe: Arc<P>,
-    /// Each probe is a task of its own: one that panics or takes long is nobody else's matter.
+    /// Each probe is a task of its own, so that one that panics or takes long does not affect the
+    /// others.
     under_way: JoinSet<Found>,
     tickets: HashMap<Id, Ticket>,
     following: Following<P>,
 }
 
 impl<P: Probe> Task<P> {
-    /// Begins the probes that are due, and says when the next one will be.
+    /// Begins the probes that are due, and returns when the next one is.
     fn begin_due(&mut self) -> Option<Timestamp> {
         let now = clock::now();
         self.following.sweep(now);
@@ -89,7 +90,7 @@ impl<P: Probe> Task<P> {
         self.tickets.insert(under_way.id(), ticket);
     }
 
-    /// Waits until something has happened, and deals with it.
+    /// Waits until something has happened, and handles it.
     async fn wait(&mut self, due: Option<Timestamp>) {
         let watch = self.watch.clone();
         tokio::select! {

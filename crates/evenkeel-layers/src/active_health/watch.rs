@@ -1,4 +1,4 @@
-//! What watches the nodes of all balancers that one layer and its clones have made.
+//! What observes the nodes of all balancers that one layer and its clones have made.
 
 use std::{
     any::Any,
@@ -20,17 +20,17 @@ use crate::{
     clock,
 };
 
-/// What is known of the endpoints, and who is to be told of news.
+/// What is known of the endpoints, and what is told of changes.
 pub(super) struct Watch {
     pub(super) checks: Checks,
-    /// Something may have to be done before the time that is planned.
+    /// Something may have to be done before the planned time.
     pub(super) attention: Notify,
     pub(super) seed: Option<u64>,
     running: Mutex<Weak<Running>>,
     pub(super) client: Client,
 }
 
-/// The task that probes, ended with the last that needs it.
+/// The task that probes. It ends with the last owner.
 #[derive(Default)]
 pub(super) struct Running(Mutex<Option<Task>>);
 
@@ -55,7 +55,7 @@ impl Watch {
         }
     }
 
-    /// What keeps the task running, made anew if nobody has it any more.
+    /// What keeps the task running. Made again if nothing holds it any more.
     pub(super) fn running(&self) -> Arc<Running> {
         let mut known = self.running.lock().expect("no panic under the lock");
         known.upgrade().unwrap_or_else(|| {
@@ -65,7 +65,7 @@ impl Watch {
         })
     }
 
-    /// Has `node` probed, once: a service that is made anew changes nothing.
+    /// Has `node` probed, once: a service that is made again changes nothing.
     pub(super) fn add<P: Probe>(
         self: &Arc<Self>,
         node: &Arc<Node>,
@@ -82,7 +82,7 @@ impl Watch {
         }
         self.attention.notify_one();
         let mut task = running.0.lock().expect("no panic under the lock");
-        // Also anew after the runtime on which it ran has ended, and where that may rest.
+        // Starts it again if its runtime has ended, or if its runtime may rest.
         background::start(&mut task, &runtime, || {
             self.checks.restart(clock::now());
             probe_all(self.clone(), probe.clone())
@@ -100,7 +100,7 @@ impl Watch {
     }
 }
 
-/// Hears that there are requests.
+/// Notices that there are requests.
 struct Traffic(Arc<Watch>);
 
 impl Observer for Traffic {

@@ -1,4 +1,5 @@
-//! The server's side: a limit with a short queue, and who is refused when that does not drain.
+//! The server's side: a limit with a short queue, and which requests are refused when it does not
+//! drain.
 
 use std::{
     fmt,
@@ -21,11 +22,12 @@ use crate::concurrency::{
     inside::{Shared, begin, shedding},
 };
 
-/// Refuses what would wait too long, the least important first. See the [module docs](super).
+/// Refuses requests that would wait too long, the least important first. See the [module
+/// docs](super).
 ///
-/// Requests beyond the limit wait, those that matter more in front of those that matter less, up to
-/// [`queue_max`](Self::queue_max); one that matters more takes the place of one that matters less. How
-/// long they wait decides the rest: see [`Shed`]. What is refused fails with
+/// Requests beyond the limit wait, more important ones in front of less important ones, up to
+/// [`queue_max`](Self::queue_max). A more important request takes the place of a less important
+/// one. How long they wait decides the rest: see [`Shed`]. A refused request fails with
 /// [`Overloaded`](evenkeel_core::error::Overloaded).
 #[derive(Clone)]
 pub struct LoadShedLayer<P = AllAlike, X = AnyTraffic> {
@@ -41,7 +43,7 @@ pub struct LoadShedLayer<P = AllAlike, X = AnyTraffic> {
 }
 
 impl LoadShedLayer {
-    /// At most `limit` requests are worked on at the same time.
+    /// Works on at most `limit` requests at the same time.
     ///
     /// # Panics
     /// If it is zero.
@@ -51,8 +53,8 @@ impl LoadShedLayer {
         Self::adaptive(move || fixed)
     }
 
-    /// As many requests are worked on at the same time as what `make` makes says, which learns from those that
-    /// end.
+    /// Works on as many requests at the same time as the limit that `make` makes, which learns from
+    /// the requests that end.
     #[must_use]
     pub fn adaptive<L: Limit>(make: impl Fn() -> L + Send + Sync + 'static) -> Self {
         Self {
@@ -72,16 +74,16 @@ impl LoadShedLayer {
 impl<P, X> LoadShedLayer<P, X> {
     /// Sets how many requests may wait. Default 1,000.
     ///
-    /// It bounds memory; how long they wait bounds itself.
+    /// It bounds memory. Waiting times are bounded without it.
     #[must_use]
     pub fn queue_max(mut self, requests: u32) -> Self {
         self.queue_max = requests;
         self
     }
 
-    /// Sets the waiting time that may stand. Default 5 milliseconds.
+    /// Sets how long requests may wait without that being an overload. Default 5 milliseconds.
     ///
-    /// Below what the scheduler takes to come round, it sees overload where there is none.
+    /// If it is shorter than the scheduler's delays, it sees overload where there is none.
     ///
     /// # Panics
     /// If it is zero.
@@ -92,10 +94,10 @@ impl<P, X> LoadShedLayer<P, X> {
         self
     }
 
-    /// Sets how long a queue must stand to be an overload, and how long a request waits at most without
-    /// one. Default 100 milliseconds.
+    /// Sets how long a queue must stand to be an overload, and how long a request waits at most
+    /// without one. Default 100 milliseconds.
     ///
-    /// It should be some times as long as a request takes.
+    /// It should be several times as long as a request takes.
     ///
     /// # Panics
     /// If it is zero.
@@ -106,7 +108,7 @@ impl<P, X> LoadShedLayer<P, X> {
         self
     }
 
-    /// Sets the seed of all random choices, so that a run can be repeated. Default the process's
+    /// Sets the seed of all random choices, so that a run can be repeated. Default: the process's
     /// entropy.
     #[must_use]
     pub fn seed(mut self, seed: u64) -> Self {
@@ -114,29 +116,29 @@ impl<P, X> LoadShedLayer<P, X> {
         self
     }
 
-    /// Makes all services that this layer and its clones make share one limit and one queue. Default one
-    /// for each.
+    /// Makes all services that this layer and its clones make share one limit and one queue. By
+    /// default each has its own.
     ///
-    /// For axum's `Router::layer`, which makes a service of each route. Call it last: what is set
-    /// after the first service is made changes nothing for them.
+    /// For axum's `Router::layer`, which makes a service of each route. Call it last: settings
+    /// changed after the first service is made do not affect the shared limit.
     #[must_use]
     pub fn shared(mut self) -> Self {
         self.shared = Some(Arc::default());
         self
     }
 
-    /// Sets how a request's priority is read. Default all are
+    /// Sets how a request's priority is read. By default all are
     /// [`CRITICAL`](evenkeel_core::limit::Priority::CRITICAL).
     ///
-    /// A closure will do; `HeaderPriority` of evenkeel-http reads a header.
+    /// It may be a closure; `HeaderPriority` of evenkeel-http reads a header.
     #[must_use]
     pub fn priority<Q>(self, priority: Q) -> LoadShedLayer<Q, X> {
         let Self { make, queue_max, target, interval, seed, limits, shared, traffic, .. } = self;
         LoadShedLayer { make, queue_max, target, interval, seed, limits, shared, priority, traffic }
     }
 
-    /// Sets until when a request is worked on, and how it ended for limits that learn. Default until the
-    /// response is there.
+    /// Sets until when a request is worked on, and, for limits that learn, how it ended. Default:
+    /// until the response is there.
     ///
     /// `HttpTraffic` of evenkeel-http counts it until the end of the response's body.
     #[must_use]
@@ -145,7 +147,7 @@ impl<P, X> LoadShedLayer<P, X> {
         LoadShedLayer { make, queue_max, target, interval, seed, limits, shared, priority, traffic }
     }
 
-    /// The limits that this layer and its clones have made and will make, to be read.
+    /// The limits that this layer and its clones have made and will make. They can be read.
     #[must_use]
     pub fn limits(&self) -> Limits {
         self.limits.clone()
@@ -183,7 +185,8 @@ impl<P, X> fmt::Debug for LoadShedLayer<P, X> {
     }
 }
 
-/// Refuses what would wait too long, the least important first. See the [module docs](super).
+/// Refuses requests that would wait too long, the least important first. See the [module
+/// docs](super).
 #[derive(Clone)]
 pub struct LoadShed<S, P = AllAlike, X = AnyTraffic> {
     inner: S,

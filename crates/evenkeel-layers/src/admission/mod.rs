@@ -1,15 +1,15 @@
-//! Who is let in under overload: on the client's side and on the server's.
+//! Which requests are let in under overload: on the client's side and on the server's.
 //!
-//! * [`ThrottleLayer`], on a client: refuses a share of its own calls when the other side refuses many
-//!   (the SRE book's adaptive throttling). Refusing costs an overloaded server nearly as much as answering;
-//!   what is refused here costs it nothing.
-//! * [`LoadShedLayer`], on a server: a limit with a short queue in front, and a rule for who is refused,
-//!   the least important first, when the queue does not drain.
+//! * [`ThrottleLayer`], on a client: refuses a share of its own calls when the other side refuses
+//!   many (the SRE book's adaptive throttling). For an overloaded server, refusing a call costs
+//!   nearly as much as answering it. A call refused here costs it nothing.
+//! * [`LoadShedLayer`], on a server: a limit with a short queue in front. When the queue does not
+//!   drain, a rule says which requests are refused, the least important first.
 //!
-//! **Use** the throttle above the balancer of a client whose service refuses when it is overloaded, and load
-//! shedding at the top of a server's stack. **Not** the throttle where one bad endpoint out of many fails:
-//! that is for breakers and ejection. **Not** load shedding in front of what waits for others most of the
-//! time, with a limit of thousands: nothing ever queues there.
+//! **Use** the throttle above the balancer of a client whose service refuses when it is overloaded,
+//! and load shedding at the top of a server's stack. **Not** the throttle where one bad endpoint
+//! out of many fails: that is for breakers and ejection. **Not** load shedding, with a limit of
+//! thousands, in front of a service that mostly waits for others: nothing ever queues there.
 //!
 //! ```
 //! use evenkeel_core::{BoxError, error::{RequestThrottled, cause}};
@@ -57,9 +57,9 @@
 //! ```
 //!
 //! # What it costs
-//! Both: a handful of atomic operations and no allocation, no clock and no random number while nothing is
-//! refused; the throttle asks for the time while calls are few, and once in eight where they are many. A
-//! request that has to queue allocates its place.
+//! Both: a handful of atomic operations. While nothing is refused, there is no allocation, no clock
+//! and no random number, except that the throttle reads the clock while calls are few, and once in
+//! eight calls where they are many. A request that has to queue allocates its place.
 
 mod load_shed;
 mod throttle;

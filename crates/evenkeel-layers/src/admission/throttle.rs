@@ -32,8 +32,9 @@ use crate::{
 
 /// Refuses a share of calls when the other side refuses many. See the [module docs](super).
 ///
-/// What the [`traffic`](Self::traffic) calls a failure or throttled counts as refused by the other side. A
-/// call that was cancelled was not refused by anybody; one that [a deadline](evenkeel_core::cut) cuts off was.
+/// A call that [`traffic`](Self::traffic) judges a failure or throttled counts as refused by the
+/// other side. A cancelled call does not count as refused; one that [a
+/// deadline](evenkeel_core::cut) cuts off does.
 #[derive(Clone, Debug)]
 pub struct ThrottleLayer<X = AnyTraffic> {
     ratio: f64,
@@ -44,7 +45,7 @@ pub struct ThrottleLayer<X = AnyTraffic> {
 }
 
 impl ThrottleLayer {
-    /// Sends about twice what is accepted, by the last two minutes.
+    /// Sends about twice as many calls as are accepted, measured over the last two minutes.
     #[must_use]
     pub fn new() -> Self {
         let window = Duration::from_secs(120);
@@ -59,17 +60,17 @@ impl Default for ThrottleLayer {
 }
 
 impl<X> ThrottleLayer<X> {
-    /// Sets how many calls are sent for each that is accepted, from 1 to 100. Default 2.
+    /// Sets how many calls are sent for each accepted call, from 1 to 100. Default 2.
     ///
-    /// Nearer to 1 spares the other side more and notices its recovery later.
+    /// A value nearer to 1 spares the other side more and notices its recovery later.
     #[must_use]
     pub fn ratio(mut self, ratio: f64) -> Self {
         self.ratio = ratio;
         self
     }
 
-    /// Sets how many calls more there seem to be than there are, so that the first refusals of a client
-    /// that calls little mean little. Default 1.
+    /// Sets how many calls are added to those that there were, so that the first refusals have
+    /// little weight for a client that calls rarely. Default 1.
     #[must_use]
     pub fn padding(mut self, calls: u32) -> Self {
         self.padding = calls;
@@ -78,14 +79,15 @@ impl<X> ThrottleLayer<X> {
 
     /// Sets over how long calls count. Default two minutes.
     ///
-    /// Short windows follow sooner and swing more. One below half a second counts as half a second.
+    /// Short windows react sooner and swing more. A window below half a second counts as half a
+    /// second.
     #[must_use]
     pub fn window(mut self, window: Duration) -> Self {
         self.window = window;
         self
     }
 
-    /// Sets the seed of all random choices, so that a run can be repeated. Default the process's
+    /// Sets the seed of all random choices, so that a run can be repeated. Default: the process's
     /// entropy.
     #[must_use]
     pub fn seed(mut self, seed: u64) -> Self {
@@ -93,7 +95,7 @@ impl<X> ThrottleLayer<X> {
         self
     }
 
-    /// Sets what tells success from failure. Default every error fails.
+    /// Sets what tells success from failure. By default every error is a failure.
     #[must_use]
     pub fn traffic<Y>(self, traffic: Y) -> ThrottleLayer<Y> {
         let Self { ratio, padding, window, seed, traffic: _ } = self;
@@ -139,7 +141,7 @@ impl Observer for Monitor {
 impl Doorkeeper for Monitor {}
 
 impl<S, X> Throttle<S, X> {
-    /// The share of calls that is refused at the moment.
+    /// The share of calls that is refused now.
     #[must_use]
     pub fn probability(&self) -> f64 {
         self.alone.monitor.throttle.probability(clock::now())
@@ -199,7 +201,7 @@ pin_project! {
         S: Service<R>,
     {
         traffic: X,
-        // Tells how the call ended; `None` where it was refused.
+        // Reports how the call ended; `None` if it was refused.
         attempt: Option<Attempt<Alone<Monitor>>>,
         #[pin]
         state: State<S::Future>,
@@ -228,7 +230,7 @@ where
             StateProject::Refused { refused } => Poll::Ready(Err((*refused).into())),
             StateProject::Called { future } => {
                 let Poll::Ready(result) = future.poll(cx) else {
-                    // Only one that waits can be cut off by a deadline.
+                    // Only a call that waits can be cut off by a deadline.
                     this.attempt.as_mut().expect("under way").waits();
                     return Poll::Pending;
                 };

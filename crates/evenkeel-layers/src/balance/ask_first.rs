@@ -16,12 +16,12 @@ use super::{probes::Probes, shared::Shared};
 #[derive(Clone, Debug)]
 pub(super) struct AskFirst {
     pub(super) probes: Probes,
-    /// So many are asked.
+    /// How many endpoints are asked.
     pub(super) count: usize,
     pub(super) choice: Arc<SyncPrequal>,
 }
 
-/// What a request says that matters for whom to ask.
+/// What the choice of the endpoints to ask needs to know about a request.
 pub(super) struct About<'a> {
     pub(super) hash: Option<u64>,
     pub(super) tried: &'a [u64],
@@ -29,9 +29,10 @@ pub(super) struct About<'a> {
 }
 
 impl AskFirst {
-    /// The best of the first that answer; `None` where nobody does, or nobody is there.
+    /// The best of the first endpoints that answer. `None` if none answers, or there is none to
+    /// ask.
     ///
-    /// It waits for all but one of them. The one that is late, and those who are given up, cost nobody.
+    /// It waits for all answers but one. Neither a late answer nor those given up delay the request.
     pub(super) async fn best<S>(&self, shared: &Shared<S>, about: About<'_>) -> Option<Address> {
         let nodes = self.draw(shared, &about);
         if let [node] = &nodes[..] {
@@ -53,7 +54,7 @@ impl AskFirst {
         Some(answers[best].0.address().clone())
     }
 
-    /// Random nodes that may take the request, those first that have not been tried.
+    /// Draws random nodes that may take the request, preferring those it has not tried.
     fn draw<S>(&self, shared: &Shared<S>, about: &About<'_>) -> Vec<Arc<Node>> {
         let snapshot = shared.snapshots.current();
         let picker = Random.build(&snapshot.nodes, None);

@@ -1,4 +1,4 @@
-//! The way of one request: picked, perhaps waiting, called.
+//! The way of one request: pick, possibly wait, call.
 
 use std::{
     fmt,
@@ -17,7 +17,7 @@ use super::{
 };
 
 pin_project! {
-    /// The response of the endpoint that was chosen. See the [module docs](super).
+    /// The response of the chosen endpoint. See the [module docs](super).
     pub struct BalanceFuture<S, X, R>
     where
         S: Service<R>,
@@ -70,8 +70,9 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
-        // Each state is set where it arises: put together in one place and moved from there, it is read
-        // back in wider words than it was written, which stalls the processor.
+        // Each state is set where it arises. If the states were built in one place and moved from
+        // there, they would be read back in wider words than they were written, which stalls the
+        // processor.
         loop {
             match this.state.as_mut().project() {
                 StateProject::Picked => {
@@ -112,7 +113,7 @@ where
     }
 }
 
-/// The service of a picked node if it is ready, `None` if it is not or its node takes no request now.
+/// The service of a picked node. `None` if it is not ready or its node takes no requests now.
 #[inline]
 fn ready_service<S, R>(
     attempt: &mut Attempt<Slot<S>>,
@@ -134,7 +135,7 @@ where
     }
 }
 
-/// The request is handed over, and its call remembers where it went.
+/// Hands the request over. The call remembers where it went.
 #[inline]
 fn called<S, X, R>(
     mut service: S,
@@ -156,7 +157,7 @@ where
     service.call(request)
 }
 
-/// Another service is looked for; the one that was picked stays a candidate unless it failed.
+/// Looks for another service. The picked one stays a candidate unless it failed.
 #[cold]
 fn select_another<S, R>(
     attempt: &Attempt<Slot<S>>,

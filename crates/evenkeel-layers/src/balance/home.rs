@@ -1,8 +1,9 @@
-//! Where the background task runs, and what is done if that runtime is not driven.
+//! Where the background task runs, and what happens if that runtime is not driven.
 //!
-//! A current-thread runtime runs its tasks only while somebody blocks on it. A balancer that was first polled on
-//! one that rests now would follow its discovery no more. So callers on another runtime ask the task for a sign
-//! of life, and have it begin again on theirs if none comes.
+//! A current-thread runtime runs its tasks only while a thread blocks on it. If a balancer was
+//! first polled on such a runtime and it rests now, discovery is no longer followed. So callers on
+//! another runtime ask the task for a sign of life, and restart it on their own runtime if none
+//! comes.
 
 use std::{
     convert::Infallible,
@@ -23,10 +24,10 @@ use tokio::{
 use super::shared::Shared;
 use crate::clock;
 
-/// How long the task may take to give a sign of life.
+/// How long the task has to give a sign of life.
 const PATIENCE: Duration = Duration::from_millis(200);
 
-/// How often it is asked for one at most, once it has given one.
+/// The shortest time between two questions, once it has given one.
 const INTERVAL: Duration = Duration::from_secs(1);
 
 /// What the clones of a balancer own together, without its types.
@@ -34,24 +35,25 @@ pub(super) trait Own: Send + Sync {
     /// The number of the background task, if it runs on a current-thread runtime other than this one.
     fn elsewhere(&self, runtime: &Handle) -> Option<u64>;
 
-    /// Begins the task again on `runtime`, unless the one of this number has been replaced already.
+    /// Starts the task again on `runtime`, unless the task of this number has been replaced
+    /// already.
     fn take_over(&self, number: u64, runtime: &Handle);
 }
 
-/// That a pool sees to the nodes: a number that another pool has not. Its lowest bit says that it runs on a
-/// current-thread runtime, which may rest.
+/// Marks that a pool manages the nodes. The number is unique to that pool. Its lowest bit says that
+/// the pool runs on a current-thread runtime, which may rest.
 pub(super) struct Running {
     current: Arc<AtomicU64>,
     number: u64,
 }
 
 impl Running {
-    /// No pool sees to the nodes.
+    /// No pool manages the nodes.
     pub(super) const NONE: u64 = 0;
 
     const MAY_REST: u64 = 1;
 
-    /// Makes the pool that is about to start on `runtime` the current one. Under a lock of the caller's.
+    /// Makes the pool that is about to start on `runtime` the current one. The caller holds a lock.
     pub(super) fn next(current: &Arc<AtomicU64>, runtime: &Handle) -> Self {
         static LAST: AtomicU64 = AtomicU64::new(0);
         let may_rest = runtime.runtime_flavor() == RuntimeFlavor::CurrentThread;
@@ -72,7 +74,7 @@ impl Running {
 
     pub(super) fn end(&self) {
         let (number, ordering) = (self.number, Ordering::AcqRel);
-        // Where another has begun meanwhile, that one goes on.
+        // If another pool has started meanwhile, that one goes on.
         let _ = self.current.compare_exchange(number, Self::NONE, ordering, Ordering::Relaxed);
     }
 }
@@ -81,19 +83,20 @@ impl Running {
 #[derive(Default)]
 pub(super) struct Pulse {
     beats: AtomicU64,
-    /// The last question: how many signs there had been, and when it was asked.
+    /// The last question: how many signs there had been by then, and when it was asked.
     asked: Mutex<Option<(u64, Timestamp)>>,
 }
 
 impl Pulse {
-    /// The task is alive.
+    /// Reports that the task is alive.
     pub(super) fn beat(&self) {
         self.beats.fetch_add(1, Ordering::AcqRel);
     }
 
-    /// Whether the task has been silent for too long since it was asked; has it asked where it was not.
+    /// Whether the task has been silent for too long since it was asked. Asks it if it was not
+    /// asked yet.
     fn is_silent(&self, ask: impl FnOnce()) -> bool {
-        // Whoever finds it taken leaves the question to the other.
+        // If another caller holds the lock, that caller asks.
         let Ok(mut asked) = self.asked.try_lock() else { return false };
         let (beats, now) = (self.beats.load(Ordering::Acquire), clock::now());
         match *asked {
@@ -113,9 +116,10 @@ impl Pulse {
 }
 
 impl<S> Shared<S> {
-    /// Has the background task begin again on the caller's runtime, if its own is not driven.
+    /// Starts the background task again on the caller's runtime, if its own is not driven.
     ///
-    /// Says whether it runs elsewhere and may not be driven, so that it is worth looking again.
+    /// Returns whether the task runs elsewhere and may not be driven, so that it is worth checking
+    /// again.
     #[cold]
     pub(super) fn look_after_task(&self) -> bool {
         let (Ok(runtime), Some(owner)) = (Handle::try_current(), self.owner()) else {
@@ -135,7 +139,7 @@ impl<S> Shared<S> {
         !is_silent
     }
 
-    /// The same for a request that waits, for as long as it does.
+    /// Does the same for a waiting request, for as long as it waits.
     pub(super) async fn keep_task_driven(&self) -> Infallible {
         while self.look_after_task() {
             sleep(PATIENCE).await;

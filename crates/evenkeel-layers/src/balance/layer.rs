@@ -29,76 +29,77 @@ pub struct BalanceLayer {
 }
 
 impl BalanceLayer {
-    /// Each open endpoint in turn. See [`RoundRobin`].
+    /// Picks each open endpoint in turn. See [`RoundRobin`].
     #[must_use]
     pub fn round_robin(discovery: impl Discovery) -> Self {
         Self::with_policy(discovery, RoundRobin)
     }
 
-    /// Each open endpoint in turn, as often as its weight says. See [`WeightedRoundRobin`].
+    /// Picks each open endpoint in turn, in proportion to its weight. See [`WeightedRoundRobin`].
     #[must_use]
     pub fn weighted_round_robin(discovery: impl Discovery) -> Self {
         Self::with_policy(discovery, WeightedRoundRobin)
     }
 
-    /// Any open endpoint. See [`Random`].
+    /// Picks an open endpoint at random. See [`Random`].
     #[must_use]
     pub fn random(discovery: impl Discovery) -> Self {
         Self::with_policy(discovery, Random)
     }
 
-    /// Any open endpoint, by weight. See [`WeightedRandom`].
+    /// Picks an open endpoint at random, by weight. See [`WeightedRandom`].
     #[must_use]
     pub fn weighted_random(discovery: impl Discovery) -> Self {
         Self::with_policy(discovery, WeightedRandom)
     }
 
-    /// The less busy of two. See [`P2c`].
+    /// Picks the less busy of two. See [`P2c`].
     #[must_use]
     pub fn p2c(discovery: impl Discovery) -> Self {
         Self::with_policy(discovery, P2c)
     }
 
-    /// The less busy of two, relative to weight. See [`WeightedP2c`].
+    /// Picks the less busy of two, relative to weight. See [`WeightedP2c`].
     #[must_use]
     pub fn weighted_p2c(discovery: impl Discovery) -> Self {
         Self::with_policy(discovery, WeightedP2c)
     }
 
-    /// The least busy of all. See [`LeastLoaded`].
+    /// Picks the least busy of all. See [`LeastLoaded`].
     #[must_use]
     pub fn least_loaded(discovery: impl Discovery) -> Self {
         Self::with_policy(discovery, LeastLoaded)
     }
 
-    /// The one of two that costs less latency. See [`PeakEwma`].
+    /// Picks the one of two that costs less latency. See [`PeakEwma`].
     #[must_use]
     pub fn peak_ewma(discovery: impl Discovery) -> Self {
         Self::with_policy(discovery, PeakEwma::default())
     }
 
-    /// Each open endpoint in turn, as often as the load that it reports allows. See
+    /// Picks each open endpoint in turn, as often as its reported load allows. See
     /// [`ClientSideWeighted`].
     #[must_use]
     pub fn client_side_weighted_round_robin(discovery: impl Discovery) -> Self {
         Self::with_policy(discovery, ClientSideWeighted::default())
     }
 
-    /// The quickest of those recently probed that are not busier than usual. See [`Prequal`].
+    /// Picks the quickest of those recently probed that are not busier than usual. See [`Prequal`].
     ///
-    /// `probe` asks an endpoint for its load: an async closure, or a probe of evenkeel-http.
+    /// `probe` asks an endpoint for its load. It is an async closure, or a probe of evenkeel-http.
     #[must_use]
     pub fn prequal(discovery: impl Discovery, probe: impl LoadProbe) -> Self {
         Self::with_policy(discovery, Prequal::default()).probe(probe)
     }
 
-    /// The best of the first two that answer, of three that are asked for their load before each request:
-    /// Prequal's synchronous mode. See [`SyncPrequal`].
+    /// Asks three endpoints for their load before each request, and picks the best of the first two
+    /// that answer: Prequal's synchronous mode. See [`SyncPrequal`].
     ///
-    /// **Use it** where a request costs far more than a probe and its answer, and where endpoints can say
-    /// what *this* request would cost them: one that has it in its cache says a tenth of its load, and
-    /// draws it ([`LoadProbe::probe_for`]). **Not** where latency is short of a round trip: each request
-    /// waits for one. Where nobody answers in time, [`P2c`] chooses.
+    /// **Use it** where a request costs far more than a probe and its answer, and where endpoints
+    /// can say what *this* request would cost them. An endpoint that has its answer cached reports a
+    /// tenth of its load, and so attracts it ([`LoadProbe::probe_for`]). **Not** where latency is
+    /// shorter than a round trip: each request waits for one. If no endpoint answers in time,
+    /// [`P2c`] chooses.
     #[must_use]
     pub fn ask_first(discovery: impl Discovery, probe: impl LoadProbe) -> Self {
         let ask_first = AskFirst {
@@ -109,7 +110,7 @@ impl BalanceLayer {
         Self { ask_first: Some(ask_first), ..Self::p2c(discovery) }
     }
 
-    /// Sets another policy than the one that this began with.
+    /// Replaces the policy that this layer was created with.
     ///
     /// ```
     /// use evenkeel_core::{endpoint::Endpoint, policy::RoundRobin};
@@ -127,7 +128,7 @@ impl BalanceLayer {
 
     /// Sets how many endpoints [`ask_first`](Self::ask_first) asks for each request. Default 3.
     ///
-    /// Each is a message there and back; more than five gain little.
+    /// Each costs a message there and back. More than five gain little.
     ///
     /// # Panics
     /// If it is less than 2.
@@ -140,39 +141,40 @@ impl BalanceLayer {
         self
     }
 
-    /// The first open endpoint of the list. See [`PickFirst`].
+    /// Picks the first open endpoint of the list. See [`PickFirst`].
     #[must_use]
     pub fn pick_first(discovery: impl Discovery) -> Self {
         Self::with_policy(discovery, PickFirst)
     }
 
-    /// The same endpoint for the same key, as Envoy and gRPC. See [`RingHash`].
+    /// Picks the same endpoint for the same key, as Envoy and gRPC do. See [`RingHash`].
     ///
-    /// What the key of a request is says its hash: for HTTP `HttpConnector::hash_by`.
+    /// The request's hash says what its key is: for HTTP `HttpConnector::hash_by`.
     #[must_use]
     pub fn ring_hash(discovery: impl Discovery) -> Self {
         Self::with_policy(discovery, RingHash::new())
     }
 
-    /// The same endpoint for the same key, as nginx. See [`Ketama`], also for pingora.
+    /// Picks the same endpoint for the same key, as nginx does. See [`Ketama`], also for pingora.
     #[must_use]
     pub fn ketama(discovery: impl Discovery) -> Self {
         Self::with_policy(discovery, Ketama::new())
     }
 
-    /// The same endpoint for the same key, most evenly. See [`Maglev`].
+    /// Picks the same endpoint for the same key, and spreads keys most evenly. See [`Maglev`].
     #[must_use]
     pub fn maglev(discovery: impl Discovery) -> Self {
         Self::with_policy(discovery, Maglev::new())
     }
 
-    /// The same endpoint for the same key, where as few keys as possible move. See [`Rendezvous`].
+    /// Picks the same endpoint for the same key, and moves as few keys as possible. See
+    /// [`Rendezvous`].
     #[must_use]
     pub fn rendezvous(discovery: impl Discovery) -> Self {
         Self::with_policy(discovery, Rendezvous::new())
     }
 
-    /// Whatever `policy` chooses.
+    /// Picks whatever `policy` chooses.
     #[must_use]
     pub fn with_policy(discovery: impl Discovery, policy: impl Policy) -> Self {
         Self {
@@ -186,15 +188,15 @@ impl BalanceLayer {
         }
     }
 
-    /// Uses endpoints by their tiers: what the first cannot carry goes to the next, and within each the policy
-    /// that is set so far chooses. See [`Priority`]. Default off: tiers are ignored.
+    /// Uses endpoints by their tiers: what the first cannot carry goes to the next. Within each
+    /// tier the policy set so far chooses. See [`Priority`]. Default off: tiers are ignored.
     #[must_use]
     pub fn tiers(self) -> Self {
         self.wrap(Priority::new)
     }
 
-    /// Keeps in the zone `own` as much as its endpoints can carry; within each zone the policy that is set so
-    /// far chooses. See [`ZoneAware`]. Default off: zones are ignored.
+    /// Keeps as much in the zone `own` as its endpoints can carry. Within each zone the policy set
+    /// so far chooses. See [`ZoneAware`]. Default off: zones are ignored.
     ///
     /// Call it before [`tiers`](Self::tiers) for zones within each tier.
     #[must_use]
@@ -202,7 +204,7 @@ impl BalanceLayer {
         self.wrap(|policy| ZoneAware::new(own, policy))
     }
 
-    /// Gives an endpoint that is new, or back from an ejection, less than the policy that is set so far
+    /// Gives an endpoint that is new, or back from an ejection, less than the policy set so far
     /// would, until `window` has passed. See [`SlowStart`]. Default off.
     ///
     /// # Panics
@@ -212,9 +214,10 @@ impl BalanceLayer {
         self.wrap(|policy| SlowStart::new(window, policy))
     }
 
-    /// Uses endpoints, too, that only their health closes, while fewer than `percent` are well. See
-    /// [`PanicThreshold`]. Default 0: only while no other is open, which [`fail_open`](Self::fail_open) is
-    /// for. Needless over [`tiers`](Self::tiers), each of which has a threshold of 50.
+    /// While fewer than `percent` of the endpoints are well, also uses those closed only by their
+    /// health. See [`PanicThreshold`]. Default 0: they are used only while no other is open, which
+    /// is what [`fail_open`](Self::fail_open) does. Not needed with [`tiers`](Self::tiers), each of
+    /// which has a threshold of 50.
     ///
     /// # Panics
     /// If `percent` is more than 100.
@@ -230,30 +233,30 @@ impl BalanceLayer {
 
     /// Sets how long a request waits for an open endpoint before it is refused. Default 3 seconds.
     ///
-    /// Zero refuses at once, also at the start, before discovery has had a chance to answer. Much more
-    /// than callers wait only piles up requests that nobody waits for.
+    /// Zero refuses at once, also at the start, before discovery has had a chance to answer. A
+    /// value much longer than callers wait piles up requests whose callers have left.
     #[must_use]
     pub fn wait_max(mut self, wait_max: Duration) -> Self {
         self.wait_max = wait_max;
         self
     }
 
-    /// Sets whether endpoints are used that are ejected, fail their health check or have an open
-    /// breaker, while no other is left. Default true.
+    /// Sets whether endpoints that are ejected, fail their health check or have an open breaker are
+    /// used while no other is left. Default true.
     ///
-    /// When all look bad, it is the judgement that is more likely wrong, and callers get an endpoint's
-    /// own answer, not ours. Without it they wait for `wait_max` and get
-    /// [`AllEndpointsClosed`](evenkeel_core::error::AllEndpointsClosed). Where no endpoint is open, a
-    /// pick looks at all of them.
+    /// When all endpoints look bad, the judgement is more likely wrong than the endpoints, and
+    /// callers get an endpoint's own answer, not ours. If false, requests wait for `wait_max` and
+    /// get [`AllEndpointsClosed`](evenkeel_core::error::AllEndpointsClosed). While no endpoint is
+    /// open, a pick looks at all of them.
     #[must_use]
     pub fn fail_open(mut self, fail_open: bool) -> Self {
         self.fail_open = fail_open;
         self
     }
 
-    /// Sets how endpoints are asked for their load, for a policy that goes by what they answer.
+    /// Sets how endpoints are asked for their load, for a policy that goes by their answers.
     ///
-    /// Default nobody is asked, and [`Prequal`] goes by requests in flight. A policy that wants no
+    /// By default none is asked, and [`Prequal`] goes by requests in flight. A policy that wants no
     /// probes sends none.
     #[must_use]
     pub fn probe(mut self, probe: impl LoadProbe) -> Self {
@@ -261,11 +264,12 @@ impl BalanceLayer {
         self
     }
 
-    /// Sets how long such a probe may take. Default 100 ms. Without [`probe`](Self::probe) it does
-    /// nothing.
+    /// Sets how long such a probe may take. Default 100 ms. Without [`probe`](Self::probe) it has
+    /// no effect.
     ///
-    /// What comes later than the load changes is of little use; what is shorter than the network's
-    /// delays leaves the policy without answers. Inside one data centre 3 ms have been enough.
+    /// An answer that takes longer than the load takes to change is of little use. A timeout
+    /// shorter than the network's delays leaves the policy without answers. Inside one data centre
+    /// 3 ms have been enough.
     #[must_use]
     pub fn probe_timeout(mut self, timeout: Duration) -> Self {
         let asked_first = self.ask_first.iter_mut().map(|ask_first| &mut ask_first.probes);
@@ -273,7 +277,7 @@ impl BalanceLayer {
         self
     }
 
-    /// Sets the seed of all random choices, so that a run can be repeated. Default the process's
+    /// Sets the seed of all random choices, so that a run can be repeated. Default: the process's
     /// entropy.
     #[must_use]
     pub fn seed(mut self, seed: u64) -> Self {

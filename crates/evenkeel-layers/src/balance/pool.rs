@@ -27,21 +27,21 @@ use super::{
 /// The target of what is traced.
 const TARGET: &str = "evenkeel::balance";
 
-/// So many updates are applied at most before a snapshot is published.
+/// The most updates that are applied before a snapshot is published.
 const BATCH_MAX: usize = 1_024;
 
 /// Why a batch of updates is over.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Batch {
-    /// There are no more for now.
+    /// There are no more updates for now.
     Drained,
-    /// It is as long as it may be.
+    /// It has reached its maximum length.
     Cut,
-    /// There will be no more.
+    /// No more updates will come.
     Ended,
 }
 
-/// The nodes of one balancer and what keeps them up to date.
+/// The nodes of one balancer, and what keeps them up to date.
 pub(super) struct Pool<C: Connect> {
     discovery: Arc<dyn Discovery>,
     policy: Arc<dyn Policy>,
@@ -95,8 +95,8 @@ where
     /// Runs until it is aborted.
     pub(super) async fn run(mut self) {
         if let Err(panic) = AssertUnwindSafe(self.follow()).catch_unwind().await {
-            // In what the user gave us. Started again it would only panic again, and nobody is left
-            // who could mend a node: requests are refused at their deadline.
+            // The panic is in the user's code. Started again it would only panic again. No node can
+            // be repaired any more: requests are refused at their deadline.
             self.has_panicked = true;
             let left = self.shared.snapshots.current();
             left.nodes.iter().for_each(|node| _ = node.close(Gate::Retired));
@@ -110,7 +110,8 @@ where
         let signals = self.shared.signals.clone();
         loop {
             tokio::select! {
-                // In this order, so that a run can be repeated, and what ends soon comes first.
+                // In this order, so that a run can be repeated, and so that what ends soon comes
+                // first.
                 biased;
                 () = signals.attention.notified() => {
                     signals.pulse.beat();
@@ -125,18 +126,18 @@ where
                 }
             }
             if !self.running.is_current() {
-                // Another task sees to the nodes by now; this one is about to be dropped.
+                // Another task manages the nodes by now; this one is about to be dropped.
                 return std::future::pending().await;
             }
             self.publish();
             if batch == Batch::Cut {
-                // A stream that always has news must leave room for others.
+                // A stream that always has news must leave room for other tasks.
                 tokio::task::yield_now().await;
             }
         }
     }
 
-    /// Applies the updates that are there.
+    /// Applies the updates that are available.
     fn apply_batch(&mut self, first: Option<Result<Update, BoxError>>, watch: &mut Watch) -> Batch {
         let mut next = Some(first);
         let mut applied = 0;
@@ -170,7 +171,8 @@ where
         }
     }
 
-    /// Keeps the last error of discovery for those who are refused, and tells when it comes and goes.
+    /// Keeps the last error of discovery for requests that are refused, and logs when it comes and
+    /// goes.
     fn note_discovery(&self, error: Option<BoxError>) {
         if error.is_some() {
             evenkeel_metrics::discovery_failed(&self.shared.client);
@@ -197,7 +199,7 @@ where
             match self.slot_at(&endpoint.address) {
                 Some(slot) => {
                     self.update(&slot.node, endpoint);
-                    // Named twice in one set, it is already there.
+                    // An endpoint named twice in one set is already there.
                     if left.remove(&slot.node.id()) {
                         self.slots.push(slot);
                     }
@@ -233,7 +235,7 @@ where
         by_address.get(address)?.upgrade()
     }
 
-    /// Takes over what is new about an endpoint; one that is announced unchanged is not touched.
+    /// Takes over what is new about an endpoint. An unchanged endpoint is not touched.
     fn update(&mut self, node: &Node, endpoint: Endpoint) {
         if *node.endpoint() != endpoint {
             tracing::debug!(target: TARGET, client = self.shared.client.name(), endpoint = %endpoint.address, weight = endpoint.weight, "endpoint changed");
@@ -252,13 +254,13 @@ where
         self.is_changed = true;
     }
 
-    /// A slot for `node` with a new service, known by its address.
+    /// Makes a slot for `node` with a new service, and registers it by its address.
     fn connect(&self, node: Arc<Node>) -> Arc<Slot<C::Service>> {
-        // What is made for an endpoint names the client, too.
+        // What is made for an endpoint names the client too.
         let service = self.shared.client.scope(|| self.connect.connect(&node));
         let slot = Arc::new(Slot { node, service, shared: self.shared.clone() });
         let mut by_address = self.shared.by_address.write().expect("no panic under the lock");
-        // One that another has taken over from makes nodes that nothing uses.
+        // If another pool has taken over from this one, nothing uses the nodes it makes.
         if self.running.is_current() {
             by_address.insert(slot.node.address().clone(), Arc::downgrade(&slot));
         }
@@ -276,7 +278,7 @@ where
         drop(by_address);
         self.repairs.forget(slot.node.id());
         if slot.node.is_closed_by(Gate::Joining) {
-            // Come and gone within one batch, it must not open for a moment.
+            // A node that came and went within one batch must not open for a moment.
             slot.node.close(Gate::Retired);
         }
         self.retired.push(slot);
@@ -291,7 +293,7 @@ where
         }
     }
 
-    /// Makes the services anew whose time has come; their nodes keep what was learnt.
+    /// Makes the services again for which it is time. Their nodes keep what was learnt.
     fn repair(&mut self) {
         let due = self.repairs.take_due();
         for index in 0..self.slots.len() {
@@ -305,7 +307,7 @@ where
         }
     }
 
-    /// Shows requests what has changed, at once and whole.
+    /// Shows requests what has changed, all of it at once.
     fn publish(&mut self) {
         if !std::mem::take(&mut self.is_changed) {
             return;
@@ -315,15 +317,16 @@ where
         let previous = self.shared.snapshots.current();
         let picker = self.policy.build(&nodes, Some(&*previous.picker));
         let change = nodes.len() as isize - previous.nodes.len() as isize;
-        // Kept until the next change: a large one takes milliseconds to drop, and the last of the
-        // clones that still read it would do so inside a request.
+        // Kept until the next change: a large snapshot takes milliseconds to drop, and the last
+        // clone that still reads it would do so inside a request.
         self.previous = Some(previous);
 
-        // A node opens when a request can find it, and not before: whoever saw it open looks for it.
-        // Those who join open before those who leave close: there is no moment without any.
+        // A node opens only when a request can find it: callers that saw it open look for it.
+        // Joining nodes open before leaving nodes close, so there is no moment without any.
         let snapshot = Snapshot { nodes, slots, picker };
         if !self.shared.snapshots.publish_if(snapshot, || self.running.is_current()) {
-            // Another task has begun while the picker was built, and has closed what this one had.
+            // Another task has started while the picker was built, and has closed this pool's
+            // nodes.
             return;
         }
         evenkeel_metrics::published(&self.shared.client, change);
@@ -335,9 +338,10 @@ where
     }
 }
 
-/// Lets go of what a pool has left behind whose runtime has ended.
+/// Cleans up after a pool whose runtime has ended.
 fn retire_all<S>(shared: &Shared<S>, policy: &dyn Policy) {
-    // A request that outlives its runtime keeps its slot: it must not be taken for one of the new set.
+    // A request that outlives its runtime keeps its slot, which must not be taken for one of the
+    // new set.
     shared.by_address.write().expect("no panic under the lock").clear();
     let left = shared.snapshots.current();
     if !left.nodes.is_empty() {
@@ -351,7 +355,7 @@ fn retire_all<S>(shared: &Shared<S>, policy: &dyn Policy) {
 impl<C: Connect> Drop for Pool<C> {
     fn drop(&mut self) {
         if !self.running.is_current() {
-            // Another has taken over, and has counted what was left.
+            // Another pool has taken over, and has counted what was left.
             return;
         }
         let left = self.shared.snapshots.current().nodes.len();

@@ -20,10 +20,10 @@ use crate::clock;
 /// The target of what is traced.
 const TARGET: &str = "evenkeel::balance";
 
-/// Where a policy wants no probes, or none is known: looked at again so often.
+/// How long to wait before looking again, where a policy wants no probes or none is known.
 const AGAIN: Duration = Duration::from_secs(1);
 
-/// How servers are asked for their load, without the type of the probe.
+/// How endpoints are asked for their load, without the type of the probe.
 #[derive(Clone)]
 pub(super) struct Probes {
     probe: Arc<dyn AnyProbe>,
@@ -40,7 +40,7 @@ impl Probes {
         self.timeout = timeout;
     }
 
-    /// Sends probes until it is dropped, and all that are under way with it.
+    /// Sends probes until it is dropped. The probes that are under way are dropped with it.
     pub(super) async fn run<S>(self, shared: Arc<Shared<S>>)
     where
         S: Send + Sync + 'static,
@@ -48,7 +48,8 @@ impl Probes {
         let mut rng = shared.rng();
         let mut reader = shared.snapshots.reader();
         let signals = shared.signals.clone();
-        // Each probe is a task of its own: one that panics or takes long is nobody else's matter.
+        // Each probe is a task of its own, so that one that panics or takes long does not affect
+        // the others.
         let mut under_way = JoinSet::new();
         loop {
             let again = {
@@ -83,7 +84,7 @@ impl Probes {
         }
     }
 
-    /// What an endpoint answers in time, on behalf of a request of this hash if there is one.
+    /// What an endpoint answers in time. A `hash` asks on behalf of a request of that hash.
     pub(super) async fn ask(
         &self,
         client: &Client,

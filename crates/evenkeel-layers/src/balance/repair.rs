@@ -1,4 +1,4 @@
-//! When services that failed are made anew: at once, then with growing delays.
+//! When services that failed are made again: at once, then with growing delays.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -11,10 +11,10 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::clock;
 
-/// A service that lives this long has recovered: the next failure counts as the first.
+/// A service that lived this long has recovered: the next failure counts as the first.
 const RECOVERED_AFTER: Duration = Duration::from_secs(30);
 
-/// The repairs that are due, each for a node that is in the set: as many as nodes at most.
+/// The planned repairs, at most one for each node in the set.
 #[derive(Debug)]
 pub(super) struct Repairs {
     backoff: Backoff,
@@ -29,7 +29,7 @@ impl Repairs {
         Self { backoff, rng, due: HashMap::new(), done: HashMap::new() }
     }
 
-    /// Waits until the time of a repair has come.
+    /// Waits until a repair is due.
     pub(super) async fn due(&self) {
         match self.due.values().min() {
             Some(&due) => sleep_until(due).await,
@@ -37,7 +37,7 @@ impl Repairs {
         }
     }
 
-    /// The nodes whose services are to be made anew now.
+    /// The nodes whose services are to be made again now.
     pub(super) fn take_due(&mut self) -> HashSet<u64> {
         let now = clock::instant();
         self.due.extract_if(|_, due| *due <= now).map(|(id, _)| id).collect()
@@ -59,7 +59,7 @@ impl Repairs {
         self.due.insert(id, due);
     }
 
-    /// The node has left the set.
+    /// Forgets a node that has left the set.
     pub(super) fn forget(&mut self, id: u64) {
         self.due.remove(&id);
         self.done.remove(&id);

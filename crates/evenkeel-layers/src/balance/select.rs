@@ -1,4 +1,5 @@
-//! What happens when the chosen service is not ready: others are asked, and all of them waited for.
+//! What happens when the chosen service is not ready: others are asked, and the first to be ready
+//! is used.
 
 use std::{
     future::{Future, poll_fn},
@@ -28,13 +29,13 @@ use super::{
 /// `Service::poll_ready` of a service, without the type of its requests.
 pub(super) type PollReady<S> = fn(&mut S, &mut Context<'_>) -> Poll<Result<(), BoxError>>;
 
-/// So many services are waited for at the same time.
+/// How many services are waited for at the same time.
 const CANDIDATES_MAX: usize = 8;
 
-/// So many services may fail before the last error is given to the caller.
+/// How many services may fail before the caller gets the last error.
 const FAILURES_MAX: usize = 8;
 
-/// So many nodes a pick may have to avoid besides those that were tried.
+/// How many nodes a pick may have to avoid besides those that were tried.
 pub(super) const AVOID_MAX: usize = CANDIDATES_MAX;
 
 /// A service that is ready, and its attempt.
@@ -63,7 +64,7 @@ impl Wish {
         }
     }
 
-    /// Whom those prefer that are asked for the request.
+    /// The endpoint with the best answer, if endpoints are asked before the request.
     async fn best_of_the_asked<S>(&self, shared: &Shared<S>) -> Option<Address> {
         let tried = self.tried.as_ref().map(Tried::ids).unwrap_or_default();
         let about = About { hash: self.hash, tried: &tried, exclude: &self.exclude };
@@ -99,15 +100,15 @@ impl<S: Clone> Candidate<S> {
 pub(super) enum First<S> {
     /// There was no open node.
     Nobody,
-    /// Nobody yet: endpoints are asked first.
+    /// None is picked yet: endpoints are asked first.
     Asked,
     /// It is not ready.
     Waits(Candidate<S>),
-    /// It failed for good. Made anew it may be asked again.
+    /// It failed for good. It may be asked again when it has been replaced.
     Failed(BoxError),
 }
 
-/// What one round of asking came to.
+/// The result of one round of asking.
 enum Round<S> {
     Ready(Candidate<S>),
     Failed(BoxError),
@@ -117,7 +118,7 @@ enum Round<S> {
 
 /// Waits until one of several services is ready, as long as a request may wait.
 ///
-/// Every candidate whose node closes is dropped, and others are picked while there are any.
+/// A candidate whose node closes is dropped. Others are picked while there are any.
 pub(super) fn select<S>(
     shared: Arc<Shared<S>>,
     poll_ready: PollReady<S>,
@@ -170,7 +171,7 @@ where
         Ok(Err(Unselected::NonePicked(picked))) => {
             Err(shared.refused("no_endpoint_picked", picked.into()))
         }
-        // What is behind it tells more than that nobody was ready.
+        // The last error tells more than that no service was ready.
         Ok(Err(Unselected::Failed)) | Err(_) => Err(error.unwrap_or_else(|| shared.refusal())),
     }
 }
@@ -179,7 +180,7 @@ where
 enum Unselected {
     Excluded(AllEndpointsExcluded),
     NonePicked(NoEndpointPicked),
-    /// All services failed; the last error is kept.
+    /// All services failed. The last error is kept.
     Failed,
 }
 
@@ -202,9 +203,9 @@ where
         });
         let is_last = failures == FAILURES_MAX;
         if !is_last {
-            // One that failed may be among them again: made anew.
+            // One that failed may be among them again, if it was replaced.
             match fill(shared, wish, &mut candidates) {
-                // What was open before and after each pick may have been closed meanwhile.
+                // What was open before and after each pick may have been closed in between.
                 Err(Unselected::NonePicked(_)) if changed.as_mut().now_or_never().is_some() => {
                     yield_now().await;
                     continue;
@@ -212,7 +213,8 @@ where
                 filled => filled?,
             }
         }
-        // Those who are ready now are asked in any case: no error while one would have answered.
+        // Services that are ready now are asked in any case, so there is no error while one would
+        // have answered.
         let waits = async {
             if !is_last {
                 changed.await;
@@ -224,7 +226,8 @@ where
                 if admit(&mut attempt) {
                     return Ok((service, attempt));
                 }
-                // Its gate is closed by now; an observer that forgot to must not stop all others.
+                // Its gate is closed by now. If an observer forgot to close it, that must not stop
+                // all others.
                 yield_now().await;
             }
             Round::Changed if is_last => return Err(Unselected::Failed),
@@ -236,7 +239,7 @@ where
                 failures = FAILURES_MAX.min(failures + 1);
                 if failures < FAILURES_MAX {
                     match fill(shared, wish, &mut candidates) {
-                        // Looked at again, with an eye on what changes meanwhile.
+                        // Looks again, and watches for changes meanwhile.
                         Err(Unselected::NonePicked(_)) => continue,
                         filled => filled?,
                     }
@@ -249,7 +252,7 @@ where
     }
 }
 
-/// Whether the request may leave: its node is open and lets it in, or is used for lack of an open one.
+/// Whether the request may leave: its node is open and admits it, or is used because none is open.
 #[inline]
 pub(super) fn admit<S>(attempt: &mut Attempt<Slot<S>>) -> bool {
     attempt.admit() || admit_failing_open(attempt)
@@ -272,7 +275,8 @@ fn fill<S: Clone>(
     while candidates.len() < CANDIDATES_MAX.min(snapshot.nodes.len()) {
         let avoid: Vec<_> = candidates.iter().map(|candidate| candidate.slot.node.id()).collect();
         match shared.pick(&snapshot, &mut rng, &wish.hints(), &avoid) {
-            // It may have closed meanwhile, or a policy pays no heed to gates: no reason to spin.
+            // It may have closed meanwhile, or the policy ignores gates. Neither is a reason to
+            // spin.
             Some(slot) if shared.is_available(&slot.node) => candidates.push(Candidate::new(slot)),
             _ => break,
         }
@@ -292,8 +296,8 @@ fn fill<S: Clone>(
 
 /// Whether the policy picks no open node though one is open all the time.
 ///
-/// It is asked again: when it picked none, that one may not have been open yet. And more than once: what it picks
-/// may close at that moment.
+/// The policy is asked again, since the open node may not have been open yet when it picked none.
+/// It is asked more than once, since what it picks may close at that moment.
 fn is_none_picked<S>(
     shared: &Shared<S>,
     snapshot: &Snapshot<S>,
@@ -319,10 +323,10 @@ fn is_all_excluded(nodes: &[Arc<Node>], exclude: &[Address]) -> bool {
     open.peek().is_some() && open.all(|node| exclude.contains(node.address()))
 }
 
-/// Asks all candidates until one is ready, one has failed, or something has changed: a node that
-/// closed is not given the request, however ready its service.
+/// Asks all candidates until one is ready, one has failed, or something has changed. A node that
+/// closed is not given the request, even if its service is ready.
 ///
-/// One that failed is moved to the end.
+/// A candidate that failed is moved to the end.
 async fn ask<S>(
     poll_ready: PollReady<S>,
     candidates: &mut Vec<Candidate<S>>,
@@ -352,9 +356,9 @@ async fn ask<S>(
     .await
 }
 
-/// A service that failed for good is not asked again: the pool makes it anew.
+/// Reports a service that failed for good. It is not asked again: the pool makes a new one.
 ///
-/// One that was made anew already is nobody's trouble any more.
+/// A service that was replaced already is ignored.
 pub(super) fn report_broken<S>(slot: &Slot<S>) {
     if slot.shared.is_current(slot) && slot.node.close(Gate::Broken) {
         slot.shared.signals.attention.notify_one();

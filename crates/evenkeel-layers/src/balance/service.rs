@@ -32,7 +32,8 @@ use super::{
 };
 use crate::background::Task;
 
-/// Every so many times that it is made ready, a balancer looks whether the runtime of its background task is driven.
+/// How many times a balancer is made ready between two checks that the runtime of its background
+/// task is driven.
 const LOOKS_EVERY: u8 = 64;
 
 /// Chooses an endpoint for each request. See the [module docs](super).
@@ -41,9 +42,9 @@ pub struct Balance<C: Connect> {
     reader: Reader<Snapshot<C::Service>>,
     rng: Rng,
     traffic: C::Traffic,
-    /// `poll_ready` while no node is open, and the runtime whose timer it uses.
+    /// `poll_ready` while no node is open, and the runtime of its timer.
     waiting: Option<(runtime::Id, Waiting)>,
-    /// How many times it was made ready, to a multiple of [`LOOKS_EVERY`].
+    /// How many times it was made ready, up to a multiple of [`LOOKS_EVERY`].
     readied: u8,
 }
 
@@ -54,7 +55,7 @@ struct Owner<C: Connect> {
     layer: BalanceLayer,
     connect: Arc<C>,
     shared: Arc<Shared<C::Service>>,
-    /// The number of the background task that sees to the nodes; see [`Running`].
+    /// The number of the background task that manages the nodes; see [`Running`].
     running: Arc<AtomicU64>,
     task: Mutex<Option<Task>>,
 }
@@ -81,7 +82,7 @@ where
         Self { owner, reader, rng, traffic, waiting: None, readied: 0 }
     }
 
-    /// The nodes as they are now, in the order in which discovery names them.
+    /// The current nodes, in the order in which discovery names them.
     #[must_use]
     pub fn nodes(&self) -> Vec<Arc<Node>> {
         self.owner.shared.snapshots.current().nodes.to_vec()
@@ -122,12 +123,13 @@ where
         self.running.load(Ordering::Acquire) != Running::NONE
     }
 
-    /// Whether the background task sees to the nodes, and one may be used, be it that only its health closes it.
+    /// Whether the background task manages the nodes and one of them may be used, even if its
+    /// health closes it.
     fn is_available(&self) -> bool {
         self.is_running() && self.shared.any_available()
     }
 
-    /// Starts the background task, also anew after the runtime it ran on has ended.
+    /// Starts the background task. Starts it again if the runtime it ran on has ended.
     #[cold]
     fn start(&self) -> Result<(), NoRuntime> {
         let runtime = Handle::try_current().map_err(|_| NoRuntime::default())?;
@@ -183,7 +185,7 @@ where
             return;
         }
         if let Some(task) = &*task {
-            // Where it rests it is dropped when it is driven again, or with its runtime.
+            // If its runtime rests, the task is dropped when that is driven again, or with it.
             task.abort();
         }
         let left = self.shared.snapshots.current().nodes.len();
@@ -234,7 +236,8 @@ where
 
     fn call(&mut self, request: R) -> Self::Future {
         if !self.owner.is_running() {
-            // Called without having been made ready. Outside a runtime the request is refused below.
+            // It was called without having been made ready. Outside a runtime the request is
+            // refused below.
             let _ = self.owner.start();
         }
         let shared = &self.owner.shared;
@@ -284,7 +287,7 @@ where
         Self {
             owner: self.owner.clone(),
             reader: self.reader.clone(),
-            // Its own numbers: clones that draw the same ones herd.
+            // Each clone draws its own numbers: clones that draw the same ones herd.
             rng: self.owner.shared.rng(),
             traffic: self.traffic.clone(),
             waiting: None,

@@ -36,7 +36,7 @@ use crate::clock;
 pub(super) struct Shared<S> {
     pub(super) snapshots: Publisher<Snapshot<S>>,
     pub(super) signals: Arc<Signals>,
-    /// The slot of each address, for requests that name the endpoint they prefer.
+    /// The slot of each address, for requests that name a preferred endpoint.
     pub(super) by_address: RwLock<HashMap<Address, Weak<Slot<S>>>>,
     pub(super) discovery_error: Mutex<Option<SharedError>>,
     pub(super) wait_max: Duration,
@@ -46,24 +46,26 @@ pub(super) struct Shared<S> {
     reads_time: bool,
     pub(super) policy: &'static str,
     pub(super) client: Client,
-    /// What the clones own together; discovery is followed as long as it lives.
+    /// What the clones own together. Discovery is followed as long as it lives.
     owner: OnceLock<Weak<dyn Own>>,
     seeds: AtomicU64,
-    /// The last reading of the clock, for those whom some milliseconds do not matter.
+    /// The last reading of the clock, for uses where a few milliseconds do not matter.
     recently: AtomicU64,
 }
 
 /// The nodes as requests see them, with the picker that was built for them.
 ///
-/// Services are held weakly: a clone that lies idle with an old snapshot keeps no connection open.
+/// Services are held weakly, so an idle clone with an old snapshot keeps no connection open.
 pub(super) struct Snapshot<S> {
     pub(super) nodes: Box<[Arc<Node>]>,
     pub(super) slots: Box<[Weak<Slot<S>>]>,
     pub(super) picker: Box<dyn Picker>,
 }
 
-/// A node and the service that speaks to it, alive while discovery names it or a request uses it.
-// In cache lines of its own: each request counts itself here, and slots are made one after another.
+/// A node and the service that speaks to it. It lives while discovery names it or a request uses
+/// it.
+// In cache lines of its own: each request is counted here, and slots are allocated one after
+// another.
 #[repr(align(64))]
 pub(super) struct Slot<S> {
     pub(super) node: Arc<Node>,
@@ -77,7 +79,7 @@ pub(super) struct Signals {
     open: AtomicIsize,
     /// A node opened or closed, or a snapshot was published.
     pub(super) changed: Notify,
-    /// The pool has something to look after.
+    /// The pool has work to do.
     pub(super) attention: Notify,
     /// Probes are to be sent.
     pub(super) probes: Notify,
@@ -107,18 +109,18 @@ impl<S> Shared<S> {
         }
     }
 
-    /// Makes `owner` known, once.
+    /// Sets the `owner`, once.
     pub(super) fn set_owner(&self, owner: Weak<dyn Own>) {
         assert!(self.owner.set(owner).is_ok(), "one balancer, one owner");
     }
 
-    /// Keeps discovery followed for a request that looks for another endpoint, though the last clone
-    /// be dropped meanwhile; nothing if it was before.
+    /// Keeps discovery followed for a request that looks for another endpoint, even if the last
+    /// clone is dropped meanwhile. `None` if it was dropped before.
     pub(super) fn owner(&self) -> Option<Arc<dyn Own>> {
         self.owner.get()?.upgrade()
     }
 
-    /// A generator that draws other numbers than those before it.
+    /// A generator whose numbers differ from those of earlier generators.
     pub(super) fn rng(&self) -> Rng {
         // An odd step visits every seed once; the generator mixes the bits.
         Rng::with_seed(self.seeds.fetch_add(0x9E37_79B9_7F4A_7C15, Ordering::Relaxed))
@@ -140,8 +142,8 @@ impl<S> Shared<S> {
         now
     }
 
-    /// Chooses a node for a request, none of `avoid`, and rather none that the call has tried.
-    // Always, so that all of it that hints may ask for is gone where the traffic gives none.
+    /// Picks a node for a request: none of `avoid`, and preferably none that the call has tried.
+    // Always inlined, so that hints cost nothing where the traffic gives none.
     #[inline(always)]
     pub(super) fn pick(
         &self,
@@ -156,7 +158,7 @@ impl<S> Shared<S> {
         }
     }
 
-    /// Tells why the node was chosen.
+    /// Traces why the node was chosen.
     #[cold]
     fn pick_and_tell(
         &self,
@@ -200,7 +202,7 @@ impl<S> Shared<S> {
         }
     }
 
-    /// Where no node is open, one that only its health closes is better than none.
+    /// If no node is open, one that only its health closes is better than none.
     #[cold]
     fn pick_closed<'a>(
         &self,
@@ -221,7 +223,7 @@ impl<S> Shared<S> {
         Some(picked)
     }
 
-    /// Whether nodes are used now that only their health closes: there is no other.
+    /// Whether nodes closed only by their health are used now, because no other is open.
     pub(super) fn fails_open(&self) -> bool {
         self.fail_open && !self.signals.any_open()
     }
@@ -232,7 +234,8 @@ impl<S> Shared<S> {
         node.is_open() || self.is_last_resort(node)
     }
 
-    /// Whether `node` is used though its health closes it: no other is open, or too few for the policy.
+    /// Whether `node` is used though its health closes it: no other is open, or too few are for the
+    /// policy.
     #[cold]
     pub(super) fn is_last_resort(&self, node: &Node) -> bool {
         node.is_usable() && (self.fails_open() || self.snapshots.current().picker.panics(node))
@@ -278,8 +281,8 @@ impl<S> Shared<S> {
         preferred
     }
 
-    /// Whether `slot` is what its node is spoken to with: not replaced, and not of an endpoint that
-    /// has left.
+    /// Whether `slot` is the current slot of its node: it was not replaced, and its endpoint has
+    /// not left.
     pub(super) fn is_current(&self, slot: &Slot<S>) -> bool {
         let by_address = self.by_address.read().expect("no panic under the lock");
         by_address
@@ -287,7 +290,7 @@ impl<S> Shared<S> {
             .is_some_and(|current| std::ptr::eq(current.as_ptr(), slot))
     }
 
-    /// Why a request that waited for so long is refused.
+    /// The error for a request that waited too long.
     pub(super) fn refusal(&self) -> BoxError {
         let endpoints = self.snapshots.current().nodes.len();
         if 0 < endpoints {
@@ -298,7 +301,7 @@ impl<S> Shared<S> {
         self.refused("no_endpoints", NoEndpoints::new(self.wait_max, error).into())
     }
 
-    /// Tells that a request is refused, and why.
+    /// Logs that a request is refused, and why.
     #[cold]
     pub(super) fn refused(&self, error_type: &'static str, error: BoxError) -> BoxError {
         evenkeel_metrics::balancer_refused(&self.client, error_type);
@@ -307,7 +310,7 @@ impl<S> Shared<S> {
         error
     }
 
-    /// Tells that no endpoint is open, and a request begins to wait.
+    /// Logs that no endpoint is open and a request begins to wait.
     #[cold]
     pub(super) fn waits(&self) {
         evenkeel_metrics::balancer_waits(&self.client);
@@ -316,7 +319,7 @@ impl<S> Shared<S> {
     }
 }
 
-/// Room for what a call has tried and what it avoids besides.
+/// Room for the endpoints that a call has tried, and those it avoids besides.
 const TRIED_MAX: usize = evenkeel_core::traffic::Tried::MAX + super::select::AVOID_MAX;
 
 #[inline]
@@ -357,7 +360,7 @@ impl Signals {
         0 < self.open.load(Ordering::Acquire)
     }
 
-    /// Whether a node was unreachable since the last question.
+    /// Whether a node was unreachable since this was last called.
     pub(super) fn take_unreachable(&self) -> bool {
         self.unreachable.swap(false, Ordering::AcqRel)
     }

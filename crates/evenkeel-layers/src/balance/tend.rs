@@ -1,4 +1,4 @@
-//! Has the picker do what it does now and then.
+//! Runs the periodic work of the picker.
 
 use std::{pin::pin, sync::Arc};
 
@@ -7,11 +7,11 @@ use tokio::time::sleep_until;
 use super::shared::Shared;
 use crate::clock;
 
-/// Tends the picker in use, until it is dropped.
+/// Runs that of the current picker, until it is dropped.
 pub(super) async fn tend<S>(shared: Arc<Shared<S>>) {
     let mut reader = shared.snapshots.reader();
     loop {
-        // A snapshot that is published is told as a change, like much else: to look costs little.
+        // A published snapshot is signalled as a change, like much else. Checking costs little.
         let mut changed = pin!(shared.signals.changed.notified());
         changed.as_mut().enable();
         let now = clock::now();

@@ -33,16 +33,17 @@ impl Default for CircuitBreakerLayer {
 }
 
 impl<X> CircuitBreakerLayer<X> {
-    /// Opens after so many failures in a row. Default 5.
+    /// Opens after this many failures in a row. Default 5.
     ///
-    /// One opens it at every hiccup; many take long where little is asked. The rates go on counting.
+    /// 1 opens it at every hiccup. A large number takes long to reach where there are few calls.
+    /// The rates count as well.
     #[must_use]
     pub fn consecutive_failures(mut self, failures: u32) -> Self {
         self.rules.consecutive_failures = Some(failures);
         self
     }
 
-    /// Opens when this share of the calls in the window failed: above 0, up to 1. Default 0.5.
+    /// Opens when this share of the calls in the window has failed: above 0, up to 1. Default 0.5.
     #[must_use]
     pub fn failure_rate(mut self, rate: f64) -> Self {
         self.rules.failure_rate = Some(rate);
@@ -58,9 +59,9 @@ impl<X> CircuitBreakerLayer<X> {
         self
     }
 
-    /// Sets over which calls the rates are taken. Default the last 100.
+    /// Sets which calls the rates are computed over. Default: the last 100.
     ///
-    /// A small window opens by chance, a large one late.
+    /// A small window opens by chance, a large one opens late.
     #[must_use]
     pub fn window(mut self, window: Window) -> Self {
         self.rules.window = window;
@@ -74,39 +75,39 @@ impl<X> CircuitBreakerLayer<X> {
         self
     }
 
-    /// Sets how many calls are let in as a trial, all of which must succeed. Default 1.
+    /// Sets how many calls are let in as a trial. All of them must succeed. Default 1.
     #[must_use]
     pub fn trial_calls(mut self, calls: u32) -> Self {
         self.rules.trial_calls = calls;
         self
     }
 
-    /// Sets after which time a trial call without an answer has failed. Default 10 s.
+    /// Sets after how long a trial call without an answer has failed. Default 10 s.
     ///
-    /// Shorter than the slowest good answer, it keeps endpoints out that work.
+    /// If it is shorter than the slowest good answer, it keeps out endpoints that work.
     #[must_use]
     pub fn trial_timeout(mut self, timeout: Duration) -> Self {
         self.rules.trial_timeout = timeout;
         self
     }
 
-    /// Sets how long it stays open the first time, and at most. Default 1 and 60 seconds.
+    /// Sets how long the breaker stays open the first time, and at most. Default 1 and 60 seconds.
     ///
-    /// Short times put a request at risk more often; long ones keep a recovered endpoint idle.
+    /// Short times risk a request more often. Long ones keep a recovered endpoint idle.
     #[must_use]
     pub fn open_time(mut self, min: Duration, max: Duration) -> Self {
         (self.rules.open_min, self.rules.open_max) = (min, max);
         self
     }
 
-    /// Sets all rules at once, also those that have no setter here.
+    /// Sets all rules at once, including those that have no setter here.
     #[must_use]
     pub fn rules(mut self, rules: BreakerRules) -> Self {
         self.rules = rules;
         self
     }
 
-    /// Sets the seed of all random choices, so that a run can be repeated. Default the process's
+    /// Sets the seed of all random choices, so that a run can be repeated. Default: the process's
     /// entropy.
     #[must_use]
     pub fn seed(self, seed: u64) -> Self {
@@ -114,16 +115,17 @@ impl<X> CircuitBreakerLayer<X> {
         self
     }
 
-    /// Sets what tells success from failure where the breaker stands alone. Default every error fails.
+    /// Sets what tells success from failure where the breaker stands alone. By default every error
+    /// is a failure.
     ///
-    /// Below a balancer it is what the innermost `Connect` says.
+    /// Below a balancer the traffic of the innermost `Connect` decides.
     #[must_use]
     pub fn traffic<Y>(self, traffic: Y) -> CircuitBreakerLayer<Y> {
         CircuitBreakerLayer { rules: self.rules, breakers: self.breakers, traffic }
     }
 
-    /// The breakers that this layer and its clones have made and will make, to be read and held by
-    /// hand.
+    /// The breakers that this layer and its clones have made and will make. They can be read and
+    /// held by hand.
     #[must_use]
     pub fn breakers(&self) -> Breakers {
         self.breakers.clone()

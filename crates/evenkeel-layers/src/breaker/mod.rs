@@ -1,27 +1,28 @@
-//! A circuit breaker: stops asking whoever keeps failing, and tries again after a while.
+//! A circuit breaker: stops sending calls to what keeps failing, and tries again later.
 //!
 //! One layer, two places:
 //!
 //! * **Alone**, around a `Service`: calls that it does not let through fail with
 //!   [`CircuitOpen`](evenkeel_core::error::CircuitOpen), which says when to try again.
-//! * **Below a balancer**, around a `Connect`: one breaker for each endpoint. While it is open the
-//!   node's gate [`Breaker`](evenkeel_core::node::Gate::Breaker) is closed, in every clone, and other
-//!   endpoints are chosen; nobody is refused because of it. A timer opens the gate for a trial without
-//!   any request arriving, and only so many requests as are permitted go there until it has succeeded.
+//! * **Below a balancer**, around a `Connect`: one breaker for each endpoint. While it is open, the
+//!   node's gate [`Breaker`](evenkeel_core::node::Gate::Breaker) is closed in every clone, and
+//!   other endpoints are chosen; no call is refused because of it. A timer opens the gate for a
+//!   trial without waiting for a request. Only the permitted number of requests goes there until
+//!   the trial has succeeded.
 //!
-//! **Use it** alone in front of a dependency that is better left in peace while it is down, and below a
-//! balancer where an endpoint that fails should be left at once, whatever the others do. **Not** as the
-//! only protection of a set whose endpoints may all fail together: breakers know nothing of each
-//! other, all of them can be open at the same time, and then the balancer waits and refuses.
-//! Outlier detection compares the endpoints and leaves some of them open.
+//! **Use it** alone in front of a dependency that is better left in peace while it is down, and
+//! below a balancer where an endpoint that fails should be left at once, whatever the others do.
+//! **Not** as the only protection of a set whose endpoints may all fail together. Breakers know
+//! nothing of each other, so all of them can be open at the same time, and then the balancer waits
+//! and refuses. Outlier detection compares the endpoints and leaves some of them open.
 //!
-//! What counts as a failure is what the traffic says: below a balancer that of its `Connect`, alone
-//! that of [`traffic`](CircuitBreakerLayer::traffic), by default every error. What each outcome does
-//! is told at [`core::health::breaker`](evenkeel_core::health::breaker). A call that is cut off by a
-//! [deadline](crate::deadline) or by the attempt timeout of a retry above, after half of it or more, has failed
-//! without an answer; one that its caller drops says nothing. What counts when, and why, is told at
-//! [`core::cut`](evenkeel_core::cut). A trial call is judged by the head of its response, and fails without one in
-//! time.
+//! The traffic says what counts as a failure. Below a balancer it is the traffic of its `Connect`,
+//! alone that of [`traffic`](CircuitBreakerLayer::traffic), by default every error.
+//! [`core::health::breaker`](evenkeel_core::health::breaker) describes what each outcome does. If a
+//! call is cut off by a [deadline](crate::deadline), or by the attempt timeout of a retry above,
+//! after half of that time or more, it has failed without an answer. A call that its caller drops
+//! says nothing. [`core::cut`](evenkeel_core::cut) describes what counts when, and why. A trial
+//! call is judged by the head of its response, and fails if none arrives in time.
 //!
 //! ```
 //! use std::time::Duration;
@@ -72,7 +73,7 @@
 //! assert_eq!(client.clone().oneshot(1).await?, 2);
 //! assert!(breakers.list().iter().all(|breaker| breaker.state() == State::Closed));
 //!
-//! // Somebody takes one endpoint out by hand.
+//! // An operator takes one endpoint out by hand.
 //! let first = &breakers.list()[0];
 //! first.hold_open();
 //! assert_eq!(first.state(), State::HeldOpen);
@@ -81,16 +82,17 @@
 //! ```
 //!
 //! # What it costs
-//! Below a balancer: no service of its own, a few atomic operations at the end of a call. Alone: those
-//! of an attempt besides. No allocation, but for trial calls. A clock is read for a call that has to wait, and
-//! else only where the rules need it: for slow calls, for a window of time, and when a breaker opens.
+//! Below a balancer: no service of its own, and a few atomic operations at the end of a call.
+//! Alone: those of an attempt as well. No allocation, except for trial calls. The clock is read for
+//! a call that has to wait, and otherwise only where the rules need it: for slow calls, for a
+//! window of time, and when a breaker opens.
 //!
 //! # The tower contract
 //! Alone, `poll_ready` reserves nothing and never fails by itself. While the breaker refuses, it is
 //! ready without asking the inner service, so that nothing inside is held for a call that will not
-//! come, and `call` refuses. A call that would be let through, but whose `poll_ready` found the breaker
-//! refusing a moment before, is refused too: the inner service was not asked. What `poll_ready` of the
-//! inner service fails with is passed on and not counted.
+//! come, and `call` refuses. If the breaker was refusing at `poll_ready` and would let the call
+//! through a moment later, the call is refused too: the inner service was not asked. An error of
+//! the inner service's `poll_ready` is passed on and not counted.
 
 mod layer;
 mod monitor;

@@ -25,7 +25,7 @@ use tokio::{
 
 use crate::clock;
 
-/// For so many there is room at least before the dead are swept out.
+/// The list has room for at least this many before dead entries are removed.
 const ROOM_MIN: usize = 16;
 
 /// All breakers of a layer and its clones.
@@ -34,7 +34,7 @@ pub struct Breakers(Arc<Mutex<Known>>);
 
 struct Known {
     rng: Rng,
-    /// As many as there are; the dead are swept out when one is added.
+    /// All that exist. Dead entries are removed when one is added.
     breakers: Vec<Weak<Monitor>>,
 }
 
@@ -48,7 +48,7 @@ impl Breakers {
         self.lock().rng = Rng::with_seed(seed);
     }
 
-    /// Those that are in use now, the oldest first.
+    /// The breakers in use now, the oldest first.
     #[must_use]
     pub fn list(&self) -> Vec<BreakerHandle> {
         self.lock().breakers.iter().filter_map(Weak::upgrade).map(BreakerHandle).collect()
@@ -70,12 +70,12 @@ impl fmt::Debug for Breakers {
     }
 }
 
-/// One breaker, to be read, watched and held by hand.
+/// One breaker. It can be read, watched and held by hand.
 #[derive(Clone)]
 pub struct BreakerHandle(Arc<Monitor>);
 
 impl BreakerHandle {
-    /// Whose it is; `None` where it stands alone.
+    /// The endpoint's address; `None` where the breaker stands alone.
     #[must_use]
     pub fn address(&self) -> Option<&Address> {
         self.0.address.as_ref()
@@ -83,13 +83,13 @@ impl BreakerHandle {
 
     /// What it does with calls.
     ///
-    /// Alone, a breaker becomes half open with the first call after its time, not before.
+    /// Alone, a breaker becomes half open with the first call after its time, not by itself.
     #[must_use]
     pub fn state(&self) -> State {
         self.0.breaker.state()
     }
 
-    /// Every change of the state from now on; a slow watcher sees the last one.
+    /// Every change of the state from now on. A slow watcher sees only the last one.
     #[must_use]
     pub fn watch(&self) -> watch::Receiver<State> {
         self.0.states.subscribe()
@@ -101,7 +101,8 @@ impl BreakerHandle {
         self.0.changed("held open by hand");
     }
 
-    /// Lets all calls through, whatever becomes of them, until it is [reset](Self::reset) or held open.
+    /// Lets all calls through, whatever their outcome, until it is [reset](Self::reset) or held
+    /// open.
     pub fn hold_closed(&self) {
         self.0.breaker.hold_closed();
         self.0.changed("held closed by hand");
@@ -131,7 +132,7 @@ pub(super) struct Monitor {
     address: Option<Address>,
     breakers: Breakers,
     states: watch::Sender<State>,
-    /// Where the timer runs that lets a trial in. Alone there is none.
+    /// The runtime of the timer that lets a trial in. `None` where the breaker stands alone.
     runtime: Option<Handle>,
     /// When the last timer fires, and the timer.
     timer: Mutex<Option<(Timestamp, AbortHandle)>>,
@@ -139,12 +140,13 @@ pub(super) struct Monitor {
 }
 
 impl Monitor {
-    /// The breaker of a service that stands alone, for which `node` is made up.
+    /// The breaker of a service that stands alone. Its `node` is made up.
     pub(super) fn alone(rules: BreakerRules, breakers: &Breakers, node: &Arc<Node>) -> Arc<Self> {
         Self::new(rules, breakers, node, None, None)
     }
 
-    /// The breaker of an endpoint. Made outside a runtime it never opens, since nothing would close it.
+    /// The breaker of an endpoint. If made outside a runtime it never opens, since nothing would
+    /// close it.
     pub(super) fn of(rules: BreakerRules, breakers: &Breakers, node: &Arc<Node>) -> Arc<Self> {
         let runtime = Handle::try_current().ok();
         let monitor =
@@ -176,7 +178,8 @@ impl Monitor {
             timer: Mutex::default(),
             client: Client::current(),
         });
-        // The dead are swept out before the list grows, and so are never more than the living and some.
+        // Dead entries are removed before the list grows, so it stays little longer than the living
+        // need.
         if known.breakers.len() == known.breakers.capacity() {
             known.breakers.retain(|known| 0 < known.strong_count());
             let room = known.breakers.len().max(ROOM_MIN);
@@ -188,12 +191,12 @@ impl Monitor {
         monitor
     }
 
-    /// Whether this is the breaker of a layer whose breakers are `breakers`.
+    /// Whether this breaker belongs to the layer that has `breakers`.
     pub(super) fn is_one_of(&self, breakers: &Breakers) -> bool {
         Arc::ptr_eq(&self.breakers.0, &breakers.0)
     }
 
-    /// Lets a trial in if it is time, or opens again if there is no answer to one.
+    /// Lets a trial in if it is time, or opens again if a trial has had no answer.
     pub(super) fn try_again(&self) {
         if self.breaker.look_after(clock::now()) {
             self.changed("its time is over");
@@ -202,7 +205,7 @@ impl Monitor {
         }
     }
 
-    /// Makes the gate and those who watch follow the breaker.
+    /// Updates the gate and the watchers to the breaker's state.
     fn changed(&self, why: &'static str) {
         if let Some(node) = self.node.upgrade() {
             node.follow(Gate::Breaker, || self.breaker.access());
@@ -219,7 +222,8 @@ impl Monitor {
         self.start_timer();
     }
 
-    /// One timer for each time that it opens and for each trial, which ends when it has fired.
+    /// Starts one timer for each time the breaker opens and for each trial. It ends when it has
+    /// fired.
     fn start_timer(&self) {
         let (Some(runtime), Some(until)) = (&self.runtime, self.breaker.due()) else {
             return;
@@ -245,7 +249,7 @@ impl Drop for Monitor {
     }
 }
 
-/// Holds nothing while it sleeps: a node that leaves takes its breaker along, and that its timer.
+/// Holds nothing while it sleeps: a node that leaves drops its breaker, and that drops its timer.
 async fn wake(monitor: Weak<Monitor>, due: Instant) {
     sleep_until(due).await;
     if let Some(monitor) = monitor.upgrade() {
@@ -261,7 +265,7 @@ impl Observer for Monitor {
     }
 
     fn admit(&self, node: &Node) -> Admission {
-        // Asked for each request where another gate is guarded: no clock is read for that.
+        // Called for each request where another gate is guarded, so this reads no clock.
         if self.breaker.access() == Access::Open {
             return Admission::Free;
         }
@@ -321,7 +325,7 @@ impl Drop for TrialPass {
     }
 }
 
-/// The breaker that `node` has of a layer whose breakers are `breakers`.
+/// Whether `node` has a breaker of the layer that has `breakers`.
 pub(super) fn has_breaker(node: &Node, breakers: &Breakers) -> bool {
     node.observers().any(|observer| {
         let observer: &dyn Any = &**observer;
@@ -329,7 +333,7 @@ pub(super) fn has_breaker(node: &Node, breakers: &Breakers) -> bool {
     })
 }
 
-/// What `retry_after` says of an open breaker.
+/// The `retry_after` of an open breaker.
 pub(super) fn retry_after(breaker: &Breaker) -> Option<Duration> {
     breaker.opens_until().map(|until| until.since(clock::now()))
 }

@@ -25,12 +25,12 @@ use tower_service::Service;
 use super::monitor::{Breakers, Monitor, has_breaker, retry_after};
 use crate::clock;
 
-/// Stops asking what keeps failing. See the [module docs](super).
+/// Stops sending calls to what keeps failing. See the [module docs](super).
 pub struct CircuitBreaker<T, X> {
     inner: T,
     traffic: X,
     shared: Arc<Shared>,
-    /// Whether the inner service is ready and the breaker let calls through when that was asked.
+    /// Whether the inner service is ready, and the breaker let calls through when it was asked.
     is_ready: bool,
 }
 
@@ -43,7 +43,7 @@ struct Shared {
     connects: Once,
 }
 
-/// The one node of a service that stands alone, made up: its attempts are counted there.
+/// The made-up node of a service that stands alone. Its attempts are counted there.
 struct Alone {
     node: Arc<Node>,
     monitor: Arc<Monitor>,
@@ -71,7 +71,7 @@ impl<C: Connect, X> Connect for CircuitBreaker<C, X> {
     fn connect(&self, node: &Arc<Node>) -> C::Service {
         let Shared { rules, breakers, alone, connects } = &*self.shared;
         connects.call_once(|| breakers.forget(&alone.monitor));
-        // A service that is made anew keeps what was learnt of its node.
+        // A service that is made again keeps what was learnt of its node.
         if !has_breaker(node, breakers) {
             Monitor::of(rules.clone(), breakers, node);
         }
@@ -98,8 +98,8 @@ where
         if !node.is_open() {
             monitor.try_again();
             if !node.is_open() {
-                // Refused in `call`. The inner service is left alone: what it would reserve for a
-                // call is not wanted.
+                // Refused in `call`. The inner service is not asked, since it might reserve
+                // something for a call that will not come.
                 self.is_ready = false;
                 return Poll::Ready(Ok(()));
             }
@@ -137,7 +137,7 @@ impl Holder for Alone {
     }
 
     fn recently(&self) -> Timestamp {
-        // Only latency estimates ask for it, and there are none here.
+        // Only latency estimates need it, and there are none here.
         Timestamp::default()
     }
 
@@ -153,7 +153,7 @@ impl<T: Clone, X: Clone> Clone for CircuitBreaker<T, X> {
             inner: self.inner.clone(),
             traffic: self.traffic.clone(),
             shared: self.shared.clone(),
-            // The clone of a service is not ready because its original is.
+            // A clone of a service is not ready because its original is.
             is_ready: false,
         }
     }

@@ -1,4 +1,4 @@
-//! The way of one call: let in, waiting to be let in, or refused.
+//! The way of one call: admitted, waiting to be admitted, or refused.
 
 use std::{
     fmt,
@@ -43,13 +43,13 @@ pin_project! {
     #[project = StateProject]
     enum State<S, R, F> {
         Refused { error: Option<BoxError> },
-        // Behind a pointer: most calls are let in at once and need no room for it.
+        // Boxed: most calls are admitted at once and need no room for it.
         Waits { turn: Pin<Box<Turn<S, R>>> },
         Called { #[pin] future: F },
     }
 }
 
-/// Calls `service`, or refuses, or puts a copy of it aside to wait with the request.
+/// Calls `service`, refuses, or sets a copy of it aside to wait with the request.
 pub(crate) fn begin<S, X, R>(
     service: &mut S,
     alone: &Arc<Alone<Monitor>>,
@@ -72,11 +72,11 @@ where
         return ConcurrencyLimitFuture { traffic, attempt: Some(attempt), state };
     }
     let state = if entry == Entry::Refused {
-        // One that was made ready and is not called would keep what it holds for the call.
+        // A service that was made ready and is not called would keep what it holds for the call.
         *service = service.clone();
         State::Refused { error: Some(monitor.refusal(priority, Duration::ZERO)) }
     } else {
-        // The one that was made ready goes with the request.
+        // The service that was made ready goes with the request.
         let clone = service.clone();
         let service = std::mem::replace(service, clone);
         let turn = Box::pin(Turn::new(service, request, alone.clone(), priority));
@@ -131,12 +131,12 @@ impl<S: Service<R>, X, R> fmt::Debug for ConcurrencyLimitFuture<S, X, R> {
 pin_project! {
     /// A request that waits for a permit.
     struct Turn<S, R> {
-        // Taken when it is let in.
+        // Taken when the call is admitted.
         call: Option<(S, R)>,
         alone: Arc<Alone<Monitor>>,
         priority: Priority,
         arrived: Timestamp,
-        // Taken when it is first polled: one that nobody polls must not keep others waiting.
+        // Taken at the first poll: a call that is not polled must not keep others waiting.
         place: Option<Place>,
         #[pin]
         timer: Sleep,
@@ -167,7 +167,7 @@ impl<S, R> Turn<S, R> {
         let waited = || clock::now().since(*this.arrived);
         if this.place.is_none() {
             *this.place = waiting.queue.enter(*this.priority, cx.waker());
-            // One may have come back before it was known that this one waits.
+            // A permit may have come back before this call was in the queue.
             waiting.queue.admit(&monitor.permits);
         }
         let verdict = match this.place.as_ref().map(|place| place.poll(cx)) {
@@ -199,7 +199,7 @@ impl<S, R> Turn<S, R> {
     }
 }
 
-/// Gives up a place, and passes a permit on that was given to it meanwhile.
+/// Gives up a place. Passes on a permit that was given to it meanwhile.
 fn leave(place: &mut Option<Place>, monitor: &Monitor) {
     if place.take().and_then(Place::leave) == Some(Verdict::Admitted) {
         monitor.exit();

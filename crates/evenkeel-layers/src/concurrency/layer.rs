@@ -22,7 +22,7 @@ use super::{
 /// Makes a limit, one for each service or endpoint.
 type Make = Arc<dyn Fn() -> Box<dyn Limit> + Send + Sync>;
 
-/// Limits how many calls are under way at the same time. See the [module docs](super).
+/// Limits how many calls are in flight at the same time. See the [module docs](super).
 #[derive(Clone)]
 pub struct ConcurrencyLimitLayer<X = AnyTraffic> {
     pub(super) make: Make,
@@ -33,7 +33,7 @@ pub struct ConcurrencyLimitLayer<X = AnyTraffic> {
 }
 
 impl ConcurrencyLimitLayer {
-    /// At most `limit` at the same time.
+    /// Allows at most `limit` calls at the same time.
     ///
     /// # Panics
     /// If it is zero.
@@ -43,8 +43,8 @@ impl ConcurrencyLimitLayer {
         Self::adaptive(move || fixed)
     }
 
-    /// As many as what `make` makes says, which learns from the calls that end. `make` is asked once for
-    /// each service, or for each endpoint.
+    /// Allows as many calls as the limit that `make` makes, which learns from the calls that end.
+    /// `make` is called once for each service or endpoint.
     #[must_use]
     pub fn adaptive<L: Limit>(make: impl Fn() -> L + Send + Sync + 'static) -> Self {
         Self {
@@ -68,7 +68,7 @@ impl ConcurrencyLimitLayer {
         Self::adaptive(Gradient2::new)
     }
 
-    /// Grows while hardly anything queues. See [`Vegas`].
+    /// Grows while almost nothing queues. See [`Vegas`].
     #[must_use]
     pub fn vegas() -> Self {
         Self::adaptive(Vegas::new)
@@ -76,39 +76,41 @@ impl ConcurrencyLimitLayer {
 }
 
 impl<X> ConcurrencyLimitLayer<X> {
-    /// Lets up to `callers_max` calls wait where it stands alone, each for `wait_max`. Default none:
-    /// refused at once.
+    /// Lets up to `callers_max` calls wait where the limit stands alone, each for up to `wait_max`.
+    /// By default none waits: calls are refused at once.
     ///
-    /// A long queue answers late instead of refusing soon, and each who waits keeps its request in memory.
-    /// Below a balancer it means nothing: another endpoint is chosen.
+    /// A long queue answers late instead of refusing soon, and each waiting call keeps its request
+    /// in memory. Below a balancer this has no effect: another endpoint is chosen.
     #[must_use]
     pub fn wait(mut self, callers_max: u32, wait_max: Duration) -> Self {
         self.wait = Some((callers_max, wait_max));
         self
     }
 
-    /// Makes all services that this layer and its clones make share one limit. Default one for each.
+    /// Makes all services that this layer and its clones make share one limit. By default each has
+    /// its own.
     ///
-    /// For axum's `Router::layer`, which makes a service of each route. Call it last: what is set
-    /// after the first service is made changes nothing for them.
+    /// For axum's `Router::layer`, which makes a service of each route. Call it last: settings
+    /// changed after the first service is made do not affect the shared limit.
     #[must_use]
     pub fn shared(mut self) -> Self {
         self.shared = Some(Arc::default());
         self
     }
 
-    /// Sets what tells how a call ended where the limit stands alone, for limits that learn, and until when
-    /// it counts as under way. Default every error is a drop, and until the response is there.
+    /// Sets what tells how a call ended, for limits that learn, and until when it counts as in
+    /// flight. It applies where the limit stands alone. By default every error is a drop, and a
+    /// call is in flight until its response is there.
     ///
-    /// `HttpTraffic` of evenkeel-http counts it until the end of the response's body. Below a balancer it
-    /// is what the innermost `Connect` says.
+    /// `HttpTraffic` of evenkeel-http counts it until the end of the response's body. Below a
+    /// balancer the traffic of the innermost `Connect` decides.
     #[must_use]
     pub fn traffic<Y>(self, traffic: Y) -> ConcurrencyLimitLayer<Y> {
         let Self { make, wait, limits, shared, traffic: _ } = self;
         ConcurrencyLimitLayer { make, wait, limits, shared, traffic }
     }
 
-    /// The limits that this layer and its clones have made and will make, to be read.
+    /// The limits that this layer and its clones have made and will make. They can be read.
     #[must_use]
     pub fn limits(&self) -> Limits {
         self.limits.clone()

@@ -1,25 +1,28 @@
-//! A limit to how many calls are under way at the same time, fixed or one that learns.
+//! A limit on how many calls are in flight at the same time: fixed, or one that learns.
 //!
 //! One layer, two places:
 //!
 //! * **Alone**, around a `Service`: a call for which there is no room fails with
-//!   [`LimitReached`](evenkeel_core::error::LimitReached), or [waits](ConcurrencyLimitLayer::wait) in a queue
-//!   with a bound, in the order in which they came.
-//! * **Below a balancer**, around a `Connect`: one limit for each endpoint. While it is full the
-//!   node's gate [`Limit`](evenkeel_core::node::Gate::Limit) is closed, and other endpoints are chosen; nobody
-//!   is refused because of it. While all are full the balancer waits, and refuses after its `wait_max`.
+//!   [`LimitReached`](evenkeel_core::error::LimitReached), or [waits](ConcurrencyLimitLayer::wait)
+//!   in a bounded queue, in the order of arrival.
+//! * **Below a balancer**, around a `Connect`: one limit for each endpoint. While it is full, the
+//!   node's gate [`Limit`](evenkeel_core::node::Gate::Limit) is closed and other endpoints are
+//!   chosen; no call is refused because of it. While all are full the balancer waits, and refuses
+//!   after its `wait_max`.
 //!
-//! **Use it** on a client where an endpoint that slows down should not collect all of the client's memory
-//! and time, and on a server so that it answers what it takes. **Not** to share out what a caller may
-//! have in a time: that is a rate limit. With a fixed number you must know the number, and it is wrong
-//! after the next release: [`vegas`](ConcurrencyLimitLayer::vegas) and
+//! **Use it** on a client where an endpoint that slows down should not take up all of the client's
+//! memory and time, and on a server so that it can answer what it accepts. **Not** to divide up how
+//! many requests a caller may send in a period: that is a rate limit. A fixed number has to be
+//! known, and it is wrong after the next release. [`vegas`](ConcurrencyLimitLayer::vegas) and
 //! [`gradient2`](ConcurrencyLimitLayer::gradient2) find it by latency,
-//! [`aimd`](ConcurrencyLimitLayer::aimd) by failures. See [`core::limit`](evenkeel_core::limit) for which.
+//! [`aimd`](ConcurrencyLimitLayer::aimd) by failures. [`core::limit`](evenkeel_core::limit) says
+//! which to choose.
 //!
-//! A permit is taken in `call` and given back when the call ends, fails or is dropped; alone it lasts as
-//! long as [`traffic`](ConcurrencyLimitLayer::traffic) says, below a balancer as long as the request is in
-//! flight. A service that is ready, cloned or idle holds none. A call that its caller drops teaches a limit
-//! nothing; one that a deadline [cuts off](evenkeel_core::cut) counts as failed.
+//! A permit is taken in `call` and given back when the call ends, fails or is dropped. Alone it
+//! lasts as long as [`traffic`](ConcurrencyLimitLayer::traffic) says, below a balancer as long as
+//! the request is in flight. A service that is ready, cloned or idle holds none. A call that its
+//! caller drops teaches a limit nothing; one that a deadline [cuts off](evenkeel_core::cut) counts
+//! as failed.
 //!
 //! ```
 //! use evenkeel_core::{BoxError, error::{LimitReached, cause}};
@@ -71,17 +74,18 @@
 //! ```
 //!
 //! # What it costs
-//! A handful of atomic operations. No allocation and no lock, except for a call that has to wait, for one that ends
-//! while others wait, and where an endpoint's limit fills or empties: that is news for the balancer. A limit that
-//! learns reads the clock three times for a call that has to wait for its answer, and a thread in some hundred
-//! calls computes the new limit, for whom no other waits.
+//! A handful of atomic operations. No allocation and no lock, with three exceptions: a call that
+//! has to wait, a call that ends while others wait, and an endpoint's limit that fills or empties,
+//! which the balancer has to be told. A limit that learns reads the clock three times for a call
+//! that has to wait for its answer. Once in some hundred calls, one thread computes the new limit,
+//! and no other thread waits for it.
 //!
-//! Below a balancer, callers who find all endpoints full are woken together when one has room. Where more
-//! than some hundred may have to wait, put a limit of your own above the balancer.
+//! Below a balancer, all callers that find every endpoint full are woken together when one has
+//! room. If more than some hundred may have to wait, put another limit above the balancer.
 //!
 //! # The tower contract
 //! Alone, `poll_ready` is that of the inner service, and `call` may refuse. A call that waits takes
-//! the inner service along that was made ready for it; the inner service must be `Clone` for that.
+//! along the inner service that was made ready for it; the inner service must be `Clone` for that.
 
 mod future;
 mod layer;

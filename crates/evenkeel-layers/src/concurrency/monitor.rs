@@ -1,4 +1,4 @@
-//! One limit, the gate that follows it, and those who wait for it.
+//! One limit, the gate that follows it, and the calls that wait for it.
 
 use std::{
     any::Any,
@@ -23,7 +23,7 @@ use evenkeel_metrics::Client;
 use super::queue::Queue;
 use crate::{alone::Doorkeeper, clock};
 
-/// For so many there is room at least before the dead are swept out.
+/// The list has room for at least this many before dead entries are removed.
 const ROOM_MIN: usize = 16;
 
 /// All limits of a layer and its clones.
@@ -31,7 +31,7 @@ const ROOM_MIN: usize = 16;
 pub struct Limits(Arc<Mutex<Vec<Weak<Monitor>>>>);
 
 impl Limits {
-    /// Those that are in use now, the oldest first.
+    /// The limits in use now, the oldest first.
     #[must_use]
     pub fn list(&self) -> Vec<LimitHandle> {
         self.lock().iter().filter_map(Weak::upgrade).map(LimitHandle).collect()
@@ -39,7 +39,8 @@ impl Limits {
 
     pub(super) fn add(&self, monitor: &Arc<Monitor>) {
         let mut known = self.lock();
-        // The dead are swept out before the list grows, and so are never more than the living and some.
+        // Dead entries are removed before the list grows, so it stays little longer than the living
+        // need.
         if known.len() == known.capacity() {
             known.retain(|known| 0 < known.strong_count());
             let room = known.len().max(ROOM_MIN);
@@ -59,30 +60,30 @@ impl fmt::Debug for Limits {
     }
 }
 
-/// One limit, to be read.
+/// One limit. It can be read.
 #[derive(Clone)]
 pub struct LimitHandle(Arc<Monitor>);
 
 impl LimitHandle {
-    /// Whose it is; `None` where it stands alone.
+    /// The endpoint's address; `None` where the limit stands alone.
     #[must_use]
     pub fn address(&self) -> Option<&Address> {
         self.0.address.as_ref()
     }
 
-    /// How many may be under way at the same time, as it is now.
+    /// How many calls may be in flight at the same time, as of now.
     #[must_use]
     pub fn limit(&self) -> u32 {
         self.0.permits.limit().limit()
     }
 
-    /// How many are under way.
+    /// How many calls are in flight.
     #[must_use]
     pub fn in_flight(&self) -> u32 {
         self.0.permits.in_flight()
     }
 
-    /// How many wait; zero below a balancer.
+    /// How many calls wait; zero below a balancer.
     #[must_use]
     pub fn waiting(&self) -> u32 {
         self.0.waiting.as_ref().map_or(0, |waiting| waiting.queue.len())
@@ -109,7 +110,7 @@ pub(crate) struct Monitor {
     client: Client,
 }
 
-/// Who may wait where it stands alone, and for how long.
+/// Which calls may wait where the limit stands alone, and for how long.
 #[derive(Debug)]
 pub(super) struct Waiting {
     pub(super) queue: Arc<Queue>,
@@ -135,7 +136,7 @@ impl Monitor {
         Self::new(limit, limits, waiting, None)
     }
 
-    /// The limit of an endpoint, whose gate follows it from now on.
+    /// Makes the limit of an endpoint. The node's gate follows it from now on.
     pub(super) fn of(limit: Box<dyn Limit>, limits: &Limits, node: &Arc<Node>) {
         let monitor = Arc::new(Self::new(limit, limits, None, Some(node.address().clone())));
         limits.add(&monitor);
@@ -155,7 +156,7 @@ impl Monitor {
         Self { permits, waiting, limits: limits.clone(), address, is_adaptive, client }
     }
 
-    /// Makes the gate follow the permits: each attempt asks for one.
+    /// Makes the gate follow the permits. Each attempt asks for one.
     fn follow(&self, node: &Node) {
         node.follow(Gate::Limit, || {
             if self.permits.is_full() { Access::Closed } else { Access::Guarded }
@@ -166,10 +167,10 @@ impl Monitor {
         self.address.is_some()
     }
 
-    /// Decides on a call that arrives. One that is admitted has a permit.
+    /// Decides on a call that arrives. A call that is admitted has a permit.
     ///
-    /// While the limit has room and no other waits none is refused, whatever was before: a server that lies idle
-    /// is not overloaded.
+    /// While the limit has room and no other call waits, none is refused, whatever happened before:
+    /// an idle server is not overloaded.
     #[inline]
     pub(super) fn enter(&self, priority: Priority) -> Entry {
         let Some(waiting) = &self.waiting else {
@@ -197,7 +198,7 @@ impl Monitor {
         }
     }
 
-    /// A request of this priority may not go ahead. Asked once for each, since it is counted.
+    /// The error for a refused request of this priority. Called once for each, since it counts.
     #[cold]
     pub(super) fn refusal(&self, priority: Priority, waited: Duration) -> BoxError {
         let client = self.client.name();
@@ -234,7 +235,7 @@ impl Waiting {
         }
     }
 
-    /// A request has waited too long.
+    /// Records a request that has waited too long.
     pub(super) fn gave_up(&self, waited: Duration) {
         if let Patience::Shed { shed, .. } = &self.patience {
             shed.gave_up(waited, clock::now());
@@ -253,7 +254,7 @@ impl Observer for Monitor {
             _ => return,
         };
         let Report { latency, .. } = *report;
-        // One that was answered at once is dated by nobody.
+        // For a call that was answered at once the clock is not read.
         let is_dated = is_dropped || !latency.is_zero();
         let now = if is_dated { clock::now() } else { Timestamp::default() };
         let in_flight = self.permits.in_flight();
@@ -309,7 +310,7 @@ impl Doorkeeper for Monitor {
     }
 }
 
-/// Whether `node` has a limit of a layer whose limits are `limits`.
+/// Whether `node` has a limit of the layer that has `limits`.
 pub(super) fn has_limit(node: &Node, limits: &Limits) -> bool {
     node.observers().any(|observer| {
         let observer: &dyn Any = &**observer;

@@ -1,4 +1,4 @@
-//! Calls that wait for a permit: by priority, and in the order in which they came.
+//! Calls that wait for a permit: by priority, and in the order of arrival.
 
 use std::{
     collections::BTreeMap,
@@ -12,15 +12,16 @@ use std::{
 
 use evenkeel_core::limit::{Permits, Priority};
 
-/// The calls that wait, the most important first, and those that came earlier before those that came later.
+/// The waiting calls, the most important first, and among equals the earlier first.
 ///
-/// A permit that comes back is given to the first of them, and not to the one that happens to be polled first: a
-/// call that is told has its permit, and one that gives up after that passes it on. So the order holds
-/// whoever gives up when. The counter of those that wait and that of permits are changed and read in opposite
-/// orders by the two sides, in one order for all threads: no call falls asleep beside a permit.
+/// A returned permit goes to the first of them, and not to the one that happens to be polled first.
+/// A call that is told so has its permit, and passes it on if it gives up afterwards. So the order
+/// holds whichever calls give up, and whenever they do. The two sides change and read the counter
+/// of waiting calls and that of permits in opposite orders, in one order for all threads, so that
+/// no call sleeps while a permit is free.
 pub(super) struct Queue {
     max: usize,
-    /// How many wait of each priority, and of all; changed under the lock.
+    /// How many calls wait, per priority and in total. Changed under the lock.
     levels: Box<[AtomicU32]>,
     waiting: AtomicU32,
     lists: Mutex<Lists>,
@@ -34,8 +35,8 @@ struct Lists {
     next: u64,
     /// At most as many as may wait.
     waiting: BTreeMap<Key, Waker>,
-    /// What has become of those that do not wait any more and have not asked since: at most one for each permit,
-    /// and those that had to give way.
+    /// Verdicts of calls that no longer wait and have not asked since: at most one for each permit,
+    /// and those of calls that had to give way.
     told: BTreeMap<Key, Verdict>,
 }
 
@@ -44,7 +45,7 @@ struct Lists {
 pub(super) enum Verdict {
     /// It has a permit.
     Admitted,
-    /// What matters more took its place.
+    /// A more important call took its place.
     Evicted,
 }
 
@@ -54,21 +55,21 @@ impl Queue {
         Self { max: max as usize, levels, waiting: AtomicU32::new(0), lists: Mutex::default() }
     }
 
-    /// How many wait.
+    /// How many calls wait.
     #[inline]
     pub(super) fn len(&self) -> u32 {
         self.waiting.load(SeqCst)
     }
 
-    /// Whether a call waits that matters as much or more.
+    /// Whether a call waits that is at least as important.
     #[inline]
     pub(super) fn is_behind(&self, priority: Priority) -> bool {
         let before = &self.levels[..=usize::from(priority.level())];
         0 < self.len() && before.iter().any(|level| 0 < level.load(SeqCst))
     }
 
-    /// A place in the queue, if need be that of the last call that matters less. A permit that is free is to be
-    /// [given out](Self::admit) after that.
+    /// Takes a place in the queue, if need be that of the last less important call. Free permits
+    /// must be [given out](Self::admit) after that.
     pub(super) fn enter(self: &Arc<Self>, priority: Priority, waker: &Waker) -> Option<Place> {
         let waker = waker.clone();
         let mut lists = self.lock();
@@ -90,7 +91,7 @@ impl Queue {
         Some(Place { queue: self.clone(), key })
     }
 
-    /// Gives the permits that are free to those that wait, the first of them first.
+    /// Gives the free permits to the waiting calls, in their order.
     #[inline]
     pub(super) fn admit(&self, permits: &Permits) {
         while 0 < self.len() && self.admit_first(permits) {}
@@ -128,14 +129,14 @@ impl fmt::Debug for Queue {
     }
 }
 
-/// A place in the queue. It has to be [left](Self::leave).
+/// A place in the queue. It must be [left](Self::leave).
 pub(super) struct Place {
     queue: Arc<Queue>,
     key: Key,
 }
 
 impl Place {
-    /// Waits to be told what has become of it.
+    /// Waits for the verdict.
     pub(super) fn poll(&self, cx: &Context<'_>) -> Poll<Verdict> {
         let mut waker = cx.waker().clone();
         let mut lists = self.queue.lock();
@@ -143,13 +144,13 @@ impl Place {
             return Poll::Ready(*verdict);
         }
         let known = lists.waiting.get_mut(&self.key).expect("one that is not told waits");
-        // The old one is dropped without the lock.
+        // The old waker is dropped outside the lock.
         mem::swap(known, &mut waker);
         drop(lists);
         Poll::Pending
     }
 
-    /// Gives it up, and returns what had become of it. Who was admitted has a permit.
+    /// Gives up the place, and returns its verdict. A call that was admitted has a permit.
     pub(super) fn leave(self) -> Option<Verdict> {
         let mut lists = self.queue.lock();
         let waker = lists.waiting.remove(&self.key);

@@ -25,7 +25,7 @@ use super::{
 };
 use crate::alone::Alone;
 
-/// Limits how many calls are under way at the same time. See the [module docs](super).
+/// Limits how many calls are in flight at the same time. See the [module docs](super).
 pub struct ConcurrencyLimit<T, X> {
     inner: T,
     traffic: X,
@@ -38,7 +38,8 @@ pub(crate) struct Shared {
     limits: Limits,
     waiting: Box<dyn Fn() -> Option<Waiting> + Send + Sync>,
     client: Client,
-    /// Where it stands alone; made with the first call, since below a balancer there is none.
+    /// Where the limit stands alone. Made at the first call, since it is not needed below a
+    /// balancer.
     alone: OnceLock<Arc<Alone<Monitor>>>,
 }
 
@@ -75,7 +76,7 @@ impl<C: Connect, X> Connect for ConcurrencyLimit<C, X> {
 
     fn connect(&self, node: &Arc<Node>) -> C::Service {
         let Shared { make, limits, .. } = &*self.shared;
-        // A service that is made anew keeps what was learnt of its node.
+        // A service that is made again keeps what was learnt of its node.
         if !has_limit(node, limits) {
             Monitor::of(make(), limits, node);
         }
@@ -98,7 +99,7 @@ where
     type Future = ConcurrencyLimitFuture<S, X, R>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
-        // No permit is taken here: one that is ready and lies idle would hold it.
+        // No permit is taken here: a service that is ready and idle would hold it.
         self.inner.poll_ready(cx).map_err(Into::into)
     }
 
@@ -127,7 +128,7 @@ impl<T: fmt::Debug, X> fmt::Debug for ConcurrencyLimit<T, X> {
     }
 }
 
-/// A limit in front of which requests wait as `shed` says.
+/// Makes a limit in front of which requests wait as `shed` says.
 pub(crate) fn shedding(
     make: Arc<dyn Fn() -> Box<dyn Limit> + Send + Sync>,
     limits: Limits,

@@ -1,4 +1,4 @@
-//! The way of one call: an attempt, perhaps a second one beside it.
+//! The way of one call: an attempt, possibly a second one in parallel.
 
 use std::{
     fmt,
@@ -32,7 +32,7 @@ pin_project! {
         service: S,
         clocks: Clocks<P>,
         call: P::Call,
-        // Of the second attempt, until the service is ready for it.
+        // The request of the second attempt, until the service is ready for it.
         request: Option<P::Request>,
         stage: Stage,
         #[pin]
@@ -50,11 +50,11 @@ pin_project! {
 enum Stage {
     /// The first attempt has not had to wait.
     Fresh,
-    /// It waits, and so does the second one for its time.
+    /// The first attempt waits, and the time of the second has not come.
     Alone,
     /// The second attempt waits for the service to be ready.
     Readying,
-    /// Both were sent, or there is to be no second one.
+    /// Both were sent, or no second one will be.
     Settled,
 }
 
@@ -96,7 +96,7 @@ impl<F, K> Attempt<F, K> {
     }
 }
 
-/// How long both attempts take, told to the percentile however they end.
+/// How long both attempts take. The percentile is told, however they end.
 struct Clocks<P> {
     shared: Arc<Shared<P>>,
     started: [Option<Timestamp>; 2],
@@ -110,7 +110,7 @@ impl<P> Clocks<P> {
         self.started[attempt] = Some(now);
     }
 
-    /// The attempt was answered well.
+    /// Records that the attempt was answered well.
     fn answered(&mut self, attempt: usize) {
         if let (Some(latency), Some(started)) = (&self.shared.latency, self.started[attempt].take())
         {
@@ -119,7 +119,8 @@ impl<P> Clocks<P> {
         }
     }
 
-    /// The attempt failed or was cut off: it would have taken at least as long as it did.
+    /// Records that the attempt failed or was cut off: it would have taken at least as long as it
+    /// did.
     fn cut(&mut self, attempt: usize) {
         if let (Some(latency), Some(started)) = (&self.shared.latency, self.started[attempt].take())
         {
@@ -181,7 +182,7 @@ where
     S::Error: Into<BoxError>,
     P: Rules<Req, Res>,
 {
-    /// Polls what is under way, until one answers well or nothing is left to wait for.
+    /// Polls the attempts under way, until one is answered well or nothing is left to wait for.
     fn poll_attempts(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -213,7 +214,7 @@ where
                 return Poll::Ready(result);
             }
             this.clocks.cut(index);
-            // What was refused on its way says less than what failed in earnest.
+            // A refusal before the request was sent says less than a real failure.
             if this.failure.is_none() || !is_refused(&result) {
                 *this.failure = Some(result);
             }
@@ -227,7 +228,7 @@ where
         Poll::Pending
     }
 
-    /// Sends the second attempt when it is time. Ready when it was sent.
+    /// Sends the second attempt when it is time. Ready once it was sent.
     fn poll_second(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let mut this = self.project();
         let began = (*this.stage == Stage::Fresh).then(clock::now);
@@ -268,7 +269,7 @@ where
         if *this.stage != Stage::Readying {
             return Poll::Pending;
         }
-        // A failure to become ready leaves the first attempt as the only one.
+        // If the service fails to become ready, the first attempt stays the only one.
         let is_ready = match this.service.poll_ready(cx) {
             Poll::Ready(result) => result.is_ok(),
             Poll::Pending => return Poll::Pending,

@@ -1,15 +1,19 @@
-//! Hedges: asks a second endpoint where the first is slow, and takes the first good answer.
+//! Hedges: asks a second endpoint if the first is slow, and takes the first good answer.
 //!
 //! **Use it** against slow tails, for requests that may be processed twice: above a balancer, below
-//! retries. **Not** against a service that is slow because it is overloaded: the budget bounds the harm,
-//! but there is no good in it. Not for what must be processed once: it is let through unhedged.
+//! retries. **Not** against a service that is slow because it is overloaded: the budget bounds the
+//! harm, but a hedge does no good there. **Not** for requests that must be processed only once:
+//! they are let through unhedged.
 //!
-//! * The second attempt is sent when the first has taken longer than a percentile of recent attempts, or
-//!   longer than a fixed delay; to an endpoint that the call has not tried, if another is open.
-//! * It is paid from a [`Budget`], the same one as for retries if you like. A throttle hears of each attempt.
-//! * The first *good* answer wins: a failure never beats an attempt that is still under way. The loser is
-//!   dropped. If both fail, the caller gets the later failure.
-//! * Losers count towards the percentile for as long as they lasted at least, so that it does not get
+//! * The second attempt is sent when the first has taken longer than a percentile of recent
+//!   attempts, or longer than a fixed delay. It goes to an endpoint that the call has not tried, if
+//!   another is open.
+//! * It is paid from a [`Budget`], which may be that of retries. A throttle is told of each
+//!   attempt.
+//! * The first *good* answer wins: a failure never beats an attempt that is still under way. The
+//!   loser is dropped. If both fail, the caller gets the later failure.
+//! * Losers count towards the percentile with the time that they lasted at least, so that the
+//!   percentile does not shrink as losers become more frequent.
 //!   shorter the more there are of them.
 //!
 //! ```
@@ -57,9 +61,9 @@
 //! ```
 //!
 //! # What it costs
-//! On the way through: a clone of the service and one of the request, two atomic additions, and for a call
-//! that has to wait two readings of the clock and a timer. It allocates nothing, but what these clones
-//! allocate; four times a second one call computes the percentile.
+//! For each call: a clone of the service and one of the request, two atomic additions, and, if the
+//! call has to wait, two readings of the clock and a timer. It allocates nothing, except what these
+//! clones allocate. Four times a second one call computes the percentile.
 //!
 //! [`Budget`]: evenkeel_core::retry::Budget
 
@@ -87,7 +91,7 @@ use tower_service::Service;
 pub use self::future::HedgeFuture;
 use crate::retry::NoRules;
 
-/// Asks a second endpoint where the first is slow. See the [module docs](self).
+/// Asks a second endpoint if the first is slow. See the [module docs](self).
 #[derive(Clone, Debug)]
 pub struct HedgeLayer<P = NoRules> {
     rules: P,
@@ -106,8 +110,8 @@ enum Delay {
 impl HedgeLayer {
     /// Hedges attempts that take longer than `percent` of recent ones.
     ///
-    /// Until some have been seen, none is hedged. 95 hedges one in twenty; much less, and the budget is
-    /// what decides.
+    /// Until some have been seen, none is hedged. 95 hedges one in twenty. With a much lower value
+    /// the budget decides.
     ///
     /// # Panics
     /// If `percent` is not between 1 and 99.9.
@@ -119,7 +123,7 @@ impl HedgeLayer {
 
     /// Hedges attempts that take longer than `delay`.
     ///
-    /// Zero hedges whatever is not answered at once, as far as the budget goes.
+    /// Zero hedges whatever is not answered at once, as far as the budget allows.
     #[must_use]
     pub fn after(delay: Duration, budget: Budget) -> Self {
         Self::new(Delay::Fixed(delay), budget)
@@ -146,17 +150,17 @@ impl<P> HedgeLayer<P> {
         }
     }
 
-    /// Sets the least delay that a percentile may give. Default one millisecond.
+    /// Sets the shortest delay that a percentile may give. Default one millisecond.
     ///
-    /// A service that answers in microseconds is not worth a timer of a millisecond.
+    /// For a service that answers in microseconds, a timer of a millisecond is not worth its cost.
     #[must_use]
     pub fn delay_min(mut self, delay: Duration) -> Self {
         self.delay_min = delay;
         self
     }
 
-    /// Says that a retry layer above has the same budget and counts the calls. Default that this layer
-    /// counts them.
+    /// Says that a retry layer above has the same budget and counts the calls. By default this
+    /// layer counts them.
     #[must_use]
     pub fn below_retry(mut self) -> Self {
         self.is_below_retry = true;
@@ -187,8 +191,8 @@ struct Shared<P> {
 }
 
 impl<P> Shared<P> {
-    /// Tells a throttle how an attempt ended. The retry layer above hears itself of the one that its call
-    /// ends with: a success, or what failed when nothing else is under way.
+    /// Tells a throttle how an attempt ended. The retry layer above reports by itself the attempt
+    /// that its call ends with: a success, or a failure when nothing else is under way.
     #[inline]
     fn tell_budget(&self, verdict: Verdict, is_final: bool) {
         let HedgeLayer { budget, is_below_retry, .. } = &self.layer;
@@ -218,7 +222,7 @@ struct Counters {
 }
 
 impl Counters {
-    /// A second attempt was sent.
+    /// Records that a second attempt was sent.
     #[cold]
     fn sent(&self) {
         self.sent.fetch_add(1, Relaxed);
@@ -227,7 +231,8 @@ impl Counters {
         tracing::debug!(target: "evenkeel::hedge", client, "second attempt");
     }
 
-    /// The second attempt's answer was taken or not, and the other attempt cut off or not.
+    /// Records whether the second attempt's answer was taken, and whether the other attempt was cut
+    /// off.
     #[cold]
     fn ended(&self, has_won: bool, is_cancelled: bool) {
         self.won.fetch_add(has_won.into(), Relaxed);
@@ -237,7 +242,7 @@ impl Counters {
         tracing::debug!(target: "evenkeel::hedge", client, has_won, is_cancelled, "answered");
     }
 
-    /// It was time for a second attempt, and there is none.
+    /// Records that it was time for a second attempt and none was made.
     #[cold]
     fn not_sent(&self, reason: &'static str) {
         evenkeel_metrics::not_hedged(&self.client, reason);
@@ -258,7 +263,7 @@ pub struct HedgeCounts {
     pub cancelled: u64,
 }
 
-/// Asks a second endpoint where the first is slow. See the [module docs](self).
+/// Asks a second endpoint if the first is slow. See the [module docs](self).
 #[derive(Debug)]
 pub struct Hedge<S, P> {
     inner: S,
@@ -266,7 +271,7 @@ pub struct Hedge<S, P> {
 }
 
 impl<S, P> Hedge<S, P> {
-    /// How many hedges there were, in all clones of this service.
+    /// How many hedges there were, over all clones of this service.
     #[must_use]
     pub fn counts(&self) -> HedgeCounts {
         let Counters { sent, won, cancelled, .. } = &self.shared.counters;
@@ -277,7 +282,7 @@ impl<S, P> Hedge<S, P> {
         }
     }
 
-    /// After which time an attempt is hedged now; nothing while too few have been seen.
+    /// After how long an attempt is hedged now. `None` while too few have been seen.
     #[must_use]
     pub fn delay(&self) -> Option<Duration> {
         self.shared.delay()
@@ -305,7 +310,7 @@ where
     }
 
     fn call(&mut self, request: Req) -> Self::Future {
-        // The one that is ready is called, and used for the hedge when it is ready again.
+        // The ready service is called. It is used for the hedge when it is ready again.
         let clone = self.inner.clone();
         let mut ready = mem::replace(&mut self.inner, clone);
         let (call, request) = self.shared.layer.rules.begin(request);

@@ -8,7 +8,7 @@ use tower_layer::Layer;
 
 use super::{Observe, monitor::Scope};
 
-/// Counts and traces attempts, or calls where it stands alone. See the [module docs](super).
+/// Counts and traces attempts, or calls if it stands alone. See the [module docs](super).
 #[derive(Clone, Debug)]
 pub struct ObserveLayer<X = AnyTraffic> {
     client: Option<Arc<str>>,
@@ -31,27 +31,28 @@ impl Default for ObserveLayer {
 }
 
 impl<X> ObserveLayer<X> {
-    /// Names the client whose calls these are, here alone: the label `client`. Default the name that the whole
-    /// stack was given, by [`evenkeel_metrics::named`].
+    /// Names the client that makes these calls, for this layer only: the label `client`. Default:
+    /// the name given to the whole stack by [`evenkeel_metrics::named`].
     #[must_use]
     pub fn client(mut self, name: impl Into<Arc<str>>) -> Self {
         self.client = Some(name.into());
         self
     }
 
-    /// Sets how many endpoints have series of their own, those that left included. Default 1,000.
+    /// Sets how many endpoints have series of their own, including those that left. Default 1,000.
     ///
-    /// All that come later share the series of `server.address` `_OTHER`. A recorder keeps about eight series
-    /// for each, and nobody takes them back but an exporter that lets idle ones go.
+    /// All later endpoints share the series of `server.address` `_OTHER`. A recorder keeps about
+    /// eight series for each endpoint. Only an exporter that drops idle series removes them.
     #[must_use]
     pub fn endpoints_max(mut self, endpoints: usize) -> Self {
         self.endpoints_max = endpoints;
         self
     }
 
-    /// Sets what tells success from failure where it stands alone. Default every error fails.
+    /// Sets what tells success from failure where the layer stands alone. By default every error is
+    /// a failure.
     ///
-    /// Below a balancer it is what the innermost `Connect` says.
+    /// Below a balancer the traffic of the innermost `Connect` decides.
     #[must_use]
     pub fn traffic<Y>(self, traffic: Y) -> ObserveLayer<Y> {
         ObserveLayer { client: self.client, endpoints_max: self.endpoints_max, traffic }

@@ -1,4 +1,4 @@
-//! What is known of one endpoint, or of a service that stands alone: its series, and how it is traced.
+//! What is known of one endpoint, or of a service that stands alone: its series and its traces.
 
 use std::{
     any::Any,
@@ -15,12 +15,12 @@ use evenkeel_core::{
 use evenkeel_metrics::{Client, Series};
 use tracing::Span;
 
-/// What all that one layer has made has in common.
+/// What everything made by one layer shares.
 #[derive(Debug)]
 pub(super) struct Scope {
     client: Client,
     endpoints_max: usize,
-    /// Those that have series of their own.
+    /// The endpoints that have series of their own.
     endpoints: Mutex<HashSet<Address>>,
 }
 
@@ -29,7 +29,7 @@ impl Scope {
         Self { client, endpoints_max, endpoints: Mutex::default() }
     }
 
-    /// Observes `node`, once: a service that is made anew goes on with what is there.
+    /// Observes `node`, once: a service that is made again continues with what is there.
     pub(super) fn observe(self: &Arc<Self>, node: &Arc<Node>) -> Arc<Monitor> {
         let known = node.observers().find_map(|observer| {
             let observer: Arc<dyn Any + Send + Sync> = observer.clone();
@@ -77,13 +77,13 @@ impl Scope {
 #[derive(Debug)]
 pub(super) struct Monitor {
     pub(super) series: Series,
-    /// `None` where it stands alone.
+    /// `None` if the service stands alone.
     address: Option<Address>,
     scope: Arc<Scope>,
 }
 
 impl Monitor {
-    /// What an attempt or a call runs in.
+    /// The span of an attempt or a call.
     #[inline]
     pub(super) fn span(&self) -> Span {
         match &self.address {
@@ -143,7 +143,7 @@ impl Observer for Monitor {
     }
 
     fn is_timing(&self) -> bool {
-        // Asked when the endpoint joins: who listens by then is told how long attempts take.
+        // Asked when the endpoint joins: only a subscriber that listens by then gets latencies.
         evenkeel_metrics::IS_ON
             || tracing::enabled!(target: "evenkeel::observe", tracing::Level::DEBUG)
     }

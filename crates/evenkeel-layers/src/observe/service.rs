@@ -24,12 +24,12 @@ use tracing::instrument::{Instrument, Instrumented};
 use super::monitor::{Monitor, Scope};
 use crate::clock;
 
-/// Counts and traces attempts, or calls where it stands alone. See the [module docs](super).
+/// Counts and traces attempts, or calls if it stands alone. See the [module docs](super).
 pub struct Observe<T, X> {
     inner: T,
     traffic: X,
     scope: Arc<Scope>,
-    /// Where it stands alone, from the first call on.
+    /// Where it stands alone. Set at the first call.
     alone: Arc<OnceLock<Arc<Alone>>>,
 }
 
@@ -94,7 +94,7 @@ impl<T: fmt::Debug, X> fmt::Debug for Observe<T, X> {
     }
 }
 
-/// The one node of a service that stands alone, made up: its calls are reported there.
+/// The made-up node of a service that stands alone. Its calls are reported there.
 struct Alone {
     node: Arc<Node>,
     monitor: Arc<Monitor>,
@@ -121,7 +121,7 @@ impl Holder for Alone {
     }
 
     fn recently(&self) -> Timestamp {
-        // Only latency estimates ask for it, and there are none here.
+        // Only latency estimates need it, and there are none here.
         Timestamp::default()
     }
 
@@ -166,7 +166,7 @@ impl<F, X, R> fmt::Debug for ObserveFuture<F, X, R> {
     }
 }
 
-/// The service of one endpoint, whose attempts are traced and counted. See the [module docs](super).
+/// The service of one endpoint. Its attempts are traced and counted. See the [module docs](super).
 #[derive(Clone)]
 pub struct Observed<S> {
     inner: S,

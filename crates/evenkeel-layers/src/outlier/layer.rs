@@ -11,7 +11,7 @@ use tower_layer::Layer;
 
 use super::monitor::{Ejected, Watch};
 
-/// Leaves out who does worse than the others. See the [module docs](super).
+/// Ejects endpoints that do worse than the others. See the [module docs](super).
 #[derive(Clone, Debug, Default)]
 pub struct OutlierLayer {
     rules: OutlierRules,
@@ -20,49 +20,50 @@ pub struct OutlierLayer {
 }
 
 impl OutlierLayer {
-    /// Envoy's rules, and at least one endpoint may be ejected.
+    /// Uses Envoy's rules, and at least one endpoint may be ejected.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Ejects after so many failed answers in a row. Default 5.
+    /// Ejects after this many failed answers in a row. Default 5.
     #[must_use]
     pub fn consecutive_errors(mut self, errors: u32) -> Self {
         self.rules.consecutive_errors = Some(errors);
         self
     }
 
-    /// Ejects after so many 502, 503 and 504 in a row. Default never.
+    /// Ejects after this many 502, 503 and 504 in a row. Default never.
     #[must_use]
     pub fn consecutive_gateway_errors(mut self, errors: u32) -> Self {
         self.rules.consecutive_gateway_errors = Some(errors);
         self
     }
 
-    /// Ejects after so many attempts in a row without an answer. Default 5.
+    /// Ejects after this many attempts in a row without an answer. Default 5.
     ///
-    /// With active health checks below, 1 is right: a policy that minds failures sends a dead endpoint so
-    /// little that five come late, and the first check that passes ends an ejection without cause.
+    /// With active health checks below, 1 is right. A policy that takes failures into account sends
+    /// a dead endpoint so few requests that five failures come late, and the first check that
+    /// passes ends an unfounded ejection.
     #[must_use]
     pub fn consecutive_local_errors(mut self, errors: u32) -> Self {
         self.rules.consecutive_local_errors = Some(errors);
         self
     }
 
-    /// Compares success rates with the fleet's. Default 1.9 deviations and 5 percentage points below the mean, 5 nodes,
-    /// 100 calls.
+    /// Compares success rates with the fleet's. Default 1.9 deviations and 5 percentage points
+    /// below the mean, 5 nodes, 100 calls.
     #[must_use]
     pub fn success_rate(mut self, rule: impl Into<Option<SuccessRate>>) -> Self {
         self.rules.success_rate = rule.into();
         self
     }
 
-    /// Sets how many percentage points below the mean of all a success rate must lie, at least, before it counts as
-    /// an outlier's. Default 5. See [`SuccessRate::difference_min`].
+    /// Sets how far below the mean of all, in percentage points, a success rate must lie at least
+    /// to count as an outlier's. Default 5. See [`SuccessRate::difference_min`].
     ///
-    /// With 0, an endpoint that failed one call of a hundred is ejected where the others failed none. It changes
-    /// nothing where success rates are not compared.
+    /// With 0, an endpoint that failed one call in a hundred is ejected if the others failed none.
+    /// It has no effect if success rates are not compared.
     #[must_use]
     pub fn success_rate_difference(mut self, points: f64) -> Self {
         if let Some(rule) = &mut self.rules.success_rate {
@@ -71,14 +72,14 @@ impl OutlierLayer {
         self
     }
 
-    /// Ejects who fails too much, whatever the others do. Default never.
+    /// Ejects endpoints that fail too much, whatever the others do. Default never.
     #[must_use]
     pub fn failure_percentage(mut self, rule: FailurePercentage) -> Self {
         self.rules.failure_percentage = Some(rule);
         self
     }
 
-    /// Ejects who is much slower than the others. Default never.
+    /// Ejects endpoints that are much slower than the others. Default never.
     #[must_use]
     pub fn latency(mut self, rule: SlowerThanOthers) -> Self {
         self.rules.latency = Some(rule);
@@ -87,14 +88,15 @@ impl OutlierLayer {
 
     /// Sets how often rates and latencies are compared. Default 10 seconds.
     ///
-    /// Few calls fall into a short interval, and a rule that wants more of them never holds.
+    /// In a short interval there are few calls, and a rule that needs more of them never applies.
     #[must_use]
     pub fn interval(mut self, interval: Duration) -> Self {
         self.rules.interval = interval;
         self
     }
 
-    /// Sets how long a first ejection lasts, and any at most. Default 30 and 300 seconds.
+    /// Sets how long a first ejection lasts, and the longest an ejection may last. Default 30 and
+    /// 300 seconds.
     #[must_use]
     pub fn ejection_time(mut self, min: Duration, max: Duration) -> Self {
         (self.rules.ejection_min, self.rules.ejection_max) = (min, max);
@@ -102,14 +104,14 @@ impl OutlierLayer {
         self
     }
 
-    /// Sets which share of the nodes may be ejected at most. Default 10 %, but one in any case.
+    /// Sets the largest share of the nodes that may be ejected. Default 10 %, but always one.
     #[must_use]
     pub fn ejected_max_percent(mut self, percent: u32) -> Self {
         self.rules.ejected_max_percent = percent;
         self
     }
 
-    /// Sets whether one node may be ejected where the share is less than one. Default true.
+    /// Sets whether one node may be ejected if the share is less than one node. Default true.
     #[must_use]
     pub fn always_eject_one(mut self, always: bool) -> Self {
         self.rules.always_eject_one = always;
@@ -123,23 +125,23 @@ impl OutlierLayer {
         self
     }
 
-    /// Sets after which time a trial request without an answer has failed. Default 10 s.
+    /// Sets after how long a trial request without an answer has failed. Default 10 s.
     ///
-    /// Shorter than the slowest good answer, it keeps endpoints out that work.
+    /// If it is shorter than the slowest good answer, it keeps out endpoints that work.
     #[must_use]
     pub fn trial_timeout(mut self, timeout: Duration) -> Self {
         self.rules.trial_timeout = timeout;
         self
     }
 
-    /// Sets all rules at once, also those that have no setter here.
+    /// Sets all rules at once, including those that have no setter here.
     #[must_use]
     pub fn rules(mut self, rules: OutlierRules) -> Self {
         self.rules = rules;
         self
     }
 
-    /// Sets the seed of all random choices, so that a run can be repeated. Default the process's
+    /// Sets the seed of all random choices, so that a run can be repeated. Default: the process's
     /// entropy.
     #[must_use]
     pub fn seed(mut self, seed: u64) -> Self {
@@ -147,8 +149,8 @@ impl OutlierLayer {
         self
     }
 
-    /// Who is ejected by what this layer and its clones make, to be read and to be told of health
-    /// checks.
+    /// The endpoints ejected by what this layer and its clones make. It can be read, and told of
+    /// health checks.
     #[must_use]
     pub fn ejected(&self) -> Ejected {
         self.ejected.clone()
@@ -167,7 +169,7 @@ impl<C> Layer<C> for OutlierLayer {
     }
 }
 
-/// Connects, and watches how attempts end. See the [module docs](super).
+/// Connects, and observes how attempts end. See the [module docs](super).
 pub struct OutlierConnect<C> {
     inner: C,
     watch: Arc<Watch>,

@@ -1,25 +1,27 @@
-//! Outlier ejection: leaves out for a while who does worse than it should or than the others.
+//! Outlier ejection: leaves out, for a time, endpoints that do worse than they should or than
+//! others.
 //!
-//! It stands below the balancer, around a `Connect`, and looks at all endpoints together. Consecutive
-//! failures take an endpoint out at once; success rates, failure percentages and latencies are compared
-//! at an interval. Whoever is ejected gets nothing new in any clone, comes back after a time that grows
-//! from one ejection to the next, and then first has to answer a trial request.
+//! It stands below the balancer, around a `Connect`, and looks at all endpoints together.
+//! Consecutive failures eject an endpoint at once. Success rates, failure percentages and latencies
+//! are compared at an interval. An ejected endpoint gets no new requests in any clone. It comes
+//! back after a time that grows from one ejection to the next, and first has to answer a trial
+//! request.
 //!
-//! **Use it** below every balancer over more than one endpoint: its cap and its panic rule see to it
-//! that it never leaves callers worse off than without it. **Not** for a single endpoint, where it does
-//! nothing: there a [circuit breaker](crate::breaker) stands alone.
+//! **Use it** below every balancer over more than one endpoint. Its cap and its panic rule ensure
+//! that it never leaves callers worse off than without it. **Not** for a single endpoint, where it
+//! does nothing: there a [circuit breaker](crate::breaker) stands alone.
 //!
-//! What the rules are, where their defaults come from, and what holds whatever happens is told at
-//! [`core::health::outlier`](evenkeel_core::health::outlier). What failed is what the traffic of the
-//! innermost `Connect` says; over HTTP an error without an answer is local, and 502, 503 and 504 are the
-//! gateway's. An attempt that is cut off by a [deadline](crate::deadline) or by the
-//! [attempt timeout](crate::retry::RetryLayer::attempt_timeout) of a retry, after half of it or more, is one
-//! without an answer; one that its caller drops says nothing. What counts when, and why, is told at
-//! [`core::cut`](evenkeel_core::cut).
+//! [`core::health::outlier`](evenkeel_core::health::outlier) describes the rules, where their
+//! defaults come from, and what always holds. The traffic of the innermost `Connect` says what
+//! failed. Over HTTP an error without an answer is local, and 502, 503 and 504 are the gateway's.
+//! If an attempt is cut off by a [deadline](crate::deadline), or by the [attempt
+//! timeout](crate::retry::RetryLayer::attempt_timeout) of a retry, after half of that time or more,
+//! it counts as one without an answer. An attempt that its caller drops says nothing.
+//! [`core::cut`](evenkeel_core::cut) describes what counts when, and why.
 //!
-//! A trial request is judged by the head of its response, so that a download or a stream does not keep all
-//! others out, and fails if there is none in time. An endpoint on probation gives way to the ejection of another
-//! that fails now.
+//! A trial request is judged by the head of its response, so that a download or a stream does not
+//! keep all others out. It fails if there is none in time. An endpoint on probation gives way to
+//! the ejection of another that fails now.
 //!
 //! ```
 //! use std::sync::Arc;
@@ -80,9 +82,10 @@
 //! ```
 //!
 //! # What it costs
-//! No service of its own: two or three atomic operations at the end of an attempt, no lock, no
-//! allocation, and a clock read for an attempt that has to wait. Comparing latencies costs another.
-//! One task for all endpoints of a layer sleeps from sweep to sweep while there are endpoints.
+//! No service of its own. Two or three atomic operations at the end of an attempt, no lock, no
+//! allocation, and a clock read for an attempt that has to wait. Comparing latencies costs another
+//! clock read. One task for all endpoints of a layer sleeps between sweeps while there are
+//! endpoints.
 
 mod layer;
 mod monitor;

@@ -1,4 +1,4 @@
-//! What watches the nodes of one set, and the task that sweeps.
+//! What observes the nodes of one set, and the task that sweeps.
 
 use std::{
     any::Any,
@@ -26,7 +26,7 @@ use crate::{
     clock,
 };
 
-/// Who is ejected now, over all that a layer and its clones have made.
+/// The endpoints ejected now, over all that a layer and its clones have made.
 #[derive(Clone, Default)]
 pub struct Ejected(Arc<Mutex<Vec<Weak<Watch>>>>);
 
@@ -39,8 +39,8 @@ impl Ejected {
         ejected.map(|(address, cause, _)| (address, cause)).collect()
     }
 
-    /// Tells that a health check of this endpoint has passed, which ends its ejection, or the probation after
-    /// it, unless the rules say otherwise.
+    /// Reports that a health check of this endpoint has passed. That ends its ejection, or the
+    /// probation after it, unless the rules say otherwise.
     pub fn passed_check(&self, address: &Address) {
         for watch in self.watches() {
             watch.tell(watch.outlier.passed_check(address, clock::now()));
@@ -65,7 +65,7 @@ impl fmt::Debug for Ejected {
     }
 }
 
-/// Tells whoever watches `node` for outliers that enough of its health checks have passed.
+/// Tells the outlier monitors of `node` that enough of its health checks have passed.
 pub(crate) fn passed_check(node: &Node) {
     for observer in node.observers() {
         let observer: &dyn Any = &**observer;
@@ -75,10 +75,10 @@ pub(crate) fn passed_check(node: &Node) {
     }
 }
 
-/// Watches the nodes of one set. Its task ends with the `Connect`, or with the last node.
+/// Observes the nodes of one set. Its task ends with the `Connect`, or with the last node.
 pub(super) struct Watch {
     outlier: Outlier,
-    /// Something may have to be done before the sweep that is planned.
+    /// Something may have to be done before the planned sweep.
     attention: Arc<Notify>,
     sweeper: Mutex<Option<Task>>,
     client: Client,
@@ -95,7 +95,7 @@ impl Watch {
         })
     }
 
-    /// Watches `node`, once: a service that is made anew changes nothing.
+    /// Observes `node`, once: a service that is made again changes nothing.
     pub(super) fn add(self: &Arc<Self>, node: &Arc<Node>) {
         let is_known = node.observers().any(|observer| {
             let observer: &dyn Any = &**observer;
@@ -105,7 +105,7 @@ impl Watch {
             return;
         }
         let Ok(runtime) = Handle::try_current() else {
-            // Ejected it would never come back.
+            // If it were ejected, it would never come back.
             tracing::warn!(target: "evenkeel::outlier", client = self.client.name(), endpoint = %node.address(), "no runtime: it is not watched for outliers");
             return;
         };
@@ -118,28 +118,28 @@ impl Watch {
             address: node.address().clone(),
         }));
         if !matches!(host.access(), Access::Open) {
-            // It was ejected when it left, and may be needed now. Others change nothing for anybody.
+            // It was ejected when it left, and may be needed now. Other nodes change nothing here.
             self.attention.notify_one();
         }
         self.start(&runtime);
     }
 
-    /// Starts the task that sweeps, also anew after it has ended for lack of nodes or of a runtime, and where
-    /// its runtime may rest.
+    /// Starts the task that sweeps. Starts it again if it has ended for lack of nodes or of a
+    /// runtime, or if its runtime may rest.
     fn start(self: &Arc<Self>, runtime: &Handle) {
         background::start(&mut self.sweeper(), runtime, || {
             sweep(Arc::downgrade(self), self.attention.clone())
         });
     }
 
-    /// Ends the task: nobody picks among the nodes any more, though some may be kept.
+    /// Ends the task: no requests are sent to the nodes any more, though some of them may be kept.
     pub(super) fn stop(&self) {
         if let Some(sweeper) = self.sweeper().take() {
             sweeper.abort();
         }
     }
 
-    /// Says when the next sweep is due, `None` if there are no more nodes.
+    /// Sweeps, and returns when the next sweep is due. `None` if there are no more nodes.
     fn sweep(&self) -> Option<Instant> {
         let now = clock::now();
         self.tell(self.outlier.sweep(now));
@@ -161,7 +161,7 @@ impl Watch {
     fn eject(&self, address: &Address, cause: Cause, now: Timestamp) {
         let changes = self.outlier.eject(address, cause, now);
         if !changes.is_empty() {
-            // It may have to come back before the sweep that is planned.
+            // It may have to come back before the planned sweep.
             self.attention.notify_one();
         }
         self.tell(changes);
@@ -200,7 +200,7 @@ async fn sweep(watch: Weak<Watch>, attention: Arc<Notify>) {
     }
 }
 
-/// Watches one node.
+/// Observes one node.
 struct Monitor {
     me: Weak<Self>,
     node: Weak<Node>,
@@ -225,7 +225,7 @@ impl Observer for Monitor {
     }
 
     fn admit(&self, _: &Node) -> Admission {
-        // Asked for each request where another gate is guarded: no clock is read for that.
+        // Called for each request where another gate is guarded, so this reads no clock.
         if self.host.access() == Access::Open {
             return Admission::Free;
         }
@@ -233,7 +233,7 @@ impl Observer for Monitor {
             outlier::Admission::Free => Admission::Free,
             outlier::Admission::Trial(trial) => {
                 self.follow();
-                // Its time may be over before the sweep that is planned.
+                // Its time may be over before the planned sweep.
                 self.watch.attention.notify_one();
                 match self.me.upgrade() {
                     Some(monitor) => {
@@ -251,7 +251,7 @@ impl Observer for Monitor {
     }
 
     fn closed(&self, _: &Node) {
-        // Who is ejected may be needed now.
+        // Ejected endpoints may be needed now.
         self.watch.attention.notify_one();
     }
 

@@ -7,19 +7,19 @@ use std::{
 
 use governor::{nanos::Nanos, state::StateStore};
 
-/// So many keys share a lock and a place.
+/// How many keys share a lock and a set.
 const WAYS: usize = 8;
 
 /// The hash of a key. Never zero, which marks a free place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct KeyHash(u64);
 
-/// The state of at most so many keys, in sets of eight.
+/// The state of a bounded number of keys, in sets of eight.
 ///
-/// A key has its set by its hash, and in a full set the key goes that comes nearest to having its whole
-/// quota back: as long as it has, nothing is lost. So a look-up costs the same however many keys
-/// there are, and nothing is allocated after the start. Of the keys only hashes are kept, under a seed
-/// of this process: two keys share a quota once in 2⁶⁴ pairs.
+/// The hash of a key selects its set. In a full set, the key that is nearest to having its whole
+/// quota back is removed; if it has it back, nothing is lost. So a look-up costs the same however
+/// many keys there are, and nothing is allocated after the start. Only hashes of keys are kept,
+/// under a seed of this process: one in 2⁶⁴ pairs of keys shares a quota.
 pub(super) struct Keyed {
     hasher: RandomState,
     sets: Box<[Mutex<[Cell; WAYS]>]>,

@@ -20,7 +20,7 @@ pub struct RateLimitLayer<K = Everyone, D = Silent> {
     rules: Rules,
 }
 
-/// What is not the limiter's.
+/// Settings that are not the limiter's.
 #[derive(Clone, Debug)]
 pub(super) struct Rules {
     pub(super) wait_max: Duration,
@@ -31,13 +31,13 @@ pub(super) struct Rules {
 }
 
 impl RateLimitLayer {
-    /// Lets `rate` through. Whatever comes above it is refused.
+    /// Lets `rate` through. Requests above it are refused.
     #[must_use]
     pub fn new(rate: Rate) -> Self {
         Self::shared(RateLimiter::new(rate))
     }
 
-    /// Lets `amount` requests a second through, all of them at once if they come so.
+    /// Lets `amount` requests a second through, all of them at once if they arrive together.
     ///
     /// # Panics
     /// If `amount` is zero.
@@ -46,7 +46,8 @@ impl RateLimitLayer {
         Self::new(Rate::per_second(amount))
     }
 
-    /// Lets through what `limiter` does, which others may share. Below a balancer only its rate counts.
+    /// Lets through what `limiter` does. Others may share it. Below a balancer only its rate
+    /// counts.
     #[must_use]
     pub fn shared(limiter: RateLimiter) -> Self {
         let rules = Rules {
@@ -61,12 +62,12 @@ impl RateLimitLayer {
 }
 
 impl<D> RateLimitLayer<Everyone, D> {
-    /// Gives each key a quota of its own; `keys_max` keys are known at the same time, rounded up to
-    /// eight.
+    /// Gives each key a quota of its own. `keys_max` keys are known at the same time, rounded up to
+    /// a multiple of eight.
     ///
-    /// Set it after the rate and the burst. It takes 17 bytes a key, all of them at once. Room for twice
-    /// as many keys as are busy within a [window](Rate::window) hardly ever forgets one; a key that is
-    /// forgotten has its whole quota again.
+    /// Call it after setting the rate and the burst. It takes 17 bytes a key, allocated all at
+    /// once. With room for twice as many keys as are busy within a [window](Rate::window), a key is
+    /// hardly ever forgotten. A forgotten key has its whole quota again.
     ///
     /// # Panics
     /// If `keys_max` is zero.
@@ -80,7 +81,7 @@ impl<D> RateLimitLayer<Everyone, D> {
         }
     }
 
-    /// Sets how many requests may come at once. Default as many as in a period.
+    /// Sets how many requests may come at once. Default: as many as in a period.
     ///
     /// # Panics
     /// If `burst` is zero.
@@ -93,27 +94,28 @@ impl<D> RateLimitLayer<Everyone, D> {
 }
 
 impl<K, D> RateLimitLayer<K, D> {
-    /// Lets requests wait, up to `wait_max`. Default they are refused at once.
+    /// Lets requests wait, up to `wait_max`. By default they are refused at once.
     ///
-    /// Whoever would have to wait longer is refused at once. Those who wait are not served in the order
-    /// in which they came. Below a balancer nobody waits here: another endpoint is chosen.
+    /// A request that would have to wait longer is refused at once. Waiting requests are not served
+    /// in the order of arrival. Below a balancer no request waits here: another endpoint is chosen.
     #[must_use]
     pub fn wait(mut self, wait_max: Duration) -> Self {
         self.rules.wait_max = wait_max;
         self
     }
 
-    /// Sets by how much at most a wait is prolonged at random. Default the time between two requests.
+    /// Sets the longest random extension of a wait. Default: the time between two requests.
     ///
-    /// None lets all who wait wake at the same moment, of whom one goes. Much leaves the quota unused.
+    /// With zero, all waiting requests wake at the same moment and only one of them proceeds. A
+    /// large value leaves the quota unused.
     #[must_use]
     pub fn jitter(mut self, jitter: Duration) -> Self {
         self.rules.jitter = jitter;
         self
     }
 
-    /// Below a balancer: gives an endpoint a rest for as long as it asks when it throttles a request, up
-    /// to `throttle_max`. Default it does not.
+    /// Below a balancer: if an endpoint throttles a request, it gets none for as long as it asks,
+    /// up to `throttle_max`. By default this is off.
     ///
     /// Over HTTP that is a 429 with `Retry-After`, over gRPC `RESOURCE_EXHAUSTED` with a pushback.
     #[must_use]
@@ -122,13 +124,13 @@ impl<K, D> RateLimitLayer<K, D> {
         self
     }
 
-    /// Sets what tells callers of their quota in the response. Default nothing.
+    /// Sets what tells callers of their quota in the response. Default: nothing.
     #[must_use]
     pub fn disclose<E>(self, disclose: E) -> RateLimitLayer<K, E> {
         RateLimitLayer { limiter: self.limiter, spender: self.spender, disclose, rules: self.rules }
     }
 
-    /// Sets the seed of all random choices, so that a run can be repeated. Default the process's
+    /// Sets the seed of all random choices, so that a run can be repeated. Default: the process's
     /// entropy.
     #[must_use]
     pub fn seed(mut self, seed: u64) -> Self {
@@ -136,7 +138,8 @@ impl<K, D> RateLimitLayer<K, D> {
         self
     }
 
-    /// What this layer and all it makes share; below a balancer each endpoint has its own instead.
+    /// The limiter that this layer and all it makes share. Below a balancer each endpoint has its
+    /// own instead.
     #[must_use]
     pub fn limiter(&self) -> RateLimiter {
         self.limiter.clone()

@@ -1,4 +1,4 @@
-//! What all clones share: governor's cells, and the pace that a server asked for.
+//! What all clones share: governor's cells, and the pace that a server set.
 
 use std::{fmt, num::NonZeroU32, ops::Add, sync::Arc, time::Duration};
 
@@ -19,12 +19,13 @@ use governor::{
 use super::keyed::{KeyHash, Keyed};
 use crate::clock;
 
-/// Of all that is traced here.
+/// The target of what is traced here.
 pub(super) const TARGET: &str = "evenkeel::rate_limit";
 
-/// A limiter, which a [`RateLimitLayer`](super::RateLimitLayer) and all it makes share. Cheap to clone.
+/// A limiter, shared by a [`RateLimitLayer`](super::RateLimitLayer) and all it makes. Cheap to
+/// clone.
 ///
-/// It can be asked by hand, where no layer fits, and told what a server says of its quota.
+/// It can be asked directly where no layer fits, and told what a server says of its quota.
 ///
 /// ```
 /// use std::time::Duration;
@@ -55,21 +56,22 @@ type Governed<S> = governor::RateLimiter<
 
 enum Cells {
     One(Governed<InMemoryState>),
-    /// The hashes are made by the store, to which governor gives no access: it is shared.
+    /// The store makes the hashes. Governor gives no access to it, so it is shared.
     Each(Governed<Store>, Store),
 }
 
 impl RateLimiter {
-    /// One quota for everybody.
+    /// One quota for all callers.
     #[must_use]
     pub fn new(rate: Rate) -> Self {
         Self::with(rate, Cells::One(Governed::new(quota(&rate), InMemoryState::default(), Ticks)))
     }
 
-    /// A quota for each key, of which `keys_max` are known at the same time, rounded up to eight.
+    /// A quota for each key. `keys_max` keys are known at the same time, rounded up to a multiple
+    /// of eight.
     ///
-    /// It takes 17 bytes a key, all of them at once. Where more keys are busy than there is room for,
-    /// those that are least in debt are forgotten, and start anew with a whole quota.
+    /// It takes 17 bytes a key, allocated all at once. If more keys are busy than there is room
+    /// for, those least in debt are forgotten, and start again with a whole quota.
     ///
     /// # Panics
     /// If `keys_max` is zero.
@@ -89,7 +91,8 @@ impl RateLimiter {
         self.0.rate
     }
 
-    /// Spends one request, if there is one. Of a limiter with keys it is that of the empty key.
+    /// Spends one request, if there is one. For a limiter with keys, the quota is that of the empty
+    /// key.
     ///
     /// # Errors
     /// [`RateLimited`] if there is none.
@@ -97,10 +100,10 @@ impl RateLimiter {
         self.check_key(self.hash(b""))
     }
 
-    /// Keeps to what a server says: `remaining` requests are left until its quota is full again, after
-    /// `reset`.
+    /// Follows what a server says: `remaining` requests are left until its quota is full again,
+    /// after `reset`.
     ///
-    /// It counts for all keys. What is left is spread evenly; see [`Pace`].
+    /// It applies to all keys together. The rest is spread evenly; see [`Pace`].
     pub fn told(&self, remaining: u32, reset: Duration) {
         self.0.pace.told(clock::now(), remaining, reset);
     }
@@ -110,7 +113,7 @@ impl RateLimiter {
         Arc::ptr_eq(&self.0, &other.0)
     }
 
-    /// Whose the quota is.
+    /// What the quota applies to.
     pub(super) fn scope(&self) -> &'static str {
         match &self.0.cells {
             Cells::One(_) => "service",
@@ -128,7 +131,7 @@ impl RateLimiter {
     #[inline]
     pub(super) fn check_key(&self, key: Option<KeyHash>) -> Result<QuotaState, RateLimited> {
         let Shared { rate, cells, pace } = &*self.0;
-        // Asked before governor, so that what the pace refuses spends nothing.
+        // Asked before governor, so that a request refused by the pace spends nothing.
         if pace.is_told() {
             pace.check(clock::now()).map_err(|wait| RateLimited::new(wait, *rate))?;
         }
@@ -147,7 +150,7 @@ impl RateLimiter {
     }
 }
 
-/// Tells that a request is refused, and by whose limit.
+/// Logs that a request is refused, and by which limit.
 #[cold]
 pub(super) fn refused(client: &Client, scope: &'static str, limited: &RateLimited) {
     evenkeel_metrics::rate_limited(client, scope);
@@ -167,7 +170,7 @@ fn quota(rate: &Rate) -> Quota {
     quota.allow_burst(burst)
 }
 
-/// The bounded store, shared with whoever makes hashes for it.
+/// The bounded store, shared with the code that makes hashes for it.
 #[derive(Clone, Debug)]
 struct Store(Arc<Keyed>);
 
@@ -182,7 +185,7 @@ impl governor::state::StateStore for Store {
     }
 }
 
-/// Governor's clock: that of all layers, which stands while tokio's does.
+/// Governor's clock. It is the clock of all layers, which stops when tokio's does.
 #[derive(Clone, Copy, Debug)]
 struct Ticks;
 

@@ -1,4 +1,4 @@
-//! A rate limit: so many requests in a period, for all together, for each caller, or for each endpoint.
+//! A rate limit: how many requests per period, in total, for each caller, or for each endpoint.
 //!
 //! One layer, two places:
 //!
@@ -6,17 +6,19 @@
 //!   [`RateLimited`](evenkeel_core::error::RateLimited), which says when to try again, or
 //!   [wait](RateLimitLayer::wait) for their turn. [`keyed`](RateLimitLayer::keyed) gives each caller
 //!   a quota of its own.
-//! * **Below a balancer**, around a `Connect`: one limit for each endpoint. While it is used up the
-//!   node's gate [`RateLimit`](evenkeel_core::node::Gate::RateLimit) is closed, in every clone, and
-//!   other endpoints are chosen; where there is none, the balancer waits for as long as it is told to.
+//! * **Below a balancer**, around a `Connect`: one limit for each endpoint. While it is used up,
+//!   the node's gate [`RateLimit`](evenkeel_core::node::Gate::RateLimit) is closed in every clone,
+//!   and other endpoints are chosen. If there is none, the balancer waits for up to its maximum
+//!   wait.
 //!
-//! All clones share one limiter, so a server that clones its stack for each connection limits
-//! all of them together. The counting is governor's: a token bucket kept as one point in time (GCRA),
-//! no window at whose edge twice as many get through.
+//! All clones share one limiter, so a server that clones its stack for each connection limits all
+//! of them together. The counting is governor's: a token bucket kept as one point in time (GCRA).
+//! It has no window at whose edge twice as many requests get through.
 //!
-//! **Use it** to protect what has a known capacity, to share it fairly between callers, or to keep to a
-//! quota that somebody else enforces. **Not** where the capacity is unknown or changes: a limit on
-//! concurrency finds it. **Not** to share a quota between machines: each has its own limiter.
+//! **Use it** to protect what has a known capacity, to share it fairly between callers, or to stay
+//! within a quota that another party enforces. **Not** where the capacity is unknown or changes: a
+//! limit on concurrency finds it. **Not** to share a quota between machines: each has its own
+//! limiter.
 //!
 //! ```
 //! use std::time::Duration;
@@ -39,7 +41,7 @@
 //! # }
 //! ```
 //!
-//! Configured: ten a second for each tenant, who may wait for half a second.
+//! Configured: ten a second for each tenant. A request may wait for half a second.
 //!
 //! ```
 //! use std::time::Duration;
@@ -69,15 +71,15 @@
 //! ```
 //!
 //! # What it costs
-//! Let through: one reading of the clock and governor's one atomic exchange; with keys the hash of the
-//! key and a lock that eight keys share, held for as long as it takes to look at them. No allocation.
+//! Let through: one reading of the clock and governor's one atomic exchange. With keys also the
+//! hash of the key, and a lock that eight keys share, held while they are looked at. No allocation.
 //! A request that waits allocates its place once. Below a balancer the attempt also asks its node's
-//! observers, and a gate that closes starts a timer; tokio's timers tick once a millisecond, so a
+//! observers, and a gate that closes starts a timer. Tokio's timers tick once a millisecond, so a
 //! limit of more than a thousand a second needs a burst of a few.
 //!
 //! # The tower contract
-//! `poll_ready` is that of the inner service and reserves nothing here, so a caller that is ready and
-//! calls nothing takes nobody's turn. A call that waits or is refused gives back what its inner
+//! `poll_ready` is that of the inner service and reserves nothing here, so a caller that is ready
+//! and makes no call delays no other. A call that waits or is refused gives back what its inner
 //! service reserved for it, by taking a clone in its place.
 
 mod keyed;

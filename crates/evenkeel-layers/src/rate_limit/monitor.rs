@@ -27,23 +27,23 @@ use super::{
 };
 use crate::clock;
 
-/// The limiter of one endpoint. Each attempt asks it; with the last one it closes the gate.
+/// The limiter of one endpoint. Each attempt asks it. The last one allowed closes the gate.
 pub(super) struct Monitor {
     limiter: RateLimiter,
-    /// The limiter of the layer, by which the layer knows its own.
+    /// The limiter of the layer, which identifies the layer's monitors.
     of: RateLimiter,
     throttle_max: Duration,
     client: Client,
     me: Weak<Self>,
     node: Weak<Node>,
     runtime: Handle,
-    /// Until when the gate has to stay closed.
+    /// The time until which the gate has to stay closed.
     closed_until: AtomicU64,
 }
 
 impl Monitor {
-    /// Gives `node` a limiter of its own, unless it has one of this layer: what was spent stays spent when
-    /// its service is made anew.
+    /// Gives `node` a limiter of its own, unless it has one of this layer. Requests that were spent
+    /// stay spent when its service is made again.
     pub(super) fn watch(of: &RateLimiter, throttle_max: Duration, node: &Arc<Node>) {
         let has_one = node.observers().any(|observer| {
             let observer: &dyn Any = &**observer;
@@ -70,15 +70,15 @@ impl Monitor {
         node.follow(Gate::RateLimit, || Access::Guarded);
     }
 
-    /// Closes the gate for `wait`, without disturbing what is under way.
+    /// Closes the gate for `wait`, without affecting attempts under way.
     fn close(&self, node: &Node, wait: Duration) {
         let until = (clock::now() + wait).as_nanos();
         let before = self.closed_until.fetch_max(until, Ordering::AcqRel);
         if node.close(Gate::RateLimit) {
             tracing::debug!(target: TARGET, client = self.client.name(), endpoint = %node.address(), ?wait, "rate limit used up");
         }
-        // One timer for each time that is later than all before it. Of one that is not, the timer is
-        // under way; should it have fired already, nobody else would open the gate.
+        // A timer is started only for a time later than all before it. For any other time a timer
+        // runs already. If that has fired, only this call can open the gate.
         if before < until {
             self.runtime.spawn(wake(self.me.clone(), clock::after(wait)));
         } else {
@@ -116,8 +116,8 @@ impl Observer for Monitor {
     fn admit(&self, node: &Node) -> Admission {
         match self.limiter.check() {
             Ok(state) if state.remaining == 0 => {
-                // Nobody else is to pick it and be refused. What was refilled since the last whole
-                // request is kept, so the rate is kept too.
+                // Closed so that the endpoint is not picked only to refuse. What was refilled since
+                // the last whole request is kept, so the rate is kept too.
                 self.close(node, self.limiter.rate().interval());
                 Admission::Free
             }

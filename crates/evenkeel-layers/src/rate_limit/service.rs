@@ -20,7 +20,7 @@ use tower_service::Service;
 
 use super::{RateLimiter, layer::Rules, limiter::refused, monitor::Monitor, wait::Waiting};
 
-/// Lets through what its limiter does. See the [module docs](super).
+/// Lets through what its limiter allows. See the [module docs](super).
 #[derive(Clone, Debug)]
 pub struct RateLimit<T, K, D> {
     inner: T,
@@ -84,7 +84,8 @@ where
                 RateLimitFuture { disclose, quota: Some(quota), state }
             }
             Err(limited) => {
-                // A service that was made ready and is not called would keep what it holds for the call.
+                // A service that was made ready and is not called would keep what it holds for the
+                // call.
                 self.inner = self.inner.clone();
                 let state = if limited.retry_after <= self.rules.wait_max {
                     let service = self.inner.clone();

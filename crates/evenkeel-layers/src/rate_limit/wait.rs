@@ -31,7 +31,7 @@ pin_project! {
         client: Client,
         jitter: Duration,
         rng: Rng,
-        // No later than this it goes or is refused.
+        // By this time it is sent or refused.
         until: Instant,
         #[pin]
         sleep: Sleep,
@@ -41,7 +41,7 @@ pin_project! {
 }
 
 impl<S, R> Waiting<S, R> {
-    /// `limited` says how long at least.
+    /// Waits at least as long as `limited` says.
     pub(super) fn new(
         service: S,
         request: R,
@@ -67,7 +67,7 @@ impl<S, R> Waiting<S, R> {
         }
     }
 
-    /// Calls the service when it is this request's turn.
+    /// Calls the service when this request's turn has come.
     pub(super) fn poll_call(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -85,7 +85,7 @@ impl<S, R> Waiting<S, R> {
             match this.limiter.check_key(*this.key) {
                 Ok(quota) => *this.quota = Some(quota),
                 Err(limited) => {
-                    // Others came first.
+                    // Other requests came first.
                     if *this.until < clock::after(limited.retry_after) {
                         refused(this.client, this.limiter.scope(), &limited);
                         return Poll::Ready(Err(limited.into()));
@@ -101,7 +101,7 @@ impl<S, R> Waiting<S, R> {
     }
 }
 
-/// After `wait` and some jitter, but not after `until`.
+/// The time to wake: after `wait` and some jitter, but not after `until`.
 fn wake(wait: Duration, jitter: Duration, until: Instant, rng: &mut Rng) -> Instant {
     clock::after(wait.saturating_add(jitter.mul_f64(rng.unit()))).min(until)
 }

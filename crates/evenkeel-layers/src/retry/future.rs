@@ -1,4 +1,4 @@
-//! The way of one call: an attempt, judged, perhaps a wait, another attempt.
+//! The way of one call: an attempt, its judgement, possibly a wait, another attempt.
 
 use std::{
     fmt,
@@ -32,17 +32,18 @@ pin_project! {
         P: Replay<Req>,
         P: Rules<Req, Res>,
     {
-        // Ready when it is called: the first time it was, later it is driven there.
+        // Ready for the first attempt when the call begins. For later attempts it is driven to
+        // ready here.
         service: S,
         shared: Arc<Shared<P>>,
         call: P::Call,
         request: Option<P::Request>,
         progress: Progress,
-        // Whether the budget has heard of this call.
+        // Whether the budget has counted this call.
         is_counted: bool,
-        // What an attempt failed with, until another has failed in earnest.
+        // What an attempt failed with, until another has failed and was not merely refused.
         error: Option<BoxError>,
-        // The end of a back-off, or of the time that an attempt has. A field, so that it takes no box.
+        // The end of a back-off, or of an attempt's time. A field, so that it needs no box.
         #[pin]
         timer: Option<Sleep>,
         #[pin]
@@ -55,9 +56,9 @@ pin_project! {
     enum State<F, K> {
         // The attempt is under way.
         Called { #[pin] future: F },
-        // Its response is looked into.
+        // Its response is inspected.
         Peeking { #[pin] peek: K },
-        // The back-off is waited for, then whatever else the rules wait for.
+        // Waits for the back-off, then for whatever else the rules wait for.
         Waiting,
         // The service is driven to ready for the next attempt.
         Readying,
@@ -128,7 +129,7 @@ where
                         continue;
                     }
                     Poll::Ready(Err(error)) => {
-                        // What became of the attempt tells more than that there can be no other.
+                        // What became of the attempt tells more than that another is impossible.
                         let error = this.error.take().unwrap_or_else(|| error.into());
                         return Poll::Ready(Err(error));
                     }
@@ -142,7 +143,7 @@ where
                     if let Some(error) = self.as_mut().unsent() {
                         return Poll::Ready(Err(error));
                     }
-                    // Here, so that the endpoint is blamed for it.
+                    // Dropped here, so that the failure counts against the endpoint.
                     let mut state = self.as_mut().project().state;
                     cut::by_deadline(timeout.after, || state.set(State::Waiting));
                     Err(timeout.into())
@@ -160,7 +161,7 @@ where
     S: Service<<P as Replay<Req>>::Request>,
     P: Rules<Req, Res>,
 {
-    /// Waits for the end of the time that an attempt has, from the first time that it has to wait.
+    /// Waits for the end of an attempt's time, which begins when the attempt first has to wait.
     fn poll_timeout(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<AttemptTimeout> {
         let mut this = self.project();
         let layer = &this.shared.layer;
@@ -177,14 +178,14 @@ where
         timer.poll(cx).map(|()| AttemptTimeout::new(timeout))
     }
 
-    /// What the attempt before ended with, if the one whose time is over was never sent.
+    /// The error of the attempt before, if the attempt whose time is over was never sent.
     fn unsent(self: Pin<&mut Self>) -> Option<BoxError> {
         let mut this = self.project();
         let is_unsent = matches!(this.state.as_mut().project(), StateProject::Readying);
         this.error.take().filter(|_| is_unsent)
     }
 
-    /// What the call ends with, or nothing if there is to be another attempt.
+    /// The result of the call, or `None` if another attempt is to be made.
     #[inline]
     fn end_or_retry(
         mut self: Pin<&mut Self>,
@@ -244,7 +245,8 @@ where
             ?delay,
             "another attempt"
         );
-        // Attempt and response are let go of before the wait, so that they hold no connection meanwhile.
+        // The attempt and its response are dropped before the wait, so that they hold no connection
+        // meanwhile.
         this.state.set(State::Waiting);
         this.timer.set((Duration::ZERO < delay).then(|| sleep(delay)));
         *this.error = real(result, this.error).err();
@@ -252,7 +254,7 @@ where
     }
 }
 
-/// What an attempt before has failed with, where this one was refused on its way there.
+/// The failure of an earlier attempt, if this one was refused before it was sent.
 fn real<R>(result: Result<R, BoxError>, before: &mut Option<BoxError>) -> Result<R, BoxError> {
     match result {
         Err(error) if is_refusal(error.as_ref()) => Err(before.take().unwrap_or(error)),
@@ -260,7 +262,7 @@ fn real<R>(result: Result<R, BoxError>, before: &mut Option<BoxError>) -> Result
     }
 }
 
-/// What an attempt ended with that is to be followed by another.
+/// The error type of an attempt.
 fn error_type<R>(verdict: Verdict, result: &Result<R, BoxError>) -> &'static str {
     match (verdict, result) {
         (Verdict::Again { after: Some(_), .. }, _) => "throttled",
@@ -270,7 +272,7 @@ fn error_type<R>(verdict: Verdict, result: &Result<R, BoxError>) -> &'static str
     }
 }
 
-/// Tells why the call ends with this result and not with another attempt.
+/// Logs why the call ends with this result and not with another attempt.
 fn told<R>(
     client: &Client,
     result: Result<R, BoxError>,
@@ -291,7 +293,7 @@ fn told<R>(
     result
 }
 
-/// The next attempt and the delay before it, or why there is to be none.
+/// The next attempt and the delay before it, or why none is made.
 fn next<P, Req>(
     shared: &Shared<P>,
     call: &P::Call,

@@ -12,7 +12,7 @@ use tower_layer::Layer;
 
 use super::{NoRules, PolicyRules, Retry};
 
-/// Makes another attempt where one failed. See the [module docs](super).
+/// Makes another attempt if one failed. See the [module docs](super).
 #[derive(Clone, Debug)]
 pub struct RetryLayer<P = NoRules> {
     pub(super) rules: P,
@@ -23,10 +23,10 @@ pub struct RetryLayer<P = NoRules> {
 }
 
 impl RetryLayer {
-    /// Retries that `budget` pays for. What may be retried say the [`rules`](Self::rules), without which it makes no
-    /// service.
+    /// Makes retries that `budget` pays for. The [`rules`](Self::rules) say what may be retried.
+    /// Without them the layer makes no service.
     ///
-    /// One budget may be given to several layers, a hedge among them: then they spend it together.
+    /// One budget may be given to several layers, including a hedge. Then they spend it together.
     #[must_use]
     pub fn new(budget: Budget) -> Self {
         Self {
@@ -40,7 +40,8 @@ impl RetryLayer {
 }
 
 impl<T, Res> RetryLayer<PolicyRules<T, Res>> {
-    /// Retries as a [`tower::retry::Policy`] says, and nothing but it: no budget, no limit to attempts.
+    /// Makes retries as a [`tower::retry::Policy`] says, and nothing else: no budget, no limit on
+    /// attempts.
     ///
     /// The policy sees errors as [`BoxError`](evenkeel_core::BoxError).
     #[must_use]
@@ -77,10 +78,11 @@ impl<P> RetryLayer<P> {
         self
     }
 
-    /// Sets how many attempts a call may make, the first one among them. Default 3.
+    /// Sets how many attempts a call may make, including the first. Default 3.
     ///
-    /// One that was provably not processed is followed by one that is not counted, once. With 1 only
-    /// that one is left. Many attempts keep a caller waiting who might rather hear of the failure.
+    /// A request that was provably not processed is retried once without counting as an attempt.
+    /// With 1, only that retry is left. Many attempts keep a caller waiting that might prefer to
+    /// hear of the failure.
     ///
     /// # Panics
     /// If it is zero.
@@ -91,7 +93,7 @@ impl<P> RetryLayer<P> {
         self
     }
 
-    /// Sets how long to wait before an attempt, where the endpoint does not say. Default full jitter
+    /// Sets how long to wait before an attempt, if the endpoint does not say. Default: full jitter
     /// from 25 to 250 milliseconds.
     #[must_use]
     pub fn backoff(mut self, backoff: Backoff) -> Self {
@@ -101,18 +103,20 @@ impl<P> RetryLayer<P> {
 
     /// Sets the longest delay that an endpoint may ask for. Default 5 seconds.
     ///
-    /// Where it asks for more, the attempt comes after this one. Up to half is added at random, so that
-    /// those who were told the same do not come back together. Zero ignores what endpoints ask for.
+    /// If it asks for more, the attempt is made after this delay. Up to half is added at random, so
+    /// that callers that were told the same delay do not come back together. Zero ignores what
+    /// endpoints ask for.
     #[must_use]
     pub fn delay_max(mut self, delay: Duration) -> Self {
         self.schedule.delay_max = delay;
         self
     }
 
-    /// Sets how long an attempt may take until its response is there. Default no limit.
+    /// Sets how long an attempt may take until its response is there. Default: no limit.
     ///
-    /// It runs from when the attempt has to wait. Too short, and every slow answer is asked for again;
-    /// what was cut off may still be processed. The endpoint has [failed](evenkeel_core::cut) by it.
+    /// The time runs from when the attempt first has to wait. If it is too short, every slow
+    /// request is sent again, although the attempt that was cut off may still be processed. The
+    /// endpoint has [failed](evenkeel_core::cut) by it.
     ///
     /// # Panics
     /// If it is zero.
@@ -123,7 +127,7 @@ impl<P> RetryLayer<P> {
         self
     }
 
-    /// Sets the seed of all random choices, so that a run can be repeated. Default the process's
+    /// Sets the seed of all random choices, so that a run can be repeated. Default: the process's
     /// entropy.
     #[must_use]
     pub fn seed(mut self, seed: u64) -> Self {

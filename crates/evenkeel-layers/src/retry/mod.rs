@@ -1,17 +1,20 @@
-//! Retries: makes another attempt where one failed and another may succeed.
+//! Retries: makes another attempt if one failed and another may succeed.
 //!
-//! **Use it** above a balancer, once for each logical call: each attempt goes to an endpoint that the
-//! call has not tried, as long as another is open. **Not** where something above retries as well:
-//! attempts multiply. Not below the balancer either: there it knocks at the same door again.
+//! **Use it** above a balancer, once for each logical call. Each attempt goes to an endpoint that
+//! the call has not tried, as long as another is open. **Not** where something above retries as
+//! well: attempts multiply. **Not** below the balancer: there every attempt goes to the same
+//! endpoint.
 //!
-//! * What was provably not processed (a refused connection, a stream that the server refused) is sent
-//!   once more at once, for free. What may have been processed is repeated only where that does no harm.
-//!   [`Rules`] tell the two apart: `HttpRetry` of evenkeel-http for HTTP and gRPC, [`AnyRules`] for anything else.
-//! * Everything else is paid from a [`Budget`], before the back-off. Where it is empty, or the attempts
-//!   are used up, or the caller's deadline would pass, the caller gets the last real error or response.
-//! * Back-off has full jitter, drawn anew for each call. A delay that the endpoint asks for is kept to, up
-//!   to [`delay_max`](RetryLayer::delay_max).
-//! * The budget pays also for [hedges](crate::hedge), if both layers are given the same one.
+//! * A request that was provably not processed (a refused connection, a stream that the server
+//!   refused) is sent once more at once, for free. A request that may have been processed is
+//!   repeated only if that does no harm. [`Rules`] tell the two apart: `HttpRetry` of evenkeel-http
+//!   for HTTP and gRPC, [`AnyRules`] for anything else.
+//! * Everything else is paid from a [`Budget`], before the back-off. If the budget is empty, the
+//!   attempts are used up, or the caller's deadline would pass, the caller gets the last real error
+//!   or response.
+//! * Back-off has full jitter, drawn again for each call. A delay that the endpoint asks for is
+//!   respected, up to [`delay_max`](RetryLayer::delay_max).
+//! * The budget also pays for [hedges](crate::hedge), if both layers are given the same one.
 //!
 //! ```
 //! use std::{io, sync::atomic::{AtomicU32, Ordering::Relaxed}};
@@ -53,7 +56,7 @@
 //! # drop(layer);
 //! ```
 //!
-//! Without rules it makes no service, and the compiler says which there are:
+//! Without rules it makes no service, and the compiler names the rules that exist:
 //!
 //! ```compile_fail,E0277
 //! use evenkeel_core::retry::Budget;
@@ -63,12 +66,13 @@
 //! let client = ServiceBuilder::new().layer(RetryLayer::new(Budget::default())).service(());
 //! ```
 //!
-//! A [`tower::retry::Policy`] that you have goes to [`RetryLayer::with_policy`].
+//! Pass an existing [`tower::retry::Policy`] to [`RetryLayer::with_policy`].
 //!
 //! # What it costs
-//! On the way through: a clone of the service and one of the request, two atomic additions, and a reading
-//! of the clock for a call that has to wait. It allocates nothing, but what these clones allocate. A
-//! failed attempt's response is dropped before the back-off, so that it holds no connection meanwhile.
+//! For each call: a clone of the service and one of the request, two atomic additions, and a
+//! reading of the clock if the call has to wait. It allocates nothing, except what these clones
+//! allocate. A failed attempt's response is dropped before the back-off, so that it holds no
+//! connection meanwhile.
 //!
 //! [`AnyRules`]: evenkeel_core::retry::AnyRules
 //! [`Budget`]: evenkeel_core::retry::Budget

@@ -15,7 +15,8 @@ use evenkeel_core::{
 };
 use tower::retry::Policy;
 
-/// The rules that a [`tower::retry::Policy`] makes: it decides alone, and waits as it likes.
+/// The rules that a [`tower::retry::Policy`] makes. The policy alone decides, and waits as it
+/// likes.
 pub struct PolicyRules<T, Res> {
     policy: T,
     response: PhantomData<fn(Res)>,
@@ -27,7 +28,7 @@ impl<T, Res> PolicyRules<T, Res> {
     }
 }
 
-/// A call under a policy of tower's.
+/// A call under a tower policy.
 pub struct PolicyCall<T, Req, F> {
     policy: T,
     kept: Option<Req>,

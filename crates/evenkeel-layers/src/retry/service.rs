@@ -14,7 +14,7 @@ use tower_service::Service;
 
 use super::{RetryFuture, layer::Shared};
 
-/// Makes another attempt where one failed. See the [module docs](super).
+/// Makes another attempt if one failed. See the [module docs](super).
 #[derive(Debug)]
 pub struct Retry<S, P> {
     pub(super) inner: S,
@@ -42,7 +42,7 @@ where
     }
 
     fn call(&mut self, request: Req) -> Self::Future {
-        // The one that is ready is called; its clone has to become ready first.
+        // The ready service is called. Its clone has to become ready first.
         let clone = self.inner.clone();
         let mut ready = mem::replace(&mut self.inner, clone);
         let (call, request) = self.shared.layer.rules.begin(request);

@@ -46,13 +46,13 @@ enum Health {
     #[default]
     Well,
     Ill,
-    /// It says so itself.
+    /// It reports itself as unhealthy.
     Denies,
     Hangs,
     Panics,
 }
 
-/// Answers probes as a test says, and remembers them.
+/// Answers probes as a test says, and records them.
 #[derive(Clone, Default)]
 struct Doctor(Arc<DoctorState>);
 
@@ -61,7 +61,7 @@ struct DoctorState {
     health: Mutex<BTreeMap<Address, Health>>,
     probes: Mutex<Vec<(Instant, Address)>>,
     under_way: AtomicUsize,
-    /// What is to be said of whom, where anybody may be followed.
+    /// The streams of reports by endpoint, if endpoints may be followed.
     wires: Mutex<BTreeMap<Address, mpsc::UnboundedSender<Result<(), BoxError>>>>,
     is_followed: bool,
     follows: AtomicUsize,
@@ -91,7 +91,7 @@ impl Doctor {
         ActiveHealthLayer::new(self.clone()).seed(1)
     }
 
-    /// The endpoint says something of itself.
+    /// The endpoint reports its health.
     fn says(&self, name: &str, said: Result<(), BoxError>) {
         self.0.wires.lock().unwrap()[&address(name)].send(said).unwrap();
     }
@@ -142,7 +142,7 @@ fn client(world: &World, channel: &Channel, layer: &ActiveHealthLayer<Doctor>) -
     crate::probe::from_the_first(channel.clone()).layer(layer.layer(world.connector()))
 }
 
-/// A balancer over three endpoints that is running.
+/// A running balancer over three endpoints.
 async fn running(world: &World, layer: &ActiveHealthLayer<Doctor>) -> (Client, Channel) {
     let channel = Channel::of(&NAMES);
     let mut client = client(world, &channel, layer);
@@ -225,7 +225,7 @@ async fn a_probe_that_panics_when_it_is_to_follow_is_asked_on() {
     assert!(15 <= probes.load(SeqCst), "{probes:?}");
 }
 
-/// Writes down what is told, in place of a log.
+/// Records what is logged.
 #[derive(Clone, Default)]
 struct Log(Arc<Mutex<Vec<String>>>);
 
@@ -490,7 +490,7 @@ async fn a_stream_that_breaks_makes_a_probe_at_once_and_is_opened_anew() {
     sleep(ms(3_001)).await;
     assert_eq!(follows(), 4);
 
-    // One that breaks again and again is opened less and less often.
+    // A stream that breaks again and again is opened less and less often.
     for _ in 0..100 {
         sleep(ms(6_000)).await;
         doctor.0.wires.lock().unwrap().remove(&address("a"));

@@ -28,7 +28,8 @@ const fn ms(millis: u64) -> Duration {
     Duration::from_millis(millis)
 }
 
-/// What an endpoint answers: after so long, so many in flight. It does not at all where that is none.
+/// How each endpoint answers: the delay, and its requests in flight. If that is `None`, it does not
+/// answer.
 type Answers = HashMap<&'static str, (u64, Option<f64>)>;
 
 /// How many probes are under way.

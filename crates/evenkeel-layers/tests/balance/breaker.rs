@@ -36,7 +36,7 @@ fn layer() -> CircuitBreakerLayer {
     CircuitBreakerLayer::new().rules(rules)
 }
 
-/// A client that refuses where all breakers are open.
+/// A client that refuses while all breakers are open.
 fn client(world: &World, channel: &Channel, layer: &CircuitBreakerLayer) -> Client {
     let balance = crate::probe::from_the_first(channel.clone()).fail_open(false);
     balance.layer(layer.layer(world.connector()))
@@ -51,7 +51,7 @@ async fn call(client: &mut Client) -> Result<String, BoxError> {
     ready(client).await?.call(1).await
 }
 
-/// A client of `a`, which fails and whose breaker is open, and `b`, which works.
+/// A client of `a`, which fails and has an open breaker, and `b`, which works.
 async fn opened(world: &World, layer: &CircuitBreakerLayer) -> (Client, Channel) {
     let channel = Channel::of(&["a", "b"]);
     let mut client = client(world, &channel, layer);
@@ -152,7 +152,7 @@ async fn a_cancelled_trial_leaves_its_place_to_another() {
     assert_eq!(world.host("a").calls(), 3 + 1 + 2);
 }
 
-/// Requests whose answers are late by design.
+/// Requests with answers that are late by design.
 #[derive(Clone)]
 struct LongPolls;
 

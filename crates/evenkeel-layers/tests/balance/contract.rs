@@ -1,4 +1,4 @@
-//! tower's contract, counted; and layers of others below the balancer.
+//! tower's contract, counted, and layers of other crates below the balancer.
 
 use std::{sync::Arc, time::Duration};
 

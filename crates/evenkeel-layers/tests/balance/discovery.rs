@@ -1,4 +1,4 @@
-//! What discovery says, and what becomes of it.
+//! What discovery says, and what follows from it.
 
 use std::{
     sync::{
@@ -22,7 +22,7 @@ use crate::probe::{Channel, CountBuilds, Readiness, Refused, World, endpoint, re
 
 const WAIT: Duration = Duration::from_secs(3);
 
-/// A discovery with a stream of the test's own making.
+/// A discovery with a stream that the test makes.
 struct Streamed<F>(F);
 
 impl<F: Fn() -> Watch + Send + Sync + 'static> Discovery for Streamed<F> {

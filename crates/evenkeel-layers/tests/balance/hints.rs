@@ -224,7 +224,7 @@ async fn a_preferred_endpoint_and_one_that_fails_open_are_told_as_such() {
     assert!(why.to_string().contains("closed by ejected"), "{why}");
 }
 
-/// Between two sets that name the same address, its entry has to be that of the task which sees to it.
+/// If two sets name the same address, its entry must be that of the task that manages it.
 #[test]
 fn a_task_that_was_replaced_while_it_connects_takes_no_endpoint_from_those_that_prefer_it() {
     let runtime =

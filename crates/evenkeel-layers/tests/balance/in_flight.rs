@@ -1,4 +1,4 @@
-//! Requests in flight are counted while they are, however they end.
+//! Requests count as in flight until they end, however they end.
 
 use std::{panic::AssertUnwindSafe, sync::Arc};
 

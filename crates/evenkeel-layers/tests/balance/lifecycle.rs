@@ -386,7 +386,7 @@ fn a_runtime_that_is_not_driven_does_not_keep_the_callers_of_others_waiting() {
     }
     assert_eq!(world.host("a").connects(), 1, "it begins once");
 
-    // Driven again, the first has nothing left of it, and its callers share what there is.
+    // When driven again, the first has nothing left of it, and its callers share what there is.
     resting.block_on(async {
         tick().await;
         assert_eq!(alive_tasks(), 0);
@@ -408,7 +408,7 @@ fn the_set_is_followed_again_where_it_is_used_though_its_runtime_rests() {
     let driven = runtime();
     driven.block_on(async {
         let is_left = async {
-            // Nobody waits: the endpoint that has left is still open.
+            // No call waits: the endpoint that has left is still open.
             while ready(&mut balance).await.unwrap().call(1).await.unwrap() == "a:80" {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
@@ -448,12 +448,12 @@ fn a_task_that_answers_stays_where_it_is_while_other_runtimes_call() {
             tokio::time::advance(Duration::from_secs(5)).await;
             balance.clone().oneshot(1).await.unwrap();
         });
-        // Asked whether it is driven, it says so.
+        // It was asked whether it is driven, and answers.
         home.block_on(tick());
     }
     assert_eq!(world.host("a").connects(), 1);
 
-    // Now it rests.
+    // Now its runtime rests.
     for _ in 0..2 {
         other.block_on(async {
             tokio::time::advance(Duration::from_secs(5)).await;

@@ -42,7 +42,7 @@ async fn no_caller_sees_an_error_while_another_endpoint_has_room() {
     world.host("a").answers(Answer::Held);
     ready(&mut client).await.unwrap();
 
-    // All made before any is polled: picks that end up one too many go elsewhere.
+    // All are made before any is polled: picks that turn out to be one too many go elsewhere.
     let mut calls: Vec<_> = (0..12).map(|_| spawn(client.call(1))).collect();
     for _ in 0..5 {
         for call in &mut calls {

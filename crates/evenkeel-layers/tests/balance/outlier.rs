@@ -101,7 +101,7 @@ async fn a_cancelled_trial_leaves_its_place_to_another() {
     assert_eq!(world.host("a").calls(), 5 + 1 + 10);
 }
 
-/// A client whose `a` was ejected and is tried by a request that is held.
+/// A client with `a` ejected, and tried by a request that is held.
 async fn held_trial(
     world: &World,
     layer: &OutlierLayer,

@@ -202,7 +202,8 @@ async fn without_a_probe_it_goes_by_requests_in_flight() {
     assert!(slow < 5, "{slow} of 100 went to the slow one");
 }
 
-/// Endpoints whose answers are their own addresses, and report their load: `a` can do three times as much.
+/// Endpoints that answer with their own addresses and report their load. `a` can do three times as
+/// much.
 struct Reporting;
 
 #[derive(Clone)]

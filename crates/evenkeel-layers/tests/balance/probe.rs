@@ -1,4 +1,4 @@
-//! Services and a discovery that do what a test tells them, and remember what was done to them.
+//! Services and a discovery that do what a test tells them, and record what was done to them.
 
 use std::{
     collections::BTreeMap,
@@ -26,17 +26,17 @@ use evenkeel_layers::balance::{Balance, BalanceLayer};
 use tokio::sync::{mpsc, oneshot};
 use tower::{Layer, Service, ServiceExt};
 
-/// The endpoint of weight 1 that is called `name`.
+/// The endpoint of weight 1 with this `name`.
 pub(crate) fn endpoint(name: &str) -> Endpoint {
     Endpoint::new(address(name))
 }
 
-/// The address of the endpoint that is called `name`.
+/// The address of the endpoint with this `name`.
 pub(crate) fn address(name: &str) -> Address {
     Address::Name { host: name.into(), port: 80 }
 }
 
-/// A whole set of endpoints of weight 1.
+/// A complete set of endpoints of weight 1.
 pub(crate) fn set(names: &[&str]) -> Update {
     Update::Set(names.iter().map(|name| endpoint(name)).collect())
 }
@@ -46,9 +46,10 @@ pub(crate) async fn ready<S: Service<u32>>(balance: &mut S) -> Result<&mut S, S:
     ServiceExt::<u32>::ready(balance).await
 }
 
-/// Each open endpoint in turn, and the first call goes to the first of up to six.
+/// Picks each open endpoint in turn. The first call goes to the first of up to six.
 ///
-/// Where turns begin is drawn. This seed draws a multiple of sixty for the balancer and its first three clones.
+/// The start of the turns is random. This seed draws a multiple of sixty for the balancer and its
+/// first three clones.
 pub(crate) fn from_the_first(discovery: impl Discovery) -> BalanceLayer {
     BalanceLayer::round_robin(discovery).seed(15_444_690)
 }
@@ -70,7 +71,7 @@ struct Inner {
 }
 
 impl World {
-    /// The host that is called `name`; it exists as soon as it is asked for.
+    /// The host with this `name`. It exists as soon as it is asked for.
     pub(crate) fn host(&self, name: &str) -> Arc<Host> {
         self.host_at(&address(name))
     }
@@ -105,13 +106,13 @@ impl World {
         Connector(self.clone())
     }
 
-    /// Connections that are open now, to all hosts together.
+    /// Connections that are open now, over all hosts.
     pub(crate) fn connections(&self) -> usize {
         let hosts = self.0.hosts.lock().expect("not poisoned");
         hosts.values().map(|host| host.connections()).sum()
     }
 
-    /// Panics if a service was called that was not ready, or a future polled after its end.
+    /// Panics if a service that was not ready was called, or a future was polled after its end.
     pub(crate) fn assert_contract_kept(&self) {
         let calls = self.0.calls_not_ready.load(SeqCst);
         assert_eq!(calls, 0, "calls of a service that was not polled ready");
@@ -136,7 +137,7 @@ impl Connect for Connector {
     }
 }
 
-/// What a host says when it is asked whether it is ready.
+/// A host's answer when it is asked whether it is ready.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Readiness {
     #[default]
@@ -157,7 +158,7 @@ pub(crate) enum Answer {
     Panic,
 }
 
-/// One endpoint as a test sees it.
+/// One endpoint, as a test sees it.
 #[derive(Default)]
 pub(crate) struct Host {
     readiness: Mutex<Readiness>,
@@ -207,7 +208,7 @@ impl Host {
         self.nodes.lock().expect("not poisoned").clone()
     }
 
-    /// Attempts that its nodes count in flight, those of old nodes included.
+    /// Attempts that its nodes count in flight, including those of old nodes.
     pub(crate) fn counted_in_flight(&self) -> usize {
         let nodes = self.nodes.lock().expect("not poisoned");
         nodes.iter().map(|node| node.in_flight() as usize).sum()
@@ -228,7 +229,7 @@ impl Host {
         self.connections.load(SeqCst)
     }
 
-    /// Requests that it got.
+    /// Requests that it received.
     pub(crate) fn calls(&self) -> usize {
         self.calls.load(SeqCst)
     }
@@ -407,13 +408,13 @@ impl Channel {
         self.0.is_ended.load(SeqCst)
     }
 
-    /// Forgets everything: streams that begin from now on go on until they are ended.
+    /// Forgets everything. Streams that begin from now on go on until they are ended.
     pub(crate) fn begin(&self) {
         self.0.is_ended.store(false, SeqCst);
         *self.0.last.lock().expect("not poisoned") = None;
     }
 
-    /// How often fresh news were asked for.
+    /// How often a refresh was requested.
     pub(crate) fn refreshes(&self) -> usize {
         self.0.refreshes.load(SeqCst)
     }
@@ -443,12 +444,13 @@ impl Discovery for Channel {
     }
 }
 
-/// A place where a thread halts, once, when it was told to.
+/// A place where a thread halts once, if it was told to.
 #[derive(Debug, Default)]
 pub(crate) struct Halt(Mutex<Option<(std_mpsc::Sender<()>, std_mpsc::Receiver<()>)>>);
 
 impl Halt {
-    /// The next to pass halts: it says so to the first of these, and goes on with the second.
+    /// The next thread to pass halts. It says so on the first of these, and continues on the
+    /// second.
     pub(crate) fn arm(&self) -> (std_mpsc::Receiver<()>, std_mpsc::Sender<()>) {
         let ((here, is_here), (go, goes)) = (std_mpsc::channel(), std_mpsc::channel());
         *self.0.lock().expect("not poisoned") = Some((here, goes));

@@ -1,4 +1,4 @@
-//! Properties of sets and weights, for any sequence that chance comes up with.
+//! Properties of sets and weights, for any random sequence.
 
 use std::collections::BTreeMap;
 
@@ -15,7 +15,7 @@ const WEIGHTED: [&str; 4] =
     ["weighted_round_robin", "weighted_random", "weighted_p2c", "least_loaded"];
 
 fn config() -> ProptestConfig {
-    // Seeded, so that a run is the same everywhere; nothing is written beside the source.
+    // Seeded, so that a run is the same everywhere. Nothing is written beside the source.
     ProptestConfig {
         cases: 96,
         rng_seed: RngSeed::Fixed(0x0EE1),
@@ -60,7 +60,7 @@ impl Step {
         }
     }
 
-    /// What a set is after it: names in order, each with its weight.
+    /// Applies the update to a set: names in order, each with its weight.
     fn apply(&self, model: &mut Vec<(&'static str, u32)>) {
         match self {
             Self::Set(set) => {

@@ -124,7 +124,7 @@ async fn a_service_that_is_made_anew_finds_the_limit_as_it_was() {
     assert_eq!(node.observers().count(), 1);
 }
 
-/// Says of every answer that the endpoint throttles for so long.
+/// Says of every answer that the endpoint throttles for this long.
 #[derive(Clone, Copy)]
 struct Throttles(Duration);
 

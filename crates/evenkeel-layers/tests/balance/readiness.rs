@@ -20,7 +20,7 @@ use crate::probe::{
     Channel, Connector, CountBuilds, Readiness, Refused, World, endpoint, ready, tick,
 };
 
-/// A balancer whose endpoints are known, with the first picks in the order of their names.
+/// A balancer with known endpoints. The first picks are in the order of their names.
 async fn balance(world: &World, names: &[&str]) -> (Balance<Connector>, Channel) {
     let discovery = Channel::of(names);
     let mut balance = world.balance(&crate::probe::from_the_first(discovery.clone()));
@@ -128,7 +128,7 @@ async fn a_service_that_fails_again_and_again_is_made_anew_at_growing_distances(
         tokio::time::advance(Duration::from_millis(10)).await;
     }
 
-    // A minute holds 0, 0.1, 0.2 ... 6.4, 10, 10 ... seconds, less jitter of up to a half.
+    // A minute holds 0, 0.1, 0.2 ... 6.4, 10, 10 ... seconds, minus jitter of up to a half.
     assert!((8..=22).contains(&host.connects()), "{} connects in a minute", host.connects());
     host.is(Readiness::Ready);
     tokio::time::advance(Duration::from_secs(10)).await;
@@ -227,7 +227,7 @@ async fn a_repaired_endpoint_is_taken_by_a_call_that_saw_it_fail() {
     assert_eq!(waiting.await.unwrap(), "a:80");
 }
 
-/// Breaks the law that only open nodes are picked.
+/// Breaks the rule that only open nodes are picked.
 #[derive(Debug)]
 struct Stubborn;
 
@@ -297,7 +297,8 @@ async fn a_policy_that_picks_none_of_the_open_endpoints_is_told_of_at_once() {
     assert_eq!(error.to_string(), "policy undecided picked none of 2 open endpoints");
 }
 
-/// Sees all closed as often as it is told to: they close before it looks and are open again after.
+/// Sees all nodes closed as often as it is told to: they close before it looks and are open again
+/// after.
 #[derive(Clone, Debug, Default)]
 struct Flapping(Arc<AtomicUsize>);
 
@@ -337,7 +338,7 @@ async fn endpoints_that_close_and_open_while_they_are_looked_at_are_looked_at_ag
     policy.0.store(12, SeqCst);
     assert_eq!(balance.call(1).await.unwrap(), "a:80");
 
-    // The same for one whose service has failed.
+    // The same for a service that has failed.
     world.host("a").is(Readiness::Broken);
     let call = balance.call(2);
     policy.0.store(12, SeqCst);

@@ -1,4 +1,4 @@
-//! What happens in layers that limit, refuse and check: once for each kind of thing that they tell.
+//! What happens in layers that limit, refuse and check: once for each kind of event.
 
 use std::{
     future::pending,
@@ -44,7 +44,7 @@ impl Probe for Doctor {
     }
 }
 
-/// An endpoint falls ill and gets well again: three checks fail, two pass.
+/// An endpoint becomes unhealthy and recovers: three checks fail, two pass.
 pub(crate) async fn an_endpoint_is_ill_for_a_while() {
     let (world, channel, doctor) = (World::default(), Channel::of(&["a"]), Doctor::default());
     let checks = ActiveHealthLayer::new(doctor.clone()).interval(ms(1_000)).fall(3).rise(2).seed(1);
@@ -61,7 +61,7 @@ pub(crate) async fn an_endpoint_is_ill_for_a_while() {
     }
 }
 
-/// A limit of one is reached by a second call, and one that learns falls with a call that fails.
+/// A second call reaches a limit of one. A failed call lowers a limit that learns.
 pub(crate) async fn a_limit_is_reached_and_another_one_learns() {
     let busy = service_fn(|(): ()| pending::<Result<(), BoxError>>());
     let mut limited = ConcurrencyLimitLayer::fixed(1).layer(busy);
@@ -73,7 +73,7 @@ pub(crate) async fn a_limit_is_reached_and_another_one_learns() {
     ConcurrencyLimitLayer::adaptive(aimd).layer(failing).oneshot(()).await.unwrap_err();
 }
 
-/// A quota for all refuses at once, another one after a while; a key's does, and an endpoint's.
+/// A quota for all is exceeded at once, another one after a wait, then a key's and an endpoint's.
 pub(crate) async fn rates_are_exceeded() {
     let service = || service_fn(|_: &'static str| async { Ok::<_, BoxError>(()) });
     let limit = || RateLimitLayer::new(Rate::per_second(10).burst(1));
@@ -96,13 +96,13 @@ pub(crate) async fn rates_are_exceeded() {
         .layer(limit())
         .service(world.connector());
     ready(&mut client).await.unwrap().call(1).await.unwrap();
-    // As if somebody had picked it before its gate closed.
+    // As if another request had picked it before its gate closed.
     world.host("a").node().follow(Gate::RateLimit, || Access::Guarded);
     ready(&mut client).await.unwrap().call(1).await.unwrap();
 }
 
-/// A client stops asking a server that refuses, and a server refuses what finds its queue full. How many
-/// the client did not send.
+/// A client stops calling a server that refuses, and a server with a full queue refuses. Returns
+/// how many calls the client did not send.
 pub(crate) async fn too_much_is_asked_for() -> u32 {
     let overloaded = service_fn(|(): ()| async { Err::<(), BoxError>("overloaded".into()) });
     let mut client = ThrottleLayer::new().seed(1).layer(overloaded);
@@ -121,7 +121,7 @@ pub(crate) async fn too_much_is_asked_for() -> u32 {
     throttled
 }
 
-/// Nothing can be reached: the first caller waits, the second one does not.
+/// No endpoint can be reached: the first caller waits, the second one does not.
 pub(crate) async fn nobody_is_ready() {
     let (mock, mut handle) = tower_test::mock::pair::<(), ()>();
     handle.allow(0);

@@ -1,4 +1,4 @@
-//! An endpoint that fails at once looks idle and quick: it must not draw traffic by that.
+//! An endpoint that fails at once looks idle and quick. That must not draw traffic to it.
 
 use std::{
     sync::{
@@ -16,8 +16,8 @@ use tower::{Layer, Service, ServiceExt, service_fn};
 
 use crate::probe::{Channel, address};
 
-/// Of 64 callers who call a hundred times each, one after the other, the share of calls that went to `a`,
-/// which fails after a millisecond where the four others answer after twenty.
+/// The share of calls that went to `a`, if 64 callers make a hundred calls each in sequence. `a`
+/// fails after a millisecond. The four others answer after twenty.
 async fn share<S>(client: S, sent: &AtomicUsize) -> f64
 where
     S: Service<u32, Response = (), Error = BoxError> + Clone,
@@ -35,7 +35,7 @@ fn channel() -> Channel {
     Channel::of(&["a", "b", "c", "d", "e"])
 }
 
-/// tower's p2c sends it 40 % with either of its loads.
+/// tower's p2c sends it 40 %, with either of its loads.
 #[tokio::test(start_paused = true)]
 async fn who_fails_fast_gets_no_more_than_its_share_by_latency_and_little_with_ejection() {
     let sent = Arc::new(AtomicUsize::new(0));

@@ -1,4 +1,4 @@
-//! A hundred thousand random steps, checked after each one against a plain oracle.
+//! A hundred thousand random steps. After each one the result is compared with a plain oracle.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -93,7 +93,7 @@ impl Stress {
         self.start().await;
         for step in 0..STEPS {
             self.step(step).await;
-            // A turn for the pool, and one for what it has mended.
+            // A turn for the pool, and one for what it has repaired.
             tick().await;
             tick().await;
             self.poll_woken();
@@ -196,7 +196,7 @@ impl Stress {
         self.is_usable(name) && !self.known[name].is_ejected
     }
 
-    /// Whether it may get requests: it is open, or only ejected while none is open.
+    /// Whether it may get requests: it is open, or none is open and it is only ejected.
     fn is_available(&self, name: &str) -> bool {
         let fails_open = || self.fail_open && !NAMES.iter().any(|name| self.is_open(name));
         self.is_open(name) || self.is_usable(name) && fails_open()
@@ -230,7 +230,7 @@ impl Stress {
         }
     }
 
-    /// Polls a call and checks whom it went to.
+    /// Polls a call and checks where it went.
     fn poll_call(&mut self, index: usize) -> bool {
         let calls = |hosts: &BTreeMap<&str, Arc<Host>>| NAMES.map(|name| hosts[name].calls());
         let before = calls(&self.hosts);

@@ -14,14 +14,14 @@ use tower::Service;
 
 use crate::probe::{Channel, Connector, World, endpoint, ready, tick};
 
-/// A channel whose first set are these endpoints.
+/// A channel with these endpoints as its first set.
 fn channel(endpoints: Vec<Endpoint>) -> Channel {
     let channel = Channel::of(&[]);
     channel.send(Update::Set(endpoints));
     channel
 }
 
-/// How many of so many requests each host has answered.
+/// How many of `requests` requests each host answered.
 async fn answers(balance: &mut Balance<Connector>, requests: u32) -> BTreeMap<String, u32> {
     let mut answers = BTreeMap::new();
     for number in 0..requests {
@@ -66,7 +66,7 @@ async fn a_tier_that_changes_its_endpoints_is_counted_anew() {
     let mut balance = world.balance(&layer);
     answers(&mut balance, 10).await;
 
-    // Three of the four move to tier 1: one is left, and it is fit.
+    // Three of the four move to tier 1. One is left, and it is fit.
     let moved = ["b", "c", "d"].map(|name| Update::Insert(endpoint(name).priority(1)));
     moved.into_iter().for_each(|update| channel.send(update));
     tick().await;
