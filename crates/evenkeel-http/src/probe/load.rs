@@ -78,7 +78,7 @@ impl HttpLoadProbe {
         self
     }
 
-    /// Asks at another port. Default the endpoint's own.
+    /// Asks at another port. Default: the endpoint's own.
     #[must_use]
     pub fn port(mut self, port: u16) -> Self {
         self.line.port = Some(port);
@@ -165,7 +165,7 @@ impl GrpcLoadProbe {
         self
     }
 
-    /// Asks at another port. Default the endpoint's own.
+    /// Asks at another port. Default: the endpoint's own.
     #[must_use]
     pub fn port(mut self, port: u16) -> Self {
         self.line.port = Some(port);

@@ -11,7 +11,7 @@ use evenkeel_core::endpoint::Address;
 use hmac::{Hmac, Mac};
 use sha2::Sha256;
 
-/// The longest value that this module writes.
+/// A longer value was not written here.
 const VALUE_MAX: usize = 512;
 
 /// The fewest bytes of a secret.
