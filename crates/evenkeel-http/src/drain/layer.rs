@@ -37,7 +37,7 @@ impl DrainLayer {
         Self { shared, visits: None }
     }
 
-    /// The same for one connection, which also has a count of its own.
+    /// The same for one connection, which also has its own count.
     pub(super) fn of_connection(shared: Arc<Shared>, visits: Arc<Visits>) -> Self {
         Self { shared, visits: Some(visits) }
     }

@@ -75,7 +75,7 @@ impl ServerQuota {
         Self { remaining, reset: reset_max }
     }
 
-    /// `"name";r=50;t=30`, of which only the parameters matter.
+    /// Reads `"name";r=50;t=30`. Only the parameters matter.
     fn read_item(item: &str, headers: &HeaderMap) -> Option<Self> {
         let parameter = |name: &str| {
             let found = split(item, ';')

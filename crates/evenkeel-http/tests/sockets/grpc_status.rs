@@ -169,7 +169,7 @@ async fn below_an_interceptor_the_status_is_the_same_and_the_interceptor_has_its
     assert_is(&status(intercepted).await, Code::Unauthenticated, "who is it");
 }
 
-/// Serves one connection, which breaks when it is told to.
+/// Serves one connection, which the test can break.
 async fn breaks() -> (Endpoint, oneshot::Sender<()>, JoinHandle<()>) {
     let (listener, address) = listen().await;
     let (breaking, broken) = oneshot::channel();
