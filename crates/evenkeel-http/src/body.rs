@@ -18,11 +18,11 @@ use crate::{
 pin_project! {
     /// The body of a response, which keeps its attempt in flight until it ends or is dropped.
     ///
-    /// It ends with its last frame, its trailers or its error, and the attempt's outcome is told
-    /// once. A body that is dropped before tells what the head told; where the end would have
-    /// decided (a gRPC status in trailers), the attempt counts as cancelled.
+    /// It ends with its last frame, its trailers or its error, and reports the attempt's outcome once. If the
+    /// body is dropped before, the outcome is that of the head. If only the end decides (a gRPC status in
+    /// trailers), the attempt counts as cancelled.
     ///
-    /// By default it is empty and belongs to no attempt: what a layer above answers with that asks no endpoint.
+    /// By default it is empty and belongs to no attempt, for layers above that answer without an endpoint.
     pub struct ResponseBody<R, C: Classify = StatusClassifier> {
         // `None` if there is nothing to read.
         #[pin]
@@ -33,12 +33,12 @@ pin_project! {
 }
 
 impl<R: Body, C: Classify> ResponseBody<R, C> {
-    /// A body whose attempt has ended.
+    /// A body of an attempt that has ended.
     pub(crate) fn ended(inner: R) -> Self {
         Self { inner: Some(inner), ..Self::default() }
     }
 
-    /// A body whose attempt ends with it.
+    /// A body that ends its attempt when it ends.
     pub(crate) fn tracked(inner: R, pending: Pending<C>) -> Self {
         if inner.is_end_stream() {
             pending.end(None);
@@ -47,7 +47,7 @@ impl<R: Body, C: Classify> ResponseBody<R, C> {
         Self { inner: Some(inner), pending: Some(pending), reads_reports: false }
     }
 
-    /// Looks in the trailers for what the endpoint reports of its load.
+    /// Looks in the trailers for a report of the endpoint's load.
     pub(crate) fn reading_reports(mut self) -> Self {
         self.reads_reports = true;
         self
@@ -123,7 +123,7 @@ fn end<C: Classify>(pending: &mut Option<Pending<C>>, trailers: Option<&http::He
     }
 }
 
-/// Tells what the endpoint has reported of its load in these headers or trailers.
+/// Passes on the load that the endpoint reported in these headers or trailers.
 pub(crate) fn report(attempt: &Attempt, headers: &http::HeaderMap) {
     #[cfg(feature = "orca")]
     if let Some(report) = crate::load::read_any(headers) {
@@ -133,7 +133,7 @@ pub(crate) fn report(attempt: &Attempt, headers: &http::HeaderMap) {
     let _ = (attempt, headers);
 }
 
-/// An attempt that is in flight, `None` once its outcome was told.
+/// An attempt in flight; `None` once its outcome was reported.
 pub(crate) struct Pending<C: Classify>(Option<(Attempt, Verdict<C::End>)>, ThrottleMax);
 
 impl<C: Classify> Pending<C> {
@@ -169,7 +169,7 @@ impl<C: Classify> Pending<C> {
 
 impl<C: Classify> Drop for Pending<C> {
     fn drop(&mut self) {
-        // A caller that reads only the status drops the body: what it has seen is the outcome.
+        // A caller that reads only the status drops the body: the outcome is what it has seen.
         if let Some((attempt, Verdict::Reached(outcome))) = self.0.take() {
             attempt.finish(outcome);
         }

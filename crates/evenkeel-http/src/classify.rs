@@ -1,4 +1,4 @@
-//! What a response says of the endpoint that gave it.
+//! What a response says about its endpoint.
 
 use std::{any::Any, error::Error, fmt};
 
@@ -17,15 +17,15 @@ use crate::{
 
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 
-/// Tells what became of an attempt from its response or its error.
+/// Decides the outcome of an attempt from its response or its error.
 pub trait Classify: Clone + Send + Sync + 'static {
-    /// What it keeps in mind until the response has ended.
+    /// The state kept until the response has ended.
     type End: Send + 'static;
 
     /// What the head of a response says.
     fn response<R>(&self, response: &Response<R>) -> Verdict<Self::End>;
 
-    /// What an error says that came instead of a response.
+    /// What an error in place of a response says.
     fn error<E: fmt::Display + 'static>(&self, error: &E) -> Outcome;
 
     /// What the end of a response says, with its trailers if there were any.
@@ -41,7 +41,7 @@ pub enum Verdict<End> {
     AtEnd(End),
 }
 
-/// Classifies by HTTP status, and by gRPC status where the response is gRPC's.
+/// Classifies by HTTP status, or by gRPC status for a gRPC response.
 ///
 /// | HTTP status | outcome |
 /// |---|---|
@@ -49,28 +49,28 @@ pub enum Verdict<End> {
 /// | 5xx | failure |
 /// | other | success: a 404 or a 401 is the request's fault |
 ///
-/// A response is gRPC's when its content type is `application/grpc` and its status is 200.
-/// Then `grpc-status` decides, in the head if it is there (a response of trailers only), else in the
+/// A response is a gRPC response if its content type is `application/grpc` and its status is 200.
+/// Then `grpc-status` decides, from the head if it is there (a response of trailers only), else from the
 /// trailers:
 ///
 /// | gRPC status | outcome |
 /// |---|---|
 /// | `UNKNOWN`, `DEADLINE_EXCEEDED`, `INTERNAL`, `UNAVAILABLE`, `DATA_LOSS`, none, or not a code | failure |
 /// | `RESOURCE_EXHAUSTED` | throttled, for `grpc-retry-pushback-ms` if that is not negative |
-/// | `CANCELLED`, `UNIMPLEMENTED` | ignored: they tell of the caller and of the deployed version |
+/// | `CANCELLED`, `UNIMPLEMENTED` | ignored: they depend on the caller and on the deployed version |
 /// | other | success |
 ///
-/// An error is a failure, unless it says nothing of the endpoint, which is ignored then:
+/// An error is a failure, unless it says nothing about the endpoint. These errors are ignored:
 ///
 /// - the request itself is at fault: its body failed, or it cannot be sent at all;
 /// - a layer of this process refused it, such as a limit;
-/// - the endpoint says that it [did nothing with it](RequestError::is_unprocessed);
-/// - this host [lacked what connecting takes](evenkeel_core::error::is_of_this_host), or the runtime
-///   [ended](RequestError::is_abandoned) that drove the connection.
+/// - the endpoint says that it [did not process it](RequestError::is_unprocessed);
+/// - this host [lacked a resource to connect](evenkeel_core::error::is_of_this_host), or the runtime that
+///   drove the connection [ended](RequestError::is_abandoned).
 #[derive(Clone, Copy, Debug, Default)]
 pub struct StatusClassifier;
 
-/// Marks a gRPC response whose status comes in its trailers.
+/// Marks a gRPC response with its status in the trailers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GrpcTrailers(());
 
@@ -106,7 +106,7 @@ pub(crate) fn grpc_end(trailers: Option<&HeaderMap>) -> Outcome {
     trailers.map_or(Outcome::Failure, grpc_outcome)
 }
 
-/// Whether a response is gRPC's and its status is still to come.
+/// Whether it is a gRPC response with a status that is still to come.
 pub(crate) fn is_grpc_to_come(status: StatusCode, headers: &HeaderMap) -> bool {
     status == StatusCode::OK && is_grpc(headers) && !headers.contains_key(GRPC_STATUS)
 }
@@ -116,7 +116,7 @@ pub(crate) fn grpc_status(trailers: &HeaderMap) -> Option<u32> {
     delay::number(trailers, &GRPC_STATUS)
 }
 
-/// Whether a content type is one of gRPC's. gRPC-Web, whose status is in the body, is not.
+/// Whether the content type is one of gRPC. gRPC-Web does not count: its status is in the body.
 pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
     headers
         .get(header::CONTENT_TYPE)
@@ -133,7 +133,7 @@ fn grpc_outcome(trailers: &HeaderMap) -> Outcome {
     }
 }
 
-/// Whether the request would have failed at any endpoint, or reached none, or was left undone.
+/// Whether the request would have failed at any endpoint, reached none, or was not processed.
 fn is_nobodys_fault<E: 'static>(error: &E) -> bool {
     let Some(error) = readable(error) else { return false };
     let is_excused = |error: &RequestError| error.is_callers_fault() || error.is_abandoned();
@@ -143,8 +143,8 @@ fn is_nobodys_fault<E: 'static>(error: &E) -> bool {
         || is_turned_away(error)
 }
 
-/// Whether nothing was done with the request, at the endpoint or before it. Such an attempt ends at once, and
-/// its endpoint would look idle.
+/// Whether the request was not processed, at the endpoint or before it. Such an attempt ends at once, which
+/// would make its endpoint look idle.
 pub(crate) fn turns_away<E: 'static>(error: &E) -> bool {
     readable(error).is_some_and(is_turned_away)
 }
@@ -155,7 +155,7 @@ fn is_turned_away(error: &(dyn Error + 'static)) -> bool {
     is_of_this_host(error) || is_left_undone && !is_callers_fault
 }
 
-/// The error's type is free, so that layers between may choose theirs: these two carry ours.
+/// The error type is generic, so that layers in between can choose it. These two types carry our errors.
 fn readable<E: 'static>(error: &E) -> Option<&(dyn Error + 'static)> {
     let any: &dyn Any = error;
     match any.downcast_ref::<BoxError>() {

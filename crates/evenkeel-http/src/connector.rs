@@ -1,4 +1,4 @@
-//! How HTTP endpoints are spoken to.
+//! Connects to HTTP endpoints.
 
 use std::{fmt, marker::PhantomData, sync::Arc, time::Duration};
 
@@ -20,7 +20,7 @@ use crate::{
     traffic::{HttpTraffic, InFlight},
 };
 
-/// What hyper asks of the body of a request.
+/// What hyper requires of the body of a request.
 pub trait RequestBody:
     Body<Data: Send, Error: Into<BoxError>> + Send + Unpin + 'static + Sized
 {
@@ -36,28 +36,28 @@ where
 
 /// Speaks HTTP to each endpoint, over connections that belong to it alone.
 ///
-/// The connections of an endpoint go to its address, or where that does not answer to an alternative (RFC 8305),
-/// and are closed when it goes. What the request
-/// names stays as it is, in `Host`, `:authority` and the TLS server name: the authority of its URI,
-/// else its `Host` header, else [`authority`](Self::authority), else the endpoint's address. A URI
-/// may be a path alone.
+/// Connections go to the endpoint's address, or to an alternative if that does not answer (RFC 8305). They
+/// are closed when the endpoint leaves. `Host`, `:authority` and the TLS server name stay what the request
+/// names: the authority of its URI, else its `Host` header, else [`authority`](Self::authority), else the
+/// endpoint's address. A URI may be only a path.
 ///
-/// What a request says to the previous hop alone is left out, and so is what a response says to this one
-/// (RFC 9110, section 7.6.1): `Connection` and the fields that it names, `Keep-Alive`, `Transfer-Encoding`, `TE` but for
-/// trailers, and `Upgrade` to another version of HTTP. An upgrade to another protocol passes over HTTP/1.1.
-/// A message with another transfer coding than `chunked`, or with lengths that differ, is refused: the next hop could
-/// see another end of its body.
+/// Fields of a request that are meant for the previous hop are removed, and so are fields of a response that
+/// are meant for this one (RFC 9110, section 7.6.1): `Connection` and the fields that it names, `Keep-Alive`,
+/// `Transfer-Encoding`, `TE` except for trailers, and `Upgrade` to another version of HTTP. An upgrade to another
+/// protocol passes over HTTP/1.1. A message with another transfer coding than `chunked`, or with lengths that
+/// differ, is refused, since the next hop could see another end of its body.
 ///
-/// By default it speaks HTTP/1.1 without TLS, and whichever of HTTP/2 and HTTP/1.1 the server
-/// prefers with it. A request whose URI is `https` goes over TLS, verified by the system's roots;
-/// with [`tls`](Self::tls) every request does, whatever its URI.
+/// By default it speaks HTTP/1.1 without TLS, and with TLS the server's choice of HTTP/2 and HTTP/1.1. A
+/// request with an `https` URI goes over TLS, verified by the system's roots. With [`tls`](Self::tls) every
+/// request does, with any URI.
 ///
-/// A connection that was made on a current-thread runtime serves the callers on that runtime alone, since it stands
-/// still while that is not driven; runtimes with threads of their own share theirs. Up to 256 current-thread runtimes
-/// keep connections at the same time: of more, those used least recently lose theirs.
+/// A connection that was made on a current-thread runtime serves only callers on that runtime, since it makes
+/// no progress while that is not driven. Multi-threaded runtimes share their connections. Up to 256
+/// current-thread runtimes keep connections at the same time. If there are more, those used least recently
+/// lose theirs.
 ///
-/// `B` is the type of the bodies that get here, which the compiler finds: write `HttpConnector::new()`. Under retries
-/// and hedges it is not the caller's body, but [`ReplayBody`](crate::ReplayBody) of it.
+/// The compiler infers `B`, the type of the request bodies: write `HttpConnector::new()`. Under retries and
+/// hedges it is not the caller's body, but a [`ReplayBody`](crate::ReplayBody) of it.
 ///
 /// ```
 /// use std::{sync::Arc, time::Duration};
@@ -99,7 +99,7 @@ enum Protocol {
 }
 
 impl Protocol {
-    /// What is offered in a TLS handshake, best first.
+    /// The protocols offered in a TLS handshake, best first.
     const fn names(self) -> &'static [&'static [u8]] {
         match self {
             Self::Negotiated => &[b"h2", b"http/1.1"],
@@ -110,7 +110,7 @@ impl Protocol {
 }
 
 impl<B> HttpConnector<B> {
-    /// HTTP/1.1, or with TLS what the server prefers.
+    /// Speaks HTTP/1.1, or with TLS the protocol that the server prefers.
     #[must_use]
     pub fn new() -> Self {
         let settings = Settings {
@@ -134,10 +134,10 @@ impl<B> HttpConnector<B> {
         Self { traffic: HttpTraffic::new(), settings: Arc::new(settings), body: PhantomData }
     }
 
-    /// HTTP/2, as gRPC needs it, with or without TLS.
+    /// Speaks HTTP/2, as gRPC needs it, with or without TLS.
     ///
     /// The outcome is the gRPC status, which comes with the trailers, so a call is in flight until
-    /// then. That is [`new`](Self::new) with [`http2`](Self::http2).
+    /// then. The same as [`new`](Self::new) with [`http2`](Self::http2).
     #[must_use]
     pub fn grpc() -> Self {
         Self::new().http2()
@@ -151,15 +151,15 @@ impl<B, C> HttpConnector<B, C> {
         self.protocol(Protocol::Http1)
     }
 
-    /// Speaks HTTP/2 only, without asking, on one connection to each endpoint.
+    /// Speaks only HTTP/2, with prior knowledge, on one connection to each endpoint.
     ///
-    /// Requests beyond what the server takes at a time wait for a place on it.
+    /// Requests above the server's limit of concurrent streams wait for a place on it.
     #[must_use]
     pub fn http2(self) -> Self {
         self.protocol(Protocol::Http2)
     }
 
-    /// Sets the authority of requests that name none. Default the endpoint's address.
+    /// Sets the authority of requests that name none. Default: the endpoint's address.
     ///
     /// # Panics
     /// If `authority` is not `host` or `host:port`.
@@ -169,7 +169,7 @@ impl<B, C> HttpConnector<B, C> {
         self
     }
 
-    /// Makes every connection over TLS, whatever the URI says.
+    /// Makes every connection over TLS, with any URI.
     #[cfg(feature = "tls")]
     #[must_use]
     pub fn tls(mut self, tls: crate::tls::Tls) -> Self {
@@ -178,17 +178,17 @@ impl<B, C> HttpConnector<B, C> {
         self
     }
 
-    /// Sets until when a request counts as in flight. Default [`InFlight::Body`].
+    /// Sets how long a request counts as in flight. Default: [`InFlight::Body`].
     #[must_use]
     pub fn in_flight(mut self, in_flight: InFlight) -> Self {
         self.traffic = self.traffic.in_flight(in_flight);
         self
     }
 
-    /// Reads what endpoints report of their load, in any form of ORCA, where a policy goes by it.
+    /// Reads the load that endpoints report, in any form of ORCA, for a policy that uses it.
     ///
     /// For [`ClientSideWeighted`](evenkeel_core::policy::ClientSideWeighted), and beside probes for
-    /// [`Prequal`](evenkeel_core::policy::Prequal). Default reports are not looked for.
+    /// [`Prequal`](evenkeel_core::policy::Prequal). Default: off.
     #[cfg(feature = "orca")]
     #[must_use]
     pub fn load_reports(mut self) -> Self {
@@ -196,7 +196,7 @@ impl<B, C> HttpConnector<B, C> {
         self
     }
 
-    /// Sets for how long at most an endpoint is believed that asks for less traffic. Default 5 minutes.
+    /// Sets the longest delay that an endpoint may ask for. Default: 5 minutes.
     ///
     /// See [`HttpTraffic::throttle_max`].
     #[must_use]
@@ -205,7 +205,7 @@ impl<B, C> HttpConnector<B, C> {
         self
     }
 
-    /// Sets what counts as a failure. Default [`StatusClassifier`].
+    /// Sets what counts as a failure. Default: [`StatusClassifier`].
     #[must_use]
     pub fn classify<D: Classify>(self, classifier: D) -> HttpConnector<B, D> {
         HttpConnector {
@@ -215,74 +215,73 @@ impl<B, C> HttpConnector<B, C> {
         }
     }
 
-    /// Sets what requests are hashed by, for a policy that hashes. Default nothing: each goes anywhere.
+    /// Sets the hash of requests, for a policy that hashes. Default: none, so requests go to any endpoint.
     ///
-    /// A request with a [`HashKey`](crate::HashKey) in its extensions is not asked.
+    /// A [`HashKey`](crate::HashKey) in a request's extensions comes first.
     #[must_use]
     pub fn hash_by(mut self, hash_by: HashBy) -> Self {
         self.traffic = self.traffic.hash_by(hash_by);
         self
     }
 
-    /// Sets how long a connection may take: name, TCP and TLS together. Default 500 ms.
+    /// Sets how long a connection may take: name, TCP and TLS together. Default: 500 ms.
     ///
-    /// That is ample inside a data centre and short between continents. A SYN that is lost is sent
-    /// again after 1 s, so anything below waits for no second one.
+    /// That is ample inside a data centre and short between continents. A lost SYN is sent again after
+    /// 1 s, so a shorter timeout ends before the second SYN.
     #[must_use]
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.set().dial.timeout = timeout;
         self
     }
 
-    /// Sets how long a TCP connection may be silent before it is probed. Default 5 s.
+    /// Sets how long a TCP connection may be silent before it is probed. Default: 5 s.
     ///
-    /// A silent peer gets three probes, a second apart. `None` leaves a connection to a host that is
-    /// gone in the pool until a request finds out.
+    /// A silent peer gets three probes, a second apart. With `None`, a connection to a host that is gone
+    /// stays in the pool until a request fails on it.
     #[must_use]
     pub fn tcp_keep_alive(mut self, idle: impl Into<Option<Duration>>) -> Self {
         self.set().dial.keep_alive = idle.into();
         self
     }
 
-    /// Looks at once whether an endpoint that closes a connection can still be connected to.
+    /// When an endpoint closes a connection, checks at once whether it still accepts one.
     ///
-    /// A process that dies closes all its connections, idle ones too. So its death is known some
-    /// milliseconds later and not by the next request: it counts as an attempt without an answer, for
-    /// [ejection](evenkeel_core::health::outlier) and breakers. A look is a connection without a
-    /// request, at most one a second for each endpoint. Default off: servers that close idle connections
-    /// see one more for each.
+    /// A process that dies closes all its connections, including idle ones. So its death is noticed some
+    /// milliseconds later, and not by the next request. It counts as an attempt without an answer, for
+    /// [ejection](evenkeel_core::health::outlier) and breakers. The check is a connection without a
+    /// request, at most one a second for each endpoint. Default: off, since servers that close idle
+    /// connections get another connection for each.
     #[must_use]
     pub fn watch_connections(mut self) -> Self {
         self.set().dial.is_watched = true;
         self
     }
 
-    /// Sets the pings of HTTP/2. Default after 1 s of silence, with 1 s to answer.
+    /// Sets the pings of HTTP/2. Default: a ping after 1 s of silence, with 1 s to answer.
     ///
-    /// They are sent only while a request is under way and nothing else arrives, so an endpoint that
-    /// hangs or vanishes fails its requests after the sum of both. Some gRPC servers allow far fewer
-    /// pings and close the connection of a client that exceeds them; over [`http2`](Self::http2)
-    /// that endpoint is not pinged again, but requests under way on that connection fail once. Where
-    /// streams are silent for long and the servers' limits cannot be raised, choose a longer
-    /// `interval`.
+    /// Pings are sent only while a request is in flight and nothing else arrives. If an endpoint hangs or
+    /// vanishes, its requests fail after the sum of both. Some gRPC servers allow far fewer pings and
+    /// close the connection of a client that exceeds them. Over [`http2`](Self::http2) that endpoint is not
+    /// pinged again, but requests in flight on that connection fail once. If streams are silent for long
+    /// and the servers' limits cannot be raised, choose a longer `interval`.
     #[must_use]
     pub fn http2_ping(mut self, interval: Duration, timeout: Duration) -> Self {
         self.set().ping = Some((interval, timeout));
         self
     }
 
-    /// Sends no pings: an HTTP/2 connection whose peer hangs is noticed by nobody but the caller.
+    /// Sends no pings: only the caller notices when the peer of an HTTP/2 connection hangs.
     #[must_use]
     pub fn without_http2_ping(mut self) -> Self {
         self.set().ping = None;
         self
     }
 
-    /// Sets the flow control windows of HTTP/2 in bytes. Default 2 MiB and 8 MiB.
+    /// Sets the flow control windows of HTTP/2 in bytes. Default: 2 MiB and 8 MiB.
     ///
-    /// They bound what one response, and all of one endpoint, may buffer for slow readers. Small ones
-    /// limit throughput to a window per round trip, and a connection that carries many messages of a
-    /// few bytes needs a large one: h2 takes frames for an attack by a budget of half that window.
+    /// They bound what one response, and all responses of one endpoint, may buffer for slow readers.
+    /// Small windows limit throughput to a window per round trip. A connection with many messages of a
+    /// few bytes needs a large window: h2's budget for frames, above which it sees an attack, is half of it.
     #[must_use]
     pub fn http2_windows(mut self, stream: u32, connection: u32) -> Self {
         self.set().stream_window = stream;
@@ -290,11 +289,11 @@ impl<B, C> HttpConnector<B, C> {
         self
     }
 
-    /// Sets how many idle HTTP/1.1 connections an endpoint keeps, and how long. Default 256, 30 s.
+    /// Sets how many idle HTTP/1.1 connections an endpoint keeps, and for how long. Default: 256, 30 s.
     ///
-    /// Fewer than requests at a time means connecting anew under load; longer than the server keeps
-    /// them means requests that meet a closed connection, which are tried again if nothing of them
-    /// was sent.
+    /// If fewer are kept than there are concurrent requests, new connections are made under load. If they
+    /// are kept longer than the server keeps them, requests meet closed connections. Those are sent again
+    /// if no part of them was sent.
     #[must_use]
     pub fn pool(mut self, idle_max: usize, idle_timeout: Duration) -> Self {
         self.set().idle_max = idle_max;
@@ -302,7 +301,7 @@ impl<B, C> HttpConnector<B, C> {
         self
     }
 
-    /// The same for bodies of another type, with nobody asking what failed.
+    /// The same for bodies of another type, with the default classifier.
     pub(crate) fn for_body<D>(&self) -> HttpConnector<D> {
         let traffic = HttpTraffic::new();
         HttpConnector { traffic, settings: self.settings.clone(), body: PhantomData }

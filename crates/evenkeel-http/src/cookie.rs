@@ -5,14 +5,14 @@ use hyper::body::Bytes;
 
 /// The value of the first cookie called `name`, without the quotes around it.
 ///
-/// Bytes that are no cookie are passed over. What it costs is bounded by the size of the headers.
+/// Bytes that are not a cookie are skipped. The size of the headers bounds the cost.
 pub(crate) fn value<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a [u8]> {
     values(headers, name).next()
 }
 
 /// The values of all cookies called `name`, in the order of the request.
 ///
-/// A browser sends several where they were set for different paths or domains (RFC 6265, section 5.4).
+/// A browser sends several if they were set for different paths or domains (RFC 6265, section 5.4).
 pub(crate) fn values<'a>(headers: &'a HeaderMap, name: &str) -> impl Iterator<Item = &'a [u8]> {
     let lines = headers.get_all(header::COOKIE).iter();
     let pairs = lines.flat_map(|line| line.as_bytes().split(|&byte| byte == b';'));

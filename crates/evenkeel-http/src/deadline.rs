@@ -15,12 +15,12 @@ const TIMEOUT_MS: HeaderName = HeaderName::from_static("x-envoy-expected-rq-time
 
 /// Carries deadlines in HTTP requests, for a deadline layer on either side.
 ///
-/// Within a process the request's extension [`Deadline`] says when the caller gives up; retries and hedges
+/// Within a process the request's extension [`Deadline`] says when the caller gives up. Retries and hedges
 /// read it there. Between processes a header says how much time is left when the attempt is made:
-/// `grpc-timeout` where the request is gRPC's, else `x-envoy-expected-rq-timeout-ms`, which Envoy sets
-/// too. So a timeout that a tonic client sets with `Request::set_timeout` is kept to as well.
+/// `grpc-timeout` for a gRPC request, else `x-envoy-expected-rq-timeout-ms`, which Envoy also sets. So a
+/// timeout that a tonic client sets with `Request::set_timeout` is respected as well.
 ///
-/// On a server's side it believes what the caller says, but for more time than the layer grants.
+/// On the server's side the caller's deadline applies, up to the time that the layer grants.
 ///
 /// ```
 /// use std::time::Duration;
@@ -57,7 +57,7 @@ impl<B> CarryDeadline<Request<B>> for HttpDeadline {
     }
 }
 
-/// Says how much time is left.
+/// Sets the header that says how much time is left.
 pub(crate) fn set_remaining(headers: &mut HeaderMap, remaining: Duration) {
     if is_grpc(headers) {
         headers.insert(GRPC_TIMEOUT, format_grpc(remaining));
@@ -77,7 +77,7 @@ const UNITS: [(char, u128); 6] = [
     ('H', 3_600_000_000_000),
 ];
 
-/// At most eight digits, in the finest unit in which they are enough.
+/// At most eight digits, in the finest unit that fits.
 fn format_grpc(timeout: Duration) -> HeaderValue {
     let nanos = timeout.as_nanos();
     let fits = |(_, unit): &&(char, u128)| nanos / unit < 100_000_000;

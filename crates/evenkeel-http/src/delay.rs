@@ -1,4 +1,4 @@
-//! For how long a server asks not to be asked again.
+//! The delay that a server asks for before another attempt.
 
 use std::time::{Duration, SystemTime};
 
@@ -10,25 +10,25 @@ use crate::{
     rate_limit::{self, ServerQuota},
 };
 
-/// For how long a server is believed at most, unless told otherwise.
+/// The longest delay that a server is believed, by default.
 ///
-/// Envoy's bound of what a rate-limited request waits (`RateLimitedRetryBackOff`). A server that needs
+/// Envoy's bound for the wait of a rate-limited request (`RateLimitedRetryBackOff`). A server that needs
 /// longer says so again.
 pub(crate) const BELIEVED_MAX: Duration = Duration::from_secs(300);
 
-/// What is no delay but a date: seconds that are more than 31 years are those since 1970.
+/// Numbers from here on are dates: more than 31 years in seconds are counted since 1970.
 const EPOCH_SECONDS_MIN: u64 = 1_000_000_000;
 
-/// And so are milliseconds that are.
+/// The same in milliseconds.
 const EPOCH_MILLISECONDS_MIN: u64 = EPOCH_SECONDS_MIN * 1_000;
 
 const PUSHBACK: HeaderName = HeaderName::from_static("grpc-retry-pushback-ms");
 const RATE_LIMIT_RESET: HeaderName = HeaderName::from_static("ratelimit-reset");
 
-/// `Retry-After`, else the reset of a quota of which nothing is left, else `RateLimit-Reset`.
+/// `Retry-After`, else the reset of a quota that is used up, else `RateLimit-Reset`.
 pub(crate) fn asked_for(headers: &HeaderMap) -> Option<Duration> {
     retry_after(headers).or_else(|| match ServerQuota::read(StatusCode::OK, headers) {
-        // What is left may be used: it was not the quota that failed the request.
+        // If some of the quota is left, the quota did not cause the failure.
         Some(quota) => (quota.remaining == 0).then_some(quota.reset),
         None => seconds(headers, &RATE_LIMIT_RESET),
     })
@@ -36,14 +36,14 @@ pub(crate) fn asked_for(headers: &HeaderMap) -> Option<Duration> {
 
 /// `Retry-After`: seconds, or a date.
 ///
-/// A date counts from the response's own `Date`, so that it does not matter whose clock is right. Only
-/// where a response has none this machine's has to be.
+/// A date is compared with the response's own `Date`, so that clocks need not agree. Without that
+/// header it is compared with this machine's clock.
 pub(crate) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     seconds(headers, &header::RETRY_AFTER)
         .or_else(|| Some(time_until(headers, date(headers, header::RETRY_AFTER)?)))
 }
 
-/// A delay of so many seconds, or until that time where they can only be those since 1970.
+/// A delay of `seconds`, or until that time if the number can only be seconds since 1970.
 pub(crate) fn delay_of(headers: &HeaderMap, seconds: u64) -> Duration {
     let since_epoch = match seconds {
         ..EPOCH_SECONDS_MIN => return Duration::from_secs(seconds),
@@ -65,18 +65,18 @@ fn date(headers: &HeaderMap, name: HeaderName) -> Option<SystemTime> {
     httpdate::parse_http_date(headers.get(name)?.to_str().ok()?.trim()).ok()
 }
 
-/// `grpc-retry-pushback-ms`: a delay, or nothing inside if the server wants no other attempt.
+/// `grpc-retry-pushback-ms`: a delay, or `Some(None)` if the server wants no further attempt.
 ///
-/// That is what a negative or unreadable one means (gRFC A6).
+/// A negative or unreadable value means the latter (gRFC A6).
 pub(crate) fn pushback(trailers: &HeaderMap) -> Option<Option<Duration>> {
     trailers.get(PUSHBACK)?;
-    // gRPC's is a 32-bit number, with a sign.
+    // gRPC's value is a signed 32-bit number.
     let milliseconds = number(trailers, &PUSHBACK).filter(|&number| number <= i32::MAX as u64);
     Some(milliseconds.map(Duration::from_millis))
 }
 
-/// Says when to try again: `Retry-After` in whole seconds, or gRPC's pushback. Both round up, since who
-/// comes back too early is refused again.
+/// Says when to try again: `Retry-After` in whole seconds, or gRPC's pushback. Both round up, since a
+/// caller that tries again too early is refused again.
 pub(crate) fn tell(headers: &mut HeaderMap, after: Duration, is_grpc: bool) {
     if is_grpc {
         let milliseconds = after.as_nanos().div_ceil(1_000_000).min(i32::MAX as u128) as u64;
@@ -138,7 +138,7 @@ mod tests {
             seconds(1_000_000_000 - 946_684_769)
         );
         assert_eq!(asked(&[date, ("ratelimit-reset", "1000000000000")]), seconds(53_315_231));
-        // One that has passed: by then all is well again.
+        // A date in the past means no delay.
         let now = ("date", "Tue, 05 Jan 2021 11:00:01 GMT");
         assert_eq!(asked(&[now, ("retry-after", "1609844400")]), seconds(0));
         assert_eq!(asked(&[now, ("ratelimit", "\"a\";r=0;t=1609844411")]), seconds(10));

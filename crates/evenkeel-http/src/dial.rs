@@ -35,16 +35,16 @@ use crate::{
 pub(crate) struct DialOptions {
     pub(crate) timeout: Duration,
     pub(crate) keep_alive: Option<Duration>,
-    /// Whether the node is looked at again when it closes a connection.
+    /// Whether the node is checked when it closes a connection.
     pub(crate) is_watched: bool,
-    /// What is offered in a TLS handshake, best first.
+    /// The protocols offered in a TLS handshake, best first.
     pub(crate) protocols: &'static [&'static [u8]],
     #[cfg(feature = "tls")]
     pub(crate) tls: Arc<crate::tls::Connector>,
 }
 
 impl DialOptions {
-    /// For a connection that is closed as soon as it is there. Who probes has a timeout of their own.
+    /// For a connection that is closed as soon as it is made. Probes have their own timeout.
     pub(crate) fn for_probe() -> Self {
         Self {
             timeout: Duration::from_secs(3_600),
@@ -57,16 +57,16 @@ impl DialOptions {
     }
 }
 
-/// Connects to its node, whatever host the URI names.
+/// Connects to its node, with any host in the URI.
 #[derive(Clone, Debug)]
 pub(crate) struct Dial {
     node: Arc<Node>,
     options: DialOptions,
-    /// When the node was last looked at again; zero for never.
+    /// When the node was last checked; zero for never.
     looked: Arc<AtomicU64>,
 }
 
-/// A node that closes many connections is looked at once.
+/// A node that closes many connections is checked once.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
 impl Dial {
@@ -78,7 +78,7 @@ impl Dial {
         &self.node
     }
 
-    /// Whose connections may be used for `uri`: a certificate is checked for one authority.
+    /// The authority of connections that `uri` may use: a certificate is checked for one authority.
     pub(crate) fn authority<'a>(&self, uri: &'a Uri) -> Option<&'a Authority> {
         #[cfg(feature = "tls")]
         if self.options.tls.has_server_name() {
@@ -90,7 +90,7 @@ impl Dial {
     /// One connection, over TLS if the URI's scheme is `https`.
     ///
     /// # Errors
-    /// Tells the node that it is unreachable, unless this host is at fault.
+    /// If no connection can be made. Marks the node as unreachable, unless this host is at fault.
     pub(crate) async fn connect(self, uri: Uri) -> Result<Stream, ConnectError> {
         let after = self.options.timeout;
         let connected = match tokio::time::timeout(after, self.stream(&uri)).await {
@@ -98,7 +98,7 @@ impl Dial {
             Err(_) => Err(ConnectTimeout { after }.into()),
         };
         connected.map_err(|source| {
-            // What this host lacks, discovery cannot mend.
+            // Discovery cannot fix what this host lacks.
             if !is_of_this_host(&*source) {
                 self.node.unreachable();
             }
@@ -106,10 +106,10 @@ impl Dial {
         })
     }
 
-    /// Looks whether the node, which closed a connection, can still be connected to.
+    /// Checks whether the node, which closed a connection, still accepts one.
     ///
-    /// A process that dies closes all its connections, those that are idle too. Some milliseconds later its
-    /// node is [lost](Node::lost), where otherwise the next request would find out.
+    /// A process that dies closes all its connections, including idle ones. Some milliseconds later its node
+    /// is [lost](Node::lost). Without the check, the next request would fail first.
     pub(crate) fn look_again(self) {
         let now = clock::now();
         let last = self.looked.load(Relaxed);
@@ -121,7 +121,7 @@ impl Dial {
         tokio::spawn(async move {
             match tokio::time::timeout(self.options.timeout, self.io()).await {
                 Ok(Ok(_)) => {}
-                // Nothing was found out.
+                // This says nothing about the node.
                 Ok(Err(error)) if is_of_this_host(&*error) => {}
                 Ok(Err(_)) | Err(_) => self.node.lost(clock::now()),
             }

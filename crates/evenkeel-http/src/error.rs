@@ -4,13 +4,13 @@ use std::{error::Error, fmt, sync::Arc, time::Duration};
 
 use evenkeel_core::{BoxError, endpoint::Address, error::cause};
 
-/// No connection to an endpoint could be made. Nothing of the request was sent.
+/// No connection to an endpoint could be made. No part of the request was sent.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct ConnectError {
     /// Where the endpoint listens.
     pub address: Address,
-    /// Why: an `io::Error`, a TLS error, or a [`ConnectTimeout`].
+    /// The cause: an `io::Error`, a TLS error, or a [`ConnectTimeout`].
     pub source: Arc<dyn Error + Send + Sync>,
 }
 
@@ -19,7 +19,7 @@ impl ConnectError {
         Self { address, source: source.into() }
     }
 
-    /// Whether the endpoint did not answer in time, and did not refuse either.
+    /// Whether the endpoint did not answer in time. False if it refused.
     #[must_use]
     pub fn is_timeout(&self) -> bool {
         cause::<ConnectTimeout>(self).is_some()
@@ -33,29 +33,29 @@ impl fmt::Display for ConnectError {
 }
 
 impl Error for ConnectError {
-    // Written out: a derived one gives the `Arc`, which hides the type of what is in it.
+    // Not derived: that would return the `Arc`, which hides the type of the error inside.
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         Some(&*self.source)
     }
 }
 
-/// A connection was not there in time: name, TCP and TLS together.
+/// A connection was not made in time: name, TCP and TLS together.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
 #[error("no connection within {after:?}")]
 #[non_exhaustive]
 pub struct ConnectTimeout {
-    /// How long was waited.
+    /// How long the connection was awaited.
     pub after: Duration,
 }
 
-/// A request was, or may have been, sent to an endpoint, and no response came.
+/// A request was sent, or may have been sent, to an endpoint, and no response came.
 #[derive(Debug, thiserror::Error)]
 #[error("the request to {address} failed")]
 #[non_exhaustive]
 pub struct RequestError {
     /// Where the endpoint listens.
     pub address: Address,
-    /// Why.
+    /// The cause.
     #[source]
     pub source: BoxError,
 }
@@ -65,8 +65,8 @@ impl RequestError {
         Self { address, source: source.into() }
     }
 
-    /// Whether the request would have failed at any endpoint: its own body failed, or it cannot be
-    /// expressed in HTTP.
+    /// Whether the request would have failed at any endpoint: its own body failed, or it is not valid in
+    /// HTTP.
     #[must_use]
     pub fn is_callers_fault(&self) -> bool {
         let is_user = |error: &hyper::Error| error.is_user() && !is_abandoned(error);
@@ -75,16 +75,16 @@ impl RequestError {
             || cause::<h2::Error>(self).is_some_and(is_own_reset)
     }
 
-    /// Whether the endpoint says that it did nothing with the request, so that sending it again is safe.
+    /// Whether the endpoint says that it did not process the request, so that sending it again is safe.
     ///
-    /// Over HTTP/2 it refused the stream, or left it out of a `GOAWAY` (RFC 9113, section 8.7). That is no failure
-    /// of the endpoint's health; it counts as load.
+    /// Over HTTP/2 it refused the stream, or left it out of a `GOAWAY` (RFC 9113, section 8.7). That does not
+    /// count against the endpoint's health; it counts as load.
     #[must_use]
     pub fn is_unprocessed(&self) -> bool {
         !self.is_callers_fault() && cause::<h2::Error>(self).is_some_and(is_left_undone)
     }
 
-    /// Whether the runtime ended that drove the connection: the endpoint may have processed the request, and
+    /// Whether the runtime that drove the connection ended. The endpoint may have processed the request, and
     /// is not at fault.
     #[must_use]
     pub fn is_abandoned(&self) -> bool {
@@ -92,26 +92,26 @@ impl RequestError {
     }
 }
 
-/// The runtime ended that was connecting to an endpoint.
+/// The runtime that was connecting to an endpoint ended.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
 #[error("the runtime ended while connecting")]
 pub(crate) struct RuntimeEnded;
 
-/// hyper counts this among the errors of its user, next to those of bodies, and tells it by its text alone.
+/// hyper counts this among its user's errors, like those of bodies. Only the text of the error differs.
 fn is_abandoned(error: &hyper::Error) -> bool {
     error.is_user()
         && error.source().is_some_and(|why| why.to_string() == "runtime dropped the dispatch task")
 }
 
-/// RFC 9113, section 8.7: a refused stream, and one above the last that a `GOAWAY` names, was not
-/// processed, whatever the reason of that frame is. h2 gives the frame to such streams alone: those
+/// RFC 9113, section 8.7: a refused stream, or one above the last that a `GOAWAY` names, was not
+/// processed, whatever the reason in that frame. h2 gives the frame only to such streams: the streams
 /// that it names end with the connection.
 pub(crate) fn is_left_undone(error: &h2::Error) -> bool {
     let is_refused = error.is_reset() && error.reason() == Some(h2::Reason::REFUSED_STREAM);
     error.is_remote() && (is_refused || error.is_go_away())
 }
 
-/// Over HTTP/2, hyper resets the stream of a request whose body fails.
+/// Over HTTP/2, hyper resets the stream of a request when its body fails.
 fn is_own_reset(error: &h2::Error) -> bool {
     error.is_reset() && !error.is_remote() && !error.is_library()
 }
@@ -124,7 +124,7 @@ pub enum InvalidRequest {
     Authority,
     /// The URI cannot be completed with a scheme and an authority.
     Uri,
-    /// The endpoint's address fits into no URI, and the client knows no other way to it.
+    /// The endpoint's address cannot be written in a URI, and the client needs one.
     Address,
     /// It has another transfer coding than `chunked`, or that more than once.
     TransferCoding,
@@ -146,7 +146,7 @@ impl fmt::Display for InvalidRequest {
 
 impl Error for InvalidRequest {}
 
-/// A response of which it is not clear where its body ends: it is not passed on.
+/// A response with an unclear end of its body. It is not passed on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum InvalidResponse {

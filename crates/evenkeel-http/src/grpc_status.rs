@@ -1,4 +1,4 @@
-//! Errors as gRPC statuses, for a caller of gRPC in this process.
+//! Errors as gRPC statuses, for gRPC callers in this process.
 
 use std::{
     error::Error,
@@ -35,10 +35,10 @@ pub(crate) const UNAVAILABLE: u32 = 14;
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 
-/// How many bytes of an error's text a message has at most, before it is encoded.
+/// The most bytes of an error's text in a message, before it is encoded.
 const MESSAGE_MAX: usize = 1_024;
 
-/// The gRPC code that tells a caller of `error`; nothing if it is not known here.
+/// The gRPC code for `error`; `None` for errors not in this table.
 ///
 /// | error | code |
 /// |---|---|
@@ -46,13 +46,13 @@ const MESSAGE_MAX: usize = 1_024;
 /// | a rate limit or a quota is used up; this client's own throttle | 8, `RESOURCE_EXHAUSTED` |
 /// | no endpoints, all closed or excluded; a breaker, a limit, load shedding (tower's too), fail fast | 14, `UNAVAILABLE` |
 /// | no connection: refused, not there in time, TLS | 14, `UNAVAILABLE` |
-/// | a connection that broke, or whose pings had no answer; a `GOAWAY` | 14, `UNAVAILABLE` |
+/// | a connection that broke, or that did not answer pings; a `GOAWAY` | 14, `UNAVAILABLE` |
 /// | a stream that the server reset | as gRPC says: 14 for `REFUSED_STREAM`, 1 for `CANCEL`, 8 for `ENHANCE_YOUR_CALM`, 7 for `INADEQUATE_SECURITY`, else 13 |
 /// | a request that cannot be sent anywhere | 3, `INVALID_ARGUMENT` |
 /// | any other; the request's own body failed | none |
 ///
-/// Codes of resets are those of gRPC over HTTP/2 (PROTOCOL-HTTP2, "Errors"). A connection that could not be made
-/// in time is `UNAVAILABLE`, as in every gRPC client: the call itself has not run out of time.
+/// The codes of resets are those of gRPC over HTTP/2 (PROTOCOL-HTTP2, "Errors"). If a connection could not be
+/// made in time, the code is `UNAVAILABLE`, as in every gRPC client: the call itself has time left.
 ///
 /// ```
 /// use std::time::Duration;
@@ -88,7 +88,7 @@ pub fn grpc_code(error: &(dyn Error + 'static)) -> Option<u32> {
 
 fn code_of_http2(error: &h2::Error) -> u32 {
     match error.reason() {
-        // Of a whole connection, or of no frame at all.
+        // An error of the whole connection, or one without a frame.
         _ if !error.is_reset() => UNAVAILABLE,
         Some(h2::Reason::REFUSED_STREAM) => UNAVAILABLE,
         Some(h2::Reason::CANCEL) => CANCELLED,
@@ -100,19 +100,19 @@ fn code_of_http2(error: &h2::Error) -> u32 {
 
 /// Turns errors of the stack below into the status that a gRPC client reads.
 ///
-/// **Use it** at the top of a stack that a generated client is given, such as tonic's: without it each error is
-/// `UNKNOWN` there, since the client knows none of them. **Not** for a proxy, whose callers are others:
-/// [`ErrorToResponseLayer`](crate::ErrorToResponseLayer) keeps the addresses in messages from them.
+/// **Use it** at the top of a stack under a generated client, such as tonic's. Without it each error is
+/// `UNKNOWN` there, since the client does not know our errors. **Not** for a proxy: its callers are outside,
+/// and [`ErrorToResponseLayer`](crate::ErrorToResponseLayer) does not show them the addresses in messages.
 ///
 /// * A gRPC call (its content type is `application/grpc`) that fails with an error of a known
-///   [code](grpc_code) gets a response of trailers only: `grpc-status`, and in `grpc-message` the error with all
-///   that caused it, up to 1,024 bytes. Where the error says when to try again, `grpc-retry-pushback-ms` does, too.
+///   [code](grpc_code) gets a response of trailers only: `grpc-status`, and in `grpc-message` the error with its
+///   causes, up to 1,024 bytes. If the error says when to try again, so does `grpc-retry-pushback-ms`.
 ///   The error itself is in the response's extensions, as a [`SharedError`](evenkeel_core::error::SharedError).
 /// * A response that breaks off ends with such trailers, so that a stream has the right status as well.
-/// * It waits for the stack to be ready as any layer does, but an error of that is kept for the call: a
-///   generated client takes each error of readiness for `UNKNOWN`.
-/// * Other requests, and errors of no known code, pass as they are. So a `tonic::Status` that a layer fails
-///   with is found by tonic.
+/// * It waits for the stack to be ready as any layer does. It keeps an error of readiness for the call, since
+///   a generated client turns each error of readiness into `UNKNOWN`.
+/// * Other requests, and errors without a known code, pass unchanged. So tonic finds a `tonic::Status` that
+///   a layer fails with.
 ///
 /// ```
 /// use std::time::Duration;
@@ -146,7 +146,7 @@ fn code_of_http2(error: &h2::Error) -> u32 {
 pub struct GrpcStatusLayer(());
 
 impl GrpcStatusLayer {
-    /// A layer that tells gRPC callers by a status where the stack below it fails.
+    /// A layer that turns errors of the stack below into gRPC statuses.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
@@ -165,7 +165,7 @@ impl<S> Layer<S> for GrpcStatusLayer {
 #[derive(Debug)]
 pub struct GrpcStatus<S> {
     inner: S,
-    /// The error that readiness gave, until a request is there to be told.
+    /// The error of readiness, kept until there is a request to answer.
     not_ready: Option<BoxError>,
 }
 
@@ -254,7 +254,7 @@ impl<F> fmt::Debug for GrpcStatusFuture<F> {
 }
 
 pin_project! {
-    /// The body of a response, with a status at its end where it breaks off; or nothing.
+    /// The body of a response, with a status at its end if it breaks off; or an empty body.
     #[derive(Debug)]
     pub struct GrpcStatusBody<R> {
         #[pin]
@@ -264,7 +264,7 @@ pin_project! {
 }
 
 impl<R> Default for GrpcStatusBody<R> {
-    /// An empty body, which an interceptor that refuses a call answers with.
+    /// An empty body: the answer of an interceptor that refuses a call.
     fn default() -> Self {
         Self { inner: None, is_grpc: false }
     }
@@ -317,12 +317,12 @@ pub(crate) fn tell(headers: &mut HeaderMap, code: u32, message: &str) {
     }
 }
 
-/// An error with all that caused it.
+/// An error with its causes.
 fn chain(error: &(dyn Error + 'static)) -> String {
     let mut text = String::new();
     for error in std::iter::successors(Some(error), |&error| error.source()) {
         let cause = error.to_string();
-        // Some errors repeat what caused them.
+        // Some errors repeat their cause.
         if text.ends_with(&cause) {
             continue;
         }
@@ -334,7 +334,7 @@ fn chain(error: &(dyn Error + 'static)) -> String {
     text
 }
 
-/// A message as gRPC writes it: percent-encoded where it is not printable ASCII (PROTOCOL-HTTP2).
+/// A message as gRPC writes it: all but printable ASCII is percent-encoded (PROTOCOL-HTTP2).
 fn encode(message: &str) -> HeaderValue {
     let message = &message[..message.floor_char_boundary(MESSAGE_MAX)];
     let mut encoded = String::with_capacity(message.len());

@@ -10,17 +10,17 @@ use evenkeel_core::error::is_of_this_host;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::net::TcpStream;
 
-/// How long an address may be silent before the next is tried beside it (RFC 8305, section 5).
+/// How long an address may be silent before the next is also tried (RFC 8305, section 5).
 pub(crate) const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 
-/// Connects to the first of `addresses` that answers, families in turn.
+/// Connects to the first of `addresses` that answers, alternating between the families.
 ///
 /// The next address is tried when the one before has failed, or has been silent for
-/// [`ATTEMPT_DELAY`]. The losers are closed.
+/// [`ATTEMPT_DELAY`]. The other connections are closed.
 ///
 /// # Errors
-/// If all fail, the last error that tells of an address, else the last one: that this host has no way to one
-/// family says nothing where the other refuses.
+/// If all fail: the last error about an address, else the last error. If one family refuses, it does not
+/// matter that this host has no route for the other.
 pub(crate) async fn connect(addresses: Vec<SocketAddr>) -> io::Result<TcpStream> {
     let mut waiting = interleave(addresses).into_iter();
     let mut attempts = FuturesUnordered::new();
@@ -54,8 +54,8 @@ pub(crate) async fn connect(addresses: Vec<SocketAddr>) -> io::Result<TcpStream>
     }
 }
 
-/// `EADDRNOTAVAIL` means that this host has no port left, or no address of this family to connect from: such an
-/// endpoint cannot be reached from here, as without a route.
+/// `EADDRNOTAVAIL` means that this host has no port left, or no address of this family to connect from. In
+/// the second case the endpoint cannot be reached from here, as without a route.
 fn tell_apart(address: SocketAddr, error: io::Error) -> io::Error {
     if error.kind() != io::ErrorKind::AddrNotAvailable {
         return error;
@@ -64,12 +64,12 @@ fn tell_apart(address: SocketAddr, error: io::Error) -> io::Error {
         SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
         SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
     };
-    // It sends nothing: the system only looks for an address to send from.
+    // Sends nothing: the system only looks for a source address.
     let has_source = UdpSocket::bind(any).and_then(|socket| socket.connect(address)).is_ok();
     if has_source { error } else { io::ErrorKind::NetworkUnreachable.into() }
 }
 
-/// Of two errors the one that tells of its address, else the later.
+/// Of two errors, the one about its address, else the later.
 fn more_telling(before: Option<io::Error>, error: io::Error) -> io::Error {
     match before {
         Some(before) if is_without_way(&error) && !is_without_way(&before) => before,
@@ -77,12 +77,12 @@ fn more_telling(before: Option<io::Error>, error: io::Error) -> io::Error {
     }
 }
 
-/// Whether nothing was asked of the address, since no way leads there from here.
+/// Whether the address was not contacted, since this host has no route to it.
 fn is_without_way(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::NetworkUnreachable || is_of_this_host(error)
 }
 
-/// Orders addresses so that the families alternate, beginning with the family of the first.
+/// Orders addresses so that the families alternate, starting with the family of the first.
 fn interleave(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
     let first_is_ipv6 = addresses.first().is_some_and(SocketAddr::is_ipv6);
     let (first, second): (Vec<_>, Vec<_>) =
@@ -135,7 +135,7 @@ mod tests {
             tell_apart(address.parse().unwrap(), lacking).kind()
         };
         assert_eq!(told("127.0.0.1:1"), io::ErrorKind::AddrNotAvailable);
-        // There is something to send from where this can be bound.
+        // If this can be bound, there is a source address.
         let has_ipv6 = UdpSocket::bind("[::1]:0").is_ok();
         let expected = [io::ErrorKind::NetworkUnreachable, io::ErrorKind::AddrNotAvailable];
         assert_eq!(told("[::1]:1"), expected[usize::from(has_ipv6)]);
@@ -152,7 +152,7 @@ mod tests {
         let good = listener.local_addr().unwrap();
         let refusing = TcpListener::bind("127.0.0.2:0").await.unwrap().local_addr().unwrap();
 
-        // Far below the delay for silent ones.
+        // Far below the delay for silent addresses.
         let stream = tokio::time::timeout(ATTEMPT_DELAY / 2, connect(vec![refusing, good])).await;
 
         assert_eq!(stream.unwrap().unwrap().peer_addr().unwrap(), good);

@@ -1,4 +1,4 @@
-//! What requests are hashed by.
+//! The rules that compute the hash of a request.
 
 use std::{
     fmt::{self, Write},
@@ -11,21 +11,22 @@ use http::{Extensions, HeaderMap, HeaderName, HeaderValue, Method, Request, Uri}
 
 use crate::cookie;
 
-/// So many values of one header count; what else there is does not.
+/// The most values of one header that count.
 const VALUES_MAX: usize = 16;
 
-/// Rules by which the hash of a request is made, for a policy that hashes.
+/// Rules that compute the hash of a request, for a policy that hashes.
 ///
-/// They are asked in their order, and what they find is combined, as in Envoy's `hash_policy`: two rules
-/// that both find something hash by both. After a [`terminal`](Self::terminal) rule no other is asked if
-/// anything was found so far. A rule that finds nothing, or an empty value, is passed over; where none
-/// finds anything the request has no hash, and goes to any endpoint.
+/// The rules are applied in order, and their values are combined, as in Envoy's `hash_policy`: if two rules
+/// find a value, both count. After a [`terminal`](Self::terminal) rule no other rule is applied if any value
+/// was found so far. A rule that finds nothing, or an empty value, is skipped. If no rule finds a value, the
+/// request has no hash and goes to any endpoint.
 ///
-/// A value is hashed by xxHash64 with seed 0, as Envoy and gRPC do, so that the same value finds the same
+/// A value is hashed by xxHash64 with seed 0, as in Envoy and gRPC, so that the same value finds the same
 /// endpoint there under [`RingHash`](evenkeel_core::policy::RingHash) and
-/// [`Maglev`](evenkeel_core::policy::Maglev); with [`crc32`](Self::crc32) as nginx does. Nothing is allocated.
+/// [`Maglev`](evenkeel_core::policy::Maglev). With [`crc32`](Self::crc32) it is hashed as in nginx. Nothing is
+/// allocated.
 ///
-/// gRPC's metadata are headers: use [`header`](Self::header). Binary ones count as they are sent, in
+/// gRPC metadata are headers: use [`header`](Self::header). Binary metadata are hashed as they are sent, in
 /// base64.
 ///
 /// ```
@@ -77,7 +78,7 @@ pub struct RequestHead<'a> {
     pub uri: &'a Uri,
     /// Its headers.
     pub headers: &'a HeaderMap,
-    /// What else is known of it.
+    /// Its extensions.
     pub extensions: &'a Extensions,
 }
 
@@ -101,7 +102,7 @@ impl HashBy {
         Self::default()
     }
 
-    /// Hashes by the value of a header; of several by all of them in whatever order, up to 16.
+    /// Hashes by the value of a header. If there are several, all count in any order, up to 16.
     #[must_use]
     pub fn header(self, name: HeaderName) -> Self {
         self.rule(Source::Header(name))
@@ -119,7 +120,7 @@ impl HashBy {
         self.rule(Source::Path)
     }
 
-    /// Hashes by a parameter of the query, the first of that name, as it is written: nothing is decoded.
+    /// Hashes by the first query parameter of that name, as it is written: it is not decoded.
     #[must_use]
     pub fn query(self, name: &str) -> Self {
         self.rule(Source::Query(name.into()))
@@ -127,8 +128,8 @@ impl HashBy {
 
     /// Hashes by the caller's IP address, which `peer` finds in a request's extensions.
     ///
-    /// The address counts as it is written, as in Envoy, and not the port. Behind a proxy, its callers all
-    /// have one address: hash by a header that it sets.
+    /// The address is hashed as text, as in Envoy, without the port. Behind a proxy all callers have the
+    /// same address: hash by a header that the proxy sets.
     ///
     /// ```
     /// use std::net::SocketAddr;
@@ -149,7 +150,7 @@ impl HashBy {
         self.rule(Source::Address(Arc::new(peer)))
     }
 
-    /// Hashes by whatever `hash` makes of a request; `None` where it finds nothing.
+    /// Hashes by the result of `hash`; `None` if it finds nothing.
     ///
     /// It runs on the request's path and must not block. [`HashKey::of`](crate::HashKey::of) hashes a key.
     #[must_use]
@@ -160,7 +161,7 @@ impl HashBy {
         self.rule(Source::Own(Arc::new(hash)))
     }
 
-    /// Makes the rule before this the last one that is asked, if anything was found so far.
+    /// Makes the rule before this the last one that is applied, if any value was found so far.
     ///
     /// # Panics
     /// If there is no rule before this.
@@ -235,7 +236,7 @@ impl HashBy {
         Some(if self.is_crc32 {
             values.iter().fold(0, |hash, value| hash.rotate_left(1) ^ u64::from(crc32(value)))
         } else {
-            // Envoy's way: the hash of one is the seed of the next.
+            // As in Envoy: the hash of one value is the seed of the next.
             values.iter().fold(0, |hash, value| xxh64_seeded(value, hash))
         })
     }
@@ -256,7 +257,7 @@ struct Text {
 }
 
 impl Text {
-    /// That of an IPv6 address with an IPv4 address at its end.
+    /// The length of an IPv6 address with an IPv4 address at its end.
     const LENGTH_MAX: usize = 45;
 
     fn of(address: IpAddr) -> Self {

@@ -19,14 +19,14 @@ use evenkeel_core::{
 #[derive(Clone, Debug, Default)]
 pub struct Exclude(pub Vec<Address>);
 
-/// Request extension: endpoints that are used before the policy is asked, the first that is open.
+/// Request extension: endpoints to try before the policy is asked. The first open one is used.
 #[derive(Clone, Debug, Default)]
 pub struct Prefer(pub Vec<Address>);
 
 /// Request extension: requests of the same key go to the same endpoint, under a policy that hashes.
 ///
-/// It must be spread over all 64 bits, as that [of](Self::of) a key is. [`HashBy`](crate::HashBy) reads it
-/// from what a request says; where there is one in the extensions, that is not asked.
+/// It must be spread over all 64 bits, like the hash that [`of`](Self::of) computes. [`HashBy`](crate::HashBy)
+/// computes one from the request itself, unless this extension is there.
 ///
 /// ```
 /// let mut request = http::Request::new(());
@@ -35,7 +35,7 @@ pub struct Prefer(pub Vec<Address>);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HashKey(pub u64);
 
-/// Request extension: the subset of the endpoints that the request wishes for, under a policy that
+/// Request extension: the subset of the endpoints that the request prefers, under a policy that
 /// [splits](evenkeel_core::policy::Split).
 ///
 /// ```
@@ -45,11 +45,11 @@ pub struct HashKey(pub u64);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Subset(pub Arc<str>);
 
-/// Request extension: how long this request takes says nothing of the endpoint.
+/// Request extension: the latency of this request says nothing about the endpoint.
 ///
-/// For long polls, which are answered when there is news: their latency would spoil what
-/// [`PeakEwma`](evenkeel_core::policy::PeakEwma) and latency-based ejection know. Streams and long bodies
-/// need it not: latency ends with the head of the response.
+/// For long polls, which are answered when there is news: their latency would distort the estimates of
+/// [`PeakEwma`](evenkeel_core::policy::PeakEwma) and of latency-based ejection. Streams and long bodies
+/// do not need it: latency ends with the head of the response.
 ///
 /// ```
 /// let mut request = http::Request::new(());
@@ -85,14 +85,14 @@ impl HashKey {
 pub struct ServedBy(pub Arc<Node>);
 
 impl ServedBy {
-    /// Where the node listens.
+    /// The address of the node.
     #[must_use]
     pub fn address(&self) -> &Address {
         self.0.address()
     }
 }
 
-/// Reads the hints out of a request's extensions.
+/// Reads the hints from a request's extensions.
 pub(crate) fn read(extensions: &http::Extensions) -> Hints<'_> {
     // Most requests carry no extensions, and an empty map answers without a look-up.
     if extensions.is_empty() {
@@ -109,12 +109,12 @@ pub(crate) fn read(extensions: &http::Extensions) -> Hints<'_> {
     }
 }
 
-/// What a request carries to be told why it goes where it goes.
+/// The request's `Why`, which records how its endpoint is chosen.
 pub(crate) fn why(extensions: &http::Extensions) -> Option<Why> {
     if extensions.is_empty() { None } else { extensions.get::<Why>().cloned() }
 }
 
-/// Says in a response's extensions who served it, and why, if the request has asked.
+/// Puts into a response's extensions which node served it, and why, if the request has asked.
 pub(crate) fn answer(extensions: &mut http::Extensions, node: &Arc<Node>, why: Option<Why>) {
     extensions.insert(ServedBy(node.clone()));
     if let Some(why) = why {

@@ -1,4 +1,4 @@
-//! Header fields that are meant for one connection, and go no further.
+//! Header fields that are meant for one connection and are not passed on.
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, header};
 use http_body::Body;
@@ -9,18 +9,19 @@ const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
 
-/// Which version the next hop speaks.
+/// The version that the next hop speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Hop {
     Http1,
     Http2,
-    /// The one or the other, as is found out when it is connected.
+    /// Either, decided when it is connected.
     Either,
 }
 
-/// Takes out of a request what its caller told the previous hop (RFC 9110, section 7.6.1).
+/// Removes from a request the fields that its caller meant for the previous hop (RFC 9110, section 7.6.1).
 ///
-/// What stays is an upgrade to another protocol than HTTP, that trailers are read, and what says where the body ends.
+/// It keeps an upgrade to a protocol other than HTTP, the note that trailers are read, and the field that
+/// says where the body ends.
 ///
 /// # Errors
 /// If the next hop could see another end of the body than this one.
@@ -39,7 +40,8 @@ pub(crate) fn clean_request(headers: &mut HeaderMap, hop: Hop) -> Result<(), Inv
     if takes_trailers {
         headers.insert(header::TE, HeaderValue::from_static("trailers"));
     }
-    // HTTP/1.1 wants `TE` to be named (RFC 9110, section 10.1.4), and hyper's HTTP/2 takes away what is.
+    // HTTP/1.1 requires `Connection` to name `TE` (RFC 9110, section 10.1.4), and hyper's HTTP/2 removes
+    // what is named.
     let options = match (upgrade.is_some(), takes_trailers && hop == Hop::Http1) {
         (true, true) => "upgrade, te",
         (true, false) => "upgrade",
@@ -53,8 +55,8 @@ pub(crate) fn clean_request(headers: &mut HeaderMap, hop: Hop) -> Result<(), Inv
     Ok(())
 }
 
-/// Takes out of a response what the endpoint told this hop. Which protocol it switched to, or asks
-/// for, stays.
+/// Removes from a response the fields that the endpoint meant for this hop. It keeps the protocol that
+/// the endpoint switched to, or asks for.
 ///
 /// # Errors
 /// If the next hop could see another end of the body than this one.
@@ -82,16 +84,16 @@ pub(crate) fn clean_response(
 
 /// Why it is not clear where a body ends.
 enum Unclear {
-    /// hyper takes off the coding `chunked` alone, and another would lose its label on the way.
+    /// hyper decodes only the coding `chunked`. Another would lose its label on the way.
     Coding,
-    /// There are two lengths, or none that is one.
+    /// There are two lengths, or one that is not valid.
     Length,
 }
 
-/// Leaves one field at most that says where the body ends, so that all on its way see the same end.
+/// Leaves at most one field that says where the body ends, so that all hops see the same end.
 ///
-/// Two that see different ends take part of a body for a message of its own: request smuggling (RFC 9112,
-/// sections 6.1, 6.3 and 11.2). Over HTTP/2 as well a message may come with several lengths.
+/// If two hops see different ends, one takes part of a body for another message: request smuggling (RFC 9112,
+/// sections 6.1, 6.3 and 11.2). A message with several lengths may come over HTTP/2, too.
 fn settle_length(headers: &mut HeaderMap) -> Result<(), Unclear> {
     if headers.contains_key(header::TRANSFER_ENCODING) {
         let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
@@ -118,11 +120,11 @@ fn settle_length(headers: &mut HeaderMap) -> Result<(), Unclear> {
     Ok(())
 }
 
-/// Says how a body is delimited, where hyper would not say it.
+/// Sets how a body is delimited, if hyper would not do so.
 ///
-/// `Transfer-Encoding` was the previous hop's: it is left out where the length is known, unless trailers
-/// follow. Without it hyper would send no body with `GET`. A method that expects a body is told if there
-/// is none (RFC 9110, section 8.6).
+/// `Transfer-Encoding` belonged to the previous hop. It is left out if the length is known, unless trailers
+/// follow. Without it hyper would send no body with `GET`. If a method expects a body and there is none, a
+/// length of zero says so (RFC 9110, section 8.6).
 pub(crate) fn delimit<B: Body>(request: &mut Request<B>) {
     let was_coded = request.headers_mut().remove(header::TRANSFER_ENCODING).is_some();
     let expects_none = matches!(
@@ -144,9 +146,9 @@ pub(crate) fn delimit<B: Body>(request: &mut Request<B>) {
     }
 }
 
-/// Removes `Connection` and the fields that it names. Whether it names an upgrade.
+/// Removes `Connection` and the fields that it names. Returns whether it names an upgrade.
 fn remove_named(headers: &mut HeaderMap) -> bool {
-    // The values share their bytes with the headers, and mostly there is none.
+    // The values share their bytes with the headers, and usually there are none.
     let lines: Vec<HeaderValue> = headers.get_all(header::CONNECTION).iter().cloned().collect();
     if lines.is_empty() {
         return false;
@@ -163,11 +165,11 @@ fn remove_named(headers: &mut HeaderMap) -> bool {
     is_upgrade
 }
 
-/// Whether `Connection` must not take this field away: it is meant for the endpoint whatever a caller
-/// says, or a proxy in front of this one may have set it.
+/// Whether `Connection` must not remove this field: it is always meant for the endpoint, or a proxy in
+/// front of this one may have set it.
 fn is_end_to_end(name: &str) -> bool {
     const NAMES: [&str; 10] = [
-        // Where a body ends, and what comes behind it, is not for a caller to take away.
+        // A caller may not remove where a body ends or what follows it.
         "transfer-encoding",
         "trailer",
         "host",
@@ -198,7 +200,7 @@ fn is_trailers(coding: &str) -> bool {
     name.eq_ignore_ascii_case("trailers")
 }
 
-/// What a request may be upgraded to without this hop: not another version of HTTP, nor TLS.
+/// The protocols that a request may be upgraded to through this hop: no other version of HTTP, and not TLS.
 fn other_protocols(upgrade: HeaderValue) -> Option<HeaderValue> {
     let is_other = |protocol: &&str| {
         let name = protocol.split('/').next().unwrap_or_default();
@@ -220,7 +222,7 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.insert(header::CONTENT_LENGTH, HeaderValue::from_static("5"));
         headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
-        // Also where the coding is among what `Connection` takes away.
+        // Also if `Connection` names the coding.
         headers.insert(header::CONNECTION, HeaderValue::from_static("transfer-encoding"));
 
         clean_response(StatusCode::OK, &mut headers).unwrap();

@@ -1,4 +1,4 @@
-//! A service of one's own that speaks HTTP to an endpoint.
+//! Your own service that speaks HTTP to an endpoint.
 
 use std::{
     fmt,
@@ -21,11 +21,11 @@ use crate::{
     traffic::{HttpTraffic, InFlight},
 };
 
-/// Speaks HTTP or gRPC to each endpoint through a service of one's own: tonic's `Channel`, a hyper connection.
+/// Speaks HTTP or gRPC to each endpoint through your own service: tonic's `Channel`, a hyper connection.
 ///
-/// A closure alone tells a balancer only whether there was an error: a gRPC status in trailers, a 503 and a
-/// request's hints stay unknown, so outlier detection, breakers and retries see nothing of them. Within this
-/// they are read as over [`HttpConnector`](crate::HttpConnector).
+/// A plain closure tells a balancer only whether there was an error. Outlier detection, breakers and retries
+/// do not see a gRPC status in trailers, a 503 or a request's hints. Through this leaf they are read as over
+/// [`HttpConnector`](crate::HttpConnector).
 ///
 /// ```
 /// use std::sync::Arc;
@@ -48,8 +48,8 @@ use crate::{
 /// # }
 /// ```
 ///
-/// Under retries and hedges requests have a [`ReplayBody`](crate::ReplayBody), and a `Channel` takes tonic's body
-/// only. tower's `map_request` makes one of the other:
+/// Under retries and hedges requests have a [`ReplayBody`](crate::ReplayBody), but a `Channel` takes only tonic's
+/// body. tower's `map_request` converts it:
 ///
 /// ```
 /// # use evenkeel_http::{HttpLeaf, ReplayBody};
@@ -69,7 +69,7 @@ pub struct HttpLeaf<F, C = StatusClassifier> {
 }
 
 impl<F: Connect> HttpLeaf<F> {
-    /// Speaks to each endpoint through what `connect` makes: a closure `Fn(&Arc<Node>) -> Service`.
+    /// Speaks to each endpoint through the service that `connect` makes: a closure `Fn(&Arc<Node>) -> Service`.
     #[must_use]
     pub fn new(connect: F) -> Self {
         Self { connect, traffic: HttpTraffic::new() }
@@ -77,15 +77,14 @@ impl<F: Connect> HttpLeaf<F> {
 }
 
 impl<F, C> HttpLeaf<F, C> {
-    /// Sets until when a request counts as in flight. Default [`InFlight::Body`].
+    /// Sets how long a request counts as in flight. Default: [`InFlight::Body`].
     #[must_use]
     pub fn in_flight(mut self, in_flight: InFlight) -> Self {
         self.traffic = self.traffic.in_flight(in_flight);
         self
     }
 
-    /// Reads what endpoints report of their load, in any form of ORCA, where a policy goes by it. Default
-    /// reports are not looked for.
+    /// Reads the load that endpoints report, in any form of ORCA, for a policy that uses it. Default: off.
     #[cfg(feature = "orca")]
     #[must_use]
     pub fn load_reports(mut self) -> Self {
@@ -93,15 +92,15 @@ impl<F, C> HttpLeaf<F, C> {
         self
     }
 
-    /// Sets what counts as a failure. Default [`StatusClassifier`].
+    /// Sets what counts as a failure. Default: [`StatusClassifier`].
     #[must_use]
     pub fn classify<D: Classify>(self, classifier: D) -> HttpLeaf<F, D> {
         HttpLeaf { connect: self.connect, traffic: self.traffic.classify(classifier) }
     }
 
-    /// Sets what requests are hashed by, for a policy that hashes. Default nothing: each goes anywhere.
+    /// Sets the hash of requests, for a policy that hashes. Default: none, so requests go to any endpoint.
     ///
-    /// A request with a [`HashKey`](crate::HashKey) in its extensions is not asked.
+    /// A [`HashKey`](crate::HashKey) in a request's extensions comes first.
     #[must_use]
     pub fn hash_by(mut self, hash_by: HashBy) -> Self {
         self.traffic = self.traffic.hash_by(hash_by);

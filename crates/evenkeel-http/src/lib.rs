@@ -1,10 +1,11 @@
-//! HTTP and gRPC for evenkeel: how an endpoint is spoken to, and what became of a request.
+//! HTTP and gRPC for evenkeel: connections to endpoints, and the outcomes of requests.
 //!
 //! [`HttpConnector`] stands below a balancer and speaks HTTP/1.1 or HTTP/2 to each endpoint, over
-//! connections that belong to that endpoint alone. [`SharedClient`] puts a client there that you
-//! have already, and [`HttpLeaf`] one of your own for each endpoint. All bring [`HttpTraffic`], by which the balancer reads hints from a request
-//! ([`HashKey`], [`Prefer`], [`Exclude`], [`Subset`]) and the outcome from a response. [`HashBy`] reads the
-//! hash for a policy that hashes from a header, a cookie, the path or a query parameter.
+//! connections that belong to that endpoint alone. [`SharedClient`] puts a client that you already have
+//! in its place, and [`HttpLeaf`] your own client for each endpoint. All of them use [`HttpTraffic`], by
+//! which the balancer reads hints from a request ([`HashKey`], [`Prefer`], [`Exclude`], [`Subset`]) and the
+//! outcome from a response. For a policy that hashes, [`HashBy`] computes the hash from a header, a cookie,
+//! the path or a query parameter.
 //!
 //! ```
 //! use std::sync::Arc;
@@ -43,40 +44,40 @@
 //! ```
 //!
 //! # gRPC
-//! A balanced stack over [`HttpConnector::grpc`] is itself what a generated tonic client asks for:
-//! `GreeterClient::new(stack)`. There is no `Channel` in between. [`GrpcStatusLayer`] at its top makes the errors of
-//! the stack, such as a deadline, no endpoints or a refused connection, the status that the client's callers see;
-//! [`HttpRetry::grpc`] makes another attempt where gRPC's own retries would.
-//! A `Channel` that has to be goes below the balancer in [`HttpLeaf`], which reads the status of its responses.
+//! A generated tonic client takes a balanced stack over [`HttpConnector::grpc`] directly:
+//! `GreeterClient::new(stack)`. There is no `Channel` in between. [`GrpcStatusLayer`] at its top turns errors
+//! of the stack, such as a deadline, no endpoints or a refused connection, into the status that the client's
+//! callers see. [`HttpRetry::grpc`] makes another attempt where gRPC's own retries would. If you need a
+//! `Channel`, put it below the balancer in [`HttpLeaf`], which reads the status of its responses.
 //!
 //! # TLS
-//! With the feature `tls`, by rustls, verified by the system's roots unless told otherwise. The
-//! crypto provider is the program's choice: install one first in `main`.
+//! The feature `tls` adds TLS by rustls, verified by the system's roots by default. The program chooses
+//! the crypto provider: install one first in `main`.
 //!
 //! # Health
-//! [`HttpProbe`], [`GrpcProbe`], [`TcpProbe`] and `TlsProbe` ask endpoints whether they are well, for the
+//! [`HttpProbe`], [`GrpcProbe`], [`TcpProbe`] and `TlsProbe` ask endpoints whether they are healthy, for the
 //! layer of active health checks in `evenkeel-layers`.
 //!
 //! # Load
-//! A server with [`ReportLoadLayer`] answers [`HttpLoadProbe`] and [`GrpcLoadProbe`], by which the policy
-//! `prequal` goes, and reports with its responses, in the forms of ORCA.
+//! A server with [`ReportLoadLayer`] answers [`HttpLoadProbe`] and [`GrpcLoadProbe`], which the policy
+//! `prequal` uses. It also reports its load with its responses, in the forms of ORCA.
 //!
 //! # Features
 //! | feature | brings |
 //! |---|---|
 //! | `tls` | `Tls`, `https` URIs, and `TlsProbe` |
 //! | `tower-http` | `TowerClassifier`, which lets a classifier of tower-http decide what failed |
-//! | `reqwest` | `SharedClient::reqwest`, and `ReqwestStack`, which is called as a `reqwest::Client` is |
+//! | `reqwest` | `SharedClient::reqwest`, and `ReqwestStack`, which has the interface of `reqwest::Client` |
 //! | `orca` | reports of load as JSON, in binary and out of band, and clients that read them |
 //! | `sticky` | `StickyLayer`: sessions that stay on their endpoint by a cookie |
 //! | `server` | `Drain`, which stops a server without losing a request |
 //!
 //! # What this crate does not do
 //! It does not choose an endpoint, retry, hedge, or bound how long a response may take: layers do.
-//! What may be retried over HTTP and gRPC [`HttpRetry`] tells them.
-//! It follows no redirect, keeps no cookie, decodes no compression, speaks to no proxy and no
-//! HTTP/3. It opens one HTTP/2 connection to an endpoint, not several. It does not cache what names
-//! resolve to: discovery does, this connects to names only where an endpoint has no address.
+//! [`HttpRetry`] tells them what may be retried over HTTP and gRPC.
+//! It does not follow redirects, keep cookies, decode compression, use proxies or speak HTTP/3. It opens
+//! one HTTP/2 connection to an endpoint, not several. It does not cache the addresses of names: discovery
+//! does. It connects to a name only if an endpoint has no address.
 
 mod body;
 mod classify;

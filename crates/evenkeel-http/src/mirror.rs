@@ -1,4 +1,4 @@
-//! How requests over HTTP are copied for a mirror.
+//! Copies HTTP requests for a mirror.
 
 use evenkeel_core::mirror::Copies;
 use http::{HeaderMap, Method, Request, Uri, Version};
@@ -8,12 +8,12 @@ use crate::retry::{ReplayBody, Replayed};
 
 /// Copies requests over HTTP and gRPC for `MirrorLayer`, with bodies up to a bound.
 ///
-/// A body is kept while it is sent, so it is neither delayed nor read in advance; one that is longer than
+/// A body is kept while it is sent, so it is neither delayed nor read in advance. A body that is longer than
 /// [`body_max`](Self::body_max) is not copied. The service below gets requests with a
 /// [`ReplayBody`](crate::ReplayBody), whether they are copied or not.
 ///
-/// A copy has the method, URI, version and headers of the request, and of extensions only [`Mirrored`]. Who must
-/// know a copy on the wire puts a layer around the mirror that adds a header.
+/// A copy has the method, URI, version and headers of the request. Its only extension is [`Mirrored`]. To mark
+/// copies on the wire, put a layer around the mirror that adds a header.
 ///
 /// ```
 /// use evenkeel_core::mirror::Copies;
@@ -32,7 +32,7 @@ pub struct HttpMirror {
     body_max: usize,
 }
 
-/// Request extension: this is a copy, whose answer nobody reads.
+/// Request extension: this is a copy, and its answer is not read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Mirrored;
 
@@ -43,9 +43,9 @@ impl HttpMirror {
         Self { body_max: 64 << 10 }
     }
 
-    /// Sets how much of a body is kept, in bytes. Default 64 KiB.
+    /// Sets how many bytes of a body are kept. Default: 64 KiB.
     ///
-    /// All copies that are under way together keep as much as this times the layer's `in_flight_max`.
+    /// All copies in flight together keep at most this times the layer's `in_flight_max`.
     #[must_use]
     pub const fn body_max(mut self, bytes: usize) -> Self {
         self.body_max = bytes;
@@ -73,7 +73,7 @@ impl<B: Body> Copies<Request<B>> for HttpMirror {
     type Kept = KeptRequest<B>;
 
     fn pass(&self, request: Request<B>) -> Self::Request {
-        // Nothing is kept of what is not copied.
+        // Nothing is kept of a request that is not copied.
         request.map(|body| ReplayBody::new(body, 0).0)
     }
 
@@ -91,7 +91,7 @@ impl<B: Body> Copies<Request<B>> for HttpMirror {
     }
 
     fn copy(&self, kept: KeptRequest<B>) -> Option<Self::Request> {
-        // Of one that is still being read, the copy would take away the rest.
+        // If the body is still being read, the copy would take its rest.
         if !kept.body.may_double() {
             return None;
         }

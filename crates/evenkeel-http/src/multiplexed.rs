@@ -1,9 +1,9 @@
-//! HTTP/2 known in advance: one connection to a node, shared by all its requests.
+//! HTTP/2 with prior knowledge: one connection to a node, shared by all its requests.
 //!
-//! hyper-util's client would do, but for three things. Requests that wait for a connection queue
-//! behind each other there when connecting fails, so that the tenth waits ten timeouts; here they
-//! share one try and its error. A request costs it a dozen clones and two locks. And its pings
-//! cannot be stopped when a server objects to them.
+//! hyper-util's client is not used, for three reasons. When connecting fails, requests that wait for
+//! a connection queue behind each other there, so that the tenth waits ten timeouts; here they share
+//! one try and its error. It needs a dozen clones and two locks for a request. And its pings cannot be
+//! stopped when a server objects to them.
 
 use std::{
     error::Error,
@@ -33,7 +33,7 @@ use crate::{
 /// How often a request that was provably not sent is tried on a new connection.
 const RECONNECTS_MAX: usize = 2;
 
-/// Server names that one node is spoken to by at the same time, over TLS without a fixed one, from one runtime.
+/// The most server names for one node at the same time, over TLS without a fixed name, from one runtime.
 const CONNECTIONS_MAX: usize = 8;
 
 type Sender<B> = http2::SendRequest<B>;
@@ -44,16 +44,16 @@ pub(crate) type Answer = Pin<Box<dyn Future<Output = Result<Response<Incoming>, 
 pub(crate) struct Multiplexed<B> {
     dial: Dial,
     builder: http2::Builder<TokioExecutor>,
-    /// A server complained of pings. It gets none on later connections.
+    /// Whether the server complained about pings. It gets none on later connections.
     is_ping_unwelcome: Arc<AtomicBool>,
     connections: Mutex<Vec<Line<B>>>,
 }
 
-/// A connection, and whom it serves.
+/// A connection, and which requests it serves.
 struct Line<B> {
-    /// The server name, where that matters.
+    /// The server name, if that matters.
     authority: Option<Authority>,
-    /// The current-thread runtime that drives it, for the callers there alone.
+    /// The current-thread runtime that drives it. It serves only callers there.
     runtime: Option<runtime::Id>,
     connecting: Connecting<B>,
 }
@@ -63,7 +63,7 @@ impl<B: RequestBody> Multiplexed<B> {
         Self { dial, builder, is_ping_unwelcome: Arc::default(), connections: Mutex::default() }
     }
 
-    /// Sends a request whose URI is complete.
+    /// Sends a request with a complete URI.
     pub(crate) fn request(self: Arc<Self>, mut request: Request<B>) -> Answer {
         Box::pin(async move {
             for _ in 0..RECONNECTS_MAX {
@@ -71,8 +71,8 @@ impl<B: RequestBody> Multiplexed<B> {
                 match sender.try_send_request(request).await {
                     Ok(response) => return Ok(response),
                     Err(mut error) => match error.take_message() {
-                        // It is given back when nothing of it was sent: the connection closed
-                        // between the look at it and now.
+                        // It is returned if no part of it was sent: the connection has closed since
+                        // it was checked.
                         Some(unsent) => request = unsent,
                         None => return Err(self.failed(error.into_error())),
                     },
@@ -87,10 +87,10 @@ impl<B: RequestBody> Multiplexed<B> {
         RequestError::new(self.dial.node().address().clone(), error).into()
     }
 
-    /// The open connection, or else the one that is being made, or else a new one.
+    /// The open connection, else the one that is being made, else a new one.
     async fn sender(&self, uri: &Uri) -> Result<Sender<B>, ConnectError> {
         for _ in 0..=RECONNECTS_MAX {
-            // Without an answer another runtime was connecting, and has ended; this one can.
+            // No answer: the runtime that was connecting has ended. This one can connect.
             if let Ok(connected) = self.connection(uri).await {
                 return connected;
             }
@@ -124,7 +124,7 @@ impl<B: RequestBody> Multiplexed<B> {
         connecting
     }
 
-    /// Connects in a task of its own: the request that asked may be dropped, others wait for it too.
+    /// Connects in a separate task: the request that asked may be dropped while others wait for it.
     fn start(&self, uri: Uri) -> Connecting<B> {
         let (connected, connecting) = oneshot::channel();
         let dial = self.dial.clone();
@@ -138,7 +138,7 @@ impl<B: RequestBody> Multiplexed<B> {
             let stream = match dial.connect(uri).await {
                 Ok(stream) => stream,
                 Err(error) => {
-                    // Nobody waits any longer when the service is gone.
+                    // Nothing waits for it if the service is gone.
                     let _ = connected.send(Err(error));
                     return;
                 }
@@ -179,8 +179,8 @@ fn is_usable<B>(connecting: &Connecting<B>) -> bool {
     }
 }
 
-/// gRPC servers allow a ping every five minutes unless told otherwise, and close the connection of
-/// a client that sends more (gRFC A8 and A9).
+/// By default gRPC servers allow a ping every five minutes, and close the connection of a client that
+/// sends more (gRFC A8 and A9).
 fn is_too_many_pings(error: &(dyn Error + 'static)) -> bool {
     cause::<h2::Error>(error).is_some_and(|error| {
         error.is_go_away()

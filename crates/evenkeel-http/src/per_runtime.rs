@@ -1,4 +1,4 @@
-//! What is bound to the runtime that it was made on, such as connections.
+//! Values that are bound to the runtime that they were made on, such as connections.
 
 use std::sync::{Mutex, OnceLock};
 
@@ -7,23 +7,23 @@ use tokio::{
     sync::oneshot,
 };
 
-/// How many current-thread runtimes have something of their own at the same time: more than there are cores, on each
-/// of which a server may have one.
+/// How many current-thread runtimes have their own value at the same time: more than there are cores, since
+/// a server may have one on each core.
 pub(crate) const RUNTIMES_MAX: usize = 256;
 
-/// The caller's runtime, if it runs its tasks only while somebody blocks on it.
+/// The caller's runtime, if it runs its tasks only while a thread blocks on it.
 ///
-/// A connection is driven by a task. On a current-thread runtime that rests it stands still, and whoever else
-/// uses it would wait for good.
+/// A task drives each connection. If its current-thread runtime rests, the connection makes no progress, and
+/// callers on other runtimes would wait forever.
 pub(crate) fn resting_runtime() -> Option<Id> {
     let runtime = Handle::try_current().ok()?;
     (runtime.runtime_flavor() == RuntimeFlavor::CurrentThread).then(|| runtime.id())
 }
 
-/// One value for all runtimes with threads of their own, and one for each current-thread runtime.
+/// One value for all multi-threaded runtimes, and one for each current-thread runtime.
 ///
-/// When there are more of the latter than [`RUNTIMES_MAX`], those go whose runtimes have ended, else the one that was
-/// used least recently.
+/// If there are more of the latter than [`RUNTIMES_MAX`], those of ended runtimes are dropped, else the one
+/// that was used least recently.
 pub(crate) struct PerRuntime<T> {
     shared: OnceLock<T>,
     own: Mutex<Owned<T>>,
@@ -31,17 +31,17 @@ pub(crate) struct PerRuntime<T> {
 
 struct Owned<T> {
     values: Vec<Own<T>>,
-    /// How often any of them was used.
+    /// How often any of the values was used.
     uses: u64,
 }
 
-/// What one runtime has.
+/// The value of one runtime.
 struct Own<T> {
     runtime: Id,
     value: T,
-    /// When it was used last, among all uses.
+    /// The number of its last use, among all uses.
     used: u64,
-    /// Its receiver waits in a task of the runtime, and goes with it.
+    /// Its receiver waits in a task of the runtime, and is dropped with that.
     life: oneshot::Sender<()>,
 }
 
@@ -50,7 +50,7 @@ impl<T> PerRuntime<T> {
         Self { shared: OnceLock::new(), own: Mutex::new(Owned { values: Vec::new(), uses: 0 }) }
     }
 
-    /// Calls `with` on the value for the caller's runtime, which `make` makes if there is none.
+    /// Calls `with` on the value for the caller's runtime. If there is none, `make` makes it.
     pub(crate) fn with<R>(&self, make: impl FnOnce() -> T, with: impl FnOnce(&T) -> R) -> R {
         let Some(runtime) = resting_runtime() else {
             return with(self.shared.get_or_init(make));

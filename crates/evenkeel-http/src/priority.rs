@@ -1,4 +1,4 @@
-//! How much a request matters, read from a header.
+//! A request's priority, read from a header.
 
 use evenkeel_core::{
     limit::{Priority, ReadPriority},
@@ -8,10 +8,10 @@ use http::{HeaderName, HeaderValue, Request};
 
 /// Reads a request's priority from a header, for load shedding on the server's side.
 ///
-/// It is a number from 0, what matters most, to 15, or one of `CRITICAL_PLUS`, `CRITICAL`,
-/// `SHEDDABLE_PLUS` and `SHEDDABLE`, in any case. A request that says nothing, or nonsense, is `CRITICAL`.
+/// The value is a number from 0, the most important, to 15, or one of `CRITICAL_PLUS`, `CRITICAL`,
+/// `SHEDDABLE_PLUS` and `SHEDDABLE`, in upper or lower case. Without a valid value a request is `CRITICAL`.
 ///
-/// It believes what the caller says: set the header, or take it away, where requests come from outside.
+/// The caller is believed: set or remove the header where requests come from outside.
 ///
 /// ```
 /// use evenkeel_core::limit::{Priority, ReadPriority};

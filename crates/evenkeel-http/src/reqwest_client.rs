@@ -25,11 +25,11 @@ use crate::{
 impl SharedClient<ReqwestService> {
     /// Sends every request through a `reqwest::Client`.
     ///
-    /// The stack speaks `http` types, which reqwest's convert to and from, so that every layer works
-    /// on it. Redirects are followed, and cookies kept, below the balancer: by the one endpoint.
+    /// The stack uses the types of `http`, which convert to and from reqwest's, so every layer works on it.
+    /// Redirects are followed, and cookies kept, below the balancer: at one endpoint.
     ///
-    /// [`ReqwestStack`](crate::ReqwestStack) is called as a `reqwest::Client` is, and is what most want above. By
-    /// hand, a timeout that the request has is one for each attempt:
+    /// Most programs put a [`ReqwestStack`](crate::ReqwestStack) above, which has the interface of
+    /// `reqwest::Client`. Without it, a request's own timeout applies to each attempt:
     ///
     /// ```no_run
     /// use evenkeel_core::connect::Connect;
@@ -56,7 +56,7 @@ impl SharedClient<ReqwestService> {
     }
 }
 
-/// A `reqwest::Client` that speaks the types of `http`.
+/// A `reqwest::Client` with the types of `http`.
 #[derive(Clone, Debug)]
 pub struct ReqwestService(reqwest::Client);
 
@@ -80,7 +80,7 @@ impl<B: Into<reqwest::Body>> Service<Request<B>> for ReqwestService {
             let response = client.execute(request).await?;
             let url = logical(response.url(), &sent, host.as_ref());
             let mut response = Response::<reqwest::Body>::from(response);
-            // reqwest reads it from an extension that it alone can make.
+            // reqwest reads it from an extension that only reqwest can make.
             let (with_url, ()) = Response::builder().url(url).body(())?.into_parts();
             response.extensions_mut().extend(with_url.extensions);
             Ok(response)
@@ -88,7 +88,7 @@ impl<B: Into<reqwest::Body>> Service<Request<B>> for ReqwestService {
     }
 }
 
-/// A request whose own timeout, if it has one, is what is left of the call's.
+/// The request of an attempt. Its timeout, if it has one, is what is left of the call's.
 fn attempt<B: Into<reqwest::Body>>(request: Request<B>) -> Result<reqwest::Request, BoxError> {
     let deadline = request.extensions().get::<Deadline>().copied();
     let mut request = reqwest::Request::try_from(request)?;
@@ -102,7 +102,7 @@ fn attempt<B: Into<reqwest::Body>>(request: Request<B>) -> Result<reqwest::Reque
     Ok(request)
 }
 
-/// The URL of a response as the caller knows it: the endpoint's address is replaced by what was asked for.
+/// The URL of a response as the caller knows it, with the requested authority for the endpoint's address.
 fn logical(url: &Url, sent: &Url, host: Option<&Authority>) -> Url {
     let mut logical = url.clone();
     let Some(host) = host.filter(|_| url.origin() == sent.origin()) else { return logical };
@@ -130,7 +130,7 @@ impl fmt::Debug for ReqwestFuture {
     }
 }
 
-/// Makes a `reqwest::Response` of a balanced one: `reqwest::Response::from(response)`.
+/// Turns a balanced response into a `reqwest::Response`: `reqwest::Response::from(response)`.
 impl<R, C> From<ResponseBody<R, C>> for reqwest::Body
 where
     R: Body<Data: Into<Bytes>, Error: Into<BoxError>> + Send + Sync + 'static,
@@ -141,7 +141,7 @@ where
     }
 }
 
-/// The same above retries and hedges.
+/// The same for a response above retries and hedges.
 impl<R> From<PeekedBody<R>> for reqwest::Body
 where
     R: Body<Data: Into<Bytes> + Send + Sync> + Send + Sync + 'static,
@@ -152,7 +152,7 @@ where
     }
 }
 
-/// A `reqwest::Client` stands below retries and hedges.
+/// For a `reqwest::Client` below retries and hedges.
 impl<B> From<ReplayBody<B>> for reqwest::Body
 where
     B: Body<Error: Into<BoxError>> + Send + Unpin + 'static,

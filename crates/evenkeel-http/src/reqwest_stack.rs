@@ -1,4 +1,4 @@
-//! A stack that is called as a `reqwest::Client` is.
+//! A stack with the interface of `reqwest::Client`.
 
 use std::{
     error::Error,
@@ -25,20 +25,21 @@ use tower_service::Service;
 
 use crate::clock;
 
-/// Calls a stack as a `reqwest::Client` is called: `.get(url).query(..).json(..).send()`.
+/// Gives a stack the interface of `reqwest::Client`: `.get(url).query(..).json(..).send()`.
 ///
-/// The client that is given makes the requests, with its default headers and all else that it knows, and the
-/// stack sends them. Mostly the same client stands at the bottom of the stack.
+/// The given client builds the requests, with its default headers and other settings, and the stack sends
+/// them. Usually the same client stands at the bottom of the stack.
 ///
-/// - The [timeout](ReqwestRequest::timeout) of a request is one for the whole call, as without a stack: its
-///   attempts, the waits between them and the body together, whatever stands at the bottom. The timeout of the *client* at the bottom is one
-///   for each attempt; one for each call is a `DeadlineLayer` at the top of the stack.
-/// - [`Response::url`](reqwest::Response::url) is what the request named, or where redirects led, not the
-///   address of the endpoint.
+/// - The [timeout](ReqwestRequest::timeout) of a request covers the whole call, as without a stack: its
+///   attempts, the waits between them and the body, whatever stands at the bottom. The timeout of the
+///   *client* at the bottom covers each attempt. For a timeout of each call, put a `DeadlineLayer` at the
+///   top of the stack.
+/// - [`Response::url`](reqwest::Response::url) is the URL that the request named, or where redirects led, not
+///   the address of the endpoint.
 /// - A retry sends the body again from memory, up to [`HttpRetry::body_max`](crate::HttpRetry::body_max). A POST is
 ///   repeated only if [`Idempotent`](crate::Idempotent) says so: `.extension(Idempotent(true))`.
-/// - Under retries, reqwest gets bodies as streams: redirects that ask for the body again, 307 and 308, are not
-///   followed, but are the response.
+/// - Under retries, reqwest gets bodies as streams. So it does not follow redirects that need the body again,
+///   307 and 308, but returns them as the response.
 ///
 /// ```
 /// use std::time::Duration;
@@ -72,7 +73,7 @@ type Call = dyn Fn(Request<reqwest::Body>) -> BoxFuture<'static, Answer> + Send 
 type Answer = Result<Response<reqwest::Body>, BoxError>;
 
 impl ReqwestStack {
-    /// Makes requests with `client`, and sends them through clones of `stack`.
+    /// Builds requests with `client`, and sends them through clones of `stack`.
     #[must_use]
     pub fn new<S, R>(client: reqwest::Client, stack: S) -> Self
     where
@@ -129,11 +130,11 @@ impl ReqwestStack {
         ReqwestRequest { stack: self.clone(), builder, extensions: Extensions::new() }
     }
 
-    /// Sends a request that was built otherwise.
+    /// Sends a request that was built in another way.
     ///
     /// # Errors
-    /// What the stack fails with, [`DeadlineExceeded`] where the request's own timeout is over, or the
-    /// `reqwest::Error` of a request that is none. [`cause`](evenkeel_core::error::cause) finds a
+    /// The error of the stack, [`DeadlineExceeded`] if the request's own timeout has passed, or a
+    /// `reqwest::Error` if the request is not valid. [`cause`](evenkeel_core::error::cause) finds a
     /// `reqwest::Error` that came from below.
     pub async fn execute(&self, request: reqwest::Request) -> Result<reqwest::Response, BoxError> {
         self.send(request, Extensions::new()).await
@@ -148,7 +149,7 @@ impl ReqwestStack {
         let mut request = Request::<reqwest::Body>::try_from(request)?;
         request.extensions_mut().extend(extensions);
         let Some(timeout) = timeout else { return Ok((self.call)(request).await?.into()) };
-        // The leaf gives each attempt what is left of it, and retries end with it.
+        // The leaf gives each attempt what is left of it, and retries end when it passes.
         let ours = Deadline(clock::now() + timeout);
         let known = request.extensions().get::<Deadline>().copied();
         request.extensions_mut().insert(known.map_or(ours, |known| known.min(ours)));
@@ -175,7 +176,7 @@ impl fmt::Debug for ReqwestStack {
 }
 
 pin_project! {
-    /// The body of a response, which fails where it is not whole in time.
+    /// The body of a response, which fails if it is not complete in time.
     struct InTime {
         #[pin]
         inner: reqwest::Body,
@@ -218,8 +219,8 @@ impl Body for InTime {
     }
 }
 
-/// Stands in an `io::Error`, of which reqwest knows that it is a timeout and which hides what it is made of, but not
-/// the source of that.
+/// Wrapped in an `io::Error`, which reqwest recognises as a timeout. An `io::Error` hides the error that
+/// it wraps, but not the source of that.
 #[derive(Debug)]
 struct Late(DeadlineExceeded);
 
@@ -235,7 +236,7 @@ impl Error for Late {
     }
 }
 
-/// A request of a [`ReqwestStack`] that is being put together, as reqwest's `RequestBuilder`.
+/// A request of a [`ReqwestStack`] that is being built, like reqwest's `RequestBuilder`.
 #[derive(Debug)]
 #[must_use = "a request does nothing until it is sent"]
 pub struct ReqwestRequest {
@@ -245,7 +246,7 @@ pub struct ReqwestRequest {
 }
 
 impl ReqwestRequest {
-    /// Sends it through the stack.
+    /// Sends the request through the stack.
     ///
     /// # Errors
     /// As [`ReqwestStack::execute`].
@@ -262,17 +263,17 @@ impl ReqwestRequest {
         self.with(|builder| builder.header(name, value))
     }
 
-    /// Sets headers, in place of those of the same names.
+    /// Sets headers, replacing those of the same names.
     pub fn headers(self, headers: HeaderMap) -> Self {
         self.with(|builder| builder.headers(headers))
     }
 
-    /// Says by a user name and a password who asks.
+    /// Adds basic authentication: a user name and a password.
     pub fn basic_auth(self, user: impl fmt::Display, password: Option<impl fmt::Display>) -> Self {
         self.with(|builder| builder.basic_auth(user, password))
     }
 
-    /// Says by a token who asks.
+    /// Adds a bearer token.
     pub fn bearer_auth(self, token: impl fmt::Display) -> Self {
         self.with(|builder| builder.bearer_auth(token))
     }
@@ -297,8 +298,8 @@ impl ReqwestRequest {
         self.with(|builder| builder.form(form))
     }
 
-    /// Sets how long the whole call may take, all attempts and the body of the response together. Default no
-    /// limit but those of the stack and of the client.
+    /// Sets how long the whole call may take: all attempts and the body of the response together. By default
+    /// only the limits of the stack and of the client apply.
     pub fn timeout(self, timeout: Duration) -> Self {
         self.with(|builder| builder.timeout(timeout))
     }
@@ -315,7 +316,7 @@ impl ReqwestRequest {
         self
     }
 
-    /// Does what only reqwest's own builder can, such as `multipart`.
+    /// Gives access to reqwest's own builder, for what only that can do, such as `multipart`.
     pub fn with(
         self,
         change: impl FnOnce(reqwest::RequestBuilder) -> reqwest::RequestBuilder,

@@ -26,9 +26,9 @@ use crate::{
     target::{self, Host},
 };
 
-/// Speaks to one endpoint, over connections that end with its last clone.
+/// Speaks to one endpoint, over connections that end when its last clone is dropped.
 ///
-/// Made by [`HttpConnector`](crate::HttpConnector). It is always ready, connects when there is a
+/// [`HttpConnector`](crate::HttpConnector) makes it. It is always ready, connects when there is a
 /// request, and fails with a [`ConnectError`] or a [`RequestError`].
 pub struct HttpService<B>(Arc<Inner<B>>);
 
@@ -39,15 +39,15 @@ struct Inner<B> {
     transport: Transport<B>,
 }
 
-/// How requests get onto connections.
+/// How requests are put on connections.
 pub(crate) enum Transport<B> {
-    /// A pool of HTTP/1.1 connections, or of what TLS agrees on.
+    /// A pool of HTTP/1.1 connections, or of the version that TLS negotiates.
     Pooled(Pooled<B>),
     /// One HTTP/2 connection.
     Multiplexed(Arc<Multiplexed<B>>),
 }
 
-/// Pools that are made with the first request: of many endpoints a client may never call most.
+/// Pools that are made with the first request: a client with many endpoints may never call most of them.
 pub(crate) struct Pooled<B> {
     settings: Arc<Settings>,
     clients: PerRuntime<Box<Client<Dial, B>>>,
@@ -78,8 +78,8 @@ impl<B> HttpService<B> {
 }
 
 impl<B: RequestBody> Inner<B> {
-    /// Completes the URI, and `Host` where the URI does not say it, and leaves out what was said to the
-    /// previous hop alone.
+    /// Completes the URI, and `Host` if the URI does not carry it, and removes what was meant for the
+    /// previous hop.
     fn address(&self, request: &mut Request<B>) -> Result<(), InvalidRequest> {
         let is_https = self.is_tls_forced || request.uri().scheme() == Some(&Scheme::HTTPS);
         let scheme = if is_https { Scheme::HTTPS } else { Scheme::HTTP };
@@ -91,18 +91,18 @@ impl<B: RequestBody> Inner<B> {
         };
         hop::clean_request(request.headers_mut(), hop)?;
         if let Transport::Pooled(_) = self.transport {
-            // A request that came in over another version leaves over ours.
+            // A request may have arrived over another version.
             *request.version_mut() = Version::HTTP_11;
             cookie::join(request.headers_mut());
             hop::delimit(request);
             if !is_https && request.method() != Method::CONNECT {
-                // Without TLS the pool need not know the authority: the same connections serve all.
+                // Without TLS the pool does not need the authority: the same connections serve all.
                 target::set_host(request, named.as_ref(), &self.host)?;
                 return target::set_uri(request, scheme, self.host.authority.clone());
             }
         }
-        // HTTP/2 says it in `:authority` alone (RFC 9113, section 8.3.1), and hyper-util writes
-        // `Host` from the URI where HTTP/1.1 was agreed on.
+        // HTTP/2 has only `:authority` (RFC 9113, section 8.3.1), and hyper-util writes `Host`
+        // from the URI if HTTP/1.1 was negotiated.
         request.headers_mut().remove(header::HOST);
         let authority = named.unwrap_or_else(|| self.host.authority.clone());
         target::set_uri(request, scheme, authority)
@@ -183,7 +183,7 @@ impl Future for HttpFuture {
     }
 }
 
-/// The same error for the same fault, whichever way the request went.
+/// The same error for the same fault, over any transport.
 fn unwrap(node: &Node, error: ClientError) -> BoxError {
     match cause::<ConnectError>(&error) {
         Some(error) => error.clone().into(),

@@ -1,4 +1,4 @@
-//! A client that is there already, shared by all endpoints.
+//! An existing client, shared by all endpoints.
 
 use std::{
     fmt,
@@ -25,20 +25,20 @@ use crate::{
     traffic::{HttpTraffic, InFlight},
 };
 
-/// Puts a client that is there already below a balancer: hyper-util's, reqwest's, any service.
+/// Puts an existing client below a balancer: hyper-util's, reqwest's, any service.
 ///
-/// Every request goes through a clone of the one client, its URI's authority replaced by the
-/// endpoint's address. `Host` stays what the request named. That is all that can be done from
-/// outside of a client, so, other than [`HttpConnector`](crate::HttpConnector):
+/// Every request goes through a clone of the one client, with the endpoint's address as its URI's
+/// authority. `Host` stays what the request named. No more can be done from outside a client, so it
+/// differs from [`HttpConnector`](crate::HttpConnector):
 ///
-/// - a `Transfer-Encoding: chunked` of the request stays, while other fields of one hop are left out;
-/// - a body that is empty is announced as the client does it;
+/// - a request's `Transfer-Encoding: chunked` stays, while other fields of one hop are removed;
+/// - the client decides how it announces an empty body;
 /// - over HTTP/2, `:authority` becomes the endpoint's address;
 /// - over TLS, the certificate must be valid for the endpoint's address;
 /// - connections outlive their endpoint, until the client's idle timeout;
-/// - of an endpoint with [alternatives](evenkeel_core::endpoint::Endpoint::alternatives) only the address is tried;
+/// - an endpoint's [alternatives](evenkeel_core::endpoint::Endpoint::alternatives) are not tried, only its address;
 /// - endpoints on Unix sockets are refused with [`InvalidRequest::Address`];
-/// - that connecting failed is known to the caller, not to discovery.
+/// - the caller learns that connecting failed, but discovery does not.
 ///
 /// ```
 /// use evenkeel_http::SharedClient;
@@ -65,14 +65,14 @@ impl<S> SharedClient<S> {
 }
 
 impl<S, C> SharedClient<S, C> {
-    /// Sets until when a request counts as in flight. Default [`InFlight::Body`].
+    /// Sets how long a request counts as in flight. Default: [`InFlight::Body`].
     #[must_use]
     pub fn in_flight(mut self, in_flight: InFlight) -> Self {
         self.traffic = self.traffic.in_flight(in_flight);
         self
     }
 
-    /// Sets for how long at most an endpoint is believed that asks for less traffic. Default 5 minutes.
+    /// Sets the longest delay that an endpoint may ask for. Default: 5 minutes.
     ///
     /// See [`HttpTraffic::throttle_max`].
     #[must_use]
@@ -81,15 +81,15 @@ impl<S, C> SharedClient<S, C> {
         self
     }
 
-    /// Sets what counts as a failure. Default [`StatusClassifier`].
+    /// Sets what counts as a failure. Default: [`StatusClassifier`].
     #[must_use]
     pub fn classify<D: Classify>(self, classifier: D) -> SharedClient<S, D> {
         SharedClient { client: self.client, traffic: self.traffic.classify(classifier) }
     }
 
-    /// Sets what requests are hashed by, for a policy that hashes. Default nothing: each goes anywhere.
+    /// Sets the hash of requests, for a policy that hashes. Default: none, so requests go to any endpoint.
     ///
-    /// A request with a [`HashKey`](crate::HashKey) in its extensions is not asked.
+    /// A [`HashKey`](crate::HashKey) in a request's extensions comes first.
     #[must_use]
     pub fn hash_by(mut self, hash_by: HashBy) -> Self {
         self.traffic = self.traffic.hash_by(hash_by);
@@ -119,7 +119,7 @@ impl<S: Clone, C: Clone> Connect for SharedClient<S, C> {
 pub struct SharedService<S> {
     client: S,
     node: Arc<Node>,
-    /// `None` where the endpoint has no address that a URI can carry.
+    /// `None` if a URI cannot carry the endpoint's address.
     host: Option<Host>,
 }
 

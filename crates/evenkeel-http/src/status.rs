@@ -1,4 +1,4 @@
-//! Refusals as responses, for a balanced stack that serves others.
+//! Refusals as responses, for a balanced stack that serves other callers.
 
 use std::{
     convert::Infallible,
@@ -30,7 +30,7 @@ use crate::{
     grpc_status::{UNAVAILABLE, grpc_code, tell},
 };
 
-/// The HTTP status that tells a caller of `error`.
+/// The HTTP status for `error`.
 ///
 /// | error | status |
 /// |---|---|
@@ -67,12 +67,12 @@ pub fn error_status(error: &(dyn Error + 'static)) -> StatusCode {
     }
 }
 
-/// Whether a layer of this process, of ours or tower's load shedding, refused what was not sent.
+/// Whether a layer of this process, ours or tower's load shedding, refused a request before it was sent.
 pub(crate) fn is_refused(error: &(dyn Error + 'static)) -> bool {
     is_refusal(error) || cause::<tower::load_shed::error::Overloaded>(error).is_some()
 }
 
-/// Whether something was not there in time.
+/// Whether it is a timeout.
 pub(crate) fn is_timeout(error: &(dyn Error + 'static)) -> bool {
     #[cfg(feature = "reqwest")]
     if cause::<reqwest::Error>(error).is_some_and(reqwest::Error::is_timeout) {
@@ -85,13 +85,13 @@ pub(crate) fn is_timeout(error: &(dyn Error + 'static)) -> bool {
         || cause::<tower::timeout::error::Elapsed>(error).is_some()
 }
 
-/// When it is worth trying again, where the error says so.
+/// The delay until another try is worthwhile, if the error names one.
 pub(crate) fn retry_after(error: &(dyn Error + 'static)) -> Option<Duration> {
     let limited = cause::<RateLimited>(error).map(|limited| limited.retry_after);
     limited.or_else(|| cause::<CircuitOpen>(error)?.retry_after)
 }
 
-/// A response of gRPC that has nothing but a status. Its HTTP status is 200, whatever the call's is.
+/// A gRPC response that has only a status. Its HTTP status is always 200.
 pub(crate) fn trailers_only<R>(code: u32, message: &str, error: BoxError, body: R) -> Response<R> {
     let mut response = Response::new(body);
     let headers = response.headers_mut();
@@ -104,17 +104,16 @@ pub(crate) fn trailers_only<R>(code: u32, message: &str, error: BoxError, body: 
     response
 }
 
-/// Answers with a status where the stack below fails.
+/// Answers with a status when the stack below fails.
 ///
-/// A proxy has to answer when no endpoint can. With this layer the stack never fails, as axum asks of
-/// a fallback service. A stack that calls on its own behalf is better off with the errors, or, under a
-/// generated gRPC client, with [`GrpcStatusLayer`](crate::GrpcStatusLayer).
+/// A proxy has to answer even if no endpoint can. With this layer the stack never fails, as axum requires of
+/// a fallback service. A program that calls for itself should keep the errors or, under a generated gRPC
+/// client, use [`GrpcStatusLayer`](crate::GrpcStatusLayer).
 ///
-/// The status is [`error_status`], or for a gRPC request [`grpc_code`], which is `UNAVAILABLE` where no other is
-/// known. Where the error says when to try again, so does the response: in `Retry-After`, or in
-/// `grpc-retry-pushback-ms`. The body is empty, and `grpc-message` names no more than what was refused or took too
-/// long: other errors name addresses, which do not concern callers outside. The error itself is in the response's
-/// extensions as a [`SharedError`].
+/// The status is [`error_status`]. For a gRPC request it is [`grpc_code`], or `UNAVAILABLE` if there is none. If
+/// the error says when to try again, so does the response, in `Retry-After` or in `grpc-retry-pushback-ms`. The
+/// body is empty. `grpc-message` names only what was refused or took too long: other errors name addresses, which
+/// callers outside should not see. The error itself is in the response's extensions as a [`SharedError`].
 ///
 /// ```
 /// use evenkeel_core::{BoxError, error::NoEndpoints};
@@ -139,7 +138,7 @@ pub(crate) fn trailers_only<R>(code: u32, message: &str, error: BoxError, body: 
 pub struct ErrorToResponseLayer(());
 
 impl ErrorToResponseLayer {
-    /// A layer that answers where the stack below it fails.
+    /// A layer that answers when the stack below it fails.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
@@ -154,11 +153,11 @@ impl<S> Layer<S> for ErrorToResponseLayer {
     }
 }
 
-/// Answers with a status where the stack below fails. See [`ErrorToResponseLayer`].
+/// Answers with a status when the stack below fails. See [`ErrorToResponseLayer`].
 #[derive(Debug)]
 pub struct ErrorToResponse<S> {
     inner: S,
-    /// The error that readiness gave, until a request is there to be told.
+    /// The error of readiness, kept until there is a request to answer.
     not_ready: Option<BoxError>,
 }
 
@@ -253,9 +252,9 @@ fn respond<R>(error: BoxError, is_grpc: bool) -> Response<AnswerBody<R>> {
     response
 }
 
-/// What may be said to a caller outside: the refusal or the timeout alone, without what caused it.
+/// The message for a caller outside: only the refusal or the timeout, without its causes.
 fn public_message(error: &(dyn Error + 'static)) -> String {
-    // The last of which it is true is the refusal or the timeout itself.
+    // The last error that matches is the refusal or the timeout itself.
     let innermost = |is: fn(&(dyn Error + 'static)) -> bool| {
         std::iter::successors(Some(error), |&error| error.source())
             .take_while(|&error| is(error))
@@ -276,7 +275,7 @@ fn names_address(error: &(dyn Error + 'static)) -> bool {
 }
 
 pin_project! {
-    /// The body of a response, or by default nothing in place of one.
+    /// The body of a response. By default it is empty.
     #[derive(Debug)]
     pub struct AnswerBody<R> {
         #[pin]

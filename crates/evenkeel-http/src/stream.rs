@@ -1,4 +1,4 @@
-//! A connection, whatever it is made of.
+//! A connection of any kind.
 
 use std::{
     fmt, io,
@@ -20,7 +20,7 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
 
 /// TCP, a Unix socket, or TLS over either.
 pub(crate) struct Stream {
-    // One virtual call beside a system call, in place of an enum over every combination.
+    // A virtual call is cheap beside a system call, and avoids an enum over every combination.
     io: TokioIo<Box<dyn Io>>,
     is_http2: bool,
 }

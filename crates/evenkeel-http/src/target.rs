@@ -1,4 +1,4 @@
-//! Which authority a request names, and the URI that it is sent with.
+//! The authority that a request names, and the URI that it is sent with.
 
 use std::borrow::Cow;
 
@@ -29,7 +29,7 @@ impl Host {
 
     /// The authority of an endpoint itself, for requests that name none.
     pub(crate) fn of(address: &Address) -> Self {
-        // A Unix socket has no authority; the usual stand-in is this.
+        // A Unix socket has no authority; this is the usual substitute.
         Self::parse(&address.to_string()).unwrap_or_else(|_| Self::localhost())
     }
 
@@ -44,7 +44,7 @@ impl Host {
 /// The authority that `request` names: its URI's, else its `Host` header's, else `None`.
 ///
 /// # Errors
-/// If there are several `Host` headers, of which two servers may believe two (RFC 9112, section 3.2).
+/// If there are several `Host` headers: two servers may use different ones (RFC 9112, section 3.2).
 pub(crate) fn named_authority<B>(
     request: &Request<B>,
 ) -> Result<Option<Authority>, InvalidRequest> {
@@ -100,7 +100,7 @@ pub(crate) fn set_uri<B>(
     Ok(())
 }
 
-/// What of an authority may leave in a `Host` or an `:authority`: no user name and no password
+/// The part of an authority that may be sent in `Host` or `:authority`: no user name and no password
 /// (RFC 9110, section 4.2.4), and no zone, which names an interface of this machine (RFC 6874, section 4).
 fn outgoing(authority: &str) -> Cow<'_, str> {
     let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);

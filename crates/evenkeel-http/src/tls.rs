@@ -14,12 +14,12 @@ use tokio_rustls::TlsConnector;
 
 use crate::stream::{Io, Stream};
 
-/// How endpoints are verified, and how this side proves who it is.
+/// How endpoints are verified, and how this side proves its identity.
 ///
-/// There is no way to leave verification out. Who must, brings a [`ClientConfig`] of their own.
+/// Verification cannot be turned off. If you must, pass your own [`ClientConfig`].
 ///
 /// The cryptography is that of the process (`CryptoProvider::install_default`), or [`Tls::crypto`].
-/// Without either, connecting fails and says so.
+/// Without either, connecting fails with an error that says so.
 ///
 /// ```
 /// use evenkeel_http::{HttpConnector, Tls, TlsError};
@@ -27,7 +27,7 @@ use crate::stream::{Io, Stream};
 /// // The roots of the system, and the server name that the request names.
 /// let connector: HttpConnector<String> = HttpConnector::new().tls(Tls::system());
 ///
-/// // A certificate authority of one's own, and one name for all endpoints.
+/// // Your own certificate authority, and one name for all endpoints.
 /// fn inside(pem: &[u8]) -> Result<HttpConnector<String>, TlsError> {
 ///     let tls = Tls::with_ca(pem)?.server_name("orders.internal");
 ///     Ok(HttpConnector::new().tls(tls))
@@ -70,7 +70,7 @@ impl TlsError {
 }
 
 impl Tls {
-    /// Trusts what the operating system trusts.
+    /// Trusts the authorities that the operating system trusts.
     #[must_use]
     pub fn system() -> Self {
         Self::trusting(Trust::System)
@@ -79,7 +79,7 @@ impl Tls {
     /// Trusts the certificate authorities in `pem`, and no others.
     ///
     /// # Errors
-    /// If there is no certificate in it, or one that cannot be read.
+    /// If it has no certificate, or one that cannot be read.
     pub fn with_ca(pem: &[u8]) -> Result<Self, TlsError> {
         let mut roots = RootCertStore::empty();
         for certificate in certificates(pem)? {
@@ -90,7 +90,7 @@ impl Tls {
         Ok(Self::trusting(Trust::Authorities(Arc::new(roots))))
     }
 
-    /// Takes a configuration as it is, with whatever it verifies or does not.
+    /// Uses a configuration as it is, including how it verifies.
     ///
     /// Its ALPN protocols are kept if there are any, else set to those that the connector speaks.
     #[must_use]
@@ -98,9 +98,9 @@ impl Tls {
         Self::trusting(Trust::Config(config))
     }
 
-    /// Proves who this side is, by a chain of certificates and the key of the first.
+    /// Sets this side's identity: a chain of certificates, and the key of the first.
     ///
-    /// It has no effect on [`Tls::from_config`], which brings its own.
+    /// It has no effect on [`Tls::from_config`], which has its own.
     ///
     /// # Errors
     /// If either cannot be read.
@@ -111,7 +111,7 @@ impl Tls {
         Ok(self)
     }
 
-    /// Sets the name that every endpoint must have a certificate for. Default the request's host.
+    /// Sets the name that every endpoint must have a certificate for. Default: the request's host.
     ///
     /// # Panics
     /// If `name` is neither a host name nor an IP address.
@@ -123,7 +123,7 @@ impl Tls {
         self
     }
 
-    /// Sets the cryptography. Default that of the process.
+    /// Sets the cryptography. Default: that of the process.
     #[must_use]
     pub fn crypto(mut self, crypto: Arc<CryptoProvider>) -> Self {
         self.crypto = Some(crypto);
@@ -157,7 +157,7 @@ impl Tls {
         verifier: Arc<dyn ServerCertVerifier>,
         crypto: Arc<CryptoProvider>,
     ) -> Result<ClientConfig, BoxError> {
-        // rustls calls any verifier that is given to it dangerous; both of ours verify.
+        // rustls calls every custom verifier dangerous; both of ours verify.
         let config = ClientConfig::builder_with_provider(crypto)
             .with_safe_default_protocol_versions()?
             .dangerous()
@@ -190,7 +190,7 @@ fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     Ok(certificates)
 }
 
-/// Makes TLS connections; its configuration is built once, when the first is made.
+/// Makes TLS connections. Its configuration is built once, with the first connection.
 #[derive(Debug)]
 pub(crate) struct Connector {
     tls: Tls,
@@ -232,7 +232,7 @@ impl Connector {
 }
 
 fn server_name(host: &str) -> Result<ServerName<'static>, TlsError> {
-    // A URI writes an IPv6 address in brackets, and maybe with a zone; a certificate does not.
+    // A URI has an IPv6 address in brackets, and maybe with a zone; a certificate does not.
     let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
     let bare = bare.map_or(host, |address| address.split('%').next().unwrap_or_default());
     ServerName::try_from(bare.to_owned())

@@ -10,9 +10,9 @@ use crate::classify::{Classify, StatusClassifier, Verdict};
 
 /// Lets a classifier of tower-http decide what counts as a failure.
 ///
-/// Of responses it decides alone: what it does not call a failure is a success, and nothing is throttled. It
-/// sees the response only, so a `MakeClassifier` that looks at the request cannot be used. Errors are read as
-/// [`StatusClassifier`] reads them.
+/// It alone decides on responses: what it does not call a failure is a success, and nothing is throttled.
+/// It sees only the response, so a `MakeClassifier` that looks at the request cannot be used. Errors are
+/// read as [`StatusClassifier`] reads them.
 ///
 /// ```
 /// use evenkeel_http::{HttpConnector, TowerClassifier};
@@ -25,7 +25,7 @@ use crate::classify::{Classify, StatusClassifier, Verdict};
 pub struct TowerClassifier<C>(C);
 
 impl<C: ClassifyResponse + Clone> TowerClassifier<C> {
-    /// Decides as `classifier` does, a clone of it for each response.
+    /// Decides as `classifier` does. Each response gets a clone of it.
     #[must_use]
     pub fn new(classifier: C) -> Self {
         Self(classifier)
@@ -46,7 +46,7 @@ where
         }
     }
 
-    /// tower-http calls every error a failure, also those that are no endpoint's.
+    /// tower-http calls every error a failure, including those that no endpoint caused.
     fn error<E: fmt::Display + 'static>(&self, error: &E) -> Outcome {
         StatusClassifier.error(error)
     }

@@ -20,21 +20,21 @@ use crate::{
     tunnel::Tunnel,
 };
 
-/// Until when a request counts as in flight.
+/// How long a request counts as in flight.
 ///
-/// A connection that was upgraded, and a tunnel of `CONNECT`, counts until both its directions have ended
-/// or it is dropped, in either case.
+/// In both cases an upgraded connection, or a tunnel of `CONNECT`, counts until both its directions have
+/// ended or it is dropped.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum InFlight {
-    /// Until the head of the response is there.
+    /// Until the head of the response arrives.
     ///
-    /// A failure after that is not seen: not a body that is cut, not a gRPC status in trailers. For
-    /// callers who keep responses around without reading them.
+    /// Later failures are not seen, such as a body that is cut or a gRPC status in trailers. For callers
+    /// that keep responses without reading them.
     Head,
     /// Until the body of the response has ended, failed or been dropped.
     ///
-    /// The default: an endpoint is busy until then, and policies that count requests in flight would
-    /// otherwise prefer the one that is drowning in downloads.
+    /// The default: an endpoint is busy until then. Otherwise policies that count requests in flight
+    /// would prefer an endpoint that is overloaded with downloads.
     #[default]
     Body,
 }
@@ -42,12 +42,12 @@ pub enum InFlight {
 /// Reads hints from request extensions, and outcomes from responses.
 ///
 /// A request may carry [`HashKey`](crate::HashKey), [`Subset`](crate::Subset), [`Prefer`](crate::Prefer),
-/// [`Exclude`](crate::Exclude) and core's [`Tried`](evenkeel_core::traffic::Tried) in its extensions, and a
-/// [`Why`](evenkeel_core::why::Why), which comes back in the response's and tells how the endpoint was chosen.
-/// [`HashBy`] reads a hash from what else it says. [`StatusClassifier`] tells what counts as a failure.
-/// Latency is measured until the head of the response in either case, so that long bodies and streams do not
-/// count; a request with [`Untimed`](crate::Untimed) in its extensions is not timed at all. What a server
-/// asks to be spared for, in a 429, a 503 or a gRPC status, counts as latency.
+/// [`Exclude`](crate::Exclude) and core's [`Tried`](evenkeel_core::traffic::Tried) in its extensions. It may
+/// also carry a [`Why`](evenkeel_core::why::Why), which comes back in the response's extensions and says how the
+/// endpoint was chosen. [`HashBy`] computes a hash from the rest of the request. [`StatusClassifier`] decides
+/// what counts as a failure. Latency always ends with the head of the response, so long bodies and streams do
+/// not count. A request with [`Untimed`](crate::Untimed) in its extensions is not timed. The delay that a
+/// server asks for in a 429, a 503 or a gRPC status counts as latency.
 ///
 /// ```
 /// use evenkeel_core::traffic::{Traffic, Tried};
@@ -84,28 +84,28 @@ impl HttpTraffic {
 }
 
 impl<C> HttpTraffic<C> {
-    /// Sets until when a request counts as in flight. Default [`InFlight::Body`].
+    /// Sets how long a request counts as in flight. Default: [`InFlight::Body`].
     #[must_use]
     pub fn in_flight(mut self, in_flight: InFlight) -> Self {
         self.in_flight = in_flight;
         self
     }
 
-    /// Sets for how long at most an endpoint is believed that asks for less traffic. Default 5 minutes.
+    /// Sets the longest delay that an endpoint may ask for. Default: 5 minutes.
     ///
-    /// That is the delay of a 429, a 503 or a gRPC status. It counts as latency, and gates close for that
-    /// long where a layer heeds it. Longer ones count as this one: a header that is wrong by a factor
-    /// must not take an endpoint out for days.
+    /// That is the delay in a 429, a 503 or a gRPC status. It counts as latency, and layers that heed it
+    /// close gates for that long. Longer delays count as this one: a header that is wrong by a factor must
+    /// not take an endpoint out for days.
     #[must_use]
     pub fn throttle_max(mut self, throttle_max: Duration) -> Self {
         self.throttle_max = ThrottleMax(throttle_max);
         self
     }
 
-    /// Reads what endpoints report of their load, in any form of ORCA, where a policy goes by it.
+    /// Reads the load that endpoints report, in any form of ORCA, for a policy that uses it.
     ///
-    /// In the head of a response, and in its trailers. Default reports are not looked for: a lookup
-    /// or two in the headers of each response.
+    /// It looks in the head and the trailers of each response, which costs one or two header look-ups.
+    /// Default: off.
     #[cfg(feature = "orca")]
     #[must_use]
     pub fn load_reports(mut self) -> Self {
@@ -113,7 +113,7 @@ impl<C> HttpTraffic<C> {
         self
     }
 
-    /// Sets what counts as a failure. Default [`StatusClassifier`].
+    /// Sets what counts as a failure. Default: [`StatusClassifier`].
     #[must_use]
     pub fn classify<D: Classify>(self, classifier: D) -> HttpTraffic<D> {
         HttpTraffic {
@@ -125,7 +125,7 @@ impl<C> HttpTraffic<C> {
         }
     }
 
-    /// Sets what requests are hashed by that have no [`HashKey`](crate::HashKey). Default nothing.
+    /// Sets the hash of requests without a [`HashKey`](crate::HashKey). Default: none.
     #[must_use]
     pub fn hash_by(mut self, hash_by: HashBy) -> Self {
         self.hash_by = Some(Arc::new(hash_by));
@@ -149,7 +149,7 @@ where
         hints
     }
 
-    // Asked of every request, and nothing need be hashed for it.
+    // Called for every request, so it does not compute a hash.
     fn tried<'a>(&self, request: &'a Request<B>) -> Option<&'a Tried> {
         request.extensions().get()
     }
@@ -186,18 +186,18 @@ where
         }
         if is_gateways_fault(response.status()) {
             attempt.blame(Fault::Gateway);
-            // A failure that says when to come back costs what it asks for, as a 429 does.
+            // A failure that says when to try again costs that delay, as a 429 does.
             if let Some(delay) = delay::retry_after(response.headers()) {
                 attempt.throttled(delay.min(throttle_max.0));
             }
         }
-        // A gRPC response that has begun is an answer, whatever status it ends with.
+        // A gRPC response that has begun counts as an answer, with any status at its end.
         attempt.judge_trial(match verdict {
             Verdict::Reached(outcome) => outcome,
             Verdict::AtEnd(_) => Outcome::Success,
         });
         if let Some(tunnel) = Tunnel::of_response(response.status(), response.extensions_mut()) {
-            // One that has ended already gives it back, and dropped it tells its outcome.
+            // A tunnel that has ended returns it, and dropping it reports the outcome.
             drop(tunnel.hold(Pending::<C>::new(attempt, verdict, throttle_max)));
             return Ok(response.map(ResponseBody::ended));
         }
@@ -218,7 +218,7 @@ where
     }
 }
 
-/// For how long a server is believed that throttles.
+/// The longest delay for which a server that throttles is believed.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ThrottleMax(Duration);
 
@@ -237,7 +237,7 @@ impl Default for ThrottleMax {
     }
 }
 
-/// Whether the endpoint says that not itself failed, but what stands behind it.
+/// Whether the endpoint says that what stands behind it failed, not itself.
 fn is_gateways_fault(status: StatusCode) -> bool {
     matches!(
         status,

@@ -1,4 +1,4 @@
-//! Connections that go on after the head of their response: upgraded ones, and tunnels of CONNECT.
+//! Connections that continue after the head of their response: upgraded ones, and tunnels of CONNECT.
 
 use std::{
     any::Any,
@@ -19,10 +19,10 @@ use hyper::{
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// What is dropped when a tunnel ends: an attempt, a place in a limit, a count.
+/// Dropped when a tunnel ends: an attempt, a place in a limit, a count.
 type Guard = Box<dyn Any + Send>;
 
-/// What ends a tunnel from outside.
+/// A future that ends a tunnel from outside when it completes.
 pub(crate) type Cut = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// A tunnel that is open or may become so, in the extensions of a message.
@@ -32,9 +32,9 @@ pub(crate) type Cut = Pin<Box<dyn Future<Output = ()> + Send>>;
 pub(crate) struct Tunnel(Arc<Mutex<Option<Vec<Guard>>>>);
 
 impl Tunnel {
-    /// Takes the place of the upgrade that hyper has left in these extensions, if it has.
+    /// Replaces the upgrade that hyper has left in these extensions, if there is one.
     ///
-    /// The tunnel ends when `cut` does, if not before.
+    /// The tunnel ends when `cut` completes, if not before.
     pub(crate) fn open(
         extensions: &mut Extensions,
         cut: impl FnOnce() -> Option<Cut>,
@@ -45,7 +45,7 @@ impl Tunnel {
         let observed = observed(stream);
         debug_assert!(observed.is_some(), "hyper does these steps without waiting");
         let Some(observed) = observed else {
-            // Uncounted is better than unusable.
+            // An upgrade that is not counted is better than one that cannot be used.
             extensions.insert(upgrade);
             return None;
         };
@@ -53,7 +53,7 @@ impl Tunnel {
         Some(tunnel)
     }
 
-    /// The tunnel that a response opens, known to the layers above or not yet.
+    /// The tunnel that a response opens, whether the layers above know it yet or not.
     pub(crate) fn of_response(status: StatusCode, extensions: &mut Extensions) -> Option<Self> {
         if status != StatusCode::SWITCHING_PROTOCOLS && !status.is_success() {
             return None;
@@ -66,7 +66,7 @@ impl Tunnel {
         Some(tunnel)
     }
 
-    /// Keeps `guard` until the tunnel has ended; gives it back if it has.
+    /// Keeps `guard` until the tunnel has ended. Returns it if that has ended already.
     pub(crate) fn hold<G: Send + 'static>(&self, guard: G) -> Result<(), G> {
         match &mut *self.0.lock().expect("no panic under the lock") {
             Some(guards) => {
@@ -79,7 +79,7 @@ impl Tunnel {
 
     fn end(&self) {
         let guards = self.0.lock().expect("no panic under the lock").take();
-        // Dropped without the lock: that is code of others.
+        // Dropped without the lock: it runs code of other types.
         drop(guards);
     }
 }
@@ -96,7 +96,7 @@ impl Offer {
         Self { tunnel: Tunnel::open(request.extensions_mut(), cut), is_connect }
     }
 
-    /// Leaves `guard` to the tunnel that `response` opens, and gives it back where it opens none.
+    /// Gives `guard` to the tunnel that `response` opens, or returns it if there is none.
     pub(crate) fn accept<R, G>(&mut self, response: &mut Response<R>, guard: G) -> Option<G>
     where
         G: Send + 'static,
@@ -111,12 +111,12 @@ impl Offer {
     }
 }
 
-/// What callers of `hyper::upgrade::on` get in place of the upgrade that `stream` waits for.
+/// The upgrade that callers of `hyper::upgrade::on` get in place of the one that `stream` waits for.
 ///
-/// hyper alone makes an [`OnUpgrade`], so a connection of its own believes in an upgrade over `stream`,
-/// which plays the server until then. Nothing of that waits for anything outside.
+/// Only hyper can make an [`OnUpgrade`]. So a client connection of hyper is upgraded over `stream`, which
+/// plays the server until then. None of this waits for anything outside.
 fn observed(stream: TunnelStream) -> Option<OnUpgrade> {
-    // Nor may tokio make it wait, because the task that calls has done much already.
+    // tokio must not make it wait either, even if the calling task has used up its budget.
     tokio::task::unconstrained(async move { upgrade(stream) }).now_or_never()?
 }
 
@@ -125,7 +125,7 @@ fn upgrade(stream: TunnelStream) -> Option<OnUpgrade> {
     let answer = sender.send_request(Request::new(String::new()));
     let mut connection = pin!(connection.with_upgrades());
     let mut cx = Context::from_waker(Waker::noop());
-    // It reads before it writes, and so sees the answer when it is polled again.
+    // It reads before it writes, so it sees the answer only when it is polled again.
     let is_over = (0..4).any(|_| connection.as_mut().poll(&mut cx).is_ready());
     debug_assert!(is_over, "the answer is there as soon as the request is");
     Some(hyper::upgrade::on(answer.now_or_never()?.ok()?))
@@ -142,17 +142,17 @@ struct TunnelStream {
 }
 
 enum Stage {
-    /// Our own connection has yet to ask.
+    /// Our own connection has not asked yet.
     Asking(OnUpgrade),
-    /// It has yet to be answered.
+    /// It has asked, and has no answer yet.
     Asked(OnUpgrade),
-    /// The real one has yet to be upgraded.
+    /// The real connection is not upgraded yet.
     Upgrading(OnUpgrade),
     Open(TokioIo<Upgraded>),
     Closed,
 }
 
-/// Those that wait for the upgrade or the cut: two tasks may poll the halves of a stream.
+/// Tasks that wait for the upgrade or the cut: two may poll the halves of a stream.
 #[derive(Default)]
 struct Wakers {
     reader: AtomicWaker,
@@ -178,7 +178,7 @@ impl TunnelStream {
         }
     }
 
-    /// The real stream, when it is there.
+    /// The real stream, once it is open.
     fn poll_open(
         &mut self,
         cx: &mut Context<'_>,
@@ -223,7 +223,7 @@ impl TunnelStream {
         }
     }
 
-    /// Whether our own connection still speaks; what it writes goes nowhere.
+    /// Whether our own connection is still writing; what it writes is dropped.
     fn take_request(&mut self) -> bool {
         if let Stage::Asking(upgrade) = &self.stage {
             self.stage = Stage::Asked(upgrade.clone());
@@ -253,7 +253,7 @@ impl AsyncRead for TunnelStream {
             Err(error) => Err(error),
         };
         if result.is_err() {
-            // Nothing more comes, and there is no telling what still goes.
+            // Nothing more arrives, and it is not known whether anything is still sent.
             self.close();
         } else if 0 < room && room == buffer.remaining() {
             self.is_read_over = true;
@@ -329,7 +329,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_task_that_has_done_much_already_opens_a_tunnel_all_the_same() {
-        // What tokio lets a task do until it makes it wait.
+        // The budget of a task, after which tokio makes it wait.
         while tokio::task::consume_budget().now_or_never().is_some() {}
         let mut extensions = Extensions::new();
         extensions.insert(hyper::upgrade::on(Request::new(())));

@@ -10,10 +10,10 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::{dial::Dial, stream::Io};
 
-/// A connection after whose end its node is [looked at again](Dial::look_again).
+/// A connection. When it ends, its node is [checked](Dial::look_again).
 pub(crate) struct Watched {
     io: Box<dyn Io>,
-    /// `None` once the end was seen.
+    /// `None` once its end was seen.
     dial: Option<Dial>,
 }
 

@@ -1,4 +1,4 @@
-//! A client that has no file descriptor left. Alone in its process, which it takes them all from.
+//! A client that has no file descriptor left. It is alone in its process, since it takes all of them.
 
 #![cfg(unix)]
 #![allow(clippy::unwrap_used, reason = "a test may")]
@@ -44,7 +44,7 @@ async fn server(asked: Arc<AtomicUsize>) -> Endpoint {
     let endpoint = Endpoint::new(listener.local_addr().unwrap());
     tokio::spawn(async move {
         loop {
-            // It is out of descriptors, too, now and then.
+            // Sometimes it has no descriptors left either.
             let Ok((stream, _)) = listener.accept().await else { continue };
             let asked = asked.clone();
             let service = service_fn(move |request: Request<_>| {
@@ -59,7 +59,7 @@ async fn server(asked: Arc<AtomicUsize>) -> Endpoint {
     endpoint
 }
 
-/// Takes all descriptors that there are, of a few.
+/// Sets a low limit of descriptors, and takes all of them.
 fn take_all() -> (Vec<File>, Rlimit) {
     let before = getrlimit(Resource::Nofile);
     setrlimit(Resource::Nofile, Rlimit { current: Some(64), ..before }).unwrap();
@@ -77,7 +77,7 @@ async fn no_endpoint_is_blamed_for_want_of_file_descriptors() {
     for asked in &asked {
         endpoints.push(server(asked.clone()).await);
     }
-    // Apart from each other: to the calls of a client whose checks have failed, outlier detection is deaf.
+    // Separate clients: outlier detection does not count calls of a client after its checks have failed.
     let client = ServiceBuilder::new()
         .layer(BalanceLayer::round_robin(endpoints.clone()))
         .layer(OutlierLayer::new().consecutive_local_errors(3).ejected_max_percent(50))
@@ -89,7 +89,7 @@ async fn no_endpoint_is_blamed_for_want_of_file_descriptors() {
         let (probe, failed) = (probe.clone(), failed.clone());
         async move {
             let found = probe.probe(&node).await;
-            // Later ones are of no interest.
+            // Later ones do not matter.
             let _ = found.is_err().then(|| failed.send(()));
             found
         }
@@ -98,7 +98,7 @@ async fn no_endpoint_is_blamed_for_want_of_file_descriptors() {
         .layer(BalanceLayer::round_robin(endpoints))
         .layer(ActiveHealthLayer::new(probe).interval(Duration::from_millis(5)).fall(1))
         .service(HttpConnector::<Empty<Bytes>>::new());
-    // Closes its connection: each call needs one of its own.
+    // Closes its connection, so that each call needs a new one.
     let call = || {
         let request = Request::get("/").header(header::CONNECTION, "close");
         client.clone().oneshot(request.body(Empty::<Bytes>::new()).unwrap())
@@ -113,7 +113,7 @@ async fn no_endpoint_is_blamed_for_want_of_file_descriptors() {
     }
     assert_eq!(closed(&client.nodes()), []);
     checked.ready().await.unwrap();
-    // The first probes have been judged when there are so many.
+    // The first probes have been judged once there are this many.
     for _ in 0..2 * ENDPOINTS {
         failures.recv().await.unwrap();
     }
@@ -128,7 +128,7 @@ async fn no_endpoint_is_blamed_for_want_of_file_descriptors() {
     assert_eq!(asked, [CALLS / ENDPOINTS; ENDPOINTS], "each of them, as if nothing had been");
 }
 
-/// The endpoints that health keeps requests from, and the gate that does.
+/// The endpoints that health closes, and the gates that do so.
 fn closed(nodes: &[Arc<Node>]) -> Vec<(Address, Gate)> {
     let gates = [Gate::Ejected, Gate::Breaker, Gate::Unhealthy];
     let pairs = nodes.iter().flat_map(|node| gates.map(|gate| (node, gate)));

@@ -1,6 +1,6 @@
-//! What a log and a recorder of metrics are told of a drain.
+//! The events and metrics of a drain.
 //!
-//! A binary of its own, with one test: the first subscriber decides for all threads who listens.
+//! A separate binary with one test: the first subscriber decides for all threads which events are recorded.
 
 #![allow(clippy::unwrap_used, reason = "a test may")]
 

@@ -1,4 +1,4 @@
-//! What is stamped by HTTP is compared with what the layers have stamped. A process of its own: clocks begin once.
+//! Compares timestamps of the HTTP crate with those of the layers. A separate process: clocks begin once.
 
 // clippy knows test functions, but not the functions that they share.
 #![allow(clippy::unwrap_used, dead_code)]
@@ -25,7 +25,7 @@ use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn};
 
 use self::support::{Payload, get, serve, text, within};
 
-/// A server that says that it is used to this share, and how often it was called.
+/// A server that reports this utilization, and how often it was called.
 async fn server(utilization: f64) -> (Endpoint, Arc<AtomicUsize>) {
     let (meter, calls) = (LoadMeter::new(), Arc::new(AtomicUsize::new(0)));
     meter.application_utilization(utilization);
@@ -70,7 +70,7 @@ async fn reports_count_though_the_layers_have_read_their_clock_ten_minutes_befor
             if 2 * calls.1 < calls.0 {
                 return;
             }
-            // Rates are those of half a second.
+            // Rates are measured over half a second.
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     })

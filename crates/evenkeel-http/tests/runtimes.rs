@@ -1,4 +1,4 @@
-//! One client on several runtimes, of which some are not driven.
+//! One client on several runtimes, some of which are not driven.
 
 #![allow(clippy::unwrap_used, reason = "clippy knows test functions, but not what they share")]
 
@@ -32,7 +32,7 @@ use tokio::{
 };
 use tower::{Layer, Service, ServiceExt};
 
-/// Nothing here may hang: what takes longer than this has failed.
+/// Nothing here may hang: anything that takes longer than this has failed.
 async fn within<F: Future>(future: F) -> F::Output {
     tokio::time::timeout(Duration::from_secs(20), future).await.expect("it hangs")
 }
@@ -85,7 +85,7 @@ fn a_connection_whose_runtime_rests_does_not_hold_the_calls_of_others() {
         let client = BalanceLayer::p2c(vec![Endpoint::new(address)]).layer(connector);
         let (resting, driven, threaded) = (current_thread(), current_thread(), multi_thread());
 
-        // The first call starts all there is in the background, and then its runtime rests.
+        // The first call starts all background tasks, and then its runtime rests.
         for runtime in [&resting, &driven, &threaded, &resting, &driven, &threaded] {
             assert_eq!(runtime.block_on(ask(client.clone())), "hello");
         }

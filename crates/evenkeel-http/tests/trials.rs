@@ -1,4 +1,4 @@
-//! Trials of endpoints that come back: judged by the head of the response, however long its body is.
+//! Trials of endpoints that recover: judged by the head of the response, for a body of any length.
 
 // clippy knows test functions, but not the functions that they share.
 #![allow(clippy::unwrap_used)]
@@ -20,8 +20,8 @@ use tower::{Layer, Service, ServiceExt, service_fn, util::BoxCloneSyncService};
 
 type Payload = UnsyncBoxBody<Bytes, BoxError>;
 
-/// Endpoints in this process, over HTTP without a wire: how often each was called. The first fails while it is ill;
-/// `/stream` has a head and no end.
+/// Endpoints in this process, over HTTP without sockets, and how often each was called. The first fails while it is
+/// unhealthy. `/stream` has a head and no end.
 #[derive(Clone, Default)]
 struct Servers(Arc<Mutex<State>>);
 
@@ -89,8 +89,8 @@ fn request(path: &str, content_type: &str) -> Request<()> {
     Request::get(path).header("content-type", content_type).body(()).unwrap()
 }
 
-/// The first endpoint falls ill and is left out for longer than it is ill. The call that tries it then is a stream that is
-/// read for ever; how many of the next hundred short calls go there.
+/// The first endpoint becomes unhealthy and is left out for longer than that lasts. The call that then tries it is a
+/// stream that is read forever. Returns how many of the next hundred short calls go there.
 async fn calls_beside_a_trial<C>(servers: &Servers, connect: C, content_type: &str) -> u32
 where
     C: Connect<Service = <Servers as Connect>::Service, Traffic = HttpTraffic>

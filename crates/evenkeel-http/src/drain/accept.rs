@@ -24,8 +24,8 @@ use super::{
     state::{DrainHandle, Phase, Visits},
 };
 
-/// A server of HTTP/1.1 and HTTP/2. Dropped, it takes its connections along, and those their requests:
-/// hyper ends the streams of a connection that is gone.
+/// A server of HTTP/1.1 and HTTP/2. Dropping it drops its connections and their requests: hyper ends
+/// the streams of a connection that is gone.
 pub(super) struct Server<S> {
     listener: TcpListener,
     service: S,
@@ -62,7 +62,7 @@ where
                         let (service, handle) = (service.clone(), handle.clone());
                         connections.spawn(serve(stream, service, handle, idle_max));
                     }
-                    // Of a connection it is gone with it; of the process it may pass: too many files.
+                    // An error of one connection needs nothing. One of the process may pass: too many files.
                     Err(error) if is_of_connection(&error) => {}
                     Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
                 },

@@ -27,11 +27,11 @@ use super::{
 /// What begins every connection of HTTP/2 (RFC 9113, section 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// Drives a connection until it has ended or may be let go of.
+/// Drives a connection until it has ended or may be dropped.
 ///
-/// When hyper is told to close, it drops a kept-alive connection of HTTP/1.1 although half the head of a request
-/// has come. Such a head gets `idle_max` to become whole. And hyper waits without a bound for a preface of HTTP/2
-/// and for the acknowledgement of a `GOAWAY`. With no request under way, a peer gets `idle_max` for them.
+/// When hyper is told to close, it drops a kept-alive HTTP/1.1 connection even if part of a request's head
+/// has arrived. Such a head gets `idle_max` to become complete. hyper also waits without a bound for an HTTP/2
+/// preface and for the acknowledgement of a `GOAWAY`. If no request is in flight, a peer gets `idle_max` for them.
 pub(super) async fn drive<C: GracefulConnection>(
     connection: C,
     line: Arc<Line>,
@@ -42,19 +42,19 @@ pub(super) async fn drive<C: GracefulConnection>(
     let seen = Seen { connection, line, visits, handle: handle.clone(), tail: None };
     let mut seen = pin!(seen);
     tokio::select! {
-        // In this order: what has come is read before it is judged. An error is known to the caller.
+        // In this order: what has arrived is read before it is judged. The caller knows of an error.
         biased;
         () = seen.as_mut() => return,
         () = handle.reached(Phase::Closing) => {}
     }
     if seen.line.has_half_head() {
-        // It counts as cut unless it becomes whole or the peer gives up, also if this task is dropped.
+        // It counts as cut unless it becomes complete or the peer gives up, even if this task is dropped.
         handle.0.half_heads.fetch_add(1, Relaxed);
         let has_ended = loop {
             let was_idle = seen.is_idle();
             tokio::select! {
                 has_ended = seen.as_mut().until_whole() => break has_ended,
-                // The response before it takes as long as it takes.
+                // The response before it is not bounded.
                 () = sleep(idle_max) => if was_idle && seen.is_idle() { return },
             }
         };
@@ -78,7 +78,7 @@ pub(super) async fn drive<C: GracefulConnection>(
 }
 
 pin_project! {
-    /// A connection, and what is seen of it from both sides.
+    /// A connection, and what is observed of it above and below hyper.
     struct Seen<C> {
         #[pin]
         connection: C,
@@ -94,7 +94,7 @@ impl<C: GracefulConnection> Seen<C> {
         self.project().connection.graceful_shutdown();
     }
 
-    /// Drives it until the head is whole or the connection has ended, and says whether it has ended.
+    /// Drives it until the head is complete or the connection has ended. Returns whether it has ended.
     async fn until_whole(mut self: Pin<&mut Self>) -> bool {
         std::future::poll_fn(|cx| match self.as_mut().poll(cx) {
             Poll::Ready(()) => Poll::Ready(true),
@@ -110,7 +110,7 @@ impl<C: GracefulConnection> Seen<C> {
         (line.received.load(Relaxed), line.sent.load(Relaxed), self.visits.begun())
     }
 
-    /// Whether nothing is under way, nor waits for its peer to take it.
+    /// Whether no request is in flight and nothing waits for the peer to read it.
     fn is_idle(&self) -> bool {
         self.visits.in_flight() == 0 && !self.line.is_blocked.load(Relaxed)
     }
@@ -122,7 +122,7 @@ impl<C: GracefulConnection> Future for Seen<C> {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = self.project();
         let polled = this.connection.poll(cx);
-        // The body of a response is over when hyper has taken it.
+        // The body of a response counts as ended once hyper has taken it.
         let is_tail = this.line.is_blocked.load(Relaxed) && this.visits.in_flight() == 0;
         if is_tail != this.tail.is_some() {
             *this.tail = is_tail.then(|| Tail::new(&this.handle.0));
@@ -131,14 +131,14 @@ impl<C: GracefulConnection> Future for Seen<C> {
     }
 }
 
-/// What is seen of a connection from below.
+/// What is observed of a connection below hyper.
 #[derive(Debug, Default)]
 pub(super) struct Line {
     received: AtomicU64,
     sent: AtomicU64,
-    /// Whether the peer does not take what is there to be sent.
+    /// Whether the peer does not read what is to be sent.
     is_blocked: AtomicBool,
-    /// How many bytes of the preface of HTTP/2 it began with; `usize::MAX` if it began with something else.
+    /// How many bytes of the HTTP/2 preface it began with; `usize::MAX` if it began otherwise.
     preface: AtomicUsize,
     has_half_head: AtomicBool,
 }
@@ -162,13 +162,13 @@ impl Line {
         }
     }
 
-    /// Whether half the head of a request of HTTP/1.1 has come.
+    /// Whether part of the head of an HTTP/1.1 request has arrived.
     fn has_half_head(&self) -> bool {
         self.preface.load(Relaxed) == usize::MAX && self.has_half_head.load(Relaxed)
     }
 }
 
-/// A connection that is seen from below.
+/// A connection that is observed below hyper.
 pub(super) struct Watched<T> {
     io: T,
     line: Arc<Line>,

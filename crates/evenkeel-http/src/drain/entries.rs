@@ -1,4 +1,4 @@
-//! The entries of a server in its registries, which are taken out before it closes.
+//! The entries of a server in its registries, which are removed before it closes.
 
 use std::{error::Error, future::Future, pin::Pin, time::Duration};
 
@@ -8,11 +8,11 @@ use tokio::time::timeout;
 
 use super::{report::Deregistered, state::TARGET};
 
-/// What takes one entry out.
+/// Removes one entry.
 pub(super) type Leave =
     Box<dyn FnOnce() -> Pin<Box<dyn Future<Output = Result<(), BoxError>> + Send>> + Send>;
 
-/// Takes all out, begun in their order; a registry that hangs does not hold up the others.
+/// Removes all entries, begun in their order. A registry that hangs does not delay the others.
 pub(super) async fn take_out(entries: Vec<Leave>, max: Duration) -> Deregistered {
     let left = join_all(entries.into_iter().map(|entry| take_out_one(entry, max))).await;
     left.into_iter().max().unwrap_or(Deregistered::NotAsked)

@@ -1,13 +1,13 @@
-//! Where in its requests a connection of HTTP/1.1 is.
+//! The position of an HTTP/1.1 connection within its requests.
 
 use evenkeel_core::number;
 
-/// As much of a line as its meaning may need: `content-length` and any number.
+/// The longest part of a line that can matter: `content-length` and any number.
 const LINE_MAX: usize = 64;
 
-/// Reads along with hyper, so far that it knows whether half the head of a request has come.
+/// Reads the same bytes as hyper, to know whether part of a request's head has arrived.
 ///
-/// It judges nothing: what hyper refuses, hyper answers, and the connection ends.
+/// It judges nothing: hyper answers what it refuses, and the connection ends.
 #[derive(Debug, Default)]
 pub(super) struct Heads {
     /// Bytes of a body or of a chunk that are still to come.
@@ -46,7 +46,7 @@ impl Heads {
         }
     }
 
-    /// Whether part of a head has come, and not all of it.
+    /// Whether a part of a head has arrived, but not all of it.
     pub(super) fn has_half(&self) -> bool {
         match self.awaited {
             Awaited::Request => !self.line.trim_ascii_end().is_empty(),
@@ -89,7 +89,7 @@ impl Heads {
         if name.eq_ignore_ascii_case(b"content-length") {
             self.length = number::digits(value).unwrap_or(0);
         }
-        // hyper takes no request whose last coding is another.
+        // hyper refuses a request with another last coding.
         self.is_chunked |= name.eq_ignore_ascii_case(b"transfer-encoding");
     }
 }

@@ -1,4 +1,4 @@
-//! Counts the requests that are under way, and asks callers to leave.
+//! Counts the requests in flight, and asks callers to leave.
 
 use std::{
     fmt,
@@ -17,15 +17,15 @@ use tower_service::Service;
 use super::state::{DrainHandle, InFlight, Phase, Shared, Visits};
 use crate::tunnel::{Cut, Offer};
 
-/// Counts the requests that are under way, and asks callers to leave. See [`Drain`](super::Drain).
+/// Counts the requests in flight, and asks callers to leave. See [`Drain`](super::Drain).
 ///
-/// A connection that is upgraded, such as a WebSocket, and a tunnel of `CONNECT`, counts until both its
-/// directions have ended. It counts that long in layers above this one, too, which read responses as
-/// [`HttpTraffic`](crate::HttpTraffic) does: a concurrency limit, for example. What
-/// `hyper::upgrade::on` gives does not downcast to the server's own stream, and is there at once: an upgrade that fails
-/// later shows as an error of the first read or write.
+/// An upgraded connection, such as a WebSocket, and a tunnel of `CONNECT` count until both their directions
+/// have ended. They count that long in layers above this one, too, if those read responses as
+/// [`HttpTraffic`](crate::HttpTraffic) does: a concurrency limit, for example. The result of
+/// `hyper::upgrade::on` does not downcast to the server's own stream. It is ready at once: if the upgrade
+/// fails later, the first read or write fails.
 ///
-/// It costs two atomic additions and a clone of an `Arc` a request, and allocates nothing but for upgrades.
+/// A request costs two atomic additions and a clone of an `Arc`. Only upgrades allocate.
 #[derive(Clone, Debug)]
 pub struct DrainLayer {
     shared: Arc<Shared>,
@@ -37,7 +37,7 @@ impl DrainLayer {
         Self { shared, visits: None }
     }
 
-    /// The same for one connection, whose requests are counted apart as well.
+    /// The same for one connection, which also has its own count.
     pub(super) fn of_connection(shared: Arc<Shared>, visits: Arc<Visits>) -> Self {
         Self { shared, visits: Some(visits) }
     }
@@ -51,7 +51,7 @@ impl<S> Layer<S> for DrainLayer {
     }
 }
 
-/// Counts the requests that are under way, and asks callers to leave. See [`DrainLayer`].
+/// Counts the requests in flight, and asks callers to leave. See [`DrainLayer`].
 #[derive(Clone, Debug)]
 pub struct DrainService<S> {
     inner: S,
@@ -91,7 +91,7 @@ pin_project! {
         future: F,
         in_flight: Option<InFlight>,
         offer: Offer,
-        // Whether the connection is the request's alone, as before HTTP/2.
+        // Whether the connection carries this request alone, as before HTTP/2.
         has_connection: bool,
     }
 }
@@ -123,12 +123,12 @@ impl<F> fmt::Debug for DrainFuture<F> {
 }
 
 pin_project! {
-    /// The body of a response, under way until it is dropped. By default it is empty and belongs to no request.
+    /// The body of a response, in flight until it is dropped. By default it is empty and belongs to no request.
     #[derive(Debug)]
     pub struct DrainBody<B> {
         #[pin]
         inner: Option<B>,
-        // `None` where it is a tunnel's.
+        // `None` if it belongs to a tunnel.
         in_flight: Option<InFlight>,
     }
 }
@@ -159,7 +159,7 @@ impl<B> Default for DrainBody<B> {
     }
 }
 
-/// Answers 200 while the server is ready and 503 from when it drains, to any request.
+/// Answers any request, with 200 while the server is ready and with 503 once it drains.
 ///
 /// ```
 /// use evenkeel_http::Drain;

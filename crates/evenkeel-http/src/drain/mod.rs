@@ -36,25 +36,25 @@ pub use self::{
     state::{DrainHandle, Phase},
 };
 
-/// Stops a server in the order in which nobody notices.
+/// Stops a server in steps, so that its callers do not notice.
 ///
-/// 1. It says that it is [not ready](Self::readiness), and goes on serving all that comes.
+/// 1. It says that it is [not ready](Self::readiness), and goes on serving all requests.
 /// 2. It [deregisters](Self::deregister).
-/// 3. It [waits](Self::wait) until its callers can have seen that, and asks those over HTTP/1.1 with
-///    each response to make their next request elsewhere (`Connection: close`).
+/// 3. It [waits](Self::wait) until its callers can have seen that. In each HTTP/1.1 response it asks the
+///    caller to make its next request elsewhere (`Connection: close`).
 /// 4. It takes no new connections and closes idle ones. Over HTTP/2 it sends `GOAWAY`, in two steps,
-///    so that what crosses it on the way is still served; over HTTP/1.1 the head of a request of which half has
-///    come may become whole. A peer that keeps a connection for nothing is [let go of](Self::idle_max).
-/// 5. It waits for what is under way, WebSockets and other upgraded connections among it, up to a
+///    so that requests already on the way are still served. Over HTTP/1.1 a request's head that has partly
+///    arrived may become complete. A connection that its peer does not use [is closed](Self::idle_max).
+/// 5. It waits for what is in flight, including WebSockets and other upgraded connections, up to a
 ///    [bound](Self::grace), and cuts the rest.
 /// 6. It reports.
 ///
-/// Each step is a tracing event of `evenkeel::drain`, and what was cut a warning and a metric.
+/// Each step is a tracing event of `evenkeel::drain`. What was cut is a warning and a metric.
 ///
 /// Nothing that reaches the service is refused before the cut: new connections are refused by the
 /// system, new streams by the second `GOAWAY`, which tells the caller that they were not processed.
 ///
-/// **Use it** for every server whose callers find it through a registry, a load balancer or DNS. **Not**
+/// **Use it** for every server that callers find through a registry, a load balancer or DNS. **Not**
 /// below a proxy that drains by itself.
 ///
 /// Two lines around an axum router, or any service of `http` requests:
@@ -79,7 +79,7 @@ pub use self::{
 /// # }
 /// ```
 ///
-/// Configured, around a server that one has, here axum's; tonic's takes `drain.closing()` in
+/// Configured, around an existing server, here axum's. For tonic's server, pass `drain.closing()` to
 /// `serve_with_shutdown`:
 ///
 /// ```
@@ -108,8 +108,8 @@ pub use self::{
 /// # }
 /// ```
 ///
-/// Axum and tonic leave connections to tasks of their own, which neither the cut reaches nor
-/// [`idle_max`](Self::idle_max); they end with the runtime. [`serve`](Self::serve) cuts them.
+/// Axum and tonic run connections in their own tasks. Neither the cut nor [`idle_max`](Self::idle_max)
+/// reaches those; they end with the runtime. [`serve`](Self::serve) cuts them.
 pub struct Drain {
     shared: Arc<Shared>,
     deregister: Vec<Leave>,
@@ -121,7 +121,7 @@ pub struct Drain {
 }
 
 impl Drain {
-    /// Begins when its [handle](Self::handle) is told to.
+    /// A drain that begins when its [handle](Self::handle) says so.
     #[must_use]
     pub fn new() -> Self {
         Self {
@@ -135,19 +135,20 @@ impl Drain {
         }
     }
 
-    /// Begins at SIGTERM or SIGINT as well (elsewhere than on Unix, at Ctrl-C). Default it does not.
+    /// Also begins at SIGTERM or SIGINT (outside Unix: at Ctrl-C). Default: off.
     ///
-    /// SIGINT during the drain, a second Ctrl-C, cuts it short: what is under way is cut and reported, at once.
+    /// A SIGINT during the drain, such as a second Ctrl-C, interrupts it: what is in flight is cut and
+    /// reported at once.
     #[must_use]
     pub fn signals(mut self) -> Self {
         self.has_signals = true;
         self
     }
 
-    /// Adds what takes the server out of a registry. Default nothing.
+    /// Adds a function that removes the server from a registry. Default: none.
     ///
-    /// If it fails or takes too long, the drain goes on, and the report says so. Several begin in the order in
-    /// which they were added, and none waits for another.
+    /// If it fails or takes too long, the drain goes on, and the report says so. Several functions begin in
+    /// the order in which they were added, and none waits for another.
     #[must_use]
     pub fn deregister<F, T>(mut self, deregister: F) -> Self
     where
@@ -158,14 +159,14 @@ impl Drain {
         self
     }
 
-    /// Adds the server's own entry in a registry: it is taken out first, and callers are given the time
-    /// that they need to see that ([`wait`](Self::wait) is set to it). Default none.
+    /// Adds the server's own entry in a registry. It is removed first. [`wait`](Self::wait) is set to the
+    /// time that callers need to see that. Default: none.
     ///
-    /// Several, such as two names or two registries during a migration, all stay until the drain begins and
-    /// are taken out together; the wait is then the longest of them.
+    /// Several entries, such as two names or two registries during a migration, stay until the drain begins
+    /// and are removed together. The wait is then the longest of theirs.
     ///
-    /// `register::Registered` of evenkeel-discovery is one. It enters the server when that listens, and
-    /// this takes it out, so that registration is two lines:
+    /// `register::Registered` of evenkeel-discovery is such an entry. It enters the server once that listens,
+    /// and the drain removes it, so registration takes two lines:
     ///
     /// ```
     /// # use std::{future::{Future, ready}, pin::Pin, time::Duration};
@@ -196,44 +197,44 @@ impl Drain {
     #[must_use]
     pub fn registered(self, entry: impl Deregister) -> Self {
         let own = entry.propagation();
-        // Until there is an entry, the wait is a guess that what is known of one replaces.
+        // Without an entry the wait is a guess. The first entry replaces it.
         let wait = if self.deregister.is_empty() { own } else { own.max(self.wait) };
         self.deregister(move || Box::new(entry).deregister()).wait(wait)
     }
 
-    /// Sets how long deregistering may take, of several each. Default 5 seconds.
+    /// Sets how long deregistering may take, for each entry. Default: 5 seconds.
     #[must_use]
     pub fn deregister_max(mut self, max: Duration) -> Self {
         self.deregister_max = max;
         self
     }
 
-    /// Sets how long it goes on serving after it deregistered. Default 5 seconds.
+    /// Sets how long the server goes on serving after it deregistered. Default: 5 seconds.
     ///
-    /// It must be longer than it takes until all callers have seen it: the interval at which they ask the
-    /// registry or the readiness check, the time to live of DNS. Too short, and some connect to a
-    /// closed door.
+    /// It must be longer than all callers need to see the change: the interval at which they ask the
+    /// registry or the readiness check, or the time to live of DNS. If it is too short, some callers are
+    /// refused a connection.
     #[must_use]
     pub fn wait(mut self, wait: Duration) -> Self {
         self.wait = wait;
         self
     }
 
-    /// Sets how long it waits for what is under way. Default 30 seconds.
+    /// Sets how long the drain waits for what is in flight. Default: 30 seconds.
     ///
-    /// With the time that it waits before it should be less than what the supervisor grants (Kubernetes:
-    /// 30 seconds in all), or that kills it in the middle.
+    /// The sum of this and [`wait`](Self::wait) should be less than the supervisor grants (Kubernetes: 30
+    /// seconds in all). Otherwise the supervisor kills the server during the drain.
     #[must_use]
     pub fn grace(mut self, grace: Duration) -> Self {
         self.grace = grace;
         self
     }
 
-    /// Sets how long a peer may keep a connection on which no request is under way, once the door is closed.
-    /// Default 5 seconds, as in Go's `net/http` and in grpc-go.
+    /// Sets how long a peer may keep a connection without a request in flight, once the server closes.
+    /// Default: 5 seconds, as in Go's `net/http` and in grpc-go.
     ///
-    /// It has that long for the rest of a request's head of which it sent half, for a preface of HTTP/2, and to
-    /// acknowledge a `GOAWAY`. Less than a round trip cuts requests that are on the way. A half head that is cut
+    /// Within that time the peer must complete a request's head, send an HTTP/2 preface, or acknowledge a
+    /// `GOAWAY`. Less than a round trip cuts requests that are on the way. An incomplete head that is cut
     /// counts among [`requests_cut`](DrainReport::requests_cut).
     #[must_use]
     pub fn idle_max(mut self, max: Duration) -> Self {
@@ -241,25 +242,25 @@ impl Drain {
         self
     }
 
-    /// What begins the drain, and watches it.
+    /// A handle that begins the drain and watches it.
     #[must_use]
     pub fn handle(&self) -> DrainHandle {
         DrainHandle(self.shared.clone())
     }
 
-    /// What answers a readiness check.
+    /// A service that answers readiness checks.
     #[must_use]
     pub fn readiness(&self) -> Readiness {
         Readiness(self.shared.clone())
     }
 
-    /// What counts the requests of a server that is [run](Self::run). [`serve`](Self::serve) brings it.
+    /// A layer that counts the requests of a server that is [run](Self::run). [`serve`](Self::serve) adds it.
     #[must_use]
     pub fn layer(&self) -> DrainLayer {
         DrainLayer::new(self.shared.clone())
     }
 
-    /// Ends when a server has to close: for `with_graceful_shutdown` and its like.
+    /// Completes when a server has to close: for `with_graceful_shutdown` and similar functions.
     pub fn closing(&self) -> impl Future<Output = ()> + Send + Sync + use<> {
         let handle = self.handle();
         async move { handle.reached(Phase::Closing).await }
@@ -268,7 +269,7 @@ impl Drain {
     /// Serves HTTP/1.1 and HTTP/2 until the drain has ended.
     ///
     /// # Errors
-    /// If the signals cannot be listened to.
+    /// If it cannot listen for the signals.
     pub async fn serve<S, B>(
         self,
         listener: TcpListener,
@@ -287,7 +288,7 @@ impl Drain {
     /// Runs a server until the drain has ended.
     ///
     /// # Errors
-    /// What the server fails with, or if the signals cannot be listened to.
+    /// The error of the server, or if it cannot listen for the signals.
     pub async fn run<F, E>(mut self, server: F) -> Result<DrainReport, BoxError>
     where
         F: IntoFuture<Output = Result<(), E>>,
@@ -309,7 +310,7 @@ impl Drain {
             ended = timeout(self.grace, handle.idle_after(server.as_mut())) => ended.ok(),
             () = signals.impatience() => None,
         };
-        // Read before the server and its connections are dropped, or nothing would be under way.
+        // Read before the server and its connections are dropped, or nothing would be in flight.
         let [half_heads, tails] = [&self.shared.half_heads, &self.shared.tails]
             .map(|count| count.load(Ordering::Acquire));
         let requests_cut = handle.in_flight() + half_heads + tails;
@@ -323,11 +324,11 @@ impl Drain {
         Ok(DrainReport { deregistered, in_flight, requests_cut, is_in_time })
     }
 
-    /// All that comes before the door is closed.
+    /// All steps before the server closes.
     async fn leave(&mut self, signals: &mut Signals) -> Deregistered {
         let handle = self.handle();
         tokio::select! {
-            // In this order: what has begun already, a signal cuts short.
+            // In this order: a signal interrupts what has begun already.
             biased;
             () = handle.reached(Phase::NotReady) => {}
             () = signals.begin() => handle.start(),
@@ -340,7 +341,7 @@ impl Drain {
         deregistered
     }
 
-    /// Tells callers that it leaves, and waits until they can have seen that.
+    /// Tells callers that the server leaves, and waits until they can have seen that.
     async fn announce(&mut self, deregistered: &mut Deregistered) {
         *deregistered = take_out(std::mem::take(&mut self.deregister), self.deregister_max).await;
         self.shared.advance(Phase::Waiting);

@@ -1,41 +1,41 @@
-//! What became of a drain.
+//! The result of a drain.
 
-/// What became of a drain.
+/// The result of a drain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct DrainReport {
-    /// Whether it was taken out of its registry.
+    /// Whether the server was removed from its registry.
     pub deregistered: Deregistered,
-    /// Requests that were under way when the door was closed.
+    /// Requests that were in flight when the server closed.
     pub in_flight: usize,
-    /// Those of them, and of those that had been on the way, that were cut; among the latter the heads of
-    /// which half had come. A response is among them while its reader has not taken its end, which
-    /// [`serve`](crate::Drain::serve) alone sees; over HTTP/2 such ends count as one a connection.
+    /// Requests that were cut, of those in flight and those on the way. Incomplete heads count. So does a
+    /// response with an end that its reader has not taken; only [`serve`](crate::Drain::serve) sees these,
+    /// and over HTTP/2 they count as one for each connection.
     pub requests_cut: usize,
     /// Whether the server ended within the bound, and was not interrupted.
     pub is_in_time: bool,
 }
 
 impl Default for DrainReport {
-    /// That of a server that ended by itself.
+    /// The report of a server that ended by itself.
     fn default() -> Self {
         let deregistered = Deregistered::NotAsked;
         Self { deregistered, in_flight: 0, requests_cut: 0, is_in_time: true }
     }
 }
 
-/// Whether a server was taken out of its registry; of several, what went worst.
+/// Whether a server was removed from its registry. Of several results, the worst.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum Deregistered {
-    /// There was nothing to be done.
+    /// There was nothing to do.
     NotAsked,
-    /// It was.
+    /// It was removed.
     Done,
-    /// What was to do it failed.
+    /// Removing it failed.
     Failed,
-    /// What was to do it took too long.
+    /// Removing it took too long.
     TimedOut,
-    /// A second Ctrl-C came before it was.
+    /// A second Ctrl-C came before it was removed.
     Interrupted,
 }

@@ -1,10 +1,10 @@
-//! The signals that begin a drain, and the one that cuts it short.
+//! The signals that begin a drain, and the one that interrupts it.
 
 use std::io;
 
-/// Listens from when it is made, so that none is missed between two steps.
+/// Listens from its construction on, so that no signal is missed between two steps.
 pub(super) struct Signals {
-    /// `None` where signals are not asked for.
+    /// `None` if signals are not wanted.
     heard: Option<Heard>,
     is_impatient: bool,
 }
@@ -23,7 +23,7 @@ impl Signals {
         }
     }
 
-    /// Waits for SIGINT, once it has begun; at once if that has come already.
+    /// Waits for a SIGINT after the drain has begun. Returns at once if it has come already.
     ///
     /// SIGTERM is not waited for: supervisors send it more than once.
     pub(super) async fn impatience(&mut self) {

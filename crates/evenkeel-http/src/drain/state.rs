@@ -1,4 +1,4 @@
-//! How far a drain has come, and who is still here.
+//! The phase of a drain, and the requests that are still in flight.
 
 use std::sync::{
     Arc,
@@ -7,25 +7,25 @@ use std::sync::{
 
 use tokio::sync::{Notify, watch};
 
-/// Of all that is traced here.
+/// The target of all events of a drain.
 pub(super) const TARGET: &str = "evenkeel::drain";
 
-/// How far a drain has come. Each follows the one before it.
+/// The phase of a drain. Each follows the one before it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 #[repr(u8)]
 pub enum Phase {
-    /// It serves, and says that it is ready.
+    /// The server serves, and says that it is ready.
     #[default]
     Serving,
-    /// It still serves all that comes, and says that it is not ready. It deregisters.
+    /// It still serves all requests, and says that it is not ready. It deregisters.
     NotReady,
-    /// It still serves all that comes, until everybody can have seen that it leaves. Over HTTP/1.1 it asks
-    /// to be left with each response.
+    /// It still serves all requests, until all callers can have seen that it leaves. Each HTTP/1.1
+    /// response asks the caller to leave.
     Waiting,
-    /// It takes no new connections, asks to be left over HTTP/2 as well, and ends what is under way.
+    /// It takes no new connections, asks HTTP/2 callers to leave, too, and finishes what is in flight.
     Closing,
-    /// What was still under way has been cut.
+    /// What was still in flight has been cut.
     Ended,
 }
 
@@ -51,20 +51,21 @@ impl DrainHandle {
         self.0.advance(Phase::NotReady);
     }
 
-    /// How far it has come.
+    /// The current phase.
     #[must_use]
     pub fn phase(&self) -> Phase {
         *self.0.phases.borrow()
     }
 
-    /// Requests that are under way: until their responses have ended, or what they were upgraded to.
+    /// The number of requests in flight. A request is in flight until its response has ended, or the
+    /// connection that it was upgraded to.
     #[must_use]
     pub fn in_flight(&self) -> usize {
         self.0.in_flight.load(Ordering::SeqCst)
     }
 
-    /// Waits for `server`, then until nothing is under way: what was upgraded outlives the connections that
-    /// a server knows of.
+    /// Waits for `server`, then until nothing is in flight: upgraded connections outlive those that a
+    /// server knows of.
     pub(super) async fn idle_after<T>(&self, server: impl Future<Output = T>) -> T {
         let ended = server.await;
         loop {
@@ -76,25 +77,25 @@ impl DrainHandle {
         }
     }
 
-    /// Waits until it has come to `phase`.
+    /// Waits until the drain has reached `phase`.
     pub async fn reached(&self, phase: Phase) {
         let mut phases = self.0.phases.subscribe();
-        // The sender is here as well, so it never fails.
+        // This handle holds the sender as well, so it never fails.
         let _ = phases.wait_for(|now| phase <= *now).await;
     }
 }
 
 #[derive(Debug, Default)]
 pub(super) struct Shared {
-    /// The same as the last of `phases`, to be read without a lock.
+    /// The last value of `phases`, to be read without a lock.
     phase: AtomicU8,
     phases: watch::Sender<Phase>,
-    /// Told when the last request leaves that is under way while the server closes.
+    /// Notified when the last request in flight ends while the server closes.
     left: Notify,
     in_flight: AtomicUsize,
-    /// Heads of requests of which half had come when the door was closed, and that are not whole yet.
+    /// Requests with a head that was incomplete when the server closed, and still is.
     pub(super) half_heads: AtomicUsize,
-    /// Connections on which the end of a response waits for its reader, and nothing else is under way.
+    /// Connections on which only the end of a response waits for its reader.
     pub(super) tails: AtomicUsize,
 }
 
@@ -105,7 +106,7 @@ pub(super) struct Visits {
     begun: AtomicUsize,
 }
 
-/// The end of a response that was given away, and that its reader has not taken yet.
+/// The end of a response that hyper has, and that its reader has not taken yet.
 #[derive(Debug)]
 pub(super) struct Tail(Arc<Shared>);
 
@@ -123,7 +124,7 @@ impl Drop for Tail {
 }
 
 impl Visits {
-    /// Those that are under way.
+    /// The number of requests in flight.
     pub(super) fn in_flight(&self) -> usize {
         self.in_flight.load(Ordering::Acquire)
     }
@@ -135,7 +136,7 @@ impl Visits {
 }
 
 impl Shared {
-    /// Goes on to `phase`; never back.
+    /// Goes on to `phase`, never back.
     pub(super) fn advance(&self, phase: Phase) {
         let has_advanced = self.phases.send_if_modified(|now| {
             let is_later = *now < phase;
@@ -156,7 +157,7 @@ impl Shared {
     }
 }
 
-/// One request that is under way, and where its connection is known, there.
+/// One request in flight, counted for its connection, too, if that is known.
 #[derive(Debug)]
 pub(super) struct InFlight(Arc<Shared>, Option<Arc<Visits>>);
 
@@ -180,7 +181,7 @@ impl Drop for InFlight {
         if let Some(visits) = &self.1 {
             visits.in_flight.fetch_sub(1, Ordering::AcqRel);
         }
-        // In one order with the phase: either this sees that the server closes, or that sees this.
+        // Ordered with the phase: either this sees that the server closes, or the closing sees this.
         let before = self.0.in_flight.fetch_sub(1, Ordering::SeqCst);
         if before == 1 && self.has_reached(Phase::Closing) {
             self.0.left.notify_one();

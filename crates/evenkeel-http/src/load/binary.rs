@@ -16,7 +16,7 @@ use super::{
     text::{Carried, IN_FLIGHT, LATENCY},
 };
 
-/// Without padding, as gRPC writes, and with or without, as others do.
+/// Writes without padding, as gRPC does, and reads both, since others write it.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
     &STANDARD,
     GeneralPurposeConfig::new()
@@ -24,7 +24,7 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
         .with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
 
-/// Reads a message. Numbers are taken as they are, also those that make no sense.
+/// Reads a message. Numbers are not checked.
 pub(super) fn read(bytes: &[u8]) -> Result<LoadReport, InvalidReport> {
     let message = OrcaLoadReport::decode(bytes);
     let message = message.map_err(|_| InvalidReport::new("it is no such message"))?;
@@ -37,7 +37,7 @@ pub(super) fn from_message(message: OrcaLoadReport) -> Result<LoadReport, Invali
     if METRICS_MAX < count {
         return Err(InvalidReport::new("it has too many metrics"));
     }
-    // The whole number is what servers sent before there was the other.
+    // Older servers send only the integer.
     let rps = message.rps_fractional;
     let rps = if rps == 0.0 { message.rps as f64 } else { rps };
     Ok(LoadReport {
@@ -53,7 +53,7 @@ pub(super) fn from_message(message: OrcaLoadReport) -> Result<LoadReport, Invali
     })
 }
 
-/// Takes out of the metrics what stands for a probe's answer.
+/// Removes from the metrics those that carry a probe's answer.
 pub(super) fn carried(named_metrics: &mut BTreeMap<String, f64>) -> Carried {
     let mut carried = Carried::default();
     for name in [IN_FLIGHT, LATENCY] {
@@ -65,7 +65,7 @@ pub(super) fn carried(named_metrics: &mut BTreeMap<String, f64>) -> Carried {
     carried
 }
 
-/// The named metrics, with what stands for a probe's answer.
+/// The named metrics, including those that carry a probe's answer.
 pub(super) fn carrying(report: &LoadReport) -> BTreeMap<String, f64> {
     let mut named_metrics = report.named_metrics.clone();
     if let Some(load) = report.server_load {
@@ -120,7 +120,7 @@ mod tests {
         }
     }
 
-    /// Bytes as any other implementation writes them: field 1 and field 6, doubles.
+    /// The bytes of other implementations: fields 1 and 6, doubles.
     #[test]
     fn fields_have_the_numbers_of_orca() {
         let mut bytes = vec![0x09];

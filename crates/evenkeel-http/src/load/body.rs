@@ -1,4 +1,4 @@
-//! The bodies of a server that tells its load.
+//! The response bodies of a server that reports its load.
 
 use std::{
     fmt,
@@ -18,12 +18,12 @@ use pin_project_lite::pin_project;
 use super::{LoadMeter, ReportForm, message};
 use crate::classify::{self, Classify, StatusClassifier};
 
-/// What the head of a response says of how the request went.
+/// What the head of a response says about the outcome of the request.
 #[derive(Clone, Copy)]
 pub(super) enum Verdict {
     Good,
     Bad,
-    /// gRPC's status is in the trailers.
+    /// The gRPC status is in the trailers.
     ToCome,
 }
 
@@ -36,7 +36,7 @@ impl Verdict {
         }
     }
 
-    /// Whether its latency is worth a sample.
+    /// Whether its latency counts as a sample.
     pub(super) fn is_good(self) -> bool {
         !matches!(self, Self::Bad)
     }
@@ -53,7 +53,7 @@ impl Verdict {
         matches!(self, Self::ToCome)
     }
 
-    /// Whether a report is better told at the end: where gRPC looks for it, and when it knows more.
+    /// Whether a report belongs in the trailers: gRPC looks for it there, and more is known by then.
     pub(super) fn is_for_trailers(self, form: ReportForm) -> bool {
         #[cfg(feature = "orca")]
         let is_binary = form == ReportForm::Binary;
@@ -63,7 +63,7 @@ impl Verdict {
     }
 }
 
-/// What a probe is answered.
+/// The answer to a probe.
 pub(super) enum Answer {
     Http(ServerLoad),
     Grpc(ServerLoad),
@@ -103,7 +103,7 @@ fn grpc<R>(told: Told) -> Response<ReportLoadBody<R>> {
     response
 }
 
-/// A body that the layer itself gives.
+/// A body that the layer itself answers with.
 enum Told {
     Once {
         text: Option<Bytes>,
@@ -119,12 +119,12 @@ impl Told {
     }
 }
 
-/// A request that is in flight until its response's body has ended.
+/// A request, in flight until its response's body has ended.
 struct Measured {
     _arrival: Option<Arrival>,
-    /// Where its outcome is counted, if that is still to come.
+    /// The meter that counts its outcome, if that is still to come.
     meter: Option<LoadMeter>,
-    /// What is to be told with the trailers.
+    /// The form of the report in the trailers, if there is one.
     form: Option<ReportForm>,
 }
 
@@ -155,7 +155,7 @@ impl<R: Body> ReportLoadBody<R> {
         form: Option<ReportForm>,
     ) -> Self {
         let measured = Measured { _arrival: arrival, meter, form };
-        // What has ended already is in flight no more.
+        // A body that has ended already is no longer in flight.
         let measured = (!inner.is_end_stream()).then_some(measured);
         Self { inner: Some(inner), told: None, measured }
     }
@@ -225,7 +225,7 @@ impl<R: Body<Data = Bytes>> Body for ReportLoadBody<R> {
     }
 }
 
-/// Counts how the request went, tells of the load if it is to be told, and takes it out of flight.
+/// Counts the outcome of the request, adds a report if one is due, and ends its time in flight.
 fn end(measured: &mut Option<Measured>, trailers: Option<&mut HeaderMap>) {
     let Some(measured) = measured.take() else { return };
     if let Some(meter) = &measured.meter {

@@ -35,19 +35,19 @@ use crate::{
     probe::{Line, Whole, frame, send_over, take_message},
 };
 
-/// A report is no longer than this.
+/// The most bytes of a report.
 const REPORT_MAX: usize = 64 << 10;
 
-/// A status that says that a server has no such service, and will not have it: it is not asked again.
+/// The status of a server without this service. It is not asked again.
 const UNIMPLEMENTED: u32 = 12;
 
 /// Has endpoints report their load beside requests, by ORCA's `OpenRcaService`.
 ///
-/// It stands below a balancer whose policy goes by reports, such as
-/// [`ClientSideWeighted`](evenkeel_core::policy::ClientSideWeighted), and keeps one stream to each endpoint, on a
-/// connection of its own. **Use it** where requests are long or few, so that what rides on responses is rare
-/// or old; else have reports ride on responses, which costs no connection. A server that does not implement
-/// the service is asked once.
+/// It stands below a balancer with a policy that uses reports, such as
+/// [`ClientSideWeighted`](evenkeel_core::policy::ClientSideWeighted). It keeps one stream to each endpoint, on a
+/// separate connection. **Use it** if requests are long or few, so that reports on responses are rare or old.
+/// Otherwise have responses carry the reports, which costs no connection. A server that does not implement the
+/// service is asked once.
 ///
 /// ```
 /// use std::time::Duration;
@@ -76,10 +76,9 @@ impl OrcaLayer {
         Self { line: Arc::new(line), interval: Duration::from_secs(10) }
     }
 
-    /// Sets how often a server is asked to report. Default 10 seconds; servers have a minimum of their
-    /// own.
+    /// Sets how often a server is asked to report. Default: 10 seconds. Servers have their own minimum.
     ///
-    /// A stream that is silent for three times as long, and a second, is opened anew.
+    /// A stream that is silent for three intervals and a second is opened again.
     ///
     /// # Panics
     /// If it is zero.
@@ -90,7 +89,7 @@ impl OrcaLayer {
         self
     }
 
-    /// Connects as `connector` does, over HTTP/2 whatever it speaks otherwise.
+    /// Connects as `connector` does, but always over HTTP/2.
     #[must_use]
     pub fn connector<B, C>(mut self, connector: &HttpConnector<B, C>) -> Self {
         let connector = connector.for_body().http2().without_http2_ping();
@@ -119,7 +118,7 @@ pub struct OrcaConnect<C> {
     inner: C,
     line: Arc<Line>,
     interval: Duration,
-    /// By the nodes' ids: as many as there are nodes. They end with this.
+    /// By node id, one for each node. They end when this is dropped.
     streams: Mutex<HashMap<u64, AbortHandle>>,
 }
 
@@ -131,7 +130,7 @@ impl<C: Connect> Connect for OrcaConnect<C> {
         if let Ok(runtime) = Handle::try_current() {
             let mut streams = self.streams.lock().expect("no panic under the lock");
             streams.retain(|_, stream| !stream.is_finished());
-            // A service that is made anew for the same node changes nothing.
+            // Another service for the same node changes nothing.
             streams.entry(node.id()).or_insert_with(|| {
                 let follow = follow(Arc::downgrade(node), self.line.clone(), self.interval);
                 runtime.spawn(follow).abort_handle()
@@ -156,12 +155,12 @@ impl<C> Drop for OrcaConnect<C> {
 enum Ended {
     /// The node has left, or its server does not report.
     ForGood,
-    /// It may be opened anew; whether there was any report.
+    /// It may be opened again. Says whether there was any report.
     Broke { has_worked: bool },
 }
 
 async fn follow(node: Weak<Node>, line: Arc<Line>, interval: Duration) {
-    // Those of gRPC's connections, as for its health watch (gRFC A17).
+    // As for gRPC's connections and its health watch (gRFC A17).
     let backoff = Backoff::grpc(Duration::from_secs(1), 1.6, Duration::from_secs(120));
     let mut rng = Rng::from_entropy();
     let mut tries = 0;
@@ -208,7 +207,7 @@ async fn listen(node: &Weak<Node>, line: &Line, interval: Duration) -> Result<En
     Ok(Ended::Broke { has_worked })
 }
 
-/// The node, unless it has left.
+/// The node, or `None` if it has left.
 fn present(node: &Weak<Node>) -> Option<Arc<Node>> {
     node.upgrade().filter(|node| !node.is_closed_by(Gate::Retired))
 }

@@ -16,10 +16,10 @@ pub(super) const REPORT_BIN: HeaderName = HeaderName::from_static("endpoint-load
 #[cfg(feature = "orca")]
 pub(super) const REPORT_JSON: HeaderName = HeaderName::from_static("endpoint-load-metrics-json");
 
-/// So many bytes of a header are read at most.
+/// The most bytes of a header that are read.
 const HEADER_MAX: usize = 8 << 10;
 
-/// So many metrics a report may have.
+/// The most metrics of a report.
 pub(super) const METRICS_MAX: usize = 128;
 
 /// A report that cannot be read, and why.
@@ -37,7 +37,7 @@ impl InvalidReport {
     }
 }
 
-/// In which form a report travels with a response.
+/// The form of a report in a response.
 ///
 /// | form | header | read by |
 /// |---|---|---|
@@ -45,7 +45,7 @@ impl InvalidReport {
 /// | `Json` | `endpoint-load-metrics: JSON {"cpu_utilization":0.4,...}` | Envoy, evenkeel |
 /// | `Binary` | `endpoint-load-metrics-bin`, of gRPC responses in the trailers | gRPC, Envoy, evenkeel |
 ///
-/// What a probe would be answered rides along as the named metrics `evenkeel.in_flight` and
+/// The answer that a probe would get is included as the named metrics `evenkeel.in_flight` and
 /// `evenkeel.latency`, in seconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -61,10 +61,10 @@ pub enum ReportForm {
 }
 
 impl ReportForm {
-    /// The report of these bytes: what stands in a header after `TEXT ` or `JSON `, or a message.
+    /// Reads a report from the part of a header after `TEXT ` or `JSON `, or from a message.
     ///
     /// # Errors
-    /// If they are no such report.
+    /// If the bytes are not such a report.
     pub fn read(self, bytes: &[u8]) -> Result<LoadReport, InvalidReport> {
         match self {
             Self::Text => {
@@ -80,7 +80,7 @@ impl ReportForm {
 
     /// The header that carries `report`.
     ///
-    /// What is not finite is left out of text and JSON, which have no word for it.
+    /// Numbers that are not finite are left out of text and JSON, which cannot express them.
     #[must_use]
     pub fn header(self, report: &LoadReport) -> (HeaderName, HeaderValue) {
         let (name, text) = match self {
@@ -90,20 +90,20 @@ impl ReportForm {
             #[cfg(feature = "orca")]
             Self::Binary => (REPORT_BIN, super::binary::write_base64(report)),
         };
-        // Names of metrics may be anything in JSON; what is no header value is not sent.
+        // In JSON a metric may have any name. If it is not valid in a header, the report is not sent.
         let value = HeaderValue::try_from(text);
         (name, value.unwrap_or(HeaderValue::from_static("TEXT ")))
     }
 }
 
-/// The report in these headers or trailers, as text: what a probe of evenkeel is answered with.
+/// The report in these headers or trailers, as text: the answer to evenkeel's probes.
 pub(crate) fn read_text(headers: &HeaderMap) -> Option<LoadReport> {
     let value = headers.get(REPORT)?.as_bytes();
     let value = value.strip_prefix(b"TEXT ").unwrap_or(value);
     ReportForm::Text.read(value.get(..HEADER_MAX).map_or(value, |_| b"")).ok()
 }
 
-/// The report in these headers or trailers, in whatever form; `None` also where it is invalid.
+/// The report in these headers or trailers, in any form; `None` if there is none or it is invalid.
 #[cfg(feature = "orca")]
 pub(crate) fn read_any(headers: &HeaderMap) -> Option<LoadReport> {
     let fits = |value: &HeaderValue| value.len() < HEADER_MAX;

@@ -33,7 +33,7 @@ struct Report {
     named_metrics: BTreeMap<String, Number>,
 }
 
-/// A finite number, which ProtoJSON allows to stand in quotation marks.
+/// A finite number, which may be in quotation marks in ProtoJSON.
 #[derive(Clone, Copy, Default, Serialize)]
 #[serde(transparent)]
 struct Number(f64);
@@ -62,7 +62,7 @@ impl<'de> Deserialize<'de> for Number {
 }
 
 pub(super) fn read(bytes: &[u8]) -> Result<LoadReport, InvalidReport> {
-    // serde would take a list of the fields, too.
+    // serde would also accept a list of the fields.
     if bytes.trim_ascii_start().first() != Some(&b'{') {
         return Err(InvalidReport::new("it is no JSON object"));
     }

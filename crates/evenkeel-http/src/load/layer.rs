@@ -1,4 +1,4 @@
-//! Measures a server's load, and tells it.
+//! Measures and reports a server's load.
 
 use std::{
     fmt,
@@ -26,30 +26,31 @@ use super::{
 };
 use crate::{clock, tunnel::Offer};
 
-/// Where a server answers probes of its load, unless told otherwise.
+/// The default path on which a server answers probes of its load.
 pub const PROBE_PATH: &str = "/.well-known/evenkeel/load";
 
-/// What a probe is answered, from what it asked with and what is measured.
+/// Decides the answer to a probe from its request and the measured load.
 type AnswerWith = Arc<dyn Fn(&Uri, &HeaderMap, ServerLoad) -> ServerLoad + Send + Sync>;
 
 /// Measures a server's load, answers probes, and reports with responses.
 ///
-/// It stands at the top of a server, so that what waits below it counts: requests in flight until the end
-/// of their bodies or of what they were upgraded to, and how long the heads of responses take at such a load. What fails gives no sample
-/// of latency, since a server that fails at once must not look quick; what is cancelled leaves no trace.
+/// It stands at the top of a server, so that requests that wait below it count. It measures the requests in
+/// flight, until the end of their bodies or upgraded connections, and the latency until the heads of responses
+/// at that load. A failure gives no sample of latency, since a server that fails at once must not look fast. A
+/// cancelled request leaves no trace.
 ///
 /// * **Probes**, of [`HttpLoadProbe`](crate::HttpLoadProbe) and [`GrpcLoadProbe`](crate::GrpcLoadProbe), are
-///   answered before anything below: `GET` of [`PROBE_PATH`], with the load in the header
+///   answered before any layer below: `GET` of [`PROBE_PATH`], with the load in the header
 ///   `endpoint-load-metrics` and in the body, and `evenkeel.load.v1.LoadService/Probe`. Callers with
-///   [`Prequal`](evenkeel_core::policy::Prequal) go by them.
-/// * **Reports** ride on responses if [told to](Self::report), in ORCA's forms, for
+///   [`Prequal`](evenkeel_core::policy::Prequal) use them.
+/// * **Reports** are added to responses if [set](Self::report), in ORCA's forms, for
 ///   [`ClientSideWeighted`](evenkeel_core::policy::ClientSideWeighted), Envoy and gRPC.
 /// * With the feature `orca`, `xds.service.orca.v3.OpenRcaService/StreamCoreMetrics` is answered, too:
 ///   reports out of band.
 ///
-/// **Use it** on servers whose callers balance by load. **Not** where a proxy in between answers for many
-/// servers: callers would learn of one what is true of another. Probes and reports tell strangers how busy
-/// a server is; on a public port, answer them on the path of an inner listener alone.
+/// **Use it** on servers with callers that balance by load. **Not** if a proxy in between answers for many
+/// servers: callers would attribute the load of one server to another. Probes and reports show strangers how
+/// busy a server is. On a public port, answer them only on the path of an inner listener.
 ///
 /// ```
 /// use std::convert::Infallible;
@@ -82,8 +83,8 @@ type AnswerWith = Arc<dyn Fn(&Uri, &HeaderMap, ServerLoad) -> ServerLoad + Send 
 /// ```
 ///
 /// # What it costs
-/// An atomic addition and two clock reads a request, and the response's body in a wrapper. A report is an
-/// allocation or a few, and some hundred nanoseconds.
+/// A request costs an atomic addition, two clock reads and a wrapper around the response's body. A report
+/// costs one or a few allocations and some hundred nanoseconds.
 #[derive(Clone)]
 pub struct ReportLoadLayer {
     meter: LoadMeter,
@@ -93,13 +94,13 @@ pub struct ReportLoadLayer {
 }
 
 impl ReportLoadLayer {
-    /// Measures into `meter`, answers probes, and reports with no response.
+    /// Measures into `meter` and answers probes. Responses carry no reports.
     #[must_use]
     pub fn new(meter: LoadMeter) -> Self {
         Self { meter, path: PROBE_PATH, form: None, answer_with: None }
     }
 
-    /// Sets the path on which probes are answered. Default [`PROBE_PATH`].
+    /// Sets the path on which probes are answered. Default: [`PROBE_PATH`].
     ///
     /// # Panics
     /// If it does not begin with a slash.
@@ -110,19 +111,19 @@ impl ReportLoadLayer {
         self
     }
 
-    /// Reports with each response, in this form. Default none.
+    /// Adds a report in this form to each response. Default: none.
     ///
-    /// In the head, or in the trailers of a gRPC response that is to be told in binary.
+    /// It is in the head, or in the trailers of a gRPC response if the form is binary.
     #[must_use]
     pub fn report(mut self, form: ReportForm) -> Self {
         self.form = Some(form);
         self
     }
 
-    /// Lets `answer` change what a probe is answered, by what the probe asked with.
+    /// Lets `answer` change the answer to a probe, depending on the probe's request.
     ///
-    /// A server that holds in its cache what the probe names may say a tenth of its load, and draw the
-    /// request (Prequal, synchronous mode).
+    /// If a server has in its cache what the probe names, it may answer with a tenth of its load to attract
+    /// the request (Prequal, synchronous mode).
     #[must_use]
     pub fn answer_with(
         mut self,
@@ -171,7 +172,7 @@ impl<S> Layer<S> for ReportLoadLayer {
     }
 }
 
-/// Measures a server's load, and tells it. See [`ReportLoadLayer`].
+/// Measures and reports a server's load. See [`ReportLoadLayer`].
 #[derive(Clone, Debug)]
 pub struct ReportLoad<S> {
     inner: S,
@@ -214,7 +215,7 @@ pin_project! {
     struct UnderWay<F> {
         #[pin]
         future: F,
-        // Dropped with the future, a request that was cancelled leaves no trace.
+        // Dropped with the future, so a cancelled request leaves no trace.
         arrival: Option<Arrival>,
         offer: Offer,
         since: Timestamp,

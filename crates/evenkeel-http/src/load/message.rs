@@ -1,4 +1,4 @@
-//! The answer to a probe of load over gRPC, written out: it has two fields.
+//! The answer to a probe of load over gRPC, written by hand: it has two fields.
 //!
 //! `evenkeel.load.v1.LoadService/Probe` takes an empty message and gives
 //! `Load { double in_flight = 1; double latency_seconds = 2; }`.
@@ -22,8 +22,8 @@ pub(super) fn frame(load: ServerLoad) -> Vec<u8> {
     message
 }
 
-/// The load of a message without its length; fields that are not known here are passed over if they
-/// are of a fixed length.
+/// Reads the load from a message without its length. Unknown fields are skipped if they have a fixed
+/// length.
 pub(crate) fn read(mut message: &[u8]) -> Result<ServerLoad, BoxError> {
     let (mut in_flight, mut latency) = (0.0, 0.0);
     while let Some((&tag, rest)) = message.split_first() {
@@ -38,7 +38,7 @@ pub(crate) fn read(mut message: &[u8]) -> Result<ServerLoad, BoxError> {
         }
         message = rest;
     }
-    // As long as can be: what is no time must not draw traffic.
+    // The maximum: an invalid latency must not attract traffic.
     let latency = Duration::try_from_secs_f64(latency).unwrap_or(Duration::MAX);
     Ok(ServerLoad::new(in_flight, latency))
 }

@@ -1,4 +1,4 @@
-//! What a server measures of its own load.
+//! A server's measurement of its own load.
 
 use std::{
     fmt,
@@ -9,13 +9,13 @@ use evenkeel_core::load::{Arrival, LoadEstimate, LoadReport, Rates, ServerLoad};
 
 use crate::clock;
 
-/// So many metrics of its own a server may report.
+/// The most metrics of the application.
 const OWN_MAX: usize = 64;
 
-/// What a server measures of its own load, and reports: a handle, shared by its clones.
+/// A server's measurement of its own load, for its reports. Clones share it.
 ///
-/// [`ReportLoadLayer`](super::ReportLoadLayer) counts requests into it. What nobody but the application
-/// knows, it says here:
+/// [`ReportLoadLayer`](super::ReportLoadLayer) counts requests into it. The application adds what only it
+/// knows:
 ///
 /// ```
 /// use evenkeel_http::LoadMeter;
@@ -37,7 +37,7 @@ struct Inner {
 }
 
 impl LoadMeter {
-    /// Measures requests in flight, latency, requests and errors in a second.
+    /// Measures requests in flight, latency, and requests and errors per second.
     #[must_use]
     pub fn new() -> Self {
         Self(Arc::new(Inner {
@@ -49,10 +49,10 @@ impl LoadMeter {
         }))
     }
 
-    /// The same, and how much of its CPUs and memory the process uses, where the system tells (Linux).
+    /// The same, and how much of its CPUs and memory the process uses, if the system says so (Linux).
     ///
-    /// Looked at when a report is asked for, at most once a second. What the application says
-    /// [itself](Self::cpu_utilization) comes first.
+    /// These are read when a report is made, at most once a second. Values that the application
+    /// [sets](Self::cpu_utilization) come first.
     #[cfg(feature = "orca")]
     #[must_use]
     pub fn with_system() -> Self {
@@ -64,19 +64,19 @@ impl LoadMeter {
         }))
     }
 
-    /// Requests that have arrived and have not been answered.
+    /// The number of requests that have arrived and have not been answered.
     #[must_use]
     pub fn in_flight(&self) -> u32 {
         self.0.estimate.in_flight()
     }
 
-    /// What a probe is answered now.
+    /// The current answer to a probe.
     #[must_use]
     pub fn load(&self) -> ServerLoad {
         self.0.estimate.load(clock::now())
     }
 
-    /// What is reported now.
+    /// The current report.
     #[must_use]
     pub fn report(&self) -> LoadReport {
         let now = clock::now();
@@ -90,22 +90,22 @@ impl LoadMeter {
         report
     }
 
-    /// Says how loaded the application is: 1 at full load. It goes before what CPUs say.
+    /// Sets how loaded the application is: 1 at full load. It comes before the CPU utilization.
     pub fn application_utilization(&self, utilization: f64) {
         self.own().application_utilization = utilization;
     }
 
-    /// Says how much of its CPUs it uses, 1 for all that it may.
+    /// Sets how much of its CPUs the application uses: 1 for all that it may use.
     pub fn cpu_utilization(&self, utilization: f64) {
         self.own().cpu_utilization = utilization;
     }
 
-    /// Says how much of its memory it uses, 1 for all that it may.
+    /// Sets how much of its memory the application uses: 1 for all that it may use.
     pub fn memory_utilization(&self, utilization: f64) {
         self.own().memory_utilization = utilization;
     }
 
-    /// Sets a metric of the application's own, and returns whether there was room: there may be 64.
+    /// Sets a metric of the application, and returns whether there was room: there may be 64.
     pub fn metric(&self, name: impl Into<String>, value: f64) -> bool {
         let (name, mut own) = (name.into(), self.own());
         let has_room = own.named_metrics.len() < OWN_MAX || own.named_metrics.contains_key(&name);
@@ -115,12 +115,12 @@ impl LoadMeter {
         has_room
     }
 
-    /// Reports a metric no more.
+    /// Stops reporting a metric.
     pub fn remove_metric(&self, name: &str) {
         self.own().named_metrics.remove(name);
     }
 
-    /// A request has arrived: in flight until what is returned is dropped.
+    /// A request has arrived. It is in flight until the returned value is dropped.
     pub(super) fn enter(&self) -> Arrival {
         self.0.estimate.enter()
     }

@@ -1,4 +1,4 @@
-//! What a server tells of its load: to probes, and with its responses.
+//! How a server reports its load: to probes, and with its responses.
 
 #[cfg(feature = "orca")]
 mod binary;

@@ -17,13 +17,13 @@ use super::{LoadMeter, binary};
 /// The path of the method.
 pub(crate) const STREAM: &str = "/xds.service.orca.v3.OpenRcaService/StreamCoreMetrics";
 
-/// What is reported without being asked for another interval: the request is not read.
+/// The interval of reports. The interval in the request is not read.
 ///
-/// gRPC's servers report no more often than every 30 seconds unless told otherwise, and clients ask for
-/// ten; a second costs little and is what weights come into force at.
+/// By default gRPC's servers report every 30 seconds at most, and clients ask for ten. A second costs
+/// little, and weights take effect at that interval.
 const EVERY: Duration = Duration::from_secs(1);
 
-/// A stream of reports, without end.
+/// An endless stream of reports.
 pub(super) struct Reports {
     meter: LoadMeter,
     next: Option<Pin<Box<Sleep>>>,

@@ -4,13 +4,13 @@ use std::{fs, num::NonZero, sync::Mutex, thread::available_parallelism, time::Du
 
 use evenkeel_core::{load::LoadReport, time::Timestamp};
 
-/// Looked at again after so long.
+/// The interval between two readings.
 const EVERY: Duration = Duration::from_secs(1);
 
-/// What the system says of the process.
+/// What the system says about the process.
 pub(super) struct System {
     cpus: f64,
-    /// In bytes; `None` where it is not known.
+    /// In bytes; `None` if it is not known.
     memory_max: Option<f64>,
     last: Mutex<Look>,
 }
@@ -31,7 +31,7 @@ impl System {
         Self { cpus, memory_max: memory_max(), last: Mutex::new(last) }
     }
 
-    /// Adds to a report what is not in it.
+    /// Adds to a report the values that it lacks.
     pub(super) fn complete(&self, report: &mut LoadReport, now: Timestamp) {
         let Ok(mut last) = self.last.try_lock() else { return };
         let span = now.since(last.at);
@@ -57,13 +57,13 @@ fn cpu_time() -> Duration {
     Duration::try_from(time).unwrap_or_default()
 }
 
-/// Nobody tells.
+/// Not known on this system.
 #[cfg(not(unix))]
 fn cpu_time() -> Duration {
     Duration::ZERO
 }
 
-/// Bytes of memory that the process may use: its control group's limit, else all there is.
+/// Bytes of memory that the process may use: its control group's limit, else the system's memory.
 fn memory_max() -> Option<f64> {
     let group = fs::read_to_string("/sys/fs/cgroup/memory.max");
     let group = group.ok().and_then(|max| max.trim().parse().ok());
@@ -75,7 +75,7 @@ fn memory_used() -> Option<f64> {
     kilobytes("/proc/self/status", "VmRSS:")
 }
 
-/// A line of a file of the kernel, such as `VmRSS:   1234 kB`, in bytes.
+/// The value of a line such as `VmRSS:   1234 kB` in a file of the kernel, in bytes.
 fn kilobytes(file: &str, name: &str) -> Option<f64> {
     let text = fs::read_to_string(file).ok()?;
     let line = text.lines().find_map(|line| line.strip_prefix(name))?;

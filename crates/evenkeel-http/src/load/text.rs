@@ -9,7 +9,7 @@ use evenkeel_core::{
 
 use super::form::{InvalidReport, METRICS_MAX};
 
-/// The named metrics in which a report carries what a probe would be answered.
+/// The named metrics in which a report carries the answer that a probe would get.
 pub(super) const IN_FLIGHT: &str = "evenkeel.in_flight";
 pub(super) const LATENCY: &str = "evenkeel.latency";
 
@@ -17,10 +17,10 @@ const NAMED: &str = "named_metrics.";
 const UTILIZATION: &str = "utilization.";
 const COST: &str = "request_cost.";
 
-/// Reads `name=value` or `name:value`, separated by commas, as Envoy does in one version or another.
+/// Reads `name=value` or `name:value`, separated by commas: versions of Envoy use one or the other.
 ///
-/// Unknown names are passed over. A value that is no number as JSON writes them makes the whole report invalid, and so
-/// does a name that comes twice: half of a report misleads.
+/// Unknown names are skipped. A value that is not a JSON number makes the whole report invalid, and so does a
+/// name that comes twice, since half of a report misleads.
 pub(super) fn read(text: &str) -> Result<LoadReport, InvalidReport> {
     let mut report = LoadReport::default();
     let mut load = Carried::default();
@@ -70,7 +70,7 @@ fn is_named_twice(report: &mut LoadReport, load: &mut Carried, name: &str, value
     map.insert(name.to_owned(), value).is_some()
 }
 
-/// What a report carries of an answer to a probe.
+/// The part of a report that carries the answer to a probe.
 #[derive(Default)]
 pub(super) struct Carried {
     in_flight: Option<f64>,
@@ -78,7 +78,7 @@ pub(super) struct Carried {
 }
 
 impl Carried {
-    /// Where the metric of this name belongs, if it is one of these.
+    /// The place for the metric of this name, if it is one of these.
     pub(super) fn place(&mut self, name: &str) -> Option<&mut Option<f64>> {
         match name {
             IN_FLIGHT => Some(&mut self.in_flight),
@@ -89,14 +89,15 @@ impl Carried {
 
     pub(super) fn get(&self) -> Option<ServerLoad> {
         let latency = self.latency.unwrap_or(0.0);
-        // What is too long for a duration is as long as can be; what is negative or no number counts so
-        // too, and draws no traffic.
+        // A value that is too long for a duration counts as the maximum. So does one that is negative
+        // or not a number, so that it attracts no traffic.
         let latency = Duration::try_from_secs_f64(latency).unwrap_or(Duration::MAX);
         self.in_flight.map(|in_flight| ServerLoad::new(in_flight, latency))
     }
 }
 
-/// Writes what is not zero. What is not finite is left out, and so is a name that would be read as another.
+/// Writes values that are not zero. It leaves out values that are not finite, and names that would be
+/// read as another.
 pub(super) fn write(report: &LoadReport) -> String {
     let mut text = String::from("TEXT ");
     let mut put = |prefix: &str, name: &str, value: f64| {

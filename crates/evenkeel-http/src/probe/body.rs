@@ -1,4 +1,4 @@
-//! Bodies of probes, sent whole, and of their answers, read up to a bound.
+//! The bodies of probes, sent in one piece, and of their answers, read up to a bound.
 
 use std::{
     convert::Infallible,
@@ -11,7 +11,7 @@ use evenkeel_core::BoxError;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::{Bytes, Incoming};
 
-/// A body that is there at once, or none.
+/// A body in one piece, or none.
 #[derive(Debug, Default)]
 pub(crate) struct Whole(Option<Bytes>);
 

@@ -26,21 +26,21 @@ const OK: u32 = 0;
 const NOT_FOUND: u32 = 5;
 const UNIMPLEMENTED: u32 = 12;
 
-/// Asks an endpoint by `grpc.health.v1.Health`, and follows what that says if told to.
+/// Asks an endpoint for its health by `grpc.health.v1.Health`, once or by a stream.
 ///
 /// | answer to `Check` | the endpoint |
 /// |---|---|
 /// | `SERVING` | is healthy |
-/// | any other serving status, or `NOT_FOUND` | says that it is not, and is closed at once |
-/// | `UNIMPLEMENTED` | is healthy (gRFC A17): it answers, and has nothing to say of its health |
+/// | any other serving status, or `NOT_FOUND` | says that it is not healthy, and is closed at once |
+/// | `UNIMPLEMENTED` | is healthy (gRFC A17): it answers, but does not report its health |
 /// | any other status, or none | has failed a probe |
 ///
-/// With [`watch`](Self::watch) a stream to each endpoint stays open on which it tells of changes at once.
-/// `Check` goes on beside that, because a process that hangs sends no news. Where `Watch` is not implemented,
-/// or the stream breaks, it is tried again with growing delays; a stream that breaks is a reason for a `Check`.
+/// With [`watch`](Self::watch) a stream to each endpoint stays open, on which the endpoint reports changes at
+/// once. `Check` continues beside it, because a process that hangs sends no news. If `Watch` is not implemented
+/// or the stream breaks, it is tried again with growing delays. A stream that breaks triggers a `Check`.
 ///
-/// Each `Check` makes a connection of its own: see [`HttpProbe`](crate::HttpProbe) for why, and for the way
-/// around it.
+/// Each `Check` makes its own connection: see [`HttpProbe`](crate::HttpProbe) for the reason, and for how to
+/// avoid it.
 ///
 /// ```
 /// use evenkeel_http::GrpcProbe;
@@ -69,31 +69,31 @@ impl GrpcProbe {
         Self { line, service: String::new(), is_watching: false }
     }
 
-    /// Asks for the health of one service, by its full name. Default that of the whole server.
+    /// Asks for the health of one service, by its full name. Default: that of the whole server.
     #[must_use]
     pub fn service(mut self, name: impl Into<String>) -> Self {
         self.service = name.into();
         self
     }
 
-    /// Follows what each endpoint says, on a stream that stays open. Default only asks.
+    /// Also follows the health of each endpoint on a stream that stays open. Default: off.
     ///
-    /// That is one connection to each endpoint in each client process, without pings, which many gRPC
-    /// servers take ill.
+    /// That is one connection from each client process to each endpoint. It sends no pings, since many gRPC
+    /// servers object to them.
     #[must_use]
     pub fn watch(mut self) -> Self {
         self.is_watching = true;
         self
     }
 
-    /// Connects as `connector` does, over HTTP/2 whatever it speaks otherwise.
+    /// Connects as `connector` does, but always over HTTP/2.
     #[must_use]
     pub fn connector<B, C>(mut self, connector: &HttpConnector<B, C>) -> Self {
         self.line.connector = connector.for_body().http2();
         self
     }
 
-    /// Sets the authority that the probe names. Default the connector's, else the endpoint's address.
+    /// Sets the authority that the probe names. Default: the connector's, else the endpoint's address.
     ///
     /// # Panics
     /// If `authority` is not `host` or `host:port`.
@@ -103,14 +103,14 @@ impl GrpcProbe {
         self
     }
 
-    /// Asks at another port. Default the endpoint's own.
+    /// Asks at another port. Default: the endpoint's own.
     #[must_use]
     pub fn port(mut self, port: u16) -> Self {
         self.line.port = Some(port);
         self
     }
 
-    /// Keeps a connection to each endpoint from one `Check` to the next. Default false.
+    /// Keeps a connection to each endpoint from one `Check` to the next. Default: false.
     #[must_use]
     pub fn keep_connections(mut self, are_kept: bool) -> Self {
         self.line.is_kept = are_kept;
@@ -192,7 +192,7 @@ enum Watching {
     Listening(HttpService<Whole>, Incoming, Vec<u8>),
 }
 
-/// The next that is said; the end where the stream ends, breaks, or never was one.
+/// The next message, or `None` if the stream ends, breaks, or could not be opened.
 async fn next(watching: Watching) -> Option<(Result<(), BoxError>, Watching)> {
     let (service, mut body, mut arrived) = match watching {
         Watching::Asking(service, request) => {

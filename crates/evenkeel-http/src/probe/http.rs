@@ -19,18 +19,18 @@ use super::{
 };
 use crate::connector::HttpConnector;
 
-/// So much of a body is read unless told otherwise.
+/// How many bytes of a body are read by default.
 const BODY_MAX: usize = 16 << 10;
 
-/// Asks an endpoint for a path, and looks at the answer: status, headers, body.
+/// Asks an endpoint for a path, and checks the answer: status, headers, body.
 ///
-/// An answer that is not as expected says that the endpoint is not to be used, and closes it at once; no
-/// answer has to be confirmed. That is Envoy's rule.
+/// An unexpected answer means that the endpoint must not be used, and closes it at once. A missing answer
+/// has to be confirmed by further probes. That is Envoy's rule.
 ///
-/// Each probe makes a connection of its own, as HAProxy's and Kubernetes' do: what it finds is what the next
-/// new connection would find, from the listener's queue to the last byte of the answer, and an old
-/// connection that still works, or one to a process that is being replaced, does not hide that new ones
-/// are refused. [`keep_connections`](Self::keep_connections) saves the handshakes where that counts more.
+/// Each probe makes its own connection, as those of HAProxy and Kubernetes do. So it sees what the next new
+/// connection would see, from the listener's queue to the last byte of the answer. An old connection that
+/// still works, or one to a process that is being replaced, does not hide that new ones are refused.
+/// [`keep_connections`](Self::keep_connections) saves the handshakes where those matter more.
 ///
 /// ```
 /// use std::time::Duration;
@@ -54,14 +54,14 @@ pub struct HttpProbe {
     body_max: usize,
 }
 
-/// What makes of a body that an endpoint is healthy.
+/// Decides from a body whether an endpoint is healthy.
 type ExpectsBody = Box<dyn Fn(&[u8]) -> bool + Send + Sync>;
 
 impl HttpProbe {
     /// Asks for `path` over HTTP/1.1 without TLS, and expects a status from 200 to 299.
     ///
     /// # Panics
-    /// If `path` is none, with or without a query.
+    /// If `path` is not a path, with or without a query.
     #[must_use]
     pub fn new(path: &str) -> Self {
         let path = path.parse::<PathAndQuery>().ok().filter(|path| path.as_str().starts_with('/'));
@@ -85,7 +85,7 @@ impl HttpProbe {
         self
     }
 
-    /// Sets the authority that the probe names. Default the connector's, else the endpoint's address.
+    /// Sets the authority that the probe names. Default: the connector's, else the endpoint's address.
     ///
     /// # Panics
     /// If `authority` is not `host` or `host:port`.
@@ -95,14 +95,14 @@ impl HttpProbe {
         self
     }
 
-    /// Asks at another port. Default the endpoint's own.
+    /// Asks at another port. Default: the endpoint's own.
     #[must_use]
     pub fn port(mut self, port: u16) -> Self {
         self.line.port = Some(port);
         self
     }
 
-    /// Sets the method. Default `GET`.
+    /// Sets the method. Default: `GET`.
     #[must_use]
     pub fn method(mut self, method: Method) -> Self {
         self.method = method;
@@ -116,7 +116,7 @@ impl HttpProbe {
         self
     }
 
-    /// Sets which statuses are those of a healthy endpoint. Default 200 to 299: a redirect leads
+    /// Sets which statuses a healthy endpoint answers with. Default: 200 to 299, since a redirect leads
     /// somewhere else.
     #[must_use]
     pub fn expect_status(mut self, statuses: impl RangeBounds<u16>) -> Self {
@@ -124,23 +124,23 @@ impl HttpProbe {
         self
     }
 
-    /// Adds statuses of a healthy endpoint.
+    /// Adds statuses that a healthy endpoint answers with.
     #[must_use]
     pub fn or_status(mut self, statuses: impl RangeBounds<u16>) -> Self {
         self.statuses.push(closed(&statuses));
         self
     }
 
-    /// Adds statuses that count like no answer: so many in a row as it takes for that. Default none.
+    /// Adds statuses that count like a missing answer: only several in a row close the endpoint. Default: none.
     ///
-    /// For those that an endpoint gives in passing, such as 429, or that come from something in between.
+    /// For those that pass by themselves, such as 429, or that come from something in between.
     #[must_use]
     pub fn doubt_status(mut self, statuses: impl RangeBounds<u16>) -> Self {
         self.doubtful.push(closed(&statuses));
         self
     }
 
-    /// Expects a header, of this value if one is given.
+    /// Expects a header, with this value if one is given.
     #[must_use]
     pub fn expect_header(
         mut self,
@@ -151,7 +151,7 @@ impl HttpProbe {
         self
     }
 
-    /// Expects a text within the body.
+    /// Expects a text in the body.
     #[must_use]
     pub fn expect_body(self, text: impl Into<String>) -> Self {
         let text: String = text.into();
@@ -160,7 +160,7 @@ impl HttpProbe {
         })
     }
 
-    /// Expects a body that `is_healthy` agrees with. It sees [`body_max`](Self::body_max) bytes at most.
+    /// Expects a body for which `is_healthy` is true. It sees [`body_max`](Self::body_max) bytes at most.
     #[must_use]
     pub fn expect_body_with(
         mut self,
@@ -170,14 +170,14 @@ impl HttpProbe {
         self
     }
 
-    /// Sets how many bytes of a body are read at most. Default 16 KiB. The rest is not waited for.
+    /// Sets how many bytes of a body are read at most. Default: 16 KiB. The probe does not wait for the rest.
     #[must_use]
     pub fn body_max(mut self, bytes: usize) -> Self {
         self.body_max = bytes;
         self
     }
 
-    /// Keeps a connection to each endpoint from one probe to the next. Default false.
+    /// Keeps a connection to each endpoint from one probe to the next. Default: false.
     ///
     /// It is closed when a probe fails, and after the connector's idle time.
     #[must_use]
@@ -219,7 +219,7 @@ impl Probe for HttpProbe {
         let service = self.line.take(node);
         let response = send_over(&service, self.request()).await?;
         self.check_head(&response)?;
-        // Read also where nobody looks at it: a connection is of no use before its answer has ended.
+        // Also read if it is not checked: a connection cannot be kept before its answer has ended.
         if self.expects_body.is_some() || self.line.is_kept {
             let (body, is_cut) = read(response.into_body(), self.body_max).await?;
             if self.expects_body.as_ref().is_some_and(|is_healthy| !is_healthy(&body)) {

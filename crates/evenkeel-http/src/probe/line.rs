@@ -21,7 +21,7 @@ use tower_service::Service;
 use super::body::Whole;
 use crate::{connector::HttpConnector, service::HttpService};
 
-/// Among so many it costs nothing to look each time for those that have left.
+/// Up to this number it is cheap to look for those that have left each time.
 const SWEEP_MIN: usize = 64;
 
 /// How a probe reaches endpoints by HTTP.
@@ -32,7 +32,7 @@ pub(crate) struct Line {
     kept: Mutex<Kept>,
 }
 
-/// The services that keep connections, of endpoints that are in use.
+/// The services that keep connections, for endpoints that are in use.
 #[derive(Default)]
 struct Kept {
     services: HashMap<Address, (Weak<Node>, HttpService<Whole>)>,
@@ -44,22 +44,22 @@ impl Line {
         Self { connector, port: None, is_kept: false, kept: Mutex::default() }
     }
 
-    /// A service for one probe, over a connection of its own unless one is kept.
+    /// A service for one probe, over its own connection unless one is kept.
     ///
-    /// It has to live until the answer has been read: its connections end with it. So a probe that times
-    /// out ends its connection, and none that hangs is used twice.
+    /// Its connections end when it is dropped, so it must live until the answer has been read. So a probe that
+    /// times out ends its connection, and a connection that hangs is never used twice.
     pub(super) fn take(&self, node: &Node) -> HttpService<Whole> {
         let kept =
             self.kept.lock().expect("no panic under the lock").services.remove(node.address());
         kept.map_or_else(|| self.fresh(node), |(_, service)| service)
     }
 
-    /// A service with connections of its own.
+    /// A service with its own connections.
     pub(crate) fn fresh(&self, node: &Node) -> HttpService<Whole> {
         self.connector.connect(&apart(node, self.port))
     }
 
-    /// Keeps the connections of a service that works, if they are to be kept.
+    /// Keeps the connections of a service that works, if that is set.
     pub(super) fn keep(&self, node: &Arc<Node>, service: HttpService<Whole>) {
         if !self.is_kept {
             return;
@@ -84,9 +84,9 @@ pub(crate) async fn send_over(
     service.call(request).await
 }
 
-/// The same endpoint at another port, if one is given, and as a node of its own.
+/// The same endpoint as a separate node, at another port if one is given.
 ///
-/// What a probe cannot reach must not make discovery look again, every two seconds for as long as an
+/// A probe that cannot connect must not make discovery look again, every two seconds for as long as an
 /// endpoint is down.
 pub(super) fn apart(node: &Node, port: Option<u16>) -> Arc<Node> {
     let address = match (node.address().clone(), port) {

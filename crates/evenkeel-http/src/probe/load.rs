@@ -19,10 +19,10 @@ use crate::{
     load::{PROBE_PATH, message, read_text},
 };
 
-/// Says the hash of the request for which a probe asks.
+/// The header with the hash of the request for which a probe asks.
 const HASH_HEADER: HeaderName = HeaderName::from_static("evenkeel-hash");
 
-/// So much of an answer's body is read.
+/// How many bytes of an answer's body are read.
 const BODY_MAX: usize = 4 << 10;
 
 /// Asks a server for its load over HTTP, for [`Prequal`](evenkeel_core::policy::Prequal).
@@ -31,10 +31,10 @@ const BODY_MAX: usize = 4 << 10;
 /// 299 and the header
 /// `endpoint-load-metrics: TEXT named_metrics.evenkeel.in_flight=7,named_metrics.evenkeel.latency=0.012`.
 ///
-/// A probe for a request that has a hash (see [`HashBy`](crate::HashBy)) says it in the header
+/// A probe for a request with a hash (see [`HashBy`](crate::HashBy)) sends that in the header
 /// `evenkeel-hash`, in decimal digits, for [`ReportLoadLayer::answer_with`](crate::ReportLoadLayer::answer_with).
 ///
-/// Connections are kept from one probe to the next: there are several for each request.
+/// Connections are kept from one probe to the next, since there are several probes for each request.
 ///
 /// ```
 /// use evenkeel_core::endpoint::Endpoint;
@@ -67,10 +67,10 @@ impl HttpLoadProbe {
         self
     }
 
-    /// Sets the path. Default [`PROBE_PATH`](crate::PROBE_PATH).
+    /// Sets the path. Default: [`PROBE_PATH`](crate::PROBE_PATH).
     ///
     /// # Panics
-    /// If `path` is none, with or without a query.
+    /// If `path` is not a path, with or without a query.
     #[must_use]
     pub fn path(mut self, path: &str) -> Self {
         let path = path.parse::<PathAndQuery>().ok().filter(|path| path.as_str().starts_with('/'));
@@ -78,7 +78,7 @@ impl HttpLoadProbe {
         self
     }
 
-    /// Asks at another port. Default the endpoint's own.
+    /// Asks at another port. Default: the endpoint's own.
     #[must_use]
     pub fn port(mut self, port: u16) -> Self {
         self.line.port = Some(port);
@@ -158,14 +158,14 @@ impl GrpcLoadProbe {
         Self { line }
     }
 
-    /// Connects as `connector` does, over HTTP/2 whatever it speaks otherwise.
+    /// Connects as `connector` does, but always over HTTP/2.
     #[must_use]
     pub fn connector<B, C>(mut self, connector: &HttpConnector<B, C>) -> Self {
         self.line.connector = connector.for_body().http2();
         self
     }
 
-    /// Asks at another port. Default the endpoint's own.
+    /// Asks at another port. Default: the endpoint's own.
     #[must_use]
     pub fn port(mut self, port: u16) -> Self {
         self.line.port = Some(port);

@@ -1,17 +1,17 @@
-//! The messages of gRPC's health service, written out: they have one field each.
+//! The messages of gRPC's health service, written by hand: they have one field each.
 //!
 //! `grpc.health.v1`: `HealthCheckRequest { string service = 1; }` and
 //! `HealthCheckResponse { ServingStatus status = 1; }`.
 
 use evenkeel_core::{BoxError, health::check::NotServing};
 
-/// An answer is two bytes long, and more only if the service has grown fields that nobody knows here.
+/// An answer is two bytes long. It is longer only if the service has new fields.
 pub(super) const MESSAGE_MAX: usize = 4 << 10;
 
 const LENGTH_DELIMITED_FIELD_1: u8 = 0x0A;
 const SERVING: u64 = 1;
 
-/// The question after the health of `service`, as gRPC sends it: uncompressed, with its length.
+/// The request for the health of `service`, as gRPC sends it: uncompressed, with its length.
 pub(super) fn request(service: &str) -> Vec<u8> {
     let mut message = Vec::new();
     if !service.is_empty() {
@@ -23,7 +23,7 @@ pub(super) fn request(service: &str) -> Vec<u8> {
     [&[0][..], &length.to_be_bytes(), &message].concat()
 }
 
-/// Takes the first message off what has arrived, `None` while it is not whole.
+/// Takes the first message from the bytes that have arrived; `None` while it is not complete.
 ///
 /// # Errors
 /// If it is compressed, or longer than `max`.
@@ -41,10 +41,10 @@ pub(crate) fn take(arrived: &mut Vec<u8>, max: usize) -> Result<Option<Vec<u8>>,
     Ok(Some(message))
 }
 
-/// What a response says of the health of the service.
+/// Reads the health of the service from a response.
 ///
 /// # Errors
-/// [`NotServing`] if it is not serving, another if the message cannot be read.
+/// [`NotServing`] if it is not serving, another error if the message cannot be read.
 pub(super) fn health(message: &[u8]) -> Result<(), BoxError> {
     match status(message).ok_or("the answer is no health response")? {
         SERVING => Ok(()),
@@ -54,7 +54,7 @@ pub(super) fn health(message: &[u8]) -> Result<(), BoxError> {
     }
 }
 
-/// The last field 1 of the message, other fields passed over; 0 if there is none.
+/// The last field 1 of the message, or 0 if there is none. Other fields are skipped.
 fn status(mut message: &[u8]) -> Option<u64> {
     let mut status = 0;
     while !message.is_empty() {

@@ -1,4 +1,4 @@
-//! Probes for active health checks: HTTP, gRPC, TLS, TCP; and those that ask for load.
+//! Probes for active health checks over HTTP, gRPC, TLS and TCP, and probes that ask for load.
 
 mod body;
 mod grpc;

@@ -1,4 +1,4 @@
-//! A probe that connects, and no more.
+//! A probe that only connects.
 
 use std::sync::Arc;
 
@@ -10,8 +10,8 @@ use crate::dial::{Dial, DialOptions};
 
 /// Connects to an endpoint by TCP, or to its Unix socket, and closes the connection.
 ///
-/// It finds out that something listens; a process that hangs passes as long as its kernel accepts for it.
-/// Where an endpoint can be asked anything, ask it.
+/// It shows that something listens. A process that hangs passes as long as its kernel accepts connections.
+/// If an endpoint can answer a request, use a probe that sends one.
 ///
 /// ```
 /// use evenkeel_http::TcpProbe;

@@ -1,4 +1,4 @@
-//! A probe that shakes hands.
+//! A probe that makes a TLS handshake.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use crate::{
     tls::{Connector, Tls},
 };
 
-/// Connects to an endpoint, and shakes hands by TLS: its certificate is good, and the process is awake.
+/// Connects and makes a TLS handshake: the certificate is valid and the process responds.
 ///
 /// ```
 /// use evenkeel_http::{Tls, TlsProbe};
@@ -27,14 +27,14 @@ pub struct TlsProbe {
 }
 
 impl TlsProbe {
-    /// Verifies endpoints as `tls` says; the server name is the endpoint's host, unless it says another.
+    /// Verifies endpoints as `tls` says. The server name is the endpoint's host, unless `tls` sets another.
     #[must_use]
     pub fn new(tls: Tls) -> Self {
         let tls = Arc::new(Connector::new(tls));
         Self { options: DialOptions { tls, ..DialOptions::for_probe() }, port: None }
     }
 
-    /// Connects to another port. Default the endpoint's own.
+    /// Connects to another port. Default: the endpoint's own.
     #[must_use]
     pub fn port(mut self, port: u16) -> Self {
         self.port = Some(port);

@@ -16,7 +16,7 @@ const LIMIT: HeaderName = HeaderName::from_static("ratelimit-limit");
 const REMAINING: HeaderName = HeaderName::from_static("ratelimit-remaining");
 const RESET: HeaderName = HeaderName::from_static("ratelimit-reset");
 
-/// What a server says of the quota that it grants.
+/// What a server says about the quota that it grants.
 ///
 /// ```
 /// use std::time::Duration;
@@ -32,16 +32,17 @@ const RESET: HeaderName = HeaderName::from_static("ratelimit-reset");
 pub struct ServerQuota {
     /// How many requests may still be sent.
     pub remaining: u32,
-    /// After what time there are more again.
+    /// The time until more requests may be sent.
     pub reset: Duration,
 }
 
 impl ServerQuota {
-    /// Reads what a response says: `Retry-After` where its status is 429, else `RateLimit` (IETF draft
+    /// Reads what a response says: `Retry-After` if its status is 429, else `RateLimit` (IETF draft
     /// of the httpapi group), else `RateLimit-Remaining` and `RateLimit-Reset` (its third version).
     ///
-    /// Of several quotas it is the one that allows the least in the time until its reset. A reset that can
-    /// only be a date, in seconds or milliseconds since 1970, is read as one. None is longer than a day.
+    /// If there are several quotas, the result is the one that allows the least until its reset. A reset
+    /// that can only be a date, in seconds or milliseconds since 1970, is read as a date. A reset is a day
+    /// at most.
     #[must_use]
     pub fn read(status: StatusCode, headers: &HeaderMap) -> Option<Self> {
         if status == StatusCode::TOO_MANY_REQUESTS
@@ -74,7 +75,7 @@ impl ServerQuota {
         Self { remaining, reset: reset_max }
     }
 
-    /// `"name";r=50;t=30`, of which only the parameters matter.
+    /// Reads `"name";r=50;t=30`. Only the parameters matter.
     fn read_item(item: &str, headers: &HeaderMap) -> Option<Self> {
         let parameter = |name: &str| {
             let found = split(item, ';')
@@ -132,7 +133,7 @@ pub(super) fn exhausted(rate: Rate, retry_after: Duration) -> QuotaState {
     state
 }
 
-/// Whole seconds, rounded up: who comes back too early is refused again.
+/// Whole seconds, rounded up: a caller that tries again too early is refused again.
 pub(crate) fn seconds(duration: Duration) -> u64 {
     duration.as_secs() + u64::from(0 < duration.subsec_nanos())
 }

@@ -1,4 +1,4 @@
-//! Tells callers of their quota.
+//! Tells callers their quota.
 
 use std::{
     fmt,
@@ -18,12 +18,12 @@ use tower_service::Service;
 
 use super::fields;
 
-/// Tells callers of their quota, in the headers of each response.
+/// Tells callers their quota, in the headers of each response.
 ///
-/// It stands above [`ErrorToResponseLayer`](crate::ErrorToResponseLayer), which makes a 429 with
-/// `Retry-After` of a refusal, and that above the limit, which is told to
-/// [disclose](DiscloseQuota) what is left. The headers are `RateLimit-Policy` and `RateLimit`
-/// (draft-ietf-httpapi-ratelimit-headers, from its eighth version on), times in whole seconds, rounded up:
+/// It stands above [`ErrorToResponseLayer`](crate::ErrorToResponseLayer), which turns a refusal into a 429
+/// with `Retry-After`. That layer stands above the limit, which is set to [disclose](DiscloseQuota) what is
+/// left. The headers are `RateLimit-Policy` and `RateLimit` (draft-ietf-httpapi-ratelimit-headers, from its
+/// eighth version on). Times are in whole seconds, rounded up:
 ///
 /// ```text
 /// RateLimit-Policy: "default";q=10;w=10
@@ -57,7 +57,7 @@ use super::fields;
 /// # }
 /// ```
 ///
-/// It costs two headers and what they are written in; a response without a quota is left alone.
+/// It costs two headers and their values for each response. A response without a quota does not change.
 #[derive(Clone, Copy, Debug)]
 pub struct RateLimitHeadersLayer {
     name: &'static str,
@@ -65,13 +65,13 @@ pub struct RateLimitHeadersLayer {
 }
 
 impl RateLimitHeadersLayer {
-    /// Tells of a quota that is called `default`.
+    /// Reports a quota that is called `default`.
     #[must_use]
     pub fn new() -> Self {
         Self { name: "default", has_three: false }
     }
 
-    /// Sets what the quota is called.
+    /// Sets the name of the quota.
     ///
     /// # Panics
     /// If `name` has anything in it but letters, digits, `-`, `_` and `.`.
@@ -83,8 +83,8 @@ impl RateLimitHeadersLayer {
         self
     }
 
-    /// Writes `RateLimit-Limit`, `RateLimit-Remaining` and `RateLimit-Reset` as well, as the draft's
-    /// third version had it, for callers that know no other. Default not.
+    /// Also writes `RateLimit-Limit`, `RateLimit-Remaining` and `RateLimit-Reset`, as in the draft's
+    /// third version, for callers that know only these. Default: off.
     #[must_use]
     pub fn three_headers(mut self) -> Self {
         self.has_three = true;
@@ -106,7 +106,7 @@ impl<S> Layer<S> for RateLimitHeadersLayer {
     }
 }
 
-/// Tells callers of their quota. See [`RateLimitHeadersLayer`].
+/// Tells callers their quota. See [`RateLimitHeadersLayer`].
 #[derive(Clone, Debug)]
 pub struct RateLimitHeaders<S> {
     inner: S,
@@ -175,7 +175,7 @@ fn state<R>(response: &Response<R>) -> Option<QuotaState> {
 
 /// Puts what is left of a quota into the extensions of a response, for [`RateLimitHeadersLayer`].
 ///
-/// Of several quotas that a request spends, it is the one of which the least is left.
+/// If a request spends several quotas, it is the one with the least left.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct DiscloseQuota;
 

@@ -1,4 +1,4 @@
-//! Keeps to what a server says of its quota.
+//! Keeps to the quota that a server announces.
 
 use std::{
     fmt,
@@ -16,10 +16,10 @@ use tower_service::Service;
 use super::ServerQuota;
 use crate::delay;
 
-/// Tells a limiter what the server says of its quota, so that a client slows down before it is refused.
+/// Passes the quota that a server announces to a limiter, so that a client slows down before it is refused.
 ///
-/// It stands below the limit that it tells. What it reads is a [`ServerQuota`]; a response that says
-/// nothing is left alone. Costs two look-ups of headers.
+/// It stands below that limiter. It reads a [`ServerQuota`] from each response, at the cost of two header
+/// look-ups. A response without a quota changes nothing.
 ///
 /// ```
 /// use evenkeel_core::error::{RateLimited, cause};
@@ -58,11 +58,11 @@ impl<F: Fn(ServerQuota)> HeedQuotaLayer<F> {
         Self { told, reset_max: delay::BELIEVED_MAX }
     }
 
-    /// Sets for how long at most what a response says is believed. Default 5 minutes.
+    /// Sets the longest time for which the quota of a response is believed. Default: 5 minutes.
     ///
-    /// A quota for a longer time is told as its share of this one, so the pace is the same; one that is used
-    /// up is tried again after this time. Zero lets everything through; days let one wrong header block
-    /// a client for days.
+    /// A quota for a longer time is scaled to this one, so the pace stays the same. A quota that is used up
+    /// is tried again after this time. Zero lets everything through. With days, one wrong header blocks a
+    /// client for days.
     #[must_use]
     pub fn reset_max(mut self, reset_max: Duration) -> Self {
         self.reset_max = reset_max;
@@ -84,7 +84,7 @@ impl<F> fmt::Debug for HeedQuotaLayer<F> {
     }
 }
 
-/// Tells a limiter what the server says of its quota. See [`HeedQuotaLayer`].
+/// Passes the quota that a server announces to a limiter. See [`HeedQuotaLayer`].
 #[derive(Clone)]
 pub struct HeedQuota<S, F> {
     inner: S,

@@ -1,4 +1,4 @@
-//! Whose quota an HTTP request spends, and the headers that tell of it, out and in.
+//! The quota that an HTTP request spends, and the headers that report it, written and read.
 
 mod fields;
 mod headers;

@@ -1,4 +1,4 @@
-//! Whose quota a request spends.
+//! The quota that a request spends.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -7,10 +7,10 @@ use http::{Extensions, HeaderMap, HeaderName, HeaderValue, Request};
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
-/// The value of a header is whose quota a request spends: an API key, a tenant.
+/// Gives each value of a header its own quota: an API key, a tenant.
 ///
-/// Put it behind what checks that value: otherwise who makes up a new one for each request is not
-/// limited.
+/// Put it behind a check of that value. Otherwise a caller that makes up a new value for each request is
+/// not limited.
 ///
 /// ```
 /// use evenkeel_core::quota::Spender;
@@ -27,13 +27,13 @@ pub struct HeaderSpender {
 }
 
 impl HeaderSpender {
-    /// Whoever sends the same value of the header `name` spends the same quota; all without it share one.
+    /// Requests with the same value of the header `name` share a quota. Requests without it share another.
     #[must_use]
     pub fn new(name: HeaderName) -> Self {
         Self { name, is_optional: false }
     }
 
-    /// Lets requests without the header through. Default they share one quota.
+    /// Lets requests without the header through. By default they share one quota.
     #[must_use]
     pub fn optional(mut self) -> Self {
         self.is_optional = true;
@@ -48,10 +48,10 @@ impl<B> Spender<Request<B>> for HeaderSpender {
     }
 }
 
-/// The caller's address is whose quota a request spends.
+/// Gives each caller's address its own quota.
 ///
-/// Of an IPv6 address the first 64 bits count: one caller has all that begin so. Requests whose address is
-/// not known share one quota.
+/// Only the first 64 bits of an IPv6 address count, since one caller has all addresses with that prefix.
+/// Requests without a known address share one quota.
 ///
 /// ```
 /// use std::net::SocketAddr;
@@ -72,17 +72,17 @@ pub struct AddressSpender<F> {
 }
 
 impl<F: Fn(&Extensions) -> Option<SocketAddr>> AddressSpender<F> {
-    /// The address is that of the connection's other end, which `peer` finds in a request's extensions.
+    /// Uses the address of the connection's other end, which `peer` finds in a request's extensions.
     #[must_use]
     pub fn new(peer: F) -> Self {
         Self { peer, proxies: 0 }
     }
 
-    /// Trusts so many proxies in front of this server. Default none.
+    /// Sets how many proxies in front of this server are trusted. Default: 0.
     ///
-    /// The address is then the one that the first of them saw: so many from the right in
-    /// `X-Forwarded-For`. Too few, and all callers of a proxy share one quota; too many, and a caller
-    /// chooses its address, for it writes what stands further left.
+    /// The address is then the one that the first of them saw: the entry of `X-Forwarded-For` at this
+    /// position from the right. If the number is too low, all callers of a proxy share one quota. If it is
+    /// too high, a caller chooses its address, since it writes the entries further left.
     #[must_use]
     pub fn behind_proxies(mut self, proxies: usize) -> Self {
         self.proxies = proxies;
@@ -110,7 +110,7 @@ where
     }
 }
 
-/// The address that stands so many places left of the last one.
+/// The address `from_right` places left of the last one.
 fn forwarded(headers: &HeaderMap, from_right: usize) -> Option<IpAddr> {
     let lines = headers.get_all(X_FORWARDED_FOR).iter().rev();
     let mut addresses = lines.flat_map(|line| line.to_str().unwrap_or_default().rsplit(','));

@@ -14,25 +14,25 @@ use hyper::body::{Buf, Bytes};
 
 /// The body of an attempt: what earlier attempts have read of the caller's body, then the rest of it.
 ///
-/// What is read is kept, up to a bound, for attempts to come. A body that is replaced by another
-/// attempt's before it was read to its end fails with [`Superseded`], since the rest is the other's.
+/// What is read is kept, up to a bound, for later attempts. If another attempt takes over before this body
+/// was read to its end, this body fails with [`Superseded`], since the other reads the rest.
 /// By default it is empty.
 pub struct ReplayBody<B> {
     /// `None` if the body is empty.
     source: Option<Arc<Source<B>>>,
     generation: u64,
-    /// How many of the frames that are kept have been read.
+    /// How many of the kept frames have been read.
     position: usize,
     is_trailers_read: bool,
 }
 
-/// The body of an attempt that was given up: another attempt reads it now.
+/// The body of an attempt that was abandoned: another attempt reads it now.
 #[derive(Clone, Copy, Debug, Default, thiserror::Error)]
 #[error("the body is read by another attempt")]
 #[non_exhaustive]
 pub struct Superseded;
 
-/// The caller's body, and what was read of it.
+/// The caller's body, and the frames read from it.
 struct Source<B> {
     state: Mutex<State<B>>,
     max: usize,
@@ -45,19 +45,19 @@ struct State<B> {
     kept_bytes: usize,
     trailers: Option<HeaderMap>,
     end: End,
-    /// The attempt that reads what is not kept yet.
+    /// The attempt that reads the part that is not kept yet.
     generation: u64,
-    /// The attempt that read what is lost: the only one that may read on.
+    /// The attempt that read the part that is lost: the only one that may read on.
     lost_by: u64,
     /// Attempts that wait while another of them polls the rest.
     waiting: Vec<Waker>,
-    /// The attempt that waits for the rest: the caller's body knows only who polled it last.
+    /// The attempt that waits for the rest: the caller's body wakes only the task that polled it last.
     reader: Option<Waker>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum End {
-    /// There is more, and all that was read is kept.
+    /// There is more, and all that was read so far is kept.
     Ahead,
     /// All of it is kept.
     Reached,
@@ -66,7 +66,7 @@ enum End {
 }
 
 impl<B: Body> ReplayBody<B> {
-    /// The body of the first attempt, and what to make others with. At most `max` bytes are kept.
+    /// The body of the first attempt, and the source of further ones. At most `max` bytes are kept.
     pub(crate) fn new(body: B, max: usize) -> (Self, Replayed<B>) {
         let source = (!body.is_end_stream()).then(|| {
             let state = State {
@@ -92,7 +92,7 @@ impl<B> ReplayBody<B> {
     }
 }
 
-/// What makes bodies for further attempts.
+/// Makes bodies for further attempts.
 pub(crate) struct Replayed<B>(Option<Arc<Source<B>>>);
 
 impl<B> Replayed<B> {
@@ -101,7 +101,7 @@ impl<B> Replayed<B> {
         self.0.as_ref().is_none_or(|source| source.state().end != End::Lost)
     }
 
-    /// Whether it can be read by two at the same time: it is empty or all there.
+    /// Whether two attempts can read it at the same time: it is empty or all of it is kept.
     pub(crate) fn may_double(&self) -> bool {
         self.0.as_ref().is_none_or(|source| source.state().end == End::Reached)
     }
@@ -168,7 +168,7 @@ where
         drop(state);
         let polled = Pin::new(&mut rest).poll_frame(cx);
 
-        // Nobody makes another attempt any more when the call has ended.
+        // There are no further attempts once the call has ended.
         let max = if Arc::strong_count(source) == 1 { 0 } else { source.max };
         let mut state = source.state();
         let polled = state.keep(polled, rest, max);
@@ -220,7 +220,7 @@ where
 }
 
 impl<B> State<B> {
-    /// Keeps what was read of the rest, and the rest if there is more of it.
+    /// Keeps what was read from the rest, and the rest if there is more of it.
     fn keep<D: Buf, E: Into<BoxError>>(
         &mut self,
         polled: Poll<Option<Result<Frame<D>, E>>>,

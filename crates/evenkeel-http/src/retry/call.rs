@@ -19,15 +19,15 @@ use crate::{classify::is_grpc, deadline::set_remaining};
 
 const GRPC_PREVIOUS_ATTEMPTS: HeaderName = HeaderName::from_static("grpc-previous-rpc-attempts");
 
-/// Request extension: whether it does no harm if the request is processed more than once.
+/// Request extension: whether the request may safely be processed more than once.
 ///
 /// Without it the method decides: `GET`, `HEAD`, `OPTIONS`, `TRACE`, `PUT` and `DELETE` are idempotent
-/// (RFC 9110, section 9.2.2), so a gRPC call is not. With `Idempotent(false)` it is not repeated by the rules of
-/// [`HttpRetry::grpc`] either.
+/// (RFC 9110, section 9.2.2), so a gRPC call is not. With `Idempotent(false)`, the rules of
+/// [`HttpRetry::grpc`] do not repeat it either.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Idempotent(pub bool);
 
-/// Request extension: how many attempts of the call were made before this one. Not there in the first.
+/// Request extension: how many attempts of the call were made before this one. The first does not have it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PreviousAttempts(pub u32);
 
@@ -40,9 +40,9 @@ pub struct HttpCall<B> {
     extensions: Extensions,
     body: Replayed<B>,
     is_idempotent: bool,
-    /// Whether it is repeated where it found nobody, though it is not idempotent.
+    /// Whether it is repeated if the service was unavailable, even if it is not idempotent.
     repeats_unavailable: bool,
-    /// Whether the last attempt found nobody, as gRPC understands it.
+    /// Whether the last attempt found the service unavailable, in gRPC's sense.
     pub(super) is_unavailable: bool,
     deadline: Option<Deadline>,
 }

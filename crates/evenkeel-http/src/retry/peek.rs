@@ -1,4 +1,4 @@
-//! Looks for a gRPC status behind the head of a response, while there is no message yet.
+//! Looks for a gRPC status after the head of a response, before any message.
 
 use std::{
     fmt,
@@ -17,9 +17,9 @@ use tokio::time::{Sleep, sleep};
 use crate::classify::is_grpc_to_come;
 
 pin_project! {
-    /// The response with its first frame, if that came soon and the response is gRPC's.
+    /// The response with its first frame, if it is a gRPC response and that came soon.
     pub struct Peek<R: Body> {
-        // Taken when it is given back.
+        // Taken when it is returned.
         response: Option<Response<R>>,
         wait_max: Duration,
         #[pin]
@@ -68,7 +68,7 @@ impl<R: Body> fmt::Debug for Peek<R> {
 }
 
 pin_project! {
-    /// The body of a response whose first frame may have been looked at. By default it is empty.
+    /// The body of a response, the first frame of which may have been read ahead. By default it is empty.
     pub struct PeekedBody<R: Body> {
         first: Option<Option<Result<Frame<R::Data>, R::Error>>>,
         // `None` if there is nothing to read.
@@ -78,7 +78,7 @@ pin_project! {
 }
 
 impl<R: Body> PeekedBody<R> {
-    /// The trailers, if the response has nothing else behind its head.
+    /// The trailers, if the response has nothing else after its head.
     pub(super) fn trailers(&self) -> Option<&HeaderMap> {
         match &self.first {
             Some(Some(Ok(frame))) => frame.trailers_ref(),

@@ -28,32 +28,33 @@ const RESOURCE_EXHAUSTED: u32 = 8;
 /// | what happened | another attempt |
 /// |---|---|
 /// | no connection; a stream refused, or above the last one of a `GOAWAY` | always safe |
-/// | 429 with `Retry-After`, `RateLimit` or `RateLimit-Reset` | always safe, after that delay |
+/// | 429 with `Retry-After`, `RateLimit` or `RateLimit-Reset` | always safe, after the delay that it names |
 /// | `UNAVAILABLE` or `RESOURCE_EXHAUSTED` with `grpc-retry-pushback-ms` | always safe, after that delay: the server asks for it |
 /// | reset, or closed, or timed out before a response | if idempotent |
 /// | 502, 503, 504 | if idempotent, after `Retry-After` or `RateLimit-Reset` if there is one |
 /// | `UNAVAILABLE` with no message before it | if idempotent, or by the rules of [`grpc`](Self::grpc) |
 /// | a breaker, a limit or load shedding of this process that stands below the retries, tower's too | always safe |
 /// | a pushback that is negative | never |
-/// | the request itself is at fault; no endpoint is there; anything else | never |
+/// | the request itself is at fault; there is no endpoint; anything else | never |
 ///
-/// A 429 that says nothing of when is not retried: the server has too much to do already. A 500 is not
-/// either: it mostly comes again. Idempotent is what the [method](super::Idempotent) says, or the request's
-/// extension [`Idempotent`](super::Idempotent), or [`all_idempotent`](Self::all_idempotent). A response that a layer of
-/// this process made of an error, such as [`GrpcStatusLayer`](crate::GrpcStatusLayer), is judged by that error.
+/// A 429 without a delay is not retried, since the server already has too much to do. A 500 is not retried,
+/// since it usually happens again. The [method](super::Idempotent) decides whether a request is idempotent,
+/// or its extension [`Idempotent`](super::Idempotent), or [`all_idempotent`](Self::all_idempotent). A response that
+/// a layer of this process made from an error, such as [`GrpcStatusLayer`](crate::GrpcStatusLayer), is judged
+/// by that error.
 ///
-/// A gRPC call is a `POST`, so these rules repeat it only where a row says that this is always safe: a handler may
-/// answer `UNAVAILABLE` after it has done its work. Where a call could be repeated but for that, the retry layer
-/// says `not_repeatable` in its event and its metric. [`grpc`](Self::grpc) has the rules that gRPC's own retries go by.
+/// A gRPC call is a `POST`, so these rules repeat it only if a row says that this is always safe: a handler may
+/// answer `UNAVAILABLE` after it has done its work. If that is the only reason not to repeat a call, the retry
+/// layer says `not_repeatable` in its event and its metric. [`grpc`](Self::grpc) has the rules of gRPC's own retries.
 ///
-/// The body of a request is kept while it is sent, up to [`body_max`](Self::body_max); one that is
-/// longer is not sent again once more than that has been. So the service below gets requests with a
-/// [`ReplayBody`](super::ReplayBody). A call without [`Tried`](evenkeel_core::traffic::Tried) in its extensions is given one, for its attempts to avoid
-/// each other's endpoints. The second attempt and those after it carry [`PreviousAttempts`](super::PreviousAttempts), and
-/// `grpc-previous-rpc-attempts` where the call is gRPC's.
+/// The body of a request is kept while it is sent, up to [`body_max`](Self::body_max). Once more than that was
+/// sent, the request is not sent again. So the service below gets requests with a
+/// [`ReplayBody`](super::ReplayBody). A call without [`Tried`](evenkeel_core::traffic::Tried) in its extensions
+/// gets one, so that its attempts avoid each other's endpoints. The second and later attempts carry
+/// [`PreviousAttempts`](super::PreviousAttempts), and `grpc-previous-rpc-attempts` if it is a gRPC call.
 ///
-/// A call costs the clones of its headers and extensions and, if it has a body, one allocation for
-/// sharing it and the list of what was sent.
+/// A call costs clones of its headers and extensions. If it has a body, it also costs one allocation to
+/// share it, and the list of what was sent.
 ///
 /// ```
 /// use std::time::Duration;
@@ -72,9 +73,9 @@ const RESOURCE_EXHAUSTED: u32 = 8;
 #[derive(Clone)]
 pub struct HttpRetry {
     statuses: Vec<StatusCode>,
-    /// One bit a code.
+    /// One bit for each code.
     grpc_codes: u32,
-    /// Whether gRPC calls are repeated where they found nobody, whatever they do.
+    /// Whether gRPC calls are repeated if the service was unavailable, idempotent or not.
     pub(super) repeats_unavailable: bool,
     pub(super) is_all_idempotent: bool,
     pub(super) body_max: usize,
@@ -84,7 +85,7 @@ pub struct HttpRetry {
 
 type Predicate = dyn Fn(Seen<'_>) -> Option<Verdict> + Send + Sync;
 
-/// What is seen of an attempt: the head of a response, or an error.
+/// What is known of an attempt: the head of a response, or an error.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub enum Seen<'a> {
@@ -95,10 +96,10 @@ pub enum Seen<'a> {
         status: StatusCode,
         /// Its headers.
         headers: &'a HeaderMap,
-        /// Its trailers, if it is gRPC's and they came with no message before them.
+        /// Its trailers, if it is a gRPC response and no message came before them.
         trailers: Option<&'a HeaderMap>,
     },
-    /// There is none.
+    /// There is an error.
     Error(&'a (dyn Error + 'static)),
 }
 
@@ -121,15 +122,15 @@ impl HttpRetry {
         }
     }
 
-    /// The rules that gRPC's own retries go by, for a stack over [`HttpConnector::grpc`](crate::HttpConnector::grpc).
+    /// The rules of gRPC's own retries, for a stack over [`HttpConnector::grpc`](crate::HttpConnector::grpc).
     ///
-    /// Beyond those of [`new`](Self::new), a gRPC call is repeated that ended with one of
-    /// [`grpc_codes`](Self::grpc_codes) before any message, by default `UNAVAILABLE`; and so is one whose connection broke before
-    /// the response, or that a proxy answered with 502, 503 or 504, which gRPC takes for `UNAVAILABLE`. That is what a
-    /// `retryPolicy` with `retryableStatusCodes` does (gRFC A6), and linkerd with `retry.linkerd.io/grpc`: whoever turns retries
-    /// on says that the methods bear it. A call that does not has the extension
-    /// [`Idempotent(false)`](super::Idempotent). What may still be under way elsewhere, after a timeout of an
-    /// attempt, is repeated only if the call is idempotent, as by `new`.
+    /// These are the rules of [`new`](Self::new) and more. A gRPC call is also repeated if it ended with one of
+    /// [`grpc_codes`](Self::grpc_codes) before any message, by default `UNAVAILABLE`; if its connection broke
+    /// before the response; or if a proxy answered with 502, 503 or 504, which gRPC treats as `UNAVAILABLE`. A
+    /// `retryPolicy` with `retryableStatusCodes` (gRFC A6) does the same, and so does linkerd with
+    /// `retry.linkerd.io/grpc`: turning retries on says that all methods may be repeated. For a call that may
+    /// not, set the extension [`Idempotent(false)`](super::Idempotent). After a timeout of an attempt, which may
+    /// still be running elsewhere, a call is repeated only if it is idempotent, as with `new`.
     ///
     /// ```
     /// use evenkeel_http::{HttpRetry, Idempotent};
@@ -146,7 +147,7 @@ impl HttpRetry {
         Self { repeats_unavailable: true, ..Self::new() }
     }
 
-    /// Sets which statuses are worth another attempt. Default 502, 503, 504.
+    /// Sets which statuses are worth another attempt. Default: 502, 503, 504.
     ///
     /// # Panics
     /// If one is not a status.
@@ -157,7 +158,7 @@ impl HttpRetry {
         self
     }
 
-    /// Sets which gRPC codes are worth another attempt. Default 14, `UNAVAILABLE`.
+    /// Sets which gRPC codes are worth another attempt. Default: 14, `UNAVAILABLE`.
     ///
     /// # Panics
     /// If one is not a code from 1 to 16.
@@ -170,36 +171,36 @@ impl HttpRetry {
         self
     }
 
-    /// Says of every request that processing it twice does no harm, unless its extension
-    /// [`Idempotent`](super::Idempotent) says otherwise.
+    /// Treats every request as idempotent, unless its extension [`Idempotent`](super::Idempotent) says
+    /// otherwise.
     #[must_use]
     pub fn all_idempotent(mut self) -> Self {
         self.is_all_idempotent = true;
         self
     }
 
-    /// Sets how many bytes of a request's body are kept to be sent again. Default 64 KiB.
+    /// Sets how many bytes of a request's body are kept to be sent again. Default: 64 KiB.
     ///
-    /// It is memory for each call under way. With zero only requests without a body, and those of which
-    /// nothing was read, are sent again.
+    /// Each call in flight takes this memory. With zero, a request is sent again only if it has no body or
+    /// nothing of the body was read.
     #[must_use]
     pub fn body_max(mut self, bytes: usize) -> Self {
         self.body_max = bytes;
         self
     }
 
-    /// Sets for how long the head of a gRPC response waits for what follows it, to see a status that
-    /// comes without a message. Default 10 milliseconds.
+    /// Sets how long the head of a gRPC response is held back to see a status that follows without a
+    /// message. Default: 10 milliseconds.
     ///
-    /// Zero does not look. Much more delays streams whose server sends the head long before the first
-    /// message.
+    /// With zero it is not held back. Much more delays streams if the server sends the head long before the
+    /// first message.
     #[must_use]
     pub fn peek_max(mut self, wait: Duration) -> Self {
         self.peek_max = wait;
         self
     }
 
-    /// Sets what is asked before these rules, which decide where it says nothing.
+    /// Sets a function that is asked before these rules. If it returns `None`, the rules decide.
     ///
     /// ```
     /// use evenkeel_core::retry::{Reach, Verdict};
@@ -226,7 +227,7 @@ impl HttpRetry {
         self.ask(seen).unwrap_or_else(|| self.judge_by_rules(seen))
     }
 
-    /// What the user's predicate says.
+    /// The verdict of the user's predicate.
     fn ask(&self, seen: Seen<'_>) -> Option<Verdict> {
         self.predicate.as_ref().and_then(|predicate| predicate(seen))
     }
@@ -315,7 +316,7 @@ impl<B: Body, R: Body + Unpin> Rules<Request<B>, Response<R>> for HttpRetry {
         if verdict == Verdict::Success {
             return verdict;
         }
-        // A layer of this process made the response: what it was made of tells more.
+        // A layer of this process made the response from an error, which tells more.
         let made_of = match result {
             Ok(response) if said.is_none() => response.extensions().get::<SharedError>(),
             _ => None,

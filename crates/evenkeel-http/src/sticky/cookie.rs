@@ -1,4 +1,4 @@
-//! The cookie as it is set.
+//! How the cookie is set.
 
 use std::time::Duration;
 
@@ -31,7 +31,7 @@ impl Default for Attributes {
 }
 
 impl Attributes {
-    /// Whether browsers keep a cookie of this name that is set so.
+    /// Whether browsers keep a cookie with this name and these attributes.
     pub(super) fn allow(&self, name: &str) -> bool {
         let is_host_only = Prefix::of(name).is_some_and(|prefix| prefix.is_host_only);
         !is_host_only || self.path == "/" && self.domain.is_none()
@@ -51,7 +51,7 @@ impl Attributes {
             SameSite::Lax => "; SameSite=Lax",
             SameSite::None => "; SameSite=None",
         };
-        // Browsers refuse the one without the other.
+        // Browsers refuse one without the other.
         let prefix = Prefix::of(name);
         if self.is_secure || self.same_site == SameSite::None || prefix.is_some() {
             line += "; Secure";
@@ -63,8 +63,8 @@ impl Attributes {
     }
 }
 
-/// What a name begins with that browsers hold a cookie to (RFC 6265bis, section 4.1.3): it is `Secure`, in any
-/// case.
+/// A prefix of a name for which browsers require attributes (RFC 6265bis, section 4.1.3): always
+/// `Secure`.
 #[derive(Clone, Copy)]
 struct Prefix {
     /// It has no domain, and the path `/`.

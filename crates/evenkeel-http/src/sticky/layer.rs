@@ -1,4 +1,4 @@
-//! How a session stays on its endpoint.
+//! Keeps a session on its endpoint.
 
 use std::{sync::Arc, time::Duration};
 
@@ -13,42 +13,42 @@ use super::{
 };
 use crate::cookie;
 
-/// How many cookies of the name are looked at in one request.
+/// How many cookies of the name are read from one request.
 const COOKIES_MAX: usize = 8;
 
-/// Which requests of other sites a browser sends the cookie with.
+/// The requests from other sites that a browser sends the cookie with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SameSite {
-    /// With none.
+    /// None.
     Strict,
-    /// Where somebody follows a link.
+    /// Only when the user follows a link.
     Lax,
-    /// With all. The cookie is then always `Secure`.
+    /// All. The cookie is then always `Secure`.
     None,
 }
 
 /// Keeps each session on its endpoint, by a cookie that names it.
 ///
-/// **Use it** at the server's edge, above the balancer and retries, where endpoints keep state for a session
-/// that the others lack. **Not** for caches, which a [policy that hashes](crate::HashBy) serves without a
-/// cookie, and not where callers keep no cookies.
+/// **Use it** at the server's edge, above the balancer and retries, if each endpoint keeps state for its
+/// sessions that the others lack. **Not** for caches, for which a [policy that hashes](crate::HashBy) needs no
+/// cookie, and not if callers keep no cookies.
 ///
 /// * A request without a cookie goes where the policy sends it, and the response sets the cookie to the endpoint
 ///   that served it: [`ServedBy`](crate::ServedBy).
-/// * A request with one goes to that endpoint while it is open, in whatever order the policy would choose. Gone
-///   or closed, full or drained, or tried already by the same call, another is chosen by the policy, and the
-///   response sets the cookie anew.
-/// * Of several cookies of the name, as they come where one was set for another path or an endpoint that has
-///   left, each is looked at, up to eight. The session stays where one of them leads.
-/// * A response of a server error (5xx) sets no cookie: no session begins where it failed.
-/// * What was not written with one of the secrets is taken for no cookie: callers choose no endpoint. Values
-///   beyond 512 bytes are not looked at.
-/// * A request that says itself what it [prefers](crate::Prefer) is left alone.
+/// * A request with a cookie goes to that endpoint while it is open, whatever the policy would choose. If the
+///   endpoint is gone, closed, full, drained, or was tried already by the same call, the policy chooses
+///   another, and the response sets the cookie again.
+/// * A request may have several cookies of the name, if one was set for another path or for an endpoint that
+///   has left. Each is read, up to eight, and the session stays where one of them leads.
+/// * A server error (5xx) sets no cookie: no session begins on an endpoint that failed.
+/// * A value that was not written with one of the secrets is ignored, so callers cannot choose an endpoint.
+///   Values beyond 512 bytes are not read.
+/// * A request with its own [preference](crate::Prefer) does not change.
 ///
-/// The value of a [signed](Self::signed) cookie shows the endpoint's address to who decodes it; that of an
-/// [opaque](Self::opaque) one does not. Both hold on all machines that have the same secret, and after a
-/// restart: nothing is kept in memory. It costs some allocations and a microsecond or two for each request
-/// with a cookie.
+/// The value of a [signed](Self::signed) cookie shows the endpoint's address to anyone who decodes it. That of
+/// an [opaque](Self::opaque) one does not. Both are valid on all machines with the same secret, and after a
+/// restart: nothing is kept in memory. Each request with a cookie costs some allocations and a microsecond or
+/// two.
 ///
 /// ```
 /// use std::time::Duration;
@@ -82,7 +82,7 @@ pub enum SameSite {
 pub struct StickyLayer {
     pub(super) name: Arc<str>,
     form: Form,
-    /// The first writes, all are tried for reading.
+    /// The first one writes. All are tried for reading.
     seals: Vec<Seal>,
     pub(super) attributes: Attributes,
 }
@@ -115,9 +115,9 @@ impl StickyLayer {
         }
     }
 
-    /// Reads cookies that were written with `secret` as well, so that secrets can be changed.
+    /// Also reads cookies that were written with `secret`, so that secrets can be changed.
     ///
-    /// Give all machines the new one to read, then make it the one that writes, then let go of the old one.
+    /// First let all machines read the new secret, then write with it, then remove the old one.
     ///
     /// # Panics
     /// If the secret is shorter than 16 bytes.
@@ -127,15 +127,15 @@ impl StickyLayer {
         self
     }
 
-    /// Sets what the cookie is called. Default `evenkeel`. Services of one site need one each.
+    /// Sets the name of the cookie. Default: `evenkeel`. Each service of a site needs its own.
     ///
-    /// A name that begins with `__Secure-` or `__Host-` makes the cookie `Secure`, whatever
-    /// [`secure`](Self::secure) says, and `__Http-` or `__Host-Http-` makes it `HttpOnly` as well: without
-    /// it browsers do not keep it (RFC 6265bis).
+    /// A name that begins with `__Secure-` or `__Host-` makes the cookie `Secure`, even if
+    /// [`secure`](Self::secure) is false. `__Http-` or `__Host-Http-` also makes it `HttpOnly`. Otherwise
+    /// browsers do not keep it (RFC 6265bis).
     ///
     /// # Panics
-    /// If `name` has anything in it that a cookie's name has not, or begins with `__Host-` where a
-    /// [domain](Self::domain) or another [path](Self::path) than `/` is set.
+    /// If `name` is not valid as the name of a cookie, or begins with `__Host-` while a
+    /// [domain](Self::domain) or a [path](Self::path) other than `/` is set.
     #[must_use]
     pub fn name(mut self, name: &str) -> Self {
         assert!(is_name(name), "{name:?} is no name for a cookie");
@@ -143,10 +143,10 @@ impl StickyLayer {
         self.checked()
     }
 
-    /// Sets the path below which it is sent. Default `/`.
+    /// Sets the path below which the cookie is sent. Default: `/`.
     ///
     /// # Panics
-    /// If `path` is no path, or another than `/` where the [name](Self::name) begins with `__Host-`.
+    /// If `path` is not a path, or is not `/` while the [name](Self::name) begins with `__Host-`.
     #[must_use]
     pub fn path(mut self, path: &str) -> Self {
         assert!(path.starts_with('/') && is_attribute(path), "{path:?} is no path");
@@ -154,10 +154,10 @@ impl StickyLayer {
         self.checked()
     }
 
-    /// Sets the domain it is sent to, with all that is below it. Default the host that set it alone.
+    /// Sets the domain that the cookie is sent to, with its subdomains. Default: only the host that set it.
     ///
     /// # Panics
-    /// If `domain` is no domain, or where the [name](Self::name) begins with `__Host-`.
+    /// If `domain` is not a domain, or if the [name](Self::name) begins with `__Host-`.
     #[must_use]
     pub fn domain(mut self, domain: &str) -> Self {
         assert!(is_attribute(domain), "{domain:?} is no domain");
@@ -165,28 +165,28 @@ impl StickyLayer {
         self.checked()
     }
 
-    /// Sets how long it is kept, in whole seconds from when it was set. Default until the browser ends.
+    /// Sets how long the cookie is kept after it was set, in whole seconds. Default: until the browser ends.
     #[must_use]
     pub fn max_age(mut self, max_age: Duration) -> Self {
         self.attributes.max_age = Some(max_age);
         self
     }
 
-    /// Sets whether it is sent over TLS alone. Default true: over plain HTTP browsers do not keep it then.
+    /// Sets whether the cookie is sent only over TLS. Default: true. Browsers then do not keep it over plain HTTP.
     #[must_use]
     pub fn secure(mut self, is_secure: bool) -> Self {
         self.attributes.is_secure = is_secure;
         self
     }
 
-    /// Sets whether it is hidden from scripts. Default true.
+    /// Sets whether the cookie is hidden from scripts. Default: true.
     #[must_use]
     pub fn http_only(mut self, is_http_only: bool) -> Self {
         self.attributes.is_http_only = is_http_only;
         self
     }
 
-    /// Sets with which requests of other sites it is sent. Default [`SameSite::Lax`].
+    /// Sets with which requests from other sites the cookie is sent. Default: [`SameSite::Lax`].
     #[must_use]
     pub fn same_site(mut self, same_site: SameSite) -> Self {
         self.attributes.same_site = same_site;
@@ -195,13 +195,13 @@ impl StickyLayer {
 
     /// The endpoint that a request's cookie names, if one of the secrets wrote it.
     ///
-    /// Of several cookies of the name it is the first that one of them wrote.
+    /// If there are several cookies of the name, the first that one of the secrets wrote counts.
     #[must_use]
     pub fn endpoint(&self, headers: &HeaderMap) -> Option<Address> {
         self.endpoints(headers).next()
     }
 
-    /// The endpoints that a request's cookies of the name stand for, in their order.
+    /// The endpoints that a request's cookies of the name stand for, in order.
     pub(super) fn endpoints(&self, headers: &HeaderMap) -> impl Iterator<Item = Address> {
         let values = cookie::values(headers, &self.name).take(COOKIES_MAX);
         values.filter_map(|value| self.seals.iter().find_map(|seal| seal.read(&self.name, value)))

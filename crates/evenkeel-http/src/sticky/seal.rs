@@ -1,4 +1,4 @@
-//! What stands in a cookie: an endpoint's address that nobody else can make up, readable or not.
+//! The value of a cookie: an endpoint's address that cannot be forged, readable or not.
 
 use std::fmt;
 
@@ -11,13 +11,13 @@ use evenkeel_core::endpoint::Address;
 use hmac::{Hmac, Mac};
 use sha2::Sha256;
 
-/// A value that is longer is nobody's of ours.
+/// A longer value was not written here.
 const VALUE_MAX: usize = 512;
 
-/// So many bytes of a secret are the least.
+/// The fewest bytes of a secret.
 const SECRET_MIN: usize = 16;
 
-/// So much of a signature is kept: 128 bits.
+/// How many bytes of a signature are kept: 128 bits.
 const SIGNATURE_LENGTH: usize = 16;
 
 const NONCE_LENGTH: usize = 24;
@@ -31,7 +31,7 @@ pub(super) enum Form {
     Opaque,
 }
 
-/// What is made of one secret.
+/// The keys derived from one secret.
 #[derive(Clone)]
 pub(super) struct Seal {
     form: Form,
@@ -46,7 +46,7 @@ impl Seal {
         assert!(SECRET_MIN <= secret.len(), "a secret has {SECRET_MIN} bytes at least");
         let mac =
             <Hmac<Sha256> as hmac::KeyInit>::new_from_slice(secret).expect("any length will do");
-        // Of the same secret, but no signature ever is this key: those begin with another word.
+        // From the same secret, but no signature can equal this key: signatures begin with another word.
         let key = mac.clone().chain_update(b"key\0").finalize().into_bytes();
         Self { form, mac, cipher: XChaCha20Poly1305::new(&key) }
     }
@@ -63,7 +63,7 @@ impl Seal {
                 value
             }
             Form::Opaque => {
-                // Made of what is encrypted, as in SIV (RFC 5297): it is the same only for the same text.
+                // Derived from the plain text, as in SIV (RFC 5297): it repeats only for the same text.
                 let nonce = self.mac(b"nonce\0", name, &text).finalize().into_bytes();
                 let nonce: [u8; NONCE_LENGTH] =
                     nonce[..NONCE_LENGTH].try_into().expect("a hash is longer");
@@ -104,7 +104,7 @@ impl Seal {
 
     fn mac(&self, purpose: &[u8], name: &str, text: &str) -> Hmac<Sha256> {
         let mac = self.mac.clone().chain_update(purpose);
-        // No name has a zero byte in it.
+        // No name contains a zero byte.
         mac.chain_update(name).chain_update(b"\0").chain_update(text)
     }
 }

@@ -1,4 +1,4 @@
-//! Sends a session where its cookie says, and sets the cookie where it went elsewhere.
+//! Sends a session to the endpoint in its cookie, and sets the cookie if it went elsewhere.
 
 use std::{
     fmt,

@@ -1,4 +1,4 @@
-//! A few servers that say who they are, and a balanced client of them.
+//! A few servers that answer with their address, and a balanced client of them.
 
 use std::net::SocketAddr;
 
@@ -9,7 +9,7 @@ use http_body::Body;
 use http_body_util::BodyExt;
 use tokio::net::TcpListener;
 
-/// Starts so many servers. Each answers with its address, and `/fail` with a 500.
+/// Starts `count` servers. Each answers with its address, and `/fail` with a 500.
 pub(crate) async fn endpoints(count: usize) -> Vec<Endpoint> {
     let mut endpoints = Vec::new();
     for _ in 0..count {
@@ -25,7 +25,7 @@ pub(crate) async fn endpoints(count: usize) -> Vec<Endpoint> {
     endpoints
 }
 
-/// Who answered.
+/// The server that answered.
 pub(crate) async fn name<B: Body<Error: std::fmt::Debug>>(response: Response<B>) -> String {
     let bytes = response.into_body().collect().await.unwrap().to_bytes();
     String::from_utf8(bytes.to_vec()).unwrap()

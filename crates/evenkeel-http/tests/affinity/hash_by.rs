@@ -90,8 +90,8 @@ async fn a_shared_client_hashes_too_and_a_closed_endpoints_keys_come_back() {
     assert_eq!(asked().await, home);
 }
 
-/// Servers that say which keys they have in their caches draw their requests, and who never answers is
-/// not waited for.
+/// Servers that report which keys they have in their caches attract those requests. A server that never
+/// answers does not delay them.
 #[tokio::test]
 async fn a_probe_says_for_which_key_it_asks() {
     let mut endpoints: Vec<Endpoint> = Vec::new();

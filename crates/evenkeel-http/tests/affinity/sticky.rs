@@ -35,7 +35,7 @@ fn request(path: &str, cookie: Option<&str>) -> Request<Payload> {
     request
 }
 
-/// Who answered, and the cookie that was set.
+/// The server that answered, and the cookie that was set.
 async fn send(client: &Client, request: Request<Payload>) -> (String, Option<String>) {
     let response = client.clone().oneshot(request).await.unwrap();
     let set = response

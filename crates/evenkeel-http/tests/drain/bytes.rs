@@ -1,4 +1,4 @@
-//! What a connection brings byte by byte, and takes.
+//! The bytes that a connection receives and sends during a drain.
 
 use super::*;
 
@@ -32,7 +32,7 @@ async fn a_request_of_which_half_the_head_had_come_is_answered() {
 async fn half_a_head_that_came_along_with_a_request_is_answered() {
     let server = Running::start(Drain::new().wait(Duration::ZERO).idle_max(PATIENCE), app()).await;
     let mut peer = Raw::to(&server).await;
-    // In one piece, so that it is there before the first request is answered.
+    // In one piece, so that it has arrived before the first request is answered.
     peer.send([HEAD[0], HEAD[1], HEAD[0]].concat()).await;
     peer.hello().await;
     settle(&server).await;
@@ -73,7 +73,7 @@ async fn half_a_head_behind_a_response_that_still_streams_is_answered() {
 
     server.handle.start();
     server.handle.reached(Phase::Closing).await;
-    // That is what is tested: the response goes on for longer than half a head may wait.
+    // Under test: the response goes on for longer than an incomplete head may wait.
     tokio::time::sleep(4 * idle_max).await;
     peer.send(HEAD[1]).await;
     go_on.notify_one();
@@ -85,7 +85,7 @@ async fn half_a_head_behind_a_response_that_still_streams_is_answered() {
 
 #[tokio::test]
 async fn what_comes_behind_a_request_and_is_no_head_is_none_that_was_cut() {
-    // It answers, and lets the upload go on.
+    // It answers while the upload goes on.
     let answers_early = axum::routing::post(async |body: Body| {
         tokio::spawn(body.collect());
         "hello"
@@ -94,7 +94,7 @@ async fn what_comes_behind_a_request_and_is_no_head_is_none_that_was_cut() {
     for (request, later) in [
         (posts("content-length: 9"), "345"),
         (posts("transfer-encoding: chunked"), "9\r\n345"),
-        // Some clients end a body so, and servers pass over it (RFC 9112, section 2.2).
+        // Some clients end a body like this, and servers skip it (RFC 9112, section 2.2).
         (HEAD.concat(), "\r\n"),
     ] {
         let idle_max = Duration::from_millis(50);
@@ -154,7 +154,7 @@ async fn a_head_that_is_cut_by_the_end_of_the_grace_is_reported() {
 async fn a_peer_of_http2_that_owes_something_does_not_keep_the_server() {
     const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
     const SETTINGS: &[u8] = &[0, 0, 0, 4, 0, 0, 0, 0, 0];
-    // It stops in the preface, before its settings, or before it acknowledges anything.
+    // The peer stops in the preface, before its settings, or before it acknowledges anything.
     for sent in [PREFACE[..20].to_vec(), PREFACE.to_vec(), [PREFACE, SETTINGS].concat()] {
         let idle_max = Duration::from_millis(50);
         let drain = Drain::new().wait(Duration::ZERO).idle_max(idle_max).grace(4 * PATIENCE);
@@ -170,7 +170,7 @@ async fn a_peer_of_http2_that_owes_something_does_not_keep_the_server() {
     }
 }
 
-/// More than a socket takes whose peer reads nothing.
+/// More than a socket accepts while its peer reads nothing.
 const LENGTH: usize = 32 << 20;
 
 #[tokio::test]
@@ -190,7 +190,7 @@ async fn a_response_whose_rest_was_not_taken_by_the_end_of_the_grace_is_reported
         } else {
             reader.send("GET /large HTTP/1.1\r\nhost: a\r\n\r\n").await;
         }
-        // The server has given the response away when its body is no longer in flight.
+        // Once its body is no longer in flight, the server has handed the response to hyper.
         while reader.0.peek(&mut [0; 1024]).await.unwrap() < 1024 {
             tokio::task::yield_now().await;
         }
@@ -216,7 +216,7 @@ async fn a_response_that_its_reader_has_not_taken_yet_is_not_cut_for_being_idle(
 
     server.handle.start();
     server.handle.reached(Phase::Closing).await;
-    // That is what is tested: it takes nothing for many times as long as a connection may be idle.
+    // Under test: it reads nothing for many times as long as a connection may be idle.
     tokio::time::sleep(20 * idle_max).await;
 
     let mut rest = Vec::new();

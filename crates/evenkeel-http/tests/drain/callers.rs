@@ -1,9 +1,9 @@
-//! Callers while a server leaves: none of them sees an error.
+//! Callers while a server leaves. None of them sees an error.
 
 use super::*;
 
-/// Callers who keep their connections and look up the address for each request, while the server that is
-/// registered drains and another takes its place. Errors, and requests that were answered.
+/// Callers that keep their connections and look up the address for each request, while the registered server
+/// drains and another replaces it. Returns errors, and requests that were answered.
 async fn under_load(is_http2: bool) -> (usize, usize, DrainReport) {
     let second = Running::start(Drain::new(), app()).await;
     let registry = Arc::new(Mutex::new(second.address));
@@ -64,11 +64,11 @@ async fn callers_over_http2_see_no_error() {
     assert_eq!((report.requests_cut, report.is_in_time), (0, true));
 }
 
-/// Callers of one server that has nobody to take its place: over HTTP/2 a request that crosses the
-/// `GOAWAY` is answered or known to be unprocessed.
+/// Callers of one server without a replacement: over HTTP/2 a request that crosses the `GOAWAY` is answered
+/// or known to be unprocessed.
 ///
-/// On one thread: on several, hyper's client fails a request that it has sent if the first `GOAWAY` comes
-/// between that and its next look at the connection.
+/// On one thread: on several, hyper's client fails a request that it has sent if the first `GOAWAY` arrives
+/// before it polls the connection again.
 #[tokio::test]
 async fn over_http2_no_request_is_lost_at_the_door() {
     let served = Arc::new(AtomicUsize::new(0));

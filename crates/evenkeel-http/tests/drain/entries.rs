@@ -47,7 +47,7 @@ async fn an_entry_in_a_registry_is_taken_out_first_and_sets_the_wait() {
     assert!(Duration::from_millis(300) <= start.elapsed(), "{:?}", start.elapsed());
 }
 
-/// An entry that notes when it is taken out, and when it is dropped without that.
+/// An entry that records when it is removed, and when it is dropped without that.
 struct Noted {
     name: &'static str,
     notes: Arc<Mutex<Vec<String>>>,

@@ -1,4 +1,4 @@
-//! A server that stops, seen from its callers, over real sockets.
+//! A server that stops, as its callers see it over real sockets.
 
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "a test may, and times it")]
 
@@ -39,7 +39,7 @@ use tokio::{
 
 type Caller = Client<HttpConnector, Empty<Bytes>>;
 
-/// Longer than anything takes on this machine, however busy it is.
+/// Longer than anything takes on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 struct Running {
@@ -102,7 +102,7 @@ impl Raw {
         self.0.write_all(bytes.as_ref()).await.unwrap();
     }
 
-    /// What comes until the first response has ended, which says `hello`.
+    /// All that arrives until the end of the first response, which says `hello`.
     async fn hello(&mut self) -> String {
         let mut text = String::new();
         while !text.ends_with("hello") {

@@ -1,4 +1,4 @@
-//! Servers other than the own one.
+//! Servers of other crates.
 
 use super::*;
 
@@ -20,7 +20,7 @@ async fn a_server_that_one_has_is_drained_too() {
     assert!(ask(&caller(false), address, "/").await.is_err());
 }
 
-/// What tonic generates is such a service.
+/// Like a service that tonic generates.
 #[tokio::test]
 async fn a_service_of_tonic_is_served_and_drained_too() {
     let service = tower::service_fn(|_: Request<Incoming>| async {

@@ -1,8 +1,8 @@
-//! Signals that begin a drain, and that cut it short.
+//! Signals that begin a drain, and signals that interrupt it.
 
 use super::*;
 
-/// Signals come to all that listen in this process: one test at a time.
+/// A signal reaches all listeners in this process, so tests run one at a time.
 static SIGNALS: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
 fn signal(signal: rustix::process::Signal) {
@@ -33,7 +33,7 @@ async fn a_second_interrupt_cuts_what_is_under_way_and_reports_it() {
     }
     signal(rustix::process::Signal::INT);
     handle.reached(Phase::Closing).await;
-    // A supervisor that says it twice is in no hurry.
+    // A supervisor may send it twice without meaning an interruption.
     signal(rustix::process::Signal::TERM);
     signal(rustix::process::Signal::INT);
 

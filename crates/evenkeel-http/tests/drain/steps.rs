@@ -1,4 +1,4 @@
-//! The steps of a drain, and what is under way meanwhile.
+//! The steps of a drain, and the requests in flight during them.
 
 use super::*;
 
@@ -16,7 +16,7 @@ async fn the_steps_come_in_their_order() {
         .deregister_max(PATIENCE);
     let server = Running::start(drain, app()).await;
     let (address, handle) = (server.address, server.handle.clone());
-    // Each on a connection of its own.
+    // Each on its own connection.
     let status = async |path| ask(&caller(false), address, path).await.map(|r| r.status().as_u16());
     assert_eq!(status("/ready").await.unwrap(), 200);
 
@@ -117,7 +117,7 @@ async fn what_hangs_is_cut_at_the_bound_and_reported() {
         for hanging in hanging {
             assert!(hanging.await.unwrap().is_err());
         }
-        // Nothing of it is left behind.
+        // None of it is left.
         while handle.in_flight() != 0 || 1 < Arc::strong_count(&held) {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }

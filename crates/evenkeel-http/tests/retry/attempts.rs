@@ -1,4 +1,4 @@
-//! What each attempt says, and hedges.
+//! What each attempt carries, and hedges.
 
 use super::*;
 

@@ -57,7 +57,7 @@ async fn an_upload_that_was_refused_early_ends_when_another_attempt_takes_it_ove
         let is_first = attempts.fetch_add(1, SeqCst) == 0;
         async move {
             if is_first {
-                // Answered without reading it to its end, which is still to come.
+                // Answered without reading the body to its end, which is still to come.
                 tokio::spawn(async move {
                     ended.send(request.into_body().collect().await.map(|_| ())).unwrap();
                 });

@@ -1,4 +1,4 @@
-//! What gRPC says may be retried.
+//! Which gRPC calls are retried.
 
 use super::*;
 
@@ -37,7 +37,7 @@ fn by_the_rules_of_grpc() -> RetryLayer<HttpRetry> {
 #[tokio::test]
 async fn by_the_rules_of_grpc_unavailable_is_made_good_elsewhere_unless_the_call_says_no() {
     for is_in_head in [true, false] {
-        // Code, what the call says of itself, attempts.
+        // Code, the call's own extension, attempts.
         for (code, said, attempts) in [
             ("14", None, 3),
             ("14", Some(false), 1),

@@ -50,7 +50,7 @@ use tower::{Layer, ServiceBuilder, ServiceExt, util::BoxCloneSyncService};
 type Body = UnsyncBoxBody<Bytes, Infallible>;
 type Client = BoxCloneSyncService<Request<Body>, Response<Body>, BoxError>;
 
-/// Nothing here may hang: what takes longer than this has failed.
+/// Nothing here may hang: anything that takes longer than this has failed.
 async fn within<F: Future>(future: F) -> F::Output {
     tokio::time::timeout(Duration::from_secs(20), future).await.expect("it hangs")
 }
@@ -59,7 +59,7 @@ fn full(text: impl Into<Bytes>) -> Body {
     Full::new(text.into()).boxed_unsync()
 }
 
-/// A body of two frames, whose length nobody knows in advance.
+/// A body of two frames, with a length that is not known in advance.
 fn stream(first: &'static str, second: &'static str) -> Body {
     let frames = [first, second].map(|text| Ok(Frame::data(Bytes::from(text))));
     StreamBody::new(tokio_stream::iter(frames)).boxed_unsync()
@@ -84,7 +84,7 @@ impl Log {
     }
 }
 
-/// Answers each attempt with what `answer` says to its number, counted from 0 over all servers.
+/// Answers each attempt with `answer` of its number, counted from 0 over all servers.
 async fn server<A>(log: &Log, count: &Arc<AtomicUsize>, answer: A) -> Endpoint
 where
     A: Fn(usize) -> Response<Body> + Clone + Send + Sync + 'static,
@@ -136,13 +136,13 @@ fn client(layer: RetryLayer<HttpRetry>, endpoints: Vec<Endpoint>, is_grpc: bool)
     let connector = if is_grpc { HttpConnector::grpc() } else { HttpConnector::new() };
     let stack = ServiceBuilder::new()
         .layer(layer)
-        // A seed with which turns begin at the first of two.
+        // With this seed the turns begin at the first of two.
         .layer(BalanceLayer::round_robin(endpoints).seed(15_444_690))
         .service(connector);
     let stack = ServiceBuilder::new()
         .map_response(|response: Response<_>| {
             response.map(|body: evenkeel_http::PeekedBody<_>| {
-                // What fails in these tests fails before the body.
+                // In these tests failures come before the body.
                 BodyExt::map_err(body, |error: hyper::Error| -> Infallible { panic!("{error}") })
                     .boxed_unsync()
             })
@@ -171,7 +171,7 @@ fn header_of(mut request: Request<Body>, name: &'static str, value: &'static str
     request
 }
 
-/// A response of gRPC: its status in the head, or in trailers behind it.
+/// A gRPC response: its status is in the head, or in trailers after it.
 fn grpc(code: &'static str, is_in_head: bool, pushback: Option<&'static str>) -> Response<Body> {
     let mut trailers = HeaderMap::new();
     trailers.insert("grpc-status", code.parse().unwrap());

@@ -1,4 +1,4 @@
-//! What others have made for tower stands above a full stack as above any other client, and gets its answers.
+//! Tower layers of other crates work above a full stack as above any other client.
 
 use std::{convert::Infallible, time::Duration};
 
@@ -78,7 +78,7 @@ fn full_stack<B: RequestBody>(
         .service(connector)
 }
 
-/// What the layer makes of a full stack answers as the server did.
+/// The layer over a full stack answers as the server did.
 async fn answers<L, R>(layer: L)
 where
     L: Layer<tower::util::BoxCloneSyncService<Request<Payload>, Response<Answered>, BoxError>>,

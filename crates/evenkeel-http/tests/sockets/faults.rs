@@ -1,4 +1,4 @@
-//! What a caller sees when an endpoint misbehaves, over HTTP/1.1 or either.
+//! What a caller sees when an endpoint misbehaves, over HTTP/1.1 or either version.
 
 use std::{
     io,
@@ -73,7 +73,7 @@ async fn an_endpoint_that_listens_at_one_of_its_addresses_is_reached_at_every_tu
         let Address::Socket(listening) = serve(echo).await else { panic!("a socket") };
         let mut refusing = listening;
         refusing.set_ip("127.0.0.2".parse().unwrap());
-        // As a name of both families is found where the server listens on one.
+        // Like a name with both families, while the server listens on one.
         let pair = |address: SocketAddr, other| Endpoint::from(address).alternatives([other]);
         let endpoints = vec![pair(refusing, listening), pair(listening, refusing)];
         let client = BalanceLayer::round_robin(endpoints.clone()).layer(connector());
@@ -100,7 +100,7 @@ async fn a_probe_at_another_port_looks_at_all_addresses_too() {
     within(TcpProbe::new().port(listening.port()).probe(&node)).await.unwrap();
 }
 
-/// A listener whose queue of connections is full: it answers no SYN.
+/// A listener with a full queue of connections: it answers no SYN.
 async fn full_backlog() -> (tokio::net::TcpListener, Vec<TcpStream>) {
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
@@ -195,7 +195,7 @@ async fn an_endpoint_that_closes_a_connection_and_lives_is_not_lost() {
         };
         within(async { tokio::join!(served, called) }).await;
 
-        // It is looked at: a connection without a request.
+        // The check: a connection without a request.
         let (mut look, _) = within(listener.accept()).await.unwrap();
         assert_eq!(within(look.read(&mut [0; 8])).await.unwrap(), 0);
 
@@ -255,7 +255,7 @@ async fn a_hung_endpoint_holds_the_request_until_the_caller_gives_up() {
     assert!(answer.is_err(), "without a deadline of its own a request waits");
     call.abort();
 
-    // The connection is of no use to anybody else.
+    // No other request can use the connection.
     assert_eq!(within(stream.read(&mut [0])).await.unwrap(), 0);
     assert!(call.await.unwrap_err().is_cancelled());
     assert_eq!(node.in_flight(), 0);
@@ -268,7 +268,7 @@ async fn an_idle_connection_that_the_endpoint_closed_costs_no_request() {
     let server = tokio::spawn(async move {
         for _ in 0..3 {
             let mut stream = accept_request(&listener).await;
-            // It promises to keep the connection, and does not.
+            // It promises to keep the connection, but closes it.
             stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await.unwrap();
         }
     });
@@ -347,7 +347,7 @@ async fn an_endpoint_that_comes_back_is_spoken_to_again() {
     }
 }
 
-/// A server that never answers the second request, and a note of when it has that.
+/// A server that never answers the second request, and a signal that it has arrived.
 async fn silent_the_second_time() -> (Address, Arc<Notify>) {
     let (asked, has_second) = (Arc::new(AtomicUsize::new(0)), Arc::new(Notify::new()));
     let second = has_second.clone();
@@ -364,7 +364,7 @@ async fn silent_the_second_time() -> (Address, Arc<Notify>) {
     (address.await, has_second)
 }
 
-// Runtimes with threads of their own share connections.
+// Multi-threaded runtimes share connections.
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_connection_whose_runtime_ended_blames_no_endpoint_and_the_request_is_retried() {
     let connectors: [HttpConnector<ReplayBody<Payload>>; 2] =
@@ -376,7 +376,7 @@ async fn a_connection_whose_runtime_ended_blames_no_endpoint_and_the_request_is_
         node.open(Gate::Joining);
         let rules = RetryLayer::new(Budget::default()).rules(HttpRetry::new());
         let stack = rules.layer(stack(&connector, &node));
-        // Its connection is driven by a runtime that ends while another waits for an answer over it.
+        // Its connection is driven by a runtime that ends while a call on another waits for an answer.
         let other = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
         let first = other.spawn({
             let stack = stack.clone();

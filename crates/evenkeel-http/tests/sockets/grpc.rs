@@ -1,4 +1,4 @@
-//! A tonic client straight over the stack, written as tonic generates it.
+//! A tonic client directly over the stack, written as tonic generates it.
 
 use std::sync::Arc;
 
@@ -51,7 +51,7 @@ where
     }
 
     async fn ready(&mut self) -> Result<(), Status> {
-        // As it is generated: what readiness fails with is unknown.
+        // As it is generated: an error of readiness becomes `UNKNOWN`.
         let unknown = |error: StdError| format!("Service was not ready: {error}");
         self.inner.ready().await.map_err(|error| Status::unknown(unknown(error.into())))
     }
@@ -75,7 +75,7 @@ where
     }
 }
 
-/// Greets, and fails with the status code that it is asked for by number.
+/// Greets, or fails with the status code if its name is a number.
 async fn greet(request: Request<Hello>) -> Result<Response<Hello>, Status> {
     match request.get_ref().name.parse::<i32>() {
         Ok(code) => Err(Status::new(Code::from(code), "as you wish")),
@@ -83,7 +83,7 @@ async fn greet(request: Request<Hello>) -> Result<Response<Hello>, Status> {
     }
 }
 
-/// Greets each as it comes, and fails in the trailers when a number comes.
+/// Greets each name as it comes, and fails in the trailers when a number comes.
 async fn chat(
     request: Request<Streaming<Hello>>,
 ) -> Result<Response<impl Stream<Item = Result<Hello, Status>> + Send>, Status> {

@@ -1,4 +1,4 @@
-//! What a tonic client is told where the stack below it refuses or fails.
+//! The status that a tonic client gets when the stack below it refuses or fails.
 
 use std::time::Duration;
 
@@ -32,20 +32,20 @@ fn connector<B>() -> HttpConnector<B> {
     HttpConnector::grpc().connect_timeout(Duration::from_secs(5))
 }
 
-/// An endpoint at which nothing listens.
+/// An endpoint that nothing listens on.
 async fn closed() -> Endpoint {
     let (listener, address) = listen().await;
     drop(listener);
     Endpoint::new(address)
 }
 
-/// An endpoint that takes connections and says nothing.
+/// An endpoint that accepts connections and sends nothing.
 async fn silent() -> (Endpoint, tokio::net::TcpListener) {
     let (listener, address) = listen().await;
     (Endpoint::new(address), listener)
 }
 
-/// The layers that the documentation recommends, over `endpoints`, with what a test is about.
+/// The layers that the documentation recommends, over `endpoints`, with the part under test.
 macro_rules! recommended {
     ($endpoints:expr $(, $layer:expr)*) => {
         ServiceBuilder::new()
@@ -57,7 +57,7 @@ macro_rules! recommended {
     };
 }
 
-/// The status of a unary call and of one that streams, which are the same.
+/// The status of a unary call and of a streaming one, which are the same.
 async fn status<T>(stack: T) -> Status
 where
     T: GrpcService<Body> + Clone,
@@ -169,7 +169,7 @@ async fn below_an_interceptor_the_status_is_the_same_and_the_interceptor_has_its
     assert_is(&status(intercepted).await, Code::Unauthenticated, "who is it");
 }
 
-/// Serves one connection, which breaks when it is told to.
+/// Serves one connection, which the test can break.
 async fn breaks() -> (Endpoint, oneshot::Sender<()>, JoinHandle<()>) {
     let (listener, address) = listen().await;
     let (breaking, broken) = oneshot::channel();

@@ -1,4 +1,4 @@
-//! When all is well.
+//! Requests to healthy servers.
 
 use std::sync::{
     Arc,
@@ -69,7 +69,7 @@ async fn who_asks_why_gets_the_record_back_and_nobody_else() {
         request.extensions_mut().insert(why.clone());
 
         let response = within(connector.connect(&node).oneshot(request)).await.unwrap();
-        // What the balancer adds, the response has.
+        // The response has what the balancer adds.
         why.add(Recorder::default().decision("p2c", Some(&node)));
 
         let told = response.extensions().get::<Why>().unwrap().to_string();
@@ -131,7 +131,7 @@ async fn connections_are_used_again_whatever_the_host() {
 #[tokio::test]
 async fn a_name_is_resolved_and_its_families_are_tried() {
     let address = serve(echo).await;
-    // A server on IPv4 alone, under a name that often has an IPv6 address as well.
+    // A server only on IPv4, under a name that often has an IPv6 address as well.
     let name = format!("localhost:{}", address.port().unwrap());
     let (node, _) = node(name.parse::<evenkeel_core::endpoint::Address>().unwrap());
 

@@ -102,7 +102,7 @@ async fn silence_is_noticed_by_pings() {
     let (listener, address) = listen().await;
     let (node, _) = node(address);
     let call = tokio::spawn(stack(&pinging(), &node).oneshot(get("/")));
-    // The peer takes everything in and says nothing: so look a hung process and a dead route.
+    // The peer accepts everything and sends nothing, like a hung process or a dead route.
     let mut raw = Raw::accept(&listener).await;
     raw.read_until(PING).await;
 
@@ -159,7 +159,7 @@ async fn after_a_goaway_requests_go_over_a_new_connection() {
             let (stream, _) = listener.accept().await.unwrap();
             let mut connection = h2::server::handshake(stream).await.unwrap();
             let (_, mut respond) = connection.accept().await.unwrap().unwrap();
-            // Says goodbye before it answers, as a server that is rolled out does.
+            // Sends `GOAWAY` before it answers, as a server does during a rollout.
             connection.graceful_shutdown();
             respond.send_response(Response::new(()), true).unwrap();
             while connection.accept().await.is_some() {}
@@ -256,7 +256,7 @@ const UNPROCESSED: Verdict = Verdict::Again { reach: Reach::Unprocessed, after: 
 
 #[tokio::test]
 async fn streams_above_the_last_of_a_goaway_are_no_failures() {
-    // The frame says what was not processed whatever its reason is (RFC 9113, section 8.7).
+    // The frame says what was not processed, for any reason in it (RFC 9113, section 8.7).
     for reason in [h2::Reason::NO_ERROR, h2::Reason::INTERNAL_ERROR] {
         let (listener, address) = listen().await;
         let (node, _) = node(address);
@@ -377,6 +377,6 @@ async fn an_endpoint_that_refuses_streams_is_not_ejected_and_opens_no_breaker() 
         assert_eq!(response.status(), 200);
     }
 
-    // Each pair of turns goes to both of them, and a retry takes a turn as well.
+    // Two turns go to both of them, and a retry takes a turn as well.
     assert!(CALLS / 3 <= refused.load(SeqCst), "refused {} of {CALLS}", refused.load(SeqCst));
 }

@@ -1,4 +1,4 @@
-//! Until when a request is in flight, and what it tells at its end.
+//! How long a request is in flight, and the outcome at its end.
 
 use std::{convert::Infallible, sync::Arc};
 
@@ -15,7 +15,7 @@ use crate::support::{Payload, Told, get, node, serve, stack, told, within};
 
 type Frames = mpsc::Sender<Frame<Bytes>>;
 
-/// A node whose one response is sent frame by frame from the test.
+/// A node with one response, which the test sends frame by frame.
 async fn streaming(status: u16, content_type: &'static str) -> (Arc<Node>, Frames) {
     let (frames, receiver) = mpsc::channel(8);
     let receiver = Arc::new(Mutex::new(Some(receiver)));

@@ -29,14 +29,14 @@ async fn send(client: &mut Client, request: Request<Payload>) -> String {
     text(response).await
 }
 
-/// Lets this much time pass for the client and the server, which share a runtime, at once.
+/// Lets this much time pass at once for the client and the server, which share a runtime.
 async fn pass(time: Duration) {
     tokio::time::pause();
     tokio::time::advance(time).await;
     tokio::time::resume();
 }
 
-/// Answers at once, unless asked to take its time or to refuse.
+/// Answers at once, unless asked to wait or to refuse.
 async fn answer(request: Request<Incoming>) -> Response<Payload> {
     let mut response = Response::new(Full::from("hello"));
     match request.uri().path() {

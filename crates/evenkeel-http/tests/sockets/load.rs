@@ -1,4 +1,4 @@
-//! What servers tell of their load, and what clients make of it.
+//! The load that servers report, and how clients use it.
 
 use std::{
     convert::Infallible,
@@ -30,7 +30,7 @@ use crate::support::{Payload, get, serve, text, within};
 
 type Answer = Response<ReportLoadBody<Payload>>;
 
-/// A server whose requests wait until the doors are open.
+/// A server that holds its requests until the doors are open.
 #[derive(Clone)]
 struct Server {
     meter: LoadMeter,
@@ -78,7 +78,7 @@ impl Server {
         self.doors.add_permits(1_000);
     }
 
-    /// Waits until so many requests are in flight.
+    /// Waits until this number of requests is in flight.
     async fn has(&self, in_flight: u32) {
         within(async {
             while self.meter.in_flight() != in_flight {
@@ -194,7 +194,7 @@ async fn a_client_with_prequal_leaves_a_server_that_is_full_before_its_own_reque
     let addresses =
         [full.start(counting(&probes[0])).await, free.start(counting(&probes[1])).await];
     full.close_doors();
-    // Somebody else's.
+    // Requests of another client.
     let others = HttpConnector::<Payload>::new().connect(&alone(&addresses[0]));
     for _ in 0..20 {
         tokio::spawn(others.clone().oneshot(get("/")));
@@ -206,7 +206,7 @@ async fn a_client_with_prequal_leaves_a_server_that_is_full_before_its_own_reque
         .layer(BalanceLayer::prequal(endpoints, HttpLoadProbe::new()).seed(1))
         .service(HttpConnector::<Payload>::new());
     client.ready().await.unwrap();
-    // Whoever is asked again has answered before.
+    // A server that is asked again has answered before.
     within(async {
         while probes.iter().any(|probes| probes.load(SeqCst) < 3) {
             tokio::task::yield_now().await;
@@ -265,7 +265,7 @@ mod orca {
         BalanceLayer::with_policy(endpoints, policy).seed(1)
     }
 
-    /// Two servers of which one is three times as loaded by the same requests.
+    /// Two servers. The same requests load one of them three times as much.
     async fn two(layer: impl Fn(LoadMeter) -> ReportLoadLayer) -> ([Server; 2], Vec<Endpoint>) {
         let servers = [Server::new(), Server::new()];
         let mut endpoints = Vec::new();
@@ -297,7 +297,7 @@ mod orca {
                 if 2 * (after[1] - before[1]) < after[0] - before[0] {
                     return;
                 }
-                // Rates are those of half a second.
+                // Rates are measured over half a second.
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
         })

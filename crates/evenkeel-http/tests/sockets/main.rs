@@ -1,4 +1,4 @@
-//! What a caller sees over real sockets, when all is well and when it is not.
+//! What a caller sees over real sockets, with healthy endpoints and with failing ones.
 
 // clippy knows test functions, but not the functions that they share.
 #![allow(clippy::unwrap_used)]

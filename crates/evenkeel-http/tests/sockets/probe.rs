@@ -1,4 +1,4 @@
-//! What probes find over real sockets, and that requests keep away from who fails them.
+//! What probes find over real sockets, and that requests avoid endpoints that fail them.
 
 use std::{
     sync::{
@@ -48,7 +48,7 @@ fn is_denied(found: Result<(), BoxError>) -> bool {
     cause::<NotServing>(&*found.unwrap_err()).is_some()
 }
 
-/// Waits until something is so.
+/// Waits until a condition is true.
 async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     let waiting = async {
         while !is_so() {
@@ -58,7 +58,7 @@ async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     tokio::time::timeout(Duration::from_secs(20), waiting).await.expect(what);
 }
 
-/// A server whose health a test sets: a status, or 0 to hang.
+/// A server with a health that the test sets: a status, or 0 to hang.
 #[derive(Clone)]
 struct Server {
     address: Address,
@@ -252,7 +252,7 @@ async fn an_endpoint_that_hangs_is_closed_after_three_lost_answers() {
     let (before, began) = (hangs.probes.load(SeqCst), Instant::now());
     until("the gate closes", || results.of(&hangs.address) == Standing::Down).await;
 
-    // How long that takes at most is tested where a clock can be paused; here the machine may be busy.
+    // Tests with a paused clock bound how long this takes; here the machine may be busy.
     let took = began.elapsed();
     assert!(hangs.probes.load(SeqCst) - before <= 3, "three lost answers are enough");
     assert!(ms(150 + 2 * 150) < took, "one lost answer closes nothing: {took:?}");
@@ -272,7 +272,7 @@ async fn before_the_first_probe_has_passed_there_is_no_request() {
     assert_eq!(ill.requests.load(SeqCst), 0);
 }
 
-/// Asks once, and says who answered.
+/// Asks once, and returns which server answered.
 type Ask = Box<dyn Fn() -> std::pin::Pin<Box<dyn Future<Output = Address>>>>;
 
 fn balanced(
@@ -324,7 +324,7 @@ struct HealthResponse {
 
 const SERVING: i32 = 1;
 const NOT_SERVING: i32 = 2;
-/// No serving status: the method fails with it as a code.
+/// Not a serving status: the method fails with it as a code.
 const UNIMPLEMENTED: i32 = -12;
 const UNAVAILABLE: i32 = -14;
 /// Ends the streams of `Watch`.
@@ -423,7 +423,7 @@ async fn what_has_no_health_service_is_healthy_and_what_is_no_grpc_is_not() {
 #[tokio::test]
 async fn a_watched_endpoint_is_closed_and_opened_when_it_says_so() {
     let server = GrpcServer::start(SERVING, true).await;
-    // Between probes lies a minute: what happens here, happens by what is said.
+    // Probes are a minute apart, so only the messages of the stream have an effect here.
     let results = follows(&server, ms(60_000));
     until("it is followed", || server.calls("Watch") == 1).await;
     until("it was probed", || results.of(&server.address) == Standing::Up).await;
@@ -447,7 +447,7 @@ async fn a_watch_that_breaks_is_begun_anew_and_a_reason_to_check() {
 
     server.is(HANG_UP);
     until("it is checked at once", || before < server.calls("Check")).await;
-    // What it answers to that check is no status of a healthy one.
+    // It answers that check with an unhealthy status.
     until("the gate closes", || results.of(&server.address) == Standing::Down).await;
     assert_eq!(server.calls("Watch"), 1, "not without a pause");
 }

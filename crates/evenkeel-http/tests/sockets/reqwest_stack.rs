@@ -64,7 +64,7 @@ fn others_over(address: &Address) -> [ReqwestStack; 4] {
     ]
 }
 
-/// A server that is not ready for the first request, and sends others to `/` back what they brought.
+/// A server that is not ready for the first request. Others to `/` get their request back.
 async fn fails_once() -> (Address, Arc<AtomicU32>) {
     let asked = Arc::new(AtomicU32::new(0));
     let counted = asked.clone();

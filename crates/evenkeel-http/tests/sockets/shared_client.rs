@@ -1,4 +1,4 @@
-//! Clients that are there already.
+//! Existing clients.
 
 use evenkeel_core::{connect::Connect, endpoint::Address, error::cause, why::Why};
 use evenkeel_http::{InvalidRequest, ServedBy, SharedClient, error_status};

@@ -1,4 +1,4 @@
-//! Servers to speak to, and the least of a balancer.
+//! Servers for the tests, and a minimal balancer.
 
 use std::{
     convert::Infallible,
@@ -42,7 +42,7 @@ use tower::Service;
 
 pub(crate) type Payload = Full<Bytes>;
 
-/// Nothing here may hang: what takes longer than this has failed.
+/// Nothing here may hang: anything that takes longer than this has failed.
 pub(crate) async fn within<F: Future>(future: F) -> F::Output {
     tokio::time::timeout(Duration::from_secs(20), future).await.expect("it hangs")
 }
@@ -86,7 +86,7 @@ where
         .await;
 }
 
-/// Tells what the server saw: version, authority, path, and the body.
+/// Answers with what the server saw: version, authority, path, and the body.
 pub(crate) async fn echo(request: Request<Incoming>) -> Response<Payload> {
     let authority = match request.uri().authority() {
         Some(authority) => authority.to_string(),
@@ -111,7 +111,7 @@ where
     String::from_utf8(bytes.to_vec()).unwrap()
 }
 
-/// Counts how often a node was told to be unreachable.
+/// Counts how often a node was reported as unreachable.
 #[derive(Default)]
 pub(crate) struct Unreachable(AtomicU32);
 
@@ -154,11 +154,11 @@ pub(crate) fn ends(node: &Node) -> mpsc::UnboundedReceiver<Report> {
     ended
 }
 
-/// What the latency estimate betrays of the outcome of the first attempt.
+/// What the latency estimate shows of the outcome of the first attempt.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Told {
     Nothing,
-    /// How long it took, or was waited for, and no more: as a success.
+    /// Only how long it took, or was awaited: as for a success.
     Latency,
     FailureOrThrottled,
 }
@@ -194,7 +194,7 @@ impl Holder for Held {
     }
 }
 
-/// A balancer over one node: it counts the attempt and tells its outcome.
+/// A balancer over one node: it counts the attempt and reports its outcome.
 #[derive(Clone)]
 pub(crate) struct Stack<S, T> {
     service: S,

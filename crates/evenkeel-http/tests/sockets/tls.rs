@@ -1,4 +1,4 @@
-//! TLS: who is trusted, and who is not.
+//! TLS: which servers are trusted, and which are not.
 
 use std::sync::Arc;
 
@@ -42,7 +42,7 @@ impl Authority {
     }
 }
 
-/// TLS that trusts an authority which nobody has a certificate of.
+/// TLS that trusts an authority with which no server has a certificate.
 pub(crate) fn trusting_one_authority() -> Tls {
     Authority::new().trusting()
 }

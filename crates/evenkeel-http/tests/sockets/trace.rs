@@ -19,7 +19,7 @@ use crate::support::{Payload, serve, within};
 
 const CALLERS: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 
-/// A server that is not ready for the first request, and what all of them said of their trace.
+/// A server that is not ready for the first request, and the trace headers of all requests.
 async fn fails_once() -> (Address, Arc<Mutex<Vec<[String; 3]>>>) {
     let seen = Arc::new(Mutex::new(Vec::new()));
     let heard = seen.clone();
@@ -63,7 +63,7 @@ async fn every_attempt_passes_on_what_the_caller_said() {
     }
 }
 
-/// Writes the span that is current, as a propagator of OpenTelemetry does.
+/// Writes the current span, as a propagator of OpenTelemetry does.
 fn inject(headers: &mut HeaderMap) {
     let span = Span::current();
     assert_eq!(span.metadata().map(tracing::Metadata::name), Some("attempt"));

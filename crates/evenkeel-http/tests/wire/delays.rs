@@ -1,4 +1,4 @@
-//! For how long a server is believed that asks not to be asked.
+//! The longest delay that a server may ask for.
 
 use std::{
     sync::{Arc, Mutex},
@@ -26,7 +26,7 @@ impl Observer for Outcomes {
     }
 }
 
-/// What becomes of an attempt that is answered so.
+/// The outcome of an attempt with this answer.
 async fn outcome(connector: HttpConnector<Payload>, answer: &'static str) -> Outcome {
     let (address, _heads) = answering(answer).await;
     let client = BalanceLayer::round_robin(vec![address.into()]).layer(connector);

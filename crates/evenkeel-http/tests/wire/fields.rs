@@ -12,7 +12,7 @@ use super::*;
 
 pub(super) const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
 
-/// Sends an empty request with these fields: the head that the server got.
+/// Sends an empty request with these fields. Returns the head that the server got.
 pub(super) async fn sent(method: &str, fields: &[(&str, &str)]) -> String {
     let mut request = Request::builder().method(method).uri("http://a.b/x");
     for (name, value) in fields {

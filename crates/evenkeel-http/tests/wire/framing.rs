@@ -1,4 +1,4 @@
-//! Where a body ends, which all on its way must see alike.
+//! Where a body ends, on which all hops must agree.
 
 use evenkeel_core::BoxError;
 use http_body_util::StreamBody;
@@ -13,8 +13,8 @@ fn of_unknown_length() -> impl Body<Data = Bytes, Error = BoxError> + Send + Unp
     StreamBody::new(tokio_stream::iter([Ok(Frame::data(Bytes::from_static(b"hi")))]))
 }
 
-/// Sends `request` through a proxy of an endpoint that answers with `answer`: the status that comes back, and how
-/// many heads the endpoint got.
+/// Sends `request` through a proxy to an endpoint that answers with `answer`. Returns the status that comes back,
+/// and how many heads the endpoint got.
 async fn proxied(request: &str, answer: &'static str) -> (String, usize) {
     let (endpoint, mut heads) = answering(answer).await;
     let mut caller = TcpStream::connect(proxy(endpoint).await).await.unwrap();

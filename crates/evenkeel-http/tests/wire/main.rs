@@ -1,4 +1,4 @@
-//! What goes over the wire: the bytes that an endpoint gets, and those that a caller of a proxy gets.
+//! The bytes on the wire: those that an endpoint gets, and those that a caller of a proxy gets.
 
 #![allow(clippy::unwrap_used)]
 
@@ -23,7 +23,7 @@ use tower::ServiceExt;
 
 type Payload = Full<Bytes>;
 
-/// Nothing here may hang: what takes longer than this has failed.
+/// Nothing here may hang: anything that takes longer than this has failed.
 async fn within<F: Future>(future: F) -> F::Output {
     tokio::time::timeout(std::time::Duration::from_secs(20), future).await.expect("it hangs")
 }
@@ -34,7 +34,7 @@ async fn listen() -> (TcpListener, SocketAddr) {
     (listener, address)
 }
 
-/// The head of a message, in lower case, which is all that comes before what is read next.
+/// The head of a message, in lower case. The next read begins after it.
 async fn head(stream: &mut TcpStream) -> String {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
@@ -46,7 +46,7 @@ async fn head(stream: &mut TcpStream) -> String {
     String::from_utf8(head).unwrap().to_ascii_lowercase()
 }
 
-/// A server that answers each head with `answer`, and tells the heads and how many connections there were.
+/// A server that answers each head with `answer`, and records the heads and the number of connections.
 async fn answering(answer: &'static str) -> (SocketAddr, mpsc::UnboundedReceiver<(usize, String)>) {
     let (listener, address) = listen().await;
     let (told, heads) = mpsc::unbounded_channel();
@@ -70,7 +70,7 @@ async fn answering(answer: &'static str) -> (SocketAddr, mpsc::UnboundedReceiver
     (address, heads)
 }
 
-/// Sends a request to a server with `answer`: the head that it got, and the response.
+/// Sends a request to a server with `answer`. Returns the head that it got, and the response.
 async fn exchange(
     connector: &HttpConnector<Payload>,
     request: Request<Payload>,

@@ -1,4 +1,4 @@
-//! Connections that go on after the head of their response.
+//! Connections that continue after the head of their response.
 
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ use super::*;
 const SWITCH: &str =
     "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n";
 
-/// A server that switches to echoing whatever it reads, or answers a CONNECT so.
+/// A server that switches to echoing all that it reads, also for a CONNECT.
 async fn echoing() -> SocketAddr {
     let (listener, address) = listen().await;
     tokio::spawn(async move {
@@ -166,7 +166,7 @@ async fn a_limit_counts_tunnels() {
     within(client.clone().oneshot(upgrade())).await.unwrap();
 }
 
-/// Switches to echoing whatever it reads.
+/// Switches to echoing all that it reads.
 async fn echo(mut request: AxumRequest) -> impl IntoResponse {
     let on_upgrade = hyper::upgrade::on(&mut request);
     tokio::spawn(async move {
