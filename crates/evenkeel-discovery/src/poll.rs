@@ -1,10 +1,10 @@
 //! Endpoints from an async function that is asked again and again.
 //!
-//! For any registry that answers a question: an HTTP endpoint, a database, a cloud API. What the
-//! function gives is believed, an empty list too; return an error where an empty answer is suspect.
-//! An error keeps the last good set and is followed by a back-off. A request for fresh news, which a
-//! balancer makes when an endpoint cannot be reached, polls at once (3 after a calm, then one a
-//! second).
+//! Use it for any registry that answers a question: an HTTP endpoint, a database, a cloud API. The
+//! function's answer is believed, an empty list too; return an error where an empty answer is
+//! suspect. After an error the last good set stays, and a back-off follows. A request for fresh
+//! news, which a balancer makes when it cannot reach an endpoint, polls at once (3 times after a
+//! calm, then once a second).
 //!
 //! ```
 //! use std::time::Duration;
@@ -52,7 +52,7 @@ pub struct PollTimedOut {
 }
 
 impl Poll {
-    /// Asks `poll` at once and then every `interval`, give or take a tenth.
+    /// Calls `poll` at once and then every `interval`, give or take a tenth.
     ///
     /// # Panics
     /// If `interval` is zero.
@@ -72,9 +72,9 @@ impl Poll {
         Self { reconnect: Reconnect::new(Polled { ask, interval, jitter: 0.1, timeout }) }
     }
 
-    /// Sets by which part an interval may be shorter or longer. Default 0.1.
+    /// Sets by which fraction an interval may be shorter or longer. Default: 0.1.
     ///
-    /// With 0, clients that start together ask together for ever.
+    /// With 0, clients that start together poll together for ever.
     ///
     /// # Panics
     /// If it is not within 0 and 0.5.
