@@ -54,7 +54,7 @@ impl Doubt {
         let mut new: HashMap<_, _> =
             answer.iter().map(|endpoint| (&endpoint.address, endpoint)).collect();
         let mut missing = 0;
-        // // A known endpoint keeps its position, with the data of the new answer.
+        // A known endpoint keeps its position, with the data of the new answer.
         let mut union: Vec<_> = Vec::with_capacity(self.believed.len());
         for known in &self.believed {
             let named = new.remove(&known.address);

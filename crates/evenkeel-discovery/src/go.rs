@@ -8,7 +8,7 @@ use serde::Serialize;
 /// JSON as Go's `encoding/json` writes it: without spaces, and escaped for HTML.
 pub(crate) fn json(value: &impl Serialize) -> Result<String, serde_json::Error> {
     let text = serde_json::to_string(value)?;
-    // // In JSON, none of these occurs outside strings.
+    // In JSON, none of these occurs outside strings.
     const ESCAPED: [(char, &str); 5] = [
         ('<', "\\u003c"),
         ('>', "\\u003e"),

@@ -64,7 +64,7 @@ impl Journal {
             return false;
         }
         self.set = Some(set);
-        // // The whole set replaces the changes that led to it.
+        // The whole set replaces the changes that led to it.
         self.first += self.changes.len() as u64 + 1;
         self.changes.clear();
         true

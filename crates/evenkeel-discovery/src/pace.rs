@@ -33,7 +33,7 @@ impl Pace {
         let burst = if self.fruitless == 0 { BURST } else { 1 };
         let start = (self.full_at).max(now);
         let delay = start.duration_since(now).saturating_sub(rest * (burst - 1));
-        // // The debt of the bucket is bounded, so that a calm pays all of it.
+        // The debt of the bucket is bounded, so that a calm pays all of it.
         self.full_at = (start + rest).min(now + delay + REST_MAX * BURST);
         delay
     }

@@ -39,7 +39,7 @@ impl Refresh {
             self.asked.notified().await;
             self.is_asked = true;
         }
-        // // There is a token in the bucket if it is not short of all of them.
+        // There is a token in the bucket if it is not short of all of them.
         let one_left = clock::now() + INTERVAL * (BURST - 1);
         sleep(self.full_at.saturating_duration_since(one_left)).await;
         self.is_asked = false;

@@ -77,7 +77,7 @@ impl Running {
         let rests_with =
             (runtime.runtime_flavor() == RuntimeFlavor::CurrentThread).then(|| runtime.id());
         let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
-        // // A task can be held and yet be over, if its runtime was shut down.
+        // A task can be held and yet be over, if its runtime was shut down.
         let mut alive: Vec<_> = tasks.iter().filter_map(Weak::upgrade).collect();
         alive.retain(|task| !task.handle.is_finished());
         let serves = |task: &&Arc<Task>| task.rests_with.is_none() || task.rests_with == rests_with;

@@ -231,7 +231,7 @@ impl Session {
         if stale_at <= rested_at {
             sleep_until(stale_at).await;
             self.journal.send_if_modified(|journal| journal.replace(vec![]));
-            // // This is passed on, whatever was passed on before.
+            // This is passed on, whatever was passed on before.
             self.failing.iter_mut().for_each(|failing| failing.told.clear());
             self.fail(Stale { age_max: stale_max.unwrap_or_default() });
         }
@@ -338,7 +338,7 @@ impl<S: Source> Reconnect<S> {
 
 impl<S: Source> Discovery for Reconnect<S> {
     fn watch(&self) -> Watch {
-        // // The task must not hold `running`, which holds the task.
+        // The task must not hold `running`, which holds the task.
         let unstarted = self.clone().apart();
         self.running.watch(move || unstarted.start())
     }

@@ -72,7 +72,7 @@ impl<A: Discovery, B: Discovery> Discovery for Fallback<A, B> {
         let mut choice = Choice::default();
         let told = events.flat_map(move |event| {
             let told = choice.take(event).into_iter().flatten().map(Some);
-            // // The end is an item, so that it does not wait for the patience to run out.
+            // The end is an item, so that it does not wait for the patience to run out.
             let end = (choice.ended == 2).then_some(None);
             stream::iter(told.chain(end))
         });

@@ -168,7 +168,7 @@ impl Shown {
         self.shown_at.clear();
         self.claims.clear();
         let mut in_order = EndpointSet::default();
-        // // A set first: of two endpoints with one address, only the later may claim a place.
+        // A set first: of two endpoints with one address, only the later may claim a place.
         for endpoint in endpoints.into_iter().collect::<EndpointSet>().into_vec() {
             let source = endpoint.address.clone();
             if let Some(shown) = change(endpoint) {
@@ -193,7 +193,7 @@ impl Shown {
         let after = new_at.as_ref().and_then(|at| self.visible(at));
         let appears = after.filter(|after| before.as_ref() != Some(after)).cloned();
         let disappears = old_at.filter(|old| new_at.as_ref() != Some(old)).map(|old| {
-            // // Reported even if the heir was already visible; readers then see no change.
+            // Reported even if the heir was already visible; readers then see no change.
             self.visible(&old).cloned().map_or(Update::Remove(old), Update::Insert)
         });
         [appears.map(Update::Insert), disappears]

@@ -76,7 +76,7 @@ impl<D: Discovery> Discovery for Subsetted<D> {
     fn watch(&self) -> Watch {
         let changes =
             stream::unfold((self.choice.clone(), true), |(mut choice, is_first)| async move {
-                // // The first one is there at once. Without a sender there will be no other.
+                // The first one is there at once. Without a sender there will be no other.
                 if !is_first {
                     choice.changed().await.ok()?;
                 }
@@ -85,7 +85,7 @@ impl<D: Discovery> Discovery for Subsetted<D> {
             });
         let batches = self.source.watch().ready_chunks(BATCH_MAX).map(Event::Batch);
         let mut chosen = Chosen::default();
-        // // It ends when neither can change any more.
+        // It ends when neither can change any more.
         let events = stream::select(changes, batches);
         Box::pin(events.flat_map(move |event| stream::iter(chosen.take(event))))
     }

@@ -158,7 +158,7 @@ struct Entry {
 fn json(text: &str) -> Result<Vec<Entry>, FileError> {
     use serde_json::value::RawValue;
 
-    // // serde_json does not give the positions of values, but a raw value is a slice of the text.
+    // serde_json does not give the positions of values, but a raw value is a slice of the text.
     let List::<&RawValue>(raw) =
         serde_json::from_str(text).map_err(|error| json_error(&error, Position::at(text, 0)))?;
     let mut places = Places::new(text);

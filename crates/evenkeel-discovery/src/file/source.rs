@@ -85,7 +85,7 @@ impl FileSource {
             Ok(read) => read,
             Err(_) => {
                 session.fail(ReadError::Slow);
-                // // Waits for the read under way. Starting again at every try would hold one more
+                // Waits for the read under way. Starting again at every try would hold one more
                 // thread each time.
                 reading.await
             }
@@ -111,7 +111,7 @@ impl Source for FileSource {
         let mut last = None;
         loop {
             if let Some(watcher) = &mut watcher {
-                // // Each time again, because the directory may have been replaced by another of
+                // Each time again, because the directory may have been replaced by another of
                 // the same name. An error means that it does not exist; the poll then finds it when
                 // it appears.
                 let _ = watcher.watch(self.folder(), RecursiveMode::NonRecursive);
@@ -140,11 +140,11 @@ impl Source for FileSource {
 
 /// Whether an event in the directory can mean new content of the file with this name.
 fn concerns(event: &notify::Event, name: Option<&OsStr>) -> bool {
-    // // Opening or reading a file is no change; it may have been this very source.
+    // Opening or reading a file is no change; it may have been this very source.
     if matches!(event.kind, EventKind::Access(kind) if !matches!(kind, AccessKind::Close(_))) {
         return false;
     }
-    // // The files of a ConfigMap are links through `..data`, which an update replaces.
+    // The files of a ConfigMap are links through `..data`, which an update replaces.
     event.paths.is_empty()
         || event
             .paths
@@ -153,7 +153,7 @@ fn concerns(event: &notify::Event, name: Option<&OsStr>) -> bool {
 }
 
 fn read_bounded(path: &Path) -> Result<Vec<u8>, ReadError> {
-    // // Checked before opening: opening a pipe blocks until it has a writer.
+    // Checked before opening: opening a pipe blocks until it has a writer.
     if !fs::metadata(path).map_err(ReadError::Read)?.is_file() {
         return Err(ReadError::NotAFile);
     }
