@@ -1,4 +1,4 @@
-//! The readers of this module, for fuzz targets.
+//! The parsers of this module, for fuzz targets.
 
 use std::net::{IpAddr, Ipv6Addr};
 
