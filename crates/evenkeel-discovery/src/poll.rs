@@ -84,7 +84,7 @@ impl Poll {
         Self { reconnect: self.reconnect.with(|polled| polled.jitter = part) }
     }
 
-    /// Sets how long one answer may take. Default 10 s.
+    /// Sets how long one answer may take. Default: 10 s.
     ///
     /// A short one takes a slow registry for a dead one; a long one hides a dead one.
     #[must_use]
@@ -92,20 +92,20 @@ impl Poll {
         Self { reconnect: self.reconnect.with(|polled| polled.timeout = timeout) }
     }
 
-    /// Sets the rest after an error. Default 1 s to 10 s. See [`Reconnect::backoff`].
+    /// Sets the rest after an error. Default: 1 s to 10 s. See [`Reconnect::backoff`].
     #[must_use]
     pub fn backoff(self, backoff: Backoff) -> Self {
         Self { reconnect: self.reconnect.backoff(backoff) }
     }
 
-    /// Sets how long the last good set is used while polling fails. Default for ever. See
+    /// Sets how long the last good set is used while polling fails. Default: for ever. See
     /// [`Reconnect::stale_max`].
     #[must_use]
     pub fn stale_max(self, age: Duration) -> Self {
         Self { reconnect: self.reconnect.stale_max(age) }
     }
 
-    /// Sets the seed of the jitter. Default the process's entropy.
+    /// Sets the seed of the jitter. Default: the process's entropy.
     #[must_use]
     pub fn seed(self, seed: u64) -> Self {
         Self { reconnect: self.reconnect.seed(seed) }

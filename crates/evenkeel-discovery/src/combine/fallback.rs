@@ -48,7 +48,7 @@ impl<A, B> Fallback<A, B> {
         Self { first, second, patience: Duration::from_secs(5) }
     }
 
-    /// Sets how long the first source may be silent at the start. Default 5 s.
+    /// Sets how long the first source may be silent at the start. Default: 5 s.
     ///
     /// A short one sends traffic to the second source's endpoints at every start; a long one delays
     /// the first request when the first source is dead but silent.

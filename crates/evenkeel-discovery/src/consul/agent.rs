@@ -20,7 +20,7 @@ use crate::{
     clock,
 };
 
-/// A client of one agent, whose clones share its connection.
+/// A client of one agent. Clones share its connection.
 #[derive(Clone, Debug)]
 pub(crate) struct Agent {
     line: Line,

@@ -70,7 +70,7 @@ impl Agents {
         }
     }
 
-    /// Sets the ACL token. Default none.
+    /// Sets the ACL token. Default: none.
     #[must_use]
     pub fn token(mut self, token: impl Into<Arc<str>>) -> Self {
         self.token = Token::Text(token.into());

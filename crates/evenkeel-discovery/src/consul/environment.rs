@@ -18,7 +18,7 @@ impl Agents {
     /// The agent that Consul's own programs would ask, as the environment names it.
     ///
     /// Reads `CONSUL_HTTP_ADDR` (default `127.0.0.1:8500`; also `http://`, `https://` and
-    /// `unix://`), `CONSUL_HTTP_SSL`, `CONSUL_HTTP_TOKEN_FILE` (whose file is read again for each
+    /// `unix://`), `CONSUL_HTTP_SSL`, `CONSUL_HTTP_TOKEN_FILE` (the file is read again for each
     /// query) or else `CONSUL_HTTP_TOKEN`, `CONSUL_NAMESPACE`, `CONSUL_PARTITION`, and with the
     /// feature `tls` `CONSUL_CACERT`, `CONSUL_CLIENT_CERT` and `CONSUL_CLIENT_KEY`. A server is
     /// always verified: `CONSUL_HTTP_SSL_VERIFY=false` is an error.

@@ -50,7 +50,7 @@ impl Index {
         moved
     }
 
-    /// Makes the next query a non-blocking one, whose index is still compared with the last.
+    /// Makes the next query a non-blocking one. Its index is still compared with the last.
     pub(super) fn reset(&mut self) {
         *self = Self { last: 0, before: self.last.max(self.before) };
     }

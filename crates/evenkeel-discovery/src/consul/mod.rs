@@ -58,7 +58,7 @@
 //! the failure as an error, and it is logged once. Then the next agent is asked, or the same one
 //! after 0.5 s to 10 s. An agent that hangs is noticed within 5 s and [`timeout`](Agents::timeout):
 //! while it holds a query back, it has to give a sign of life every 5 s. A refused connection is
-//! not a sign of life. A connection whose peer has vanished is noticed within 8 s, by TCP's
+//! not a sign of life. A connection with a vanished peer is noticed within 8 s, by TCP's
 //! keep-alive.
 //!
 //! **What it costs.** One connection to one agent for each service, whatever the number of
@@ -232,7 +232,7 @@ impl Consul {
         Self { reconnect: self.reconnect.stale_max(age) }
     }
 
-    /// Sets the seed of the jitter. Default the process's entropy.
+    /// Sets the seed of the jitter. Default: the process's entropy.
     #[must_use]
     pub fn seed(self, seed: u64) -> Self {
         Self { reconnect: self.reconnect.seed(seed) }

@@ -46,7 +46,7 @@ pub(super) fn interleave(mut addresses: Vec<IpAddr>) -> Vec<IpAddr> {
     mixed
 }
 
-/// The endpoints of services whose targets have these addresses.
+/// The endpoints of services with these addresses of their targets.
 ///
 /// Of two with one address, the one with the better priority counts.
 pub(super) fn services(mut found: Vec<(Service, Vec<IpAddr>)>) -> Vec<Endpoint> {

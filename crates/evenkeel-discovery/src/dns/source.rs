@@ -190,7 +190,7 @@ impl<R: Resolver> DnsSource<R> {
         }
     }
 
-    /// The targets to ask for: the new ones, and some of those whose answer has expired.
+    /// The targets to ask for: the new ones, and some of those with an expired answer.
     fn due(&mut self, hosts: &[Arc<str>]) -> Vec<Arc<str>> {
         let now = clock::now();
         let (mut asked, mut old) = (vec![], vec![]);

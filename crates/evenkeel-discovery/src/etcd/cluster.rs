@@ -59,7 +59,7 @@ impl Cluster {
         }
     }
 
-    /// Sets the user and the password. Default none.
+    /// Sets the user and the password. Default: none.
     #[must_use]
     pub fn user(mut self, name: impl Into<Arc<str>>, password: impl Into<Arc<str>>) -> Self {
         self.user = Some((name.into(), password.into()));

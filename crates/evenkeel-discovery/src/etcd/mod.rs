@@ -40,7 +40,7 @@
 //!
 //! **On a bad day.** Refusals, silence and broken streams change nothing. The last set stays, the
 //! watchers get the failure as an error, and it is logged once. Then the next member is asked, or
-//! the same one after 0.5 s to 10 s. A key whose value cannot be read is left out and does not
+//! the same one after 0.5 s to 10 s. A key with an unreadable value is left out and does not
 //! affect the others. If a user's token is no longer known, a new one is fetched.
 //!
 //! **What it costs.** One connection to one member and one watch for each service, whatever the
@@ -92,7 +92,7 @@ impl Etcd {
         Self { reconnect: Reconnect::new(source) }
     }
 
-    /// Sets how entries are laid out. Default [`dialect::Plain`].
+    /// Sets how entries are laid out. Default: [`dialect::Plain`].
     #[must_use]
     pub fn dialect(self, dialect: impl Dialect) -> Self {
         self.with(|source| source.dialect = Arc::new(dialect))
@@ -111,7 +111,7 @@ impl Etcd {
         self.with(|source| source.quiet = time)
     }
 
-    /// Sets how long endpoints are kept whose loss is suspicious. Default: 5 s.
+    /// Sets how long endpoints are kept after a suspicious loss. Default: 5 s.
     ///
     /// See [the module docs](self). It should be longer than services take to enter themselves
     /// again: a third of their TTL.
@@ -133,7 +133,7 @@ impl Etcd {
         Self { reconnect: self.reconnect.stale_max(age) }
     }
 
-    /// Sets the seed of the jitter. Default the process's entropy.
+    /// Sets the seed of the jitter. Default: the process's entropy.
     #[must_use]
     pub fn seed(self, seed: u64) -> Self {
         Self { reconnect: self.reconnect.seed(seed) }

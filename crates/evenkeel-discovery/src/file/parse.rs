@@ -20,10 +20,10 @@ pub const FILE_SIZE_MAX: usize = 8 << 20;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Format {
-    /// A list of objects, or an object whose key `endpoints` has one.
+    /// A list of objects, or an object with one under the key `endpoints`.
     #[cfg(feature = "json")]
     Json,
-    /// A list of mappings, or a mapping whose key `endpoints` has one.
+    /// A list of mappings, or a mapping with one under the key `endpoints`.
     #[cfg(feature = "yaml")]
     Yaml,
     /// Tables `[[endpoints]]`.

@@ -158,7 +158,7 @@ impl Kubernetes {
         self.with(|source| source.reading.port = PortChoice::Number(number))
     }
 
-    /// Sets which addresses of pods with two families are used. Default [`Family::PreferIpv4`].
+    /// Sets which addresses of pods with two families are used. Default: [`Family::PreferIpv4`].
     #[must_use]
     pub fn family(self, family: Family) -> Self {
         self.with(|source| source.reading.family = family)
@@ -208,7 +208,7 @@ impl Kubernetes {
         self.with(|source| source.quiet = time)
     }
 
-    /// Sets how long endpoints are kept whose loss is suspicious. Default: 5 s.
+    /// Sets how long endpoints are kept after a suspicious loss. Default: 5 s.
     ///
     /// See [the module docs](self). With a short one, there is a moment without endpoints when a
     /// cluster's data is restored. With a long one, callers of a service that really ended fail to
@@ -231,7 +231,7 @@ impl Kubernetes {
         Self { reconnect: self.reconnect.stale_max(age) }
     }
 
-    /// Sets the seed of the jitter. Default the process's entropy.
+    /// Sets the seed of the jitter. Default: the process's entropy.
     #[must_use]
     pub fn seed(self, seed: u64) -> Self {
         Self { reconnect: self.reconnect.seed(seed) }

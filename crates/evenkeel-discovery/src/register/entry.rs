@@ -34,9 +34,9 @@ pub struct Entry {
     pub weight: u32,
     /// The zone in which it runs. Default: unknown.
     pub zone: Option<String>,
-    /// Its tags. Default none.
+    /// Its tags. Default: none.
     pub tags: Vec<String>,
-    /// Its version. Default unknown.
+    /// Its version. Default: unknown.
     pub version: Option<String>,
     /// Other data for its callers. Default: empty.
     pub metadata: BTreeMap<String, String>,

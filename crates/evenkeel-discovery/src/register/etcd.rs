@@ -60,7 +60,7 @@ impl EtcdRegistry {
         }
     }
 
-    /// Sets how entries are laid out. Default [`Plain`].
+    /// Sets how entries are laid out. Default: [`Plain`].
     #[must_use]
     pub fn dialect(mut self, dialect: impl Dialect) -> Self {
         self.dialect = Arc::new(dialect);

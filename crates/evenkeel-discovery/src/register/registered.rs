@@ -87,7 +87,7 @@ impl<R: Registry> Registration<R> {
         self
     }
 
-    /// Sets the seed of the jitter. Default the process's entropy.
+    /// Sets the seed of the jitter. Default: the process's entropy.
     #[must_use]
     pub fn seed(mut self, seed: u64) -> Self {
         self.rng = Rng::with_seed(seed);

@@ -2,7 +2,7 @@
 
 use super::parse::decode;
 
-/// Parts of the names of options whose values are hidden.
+/// Options with one of these parts in their names have their values hidden.
 const SECRET: [&str; 6] = ["token", "pass", "secret", "key", "auth", "cred"];
 
 /// The address without users, passwords, tokens and control characters.

@@ -214,8 +214,8 @@ pub(crate) async fn who_left_during_an_outage_is_kept_for_a_while_and_no_longer<
 pub(crate) async fn an_outage_is_logged_when_it_begins_and_when_it_ends<H: Harness>(
     mut harness: H,
 ) {
-    // One for the whole process: a subscriber for one thread may miss events whose interest another
-    // thread cached first.
+    // One for the whole process: a subscriber on one thread alone may miss events that another
+    // thread met first.
     static LINES: LazyLock<Lines> = LazyLock::new(Lines::default);
     let _ = tracing::subscriber::set_global_default(LINES.clone());
     let mut watching = two(&mut harness).await;

@@ -32,8 +32,8 @@ fn ports() -> Vec<Instance> {
     Instance::ports([1, 2, 3])
 }
 
-/// Answers with the address. The endpoint at port 1 can be made to fail, either reached or not
-/// reached.
+/// Answers with the address. If `fails`, the endpoint at port 1 fails in a way that does not say
+/// whether the request reached it.
 fn connector(
     connected: Log,
     asked: Log,

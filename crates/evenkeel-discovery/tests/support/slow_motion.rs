@@ -94,7 +94,7 @@ impl Proxy {
         self.set(Motion::Through);
     }
 
-    /// Leads to another server, also for connections under way.
+    /// Leads to another server, and cuts the existing connections.
     pub(crate) fn lead_to(&self, url: &str) {
         let target = bare(url);
         self.way.send_modify(|way| {

@@ -5,7 +5,7 @@ use evenkeel_core::error::cause;
 use super::*;
 use crate::register::Registered;
 
-/// A registry in memory, whose clock is tokio's.
+/// A registry in memory, by tokio's clock.
 #[derive(Clone, Default)]
 struct Memory(Arc<Mutex<State>>);
 
