@@ -108,8 +108,7 @@ struct Failing {
 }
 
 impl Session {
-    /// Reports the whole set. Reporting the same set again counts as good news, but watchers get no
-    /// update.
+    /// Reports the whole set. The same set again is good news too, but watchers get no update.
     pub fn set(&mut self, endpoints: Vec<Endpoint>) {
         self.journal.send_if_modified(|journal| journal.replace(endpoints));
         self.good();

@@ -139,11 +139,10 @@ impl Consul {
         self.with(|source| source.query.datacenter = Some(name.into()))
     }
 
-    /// Sorts instances by round trip time from a node, nearest first; `_agent` is the agent's own
-    /// node.
+    /// Sorts instances by round trip time from a node, nearest first.
     ///
-    /// Default: in the order of their addresses. The order changes with the measurements, and each
-    /// change is news. It is useful for `pick_first`.
+    /// `_agent` is the agent's own node. Default: in the order of their addresses. The order changes
+    /// with the measurements, and each change is news. It is useful for `pick_first`.
     #[must_use]
     pub fn near(self, node: impl Into<Arc<str>>) -> Self {
         self.with(|source| {
@@ -152,8 +151,7 @@ impl Consul {
         })
     }
 
-    /// Takes the instances of the peered cluster with this name (Consul 1.13). Default: the agent's
-    /// own cluster.
+    /// Takes the instances of the peered cluster with this name (Consul 1.13). Default: its own.
     #[must_use]
     pub fn peer(self, name: impl Into<Arc<str>>) -> Self {
         self.with(|source| source.query.peer = Some(name.into()))
@@ -174,8 +172,7 @@ impl Consul {
         self.with(|source| source.reading.is_micro = true)
     }
 
-    /// Leaves out instances with a warning check. By default they are used with their warning
-    /// weight.
+    /// Leaves out instances with a warning check. Default: used with their warning weight.
     #[must_use]
     pub fn passing_only(self) -> Self {
         self.with(|source| source.reading.warnings = false)

@@ -9,8 +9,8 @@ use std::time::Duration;
 pub struct MemberRefused {
     /// The member.
     pub member: String,
-    /// The gRPC status: 7 without the rights, 14 when it is unavailable or has no leader, 16 when
-    /// the token is unknown.
+    /// The gRPC status: 7 without the rights, 14 when unavailable or without a leader, 16 for an
+    /// unknown token.
     pub code: i32,
     /// The member's message.
     pub message: String,

@@ -84,8 +84,7 @@ pub struct Etcd {
 }
 
 impl Etcd {
-    /// The instances of `service`, laid out as [`dialect::Plain`] unless [`dialect`](Self::dialect)
-    /// is set.
+    /// The instances of `service`, laid out as [`dialect::Plain`] by default.
     #[must_use]
     pub fn new(cluster: Cluster, service: impl Into<Arc<str>>) -> Self {
         let source = EtcdSource::new(service.into(), cluster, Arc::new(dialect::Plain));

@@ -7,8 +7,7 @@ use std::{sync::Arc, time::Duration};
 #[error("the API server answered {status} {reason}: {message}")]
 #[non_exhaustive]
 pub struct ServerRefused {
-    /// The HTTP status: 401 if the token is unknown, 403 without the rights, 429 when it is
-    /// overloaded.
+    /// The HTTP status: 401 if the token is unknown, 403 without the rights, 429 when overloaded.
     pub status: u16,
     /// The server's name for the error, such as `Forbidden`.
     pub reason: String,

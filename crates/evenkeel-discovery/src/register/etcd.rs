@@ -45,8 +45,7 @@ pub struct EtcdRegistry {
 }
 
 impl EtcdRegistry {
-    /// Enters services in this cluster, laid out as [`Plain`] unless [`dialect`](Self::dialect) is
-    /// set.
+    /// Enters services in this cluster, laid out as [`Plain`] by default.
     #[must_use]
     pub fn new(cluster: Cluster) -> Self {
         Self {

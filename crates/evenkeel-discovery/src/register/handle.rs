@@ -19,9 +19,9 @@ pub enum Status {
     Left,
 }
 
-/// Changes and watches a running registration, for code that does not hold
-/// [`Registered`](super::Registered).
+/// Changes and watches a running registration.
 ///
+/// It is for code that does not hold [`Registered`](super::Registered).
 /// After the service has left, changes have no effect. A handle does not keep the service in its
 /// registry.
 #[derive(Clone, Debug)]
