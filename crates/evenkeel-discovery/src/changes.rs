@@ -1,10 +1,10 @@
 //! Endpoints from any stream of [`tower::discover::Change`].
 //!
-//! For what already speaks tower: a discovery that was written for tower's own balancer, say. The
-//! keys are the stream's; which endpoint a removal means is remembered here. A stream can be read
-//! only once, so all watchers share what has been read. It is read while somebody watches and goes
-//! on from there when somebody watches again. Errors are news, and the set stays; so it does when
-//! the stream ends.
+//! For code that already speaks tower, such as a discovery written for tower's own balancer. The
+//! keys are those of the stream; which endpoint a removal means is remembered here. A stream can be
+//! read only once, so all watchers share what has been read. It is read while there are watchers,
+//! pauses when there are none, and goes on from there. Errors are passed on as news. The set stays
+//! after an error, and after the stream has ended.
 //!
 //! ```
 //! use evenkeel_core::{discover::{Discovery, Update}, endpoint::Endpoint};
@@ -42,7 +42,8 @@ use crate::{
 #[derive(Clone)]
 pub struct Changes {
     journal: watch::Receiver<Journal>,
-    /// The reading of the stream, paused where it is while nobody watches; none when it is over.
+    /// The task that reads the stream. It is paused without watchers, and none once the stream is
+    /// over.
     reading: Arc<Mutex<Option<BoxFuture<'static, ()>>>>,
     running: Arc<Running>,
 }
@@ -50,7 +51,7 @@ pub struct Changes {
 impl Changes {
     /// The endpoints that `stream` inserts and does not remove.
     ///
-    /// Two keys may name the same address; it is gone when neither does.
+    /// Two keys may name the same address; the endpoint is gone when neither names it any more.
     #[must_use]
     pub fn new<S, K, E>(stream: S) -> Self
     where

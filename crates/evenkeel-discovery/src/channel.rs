@@ -1,13 +1,13 @@
 //! Endpoints that the program itself announces.
 //!
-//! The [`Sender`] holds the current set: it replaces it, or changes it one by one. Every watcher of
-//! the [`ChannelDiscovery`] is given the set first and then the changes. A watcher that falls more
-//! than 1,024 changes behind is given the whole set anew, so memory is bounded by the set itself.
-//! When the last sender is dropped, the set stays and the watches end.
+//! The [`Sender`] holds the current set, and replaces it or changes it endpoint by endpoint. Every
+//! watcher of the [`ChannelDiscovery`] gets the set first and then the changes. A watcher that
+//! falls more than 1,024 changes behind gets the whole set again, so memory is bounded by the set
+//! itself. When the last sender is dropped, the set stays and the watches end.
 //!
-//! Use it for tests, for a set that a control plane of your own pushes, or as the bridge from any
-//! client library that calls back. A source that must be asked, and can fail, is better served by
-//! [`poll`](crate::poll) or [`watch`](crate::watch).
+//! Use it in tests, for a set that your own control plane pushes, or as the bridge from any client
+//! library with callbacks. For a source that must be asked and can fail, use [`poll`](crate::poll)
+//! or [`watch`](crate::watch).
 //!
 //! ```
 //! use evenkeel_core::{discover::{Discovery, Update}, endpoint::Endpoint};
@@ -37,7 +37,7 @@ use crate::journal::{Journal, follow};
 
 /// A sender of endpoints and the discovery that hands them on.
 ///
-/// Watchers wait until the sender has spoken for the first time; an empty set counts.
+/// Watchers wait until the sender has announced a set for the first time; an empty set counts.
 #[must_use]
 pub fn channel() -> (Sender, ChannelDiscovery) {
     let (writer, journal) = watch::channel(Journal::new("channel"));
@@ -46,7 +46,7 @@ pub fn channel() -> (Sender, ChannelDiscovery) {
 
 /// Announces endpoints to the watchers of a [`ChannelDiscovery`].
 ///
-/// What it is told again unchanged reaches nobody. It never waits and works outside a runtime.
+/// What has not changed is not announced again. A sender never waits and works outside a runtime.
 #[derive(Clone, Debug)]
 pub struct Sender {
     journal: watch::Sender<Journal>,
@@ -60,23 +60,23 @@ impl Sender {
         self.journal.send_if_modified(|journal| journal.replace(endpoints));
     }
 
-    /// Adds an endpoint, or changes the one of its address.
+    /// Adds an endpoint, or replaces the one with its address.
     pub fn insert(&self, endpoint: impl Into<Endpoint>) {
         let endpoint = endpoint.into();
         self.journal.send_if_modified(|journal| journal.insert(endpoint));
     }
 
-    /// Removes the endpoint of this address, if there is one.
+    /// Removes the endpoint with this address, if there is one.
     pub fn remove(&self, address: &Address) {
         self.journal.send_if_modified(|journal| journal.remove(address));
     }
 
-    /// Sets the weight of the endpoint of this address, if there is one. 0 drains it.
+    /// Sets the weight of the endpoint with this address, if there is one. 0 drains it.
     pub fn set_weight(&self, address: &Address, weight: u32) {
         self.journal.send_if_modified(|journal| journal.set_weight(address, weight));
     }
 
-    /// Tells the watchers that fresh news cannot be had. The set stays.
+    /// Reports to the watchers that there is no fresh news because of `error`. The set stays.
     pub fn fail(&self, error: impl Into<BoxError>) {
         let error = error.into();
         self.journal.send_modify(|journal| journal.fail(error));

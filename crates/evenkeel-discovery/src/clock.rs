@@ -1,4 +1,4 @@
-//! The one file that reads the clock, so that a paused tokio clock governs all.
+//! The one file that reads the clock, so that a paused tokio clock applies everywhere.
 
 use tokio::time::Instant;
 

@@ -5,25 +5,27 @@ use std::{collections::HashMap, time::Duration};
 use evenkeel_core::endpoint::Endpoint;
 use tokio::time::Instant;
 
-/// What was believed last, and since when an answer says something that may pass.
+/// What was believed last, and since when an answer has reported a loss that may be temporary.
 ///
 /// Three answers are suspicious: one without any endpoint after one that had some, one that misses
-/// endpoints after the registry's state was rebuilt, and one that misses some soon after the registry
-/// was away. Agents that restart with empty data, servers that restore a snapshot, tokens that run out
-/// and leases that ran out while nobody could renew them all give such answers, and services enter
-/// themselves again within seconds. So what is missing is kept for a while, and what is new is used at once.
+/// endpoints after the registry's state was rebuilt, and one that misses some soon after the
+/// registry was away. Such answers come from agents that restart with empty data, servers that
+/// restore a snapshot, tokens that expire, and leases that ran out while they could not be renewed.
+/// Services enter themselves again within seconds. So missing endpoints are kept for a while, and
+/// new ones are used at once.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Doubt {
     believed: Vec<Endpoint>,
     since: Option<Instant>,
-    /// The registry was away: what goes missing is doubted even if nothing misses so far.
+    /// The registry was away: endpoints that go missing are doubted, even if none is missing so
+    /// far.
     was_away: bool,
 }
 
-/// A registry that was away for longer may have lost entries whose owners could not renew them.
+/// A registry that was away for longer may have lost entries that could not be renewed.
 pub(crate) const AWAY: Duration = Duration::from_secs(3);
 
-/// What is made of an answer.
+/// What is to be used after an answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Verdict {
     /// The set that is to be used.
@@ -33,7 +35,7 @@ pub(crate) struct Verdict {
 }
 
 impl Doubt {
-    /// Takes an answer; `is_rebuilt` says that the registry's state was, before it.
+    /// Takes an answer. `is_rebuilt` says whether the registry's state was rebuilt before it.
     pub(crate) fn take(
         &mut self,
         answer: Vec<Endpoint>,
@@ -52,7 +54,7 @@ impl Doubt {
         let mut new: HashMap<_, _> =
             answer.iter().map(|endpoint| (&endpoint.address, endpoint)).collect();
         let mut missing = 0;
-        // Who is known keeps its place, and what the answer says of it counts.
+        // A known endpoint keeps its position, with the data of the new answer.
         let mut union: Vec<_> = Vec::with_capacity(self.believed.len());
         for known in &self.believed {
             let named = new.remove(&known.address);
@@ -68,20 +70,20 @@ impl Doubt {
         Verdict { endpoints: union, kept: (0 < missing).then_some((missing, since + hold)) }
     }
 
-    /// Doubts from `now` on whatever goes missing: the registry was away until now.
+    /// The registry was away until `now`: doubts from here on any endpoint that goes missing.
     pub(crate) fn was_away(&mut self, now: Instant) {
         if !self.believed.is_empty() {
             (self.since, self.was_away) = (Some(now), true);
         }
     }
 
-    /// Sets what is believed, where it is kept elsewhere while nothing is doubted.
+    /// Sets what is believed, for callers that keep the set elsewhere while nothing is doubted.
     #[cfg(any(feature = "etcd", feature = "kubernetes"))]
     pub(crate) fn believed(&mut self, endpoints: Vec<Endpoint>) {
         self.believed = endpoints;
     }
 
-    /// When what is kept in spite of the last answer is let go.
+    /// When endpoints that are kept in spite of the last answer are let go.
     pub(crate) fn ends_at(&self, hold: Duration) -> Option<Instant> {
         self.since.map(|since| since + hold)
     }

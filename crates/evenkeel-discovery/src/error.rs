@@ -1,18 +1,18 @@
-//! What a source has to say when it fails.
+//! The errors of a source.
 
 use std::{error::Error, fmt, sync::Arc};
 
 use evenkeel_core::BoxError;
 
-/// A source of endpoints failed; what was known of them stays in use.
+/// A source of endpoints failed; its last endpoints stay in use.
 ///
 /// The error of the source itself is found by [`cause`](evenkeel_core::error::cause).
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct SourceFailed {
-    /// What failed, as it calls itself: `file /etc/app/endpoints.yaml`, `dns db.internal:5432`.
+    /// What failed, by its own name: `file /etc/app/endpoints.yaml`, `dns db.internal:5432`.
     pub origin: Arc<str>,
-    /// How many endpoints were known, and stay in use.
+    /// How many endpoints are known and stay in use.
     pub kept: usize,
     cause: Arc<dyn Error + Send + Sync>,
 }

@@ -1,7 +1,7 @@
 //! A list of endpoints that never changes.
 //!
-//! A `Vec<Endpoint>` is a discovery already; [`Fixed`] is the cheap handle for a list that is shared
-//! or written as text.
+//! A `Vec<Endpoint>` is already a discovery. [`Fixed`] is the cheap handle for a list that is
+//! shared or written as text.
 //!
 //! ```
 //! use evenkeel_discovery::Fixed;
@@ -20,7 +20,7 @@ use evenkeel_core::{
 };
 use futures_util::stream;
 
-/// Endpoints that are known when the program starts and stay.
+/// Endpoints that are known when the program starts and never change.
 #[derive(Clone, Debug)]
 pub struct Fixed {
     endpoints: Arc<[Endpoint]>,

@@ -1,4 +1,4 @@
-//! What is read from networks, for the fuzz targets of the workspace. No part of the interface.
+//! The parsers of network input, for the fuzz targets of the workspace. Not part of the public API.
 
 pub use crate::{
     consul::fuzzing::{consul_answer, micro_tags},

@@ -1,14 +1,14 @@
-//! Texts as Go's libraries write them, for entries that programs in Go read.
+//! Text as Go's libraries write it, for entries that programs in Go read.
 
 #[cfg(feature = "consul")]
 pub(crate) mod deflate;
 
 use serde::Serialize;
 
-/// JSON as Go's `encoding/json` writes it: without spaces, and safe within HTML.
+/// JSON as Go's `encoding/json` writes it: without spaces, and escaped for HTML.
 pub(crate) fn json(value: &impl Serialize) -> Result<String, serde_json::Error> {
     let text = serde_json::to_string(value)?;
-    // None of these stands outside of a JSON text's strings.
+    // In JSON, none of these occurs outside strings.
     const ESCAPED: [(char, &str); 5] = [
         ('<', "\\u003c"),
         ('>', "\\u003e"),

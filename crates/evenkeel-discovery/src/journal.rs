@@ -1,8 +1,8 @@
 //! The current set and the last changes to it: what all watchers of one source read.
 //!
-//! A watcher that keeps up is told each change. One that falls behind by more than
-//! [`CHANGES_MAX`] changes is given the whole set anew, so a slow watcher costs no memory and misses
-//! nothing that still matters.
+//! A watcher that keeps up gets each change. One that falls behind by more than [`CHANGES_MAX`]
+//! changes gets the whole set again, so a slow watcher costs no memory and misses nothing that
+//! still matters.
 
 use std::{collections::VecDeque, sync::Arc};
 
@@ -30,9 +30,10 @@ enum News {
 #[derive(Debug)]
 pub(crate) struct Journal {
     origin: Arc<str>,
-    /// The current set; none until the source has spoken.
+    /// The current set; none until the source has reported one.
     set: Option<EndpointSet>,
-    /// The number of the first change in `changes`; whoever has read less needs the whole set.
+    /// The number of the first change in `changes`. A watcher that has read less needs the whole
+    /// set.
     first: u64,
     changes: VecDeque<News>,
     /// The last change is a failure, and the source has not recovered since.
@@ -63,13 +64,13 @@ impl Journal {
             return false;
         }
         self.set = Some(set);
-        // Nobody needs the changes that led to what is now replaced.
+        // The whole set replaces the changes that led to it.
         self.first += self.changes.len() as u64 + 1;
         self.changes.clear();
         true
     }
 
-    /// Puts an endpoint in or changes it; false if it is known just so.
+    /// Puts an endpoint in or changes it; false if it is already known as it is.
     pub(crate) fn insert(&mut self, endpoint: Endpoint) -> bool {
         let Some(set) = &mut self.set else {
             return self.replace(vec![endpoint]);
@@ -98,7 +99,7 @@ impl Journal {
         known.is_some_and(|endpoint| self.insert(endpoint.weight(weight)))
     }
 
-    /// Tells the watchers that the source failed. The set stays.
+    /// Records that the source failed, for the watchers. The set stays.
     pub(crate) fn fail(&mut self, error: BoxError) {
         let failed = SourceFailed::new(self.origin.clone(), self.len(), error);
         self.note(News::Failed(failed));
@@ -113,7 +114,7 @@ impl Journal {
         self.changes.push_back(news);
     }
 
-    /// The next that a watcher who has read up to `read` should be told.
+    /// The next item for a watcher that has read up to `read`.
     fn next(&self, read: &mut u64) -> Option<Result<Update, BoxError>> {
         let end = self.first + self.changes.len() as u64;
         if *read < self.first
@@ -135,7 +136,7 @@ impl Journal {
 
 /// The updates of a journal, from the current set on, until its writer is gone.
 ///
-/// `lease` is held as long as the stream is: it keeps alive whatever writes the journal.
+/// `lease` is held as long as the stream: it keeps the writer of the journal alive.
 pub(crate) fn follow<L: Send + 'static>(journal: watch::Receiver<Journal>, lease: L) -> Watch {
     struct Follower<L> {
         journal: watch::Receiver<Journal>,

@@ -1,7 +1,8 @@
-//! Where endpoints come from: lists, streams, files, DNS, Consul, etcd, Kubernetes; and how services enter there.
+//! Sources of endpoints: lists, streams, files, DNS, Consul, etcd, Kubernetes; and registration
+//! there.
 //!
-//! A [`Discovery`](evenkeel_core::discover::Discovery) is a cheap handle. Each of its watches is told
-//! the current set first and then what changes; a balancer does the watching.
+//! A [`Discovery`](evenkeel_core::discover::Discovery) is a cheap handle. Each of its watches
+//! yields the current set first and then what changes. A balancer does the watching.
 //!
 //! ```
 //! use evenkeel_core::{discover::{Discovery, Update}, endpoint::Endpoint};
@@ -37,9 +38,10 @@
 //! | `Etcd` | keys of etcd, in any of six layouts | services are in etcd | `etcd` |
 //! | `Kubernetes` | the endpoint slices of a service | services run in Kubernetes | `kubernetes` |
 //!
-//! Any of them by its address, such as `consul:///web?tag=v2`: [`targets::discover`].
+//! Any of them can be made from an address such as `consul:///web?tag=v2`: see
+//! [`targets::discover`].
 //!
-//! and made of others, with [`DiscoveryExt`]:
+//! Discoveries can be combined with [`DiscoveryExt`]:
 //!
 //! | combinator | gives |
 //! |---|---|
@@ -49,24 +51,25 @@
 //! | [`subset`](combine::subset) | as many as one client of thousands needs |
 //!
 //! # What all of them promise
-//! - **The last good set stays** when a source fails or ends. A failure is told to the watchers as an
-//!   error, which is news and not the end, and logged when it begins and when it ends.
+//! - **The last good set stays** when a source fails or ends. Watchers get the failure as an error
+//!   item, after which the watch goes on. A failure is logged when it begins and when it ends.
 //! - **What has not changed is not announced again.**
-//! - **One source is read once**, however many watchers and clones share its handle. The reading
-//!   starts when a watch is first polled, so no runtime is needed to set one up, and ends with the
-//!   last watch.
-//! - **Memory is bounded** by the set itself: a watcher that falls 1,024 changes behind is given the
+//! - **One source is read once**, however many watchers and clones share its handle. Reading starts
+//!   when a watch is first polled, so no runtime is needed to set one up, and ends with the last
+//!   watch.
+//! - **Memory is bounded** by the set itself: a watcher that falls 1,024 changes behind gets the
 //!   whole set instead.
-//! - **A request for fresh news** (`refresh`), which a balancer makes when an endpoint cannot be
-//!   reached, is granted at once up to 3 times after a calm, and then once a second.
+//! - **A request for fresh news** (`refresh`), which a balancer makes when it cannot reach an
+//!   endpoint, is granted at once up to 3 times after a calm, and then once a second.
 //!
 //! # The other side
-//! A service enters itself in Consul or etcd, keeps itself there and leaves in the right order with
-//! [`register`].
+//! With [`register`], a service enters itself in Consul or etcd, keeps its entry alive and leaves
+//! in the right order.
 //!
 //! # What this crate does not do
-//! It does not balance, connect, or check whether endpoints are healthy: the layers do. It resolves no host names of endpoints: that is done when connecting, where both
-//! address families can be raced. It installs no logger; what it has to say goes to `tracing`.
+//! It does not balance, connect, or check whether endpoints are healthy: the layers do. It does not
+//! resolve the host names of endpoints: that is done when connecting, where both address families
+//! can be raced. It installs no logger; it reports through `tracing`.
 
 #[cfg(feature = "consul")]
 pub mod consul;

@@ -8,13 +8,13 @@ use tokio::time::Instant;
 const BURST: u32 = 5;
 /// The rest between two queries that brought news.
 const REST: Duration = Duration::from_millis(100);
-/// The rest after many that brought none, each doubling it.
+/// The rest after many queries without news; each of them doubles it up to here.
 const REST_MAX: Duration = Duration::from_secs(1);
 
-/// A token bucket that grows slower the more queries return without news.
+/// A token bucket that refills more slowly the more queries return without news.
 ///
-/// A query about a service that does not exist is woken by every change of any service, and one
-/// about a service whose checks chatter by each of their outputs.
+/// Consul wakes a query about a service that does not exist with every change of any service, and a
+/// query about a service with chattering checks with each of their outputs.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Pace {
     /// The bucket as a point in time: when it will be full again.
@@ -33,12 +33,12 @@ impl Pace {
         let burst = if self.fruitless == 0 { BURST } else { 1 };
         let start = (self.full_at).max(now);
         let delay = start.duration_since(now).saturating_sub(rest * (burst - 1));
-        // What the bucket can owe is bounded, so that a calm pays all of it.
+        // The debt of the bucket is bounded, so that a calm pays all of it.
         self.full_at = (start + rest).min(now + delay + REST_MAX * BURST);
         delay
     }
 
-    /// Takes whether a query brought news, or waited for as long as it was meant to.
+    /// Records whether a query brought news, or waited for as long as it was meant to.
     pub(crate) fn answered(&mut self, was_worth_it: bool) {
         self.fruitless = if was_worth_it { 0 } else { (self.fruitless + 1).min(8) };
     }
@@ -49,7 +49,7 @@ mod tests {
     use super::*;
     use crate::clock;
 
-    /// When each of `queries` is made, all answered at once.
+    /// When each of `queries` is made, if all are answered at once.
     fn made(queries: u32, was_worth_it: bool) -> Vec<u64> {
         let start = clock::now();
         let (mut pace, mut now) = (Pace::new(start), start);

@@ -1,10 +1,10 @@
 //! Endpoints from an async function that is asked again and again.
 //!
-//! For any registry that answers a question: an HTTP endpoint, a database, a cloud API. What the
-//! function gives is believed, an empty list too; return an error where an empty answer is suspect.
-//! An error keeps the last good set and is followed by a back-off. A request for fresh news, which a
-//! balancer makes when an endpoint cannot be reached, polls at once (3 after a calm, then one a
-//! second).
+//! Use it for any registry that answers a question: an HTTP endpoint, a database, a cloud API. The
+//! function's answer is believed, an empty list too; return an error where an empty answer is
+//! suspect. After an error the last good set stays, and a back-off follows. A request for fresh
+//! news, which a balancer makes when it cannot reach an endpoint, polls at once (3 times after a
+//! calm, then once a second).
 //!
 //! ```
 //! use std::time::Duration;
@@ -52,7 +52,7 @@ pub struct PollTimedOut {
 }
 
 impl Poll {
-    /// Asks `poll` at once and then every `interval`, give or take a tenth.
+    /// Calls `poll` at once and then every `interval`, give or take a tenth.
     ///
     /// # Panics
     /// If `interval` is zero.
@@ -72,9 +72,9 @@ impl Poll {
         Self { reconnect: Reconnect::new(Polled { ask, interval, jitter: 0.1, timeout }) }
     }
 
-    /// Sets by which part an interval may be shorter or longer. Default 0.1.
+    /// Sets by which fraction an interval may be shorter or longer. Default: 0.1.
     ///
-    /// With 0, clients that start together ask together for ever.
+    /// With 0, clients that start together poll together for ever.
     ///
     /// # Panics
     /// If it is not within 0 and 0.5.
@@ -84,7 +84,7 @@ impl Poll {
         Self { reconnect: self.reconnect.with(|polled| polled.jitter = part) }
     }
 
-    /// Sets how long one answer may take. Default 10 s.
+    /// Sets how long one answer may take. Default: 10 s.
     ///
     /// A short one takes a slow registry for a dead one; a long one hides a dead one.
     #[must_use]
@@ -92,20 +92,20 @@ impl Poll {
         Self { reconnect: self.reconnect.with(|polled| polled.timeout = timeout) }
     }
 
-    /// Sets the rest after an error. Default 1 s to 10 s. See [`Reconnect::backoff`].
+    /// Sets the rest after an error. Default: 1 s to 10 s. See [`Reconnect::backoff`].
     #[must_use]
     pub fn backoff(self, backoff: Backoff) -> Self {
         Self { reconnect: self.reconnect.backoff(backoff) }
     }
 
-    /// Sets how long the last good set is used while polling fails. Default for ever. See
+    /// Sets how long the last good set is used while polling fails. Default: for ever. See
     /// [`Reconnect::stale_max`].
     #[must_use]
     pub fn stale_max(self, age: Duration) -> Self {
         Self { reconnect: self.reconnect.stale_max(age) }
     }
 
-    /// Sets the seed of the jitter. Default the process's entropy.
+    /// Sets the seed of the jitter. Default: the process's entropy.
     #[must_use]
     pub fn seed(self, seed: u64) -> Self {
         Self { reconnect: self.reconnect.seed(seed) }

@@ -16,13 +16,13 @@ const INTERVAL: Duration = Duration::from_secs(1);
 
 /// The requests for fresh news that reach one source, limited by a token bucket.
 ///
-/// Many endpoints can fail in one moment, and every one of them asks. What is asked while nothing is
-/// left in the bucket is granted as soon as there is; it is never lost, and asked twice it is
-/// granted once.
+/// Many endpoints can fail in one moment, and each failure makes a request. A request that finds
+/// the bucket empty is granted as soon as there is a token. It is never lost, and two requests
+/// before the grant count as one.
 #[derive(Debug)]
 pub(crate) struct Refresh {
     asked: Arc<Notify>,
-    /// Whether one is asked for and not granted yet.
+    /// Whether there is a request that has not been granted yet.
     is_asked: bool,
     /// The bucket as a point in time: when it will be full again.
     full_at: Instant,
@@ -33,20 +33,20 @@ impl Refresh {
         Self { asked, is_asked: false, full_at: clock::now() }
     }
 
-    /// Waits until fresh news is asked for and granted. A wait that is given up loses nothing.
+    /// Waits until a request for fresh news is granted. A wait that is dropped loses no request.
     pub(crate) async fn granted(&mut self) {
         if !self.is_asked {
             self.asked.notified().await;
             self.is_asked = true;
         }
-        // One is left in the bucket when it misses less than all of its tokens.
+        // There is a token in the bucket if it is not short of all of them.
         let one_left = clock::now() + INTERVAL * (BURST - 1);
         sleep(self.full_at.saturating_duration_since(one_left)).await;
         self.is_asked = false;
         self.full_at = self.full_at.max(clock::now()) + INTERVAL;
     }
 
-    /// Waits for `delay`, or shorter if fresh news is asked for.
+    /// Waits for `delay`, or shorter if a request for fresh news is granted.
     pub(crate) async fn wait(&mut self, delay: Duration) {
         tokio::select! {
             () = sleep(delay) => {}

@@ -15,14 +15,16 @@ use tokio::{
 
 use crate::journal::{Journal, follow};
 
-/// The place of a task that runs while somebody watches, and at most once.
+/// The slot of a task that runs while there are watchers, and at most once.
 ///
-/// It starts when a watch is first polled, which needs a tokio runtime, and is aborted when the last
-/// watch is dropped. A current-thread runtime runs its tasks only while somebody blocks on it: one that was
+/// The task starts when a watch is first polled, which needs a tokio runtime, and is aborted when
+/// the last watch is dropped. A current-thread runtime runs its tasks only inside `block_on`. So a
+/// task that was started on one serves only the watches there, and watches elsewhere start another
+/// task.
 /// started there serves the watches there alone, and others start another.
 #[derive(Default)]
 pub(crate) struct Running {
-    /// One for all runtimes with threads of their own, and one for each current-thread runtime.
+    /// One task for all multi-thread runtimes, and one for each current-thread runtime.
     tasks: Mutex<Vec<Weak<Task>>>,
 }
 
@@ -30,7 +32,7 @@ pub(crate) struct Running {
 pub(crate) struct Work<T> {
     /// Where watchers read what the task writes.
     pub(crate) journal: watch::Receiver<Journal>,
-    /// How the task is asked for fresh news.
+    /// Where the task learns that fresh news is wanted.
     pub(crate) refresh: Arc<Notify>,
     /// What the task does.
     pub(crate) future: T,
@@ -40,7 +42,7 @@ struct Task {
     journal: watch::Receiver<Journal>,
     refresh: Arc<Notify>,
     handle: JoinHandle<()>,
-    /// The current-thread runtime it runs on.
+    /// The current-thread runtime that it runs on.
     rests_with: Option<Id>,
 }
 
@@ -51,7 +53,8 @@ impl Drop for Task {
 }
 
 impl Running {
-    /// A watch of what a task writes: the one that runs already, or else that of `start`.
+    /// A watch of what a task writes: of the task that runs already, or else of the one that
+    /// `start` makes.
     pub(crate) fn watch<F, T>(self: &Arc<Self>, start: F) -> Watch
     where
         F: FnOnce() -> Work<T> + Send + 'static,
@@ -74,7 +77,7 @@ impl Running {
         let rests_with =
             (runtime.runtime_flavor() == RuntimeFlavor::CurrentThread).then(|| runtime.id());
         let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
-        // A task can be held and yet be over: its runtime may have been shut down under it.
+        // A task can be held and yet be over, if its runtime was shut down.
         let mut alive: Vec<_> = tasks.iter().filter_map(Weak::upgrade).collect();
         alive.retain(|task| !task.handle.is_finished());
         let serves = |task: &&Arc<Task>| task.rests_with.is_none() || task.rests_with == rests_with;
@@ -89,7 +92,7 @@ impl Running {
         task
     }
 
-    /// Tells the tasks, if any run, that fresh news is wanted.
+    /// Passes a request for fresh news to the tasks, if any run.
     pub(crate) fn refresh(&self) {
         let tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
         tasks.iter().filter_map(Weak::upgrade).for_each(|task| task.refresh.notify_one());

@@ -1,4 +1,4 @@
-//! A set of endpoints that keeps its order and finds an address at once.
+//! A set of endpoints that keeps its order and looks up an address in constant time.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -7,7 +7,7 @@ use evenkeel_core::endpoint::{Address, Endpoint};
 /// Endpoints in the order in which they came, one for each address.
 ///
 /// The order counts: "pick first" reads it, and a round robin that is built twice over the same set
-/// should go round in the same way.
+/// should visit it in the same order.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct EndpointSet {
     in_order: BTreeMap<u64, Endpoint>,
@@ -16,7 +16,7 @@ pub(crate) struct EndpointSet {
 }
 
 impl EndpointSet {
-    /// Puts `endpoint` in, at the place of the one it replaces; false if nothing changed.
+    /// Inserts `endpoint`, in the position of the one it replaces; false if nothing changed.
     pub(crate) fn insert(&mut self, endpoint: Endpoint) -> bool {
         if let Some(place) = self.places.get(&endpoint.address) {
             let old = self.in_order.insert(*place, endpoint);
@@ -28,7 +28,7 @@ impl EndpointSet {
         true
     }
 
-    /// Takes the endpoint of this address out; false if there was none.
+    /// Removes the endpoint with this address; false if there was none.
     pub(crate) fn remove(&mut self, address: &Address) -> bool {
         self.places.remove(address).and_then(|place| self.in_order.remove(&place)).is_some()
     }
@@ -58,7 +58,7 @@ impl EndpointSet {
     }
 }
 
-/// Of two with one address, the later counts, at the place of the earlier.
+/// Of two endpoints with one address, the later counts, in the position of the earlier.
 impl FromIterator<Endpoint> for EndpointSet {
     fn from_iter<I: IntoIterator<Item = Endpoint>>(endpoints: I) -> Self {
         let mut set = Self::default();

@@ -10,10 +10,11 @@ use rustls::{
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
 };
 
-/// How a registry is verified, and how this side proves who it is.
+/// How a registry is verified, and how this side authenticates itself.
 ///
-/// The cryptography is that of the process (`CryptoProvider::install_default`); without one,
-/// connecting fails and says so. Who needs more brings a [`ClientConfig`] of their own.
+/// The cryptography is the process's `CryptoProvider` (`CryptoProvider::install_default`). Without
+/// one, connecting fails with an error that says so. If you need more, bring your own
+/// [`ClientConfig`].
 ///
 /// ```
 /// use evenkeel_discovery::tls::{Tls, TlsError};
@@ -36,7 +37,8 @@ enum Trust {
     Config(Arc<ClientConfig>),
 }
 
-/// Whether they are one, or clones of one: what is made again may be of newer files.
+/// Whether both are the same object or clones of it. A configuration that is made again may come
+/// from newer files.
 #[cfg(feature = "etcd")]
 impl PartialEq for Tls {
     fn eq(&self, other: &Self) -> bool {
@@ -65,7 +67,7 @@ pub struct TlsError {
 }
 
 impl Tls {
-    /// Trusts what the operating system trusts.
+    /// Trusts the certificate authorities of the operating system.
     #[must_use]
     pub fn system() -> Self {
         Self { trust: Trust::System, identity: None }
@@ -85,13 +87,14 @@ impl Tls {
         Ok(Self { trust: Trust::Authorities(Arc::new(roots)), identity: None })
     }
 
-    /// Takes a configuration as it is, with whatever it verifies or does not.
+    /// Uses a configuration as it is, with its own rules of verification.
     #[must_use]
     pub fn from_config(config: Arc<ClientConfig>) -> Self {
         Self { trust: Trust::Config(config), identity: None }
     }
 
-    /// Proves who this side is, by a chain of certificates and the key of the first, in PEM.
+    /// Authenticates this side with a certificate chain and the key of its first certificate, in
+    /// PEM.
     ///
     /// It has no effect on [`Tls::from_config`], which brings its own.
     ///

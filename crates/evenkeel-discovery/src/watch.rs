@@ -1,18 +1,19 @@
 //! The one loop behind every source that can fail: reconnect, back off, keep the last good set.
 //!
-//! A [`Source`] says how one session with a registry goes: connect, tell the whole set, then tell
-//! what changes, until the connection breaks. [`Reconnect`] makes a discovery of it:
+//! A [`Source`] implements one session with a registry: connect, report the whole set, then report
+//! each change, until the connection breaks. [`Reconnect`] makes a discovery of it:
 //!
-//! - A session that ends is followed by another, after a back-off with jitter (1 s to 10 s) that
-//!   starts anew once a session has brought news.
-//! - The last good set stays in use while sessions fail; for ever, unless
-//!   [`stale_max`](Reconnect::stale_max) says otherwise.
-//! - However many watchers there are, and however many clones of the handle, there is one session.
-//!   It starts when somebody watches and ends when nobody does.
-//! - A failure is told to the watchers and logged when it begins and when it ends, not at every try.
+//! - When a session ends, another follows after a back-off with jitter (1 s to 10 s). The back-off
+//!   starts again from its minimum once a session has brought news.
+//! - The last good set stays in use while sessions fail, without a limit unless
+//!   [`stale_max`](Reconnect::stale_max) sets one.
+//! - There is one session, however many watchers and clones of the handle there are. It starts with
+//!   the first watcher and ends with the last.
+//! - Watchers get a failure as an error. It is logged when it begins and when it ends, not at every
+//!   try.
 //!
-//! Write a `Source` for a registry with a watch or a stream of its own. Where there is only a
-//! question to be asked again and again, [`Poll`](crate::Poll) is less to write.
+//! Write a `Source` for a registry that has a watch or a stream of its own. For a registry that can
+//! only be asked again and again, [`Poll`](crate::Poll) takes less code.
 //!
 //! ```
 //! use evenkeel_core::{BoxError, discover::{Discovery, Update}, endpoint::Endpoint};
@@ -63,37 +64,37 @@ use crate::{
     running::{Running, Work},
 };
 
-/// How one session with a source of endpoints goes.
+/// One session with a source of endpoints.
 ///
-/// Each time somebody begins to watch, the source is cloned; the clone lives as long as there are
-/// watchers and can keep from session to session what it needs to resume.
+/// The source is cloned when the first watcher arrives. The clone lives as long as there are
+/// watchers, and can keep from session to session what it needs to resume.
 pub trait Source: Clone + Send + Sync + 'static {
-    /// What it reads, for errors and logs, such as `dns db.internal:5432`.
+    /// The name of the source in errors and logs, such as `dns db.internal:5432`.
     fn origin(&self) -> String;
 
-    /// Follows the source until the connection breaks, and tells `session` what it says.
+    /// Follows the source until the connection breaks, and reports what it says to `session`.
     ///
-    /// An error and a regular end are both followed by another session, after a back-off. A session
-    /// has to see to its own timeouts: one that waits for ever is never replaced.
+    /// After an error, and after a regular end too, another session follows after a back-off. A
+    /// session has to set its own timeouts: one that waits for ever is never replaced.
     fn session(
         &mut self,
         session: &mut Session,
     ) -> impl Future<Output = Result<(), BoxError>> + Send;
 }
 
-/// How many errors are told of one outage.
+/// How many errors of one outage are passed on.
 const TOLD_MAX: usize = 8;
 
-/// What a [`Source`] tells, and how it learns what its watchers want.
+/// What a [`Source`] reports to, and where it learns what its watchers want.
 #[derive(Debug)]
 pub struct Session {
     origin: Arc<str>,
     journal: watch::Sender<Journal>,
     refresh: Refresh,
     rng: Rng,
-    /// How many sessions have ended since there was good news.
+    /// How many sessions have ended since the last good news.
     ended: u32,
-    /// When the first of them did.
+    /// When the first of them ended.
     lost: Option<Instant>,
     failing: Option<Failing>,
 }
@@ -101,34 +102,34 @@ pub struct Session {
 #[derive(Debug)]
 struct Failing {
     since: Instant,
-    /// What was told since then; a broken connection has several texts that take turns.
+    /// The errors passed on since then; a broken connection has several texts that take turns.
     told: Vec<String>,
     _counted: evenkeel_metrics::Held,
 }
 
 impl Session {
-    /// Tells the whole set. The same set again is good news too, but reaches nobody.
+    /// Reports the whole set. The same set again is good news too, but watchers get no update.
     pub fn set(&mut self, endpoints: Vec<Endpoint>) {
         self.journal.send_if_modified(|journal| journal.replace(endpoints));
         self.good();
     }
 
-    /// Tells that an endpoint is new or has changed.
+    /// Reports that an endpoint is new or has changed.
     pub fn insert(&mut self, endpoint: Endpoint) {
         self.journal.send_if_modified(|journal| journal.insert(endpoint));
         self.good();
     }
 
-    /// Tells that an endpoint is gone.
+    /// Reports that an endpoint is gone.
     pub fn remove(&mut self, address: &Address) {
         self.journal.send_if_modified(|journal| journal.remove(address));
         self.good();
     }
 
-    /// Tells that something is wrong while the session goes on. The set stays.
+    /// Reports that something is wrong while the session goes on. The set stays.
     ///
-    /// An error that was told already, without good news since, reaches nobody; nor do more than
-    /// eight of them.
+    /// Without good news in between, the same error is passed on to watchers only once, and no more
+    /// than eight errors are.
     pub fn fail(&mut self, error: impl Into<BoxError>) {
         let error = error.into();
         let text = chain(&*error);
@@ -152,20 +153,21 @@ impl Session {
         self.journal.send_modify(|journal| journal.fail(error));
     }
 
-    /// Changes what is known while something is wrong still, so that the failure goes on.
+    /// Changes what is known while something is still wrong, so the failure goes on.
     #[cfg_attr(not(feature = "kubernetes"), allow(dead_code))]
     pub(crate) fn amend(&mut self, change: impl FnOnce(&mut Journal) -> bool) {
         self.journal.send_if_modified(change);
         (self.ended, self.lost) = (0, None);
     }
 
-    /// Tells that what was told last still holds: as good as the same set again, which is not compared.
+    /// Reports that the last set still holds. It has the effect of the same set again, without the
+    /// comparison.
     #[cfg_attr(not(any(feature = "consul", feature = "kubernetes")), allow(dead_code))]
     pub(crate) fn confirm(&mut self) {
         self.good();
     }
 
-    /// Whether nothing has failed since there was good news.
+    /// Whether nothing has failed since the last good news.
     #[cfg_attr(not(feature = "consul"), allow(dead_code))]
     pub(crate) fn is_well(&self) -> bool {
         self.lost.is_none() && self.failing.is_none()
@@ -177,14 +179,14 @@ impl Session {
         self.journal.borrow().len()
     }
 
-    /// Waits for `delay`, or shorter if fresh news is asked for.
+    /// Waits for `delay`, or shorter if a watcher asks for fresh news.
     ///
     /// Requests for fresh news are granted at once up to 3 after a calm, and then once a second.
     pub async fn wait(&mut self, delay: Duration) {
         self.refresh.wait(delay).await;
     }
 
-    /// Waits until fresh news is asked for, at the rate of [`wait`](Self::wait).
+    /// Waits until a watcher asks for fresh news, at the rate of [`wait`](Self::wait).
     pub async fn refresh_wanted(&mut self) {
         self.refresh.granted().await;
     }
@@ -194,8 +196,8 @@ impl Session {
         &mut self.rng
     }
 
-    /// How long it has been since a session ended without good news after it; zero where there was some.
-    /// An outage is told once: to be asked when the registry has answered.
+    /// How long ago the first session ended since the last good news; zero if none has. An outage
+    /// is reported once: call this when the registry has answered.
     #[cfg_attr(
         not(any(feature = "consul", feature = "etcd", feature = "kubernetes")),
         allow(dead_code)
@@ -214,7 +216,8 @@ impl Session {
         }
     }
 
-    /// Rests before the next session. What is stale by then is dropped when its time has come.
+    /// Rests before the next session. If `stale_max` ends within the rest, the stale set is dropped
+    /// then.
     async fn rest(&mut self, backoff: Backoff, stale_max: Option<Duration>) {
         let delay = backoff.delay(self.ended, &mut self.rng);
         self.ended = self.ended.saturating_add(1);
@@ -227,7 +230,7 @@ impl Session {
         if stale_at <= rested_at {
             sleep_until(stale_at).await;
             self.journal.send_if_modified(|journal| journal.replace(vec![]));
-            // That is worth telling, whatever was told before.
+            // This is passed on, whatever was passed on before.
             self.failing.iter_mut().for_each(|failing| failing.told.clear());
             self.fail(Stale { age_max: stale_max.unwrap_or_default() });
         }
@@ -235,12 +238,12 @@ impl Session {
     }
 }
 
-/// The source failed for so long that what was known of it is no longer used.
+/// The source failed for so long that its last endpoints are no longer used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("no news for {age_max:?}, so the last endpoints are no longer used")]
 #[non_exhaustive]
 pub struct Stale {
-    /// For how long the last endpoints were used while the source failed.
+    /// How long the last endpoints were used while the source failed.
     pub age_max: Duration,
 }
 
@@ -252,7 +255,7 @@ pub struct SourcePanicked;
 
 /// A discovery that follows a [`Source`] through its failures.
 ///
-/// A clone shares the session. A setter makes a handle with a session of its own.
+/// A clone shares the session. A setter returns a handle with a session of its own.
 #[derive(Clone, Debug)]
 pub struct Reconnect<S> {
     source: S,
@@ -275,9 +278,9 @@ impl<S: Source> Reconnect<S> {
         }
     }
 
-    /// Sets the rest between two sessions. Default 1 s to 10 s.
+    /// Sets the rest between two sessions. Default: 1 s to 10 s.
     ///
-    /// A short one burdens a registry that is struggling already; a long one delays the first news
+    /// A short one burdens a registry that is already struggling; a long one delays the first news
     /// after it recovers.
     #[must_use]
     pub fn backoff(mut self, backoff: Backoff) -> Self {
@@ -285,17 +288,17 @@ impl<S: Source> Reconnect<S> {
         self.apart()
     }
 
-    /// Sets how long the last good set is used while the source fails. Default for ever.
+    /// Sets how long the last good set is used while the source fails. Default: for ever.
     ///
-    /// Then the set becomes empty. A short one turns an outage of the registry into an outage of
-    /// the service; a long one risks addresses that belong to somebody else by then.
+    /// After that the set becomes empty. A short one turns an outage of the registry into an outage
+    /// of the service; with a long one, an address may belong to another service by then.
     #[must_use]
     pub fn stale_max(mut self, age: Duration) -> Self {
         self.stale_max = Some(age);
         self.apart()
     }
 
-    /// Sets the seed of the jitter. Default the process's entropy.
+    /// Sets the seed of the jitter. Default: the process's entropy.
     #[must_use]
     pub fn seed(mut self, seed: u64) -> Self {
         self.seed = Some(seed);
@@ -309,7 +312,7 @@ impl<S: Source> Reconnect<S> {
         self.apart()
     }
 
-    /// What is set up differently must not join the session of its origin.
+    /// A handle that is set up differently must not join the session of its original.
     fn apart(mut self) -> Self {
         self.running = Arc::default();
         self
@@ -334,7 +337,7 @@ impl<S: Source> Reconnect<S> {
 
 impl<S: Source> Discovery for Reconnect<S> {
     fn watch(&self) -> Watch {
-        // The task must not hold `running`, in whose place it lies.
+        // The task must not hold `running`, which holds the task.
         let unstarted = self.clone().apart();
         self.running.watch(move || unstarted.start())
     }

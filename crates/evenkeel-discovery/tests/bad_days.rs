@@ -1,8 +1,9 @@
-//! Bad days: what a registry, or what lies between, can do to those who follow it.
+//! Bad days: what a registry, or the network before it, can do to its followers.
 //!
-//! Real servers, with a way to them on which bytes come late, one by one, in part, garbled or not at all,
-//! and servers that answer in their place. Each time the last good set stays, the failure is told, and
-//! all goes on by itself when the day is over. What is read wrongly in a single entry is in `entries.rs`.
+//! The servers are real, behind a proxy through which bytes come late, one by one, in part, garbled
+//! or not at all. Other servers answer in their place. Each time the last good set stays, the
+//! failure is reported, and the discovery recovers by itself afterwards. Unreadable single entries
+//! are in `entries.rs`.
 
 #![cfg(any(feature = "consul", feature = "etcd", feature = "kubernetes"))]
 #![allow(
@@ -50,8 +51,8 @@ mod tls_front;
 #[path = "support/watching.rs"]
 mod watching;
 
-/// All of them for one registry, with the servers that it needs. What is named last is for those in which services
-/// enter themselves.
+/// All tests for one registry, with the servers that it needs. The last argument is for registries
+/// in which services enter themselves.
 macro_rules! bad_days {
     ($($(#[$condition:meta])* $name:ident($($server:literal)*): $harness:ty $(, $registers:ident)?;)*) => {$(
         $(#[$condition])*

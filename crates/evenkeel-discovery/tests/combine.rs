@@ -1,4 +1,4 @@
-//! What the combinators promise, by example and against a plain model.
+//! The promises of the combinators, by example and against a plain model.
 
 #![allow(
     clippy::unwrap_used,
@@ -26,7 +26,7 @@ fn address(n: u16) -> Address {
     endpoint(n).address
 }
 
-/// All that is to be had now without waiting; the errors as none.
+/// All updates that are there without waiting; errors as none.
 fn told(watch: &mut Watch) -> Vec<Option<Update>> {
     std::iter::from_fn(|| watch.next().now_or_never().flatten()).map(Result::ok).collect()
 }
@@ -65,7 +65,7 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// Says it and keeps a model of what has been said, in the order of the announcements.
+/// Sends a step, and keeps a model of what has been sent, in the order of the announcements.
 fn say(sender: &Sender, model: &mut Vec<Endpoint>, step: &Step) {
     match step {
         Step::Set(endpoints) => {
@@ -191,7 +191,7 @@ proptest! {
                 true => say(&first, &mut model_a, step),
                 false => say(&second, &mut model_b, step),
             }
-            // Removing what is not there says nothing yet.
+            // Removing an endpoint that is not there announces nothing yet.
             is_first_heard |= *is_first && (!matches!(step, Step::Remove(_)));
             told(&mut watch).into_iter().flatten().for_each(|update| apply(&mut seen, update));
 
@@ -269,7 +269,7 @@ async fn the_fallback_is_used_when_the_first_source_fails_at_once_or_ends() {
     assert!(watch.next().now_or_never().expect("both have ended").is_none());
 }
 
-/// The last error that is to be had now without waiting, as it is logged.
+/// The last error that is there without waiting, as it is logged.
 fn last_failure(watch: &mut Watch) -> Option<String> {
     let told = std::iter::from_fn(|| watch.next().now_or_never().flatten());
     let error = told.filter_map(Result::err).last()?;
@@ -300,7 +300,7 @@ async fn two_sources_that_fail_are_both_named_whichever_fails_last() {
         assert!(failure.contains(text), "{failure}");
     }
 
-    // Of one that works, the failure of the other is its own.
+    // While one source works, the failure of the other is passed on as it is.
     second.set([endpoint(9)]);
     for watch in &mut watches {
         assert_eq!(told(watch), [Some(Update::Set(vec![endpoint(9)]))]);

@@ -1,29 +1,29 @@
 //! The rules that every source of endpoints keeps, one test for each rule and each registry.
 //!
-//! The rules are those that registries and their clients elsewhere are known to break. A registry joins
-//! with one file: an implementation of [`Harness`](harness::Harness), a `mod` and an entry of
-//! [`conformance!`], which names the rules that it cannot express, with the reason.
+//! The rules are those that registries and their clients elsewhere are known to break. To add a
+//! registry takes one file: an implementation of [`Harness`](harness::Harness), a `mod` and an
+//! entry of [`conformance!`], which names the rules that do not apply to it, with the reason.
 //!
 //! | | rule |
 //! |---|---|
 //! | C1 | all parts of a set make one set |
-//! | C2 | what is said of readiness counts, and to say nothing means to be ready |
-//! | C3 | a set that is empty is told as empty, at first and later |
-//! | C4 | a moment in which the registry knows nothing empties nothing |
-//! | C5 | a lost past is answered by a fresh list |
+//! | C2 | readiness counts, and an unstated readiness means ready |
+//! | C3 | an empty set is reported as empty, at first and later |
+//! | C4 | a moment in which the registry is empty empties nothing |
+//! | C5 | a lost history is answered by a fresh list |
 //! | C6 | every change of a batch is applied |
 //! | C7 | a position that goes backwards is noticed |
-//! | C8 | while the registry fails, the last set stays, and that is told once |
-//! | C9 | a registry that is down is asked at a rest that grows |
+//! | C8 | while the registry fails, the last set stays, and the failure is reported once |
+//! | C9 | a registry that is down is asked at growing intervals |
 //! | C10 | a name is not a prefix of others |
 //! | C11 | an IPv6 address is an address |
 //! | C12 | a registration heals itself |
 //! | C13 | weights and tiers count |
 //! | C14 | a change of metadata costs no connection |
-//! | C15 | who fails is left out unless it is asked for |
-//! | C16 | what a balancer knows of an endpoint survives changes of the set |
-//! | C17 | a retry goes where the call has not been |
-//! | C18 | where that is wanted, no request comes before the first good check |
+//! | C15 | an endpoint that fails is left out unless it is asked for |
+//! | C16 | what a balancer knows about an endpoint survives changes of the set |
+//! | C17 | a retry goes to an endpoint that the call has not reached |
+//! | C18 | if configured so, no request comes before the first good check |
 
 #![allow(
     clippy::unwrap_used,
@@ -75,8 +75,8 @@ mod slow_motion;
 #[path = "support/watching.rs"]
 mod watching;
 
-/// All rules for one registry: the servers that it needs, and the rules that do not apply to it, with the reason. Those
-/// are listed among the tests as ignored.
+/// All rules for one registry: the servers that it needs, and the rules that do not apply to it,
+/// with the reason. Those are listed among the tests as ignored.
 macro_rules! conformance {
     ($($(#[$condition:meta])* $name:ident($($server:literal)*): $harness:ty {
         $($exempt:ident $reason:literal,)*

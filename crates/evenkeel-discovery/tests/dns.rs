@@ -1,4 +1,4 @@
-//! DNS over real sockets: a simulated server for the faults, and BIND for the truth.
+//! DNS over real sockets: a simulated server for faults, and a real BIND.
 
 #![cfg(feature = "dns")]
 #![allow(
@@ -36,7 +36,8 @@ fn endpoints(addresses: &[&str]) -> Vec<Endpoint> {
     addresses.iter().map(|address| address.parse().unwrap()).collect()
 }
 
-/// What `db.example.test.` has in both families: each endpoint has one of the other standing by.
+/// The endpoints of `db.example.test.` in both families, each with one of the other as its
+/// alternative.
 fn both_families() -> Vec<Endpoint> {
     let pairs = [
         ("[2001:db8::1]:80", "10.0.0.1:80"),
@@ -49,7 +50,7 @@ fn both_families() -> Vec<Endpoint> {
     pairs.map(endpoint).to_vec()
 }
 
-/// With a clock so quick that a test need not wait for seconds.
+/// With times short enough that a test need not wait for seconds.
 fn quick(dns: Dns) -> Dns {
     dns.ttl_bounds(Duration::from_millis(20), Duration::from_millis(100))
         .backoff(Backoff::new(Duration::from_millis(20), Duration::from_millis(100)))
@@ -68,7 +69,7 @@ async fn next(watch: &mut Watch) -> Result<Vec<Endpoint>, BoxError> {
     })
 }
 
-/// Reads on, over failures and sets that are on their way, until this set is told.
+/// Reads on, over failures and intermediate sets, until this set is reported.
 async fn until(watch: &mut Watch, expected: &[Endpoint]) {
     let reached = async { while !matches!(next(watch).await, Ok(set) if set == expected) {} };
     timeout(MINUTE, reached).await.expect("the set within a minute");

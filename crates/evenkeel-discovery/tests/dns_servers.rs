@@ -1,4 +1,4 @@
-//! DNS as it comes out of PowerDNS and CoreDNS, the latter from a file, from etcd and from Kubernetes.
+//! DNS from PowerDNS and from CoreDNS, the latter over a file, over etcd and over Kubernetes.
 //!
 //! BIND and a simulated server are in `tests/dns.rs`.
 
@@ -36,7 +36,7 @@ const fn ms(millis: u64) -> Duration {
     Duration::from_millis(millis)
 }
 
-/// With a clock so quick that a test need not wait for seconds.
+/// With times short enough that a test need not wait for seconds.
 fn quick(dns: Dns, server: SocketAddr) -> Dns {
     dns.nameserver(server)
         .ttl_bounds(ms(20), ms(200))

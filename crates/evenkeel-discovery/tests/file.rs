@@ -1,4 +1,4 @@
-//! What following a file promises, with real files and real file system events.
+//! The promises of following a file, with real files and real file system events.
 
 #![cfg(all(unix, feature = "json", feature = "yaml", feature = "toml"))]
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
@@ -17,7 +17,7 @@ use tokio::time::timeout;
 
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// So long that only an event of the file system can explain news.
+/// Long enough that only an event of the file system can explain news.
 const NEVER: Duration = Duration::from_secs(3_600);
 
 fn endpoint(n: u16) -> Endpoint {
@@ -187,7 +187,7 @@ async fn a_directory_a_pipe_and_bytes_that_are_no_text_are_refused() {
     drop(piped);
     fs::remove_file(&path).unwrap();
     let mut told = String::new();
-    // What is told in between depends on when the directory's and the pipe's ends are noticed.
+    // The reports in between depend on when the ends of the directory and the pipe are noticed.
     while !told.contains("UTF-8") {
         fs::write(&path, b"[\xff]").unwrap();
         let error = next(&mut watch).await.unwrap_err();

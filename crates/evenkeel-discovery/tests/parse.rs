@@ -1,4 +1,4 @@
-//! What the parser of endpoint files takes and what it refuses, with the place.
+//! What the parser of endpoint files accepts and what it refuses, with the position.
 
 #![cfg(all(feature = "json", feature = "yaml", feature = "toml"))]
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
@@ -221,7 +221,7 @@ fn no_text_makes_the_parser_panic() {
         for _ in 0..=rng.below(6) {
             mutate(&mut text, &tokens, &mut rng);
         }
-        // Mostly as what it was, sometimes as another format.
+        // Mostly in its own format, sometimes as another.
         let format = FORMATS[if rng.below(8) == 0 { rng.below(3) } else { at }];
         match parse(&text, format) {
             Ok(_) => taken += 1,

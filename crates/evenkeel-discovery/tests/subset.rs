@@ -1,4 +1,4 @@
-//! What a subset of a discovery tells, and when.
+//! What a subset of a discovery reports, and when.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -14,7 +14,7 @@ fn endpoint(n: u16) -> Endpoint {
     format!("10.0.0.1:{n}").parse().unwrap()
 }
 
-/// All that is to be had now without waiting.
+/// All updates that are there without waiting.
 fn told(watch: &mut Watch) -> Vec<Vec<Endpoint>> {
     let news = std::iter::from_fn(|| watch.next().now_or_never().flatten());
     let sets = news.map(|update| match update {

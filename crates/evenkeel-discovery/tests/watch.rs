@@ -1,4 +1,4 @@
-//! What the reconnect loop promises to every source behind it.
+//! The promises of the reconnect loop to every source behind it.
 
 #![allow(
     clippy::unwrap_used,
@@ -38,7 +38,7 @@ fn endpoint(n: u16) -> Endpoint {
 
 const HOUR: Duration = Duration::from_secs(3_600);
 
-/// A source that plays a script, one line a session, and repeats the last.
+/// A source that plays a script, one line per session, and repeats the last.
 #[derive(Clone)]
 struct Scripted {
     script: Arc<Mutex<VecDeque<Line>>>,
@@ -329,7 +329,7 @@ async fn a_source_that_fails_is_seen_in_metrics_until_it_works_again() {
     use metrics_util::debugging::{DebugValue, DebuggingRecorder};
     let recorder = DebuggingRecorder::new();
     let _guard = metrics::set_default_local_recorder(&recorder);
-    // A snapshot takes what it reads away.
+    // A snapshot consumes the values that it reads.
     let read = |name: &str| {
         let series = recorder.snapshotter().snapshot().into_vec();
         let values = series.into_iter().filter(|(key, ..)| key.key().name() == name);

@@ -1,4 +1,4 @@
-//! The quota as a tower layer.
+//! The tower layer of a shared quota.
 
 use std::{
     fmt,
@@ -18,7 +18,7 @@ use tower_service::Service;
 
 use crate::quota::{Asking, RedisQuota, Spending};
 
-/// Lets through what a [`RedisQuota`] does. See the [crate docs](crate).
+/// Lets requests through as long as a [`RedisQuota`] allows them. See the [crate docs](crate).
 #[derive(Clone, Debug)]
 pub struct QuotaLayer<K = Everyone, D = Silent> {
     quota: RedisQuota,
@@ -27,7 +27,7 @@ pub struct QuotaLayer<K = Everyone, D = Silent> {
 }
 
 impl QuotaLayer {
-    /// All requests spend the same quota.
+    /// A layer in which all requests spend the same quota.
     #[must_use]
     pub fn new(quota: RedisQuota) -> Self {
         Self { quota, spender: Everyone, disclose: Silent }
@@ -35,13 +35,13 @@ impl QuotaLayer {
 }
 
 impl<K, D> QuotaLayer<K, D> {
-    /// Gives each key a quota of its own. Default all requests spend the same.
+    /// Gives each key a quota of its own. Default: all requests spend the same.
     #[must_use]
     pub fn keyed<L>(self, spender: L) -> QuotaLayer<L, D> {
         QuotaLayer { quota: self.quota, spender, disclose: self.disclose }
     }
 
-    /// Sets what tells callers of their quota in the response. Default nothing.
+    /// Sets what tells callers about their quota in the response. Default: nothing.
     #[must_use]
     pub fn disclose<E>(self, disclose: E) -> QuotaLayer<K, E> {
         QuotaLayer { quota: self.quota, spender: self.spender, disclose }
@@ -57,7 +57,7 @@ impl<S, K: Clone, D: Clone> Layer<S> for QuotaLayer<K, D> {
     }
 }
 
-/// Lets through what a [`RedisQuota`] does. See the [crate docs](crate).
+/// Lets requests through as long as a [`RedisQuota`] allows them. See the [crate docs](crate).
 #[derive(Clone, Debug)]
 pub struct Quota<S, K, D> {
     inner: S,
@@ -90,7 +90,8 @@ where
                 (Some(quota), State::Called { future: self.inner.call(request) })
             }
             Some(Spending::Known(Err(limited))) => {
-                // A service that was made ready and is not called would keep what it holds for the call.
+                // A service that was made ready but is not called would keep what it holds for
+                // the call.
                 self.inner = self.inner.clone();
                 (None, State::Refused { limited })
             }
@@ -111,7 +112,7 @@ pin_project! {
         S: Service<R>,
     {
         disclose: D,
-        // What was left when the request went through; `None` where it is not limited.
+        // What was left when the request went through; `None` where there is no limit.
         quota: Option<QuotaState>,
         #[pin]
         state: State<S, S::Future, R>,
@@ -122,9 +123,9 @@ pin_project! {
     #[project = StateProject]
     enum State<S, F, R> {
         Refused { limited: RateLimited },
-        // Redis is asked.
+        // Waits for the answer of Redis.
         Asking { asking: Asking, service: S, request: Option<R> },
-        // The service is to be made ready.
+        // Waits for the inner service to become ready.
         Passed { service: S, request: Option<R> },
         Called { #[pin] future: F },
     }

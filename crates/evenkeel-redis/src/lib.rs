@@ -1,12 +1,13 @@
 //! A quota that all machines share, on Redis, as a tower layer.
 //!
-//! A [`RedisQuota`] is a token bucket on a Redis server: whoever names it the same spends the same, on
-//! whatever machine. [`QuotaLayer`] puts it before a service; a request for which nothing is left fails
-//! with [`RateLimited`](evenkeel_core::error::RateLimited), which says when to try again.
+//! A [`RedisQuota`] is a token bucket on a Redis server. All processes that use the same name share
+//! one bucket, on any number of machines. [`QuotaLayer`] puts it in front of a service. A request
+//! fails with [`RateLimited`](evenkeel_core::error::RateLimited), which says when to try again, if
+//! nothing is left of the quota.
 //!
-//! **Use it** where a quota is promised to a caller, or by somebody else to all of you, and there are
-//! several machines. **Not** to protect one process from too much: that is a rate limit of its
-//! own, which asks nobody. **Not** for billing: see below what is exact.
+//! **Use it** where several machines share a quota that you promise to a caller, or that another
+//! service grants to all of you. **Not** to protect one process from overload: a local rate limit
+//! does that without a round trip. **Not** for billing: see below what is exact.
 //!
 //! ```no_run
 //! use evenkeel_core::quota::Rate;
@@ -24,7 +25,8 @@
 //! # }
 //! ```
 //!
-//! Configured: for each tenant, ten at a time, and a tenth of it in each process while Redis is away.
+//! Configured: for each tenant, batches of ten, and a tenth of the rate in each process while Redis
+//! is away.
 //!
 //! ```
 //! use std::time::Duration;
@@ -47,42 +49,46 @@
 //! ```
 //!
 //! # How it counts
-//! The bucket is one number on the server, the time at which it will be full again. One script takes
-//! from it, atomically and by the server's clock, so that it does not matter what time the machines think
-//! it is, and sets it to expire when the bucket is full. A server that has lost the script gets it again
-//! with the same question; one that has lost the number starts with a full bucket.
+//! The bucket is one number on the server: the time at which it will be full again. One script
+//! takes from it atomically and by the server's clock, so the clocks of the machines do not matter.
+//! It also sets the number to expire when the bucket is full. A server that has lost the script
+//! gets it again with the same question. A server that has lost the number starts with a full
+//! bucket.
 //!
-//! A process takes requests in batches and spends them by itself: see
-//! [`Allowance`](evenkeel_core::quota::Allowance). All that was ever spent was taken before, so in all
-//! no more goes through than the burst and what has been refilled. In some span of time it may be more
-//! by what each process held at its beginning: at most a batch each, or as many as were waiting for
-//! the same answer. With [`Plan::fixed(1)`](evenkeel_core::quota::Plan::fixed) it is exact, up to the time
-//! that a request takes from Redis to the service.
+//! A process takes requests in batches and spends them locally: see
+//! [`Allowance`](evenkeel_core::quota::Allowance). Every request that is spent was taken before, so
+//! in total no more go through than the burst and what has been refilled. In some span of time it
+//! may be more, by what each process held at its beginning: at most a batch each, or as many as
+//! were waiting for the same answer. With [`Plan::fixed(1)`](evenkeel_core::quota::Plan::fixed) it
+//! is exact, up to the time that a request takes from Redis to the service.
 //!
 //! # When Redis is away
-//! No request waits longer than the [`timeout`](RedisQuota::timeout). After a failure nobody asks for
-//! the [`rest`](RedisQuota::rest), then one does, by whom the others are not held up. Meanwhile what was
-//! fetched is spent, and then requests go through, are refused, or are limited by each process
-//! alone: [`Failing`]. The connection is made again by itself. That Redis went, and came back,
-//! is a tracing event each: `warn` and `info`. Requests for which it could not be asked are counted.
+//! No request waits longer than the [`timeout`](RedisQuota::timeout). After a failure no request
+//! asks Redis for the length of the [`rest`](RedisQuota::rest). Then one does, and the others do
+//! not wait for it. Meanwhile, requests that were already fetched are spent. After that, requests
+//! go through, are refused, or are limited by each process alone: [`Failing`]. The connection is
+//! made again automatically. When Redis goes away and when it comes back, there is a tracing event:
+//! `warn` and `info`. Requests for which Redis could not be asked are counted.
 //!
 //! | what Redis answers | means | and so |
 //! |---|---|---|
-//! | READONLY, MASTERDOWN, NOREPLICAS | this server may not write any more, as after a failover | another connection is made at once, to whatever the name leads to now, and asked; then as below |
+//! | READONLY, MASTERDOWN, NOREPLICAS | this server may not write any more, as after a failover | another connection is made at once, to where the name leads now, and asked; then as below |
 //! | nothing in time | it hangs, or its host is gone | the next question makes another connection, after the rest |
-//! | LOADING, BUSY, OOM, TRYAGAIN, CLUSTERDOWN, too many clients, and what is not known here | it will answer later | it is asked again after the rest |
+//! | LOADING, BUSY, OOM, TRYAGAIN, CLUSTERDOWN, too many clients, and unknown errors | it will answer later | it is asked again after the rest |
 //! | NOAUTH, WRONGPASS, NOPERM, DENIED, MISCONF, WRONGTYPE, MOVED, ASK, CROSSSLOT, other `ERR` | the server's configuration or the quota's is wrong | the same, and the event is an `error` |
 //!
-//! What a failover needs is therefore a name, a virtual address or a proxy that leads to the primary.
+//! For failover, use a name, a virtual address or a proxy that leads to the primary.
 //!
 //! # What it costs
-//! Where the process has some left: two locks that few share, each held for some instructions. Else
-//! one round trip and some allocations, for all who wait for the same key together. With batches more
-//! is fetched before the last is spent, so that steady traffic does not wait.
+//! While the process has some left, a request takes two locks with little contention, each held for
+//! a few instructions. Otherwise it costs one round trip and some allocations, shared by all
+//! requests that wait for the same key. With batches, more is fetched before the last is spent, so
+//! steady traffic does not wait.
 //!
 //! # What this crate does not do
-//! It speaks to one server, or to what stands for one: no cluster, no sentinel; each key is by itself, so
-//! a proxy in front of a cluster will do. It needs Redis 5 or newer, or Valkey.
+//! It speaks to one server, or to a proxy that stands for one. It knows no cluster and no sentinel.
+//! Each key is independent, so a proxy in front of a cluster will do. It needs Redis 5 or newer, or
+//! Valkey.
 //!
 //! # Features
 //! | feature | brings |

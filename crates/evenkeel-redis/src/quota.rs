@@ -23,21 +23,23 @@ use crate::{
     slots::{Slot, Slots},
 };
 
-/// What becomes of requests while Redis does not answer.
+/// What happens to requests while Redis does not answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Failing {
-    /// They go through, unlimited. The default: a quota must not be what takes a service down.
+    /// They go through, unlimited. The default, since a quota must not take a service down.
     #[default]
     LetThrough,
     /// They are refused, and told to try again when Redis will be asked again.
     Refuse,
-    /// Each process limits them by itself, at this rate for each key: for example what is allowed in all,
+    /// Each process limits them locally, at this rate for each key: for example the total rate
     /// divided by the number of machines.
     Local(Rate),
 }
 
-/// A quota on Redis, shared by all who name it the same. Cheap to clone. See the [crate docs](crate).
+/// A quota on Redis, shared by all processes that use the same name.
+///
+/// Cheap to clone. See the [crate docs](crate).
 #[derive(Clone)]
 pub struct RedisQuota {
     client: Client,
@@ -65,17 +67,18 @@ struct Running {
 }
 
 impl RedisQuota {
-    /// The quota that is called `name` at `url`, such as `redis://10.0.0.1:6379`.
+    /// The quota named `name` at `url`, such as `redis://10.0.0.1:6379`.
     ///
-    /// Nothing is connected before the first request. All who share it must give it the same rate.
+    /// Nothing is connected before the first request. All processes that share it must give it the
+    /// same rate.
     ///
     /// # Errors
-    /// If `url` is none of Redis's.
+    /// If `url` is not a URL of a Redis server.
     pub fn open(url: &str, name: &str, rate: Rate) -> Result<Self, BoxError> {
         Ok(Self::from_client(Client::open(url)?, name, rate))
     }
 
-    /// The quota that is called `name`, by a client you have. The escape hatch for what a URL cannot say.
+    /// The quota named `name`, over a client of your own, for options that a URL cannot express.
     #[must_use]
     pub fn from_client(client: Client, name: &str, rate: Rate) -> Self {
         let batch_max = (rate.burst_size() / 10).clamp(1, 100);
@@ -91,21 +94,21 @@ impl RedisQuota {
         Self { client, rules, running: Arc::default() }
     }
 
-    /// Sets how many requests are fetched at a time, and so by how many each process may exceed the quota
-    /// in some span of time. Default adaptive, up to a tenth of the burst and no more than 100, in 50
-    /// milliseconds.
+    /// Sets how many requests are fetched at a time, and so by how many each process may exceed the
+    /// quota in some span of time. Default: adaptive, up to a tenth of the burst and no more than
+    /// 100, in 50 milliseconds.
     ///
-    /// One at a time is exact and pays a round trip for each request. Batches near the burst let one
-    /// process take all of it.
+    /// One at a time is exact and costs a round trip for each request. Batches near the burst let
+    /// one process take all of it.
     #[must_use]
     pub fn plan(self, plan: Plan) -> Self {
         self.with(|rules| rules.plan = plan)
     }
 
-    /// Sets how many keys are known at the same time, rounded up to eight. Default 10,000.
+    /// Sets how many keys are known at the same time, rounded up to eight. Default: 10,000.
     ///
-    /// One takes some 250 bytes and its name. A key that is forgotten loses what was fetched for it and
-    /// asks Redis again.
+    /// A key takes about 250 bytes and its name. A key that is forgotten loses what was fetched for
+    /// it and asks Redis again.
     ///
     /// # Panics
     /// If `keys_max` is zero.
@@ -115,15 +118,16 @@ impl RedisQuota {
         self.with(|rules| rules.keys_max = keys_max)
     }
 
-    /// Sets how long a request waits for Redis at most. Default 50 milliseconds.
+    /// Sets how long a request waits for Redis at most. Default: 50 milliseconds.
     ///
-    /// Too short, and a hiccup of the network counts as a failure; too long, and every hiccup is felt.
+    /// If it is too short, a hiccup of the network counts as a failure; if too long, requests wait
+    /// through every hiccup.
     #[must_use]
     pub fn timeout(self, timeout: Duration) -> Self {
         self.with(|rules| rules.timeout = timeout)
     }
 
-    /// Sets for how long nobody asks Redis after it failed. Default 250 milliseconds.
+    /// Sets how long no request asks Redis after it failed. Default: 250 milliseconds.
     ///
     /// After that one request asks; the others do not wait for it.
     #[must_use]
@@ -131,13 +135,13 @@ impl RedisQuota {
         self.with(|rules| rules.rest = rest)
     }
 
-    /// Sets what becomes of requests while Redis does not answer. Default they go through.
+    /// Sets what happens to requests while Redis does not answer. Default: they go through.
     #[must_use]
     pub fn failing(self, failing: Failing) -> Self {
         self.with(|rules| rules.failing = failing)
     }
 
-    /// How much may be spent, by all together, for each key.
+    /// The rate that all processes together may spend, for each key.
     #[must_use]
     pub fn rate(&self) -> Rate {
         self.rules.rate
@@ -149,10 +153,11 @@ impl RedisQuota {
         self.running.get().is_none_or(|running| running.reach.is_up())
     }
 
-    /// Spends one request of `key`'s quota. Of a key only the first 256 bytes count.
+    /// Spends one request of `key`'s quota. Only the first 256 bytes of a key count.
     ///
     /// # Errors
-    /// [`RateLimited`] if there is none, or if Redis does not answer and requests are then refused.
+    /// [`RateLimited`] if nothing is left, or if Redis does not answer and such requests are
+    /// refused.
     pub async fn spend(&self, key: &[u8]) -> Result<QuotaState, RateLimited> {
         match self.start_spending(key) {
             Spending::Known(spent) => spent,
@@ -160,7 +165,7 @@ impl RedisQuota {
         }
     }
 
-    /// Spends what is there, or asks for more.
+    /// Spends a request that is already fetched, or asks for more.
     pub(crate) fn start_spending(&self, key: &[u8]) -> Spending {
         let running = self.running();
         let slot = running.slots.slot(key);
@@ -191,7 +196,7 @@ impl RedisQuota {
 }
 
 impl Running {
-    /// Spends one; nothing if it has to be waited for.
+    /// Spends one request; none if the caller has to wait.
     fn draw(self: &Arc<Self>, slot: &Arc<Slot>) -> Option<Result<QuotaState, RateLimited>> {
         let now = clock::now();
         let draw = slot.lock().allowance.draw(now);
@@ -209,8 +214,8 @@ impl Running {
         }
     }
 
-    /// Has so many fetched, by a task of its own: whoever began it may give up. False if nobody may
-    /// ask now.
+    /// Fetches `wanted` requests in a task of its own, since the request that began it may be
+    /// dropped. False if Redis may not be asked now.
     fn fetch(self: &Arc<Self>, slot: &Arc<Slot>, wanted: u32) -> bool {
         let mut fetching = Fetching { slot: slot.clone(), grant: None };
         let Ok(runtime) = Handle::try_current() else { return false };
@@ -231,7 +236,7 @@ impl Running {
         true
     }
 
-    /// Waits for what is being fetched, but not longer than may be.
+    /// Waits for the fetch under way, for at most the timeout.
     async fn wait(self: Arc<Self>, slot: Arc<Slot>) -> Result<QuotaState, RateLimited> {
         let in_time = timeout(self.rules.timeout, async {
             loop {
@@ -249,7 +254,7 @@ impl Running {
         in_time.await.ok().flatten().unwrap_or_else(|| self.stand_in(&slot))
     }
 
-    /// What becomes of a request for which Redis could not be asked.
+    /// Decides about a request for which Redis could not be asked.
     fn stand_in(&self, slot: &Slot) -> Result<QuotaState, RateLimited> {
         let Rules { name, rate, rest, failing, .. } = &self.rules;
         let spent = match failing {
@@ -270,16 +275,16 @@ impl Running {
     }
 }
 
-/// Whether a request may be spent.
+/// The outcome of spending a request.
 pub(crate) enum Spending {
     Known(Result<QuotaState, RateLimited>),
-    /// Redis is asked.
+    /// Waits for the answer of Redis.
     Asking(Asking),
 }
 
 pub(crate) type Asking = Pin<Box<dyn Future<Output = Result<QuotaState, RateLimited>> + Send>>;
 
-/// A fetch under way. However it ends, those who wait hear of it.
+/// A fetch under way. However it ends, the waiting requests are woken.
 struct Fetching {
     slot: Arc<Slot>,
     grant: Option<Grant>,
@@ -321,7 +326,7 @@ mod tests {
 
     use super::*;
 
-    /// What `calls` requests become where nobody can be asked, since there is no runtime.
+    /// The metrics after `calls` requests without a runtime, so that Redis cannot be asked.
     fn counted(failing: Failing, calls: usize) -> BTreeMap<String, u64> {
         let recorder = DebuggingRecorder::new();
         metrics::with_local_recorder(&recorder, || {

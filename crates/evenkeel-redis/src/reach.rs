@@ -1,4 +1,4 @@
-//! Whether Redis can be reached: known once for all keys, told once for each change.
+//! Whether Redis can be reached: known once for all keys, logged once for each change.
 
 use std::{
     error::Error,
@@ -10,19 +10,19 @@ use evenkeel_core::{error::cause, time::Timestamp};
 
 use crate::refusal::Refusal;
 
-/// Of all that is traced here.
+/// The target of all tracing events here.
 pub(crate) const TARGET: &str = "evenkeel::redis";
 
 /// Whether the server answers.
 ///
-/// Everything that is to be counted or told about the server passes through here: [`answered`] and
-/// [`failed`] hear the end of every question.
+/// All counting and logging about the server happens here: [`answered`] and [`failed`] are called
+/// at the end of every question.
 ///
 /// [`answered`]: Reach::answered
 /// [`failed`]: Reach::failed
 pub(crate) struct Reach {
     name: Box<str>,
-    /// For how long nobody asks after a failure.
+    /// How long the server is not asked after a failure.
     rest: Duration,
     /// When it may be asked again; zero while it answers.
     ask_again: AtomicU64,
@@ -38,7 +38,7 @@ impl Reach {
         self.ask_again.load(Ordering::Acquire) == 0
     }
 
-    /// Whether it may be asked: while it does not answer, by one at a time.
+    /// Whether it may be asked. While it does not answer, one question at a time may.
     pub(crate) fn may_ask(&self, now: Timestamp) -> bool {
         let due = self.ask_again.load(Ordering::Acquire);
         if due == 0 {
@@ -83,7 +83,7 @@ mod tests {
 
     use super::*;
 
-    /// Keeps the level of each event.
+    /// Records the level of each event.
     #[derive(Clone, Default)]
     struct Levels(Arc<Mutex<Vec<Level>>>);
 

@@ -1,19 +1,20 @@
-//! What it means that a server answers, but does not do what it is asked.
+//! What it means when a server answers but refuses.
 
 use redis::{ErrorKind, RedisError};
 
-/// What is to be done about an answer that is no grant.
+/// What to do about an answer that is not a grant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Refusal {
-    /// Another server may do it: to be dialled again.
+    /// Another server may do it: dial again.
     WrongServer,
     /// The same server will do it later.
     Wait,
-    /// It will never do it, until its configuration or that of the quota is changed.
+    /// It will not do it until its configuration or that of the quota is changed.
     Configuration,
 }
 
-/// A replica, and a primary that may write no more since its replicas are gone: perhaps with the new primary.
+/// A replica, or a primary that may not write since its replicas are gone. They may be with the new
+/// primary.
 const WRONG_SERVER: [&str; 3] = ["READONLY", "MASTERDOWN", "NOREPLICAS"];
 const WAIT: [&str; 6] =
     ["LOADING", "BUSY", "TRYAGAIN", "CLUSTERDOWN", "OOM", "max number of clients reached"];
@@ -34,7 +35,7 @@ impl Refusal {
     pub(crate) fn of(error: &RedisError) -> Self {
         let detail = error.detail().unwrap_or_default();
         let text = match error.code() {
-            // Redis before 7 answers ERR for what a command within a script was answered.
+            // Redis before 7 answers ERR for an error of a command within a script.
             Some("ERR") | None => detail,
             Some(code) => code,
         };
@@ -49,7 +50,7 @@ impl Refusal {
             return Self::Configuration;
         }
         match error.kind() {
-            // No answer at all; or one that is not known here, which may pass.
+            // No answer at all, or an unknown one, which may pass.
             ErrorKind::Io | ErrorKind::Extension => Self::Wait,
             _ => Self::Configuration,
         }

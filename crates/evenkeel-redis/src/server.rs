@@ -1,4 +1,4 @@
-//! What is asked of Redis.
+//! The question that Redis is asked.
 
 use std::{
     sync::{
@@ -31,16 +31,18 @@ pub(crate) struct Server {
 #[derive(Default)]
 struct Connection {
     made: Option<Made>,
-    /// How many were given up, since their server is the wrong one or hangs, or their runtime has ended.
+    /// How many were given up, because their server is the wrong one or hangs, or their runtime has
+    /// ended.
     given_up: u64,
 }
 
-/// Made in a runtime, at the first question. It connects by itself, and again when it breaks.
+/// A connection that was made in a runtime, at the first question. It connects by itself, and again
+/// when it breaks.
 struct Made {
     manager: ConnectionManager,
-    /// Gone with the runtime, without which the manager would answer nobody, whichever runtime asks.
+    /// Dropped with the runtime. Without it the manager answers no question, from any runtime.
     runtime: Weak<()>,
-    /// Ends the task that tells so.
+    /// Ends the task that holds the other end of `runtime`.
     _ends: oneshot::Sender<()>,
 }
 
@@ -50,7 +52,7 @@ impl Server {
         Self { client, timeout, script, connection: Mutex::default() }
     }
 
-    /// Takes up to `wanted` out of the quota at `key`, or fails within the timeout.
+    /// Takes up to `wanted` requests out of the quota at `key`, or fails within the timeout.
     pub(crate) async fn take(
         &self,
         key: &[u8],
@@ -60,15 +62,16 @@ impl Server {
         let used = AtomicU64::new(self.lock().given_up);
         let taken = timeout(self.timeout, self.ask_the_right_one(key, rate, wanted, &used)).await;
         if taken.as_ref().map_or(true, |taken| taken.as_ref().is_err_and(RedisError::is_timeout)) {
-            // A host that is gone answers nothing, and the connection to it would stay for minutes.
+            // A host that is gone answers nothing, and the connection to it would stay for
+            // minutes.
             self.give_up(used.into_inner());
         }
         let taken = taken??;
         let [Value::Int(tokens), Value::Int(remaining), Value::Int(retry_after)] = taken[..] else {
             return Err("the script answered something else than three integers".into());
         };
-        // Whatever answers there: never more than was asked for, and no longer to wait than a bucket takes
-        // to fill.
+        // Bounds an answer from an unexpected server: no more than was asked for, and no longer
+        // to wait than a bucket takes to fill.
         let tokens = u32::try_from(tokens)?.min(wanted);
         let retry_after = Duration::from_micros(u64::try_from(retry_after)?).min(rate.window());
         Ok(Grant { tokens, remaining: u32::try_from(remaining)?, retry_after })
@@ -114,7 +117,7 @@ impl Server {
             command
         };
         match command("EVALSHA", self.script.get_hash()).query_async(connection).await {
-            // A server that was restarted or flushed has forgotten it; told in full it knows it again.
+            // A server that was restarted or flushed has lost the script; `EVAL` loads it again.
             Err(error) if is_unknown_script(&error) => {
                 command("EVAL", TAKE).query_async(connection).await
             }
@@ -135,14 +138,14 @@ impl Server {
         let config = ConnectionManagerConfig::new()
             .set_connection_timeout(Some(self.timeout))
             .set_response_timeout(Some(self.timeout))
-            // Whoever asks next tries again: no question waits for a later attempt than its own.
+            // The next question tries again: no question waits for a later attempt than its own.
             .set_number_of_retries(0);
         let manager = ConnectionManager::new_lazy_with_config(self.client.clone(), config)?;
         let made = connection.made.insert(Made::new(manager));
         Ok((made.manager.clone(), connection.given_up))
     }
 
-    /// Has the next question dial again, unless connection `number` was given up already.
+    /// Makes the next question dial again, unless connection `number` was given up already.
     fn give_up(&self, number: u64) {
         let mut connection = self.lock();
         if connection.given_up == number {

@@ -1,4 +1,4 @@
-//! What this process knows of each key, in bounded memory.
+//! What this process knows about each key, in bounded memory.
 
 use std::{
     hash::{BuildHasher, RandomState},
@@ -8,24 +8,24 @@ use std::{
 use evenkeel_core::quota::{Allowance, Bucket, Plan};
 use tokio::sync::Notify;
 
-/// So many keys share a lock and a place.
+/// How many keys share a lock and a set.
 const WAYS: usize = 8;
 
-/// What of a key counts. So long a name is no longer a name.
+/// How many bytes of a key count.
 const KEY_MAX: usize = 256;
 
 /// One key.
 pub(crate) struct Slot {
-    /// As it is called on the server.
+    /// Its name on the server.
     pub(crate) key: Box<[u8]>,
     state: Mutex<State>,
-    /// A fetch has ended.
+    /// Notified when a fetch has ended.
     pub(crate) changed: Notify,
 }
 
 pub(crate) struct State {
     pub(crate) allowance: Allowance,
-    /// What stands in while the server is away.
+    /// The local bucket for the time in which the server is away.
     pub(crate) bucket: Bucket,
 }
 
@@ -35,7 +35,7 @@ impl Slot {
     }
 }
 
-/// The keys, in sets of eight. In a full set the one goes that was not asked for the longest time, with
+/// The keys, in sets of eight. When a set is full, the least recently used key is dropped, with
 /// what it had left.
 pub(crate) struct Slots {
     prefix: Box<[u8]>,
@@ -57,7 +57,7 @@ impl Slots {
         let set = ((u128::from(hash) * self.sets.len() as u128) >> 64) as usize;
         let mut slots = self.sets[set].lock().unwrap_or_else(PoisonError::into_inner);
         match slots.iter().position(|slot| &slot.key[self.prefix.len()..] == key) {
-            // The one asked for last stands first.
+            // The most recently used key stands first.
             Some(index) => slots[..=index].rotate_right(1),
             None => {
                 slots.truncate(WAYS - 1);

@@ -21,10 +21,10 @@ use tower::Service;
 
 use super::server::{Place, Server};
 
-/// For how long nothing may come before the system asks the peer whether the connection still is one.
+/// How long a connection may be silent before the system probes whether the peer is still there.
 const KEEP_ALIVE: Duration = Duration::from_secs(5);
 
-/// Connects to one server, whatever the URI names.
+/// Connects to one server, regardless of the URI.
 #[derive(Clone, Debug)]
 pub(crate) struct Dial {
     server: Server,
@@ -50,7 +50,7 @@ impl Dial {
         }
     }
 
-    /// Sets how `https` is spoken.
+    /// Sets the TLS configuration for `https`.
     #[cfg(feature = "tls")]
     pub(crate) fn tls(
         mut self,
@@ -64,7 +64,7 @@ impl Dial {
         Ok(self)
     }
 
-    /// One connection, over TLS if the server wants it.
+    /// Opens one connection, over TLS if the server's URL asks for it.
     pub(crate) async fn connect(self) -> Result<Stream, BoxError> {
         let after = self.timeout;
         let connected = tokio::time::timeout(after, self.stream()).await;
@@ -123,8 +123,9 @@ impl Service<Uri> for Dial {
     }
 }
 
-/// Has the system look whether a silent peer is still there: an answer that a registry holds back keeps a connection
-/// silent for minutes, and one whose peer has restarted or is gone looks the same. It is noticed within 8 s.
+/// Has the system check whether a silent peer is still there. A connection is silent for minutes
+/// while a registry holds an answer back, and also when the peer has restarted or is gone. The
+/// latter is noticed within 8 s.
 fn keep_alive(stream: &tokio::net::TcpStream) -> io::Result<()> {
     let keep_alive = TcpKeepalive::new().with_time(KEEP_ALIVE);
     #[cfg(any(target_os = "linux", target_os = "macos", target_os = "windows"))]

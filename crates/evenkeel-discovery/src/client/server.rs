@@ -34,7 +34,7 @@ pub(crate) enum Place {
 )]
 #[non_exhaustive]
 pub struct ServerError {
-    /// The text as it was given.
+    /// The text as given.
     pub text: String,
     /// What is wrong with it.
     pub reason: &'static str,
@@ -50,7 +50,7 @@ impl Server {
         }
     }
 
-    /// The URI of what it serves.
+    /// The URI of a path on this server.
     #[cfg_attr(not(feature = "etcd"), allow(dead_code))]
     pub(crate) fn uri(&self) -> Result<Uri, http::Error> {
         let scheme = if self.is_tls { "https" } else { "http" };

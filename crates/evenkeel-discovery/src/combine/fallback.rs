@@ -1,14 +1,15 @@
-//! A second source for the time in which the first has no endpoints.
+//! A second source that is used while the first has no endpoints.
 //!
-//! The second is used while the first's set is empty, and when the first has never had one: it
-//! failed, ended, or said nothing within the [`patience`](Fallback::patience). As soon as the first
-//! has endpoints, they are used alone. A first source that fails later keeps its last good set, so
-//! it does not fall back: what should happen after a long failure is the source's own rule
-//! (`stale_max`). Both are followed all the time, so the change takes no round trip. Errors of both
-//! are passed on; while both fail and neither has endpoints, as [`BothFailed`](super::BothFailed), which names both.
+//! The second source is used while the first's set is empty. It is also used when the first has
+//! never had a set: it failed, ended, or was silent for the [`patience`](Fallback::patience). As
+//! soon as the first has endpoints, only they are used. A first source that fails later keeps its
+//! last good set, so there is no fallback then; the source's own `stale_max` decides what happens
+//! after a long failure. Both sources are followed all the time, so switching takes no round trip.
+//! Errors of both are passed on. While both fail and neither has endpoints, the error is
+//! [`BothFailed`](super::BothFailed), which names both.
 //!
-//! Use it for a list from the program's configuration behind a registry. For endpoints that should
-//! be known all the time but used only when others are down, [`merge`](super::merge) them with a
+//! Use it to put a list from the program's configuration behind a registry. For endpoints that
+//! should always be known but used only when others are down, [`merge`](super::merge) them with a
 //! higher [`priority`](evenkeel_core::endpoint::Endpoint::priority).
 //!
 //! ```
@@ -47,10 +48,10 @@ impl<A, B> Fallback<A, B> {
         Self { first, second, patience: Duration::from_secs(5) }
     }
 
-    /// Sets how long the first source may be silent at the start. Default 5 s.
+    /// Sets how long the first source may be silent at the start. Default: 5 s.
     ///
     /// A short one sends traffic to the second source's endpoints at every start; a long one delays
-    /// the first request when the first source is dead and does not say so.
+    /// the first request when the first source is dead but silent.
     #[must_use]
     pub fn patience(mut self, patience: Duration) -> Self {
         self.patience = patience;
@@ -71,7 +72,7 @@ impl<A: Discovery, B: Discovery> Discovery for Fallback<A, B> {
         let mut choice = Choice::default();
         let told = events.flat_map(move |event| {
             let told = choice.take(event).into_iter().flatten().map(Some);
-            // Said as an item, or the end would wait for patience to run out.
+            // The end is an item, so that it does not wait for the patience to run out.
             let end = (choice.ended == 2).then_some(None);
             stream::iter(told.chain(end))
         });
@@ -94,14 +95,14 @@ struct Choice {
     first: Known,
     second: Known,
     failures: Failures,
-    /// The first source need not be waited for any longer.
+    /// The first source is no longer waited for.
     is_given_up: bool,
     used: Option<Side>,
     ended: u8,
 }
 
 impl Choice {
-    /// What is to be told after an event: an error, an update, both or nothing.
+    /// What to report after an event: an error, an update, both or nothing.
     fn take(&mut self, event: Event) -> [Option<Result<Update, BoxError>>; 2] {
         let (side, said) = match event {
             Event::Said(side, said) => (side, said),
@@ -140,7 +141,7 @@ impl Choice {
         self.switch()
     }
 
-    /// Chooses anew; the whole set if the choice is another.
+    /// Chooses the source again; returns the whole set if the choice has changed.
     fn switch(&mut self) -> Option<Update> {
         let is_second_allowed = self.first.is_spoken() || self.is_given_up;
         let used = if self.first.has_endpoints() {

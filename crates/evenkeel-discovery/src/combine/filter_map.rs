@@ -1,16 +1,16 @@
 //! Some of the endpoints of a source, or all of them changed.
 //!
-//! [`Filter`] drops endpoints: those of another zone, those without a certain metadata. An endpoint
-//! that changes so that it no longer fits is removed, and comes back when it fits again. A filter
-//! can leave nothing over; then the set is empty.
+//! [`Filter`] drops endpoints, such as those of another zone or those without certain metadata. An
+//! endpoint that changes so that it no longer fits is removed, and comes back when it fits again. A
+//! filter can drop every endpoint; then the set is empty.
 //!
-//! [`Map`] changes endpoints: sets a priority, another port, a weight from metadata. It may change
-//! the address, which is what an endpoint is known by: which address a removal means is remembered.
-//! When two endpoints are given the same address, the one that was announced later counts, and the
-//! other takes its place when it goes.
+//! [`Map`] changes endpoints: it sets a priority, another port, a weight from metadata. It may
+//! change the address, which identifies an endpoint; `Map` remembers which address a removal means.
+//! If two endpoints get the same address, the one that was announced later counts. When it goes,
+//! the other takes its place.
 //!
-//! The functions run whenever an endpoint is announced, not per request, and should give the same
-//! answer for the same endpoint: one that is announced again unchanged is asked about again.
+//! The functions run whenever an endpoint is announced, not for each request. They should give the
+//! same answer for the same endpoint: they run again for one that is announced again unchanged.
 //!
 //! ```
 //! use evenkeel_discovery::{DiscoveryExt, Fixed};
@@ -125,18 +125,19 @@ where
     Box::pin(told.flatten()) as Watch
 }
 
-/// What is shown of a source, and which of the source's endpoints it stems from.
+/// What is shown of a source, and from which of the source's endpoints it comes.
 #[derive(Debug, Default)]
 struct Shown {
     has_spoken: bool,
     /// The address at which each of the source's endpoints is shown.
     shown_at: HashMap<Address, Address>,
-    /// Who would be shown at an address, with the source's address; the last one is.
+    /// The endpoints that map to an address, each with its address in the source. The last one is
+    /// shown.
     claims: HashMap<Address, Vec<(Address, Endpoint)>>,
 }
 
 impl Shown {
-    /// What is to be told after an update: at most one address appears and one disappears.
+    /// What to report after an update: at most one address appears and one disappears.
     fn take(
         &mut self,
         update: Update,
@@ -167,7 +168,7 @@ impl Shown {
         self.shown_at.clear();
         self.claims.clear();
         let mut in_order = EndpointSet::default();
-        // A set first, because of two with one address only the later must lay claim to a place.
+        // A set first: of two endpoints with one address, only the later may claim a place.
         for endpoint in endpoints.into_iter().collect::<EndpointSet>().into_vec() {
             let source = endpoint.address.clone();
             if let Some(shown) = change(endpoint) {
@@ -192,7 +193,7 @@ impl Shown {
         let after = new_at.as_ref().and_then(|at| self.visible(at));
         let appears = after.filter(|after| before.as_ref() != Some(after)).cloned();
         let disappears = old_at.filter(|old| new_at.as_ref() != Some(old)).map(|old| {
-            // Told even if the heir was visible before; whoever reads it sees no change.
+            // Reported even if the heir was already visible; readers then see no change.
             self.visible(&old).cloned().map_or(Update::Remove(old), Update::Insert)
         });
         [appears.map(Update::Insert), disappears]

@@ -1,9 +1,10 @@
 //! The endpoints of two sources together.
 //!
-//! Where both name an address, the first source's endpoint counts, and the second's comes back when
-//! the first drops it. Neither waits for the other: what one knows is used while the other is
-//! silent. A source that fails or ends keeps its last set in the merged one, and its errors are
-//! passed on, as [`BothFailed`](super::BothFailed) while both fail and neither has endpoints. The watch ends when both have ended.
+//! Where both name an address, the first source's endpoint counts. The second's comes back when the
+//! first drops it. Neither source waits for the other: the endpoints of one are used while the
+//! other is silent. A source that fails or ends keeps its last set in the merged one. Errors of
+//! both are passed on, as [`BothFailed`](super::BothFailed) while both fail and neither has
+//! endpoints. The watch ends when both have ended.
 //!
 //! Use it for one service in two registries, or to add a few fixed endpoints to a discovered set.
 //! To use one source only while another has nothing, see [`fallback`](super::fallback).

@@ -1,7 +1,7 @@
-//! Discoveries made of others: one after another, together, filtered, changed, in subsets.
+//! Discoveries made of others: in sequence, together, filtered, changed, in subsets.
 //!
-//! Every discovery has the methods of [`DiscoveryExt`]. What they make is a discovery again, so they
-//! can be chained, and it costs a task or a connection no more than its parts do.
+//! Every discovery has the methods of [`DiscoveryExt`]. The result is a discovery too, so the
+//! methods can be chained. It needs no task or connection beyond those of its parts.
 //!
 //! ```
 //! use evenkeel_core::{discover::{Discovery, Update}, endpoint::Endpoint};
@@ -59,7 +59,7 @@ pub trait DiscoveryExt: Discovery + Sized {
         Merge::new(self, second)
     }
 
-    /// The endpoints of `second` while this one has none.
+    /// The endpoints of `second` while this discovery has none.
     ///
     /// See the [module docs](fallback).
     fn fallback<D: Discovery>(self, second: D) -> Fallback<Self, D> {
@@ -76,7 +76,7 @@ pub trait DiscoveryExt: Discovery + Sized {
         Filter::new(self, keep)
     }
 
-    /// Each endpoint as `change` makes it.
+    /// Each endpoint as changed by `change`.
     ///
     /// See the [module docs](filter_map).
     fn map<F>(self, change: F) -> Map<Self, F>
@@ -93,7 +93,8 @@ pub trait DiscoveryExt: Discovery + Sized {
         Subsetted::new(self, subset).1
     }
 
-    /// The same, where the client's place among all clients changes while it runs.
+    /// A subset that can be replaced while it runs, as when the client's place among all clients
+    /// changes.
     ///
     /// See the [module docs](subset).
     fn subset_that_changes(self, subset: impl Subset) -> (SubsetSender, Subsetted<Self>) {
@@ -110,7 +111,7 @@ enum Side {
     Second,
 }
 
-/// What a source says; none when its watch has ended.
+/// An item of a source; none when its watch has ended.
 type Said = Option<Result<Update, BoxError>>;
 
 /// The watch with its end as an item of its own.
@@ -124,7 +125,7 @@ fn with_end(watch: Watch) -> impl Stream<Item = Said> + Send {
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct BothFailed {
-    /// What the other one said last.
+    /// The last error of the other one.
     pub other: String,
     is_second: bool,
     source: BoxError,
@@ -143,7 +144,7 @@ impl Error for BothFailed {
     }
 }
 
-/// What two sources said last, where they fail: so that one that is broken behind another is named, too.
+/// The last errors of two failing sources, so that a broken source behind another is named too.
 #[derive(Debug, Default)]
 struct Failures {
     first: Option<String>,
@@ -151,7 +152,7 @@ struct Failures {
 }
 
 impl Failures {
-    /// The error to tell when one side fails; `has_endpoints` while either has any.
+    /// The error to report when one side fails; `has_endpoints` while either side has any.
     fn fail(&mut self, side: Side, error: BoxError, has_endpoints: bool) -> BoxError {
         let (own, other) = match side {
             Side::First => (&mut self.first, &self.second),
@@ -167,7 +168,7 @@ impl Failures {
         }
     }
 
-    /// Takes that a side has said something else.
+    /// Records that a side no longer fails.
     fn end(&mut self, side: Side) {
         match side {
             Side::First => self.first = None,
@@ -176,14 +177,14 @@ impl Failures {
     }
 }
 
-/// What is known of a source: none until it has spoken.
+/// The known set of a source; none until it has reported one.
 #[derive(Debug, Default)]
 struct Known {
     set: Option<EndpointSet>,
 }
 
 impl Known {
-    /// Takes an update in; false if it changes nothing.
+    /// Applies an update; false if it changes nothing.
     fn apply(&mut self, update: &Update) -> bool {
         let set = self.set.get_or_insert_default();
         match update {

@@ -1,18 +1,20 @@
 //! As many of a source's endpoints as one client needs, out of very many.
 //!
-//! Where a thousand clients speak to a thousand endpoints, each keeps connections to some twenty of them.
-//! Which, a [`Subset`](evenkeel_core::subset) of core says: random, by an aperture, or Rocksteadier. There is
-//! told, too, how many connections an endpoint has then, and what moves when the set changes.
+//! Where a thousand clients call a thousand endpoints, each client keeps connections to about
+//! twenty of them. A [`Subset`](evenkeel_core::subset) of core chooses which: random, by an
+//! aperture, or Rocksteadier. Its documentation also says how many connections an endpoint then
+//! has, and what moves when the set changes.
 //!
-//! Use it last, behind filters and merges, and directly in front of the balancer. Below some hundreds of
-//! clients and endpoints it only makes failures larger. One that is ill stays in the subset: health checks
-//! and ejection see to it that it gets no requests.
+//! Use it last, behind filters and merges, and directly in front of the balancer. Below some
+//! hundreds of clients and endpoints it only makes failures larger. An unhealthy endpoint stays in
+//! the subset: health checks and ejection keep requests away from it.
 //!
-//! The subset is chosen anew with each batch of changes, in O(n log n) of the source's endpoints; it is told
-//! as a whole set, and only if it is another. What did not change is not touched by a balancer.
+//! Each batch of changes chooses the subset again, in O(n log n) of the source's endpoints. The
+//! subset is reported as a whole set, and only if it differs. A balancer does not touch what has
+//! not changed.
 //!
-//! Where a client's place changes while it runs, because clients come and go, give it a new subset through
-//! [`SubsetSender`]: connections to the endpoints that both have stay.
+//! Where a client's place changes while it runs, because clients come and go, give it a new subset
+//! through [`SubsetSender`]. Connections to the endpoints that are in both subsets stay.
 //!
 //! ```
 //! use evenkeel_core::{discover::{Discovery, Update}, subset::Rocksteadier};
@@ -43,7 +45,7 @@ use tokio::sync::watch;
 
 use super::Known;
 
-/// So many updates are taken in at most before a subset is chosen.
+/// How many updates are taken in at most before a subset is chosen.
 const BATCH_MAX: usize = 1_024;
 
 /// See the [module docs](self).
@@ -74,7 +76,7 @@ impl<D: Discovery> Discovery for Subsetted<D> {
     fn watch(&self) -> Watch {
         let changes =
             stream::unfold((self.choice.clone(), true), |(mut choice, is_first)| async move {
-                // The first one is there at once; without a sender there will be no other.
+                // The first one is there at once. Without a sender there will be no other.
                 if !is_first {
                     choice.changed().await.ok()?;
                 }
@@ -83,7 +85,7 @@ impl<D: Discovery> Discovery for Subsetted<D> {
             });
         let batches = self.source.watch().ready_chunks(BATCH_MAX).map(Event::Batch);
         let mut chosen = Chosen::default();
-        // It ends when there will be no more changes of either.
+        // It ends when neither can change any more.
         let events = stream::select(changes, batches);
         Box::pin(events.flat_map(move |event| stream::iter(chosen.take(event))))
     }
@@ -98,7 +100,7 @@ enum Event {
     Batch(Vec<Result<Update, BoxError>>),
 }
 
-/// What is known of the source, and what of it is told.
+/// What is known of the source, and which part of it has been reported.
 #[derive(Default)]
 struct Chosen {
     subset: Option<Arc<dyn Subset>>,
@@ -108,7 +110,7 @@ struct Chosen {
 }
 
 impl Chosen {
-    /// The errors of a batch, and the whole subset if it is another.
+    /// The errors of a batch, and the whole subset if it differs.
     fn take(&mut self, event: Event) -> Vec<Result<Update, BoxError>> {
         let mut news = Vec::new();
         match event {

@@ -1,4 +1,4 @@
-//! One agent of Consul over HTTP: a question, an answer of bounded size and time.
+//! The HTTP client of one agent, with bounds on the size and the time of an answer.
 
 use std::{sync::Arc, time::Duration};
 
@@ -20,7 +20,7 @@ use crate::{
     clock,
 };
 
-/// A client of one agent, whose clones share its connection.
+/// A client of one agent. Clones share its connection.
 #[derive(Clone, Debug)]
 pub(crate) struct Agent {
     line: Line,
@@ -31,7 +31,7 @@ pub(crate) struct Agent {
     timeout: Duration,
 }
 
-/// What an agent answered with success.
+/// A successful answer of an agent.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(super) headers: HeaderMap,
@@ -39,12 +39,12 @@ pub(crate) struct Answer {
 }
 
 impl Answer {
-    /// The index to block on, 0 where there is none.
+    /// The index to block on; 0 if there is none.
     pub(super) fn index(&self) -> u64 {
         self.number("x-consul-index").unwrap_or(0)
     }
 
-    /// Whether something was left out for want of rights; told since Consul 1.11.
+    /// Whether rows were left out for lack of rights; reported since Consul 1.11.
     pub(super) fn is_filtered(&self) -> bool {
         self.headers.get("x-consul-results-filtered-by-acls").is_some_and(|value| value == "true")
     }
@@ -66,20 +66,21 @@ impl Agent {
         }
     }
 
-    /// Its address.
+    /// Its name and address.
     pub(super) fn name(&self) -> String {
         format!("consul agent {}", self.server)
     }
 
     /// Waits for `quiet`, and then for a sign that the agent and a server behind it still answer.
     ///
-    /// Whatever comes in time is one: a proxy may refuse the question, and an agent one more connection, which
-    /// it takes first. That nothing listens any more is none: what holds the query back is gone, too.
+    /// Any answer in time is a sign, also a refusal: a proxy may refuse the question, and an agent
+    /// may refuse one more connection, which it accepts first. A refused connection is not a sign:
+    /// nothing listens any more, so whatever holds the query back is gone too.
     pub(super) async fn sign_of_life(&self, quiet: Duration) -> Result<(), BoxError> {
         tokio::time::sleep(quiet).await;
         let asked_at = clock::now();
         let asked = self.get("/v1/status/leader", Duration::ZERO).await;
-        // One connection is enough where the agent counts them.
+        // An agent counts connections, so only one is kept.
         self.hang_up();
         match asked {
             Err(error) if is_gone(&error) || self.timeout <= clock::now() - asked_at => Err(error),
@@ -87,14 +88,14 @@ impl Agent {
         }
     }
 
-    /// Closes the connection that no question is using.
+    /// Closes the connection if it is idle.
     pub(crate) fn hang_up(&self) {
         self.line.hang_up();
     }
 
     /// Asks for `path`, which the agent may hold back for `wait`.
     pub(crate) async fn get(&self, path: &str, wait: Duration) -> Result<Answer, BoxError> {
-        // The agent adds up to a sixteenth of the wait, so that not all come back at once.
+        // The agent adds up to a sixteenth of the wait, so that not all queries return at once.
         let after = wait + wait / 16 + self.timeout;
         self.ask(Method::GET, path, Bytes::new(), after).await
     }
@@ -151,7 +152,7 @@ impl Agent {
     }
 }
 
-/// A text as one segment of a path or one value of a query (RFC 3986).
+/// Encodes a text as one segment of a path or one value of a query (RFC 3986).
 pub(crate) fn encode(text: &str) -> String {
     let mut encoded = String::with_capacity(text.len());
     for byte in text.bytes() {
@@ -165,14 +166,14 @@ pub(crate) fn encode(text: &str) -> String {
     encoded
 }
 
-/// Whether nothing listens where the agent was.
+/// Whether the error says that nothing listens at the agent's address.
 pub(crate) fn is_gone(error: &BoxError) -> bool {
     let kind = error.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
-    // A Unix socket of an agent that ended is refused, or missing.
+    // The Unix socket of an agent that ended is refused, or missing.
     matches!(kind, Some(std::io::ErrorKind::ConnectionRefused | std::io::ErrorKind::NotFound))
 }
 
-/// The status of an agent's refusal, if that is what went wrong.
+/// The status with which an agent refused, if the error is a refusal.
 pub(crate) fn refused_with(error: &BoxError) -> Option<u16> {
     error.downcast_ref::<AgentRefused>().map(|refused| refused.status)
 }

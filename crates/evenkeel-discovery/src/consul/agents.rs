@@ -1,4 +1,4 @@
-//! The agents of Consul that are asked, and how.
+//! The agents of Consul to ask, and how.
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
@@ -7,7 +7,7 @@ use evenkeel_core::BoxError;
 use super::{agent::Agent, error::TokenUnreadable};
 use crate::client::{Server, ServerError};
 
-/// The agents of Consul that are asked, with the token, the TLS and the namespace they are asked with.
+/// The agents of Consul to ask, with the token, the TLS and the namespace.
 ///
 /// ```
 /// use std::time::Duration;
@@ -31,7 +31,7 @@ pub struct Agents {
     tls: Option<crate::tls::Tls>,
 }
 
-/// What this side proves its rights with.
+/// The credentials of this side.
 #[derive(Clone)]
 pub(super) enum Token {
     None,
@@ -46,10 +46,10 @@ impl Agents {
         Self::new(vec!["http://127.0.0.1:8500".parse().expect("an agent's address")])
     }
 
-    /// These agents. The next is asked where one fails.
+    /// These agents. If one fails, the next is asked.
     ///
     /// # Errors
-    /// If one of them is no [`Server`], or if there is none.
+    /// If one of them is not a valid [`Server`], or if there is none.
     pub fn at<'a>(servers: impl IntoIterator<Item = &'a str>) -> Result<Self, ServerError> {
         let servers: Vec<Server> = servers.into_iter().map(str::parse).collect::<Result<_, _>>()?;
         if servers.is_empty() {
@@ -70,35 +70,35 @@ impl Agents {
         }
     }
 
-    /// Sets the ACL token. Default none.
+    /// Sets the ACL token. Default: none.
     #[must_use]
     pub fn token(mut self, token: impl Into<Arc<str>>) -> Self {
         self.token = Token::Text(token.into());
         self
     }
 
-    /// Sets the file with the ACL token, which is read anew for each query. Default none.
+    /// Sets the file with the ACL token, which is read again for each query. Default: none.
     #[must_use]
     pub fn token_file(mut self, path: impl Into<PathBuf>) -> Self {
         self.token = Token::File(path.into());
         self
     }
 
-    /// Sets the namespace (Consul Enterprise). Default that of the token.
+    /// Sets the namespace (Consul Enterprise). Default: that of the token.
     #[must_use]
     pub fn namespace(mut self, namespace: impl Into<Arc<str>>) -> Self {
         self.namespace = Some(namespace.into());
         self
     }
 
-    /// Sets the admin partition (Consul Enterprise). Default that of the agent.
+    /// Sets the admin partition (Consul Enterprise). Default: that of the agent.
     #[must_use]
     pub fn partition(mut self, partition: impl Into<Arc<str>>) -> Self {
         self.partition = Some(partition.into());
         self
     }
 
-    /// Sets how `https` is spoken. Default with the trust of the system.
+    /// Sets the TLS configuration for `https`. Default: trusts what the system trusts.
     #[cfg(feature = "tls")]
     #[must_use]
     pub fn tls(mut self, tls: crate::tls::Tls) -> Self {
@@ -106,10 +106,10 @@ impl Agents {
         self
     }
 
-    /// Sets how long an agent may take for an answer that it does not hold back. Default 5 s.
+    /// Sets how long an agent may take for an answer that it does not hold back. Default: 5 s.
     ///
-    /// A blocking query is given this beyond its wait. A short one gives up on agents that are busy;
-    /// a long one notices late that one hangs.
+    /// A blocking query may take this much longer than its wait. A short one gives up on busy
+    /// agents; a long one is slow to notice that one hangs.
     ///
     /// # Panics
     /// If it is zero.
@@ -120,12 +120,12 @@ impl Agents {
         self
     }
 
-    /// What the agent at `index` is called, counted on beyond the last.
+    /// The name of the agent at `index`, which starts over after the last.
     pub(crate) fn name(&self, index: usize) -> String {
         format!("consul agent {}", self.servers[index % self.servers.len()])
     }
 
-    /// A client for the agent at `index`, counted on beyond the last.
+    /// A client of the agent at `index`, which starts over after the last.
     pub(crate) fn agent(&self, index: usize) -> Result<Agent, BoxError> {
         let server = &self.servers[index % self.servers.len()];
         let dial = crate::client::Dial::new(server.clone(), self.timeout);
@@ -154,7 +154,7 @@ impl Token {
     }
 }
 
-/// A token is a secret, and stays out of logs.
+/// A token is a secret and stays out of logs.
 impl std::fmt::Debug for Token {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {

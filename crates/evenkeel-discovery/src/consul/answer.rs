@@ -1,4 +1,4 @@
-//! From what an agent says of a service to endpoints.
+//! Makes endpoints of an agent's answer about a service.
 
 use std::{borrow::Cow, collections::BTreeMap};
 
@@ -7,7 +7,7 @@ use serde::{Deserialize, Deserializer};
 
 use super::micro;
 
-/// The greatest weight that is taken over, that of an SRV record.
+/// The greatest weight that is used, which is that of an SRV record.
 const WEIGHT_MAX: i64 = 65_535;
 
 /// How rows become endpoints.
@@ -15,11 +15,11 @@ const WEIGHT_MAX: i64 = 65_535;
 pub(super) struct Reading {
     pub(super) address: AddressOf,
     pub(super) zone_key: String,
-    /// Whether endpoints count of which a check warns.
+    /// Whether endpoints with a warning check are used.
     pub(super) warnings: bool,
-    /// Whether the order of the answer means something.
+    /// Whether the order of the answer has a meaning.
     pub(super) is_ordered: bool,
-    /// Whether tags are those of go-micro.
+    /// Whether the tags are those of go-micro.
     pub(super) is_micro: bool,
 }
 
@@ -27,22 +27,22 @@ pub(super) struct Reading {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum AddressOf {
-    /// That of the service, or of its node where the service has none.
+    /// The service's address, or its node's if the service has none.
     Service,
-    /// That of the node, with the service's port.
+    /// The node's address, with the service's port.
     Node,
-    /// That with this tag, such as `wan` or `lan_ipv6`; where there is none, as [`Self::Service`].
+    /// The address with this tag, such as `wan` or `lan_ipv6`. Without one, as [`Self::Service`].
     Tagged(String),
 }
 
-/// What an answer comes to.
+/// The content of an answer.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Found {
     pub(super) endpoints: Vec<Endpoint>,
-    /// The nodes of all rows, whose reading needs a right too.
+    /// The nodes of all rows; reading them needs a right too.
     pub(super) nodes: Vec<String>,
     pub(super) rows: usize,
-    /// What is wrong with the first row that cannot be used, and how many there are.
+    /// What is wrong with the first unusable row, and how many there are.
     pub(super) skipped: Option<(String, usize)>,
 }
 
@@ -93,7 +93,7 @@ struct Service<'a> {
     tagged_addresses: BTreeMap<String, Tagged>,
 }
 
-/// Old agents write the keys of this small, new ones large.
+/// Old agents write these keys in lower case, new ones with capitals.
 #[derive(Deserialize)]
 struct Tagged {
     #[serde(default, alias = "Address")]
@@ -124,20 +124,20 @@ struct Check<'a> {
     status: Cow<'a, str>,
 }
 
-/// What is null counts as left out.
+/// A `null` counts as absent.
 fn nullable<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(
     deserializer: D,
 ) -> Result<T, D::Error> {
     Option::deserialize(deserializer).map(Option::unwrap_or_default)
 }
 
-/// The worst of an entry's checks, those of its node included.
+/// The worst of an entry's checks, including those of its node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Health {
     Passing,
     Warning,
     Critical,
-    /// Somebody has taken it out: it finishes what it has.
+    /// An operator has taken it out: it finishes what it has.
     Maintenance,
 }
 
@@ -155,10 +155,10 @@ impl Check<'_> {
     }
 }
 
-/// Reads the rows of an answer. A row that cannot be used costs no other.
+/// Reads the rows of an answer. An unusable row does not affect the others.
 ///
 /// # Errors
-/// If it is no answer at all.
+/// If it is not an answer at all.
 pub(super) fn read(body: &[u8], reading: &Reading) -> Result<Found, serde_json::Error> {
     let rows: Option<Vec<Row<'_>>> = serde_json::from_slice(body)?;
     let rows = rows.unwrap_or_default();
@@ -172,8 +172,8 @@ pub(super) fn read(body: &[u8], reading: &Reading) -> Result<Found, serde_json::
         match row.endpoint(reading) {
             Ok(Some(endpoint)) => {
                 let address = endpoint.address.clone();
-                // Of two entries with one address, the one counts that more may be sent to: the
-                // other is what a reschedule left behind.
+                // Of two entries with one address, the one that may get more requests counts: the
+                // other is left over from a reschedule.
                 match endpoints.get(&address) {
                     Some(other) if endpoint.weight <= other.weight => {}
                     Some(_) => drop(endpoints.insert(address, endpoint)),
@@ -193,14 +193,14 @@ pub(super) fn read(body: &[u8], reading: &Reading) -> Result<Found, serde_json::
     found.endpoints = if reading.is_ordered {
         order.iter().filter_map(|address| endpoints.remove(address)).collect()
     } else {
-        // Agents list in no order in particular; one of our own makes the same set the same.
+        // Agents list in no particular order; sorted, the same set is always equal.
         endpoints.into_values().collect()
     };
     Ok(found)
 }
 
 impl Row<'_> {
-    /// The endpoint, if it is one that may be used.
+    /// The endpoint, if it may be used.
     fn endpoint(self, reading: &Reading) -> Result<Option<Endpoint>, String> {
         let health = self.checks.iter().map(Check::health).max().unwrap_or(Health::Passing);
         let weight = match health {
@@ -255,7 +255,7 @@ impl Row<'_> {
                 Some(tagged) => {
                     (&*tagged.address, if tagged.port == 0 { service.port } else { tagged.port })
                 }
-                // A service without an address of its own has those of its node.
+                // A service without an address of its own uses those of its node.
                 None => (
                     self.node
                         .tagged_addresses
@@ -266,7 +266,7 @@ impl Row<'_> {
             },
         };
         let host = if host.is_empty() { &*self.node.address } else { host };
-        // An IPv6 address stands without brackets here, and with them before a port.
+        // An IPv6 address has no brackets here, and needs them before a port.
         let text = match host.parse::<std::net::Ipv6Addr>() {
             Ok(v6) => format!("[{v6}]:{port}"),
             Err(_) => format!("{host}:{port}"),

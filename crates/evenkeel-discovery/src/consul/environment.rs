@@ -3,7 +3,7 @@
 use super::Agents;
 use crate::client::ServerError;
 
-/// A variable of the environment that cannot be used, and why.
+/// An environment variable that cannot be used, and why.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{variable}: {reason}")]
 #[non_exhaustive]
@@ -17,11 +17,11 @@ pub struct EnvironmentError {
 impl Agents {
     /// The agent that Consul's own programs would ask, as the environment names it.
     ///
-    /// Read are `CONSUL_HTTP_ADDR` (default `127.0.0.1:8500`; also `http://`, `https://` and `unix://`),
-    /// `CONSUL_HTTP_SSL`, `CONSUL_HTTP_TOKEN_FILE` (which is read anew for each query) or else
-    /// `CONSUL_HTTP_TOKEN`, `CONSUL_NAMESPACE`, `CONSUL_PARTITION`, and with the feature `tls`
-    /// `CONSUL_CACERT`, `CONSUL_CLIENT_CERT` and `CONSUL_CLIENT_KEY`. A server is always verified:
-    /// `CONSUL_HTTP_SSL_VERIFY=false` is an error.
+    /// Reads `CONSUL_HTTP_ADDR` (default `127.0.0.1:8500`; also `http://`, `https://` and
+    /// `unix://`), `CONSUL_HTTP_SSL`, `CONSUL_HTTP_TOKEN_FILE` (the file is read again for each
+    /// query) or else `CONSUL_HTTP_TOKEN`, `CONSUL_NAMESPACE`, `CONSUL_PARTITION`, and with the
+    /// feature `tls` `CONSUL_CACERT`, `CONSUL_CLIENT_CERT` and `CONSUL_CLIENT_KEY`. A server is
+    /// always verified: `CONSUL_HTTP_SSL_VERIFY=false` is an error.
     ///
     /// # Errors
     /// If one of them cannot be used.

@@ -1,26 +1,26 @@
-//! What an agent of Consul can refuse, and what is wrong with its answers.
+//! The errors of an agent of Consul.
 
 use std::{sync::Arc, time::Duration};
 
-/// An agent answered with a status that is no success.
+/// An agent answered with an error status.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{agent} answered {status}: {message}")]
 #[non_exhaustive]
 pub struct AgentRefused {
-    /// Which agent.
+    /// The agent.
     pub agent: String,
     /// The HTTP status: 403 without the rights, 429 when it is overloaded, 500 without a leader.
     pub status: u16,
-    /// What the agent says, shortened to 200 bytes.
+    /// The agent's message, shortened to 200 bytes.
     pub message: String,
 }
 
-/// An agent gave no whole answer within its time.
+/// An agent gave no complete answer in time.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{agent} gave no answer within {after:?}")]
 #[non_exhaustive]
 pub struct NoAnswer {
-    /// Which agent.
+    /// The agent.
     pub agent: String,
     /// How much time it had.
     pub after: Duration,
@@ -35,12 +35,12 @@ pub struct NotPermitted {
     pub service: Arc<str>,
 }
 
-/// A file with the token that cannot be read.
+/// The file with the token cannot be read.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("the token in {path} cannot be read")]
 #[non_exhaustive]
 pub struct TokenUnreadable {
-    /// Where it should be.
+    /// Where the file should be.
     pub path: String,
     #[source]
     pub(crate) source: Arc<std::io::Error>,

@@ -1,4 +1,4 @@
-//! The readers of this module, for fuzz targets.
+//! The parsers of this module, for fuzz targets.
 
 use evenkeel_core::endpoint::Endpoint;
 
@@ -8,7 +8,7 @@ use super::{
     micro,
 };
 
-/// The endpoints in an agent's answer; none if it is no answer.
+/// The endpoints in an agent's answer; none if it is not an answer.
 #[must_use]
 pub fn consul_answer(body: &[u8], is_micro: bool, address: AddressOf) -> Option<Vec<Endpoint>> {
     let is_ordered = body.len().is_multiple_of(2);
@@ -17,7 +17,7 @@ pub fn consul_answer(body: &[u8], is_micro: bool, address: AddressOf) -> Option<
     answer::read(body, &reading).ok().map(|found| found.endpoints)
 }
 
-/// Whether what go-micro's tags say is the same when it is written and read again.
+/// Whether go-micro's tags have the same content after they are written and read again.
 #[must_use]
 pub fn micro_tags(tags: Vec<String>) -> bool {
     let told = micro::read(tags);

@@ -1,13 +1,13 @@
-//! The index of blocking queries: what is asked next, after what was answered.
+//! The index of blocking queries: what to ask next after an answer.
 
 /// The index that was last seen, and whether the next query may block on it.
 ///
-/// An answer is no proof of a change, an index can go backwards, and an index of 0 would make a query
-/// that never blocks: the rules are those of Consul's documentation of blocking queries.
+/// An answer does not prove a change, an index can go backwards, and a query with index 0 never
+/// blocks. The rules are those of Consul's documentation of blocking queries.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Index {
     last: u64,
-    /// The last that was seen before a reset, to which the next is compared.
+    /// The last index before a reset, with which the next is compared.
     before: u64,
 }
 
@@ -23,19 +23,19 @@ pub(super) enum Moved {
 }
 
 impl Index {
-    /// What the next query blocks on; none if it must not block.
+    /// The index on which the next query blocks; none if it must not block.
     pub(super) fn blocks_on(self) -> Option<u64> {
         (0 < self.last).then_some(self.last)
     }
 
-    /// Whether the index of an answer is one that goes backwards.
+    /// Whether the index of an answer goes backwards.
     pub(super) fn is_behind(self, index: u64) -> bool {
         index.max(1) < self.last.max(self.before)
     }
 
     /// Takes the index of an answer.
     pub(super) fn take(&mut self, index: u64) -> Moved {
-        // Blocking on 0 means not blocking at all, which would ask as fast as it is answered.
+        // A query with index 0 does not block, so it would be repeated as fast as it is answered.
         let index = index.max(1);
         let known = self.last.max(self.before);
         let moved = if index < known {
@@ -50,12 +50,12 @@ impl Index {
         moved
     }
 
-    /// Makes the next query one that does not block, and is compared to the last all the same.
+    /// Makes the next query a non-blocking one. Its index is still compared with the last.
     pub(super) fn reset(&mut self) {
         *self = Self { last: 0, before: self.last.max(self.before) };
     }
 
-    /// Forgets all, as what another server says cannot be compared.
+    /// Forgets everything, since the index of another server cannot be compared.
     pub(super) fn forget(&mut self) {
         *self = Self::default();
     }

@@ -13,15 +13,15 @@ use hyper::{
 
 use crate::client::Dial;
 
-/// The most bytes of an answer that are read: some 30,000 endpoints.
+/// The most bytes of an answer that are read: about 30,000 endpoints.
 const ANSWER_BYTES_MAX: usize = 64 << 20;
 
 type Sender = SendRequest<Full<Bytes>>;
 
-/// One connection while one question follows the other, and another only for those asked at the same time.
+/// One connection for questions in sequence, and one more for each question at the same time.
 ///
-/// A pool would not do: one that has no idle connection at the moment dials, and the last answer's
-/// connection may be back a moment later.
+/// A pool would not do: it dials when it has no idle connection at the moment, although the last
+/// answer's connection may be back a moment later.
 #[derive(Clone, Debug)]
 pub(super) struct Line {
     dial: Dial,
@@ -33,13 +33,13 @@ impl Line {
         Self { dial, idle: Arc::default() }
     }
 
-    /// Asks, and reads the whole answer. One that is given up costs its connection.
+    /// Asks, and reads the whole answer. A question that is dropped costs its connection.
     pub(super) async fn ask(
         &self,
         mut request: Request<Full<Bytes>>,
     ) -> Result<(Parts, Bytes), BoxError> {
         let idle = self.idle().take();
-        // It is ready as soon as all of the last answer is read, or never, where the agent has closed it.
+        // It is ready once all of the last answer is read, or never if the agent has closed it.
         if let Some(mut sender) = idle
             && sender.ready().await.is_ok()
         {
@@ -52,13 +52,13 @@ impl Line {
             }
         }
         let (mut sender, connection) = http1::handshake(self.dial.clone().connect().await?).await?;
-        // What becomes of it, those learn who ask over it.
+        // Its errors reach the questions that use it.
         tokio::spawn(connection);
         let response = sender.send_request(request).await?;
         self.read(sender, response).await
     }
 
-    /// Closes the connection that no question is using.
+    /// Closes the connection if it is idle.
     pub(super) fn hang_up(&self) {
         *self.idle() = None;
     }

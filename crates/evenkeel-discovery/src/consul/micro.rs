@@ -1,8 +1,8 @@
-//! Entries of go-micro v2: what an instance says of itself stands in tags, compressed.
+//! Entries of go-micro v2, which holds metadata in compressed tags.
 //!
-//! One tag `t-…` for each entry of the metadata, one `e-…` for each endpoint in go-micro's sense (a method),
-//! one `v-…` with the version; before the compression they were `t=…`, `e=…` and `v=…`. Of each letter, the
-//! form that is found first counts, and the other is passed over.
+//! There is one tag `t-…` for each entry of the metadata, one `e-…` for each endpoint in go-micro's
+//! sense (a method), and one `v-…` with the version. The older, uncompressed forms are `t=…`, `e=…`
+//! and `v=…`. For each letter, the form that is found first counts, and the other is skipped.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use evenkeel_core::BoxError;
 
 use crate::go;
 
-/// What go-micro's tags say.
+/// The content of go-micro's tags.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Told {
     pub(crate) metadata: BTreeMap<String, String>,
@@ -19,7 +19,7 @@ pub(crate) struct Told {
     pub(crate) others: Vec<String>,
 }
 
-/// Reads an entry's tags. What cannot be read is passed over, as go-micro does.
+/// Reads an entry's tags. Unreadable ones are skipped, as go-micro does.
 pub(crate) fn read(tags: Vec<String>) -> Told {
     let mut told = Told::default();
     let mut form = None;
@@ -57,8 +57,8 @@ pub(crate) fn write(
         tags.push(format!("t-{}", encode(go::json(&BTreeMap::from([(key, value)]))?.as_bytes())));
     }
     tags.push(format!("v-{}", encode(version.as_bytes())));
-    // Last, so that one of them such as `tls` is not taken for a form of its own; and its readers look at
-    // the second letter of each tag without asking whether there is one.
+    // Last, so that a tag such as `tls` is not taken for a form of go-micro's. Its readers look at
+    // the second letter of each tag without checking that there is one.
     tags.extend(others.iter().filter(|tag| 1 < tag.len()).cloned());
     Ok(tags)
 }

@@ -1,9 +1,10 @@
 //! Endpoints from Consul: the healthy instances of a service, by blocking queries.
 //!
-//! **When to use it.** Where services enter themselves, or are entered, in Consul. A change that an agent
-//! announces is told within milliseconds: the agent holds a query back until there is one.
+//! **When to use it.** Where services enter themselves, or are entered, in Consul. A change that an
+//! agent announces is reported within milliseconds: the agent holds a query back until there is
+//! one.
 //!
-//! **When not.** Where only Consul's DNS can be reached: [`Dns`](crate::Dns) reads that.
+//! **When not.** Where only Consul's DNS can be reached: use [`Dns`](crate::Dns).
 //!
 //! ```
 //! use evenkeel_discovery::consul::{Agents, Consul};
@@ -12,7 +13,7 @@
 //! # let _ = web;
 //! ```
 //!
-//! With what can be set:
+//! With options:
 //!
 //! ```
 //! use std::time::Duration;
@@ -31,44 +32,48 @@
 //! # Ok::<(), evenkeel_discovery::ServerError>(())
 //! ```
 //!
-//! **Health and weight.** The worst of an instance's checks counts, those of its node included: passing
-//! gives `Weights.Passing`, warning gives `Weights.Warning` (or leaves it out, with
-//! [`passing_only`](Consul::passing_only)), critical leaves it out. Who is in maintenance stays with
-//! weight 0: it gets nothing new and finishes what it has. Weights are kept within 0 to 65,535.
+//! **Health and weight.** The worst of an instance's checks counts, including those of its node.
+//! Passing gives `Weights.Passing`. Warning gives `Weights.Warning`, or leaves the instance out
+//! with [`passing_only`](Consul::passing_only). Critical leaves it out. An instance in maintenance
+//! stays with weight 0: it gets no new requests and finishes what it has. Weights are kept within 0
+//! to 65,535.
 //!
-//! **Address.** The service's own, else its node's; or one of [`AddressOf`]. IPv6 addresses, host names
-//! and Unix sockets are understood. An entry without a usable address or port is left out and costs no
-//! other. Of several entries with one address, that of the greatest weight counts.
+//! **Address.** The service's own, else its node's; or another by [`AddressOf`]. It may be IPv6, a
+//! host name or a Unix socket. An entry without a usable address or port is left out and does not
+//! affect the others. Of several entries with one address, the one with the greatest weight counts.
 //!
-//! **Metadata.** The service's `Meta`, and `consul.id`, `consul.node`, `consul.datacenter` and `tags`
-//! (sorted, with commas). The zone is `Meta.zone` of the service, else of the node
+//! **Metadata.** The service's `Meta`, and `consul.id`, `consul.node`, `consul.datacenter` and
+//! `tags` (sorted, separated by commas). The zone is `Meta.zone` of the service, else of the node
 //! ([`zone_key`](Consul::zone_key)).
 //!
-//! **What it believes.** The first answer as it is. Later, an answer without any endpoint, and one that
-//! misses some after the index went backwards, have to stand for [`hold`](Consul::hold) (5 s): agents that
-//! restarted without data and servers that restored a snapshot give such answers until services have
-//! entered themselves again. What is new is used at once in any case. An answer that is empty because the
-//! token may not see the service is a failure ([`NotPermitted`]), and changes nothing.
+//! **What it believes.** The first answer is believed as it is. Later, an answer without any
+//! endpoint, and one that misses some after the index went backwards, are believed when they still
+//! hold after [`hold`](Consul::hold) (5 s). Agents that restarted without data and servers that
+//! restored a snapshot give such answers until services have entered themselves again. New
+//! endpoints are always used at once. An answer that is empty because the token may not see the
+//! service is a failure ([`NotPermitted`]), and changes nothing.
 //!
-//! **On a bad day.** Refused, hanging, garbled, halved, redirected or too large (64 MiB) answers and
-//! those with an error status change nothing: the last set stays, the failure is told to the watchers and
-//! logged once, and the next agent is asked, or the same after 0.5 s to 10 s. An agent that hangs
-//! is noticed within 5 s and [`timeout`](Agents::timeout): one that holds a query back has to give a sign of
-//! life every 5 s. That its port refuses is none. A connection whose other end is gone without a word is noticed
-//! within 8 s, by TCP's keep-alive.
+//! **On a bad day.** Answers that are refused, hanging, garbled, truncated, redirected or too large
+//! (64 MiB), and those with an error status, change nothing. The last set stays, the watchers get
+//! the failure as an error, and it is logged once. Then the next agent is asked, or the same one
+//! after 0.5 s to 10 s. An agent that hangs is noticed within 5 s and [`timeout`](Agents::timeout):
+//! while it holds a query back, it has to give a sign of life every 5 s. A refused connection is
+//! not a sign of life. A connection with a vanished peer is noticed within 8 s, by TCP's
+//! keep-alive.
 //!
-//! **What it costs.** One connection to one agent for each service that is followed, whatever the number
-//! of balancers, and another for a moment every 5 s; an agent accepts 200 from one address unless told
-//! otherwise. Each query brings the whole list, once a [`wait`](Consul::wait) while nothing changes; the same
-//! list again is not read. After five in a row, queries follow each other at 10 a second while they bring
-//! news, and slow down to one a second while they do not. Where a balancer reports that an endpoint cannot be
-//! reached, the list is asked for at once, and then after 5 s to 60 s: a query that is held tells of its end.
+//! **What it costs.** One connection to one agent for each service, whatever the number of
+//! balancers, and another for a moment every 5 s. An agent accepts 200 connections from one address
+//! unless configured otherwise. Each query returns the whole list, once per [`wait`](Consul::wait)
+//! while nothing changes; an identical list is not parsed again. After five in a row, queries
+//! follow each other at 10 a second while they bring news, and slow down to one a second while they
+//! do not. When a balancer reports that an endpoint cannot be reached, the list is asked for at
+//! once, and then again after 5 s to 60 s, because a held query reports its end by itself.
 //!
-//! **Of other frameworks.** What go-kit enters is an ordinary service. go-micro v2 writes metadata and version
-//! into tags, which [`go_micro`](Consul::go_micro) reads.
+//! **Other frameworks.** An entry of go-kit is an ordinary service. go-micro v2 writes metadata and
+//! version into tags, which [`go_micro`](Consul::go_micro) reads.
 //!
-//! It does not read prepared queries, sidecar proxies or the key-value store, and does not see that part
-//! of a list was withheld for want of rights by an agent older than 1.11.
+//! It does not read prepared queries, sidecar proxies or the key-value store. With an agent older
+//! than 1.11, it does not notice that part of a list was withheld for lack of rights.
 
 pub(crate) mod agent;
 mod agents;
@@ -110,34 +115,34 @@ pub struct Consul {
 }
 
 impl Consul {
-    /// The instances of `service`, whose name is sent as it is.
+    /// The instances of `service`. The name is sent as it is.
     #[must_use]
     pub fn new(agents: Agents, service: impl Into<Arc<str>>) -> Self {
         Self { reconnect: Reconnect::new(ConsulSource::new(service.into(), agents)) }
     }
 
-    /// Takes only instances with this tag, and with those that are added so.
+    /// Takes only instances with this tag. Can be called again to require more tags.
     #[must_use]
     pub fn tag(self, tag: impl Into<Arc<str>>) -> Self {
         self.with(|source| source.query.tags.push(tag.into()))
     }
 
-    /// Takes only instances for which this expression of Consul's filter language holds. Default all.
+    /// Takes only instances that match this expression of Consul's filter language. Default: all.
     #[must_use]
     pub fn filter(self, expression: impl Into<Arc<str>>) -> Self {
         self.with(|source| source.query.filter = Some(expression.into()))
     }
 
-    /// Sets the data centre. Default that of the agent.
+    /// Sets the data centre. Default: that of the agent.
     #[must_use]
     pub fn datacenter(self, name: impl Into<Arc<str>>) -> Self {
         self.with(|source| source.query.datacenter = Some(name.into()))
     }
 
-    /// Lists them by round trip time from a node, `_agent` for the agent's own, nearest first.
+    /// Sorts instances by round trip time from a node, nearest first.
     ///
-    /// Default in the order of their addresses. The order changes as measurements do, which is news each
-    /// time; it is of use to `pick_first`.
+    /// `_agent` is the agent's own node. Default: in the order of their addresses. The order changes
+    /// with the measurements, and each change is news. It is useful for `pick_first`.
     #[must_use]
     pub fn near(self, node: impl Into<Arc<str>>) -> Self {
         self.with(|source| {
@@ -146,49 +151,50 @@ impl Consul {
         })
     }
 
-    /// Takes the instances of a cluster that is peered under this name (Consul 1.13). Default one's own.
+    /// Takes the instances of the peered cluster with this name (Consul 1.13). Default: its own.
     #[must_use]
     pub fn peer(self, name: impl Into<Arc<str>>) -> Self {
         self.with(|source| source.query.peer = Some(name.into()))
     }
 
-    /// Sets which server may answer. Default [`Consistency::Leader`].
+    /// Sets which server may answer. Default: [`Consistency::Leader`].
     #[must_use]
     pub fn consistency(self, consistency: Consistency) -> Self {
         self.with(|source| source.query.consistency = consistency)
     }
 
-    /// Reads entries of go-micro v2, in whose tags metadata and version are coded. Default they are not.
+    /// Reads entries of go-micro v2, which encodes metadata and version in tags. Default: off.
     ///
-    /// The nodes say in `protocol` what they speak: `grpc`, or go-micro's own;
-    /// [`filter`](crate::DiscoveryExt::filter) chooses. A zone and a version are those of the tags.
+    /// The metadata entry `protocol` says what a node speaks: `grpc`, or go-micro's own; select
+    /// with [`filter`](crate::DiscoveryExt::filter). Zone and version come from the tags.
     #[must_use]
     pub fn go_micro(self) -> Self {
         self.with(|source| source.reading.is_micro = true)
     }
 
-    /// Leaves out instances of which a check warns. By default they count with their warning weight.
+    /// Leaves out instances with a warning check. Default: used with their warning weight.
     #[must_use]
     pub fn passing_only(self) -> Self {
         self.with(|source| source.reading.warnings = false)
     }
 
-    /// Sets which address of an instance is used. Default [`AddressOf::Service`].
+    /// Sets which address of an instance is used. Default: [`AddressOf::Service`].
     #[must_use]
     pub fn address(self, address: AddressOf) -> Self {
         self.with(|source| source.reading.address = address)
     }
 
-    /// Sets the key in `Meta` under which the zone stands. Default `zone`.
+    /// Sets the key in `Meta` that holds the zone. Default: `zone`.
     #[must_use]
     pub fn zone_key(self, key: impl Into<String>) -> Self {
         self.with(|source| source.reading.zone_key = key.into())
     }
 
-    /// Sets how long an agent may hold a query back. Default 50 s; Consul's most is 10 min.
+    /// Sets how long an agent may hold a query back. Default: 50 s; Consul's maximum is 10 min.
     ///
-    /// With each, the agent sends the whole list, so a short one costs both sides more the more endpoints there
-    /// are. A long one is cut by proxies that end requests without an answer, many of them after 60 s.
+    /// Each time the agent sends the whole list, so a short one costs both sides more with more
+    /// endpoints. A long one is cut by proxies that end requests without an answer, many of them
+    /// after 60 s.
     ///
     /// # Panics
     /// If it is below 10 ms or above 10 min.
@@ -199,30 +205,31 @@ impl Consul {
         self.with(|source| source.wait = wait)
     }
 
-    /// Sets for how long endpoints are kept that a suspicious answer misses. Default 5 s.
+    /// Sets how long endpoints are kept that a suspicious answer misses. Default: 5 s.
     ///
-    /// It should be longer than services take to enter themselves again: a third of their TTL. A short
-    /// one gives a moment without endpoints when an agent restarts without data; with a long one, callers
-    /// of a service that really ended fail to connect where they would be refused.
+    /// It should be longer than services take to enter themselves again: a third of their TTL. With
+    /// a short one, there is a moment without endpoints when an agent restarts without data. With a
+    /// long one, callers of a service that really ended fail to connect, where otherwise they would
+    /// be refused.
     #[must_use]
     pub fn hold(self, hold: Duration) -> Self {
         self.with(|source| source.hold = hold)
     }
 
-    /// Sets the rest after an error. Default 1 s to 10 s. See [`Reconnect::backoff`].
+    /// Sets the rest after an error. Default: 1 s to 10 s. See [`Reconnect::backoff`].
     #[must_use]
     pub fn backoff(self, backoff: Backoff) -> Self {
         Self { reconnect: self.reconnect.backoff(backoff) }
     }
 
-    /// Sets how long the last endpoints are used while no agent answers. Default for ever. See
+    /// Sets how long the last endpoints are used while no agent answers. Default: for ever. See
     /// [`Reconnect::stale_max`].
     #[must_use]
     pub fn stale_max(self, age: Duration) -> Self {
         Self { reconnect: self.reconnect.stale_max(age) }
     }
 
-    /// Sets the seed of the jitter. Default the process's entropy.
+    /// Sets the seed of the jitter. Default: the process's entropy.
     #[must_use]
     pub fn seed(self, seed: u64) -> Self {
         Self { reconnect: self.reconnect.seed(seed) }

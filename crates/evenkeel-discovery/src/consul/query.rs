@@ -1,4 +1,4 @@
-//! What is asked about a service.
+//! The question about a service.
 
 use std::{sync::Arc, time::Duration};
 
@@ -19,20 +19,21 @@ pub(super) struct Query {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Consistency {
-    /// The leader, as it sees itself: the default, which reads what is old only in the moments in which
-    /// another has been elected without its knowing.
+    /// The leader, in its own view. The default. It returns old data only in the moments in which
+    /// another leader has been elected without its knowledge.
     #[default]
     Leader,
-    /// Any server: the leader is spared, what is told may be some milliseconds old, and goes on being told
-    /// while there is no leader.
+    /// Any server. This spares the leader and also works while there is no leader; the answer may
+    /// be some milliseconds old.
     Stale,
-    /// The leader, after it has asked the others whether it is one. Costs a round of messages each time.
+    /// The leader, after it has confirmed its leadership with the others. Costs a round of messages
+    /// each time.
     Consistent,
 }
 
 impl Query {
-    /// The path to ask for. Which endpoints are healthy is not left to the agent, since it would leave
-    /// out those in maintenance, too.
+    /// The path to ask for. The agent is not asked for healthy instances only, since that would
+    /// leave out those in maintenance too.
     pub(super) fn path(&self, service: &str, blocks_on: Option<(u64, Duration)>) -> String {
         let mut path = format!("/v1/health/service/{}", encode(service));
         let mut separator = '?';
@@ -63,7 +64,7 @@ impl Query {
         path
     }
 
-    /// Tags are part of the filter: as a parameter of their own they are deprecated.
+    /// Tags are part of the filter: as a separate parameter they are deprecated.
     fn expression(&self) -> Option<String> {
         let tags = self.tags.iter().map(|tag| format!("{} in Service.Tags", quoted(tag)));
         let filter = self.filter.iter().map(|filter| format!("({filter})"));
@@ -81,7 +82,8 @@ impl Consistency {
     }
 }
 
-/// A text of the filter language. Old agents know no escapes, but raw texts between backticks.
+/// Quotes a text for the filter language. Old agents know no escapes, but raw texts between
+/// backticks.
 pub(crate) fn quoted(text: &str) -> String {
     if !text.contains(['"', '\\']) {
         return format!("\"{text}\"");

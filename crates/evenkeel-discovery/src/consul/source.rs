@@ -1,4 +1,4 @@
-//! One agent after the other is asked, and asked again, what it knows of a service.
+//! Asks one agent after the other about a service, again and again.
 
 use std::{
     hash::{DefaultHasher, Hash, Hasher},
@@ -30,8 +30,8 @@ use crate::{
 /// How long an agent that holds an answer back may be silent before it has to give a sign of life.
 const QUIET: Duration = Duration::from_secs(5);
 
-/// The least and the greatest rest between two lists that are asked for because an endpoint cannot be reached.
-/// A healthy query would have told of its end.
+/// The least and the greatest rest between two lists that are asked for because an endpoint cannot
+/// be reached. A healthy query would have reported its end.
 const REFRESH: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(60));
 
 #[derive(Clone, Debug)]
@@ -42,18 +42,18 @@ pub(super) struct ConsulSource {
     pub(super) reading: Reading,
     pub(super) wait: Duration,
     pub(super) hold: Duration,
-    /// Which agent is asked, counted on beyond the last.
+    /// Which agent is asked; starts over after the last.
     asked: usize,
     index: Index,
     doubt: Doubt,
-    /// What was told last; none before the first answer.
+    /// The last set that was reported; none before the first answer.
     told: Option<Vec<Endpoint>>,
-    /// Of whose nodes the last rows were.
+    /// The nodes of the last rows.
     nodes: Vec<String>,
     /// A hash of the last answer that was read.
     read: Option<u64>,
-    /// How many lists were asked for since the last news because an endpoint cannot be reached, and when the
-    /// next may be.
+    /// How many lists since the last news were asked for because an endpoint cannot be reached, and
+    /// when the next may be.
     refreshed: (u32, Option<Instant>),
 }
 
@@ -105,8 +105,8 @@ impl ConsulSource {
         }
     }
 
-    /// Asks, and looks meanwhile whether an agent that holds the answer back still lives. None if the list is to
-    /// be asked for at once.
+    /// Asks, and meanwhile checks that an agent that holds the answer back is alive. None if the
+    /// list is to be asked for at once.
     async fn ask(
         &mut self,
         session: &mut Session,
@@ -134,7 +134,8 @@ impl ConsulSource {
         }
     }
 
-    /// Notes that the list is asked for because an endpoint cannot be reached, and rests before the next time.
+    /// Records that the list is asked for because an endpoint cannot be reached, and sets the rest
+    /// before the next time.
     fn refresh(&mut self, session: &mut Session, now: Instant) {
         let (times, rests_until) = &mut self.refreshed;
         let (min, max) = REFRESH;
@@ -151,7 +152,7 @@ impl ConsulSource {
         .max(Duration::from_millis(1))
     }
 
-    /// Takes an answer in; true if it brought news.
+    /// Takes an answer; true if it brought news.
     async fn take(
         &mut self,
         session: &mut Session,
@@ -202,16 +203,16 @@ impl ConsulSource {
         Ok(is_news || moved == Moved::Back)
     }
 
-    /// Whether what was told is all of the last answer, so that the same again need not be read: most answers
-    /// are the same again, at the end of a wait.
+    /// Whether the whole last answer has been reported, so that an identical one need not be read.
+    /// Most answers are identical, at the end of a wait.
     fn is_settled(&self, session: &Session) -> bool {
         let told = self.told.as_ref().map_or(0, Vec::len);
         let is_doubted = self.doubt.ends_at(self.hold).is_some();
         session.is_well() && !is_doubted && 0 < told && told == session.known()
     }
 
-    /// Whether the token can see the service at all. Without the right an agent says that there is
-    /// nothing, and before 1.11 it does not say why. An agent that cannot tell is believed.
+    /// Whether the token can see the service at all. Without the right, an agent answers with an
+    /// empty list, and before 1.11 it does not say why. An agent that cannot tell is believed.
     async fn may_read(&self, agent: &Agent) -> bool {
         let right = |resource: &str, segment: &str| serde_json::json!({ "Resource": resource, "Access": "read", "Segment": segment });
         let mut rights = vec![right("service", &self.service)];
@@ -224,7 +225,8 @@ impl ConsulSource {
     }
 }
 
-/// Waits until fresh news is asked for, after `not_before`. What is asked for during the rest waits for its end.
+/// Waits until fresh news is asked for, but not before `not_before`. A request during the rest
+/// waits for its end.
 async fn refresh_wanted(not_before: Option<Instant>, session: &mut Session) {
     if let Some(instant) = not_before {
         tokio::time::sleep_until(instant).await;
@@ -238,8 +240,8 @@ fn hash_of(body: &[u8]) -> u64 {
     hasher.finish()
 }
 
-/// Puts what is `known` in the place of those that are the same, so that what they consist of is there once,
-/// and is compared at once. Both are in the order of their addresses; what is not is left as it is.
+/// Replaces endpoints with the equal ones in `known`, so that their contents are shared and compare
+/// fast. Both are in the order of their addresses; an endpoint out of order is left as it is.
 fn share(mut endpoints: Vec<Endpoint>, known: &[Endpoint]) -> Vec<Endpoint> {
     let mut known = known.iter().peekable();
     for endpoint in &mut endpoints {

@@ -1,4 +1,4 @@
-//! From addresses and SRV records to endpoints.
+//! Makes endpoints of addresses and SRV records.
 
 use std::{collections::HashSet, net::IpAddr, net::SocketAddr};
 
@@ -6,13 +6,14 @@ use evenkeel_core::endpoint::Endpoint;
 
 use super::resolver::Service;
 
-/// By how much all weights grow when a target shares its own among several addresses.
+/// The factor by which all weights grow when a target shares its own among several addresses.
 const SHARES: u32 = 64;
 
-/// An endpoint for each address, the same for the same addresses in any order.
+/// An endpoint for each address; the same addresses in any order give the same result.
 ///
-/// DNS does not say which addresses are one host's, so each is an endpoint, as in gRPC (A61). But a server may
-/// listen on one family alone. gRPC connects before it picks, and finds that out; here an address of the other
+/// DNS does not say which addresses belong to one host, so each is an endpoint, as in gRPC (A61).
+/// But a server may listen on one family alone. gRPC connects before it picks and so finds that
+/// out. Here each endpoint has an address of the other family as an alternative when connecting.
 /// family stands by for the moment of connecting.
 pub(super) fn host(addresses: Vec<IpAddr>, port: u16) -> Vec<Endpoint> {
     let addresses = interleave(addresses);
@@ -29,8 +30,8 @@ pub(super) fn host(addresses: Vec<IpAddr>, port: u16) -> Vec<Endpoint> {
     addresses.into_iter().map(endpoint).collect()
 }
 
-/// IPv6 and IPv4 in turns, as RFC 8305 (section 4) orders them, so that who takes the first few has
-/// both families.
+/// IPv6 and IPv4 in turns, as RFC 8305 (section 4) orders them, so that the first few contain both
+/// families.
 pub(super) fn interleave(mut addresses: Vec<IpAddr>) -> Vec<IpAddr> {
     addresses.sort_unstable();
     addresses.dedup();
@@ -45,9 +46,9 @@ pub(super) fn interleave(mut addresses: Vec<IpAddr>) -> Vec<IpAddr> {
     mixed
 }
 
-/// The endpoints of services whose targets have these addresses.
+/// The endpoints of services with these addresses of their targets.
 ///
-/// Of two with one address, the one of the better priority counts.
+/// Of two with one address, the one with the better priority counts.
 pub(super) fn services(mut found: Vec<(Service, Vec<IpAddr>)>) -> Vec<Endpoint> {
     found.sort_unstable();
     let is_shared = found.iter().any(|(_, addresses)| 1 < addresses.len());
@@ -57,8 +58,8 @@ pub(super) fn services(mut found: Vec<(Service, Vec<IpAddr>)>) -> Vec<Endpoint> 
     for (service, addresses) in found {
         let of_target = host(addresses, service.port);
         let share = u32::try_from(of_target.len()).unwrap_or(u32::MAX).max(1);
-        // Never 0, which would drain it: RFC 2782 gives weight 0 a small share, and its algorithm
-        // picks it in 1 of (sum of weights + 1) cases, which is what weight 1 does.
+        // Never 0, which would drain it. RFC 2782 gives weight 0 a small share: its algorithm picks
+        // it in 1 of (sum of weights + 1) cases, which is what weight 1 does.
         let weight = (u32::from(service.weight).max(1) * scale / share).max(1);
         for endpoint in of_target {
             if seen.insert(endpoint.address.clone()) {

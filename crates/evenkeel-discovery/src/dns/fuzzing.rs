@@ -1,4 +1,4 @@
-//! The readers of this module, for fuzz targets.
+//! The parsers of this module, for fuzz targets.
 
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -6,7 +6,7 @@ use evenkeel_core::endpoint::Endpoint;
 
 use super::{answer, resolver::Service};
 
-/// The endpoints of SRV records (priority, weight, port) whose targets have these addresses.
+/// The endpoints of SRV records (priority, weight, port) with these addresses of their targets.
 #[must_use]
 pub fn dns_services(records: &[(u16, u16, u16, Vec<[u8; 16]>)]) -> Vec<Endpoint> {
     let ip = |bytes: &[u8; 16]| -> IpAddr {

@@ -1,4 +1,4 @@
-//! Hickory, which answers the questions: servers, search domains and the hosts file.
+//! The resolver, by Hickory: servers, search domains and the hosts file.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -25,7 +25,7 @@ use tokio::time::timeout;
 
 use super::resolver::{Answer, Ask, Family, Resolver, Service};
 
-/// The servers of the system, or these.
+/// These servers, or those of the system.
 #[derive(Clone, Debug)]
 pub(super) struct Hickory {
     pub(super) servers: Vec<SocketAddr>,
@@ -36,7 +36,7 @@ pub(super) struct HickorySession {
     search: Search,
     hosts: Hosts,
     all: Servers,
-    /// One server each, where there are several.
+    /// Each server alone, where there are several.
     each: Vec<Servers>,
     timeout: Duration,
 }
@@ -85,11 +85,11 @@ impl HickorySession {
         hosts: Hosts,
         timeout: Duration,
     ) -> Result<Self, NetError> {
-        // How long an answer lives is decided here; a second clock would only disagree.
+        // The time to live is decided here; a second cache would only disagree.
         options.cache_size = 0;
-        // With them, an alias of an SRV name is taken for one of its targets.
+        // With intermediates, an alias of an SRV name would be taken for one of its targets.
         options.preserve_intermediates = false;
-        // Hickory looks there for the first full name alone, and for each family by itself.
+        // Hickory looks up only the first full name there, and each family separately.
         options.use_hosts_file = ResolveHosts::Never;
         options.timeout = options.timeout.min(timeout / 4);
         let servers = config.name_servers();
@@ -130,7 +130,7 @@ impl HickorySession {
         }
     }
 
-    /// Asks all servers, and where one of them cannot say, each of them in turn, as resolvers do.
+    /// Asks all servers. If one of them cannot say, asks each of them in turn, as resolvers do.
     async fn lookup(&self, name: &Name, kind: RecordType) -> Result<Lookup, NetError> {
         let asked = self.all.lookup(name, kind).await;
         if !matches!(asked, Err(NetError::Dns(DnsError::ResponseCode(_)))) {
@@ -152,7 +152,8 @@ impl HickorySession {
     }
 }
 
-/// The longest that is believed anyhow: the file is read when a session begins.
+/// The TTL of an entry of the hosts file, longer than any that is believed. The file is read when a
+/// session begins.
 const HOSTS_TTL: Duration = Duration::from_secs(86_400);
 
 impl Ask for HickorySession {
@@ -212,7 +213,7 @@ impl Search {
     }
 
     fn names(&self, text: &str) -> Vec<Arc<str>> {
-        // Of ASCII alone: what would be translated from Unicode may hold no `_`.
+        // ASCII only: a name that would be translated from Unicode may not contain `_`.
         let Ok(name) = Name::from_ascii(text) else { return vec![text.into()] };
         let mut full = name.clone();
         full.set_fqdn(true);
@@ -235,7 +236,7 @@ impl Search {
     }
 }
 
-/// Some servers, asked with EDNS as long as they take it.
+/// Some servers, asked with EDNS as long as they accept it.
 struct Servers {
     edns: TokioResolver,
     plain: TokioResolver,
@@ -255,7 +256,7 @@ impl Servers {
         Ok(Self { edns: resolver(true)?, plain: resolver(false)?, lack_edns: false.into() })
     }
 
-    /// Asks for a full name; without EDNS, too, if that may be what a server does not understand.
+    /// Asks for a full name; once more without EDNS, if the server may not understand it.
     async fn lookup(&self, name: &Name, kind: RecordType) -> Result<Lookup, NetError> {
         if !self.lack_edns.load(Relaxed) {
             let asked = self.edns.lookup(name.clone(), kind).await;
@@ -271,8 +272,8 @@ impl Servers {
     }
 }
 
-/// Whether a server may not know EDNS. FORMERR is what it should say (RFC 6891, section 7), NOTIMP is
-/// what some say; FORMERR without the question in it is taken for no answer, and some give none.
+/// Whether a server may not know EDNS. It should answer FORMERR (RFC 6891, section 7); some answer
+/// NOTIMP, and some nothing. A FORMERR without the question in it is not taken for an answer.
 fn may_lack_edns(error: &NetError) -> bool {
     matches!(
         error,
@@ -281,7 +282,7 @@ fn may_lack_edns(error: &NetError) -> bool {
     )
 }
 
-/// Whether a server said what there is, or that there is nothing.
+/// Whether a server gave records, or said that there are none.
 fn is_answer(asked: &Result<Lookup, NetError>) -> bool {
     matches!(asked, Ok(_) | Err(NetError::Dns(DnsError::NoRecordsFound(_))))
 }
@@ -290,9 +291,9 @@ fn records<T>(lookup: &Lookup, read: impl Fn(&RData) -> Option<T>) -> Vec<T> {
     lookup.answers().iter().filter_map(|record| read(&record.data)).collect()
 }
 
-/// The least time to live in the answer, aliases included.
+/// The least time to live in the answer, including aliases.
 ///
-/// Not `valid_until`: that is counted on the system's clock, and bounds of its own are applied.
+/// Not `valid_until`, which counts on the system's clock and applies bounds of its own.
 fn ttl(lookup: &Lookup) -> Duration {
     let ttl = lookup.answers().iter().map(|record| record.ttl).min();
     Duration::from_secs(ttl.unwrap_or_default().into())

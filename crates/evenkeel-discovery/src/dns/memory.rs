@@ -1,4 +1,4 @@
-//! What is remembered of one question, and what is therefore believed of the next answer.
+//! The memory of one question, and what it makes believed of the next answer.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::resolver::Answer;
 
-/// How many answers in a row must say that there is nothing before it is believed.
+/// How many answers in a row must deny the records before that is believed.
 const DENIALS_MIN: u32 = 2;
 
 /// The last good answer to one question, and how often its records were denied since.
@@ -16,11 +16,11 @@ pub(super) struct Memory<T> {
     last: Vec<T>,
     good_at: Option<Instant>,
     denials: u32,
-    /// How long the last answer lives, where there was one.
+    /// The time to live of the last answer, if there was one.
     ttl: Option<Duration>,
 }
 
-/// What is believed after an answer, or after none came.
+/// What is believed after an answer, or after none.
 #[derive(Debug)]
 pub(super) struct Belief<T> {
     pub(super) records: Vec<T>,
@@ -29,9 +29,9 @@ pub(super) struct Belief<T> {
 
 #[derive(Debug)]
 pub(super) enum Freshness {
-    /// A server said so, and the answer lives that long.
+    /// A server said so, and the answer is valid for that long.
     Fresh(Duration),
-    /// A server denies it for the first time; to be asked again after that long.
+    /// A server denies it for the first time; ask again after that long.
     Denied(Duration),
     /// No server answered.
     Failed(BoxError),
@@ -50,7 +50,7 @@ impl<T> Default for Memory<T> {
 }
 
 impl<T: Clone> Memory<T> {
-    /// Takes an answer in. What is remembered is used for `stale_max` after it was good.
+    /// Takes an answer. The last good answer is used for `stale_max` after it was given.
     pub(super) fn believe(
         &mut self,
         answer: Result<Answer<T>, BoxError>,
@@ -83,14 +83,14 @@ impl<T: Clone> Memory<T> {
         }
     }
 
-    /// What is believed while it is not asked for again.
+    /// What is believed while the question is not asked again.
     pub(super) fn recall(&mut self, now: Instant, stale_max: Duration) -> Belief<T> {
         let fresh = match self.ttl {
             Some(ttl) if (1..DENIALS_MIN).contains(&self.denials) => Freshness::Denied(ttl),
             Some(ttl) => Freshness::Fresh(ttl),
             None => Freshness::Failed("the last question had no answer".into()),
         };
-        // What was answered holds until it is asked again, however late that is.
+        // An answer holds until the next question, however late that is.
         let is_unanswered = self.ttl.is_none();
         if is_unanswered && self.good_at.is_none_or(|good_at| stale_max <= now - good_at) {
             self.last.clear();

@@ -6,38 +6,43 @@
 //! | [`Dns::srv`]`("_grpc._tcp.shop.internal")` | SRV, then A and AAAA of the targets | ports, weights and tiers too |
 //!
 //! **When it asks.** As often as the answer's TTL says, kept within [`ttl_bounds`](Dns::ttl_bounds)
-//! (1 s to 30 s): at 0.7 to 0.8 of it, so that fresh news is there before the old expires. And when
-//! a balancer reports that an endpoint cannot be reached: at once up to 3 times after a calm, then
-//! once a second. One handle and all its clones ask once, however many balancers watch.
+//! (1 s to 30 s): at 0.7 to 0.8 of it, so that fresh news is there before the old expires. It also
+//! asks when a balancer reports that an endpoint cannot be reached: at once up to 3 times after a
+//! calm, then once a second. A handle and all its clones ask once, however many balancers watch.
 //!
 //! **What it believes.** SERVFAIL, a timeout or an unreachable server change nothing: the last
-//! addresses stay in use for [`stale_max`](Dns::stale_max) (5 min) and then the set becomes empty.
-//! That a name does not exist, or has no address, is believed when a second answer, at least one
-//! negative TTL later (within the same bounds), says so again. If one address family fails and the
-//! other answers, what answered is used, together with the last known of the other.
+//! addresses stay in use for [`stale_max`](Dns::stale_max) (5 min), and then the set becomes empty.
+//! If a server answers that a name does not exist or has no address, that is believed when a second
+//! answer confirms it, at least one negative TTL later (within the same bounds). If one address
+//! family fails and the other answers, the answer is used together with the last known addresses of
+//! the other family.
 //!
-//! **Addresses.** Each is an endpoint of its own, as in gRPC (A61), IPv6 and IPv4 in turns as RFC 8305 orders
-//! them. Where a name has both families, each endpoint has an
-//! [alternative](evenkeel_core::endpoint::Endpoint::alternatives) of the other one, tried when its own address does
-//! not answer: a server that listens on one family is reached at every turn. Rotated answers are the same set.
+//! **Addresses.** Each is an endpoint of its own, as in gRPC (A61), IPv6 and IPv4 in turns as RFC
+//! 8305 orders them. Where a name has both families, each endpoint has an
+//! [alternative](evenkeel_core::endpoint::Endpoint::alternatives) of the other one, which is tried
+//! when its own address does not answer. So a server that listens on one family only is reached at
+//! every turn. The order of the answer does not matter.
 //!
-//! **SRV** (RFC 2782). The priority is the endpoint's tier and the weight its weight. Weight 0 means
-//! "a very small share" there and "drained" here, so it becomes 1, the share that the RFC's own
-//! algorithm gives it. A target of several addresses shares its weight among them: then all weights
-//! are 64 times as large. A record of port 0 is skipped; the target `.` says that the service is not
-//! offered. Targets are asked for by their own TTL: new ones at once, and again no more than 16 of them a
-//! second, those first that were asked for the longest time ago.
+//! **SRV** (RFC 2782). The priority is the endpoint's tier and the weight its weight. Weight 0
+//! means "a very small share" there and "drained" here, so it becomes 1, the share that the RFC's
+//! own algorithm gives it. A target with several addresses shares its weight among them; then all
+//! weights are 64 times as large. A record with port 0 is skipped. The target `.` says that the
+//! service is not offered. Targets are asked for by their own TTL: new ones at once, known ones at
+//! most 16 a second, the longest unasked first.
 //!
 //! **Servers.** Those of the system, with its hosts file and search domains, unless the name says
-//! `dns://10.0.0.53:53/db.internal:5432`. A name without a final dot is tried in the search domains
-//! as the system's configuration says (`search` and `ndots`); with `db.internal.:5432`, it is asked for as it
-//! is, which saves Kubernetes' pods some queries. Of the full names that come of it, the first with records
-//! counts, for both families; what the others have is not added. One for which a server answers that it
-//! cannot say (SERVFAIL, REFUSED) is passed over, but only for the one that counted before, or for any
-//! as long as none did. A name that the hosts file has is not asked for. A server that answers FORMERR or
-//! NOTIMP, or nothing, is asked once more without EDNS (RFC 6891, section 7); of several servers, the others are
-//! asked when one cannot say. Answers that are too large for UDP are fetched over TCP, so
-//! the set is bounded by what fits in 64 KiB, some 4,000 addresses.
+//! `dns://10.0.0.53:53/db.internal:5432`. A name without a final dot is tried in the search
+//! domains, as the system's configuration says (`search` and `ndots`). A name with a final dot,
+//! such as `db.internal.:5432`, is asked for as it is, which saves pods in Kubernetes some queries.
+//! Of the resulting full names, the first with records counts, for both families; records of the
+//! others are not added. If a server answers that it cannot say (SERVFAIL, REFUSED), that full name
+//! is passed over, but then only the full name that counted before can count, or any if none did. A
+//! name in the hosts file is not asked for.
+//!
+//! A server that answers FORMERR or NOTIMP, or nothing, is asked once more without EDNS (RFC 6891,
+//! section 7). Of several servers, the others are asked when one cannot say. Answers that are too
+//! large for UDP are fetched over TCP, so the set is bounded by what fits in 64 KiB, about 4,000
+//! addresses.
 //!
 //! ```
 //! use std::time::Duration;
@@ -79,7 +84,7 @@ pub use self::source::{NoSuchName, NotConfirmed};
 
 /// Follows the addresses of a host or the SRV records of a service.
 ///
-/// See the [module docs](self). A clone asks together with its original.
+/// See the [module docs](self). A clone shares the queries of its original.
 #[derive(Clone, Debug)]
 pub struct Dns {
     reconnect: Reconnect<DnsSource<Hickory>>,
@@ -90,7 +95,7 @@ pub struct Dns {
 #[error("`{text}` cannot be looked up: {reason}")]
 #[non_exhaustive]
 pub struct DnsNameError {
-    /// The text as it was given.
+    /// The text as given.
     pub text: String,
     /// What is wrong with it, and what to write.
     pub reason: &'static str,
@@ -138,18 +143,18 @@ impl Dns {
         Self { reconnect: Reconnect::new(source).stale_max(STALE_MAX) }
     }
 
-    /// Asks this server, and others that are added so, instead of those of the system.
+    /// Asks this server instead of those of the system. Can be called again to add more servers.
     ///
-    /// The system's hosts file and search domains are then left out of account.
+    /// The system's hosts file and search domains are then ignored.
     #[must_use]
     pub fn nameserver(self, server: SocketAddr) -> Self {
         Self { reconnect: self.reconnect.with(|source| source.resolver.servers.push(server)) }
     }
 
-    /// Sets the least and the greatest time to live that is believed. Default 1 s to 30 s.
+    /// Sets the bounds within which a time to live is believed. Default: 1 s to 30 s.
     ///
-    /// A small least one lets a TTL of 0 burden the server; a great greatest one leaves dead
-    /// addresses in use for as long as somebody wrote into a zone.
+    /// With a small `min`, a TTL of 0 burdens the server. With a large `max`, dead addresses stay
+    /// in use for as long as the zone's TTL says.
     ///
     /// # Panics
     /// If `min` is zero or above `max`.
@@ -160,32 +165,32 @@ impl Dns {
         Self { reconnect: self.reconnect.with(|source| source.ttl_bounds = (min, max)) }
     }
 
-    /// Sets how long the last addresses are used while no server answers. Default 5 min.
+    /// Sets how long the last addresses are used while no server answers. Default: 5 min.
     ///
-    /// A short one turns an outage of DNS into an outage of the service; a long one risks addresses
-    /// that belong to somebody else by then.
+    /// A short one turns an outage of DNS into an outage of the service; with a long one, an
+    /// address may belong to another service by then.
     #[must_use]
     pub fn stale_max(self, age: Duration) -> Self {
         let reconnect = self.reconnect.with(|source| source.stale_max = age);
         Self { reconnect: reconnect.stale_max(age) }
     }
 
-    /// Sets how long one question may take, all tries together. Default 10 s.
+    /// Sets how long one question may take, all tries together. Default: 10 s.
     ///
-    /// Each server is given a quarter of it for a try. A short one gives up on slow servers; a long
-    /// one notices late that one is dead.
+    /// Each try at a server may take a quarter of it. A short one gives up on slow servers; a long
+    /// one is slow to notice a dead one.
     #[must_use]
     pub fn timeout(self, timeout: Duration) -> Self {
         Self { reconnect: self.reconnect.with(|source| source.resolver.timeout = timeout) }
     }
 
-    /// Sets the rest after an error. Default 1 s to 10 s. See [`Reconnect::backoff`].
+    /// Sets the rest after an error. Default: 1 s to 10 s. See [`Reconnect::backoff`].
     #[must_use]
     pub fn backoff(self, backoff: evenkeel_core::backoff::Backoff) -> Self {
         Self { reconnect: self.reconnect.backoff(backoff) }
     }
 
-    /// Sets the seed of the jitter. Default the process's entropy.
+    /// Sets the seed of the jitter. Default: the process's entropy.
     #[must_use]
     pub fn seed(self, seed: u64) -> Self {
         Self { reconnect: self.reconnect.seed(seed) }
@@ -204,7 +209,7 @@ impl Discovery for Dns {
     }
 }
 
-/// The server that a `dns:` name asks for, and what is asked.
+/// The server that a `dns:` name specifies, and the rest of the name.
 fn split_server(text: &str) -> Result<(Option<SocketAddr>, &str), &'static str> {
     let Some(rest) = text.strip_prefix("dns:") else {
         return Ok((None, text));

@@ -1,13 +1,13 @@
-//! The questions that are asked.
+//! The questions to a resolver.
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use evenkeel_core::BoxError;
 use hickory_resolver::net::{DnsError, NetError};
 
-/// Who answers questions; a trait so that the rules of time can be tested without a network.
+/// A resolver; a trait so that the rules of time can be tested without a network.
 pub(super) trait Resolver: Clone + Send + Sync + 'static {
-    /// What is set up once for a session.
+    /// The state that is set up once for a session.
     type Session: Ask;
 
     /// Sets up a session.
@@ -16,7 +16,7 @@ pub(super) trait Resolver: Clone + Send + Sync + 'static {
 
 /// One session with a resolver.
 pub(super) trait Ask: Send + Sync {
-    /// The full names that `name` may stand for, in the order in which they are asked.
+    /// The full names that `name` may stand for, in the order in which to ask.
     fn names(&self, name: &str) -> Vec<Arc<str>>;
 
     /// The addresses of `host`, a full name, in one family.
@@ -39,7 +39,7 @@ pub(super) enum Family {
     V6,
 }
 
-/// What a server said; without records, that there are none.
+/// A server's answer; without records, it says that there are none.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Answer<T> {
     pub(super) records: Vec<T>,
@@ -56,7 +56,7 @@ pub(super) struct Service {
     pub(super) target: Arc<str>,
 }
 
-/// Whether a server answered that it cannot say, as by SERVFAIL; else none answered at all.
+/// Whether a server answered that it cannot say, such as SERVFAIL. Otherwise none answered at all.
 pub(super) fn is_refusal(error: &BoxError) -> bool {
     let error = error.downcast_ref();
     matches!(error, Some(NetError::Dns(DnsError::ResponseCode(_))))

@@ -7,11 +7,12 @@ use super::{
     resolver::is_refusal,
 };
 
-/// What is found while the full names are asked one after the other.
+/// The result of asking the full names one after the other.
 ///
-/// The first that has records counts, and no other adds to it. One that a server denies is passed over, as resolvers
-/// do. So is one for which a server answers that it cannot say, such as SERVFAIL, but not for a name that did not
-/// count before: it may belong to another service. Once no server answers, no further name is asked.
+/// The first that has records counts, and no other adds to it. A full name that a server denies is
+/// passed over, as resolvers do. So is one for which a server answers that it cannot say, such as
+/// SERVFAIL. But then no full name counts that did not count before, as it may belong to another
+/// service. When no server answers, no further full name is asked.
 pub(super) struct Search<T> {
     /// The full name that counted last.
     known: Option<Arc<str>>,
@@ -25,7 +26,7 @@ impl<T> Search<T> {
         Self { known, found: None, failed: None, denied: None }
     }
 
-    /// Takes what is believed of the next full name; true if the others need not be asked.
+    /// Takes the belief about the next full name; true if the others need not be asked.
     pub(super) fn take(&mut self, name: &Arc<str>, belief: Belief<T>) -> bool {
         let is_known = self.known.as_ref() == Some(name);
         match &belief.fresh {
@@ -36,12 +37,12 @@ impl<T> Search<T> {
                 }
                 true
             }
-            // To be confirmed before another takes its place.
+            // To be confirmed before another name counts.
             Freshness::Denied(_) if is_known => {
                 self.found = Some(belief);
                 true
             }
-            // The denial is confirmed, so that any other name may count now.
+            // The denial is confirmed, so any other name may count now.
             Freshness::Fresh(_) if is_known => {
                 self.known = None;
                 self.denied = Some(belief);
@@ -63,7 +64,7 @@ impl<T> Search<T> {
         }
     }
 
-    /// The full name that counts, and what is believed of it.
+    /// The full name that counts, and what is believed about it.
     pub(super) fn end(self) -> (Option<Arc<str>>, Belief<T>) {
         let Self { known, found, failed, denied } = self;
         let belief = found.or(failed).or(denied);

@@ -1,4 +1,4 @@
-//! When is asked, and what the answers together come to.
+//! When DNS is asked, and how the answers are combined.
 
 use std::{collections::HashMap, net::IpAddr, sync::Arc, time::Duration};
 
@@ -20,17 +20,18 @@ use crate::{
 /// How many targets of SRV records are asked for at the same time.
 const TARGETS_AT_ONCE: usize = 16;
 
-/// How many targets of SRV records are asked for again in a second at most, and at once after a calm.
+/// How many targets of SRV records are asked for again at most, in a second, and at once after a
+/// calm.
 const TARGETS_A_SECOND: f64 = 16.0;
 const TARGETS_AGAIN_AT_ONCE: f64 = 48.0;
 
-/// The part of a time to live after which an answer is asked for again, at the earliest.
+/// The least fraction of a time to live after which an answer is asked for again.
 const LEAST_PART: f64 = 0.7;
 
-/// How long a set lives of which a part is missing or is remembered only.
+/// How long a set is used in which a part is missing or only remembered.
 const TTL_OF_A_PART: Duration = Duration::from_secs(5);
 
-/// The name is not known, or has no addresses; two answers have said so.
+/// The name does not exist or has no addresses; two answers have said so.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the name does not exist or has no addresses; is it written right?")]
 #[non_exhaustive]
@@ -54,22 +55,22 @@ pub(super) struct DnsSource<R> {
     pub(super) resolver: R,
     pub(super) ttl_bounds: (Duration, Duration),
     pub(super) stale_max: Duration,
-    /// Of the full names that the service's may stand for.
+    /// For each full name that the service's name may stand for.
     services: HashMap<Arc<str>, Memory<Service>>,
-    /// Of the full names that the host may stand for, or of the targets in the last SRV answer.
+    /// For each full name that the host may stand for, or each target in the last SRV answer.
     hosts: HashMap<(Arc<str>, bool), Memory<IpAddr>>,
-    /// When the targets were asked for last.
+    /// When each target was asked for last.
     asked: HashMap<Arc<str>, Instant>,
-    /// How many targets may be asked for again at a time.
+    /// How many targets may be asked for again, as a token bucket.
     again: Option<(f64, Instant)>,
-    /// Which of the full names counted last.
+    /// The full name that counted last.
     known: Option<Arc<str>>,
     is_told_empty: bool,
     /// An endpoint cannot be reached, so targets are asked for before their time.
     is_refresh: bool,
 }
 
-/// What all answers together come to.
+/// The result of all answers together.
 enum Resolved {
     /// This is the set, for that long.
     Set(Vec<Endpoint>, Duration),
@@ -139,14 +140,14 @@ impl<R: Resolver> DnsSource<R> {
         belief
     }
 
-    /// Looks the targets of SRV records up. One that fails costs only its own endpoints.
+    /// Looks up the targets of SRV records. A target that fails costs only its own endpoints.
     async fn targets(
         &mut self,
         ask: &R::Session,
         mut services: Vec<Service>,
         mut ttl: Duration,
     ) -> Result<Resolved, BoxError> {
-        // A target of `.` says that the service is decidedly not offered there (RFC 2782).
+        // A target of `.` says that the service is not offered there (RFC 2782).
         services.retain(|service| &*service.target != ".");
         let mut hosts: Vec<_> = services.iter().map(|service| service.target.clone()).collect();
         hosts.sort_unstable();
@@ -189,7 +190,7 @@ impl<R: Resolver> DnsSource<R> {
         }
     }
 
-    /// The targets that are to be asked for: the new ones, and some of those that live no longer.
+    /// The targets to ask for: the new ones, and some of those with an expired answer.
     fn due(&mut self, hosts: &[Arc<str>]) -> Vec<Arc<str>> {
         let now = clock::now();
         let (mut asked, mut old) = (vec![], vec![]);
@@ -212,7 +213,7 @@ impl<R: Resolver> DnsSource<R> {
         asked
     }
 
-    /// How long what is known of a target is used before it is asked for again.
+    /// How long an answer about a target is used before the target is asked for again.
     fn lives(&mut self, host: &Arc<str>) -> Duration {
         let (min, max) = self.ttl_bounds;
         match self.recall(host).fresh {
@@ -222,7 +223,7 @@ impl<R: Resolver> DnsSource<R> {
         }
     }
 
-    /// Tells the set. That there is none is told once, and is a failure until there is one.
+    /// Reports the set. An empty set is reported once, and is a failure until there is an endpoint.
     fn tell(&mut self, session: &mut Session, endpoints: Vec<Endpoint>) {
         let is_empty = endpoints.is_empty();
         if !(is_empty && self.is_told_empty) {
@@ -234,7 +235,8 @@ impl<R: Resolver> DnsSource<R> {
         self.is_told_empty = is_empty;
     }
 
-    /// What both families together come to: who answers counts, who does not is remembered.
+    /// Combines the answers for both families; the last good answer stands in for a family that
+    /// fails.
     fn believe(
         &mut self,
         host: &Arc<str>,
@@ -247,7 +249,7 @@ impl<R: Resolver> DnsSource<R> {
         both(v4, v6)
     }
 
-    /// What is believed of a target while it is not asked for.
+    /// What is believed about a target while it is not asked for.
     fn recall(&mut self, host: &Arc<str>) -> Belief<IpAddr> {
         let (now, stale_max) = (clock::now(), self.stale_max);
         let v4 = self.memory(host, false).recall(now, stale_max);
@@ -260,14 +262,14 @@ impl<R: Resolver> DnsSource<R> {
     }
 }
 
-/// What is believed of a host of which this is believed in each family.
+/// Combines what is believed about a host in each family.
 fn both(v4: Belief<IpAddr>, v6: Belief<IpAddr>) -> Belief<IpAddr> {
     use Freshness::{Denied, Failed, Fresh};
 
     let (has_v4, has_v6) = (!v4.records.is_empty(), !v6.records.is_empty());
     let records = [v4.records, v6.records].concat();
     let fresh = match (v4.fresh, v6.fresh) {
-        // A host of one family is denied in the other with every answer.
+        // For a host of one family, every answer denies the other.
         (Fresh(ttl), Denied(_)) if has_v4 => Fresh(ttl),
         (Denied(_), Fresh(ttl)) if has_v6 => Fresh(ttl),
         (Fresh(a), Fresh(b)) if has_v4 == has_v6 => Fresh(a.min(b)),
@@ -301,7 +303,7 @@ impl<R: Resolver> Source for DnsSource<R> {
                 }
                 Resolved::Denied(ttl) => {
                     session.fail(NotConfirmed);
-                    // In full: sooner, the same cached answer would confirm itself.
+                    // In full: asked sooner, the same cached answer would confirm itself.
                     ttl.clamp(min, max)
                 }
             };
@@ -317,7 +319,7 @@ async fn both_families<A: Ask>(ask: &A, host: &str) -> [Result<Answer<IpAddr>, B
     futures_util::future::join(v4, v6).await.into()
 }
 
-/// A record of port 0 cannot be connected to; it must not cost the others.
+/// Drops records with port 0, which cannot be connected to, and keeps the others.
 fn without_portless(mut answer: Answer<Service>) -> Answer<Service> {
     answer.records.retain(|service| service.port != 0 || &*service.target == ".");
     answer

@@ -1,4 +1,5 @@
-//! One member of etcd over gRPC: calls of bounded time, a watch that proves that it lives.
+//! The gRPC client of one member of etcd: calls with a time limit, and a watch that proves it is
+//! alive.
 
 use std::{
     pin::Pin,
@@ -30,19 +31,20 @@ use crate::{
     clock,
 };
 
-/// Keys of one page of a list.
+/// The number of keys in one page of a list.
 const PAGE: i64 = 1_000;
 
-/// The most bytes of one message. A member splits a watch's above 2 MiB; a page of a list may be more.
+/// The most bytes of one message. A member splits responses of a watch above 2 MiB; a page of a
+/// list may be larger.
 const MESSAGE_BYTES_MAX: usize = 64 << 20;
 
-/// The member is pinged at this interval, which must not be below the 5 s that it allows.
+/// The interval of pings to a member. It must not be below the 5 s that members allow.
 const PING_INTERVAL: Duration = Duration::from_secs(10);
 
-/// How often a member is asked for a sign of life in the time that it has to give one.
+/// How often a member is asked for a sign of life within the time that it has to give one.
 const QUESTIONS: u32 = 4;
 
-/// A client of one member, whose clones share its connection.
+/// A client of one member. Clones share its connection.
 #[derive(Clone, Debug)]
 pub(crate) struct Client {
     http: legacy::Client<Dial, Body>,
@@ -52,7 +54,7 @@ pub(crate) struct Client {
     token: Option<AsciiMetadataValue>,
 }
 
-/// Where a list was taken: what is told after it.
+/// The moment of a list; a watch reports what changes after it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Position {
     pub(crate) cluster: u64,
@@ -73,8 +75,8 @@ impl Client {
         Ok(Self { http, server, origin, timeout, token: None })
     }
 
-    /// The same client with a token for this user; without one where there is no authentication yet, as etcd's
-    /// own client does.
+    /// The same client with a token for this user. Without a token if the cluster has no
+    /// authentication yet, as with etcd's own client.
     pub(crate) async fn authenticated(
         mut self,
         name: &str,
@@ -94,7 +96,7 @@ impl Client {
         format!("etcd {}", self.server)
     }
 
-    /// All keys that begin with `prefix`, as they were at one moment, and which that was.
+    /// All keys that begin with `prefix`, as they were at one moment, and that moment.
     pub(crate) async fn list(&self, prefix: &str) -> Result<(Vec<KeyValue>, Position), BoxError> {
         let range_end = end_of(prefix.as_bytes());
         let (mut key, mut revision) = (prefix.as_bytes().to_vec(), 0);
@@ -103,7 +105,7 @@ impl Client {
             let page = RangeRequest { key, range_end: range_end.clone(), limit: PAGE, revision };
             let answer = self.bounded(self.kv().range(self.request(page))).await?.into_inner();
             let header = answer.header.ok_or("an answer without a header")?;
-            // The first page decides which moment it is; the others are asked for the same.
+            // The first page decides the moment; the others are asked for the same.
             if revision == 0 {
                 revision = header.revision;
             }
@@ -118,7 +120,7 @@ impl Client {
         }
     }
 
-    /// The entry of one key, as it was at `revision`, or as it is now where that is 0.
+    /// The entry of one key, as it was at `revision`, or as it is now if `revision` is 0.
     pub(crate) async fn find(
         &self,
         key: &[u8],
@@ -136,7 +138,7 @@ impl Client {
         self.bounded(self.kv().txn(self.request(request))).await.map(drop)
     }
 
-    /// A lease of about this TTL.
+    /// Grants a lease of about this TTL.
     pub(crate) async fn grant(&self, ttl: Duration) -> Result<i64, BoxError> {
         let seconds = ttl.as_secs() + u64::from(0 < ttl.subsec_nanos());
         let request = LeaseGrantRequest { ttl: i64::try_from(seconds)?, id: 0 };
@@ -145,7 +147,7 @@ impl Client {
         if answer.error.is_empty() { Ok(answer.id) } else { Err(answer.error.into()) }
     }
 
-    /// One heartbeat of a lease; false if it is gone.
+    /// Sends one heartbeat of a lease; false if the lease is gone.
     pub(crate) async fn keep(&self, lease: i64) -> Result<bool, BoxError> {
         let one = futures_util::stream::iter([LeaseKeepAliveRequest { id: lease }]);
         let mut client = self.lease();
@@ -157,7 +159,8 @@ impl Client {
         Ok(0 < answer.ttl)
     }
 
-    /// Ends a lease and removes the keys that hang on it. One that is gone already is no error.
+    /// Ends a lease and removes the keys attached to it. It is no error if the lease is already
+    /// gone.
     pub(crate) async fn revoke(&self, lease: i64) -> Result<(), BoxError> {
         let request = LeaseRevokeRequest { id: lease };
         let revoked = self.lease_status(request).await;
@@ -177,7 +180,7 @@ impl Client {
         self.bounded(self.lease().lease_revoke(self.request(request))).await.map(drop)
     }
 
-    /// Watches all keys that begin with `prefix`, from `revision` on.
+    /// Watches all keys that begin with `prefix`, starting at `revision`.
     pub(crate) async fn watch(&self, prefix: &str, revision: i64) -> Result<Watching, BoxError> {
         let create = WatchCreateRequest {
             key: prefix.as_bytes().to_vec(),
@@ -193,7 +196,7 @@ impl Client {
         let mut client = WatchClient::with_origin(self.http.clone(), self.origin.clone())
             .max_decoding_message_size(MESSAGE_BYTES_MAX);
         let mut request = self.request(Requests(requests));
-        // A member that has lost its leader then ends the watch, and does not fall silent.
+        // A member that has lost its leader then ends the watch instead of falling silent.
         request.metadata_mut().insert("hasleader", AsciiMetadataValue::from_static("true"));
         let responses = self.bounded(client.watch(request)).await?.into_inner();
         Ok(Watching { member: self.name(), sender, responses, owing_since: None })
@@ -233,17 +236,18 @@ pub(crate) struct Watching {
     member: String,
     sender: mpsc::Sender<WatchRequest>,
     responses: Streaming<WatchResponse>,
-    /// Since when the member owes a sign of life.
+    /// Since when a sign of life from the member is due.
     owing_since: Option<Instant>,
 }
 
 impl Watching {
-    /// The next response. Where there is none for `quiet`, the member is asked for a sign of life, and has
-    /// as long to give it.
+    /// The next response. If there is none for `quiet`, the member is asked for a sign of life, and
+    /// has as long again to give it.
     pub(crate) async fn next(&mut self, quiet: Duration) -> Result<WatchResponse, BoxError> {
         loop {
             let owed_at = self.owing_since.map(|since| since + quiet);
-            // A member gives none for a watch that is still catching up, so it is asked more than once.
+            // A member gives none for a watch that is still catching up, so it is asked more than
+            // once.
             let wait = match owed_at {
                 Some(at) => (quiet / QUESTIONS).min(at.saturating_duration_since(clock::now())),
                 None => quiet,
@@ -269,7 +273,7 @@ impl Watching {
     /// Asks for a sign of life.
     pub(crate) fn ask(&mut self) {
         let progress = watch_request::RequestUnion::ProgressRequest(WatchProgressRequest {});
-        // Where there is no room, an earlier question is still on its way.
+        // If there is no room, an earlier question is still on its way.
         let _ = self.sender.try_send(WatchRequest { request_union: Some(progress) });
         self.owing_since.get_or_insert_with(clock::now);
     }
@@ -294,7 +298,7 @@ fn refused(member: String, status: &Status) -> BoxError {
     MemberRefused { member, code: status.code() as i32, message }.into()
 }
 
-/// Whether a member refuses to authenticate since nobody has to.
+/// Whether a member refuses to authenticate because authentication is not enabled.
 fn is_not_enabled(error: &BoxError) -> bool {
     error.downcast_ref::<MemberRefused>().is_some_and(|refused| {
         refused.code == tonic::Code::FailedPrecondition as i32
@@ -302,7 +306,7 @@ fn is_not_enabled(error: &BoxError) -> bool {
     })
 }
 
-/// The first key after all that begin with `prefix`.
+/// The first key after all keys that begin with `prefix`.
 fn end_of(prefix: &[u8]) -> Vec<u8> {
     let mut end = prefix.to_vec();
     while let Some(last) = end.pop() {
@@ -311,7 +315,7 @@ fn end_of(prefix: &[u8]) -> Vec<u8> {
             return end;
         }
     }
-    // There is none: all keys from here on.
+    // There is none, so this stands for all keys from here on.
     vec![0]
 }
 

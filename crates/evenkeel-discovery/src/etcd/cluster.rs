@@ -1,4 +1,4 @@
-//! The members of an etcd cluster that are asked, and how.
+//! The members of an etcd cluster to ask, and how.
 
 use std::{sync::Arc, time::Duration};
 
@@ -10,7 +10,7 @@ use super::{
 };
 use crate::client::{Dial, Server, ServerError};
 
-/// The members of an etcd cluster that are asked, with the user and the TLS they are asked with.
+/// The members of an etcd cluster to ask, with the user and the TLS configuration.
 ///
 /// ```
 /// use evenkeel_discovery::etcd::Cluster;
@@ -37,10 +37,10 @@ impl Cluster {
         Self::new(vec!["http://127.0.0.1:2379".parse().expect("a member's address")])
     }
 
-    /// These members. The next is asked where one fails.
+    /// These members. If one fails, the next is asked.
     ///
     /// # Errors
-    /// If one of them is no [`Server`], or if there is none.
+    /// If one of them is not a valid [`Server`], or if there is none.
     pub fn at<'a>(members: impl IntoIterator<Item = &'a str>) -> Result<Self, ServerError> {
         let members: Vec<Server> = members.into_iter().map(str::parse).collect::<Result<_, _>>()?;
         if members.is_empty() {
@@ -59,14 +59,14 @@ impl Cluster {
         }
     }
 
-    /// Sets the user and the password. Default none.
+    /// Sets the user and the password. Default: none.
     #[must_use]
     pub fn user(mut self, name: impl Into<Arc<str>>, password: impl Into<Arc<str>>) -> Self {
         self.user = Some((name.into(), password.into()));
         self
     }
 
-    /// Sets how `https` is spoken. Default with the trust of the system.
+    /// Sets the TLS configuration for `https`. Default: trusts what the system trusts.
     #[cfg(feature = "tls")]
     #[must_use]
     pub fn tls(mut self, tls: crate::tls::Tls) -> Self {
@@ -74,10 +74,10 @@ impl Cluster {
         self
     }
 
-    /// Sets how long a member may take for an answer. Default 5 s.
+    /// Sets how long a member may take for an answer. Default: 5 s.
     ///
-    /// A short one gives up on members that are busy or elect a leader; a long one notices late that one
-    /// hangs.
+    /// A short one gives up on members that are busy or elect a leader; a long one is slow to
+    /// notice that one hangs.
     ///
     /// # Panics
     /// If it is zero.
@@ -92,7 +92,7 @@ impl Cluster {
         format!("etcd {}", self.members[index % self.members.len()])
     }
 
-    /// The client of the member at `index` that all share which ask this cluster in the same way.
+    /// The client of the member at `index`, shared by all that ask this cluster in the same way.
     pub(crate) fn shared(&self, index: usize) -> Arc<Shared> {
         Shared::of(Way {
             server: self.members[index % self.members.len()].clone(),
@@ -104,7 +104,7 @@ impl Cluster {
         })
     }
 
-    /// A client of the member at `index`, counted on beyond the last, that has authenticated itself.
+    /// An authenticated client of the member at `index`, which starts over after the last.
     pub(crate) async fn client(&self, index: usize) -> Result<Client, BoxError> {
         let server = &self.members[index % self.members.len()];
         let dial = Dial::new(server.clone(), self.timeout);

@@ -1,4 +1,4 @@
-//! What a member of etcd can refuse, and what can become of a watch.
+//! The errors of a member of etcd and of a watch.
 
 use std::time::Duration;
 
@@ -7,34 +7,34 @@ use std::time::Duration;
 #[error("{member} refused: {message} (gRPC status {code})")]
 #[non_exhaustive]
 pub struct MemberRefused {
-    /// Which member.
+    /// The member.
     pub member: String,
-    /// The gRPC status: 7 without the rights, 14 when it is unavailable or has no leader, 16 when the token
-    /// is not known.
+    /// The gRPC status: 7 without the rights, 14 when unavailable or without a leader, 16 for an
+    /// unknown token.
     pub code: i32,
-    /// What it says.
+    /// The member's message.
     pub message: String,
 }
 
 impl MemberRefused {
-    /// Whether a revision was asked for that the member has no more, or does not have yet.
+    /// Whether the revision that was asked for is compacted or in the member's future.
     pub(super) fn is_out_of_range(&self) -> bool {
         self.code == tonic::Code::OutOfRange as i32
     }
 
-    /// Whether a revision was asked for that the member has no more. Its text tells that from a revision that it
-    /// does not have yet.
+    /// Whether the revision that was asked for is compacted. The message distinguishes it from one
+    /// in the member's future.
     pub(super) fn is_compacted(&self) -> bool {
         self.is_out_of_range() && self.message.contains("compacted")
     }
 }
 
-/// A member gave no answer within its time.
+/// A member gave no answer in time.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{member} gave no answer within {after:?}")]
 #[non_exhaustive]
 pub struct NoAnswer {
-    /// Which member.
+    /// The member.
     pub member: String,
     /// How much time it had.
     pub after: Duration,
@@ -45,8 +45,8 @@ pub struct NoAnswer {
 #[error("{member} ended the watch: {reason}")]
 #[non_exhaustive]
 pub struct WatchEnded {
-    /// Which member.
+    /// The member.
     pub member: String,
-    /// What it says, or that it says nothing.
+    /// The reason that it gives, or that it gives none.
     pub reason: String,
 }

@@ -9,7 +9,7 @@
 //! # let _ = web;
 //! ```
 //!
-//! With what can be set:
+//! With options:
 //!
 //! ```
 //! use std::time::Duration;
@@ -25,26 +25,29 @@
 //! # Ok::<(), evenkeel_discovery::ServerError>(())
 //! ```
 //!
-//! **What it does.** It reads all keys of the service as they were at one moment, in pages, and then follows
-//! every change after it, each event of each response. A watch that breaks is taken up where it was, on the
-//! next member, once a key that is known turns out to be there with the revision and lease that are known; if
-//! not, or if what lies between is compacted, all keys are read anew and compared. A member that has no
-//! leader ends the watch, and one that is silent for [`quiet`](Etcd::quiet) (5 s) has as long again to give a
-//! sign of life; HTTP/2 pings run beside that.
+//! **What it does.** It reads all keys of the service as they were at one moment, in pages. Then it
+//! follows every change after it, each event of each response. A watch that breaks is resumed where
+//! it was, on the next member. Before that, one known key has to be found there with its known
+//! revision and lease. If it is not, or if what lies between is compacted, all keys are read again
+//! and compared. A member without a leader ends the watch. A member that is silent for
+//! [`quiet`](Etcd::quiet) (5 s) has as long again to give a sign of life; HTTP/2 pings run beside
+//! that.
 //!
-//! **What it believes.** The first list as it is, also an empty one. Later, that there is no endpoint left,
-//! and a list without some of them after the cluster was built anew, have to stand for
-//! [`hold`](Etcd::hold) (5 s). What is new is used at once in any case.
+//! **What it believes.** The first list is believed as it is, even if it is empty. Later, the loss
+//! of all endpoints, and a list without some of them after the cluster was built again, are
+//! believed when they still hold after [`hold`](Etcd::hold) (5 s). New endpoints are always used at
+//! once.
 //!
-//! **On a bad day.** Refusals, silence and broken streams change nothing: the last set stays, the failure
-//! is told to the watchers and logged once, the next member is asked, or the same after 0.5 s to 10 s. A
-//! key whose value cannot be read is left out and costs no other. A user's token that is not known any more
-//! is fetched again.
+//! **On a bad day.** Refusals, silence and broken streams change nothing. The last set stays, the
+//! watchers get the failure as an error, and it is logged once. Then the next member is asked, or
+//! the same one after 0.5 s to 10 s. A key with an unreadable value is left out and does not
+//! affect the others. If a user's token is no longer known, a new one is fetched.
 //!
-//! **What it costs.** One connection to one member and one watch for each service, whatever the number of
-//! balancers. Memory is that of the keys.
+//! **What it costs.** One connection to one member and one watch for each service, whatever the
+//! number of balancers. Memory grows with the keys.
 //!
-//! The API is that of etcd 3.4 and later. It does not discover members by DNS or from the cluster itself.
+//! The API is that of etcd 3.4 and later. It does not discover members by DNS or from the cluster
+//! itself.
 
 pub mod dialect;
 
@@ -81,23 +84,23 @@ pub struct Etcd {
 }
 
 impl Etcd {
-    /// The instances of `service`, laid out as [`dialect::Plain`] unless told otherwise.
+    /// The instances of `service`, laid out as [`dialect::Plain`] by default.
     #[must_use]
     pub fn new(cluster: Cluster, service: impl Into<Arc<str>>) -> Self {
         let source = EtcdSource::new(service.into(), cluster, Arc::new(dialect::Plain));
         Self { reconnect: Reconnect::new(source) }
     }
 
-    /// Sets how entries are laid out. Default [`dialect::Plain`].
+    /// Sets how entries are laid out. Default: [`dialect::Plain`].
     #[must_use]
     pub fn dialect(self, dialect: impl Dialect) -> Self {
         self.with(|source| source.dialect = Arc::new(dialect))
     }
 
-    /// Sets how long a member may be silent before it has to give a sign of life. Default 5 s.
+    /// Sets how long a member may be silent before it has to give a sign of life. Default: 5 s.
     ///
-    /// A short one asks more often; with a long one it takes long to notice that a member hangs, as it has
-    /// as long again to answer.
+    /// A short one asks more often. A long one is slow to notice that a member hangs, since the
+    /// member has as long again to answer.
     ///
     /// # Panics
     /// If it is below 100 ms.
@@ -107,29 +110,29 @@ impl Etcd {
         self.with(|source| source.quiet = time)
     }
 
-    /// Sets for how long endpoints are kept whose loss is suspicious. Default 5 s.
+    /// Sets how long endpoints are kept after a suspicious loss. Default: 5 s.
     ///
-    /// See [the module docs](self). It should be longer than services take to enter themselves again: a
-    /// third of their TTL.
+    /// See [the module docs](self). It should be longer than services take to enter themselves
+    /// again: a third of their TTL.
     #[must_use]
     pub fn hold(self, hold: Duration) -> Self {
         self.with(|source| source.hold = hold)
     }
 
-    /// Sets the rest after an error. Default 1 s to 10 s. See [`Reconnect::backoff`].
+    /// Sets the rest after an error. Default: 1 s to 10 s. See [`Reconnect::backoff`].
     #[must_use]
     pub fn backoff(self, backoff: Backoff) -> Self {
         Self { reconnect: self.reconnect.backoff(backoff) }
     }
 
-    /// Sets how long the last endpoints are used while no member answers. Default for ever. See
+    /// Sets how long the last endpoints are used while no member answers. Default: for ever. See
     /// [`Reconnect::stale_max`].
     #[must_use]
     pub fn stale_max(self, age: Duration) -> Self {
         Self { reconnect: self.reconnect.stale_max(age) }
     }
 
-    /// Sets the seed of the jitter. Default the process's entropy.
+    /// Sets the seed of the jitter. Default: the process's entropy.
     #[must_use]
     pub fn seed(self, seed: u64) -> Self {
         Self { reconnect: self.reconnect.seed(seed) }

@@ -11,16 +11,17 @@ use tokio::{runtime::Id, sync::OnceCell};
 use super::{client::Client, cluster::Cluster};
 use crate::client::Server;
 
-/// All that are in use, of which there are as many as members, users and ways of TLS.
+/// All clients in use: as many as there are members, users and TLS configurations.
 static IN_USE: Mutex<Vec<Weak<Shared>>> = Mutex::new(Vec::new());
 
-/// A client of one member, and so one connection, for all that ask it in the same way.
+/// A client of one member, and so one connection, for all registrations that ask it in the same
+/// way.
 pub(crate) struct Shared {
     way: Way,
     client: OnceCell<Client>,
 }
 
-/// What has to be the same for a connection to be shared.
+/// What has to be equal for a connection to be shared.
 #[derive(PartialEq)]
 pub(super) struct Way {
     pub(super) server: Server,
@@ -28,12 +29,12 @@ pub(super) struct Way {
     pub(super) timeout: Duration,
     #[cfg(feature = "tls")]
     pub(super) tls: Option<crate::tls::Tls>,
-    /// A connection ends with the runtime that it was made in.
+    /// A connection ends with the runtime in which it was made.
     pub(super) runtime: Id,
 }
 
 impl Shared {
-    /// The client that goes this way, which is made where there is none.
+    /// The shared client for `way`, which is made if there is none.
     pub(super) fn of(way: Way) -> Arc<Self> {
         let mut in_use = in_use();
         in_use.retain(|shared| 0 < shared.strong_count());
@@ -45,12 +46,13 @@ impl Shared {
         })
     }
 
-    /// The client, which the first that asks for it makes, and authenticates.
+    /// The client. The first caller makes and authenticates it.
     pub(crate) async fn client(&self, cluster: &Cluster, index: usize) -> Result<Client, BoxError> {
         self.client.get_or_try_init(|| cluster.client(index)).await.cloned()
     }
 
-    /// Has the next that needs a client make another: this one's connection may hang, or its token have run out.
+    /// Makes the next caller create another client: this one's connection may hang, or its token
+    /// may have expired.
     pub(crate) fn give_up(&self) {
         in_use().retain(|shared| !std::ptr::eq(shared.as_ptr(), self));
     }

@@ -26,21 +26,22 @@ pub(super) struct EtcdSource {
     pub(super) dialect: Arc<dyn Dialect>,
     pub(super) quiet: Duration,
     pub(super) hold: Duration,
-    /// Which member is asked, counted on beyond the last.
+    /// Which member is asked; starts over after the last.
     asked: usize,
-    /// Up to where the table is told; none before the first list, and when it has to be listed anew.
+    /// Up to where the table is current; none before the first list, and when it has to be listed
+    /// again.
     position: Option<Position>,
-    /// Where the last list or event was, whatever became of the position.
+    /// Where the last list or event was, even if `position` has been cleared.
     last: Option<Position>,
     table: Table,
     doubt: Doubt,
 }
 
-/// Why a watch is given up for a new list.
+/// Why a watch is replaced by a new list.
 enum Round {
-    /// What is between the position and the oldest that etcd still has is lost.
+    /// The revisions between the position and the oldest that etcd still has are lost.
     Compacted,
-    /// The member's state does not follow from what is known.
+    /// The member's state does not continue the known one.
     Rebuilt,
 }
 
@@ -87,8 +88,8 @@ impl EtcdSource {
         }
     }
 
-    /// Whether the member's past is the one that is known, so that a watch can be taken up; none if it
-    /// cannot tell. A cluster that lost its data has the same name, and soon the same revision again.
+    /// Whether the member has the known history, so that a watch can be resumed; none if it cannot
+    /// tell. A cluster that lost its data has the same name, and soon the same revision again.
     async fn is_as_known(
         &self,
         client: &Client,
@@ -99,15 +100,15 @@ impl EtcdSource {
             Ok(found) => Ok(Some(found.as_ref().map(stamp_of) == Some(stamp))),
             Err(error) => match error.downcast_ref::<MemberRefused>() {
                 Some(refused) if refused.is_compacted() => Ok(None),
-                // The position lies in the member's future. The list that comes next may not show it: by
-                // then, the new state can have come as far as the old one.
+                // The position lies in the member's future. The next list may not show that: by
+                // then, the new state may have reached the old revision.
                 Some(refused) if refused.is_out_of_range() => Ok(Some(false)),
                 _ => Err(error),
             },
         }
     }
 
-    /// Reads all keys, and tells what they come to, compared to what was told.
+    /// Reads all keys, and reports the differences from the last set.
     async fn list(
         &mut self,
         session: &mut Session,
@@ -137,8 +138,8 @@ impl EtcdSource {
         position: Position,
     ) -> Result<Round, BoxError> {
         let prefix = self.dialect.prefix(&self.service);
-        // From the list's own revision on, and not from the one after it: since 3.6 a member gives no sign of
-        // life to a watch that begins in its future. What happened at that revision is told again, which
+        // From the list's own revision on, not from the next one: since 3.6 a member gives no sign
+        // of life to a watch that begins in its future. Events of that revision are repeated, which
         // changes nothing.
         let mut watching = client.watch(&prefix, position.revision).await?;
         let mut events = vec![];
@@ -178,7 +179,7 @@ impl EtcdSource {
         }
     }
 
-    /// Whether the watch was created on a state that does not follow from what is known.
+    /// Whether the watch was created on a state that does not continue the known one.
     fn is_elsewhere(&self, response: &WatchResponse) -> bool {
         let now = response
             .header
@@ -190,7 +191,8 @@ impl EtcdSource {
     /// Applies every event of a response.
     fn apply(&mut self, session: &mut Session, events: Vec<Event>) {
         let is_doubted = self.doubt.ends_at(self.hold).is_some();
-        // Only events that touch every key that names an endpoint can leave none, and be doubted.
+        // Only a response with an event for every key that names an endpoint can remove all of
+        // them, and so be doubted.
         if !is_doubted && self.table.usable() <= events.len() {
             self.doubt.believed(self.table.endpoints());
         }
@@ -224,7 +226,7 @@ impl EtcdSource {
         }
     }
 
-    /// Tells the whole table, as far as it is believed.
+    /// Reports the whole table, as far as it is believed.
     fn tell_all(&mut self, session: &mut Session, is_rebuilt: bool) {
         let endpoints = self.table.endpoints();
         let verdict = self.doubt.take(endpoints, is_rebuilt, clock::now(), self.hold);
@@ -239,7 +241,7 @@ impl EtcdSource {
         self.last = Some(position);
     }
 
-    /// The endpoints in one key. One that cannot be read costs no other.
+    /// The endpoints in one key. An unreadable key does not affect the others.
     fn read(&self, key: &[u8], value: &[u8]) -> Vec<Endpoint> {
         let text = String::from_utf8_lossy(key);
         self.dialect.read(&self.service, &text, value).unwrap_or_else(|error| {
@@ -250,7 +252,7 @@ impl EtcdSource {
     }
 }
 
-/// Whether `now` belongs to a state that does not follow from `before`.
+/// Whether `now` belongs to a state that does not continue `before`.
 fn does_not_follow(before: Position, now: Position) -> bool {
     now.cluster != before.cluster || now.revision < before.revision
 }

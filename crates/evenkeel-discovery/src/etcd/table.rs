@@ -1,4 +1,4 @@
-//! Keys and the endpoints that stand in them.
+//! Keys and the endpoints in their values.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -20,8 +20,9 @@ struct Row {
     stamp: Stamp,
 }
 
-/// The keys that name an address, in their order. There may be several, as after a restart with another id;
-/// the last counts. It is a list since there is one as a rule, for which a map would take a thousand bytes.
+/// The keys that name an address, in their order. There may be several, as after a restart with
+/// another id; the last counts. It is a list because there is usually one key, for which a map
+/// would take a thousand bytes.
 #[derive(Clone, Debug, Default)]
 struct Named(Vec<(Vec<u8>, Endpoint)>);
 
@@ -51,22 +52,22 @@ impl Named {
     }
 }
 
-/// When a key was written last, and on which lease it hangs: no other cluster has the same.
+/// When a key was last written, and its lease. No other cluster has the same stamp.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Stamp {
     pub(super) revision: i64,
     pub(super) lease: i64,
 }
 
-/// What a change of one key comes to.
+/// The effect of a change of one key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Change {
     Insert(Endpoint),
     Remove(Address),
 }
 
-/// What a series of changes comes to: of several of one address the last. So an entry that ran out and was made
-/// again, as after an outage of the registry, is no endpoint that leaves and joins.
+/// The net effect of a series of changes: for each address, the last one. So an entry that expired
+/// and was made again, as after an outage of the registry, does not leave and join as an endpoint.
 pub(super) fn net(changes: Vec<Change>) -> impl Iterator<Item = Change> {
     let last: HashMap<Address, usize> =
         changes.iter().enumerate().map(|(at, change)| (change.address().clone(), at)).collect();
@@ -84,7 +85,8 @@ impl Change {
 }
 
 impl Table {
-    /// How many keys name an endpoint: so many have to change before none is left.
+    /// How many keys name an endpoint. At least this many have to change before no endpoint is
+    /// left.
     pub(super) fn usable(&self) -> usize {
         self.usable
     }
@@ -99,12 +101,12 @@ impl Table {
         self.addresses.len()
     }
 
-    /// One key, whichever, and its stamp.
+    /// Any one key, and its stamp.
     pub(super) fn sample(&self) -> Option<(&[u8], Stamp)> {
         self.keys.iter().next().map(|(key, row)| (&key[..], row.stamp))
     }
 
-    /// Puts the endpoints of a key in the place of those that it had.
+    /// Replaces the endpoints of a key.
     pub(super) fn put(
         &mut self,
         key: &[u8],
@@ -128,7 +130,7 @@ impl Table {
         }
     }
 
-    /// Takes a key out.
+    /// Removes a key.
     pub(super) fn delete(&mut self, key: &[u8], changes: &mut Vec<Change>) {
         let old = self.keys.remove(key).map_or(vec![], |row| row.addresses);
         self.usable -= usize::from(!old.is_empty());

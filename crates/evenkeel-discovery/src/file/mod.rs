@@ -9,18 +9,18 @@
 //!   metadata: { version: "7" }
 //! ```
 //!
-//! The same in JSON is a list of objects; in TOML, `[[endpoints]]` tables. In JSON and YAML the list
-//! may also stand under the key `endpoints`. Only `address` is required; an unknown key is an error,
-//! because a misspelt `weight` should not pass for none.
+//! In JSON the same is a list of objects; in TOML it is `[[endpoints]]` tables. In JSON and YAML
+//! the list may also stand under the key `endpoints`. Only `address` is required. An unknown key is
+//! an error, so that a misspelt `weight` is not silently ignored.
 //!
 //! The file may be written in place, replaced by a rename, or be a key of a mounted Kubernetes
-//! ConfigMap. The directory is watched, and the content is compared every few seconds too, for
-//! network file systems and symbolic links that lead elsewhere. Prefer a rename: what is written in
-//! place can be read half-written, which is then reported and read again.
+//! ConfigMap. The directory is watched. The content is also compared every few seconds, for network
+//! file systems and for symbolic links that lead elsewhere. Prefer a rename: a file that is written
+//! in place can be read half-written, which is reported as an error until the next read.
 //!
-//! A file that is missing or broken changes nothing: the last good set stays in use, and watchers are
-//! told the file, the line, the column and what to do. An explicitly empty list is believed. A file
-//! of no content is broken.
+//! A file that is missing or broken changes nothing: the last good set stays in use, and watchers
+//! get an error with the file, the line, the column and what to do. An explicitly empty list is
+//! believed. A file without content is broken.
 //!
 //! ```
 //! use evenkeel_core::discover::{Discovery, Update};
@@ -54,13 +54,13 @@ use crate::watch::Reconnect;
 
 /// Follows a file of endpoints.
 ///
-/// A clone shares the one reading of the file. At most [`FILE_SIZE_MAX`] bytes are read and kept.
+/// A clone shares the reading of the file. At most [`FILE_SIZE_MAX`] bytes are read and kept.
 #[derive(Clone, Debug)]
 pub struct File {
     reconnect: Reconnect<FileSource>,
 }
 
-/// The name of a file does not say in which format it is.
+/// The extension of a file does not name a known format.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "the name of {} says no format that is built in (name it .json, .yaml, .yml or .toml, and \
@@ -74,8 +74,8 @@ pub struct UnknownFormat {
 }
 
 impl File {
-    /// Follows the file at `path`, whose format its extension tells: `.json`, `.yaml`, `.yml`,
-    /// `.toml`. It need not exist yet.
+    /// Follows the file at `path`. The extension names the format: `.json`, `.yaml`, `.yml`,
+    /// `.toml`. The file need not exist yet.
     ///
     /// # Errors
     /// If the extension is another, or the feature for the format is not switched on.
@@ -85,17 +85,17 @@ impl File {
         Ok(Self::with_format(path, format))
     }
 
-    /// Follows the file at `path`, whatever its name is.
+    /// Follows the file at `path` in this format, whatever its extension.
     #[must_use]
     pub fn with_format(path: impl AsRef<Path>, format: Format) -> Self {
         let source = FileSource::new(path.as_ref().to_owned(), format);
         Self { reconnect: Reconnect::new(source) }
     }
 
-    /// Sets how often the content is compared even if no change was noticed. Default 5 s.
+    /// Sets how often the content is compared even if no change was noticed. Default: 5 s.
     ///
     /// A short one reads the file all the time; with a long one, changes on a network file system
-    /// are seen late.
+    /// are noticed late.
     ///
     /// # Panics
     /// If it is zero.
@@ -105,7 +105,7 @@ impl File {
         Self { reconnect: self.reconnect.with(|source| source.poll_interval = interval) }
     }
 
-    /// Sets for how long changes are collected before the file is read. Default 50 ms.
+    /// Sets how long changes are collected before the file is read. Default: 50 ms.
     ///
     /// A short one reads a file that is being written in place; a long one delays the news.
     #[must_use]

@@ -1,4 +1,4 @@
-//! From the text of an endpoint file to endpoints, with the place of each error.
+//! Parses the text of an endpoint file into endpoints, with the position of each error.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -13,17 +13,17 @@ use serde::{
     de::{self, MapAccess, SeqAccess, Visitor},
 };
 
-/// The largest endpoint file that is read: 8 MiB, which is room for some 100,000 endpoints.
+/// The largest endpoint file that is read: 8 MiB, which is room for about 100,000 endpoints.
 pub const FILE_SIZE_MAX: usize = 8 << 20;
 
-/// How an endpoint file is written.
+/// The format of an endpoint file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Format {
-    /// A list of objects, or an object whose key `endpoints` has one.
+    /// A list of objects, or an object with one under the key `endpoints`.
     #[cfg(feature = "json")]
     Json,
-    /// A list of mappings, or a mapping whose key `endpoints` has one.
+    /// A list of mappings, or a mapping with one under the key `endpoints`.
     #[cfg(feature = "yaml")]
     Yaml,
     /// Tables `[[endpoints]]`.
@@ -32,7 +32,7 @@ pub enum Format {
 }
 
 impl Format {
-    /// The format that the extension of a file's name tells.
+    /// The format that the extension of a file name stands for.
     #[must_use]
     pub fn of(path: &Path) -> Option<Self> {
         match path.extension()?.to_str()?.to_ascii_lowercase().as_str() {
@@ -47,12 +47,12 @@ impl Format {
     }
 }
 
-/// A place in a text, counted from 1.
+/// A position in a text, counted from 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Position {
     /// The line.
     pub line: usize,
-    /// The place in the line.
+    /// The column.
     pub column: usize,
 }
 
@@ -64,7 +64,7 @@ impl fmt::Display for Position {
 
 #[cfg(any(feature = "json", feature = "toml"))]
 impl Position {
-    /// The place of the byte at `offset`, or the last one if the text is shorter.
+    /// The position of the byte at `offset`, or the last one if the text is shorter.
     fn at(text: &str, offset: usize) -> Self {
         let before = text.char_indices().take_while(|(at, _)| *at < offset);
         before.fold(Self { line: 1, column: 1 }, |place, (_, c)| match c {
@@ -158,7 +158,7 @@ struct Entry {
 fn json(text: &str) -> Result<Vec<Entry>, FileError> {
     use serde_json::value::RawValue;
 
-    // serde_json tells no places of values, but a raw value is a part of the text.
+    // serde_json does not give the positions of values, but a raw value is a slice of the text.
     let List::<&RawValue>(raw) =
         serde_json::from_str(text).map_err(|error| json_error(&error, Position::at(text, 0)))?;
     let mut places = Places::new(text);
@@ -172,7 +172,7 @@ fn json(text: &str) -> Result<Vec<Entry>, FileError> {
     entries.collect()
 }
 
-/// The error of a part of the text that begins at `start`.
+/// The error for the part of the text that begins at `start`.
 #[cfg(feature = "json")]
 fn json_error(error: &serde_json::Error, start: Position) -> FileError {
     let column_start = if error.line() == 1 { start.column - 1 } else { 0 };
@@ -184,7 +184,7 @@ fn json_error(error: &serde_json::Error, start: Position) -> FileError {
     FileError::new(Some(position), without_place(&text))
 }
 
-/// The text of an error without the place at its end, which is told at its beginning.
+/// The text of an error without the position at its end, since ours stands at its beginning.
 #[cfg(any(feature = "json", feature = "yaml"))]
 fn without_place(text: &str) -> &str {
     text.rsplit_once(" at line ").map_or(text, |(reason, _)| reason)
@@ -221,13 +221,13 @@ fn toml(text: &str) -> Result<Vec<Entry>, FileError> {
     Ok(entries.collect())
 }
 
-/// A reason is part of a line in a log.
+/// A reason becomes part of a line in a log.
 #[cfg(any(feature = "yaml", feature = "toml"))]
 fn one_line(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// Finds places that are asked for in the order of the text, in one walk over it.
+/// Finds positions in one walk over the text; they have to be asked for in ascending order.
 #[cfg(any(feature = "json", feature = "toml"))]
 struct Places<'a> {
     text: &'a str,
@@ -287,7 +287,7 @@ impl From<Record> for Endpoint {
     }
 }
 
-/// A list, as it is or under the key `endpoints`.
+/// A list, at the top level or under the key `endpoints`.
 struct List<T>(Vec<T>);
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for List<T> {

@@ -1,4 +1,4 @@
-//! When an endpoint file is read, and what is made of it.
+//! When an endpoint file is read, and what is done with its content.
 
 use std::{
     ffi::OsStr,
@@ -20,7 +20,7 @@ use tokio::{
 use super::parse::{FILE_SIZE_MAX, FileError, Format, parse};
 use crate::watch::{Session, Source};
 
-/// A healthy disk answers long before this; a network file system that is away never does.
+/// A healthy disk answers long before this; an unreachable network file system never does.
 const READ_TIME_MAX: Duration = Duration::from_secs(10);
 
 #[derive(Clone, Debug)]
@@ -55,7 +55,7 @@ impl FileSource {
 
     /// The directory in which a rename or a swapped link becomes visible.
     ///
-    /// The file itself cannot be watched: a watch follows the inode, and the new file is another.
+    /// The file itself cannot be watched: a watch follows the inode, and the new file has another.
     fn folder(&self) -> &Path {
         match self.path.parent() {
             Some(folder) if folder != Path::new("") => folder,
@@ -63,7 +63,7 @@ impl FileSource {
         }
     }
 
-    /// Watches for changes; none where the system cannot, which leaves the poll.
+    /// A watcher for changes; none if the system has none, which leaves the poll.
     fn watcher(&self, changed: &Arc<Notify>) -> Option<RecommendedWatcher> {
         let (changed, name) = (changed.clone(), self.path.file_name().map(OsStr::to_owned));
         let on_event = move |event: notify::Result<notify::Event>| {
@@ -85,7 +85,8 @@ impl FileSource {
             Ok(read) => read,
             Err(_) => {
                 session.fail(ReadError::Slow);
-                // Waited for rather than begun anew: every try would hold one more thread.
+                // Waits for the read under way. Starting again at every try would hold one more
+                // thread each time.
                 reading.await
             }
         };
@@ -110,8 +111,9 @@ impl Source for FileSource {
         let mut last = None;
         loop {
             if let Some(watcher) = &mut watcher {
-                // Each time anew, because the directory may be another one of the same name by now.
-                // An error means that it is not there; then the poll finds it when it comes.
+                // Each time again, because the directory may have been replaced by another of
+                // the same name. An error means that it does not exist; the poll then finds it when
+                // it appears.
                 let _ = watcher.watch(self.folder(), RecursiveMode::NonRecursive);
             }
             match self.read(session).await {
@@ -136,13 +138,13 @@ impl Source for FileSource {
     }
 }
 
-/// Whether an event in the directory can mean another content of the file of this name.
+/// Whether an event in the directory can mean new content of the file with this name.
 fn concerns(event: &notify::Event, name: Option<&OsStr>) -> bool {
-    // That somebody opened or read a file is no change; it may have been this very source.
+    // Opening or reading a file is no change; it may have been this very source.
     if matches!(event.kind, EventKind::Access(kind) if !matches!(kind, AccessKind::Close(_))) {
         return false;
     }
-    // The files of a ConfigMap are links through `..data`, which is what its updates replace.
+    // The files of a ConfigMap are links through `..data`, which an update replaces.
     event.paths.is_empty()
         || event
             .paths
@@ -151,7 +153,7 @@ fn concerns(event: &notify::Event, name: Option<&OsStr>) -> bool {
 }
 
 fn read_bounded(path: &Path) -> Result<Vec<u8>, ReadError> {
-    // Asked before opening: a pipe would not open until somebody writes.
+    // Checked before opening: opening a pipe blocks until it has a writer.
     if !fs::metadata(path).map_err(ReadError::Read)?.is_file() {
         return Err(ReadError::NotAFile);
     }

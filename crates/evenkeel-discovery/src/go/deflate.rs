@@ -1,26 +1,26 @@
 //! zlib (RFC 1950) as Go's `compress/zlib` writes it, in the versions up to Go 1.26.
 //!
-//! What is compressed has many right answers, and the reader takes any. This one makes the same as programs
-//! in Go do, so that an entry written by either side is the same text. Newer versions of Go, and older ones
-//! where a code made for the text is shorter than the fixed one (from some hundred bytes on), write other
-//! bytes of the same meaning.
+//! A text has many valid compressed forms, and any reader accepts all of them. This writer makes
+//! the same form as programs in Go, so that an entry is the same text whichever side wrote it.
+//! Newer versions of Go write other bytes with the same meaning. So do older ones where a code made
+//! for the text is shorter than the fixed one, from some hundred bytes on.
 
 use std::collections::HashMap;
 
-/// The most that is searched for repetitions; what is longer is stored as it is.
+/// The most bytes that are searched for repetitions; longer texts are stored as they are.
 const WINDOW: usize = 1 << 15;
 const MATCH_MIN: usize = 4;
 const MATCH_MAX: usize = 258;
-/// Go's level 6: how many earlier places are looked at, a length that is good enough to take, and one
+/// Go's level 6: how many earlier places are tried, a length that is good enough to take, and one
 /// that is good enough not to look for a better one a byte later.
 const TRIES: usize = 128;
 const NICE: usize = 128;
 const LAZY: usize = 16;
 
-/// The most bytes that come out of a text.
+/// The most bytes of a decompressed text.
 const TEXT_MAX: usize = 64 << 10;
 
-/// The text of a zlib stream; none if it is none, or too long.
+/// The text of a zlib stream; none if it is invalid or too long.
 pub(crate) fn decompress(stream: &[u8]) -> Option<Vec<u8>> {
     miniz_oxide::inflate::decompress_to_vec_zlib_with_limit(stream, TEXT_MAX).ok()
 }
@@ -65,7 +65,7 @@ impl Token {
     }
 }
 
-/// Literals and repetitions: each is put off by a byte, in case a longer one begins there.
+/// Literals and repetitions. Each is delayed by a byte, in case a longer one begins there.
 fn tokens(text: &[u8]) -> Vec<Token> {
     let mut chains = Chains { last: HashMap::new(), before: vec![None; text.len()] };
     let mut tokens = vec![];
@@ -97,14 +97,14 @@ fn tokens(text: &[u8]) -> Vec<Token> {
     tokens
 }
 
-/// For each beginning of four bytes, the places where it stands.
+/// For each sequence of four bytes, the places where it begins.
 struct Chains {
     last: HashMap<[u8; MATCH_MIN], usize>,
     before: Vec<Option<usize>>,
 }
 
 impl Chains {
-    /// Notes what begins at `index`; where it began last before.
+    /// Records the sequence at `index`; returns where it began last before.
     fn insert(&mut self, text: &[u8], index: usize) -> Option<usize> {
         let key = text.get(index..index + MATCH_MIN)?.try_into().ok()?;
         let before = self.last.insert(key, index);
@@ -112,7 +112,7 @@ impl Chains {
         before
     }
 
-    /// The longest repetition and how far back it begins, of what begins at `index`.
+    /// The longest repetition of the text at `index`, and how far back it begins.
     fn longest(&self, text: &[u8], index: usize, head: Option<usize>) -> (usize, usize) {
         let most = MATCH_MAX.min(text.len() - index);
         let (mut length, mut distance) = (MATCH_MIN - 1, 0);
@@ -130,7 +130,7 @@ impl Chains {
     }
 }
 
-/// The code of a length, and how many bits of what follow it (RFC 1951, section 3.2.5).
+/// The code of a length, and its extra bits (RFC 1951, section 3.2.5).
 fn length_code(length: usize) -> (u32, u32, u32) {
     if length == MATCH_MAX {
         return (285, 0, 0);
@@ -144,7 +144,7 @@ fn distance_code(distance: usize) -> (u32, u32, u32) {
     split(distance - 1, 2)
 }
 
-/// Codes that grow by one bit in each group of `group` after the first two groups.
+/// Codes that grow by one bit in each group of `group`, after the first two groups.
 fn split(number: usize, group: u32) -> (u32, u32, u32) {
     let number = u32::try_from(number).unwrap_or(u32::MAX);
     if number < 2 * group {
@@ -154,7 +154,7 @@ fn split(number: usize, group: u32) -> (u32, u32, u32) {
     (extra * group + (number >> extra), extra, number & ((1 << extra) - 1))
 }
 
-/// Bits, the lowest of a byte first.
+/// A writer of bits, which fills each byte from the lowest bit.
 struct Bits {
     bytes: Vec<u8>,
     pending: u64,
@@ -172,7 +172,7 @@ impl Bits {
         }
     }
 
-    /// A code, whose highest bit goes first.
+    /// Writes a code, highest bit first.
     fn code(&mut self, value: u32, count: u32) {
         self.push(value.reverse_bits() >> (32 - count), count);
     }
@@ -191,7 +191,7 @@ impl Bits {
         }
     }
 
-    /// A symbol of the fixed code (RFC 1951, section 3.2.6).
+    /// Writes a symbol of the fixed code (RFC 1951, section 3.2.6).
     fn symbol(&mut self, symbol: u32) {
         match symbol {
             0..=143 => self.code(0x30 + symbol, 8),
@@ -201,7 +201,7 @@ impl Bits {
         }
     }
 
-    /// A block that is not compressed.
+    /// Writes a block that is not compressed.
     fn stored(&mut self, chunk: &[u8], is_last: bool) {
         self.push(u32::from(is_last), 3);
         self.push(0, (8 - self.count) % 8);

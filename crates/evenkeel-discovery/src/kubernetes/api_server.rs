@@ -1,4 +1,4 @@
-//! How the API server is reached, and who asks.
+//! How to reach the API server, and with which credentials.
 
 use std::{
     fmt,
@@ -32,10 +32,10 @@ use crate::{
     tls::{Tls, process_crypto},
 };
 
-/// The API server is pinged at this interval while something is asked of it over HTTP/2.
+/// The interval of pings to the API server while requests over HTTP/2 are open.
 const PING_INTERVAL: Duration = Duration::from_secs(5);
 
-/// How the API server is reached, and who asks.
+/// How to reach the API server, and with which credentials.
 ///
 /// ```
 /// use std::time::Duration;
@@ -47,9 +47,10 @@ const PING_INTERVAL: Duration = Duration::from_secs(5);
 /// # let _ = (wherever_this_runs, in_a_pod, from_outside);
 /// ```
 ///
-/// Nothing is read before somebody watches, and what cannot be read then is a failure like any other: it is
-/// tried again. A token file is read with every request; white space around the token does not count. What else a
-/// kubeconfig names, such as certificate authorities and programs for credentials, is read again at least when
+/// Nothing is read before there is a watcher. What cannot be read then is a failure like any other,
+/// and is tried again. A token file is read with every request; white space around the token does
+/// not count. The rest of a kubeconfig, such as certificate authorities and programs for
+/// credentials, is read again at least when the API server no longer knows a token.
 /// the API server does not know a token any more.
 #[derive(Clone)]
 pub struct ApiServer {
@@ -69,33 +70,34 @@ enum Way {
 }
 
 impl ApiServer {
-    /// By the kubeconfig of the user (`KUBECONFIG`, else `~/.kube/config`), and where there is none, as a pod.
+    /// Uses the user's kubeconfig (`KUBECONFIG`, else `~/.kube/config`), or if there is none,
+    /// connects as a pod.
     #[must_use]
     pub fn infer() -> Self {
         Self::by(Way::Infer)
     }
 
-    /// As a pod, with the token of its service account.
+    /// Connects as a pod, with the token of its service account.
     #[must_use]
     pub fn in_cluster() -> Self {
         Self::by(Way::InCluster)
     }
 
-    /// By a kubeconfig.
+    /// Uses this kubeconfig.
     #[must_use]
     pub fn kubeconfig(path: impl Into<PathBuf>) -> Self {
         Self::by(Way::Kubeconfig(path.into()))
     }
 
-    /// At a URI, such as that of `kubectl proxy`. `https` is verified by what the system trusts.
+    /// Connects to a URI, such as that of `kubectl proxy`. `https` trusts what the system trusts.
     #[must_use]
     pub fn at(uri: Uri) -> Self {
         Self::by(Way::At(uri))
     }
 
-    /// By a client that the program has made itself, with whatever it does about timeouts and logs.
+    /// Uses a client that the program has made, with its own timeouts and logs.
     ///
-    /// Its connections, its credentials and how they are renewed are its own.
+    /// Its connections, its credentials and their renewal are its own as well.
     #[must_use]
     pub fn from_client(client: Client) -> Self {
         Self::by(Way::Client(client))
@@ -105,14 +107,14 @@ impl ApiServer {
         Self { way, context: None, token_file: None, timeout: Duration::from_secs(10) }
     }
 
-    /// Sets which context of a kubeconfig counts. Default its current one.
+    /// Sets which context of a kubeconfig is used. Default: its current one.
     #[must_use]
     pub fn context(mut self, name: impl Into<String>) -> Self {
         self.context = Some(name.into());
         self
     }
 
-    /// Sets a file with the token, in the place of other credentials. Default none.
+    /// Sets a file with the token, which replaces other credentials. Default: none.
     ///
     /// It has no effect on [`from_client`](Self::from_client).
     #[must_use]
@@ -121,9 +123,9 @@ impl ApiServer {
         self
     }
 
-    /// Sets how long the API server may take for an answer. Default 10 s.
+    /// Sets how long the API server may take for an answer. Default: 10 s.
     ///
-    /// A short one gives up on servers that are busy; a long one notices late that one hangs.
+    /// A short one gives up on busy servers; a long one is slow to notice that one hangs.
     ///
     /// # Panics
     /// If it is zero.
@@ -138,7 +140,7 @@ impl ApiServer {
         self.timeout
     }
 
-    /// A client with credentials that were read just now.
+    /// A client with newly read credentials.
     pub(super) async fn client(&self) -> Result<Client, BoxError> {
         if let Way::Client(client) = &self.way {
             return Ok(client.clone());
@@ -173,13 +175,13 @@ impl ApiServer {
     }
 }
 
-/// A client over connections of our own: HTTP/2 with pings, so that a peer that is gone is noticed in seconds,
-/// no repetitions and no log lines beside those of the one loop that follows sources.
+/// A client over our own connections: HTTP/2 with pings, so that a dead peer is noticed in seconds.
+/// It makes no retries and no log lines of its own; the loop that follows sources does both.
 async fn connected(mut config: Config, timeout: Duration) -> Result<Client, BoxError> {
     let token = token_file(&mut config.auth_info).map(Token::read).transpose()?;
     let token = option_layer(token.map(FilterLayer::new));
     if config.proxy_url.is_some() || config.tls_server_name.is_some() {
-        // Both are between the client and its connector, which is kube's own.
+        // Both stand between the client and its connector, which is kube's own.
         config.default_retry = false;
         process_crypto()?;
         return Ok(ClientBuilder::try_from(config)?.with_layer(&token).build());
@@ -188,7 +190,7 @@ async fn connected(mut config: Config, timeout: Duration) -> Result<Client, BoxE
     if server.is_tls {
         process_crypto()?;
     }
-    // Credentials may come from a program that runs until it has them.
+    // Credentials may come from a program, which blocks until it has them.
     let prepared = tokio::task::spawn_blocking(move || {
         let tls = config.rustls_client_config();
         (config.auth_layer(), tls, config)
@@ -215,8 +217,8 @@ async fn connected(mut config: Config, timeout: Duration) -> Result<Client, BoxE
     })
 }
 
-/// The file that the token is in, where it is what counts; kube would take the line break behind the token for a
-/// part of it, which kubectl does not.
+/// The token file, if it is the credential in use. kube would take the line break after the token
+/// for a part of it; kubectl does not.
 fn token_file(auth: &mut AuthInfo) -> Option<PathBuf> {
     let is_first = auth.auth_provider.is_none() && auth.token.is_none();
     let has_password = auth.username.is_some() && auth.password.is_some();
@@ -225,11 +227,11 @@ fn token_file(auth: &mut AuthInfo) -> Option<PathBuf> {
     Some(path.into())
 }
 
-/// The token in a file, which is put into each request as the file has it then.
+/// The token in a file, which is read for each request.
 #[derive(Clone)]
 struct Token {
     path: PathBuf,
-    /// What was read last, for where the file is only there at the start (kubernetes/kubernetes#68164).
+    /// The last token, in case the file only exists at the start (kubernetes/kubernetes#68164).
     last: HeaderValue,
 }
 
@@ -265,7 +267,7 @@ fn bearer(path: &Path) -> Result<HeaderValue, BoxError> {
     Ok(value)
 }
 
-/// Where the URI of a cluster leads to; a path behind it is put before that of requests by kube.
+/// The server that the URI of a cluster names. kube puts the URI's path before that of requests.
 fn server_of(uri: &Uri) -> Result<Server, BoxError> {
     let scheme = uri.scheme_str().unwrap_or("https");
     let host = uri.host().ok_or("the URI of the cluster has no host")?;

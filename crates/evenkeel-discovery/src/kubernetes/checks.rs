@@ -7,13 +7,13 @@ use tokio::time::Instant;
 
 /// The rest after the first check.
 const REST: Duration = Duration::from_secs(2);
-/// The rest after many, and the calm after which all is forgotten.
+/// The rest after many checks, and the calm after which they are forgotten.
 const REST_MAX: Duration = Duration::from_secs(60);
 
 /// When a watch may be checked.
 ///
-/// A pod that is dead and not yet known as such is tried again and again, by every client that has it, and each
-/// failure asks for fresh news. A watch that works brings them by itself.
+/// A pod that is dead but not yet known to be is tried again and again, by every client that has
+/// it, and each failure asks for fresh news. A working watch brings the news by itself.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Checks {
     made: u32,
@@ -21,12 +21,12 @@ pub(super) struct Checks {
 }
 
 impl Checks {
-    /// Not before then; none if a check may be made at once.
+    /// The earliest time of the next check; none if it may be made at once.
     pub(super) fn next(&self) -> Option<Instant> {
         self.next
     }
 
-    /// Takes that one is made now.
+    /// Records that a check is made now.
     pub(super) fn make(&mut self, now: Instant, rng: &mut Rng) {
         if self.next.is_none_or(|next| next + REST_MAX <= now) {
             self.made = 0;

@@ -1,4 +1,4 @@
-//! Lists and watches of the slices of one service, of bounded size and time.
+//! Lists and watches of the slices of one service, with bounds on size and time.
 
 use std::time::Duration;
 
@@ -23,13 +23,13 @@ use super::{
     slice::{Line, Object, Page, Slice, Status},
 };
 
-/// Slices of one page of a list.
+/// The number of slices in one page of a list.
 const PAGE: u32 = 500;
-/// The most pages of a list: at 100 endpoints a slice, ten million.
+/// The most pages of a list: ten million endpoints, at 100 a slice.
 const PAGES_MAX: usize = 200;
 /// The most bytes of one page.
 const PAGE_BYTES_MAX: usize = 64 << 20;
-/// The most bytes of one line of a watch. The largest object that etcd takes has 1.5 MiB.
+/// The most bytes of one line of a watch. The largest object that etcd accepts has 1.5 MiB.
 const LINE_BYTES_MAX: usize = 16 << 20;
 
 /// Lists and watches the slices of one service.
@@ -37,31 +37,32 @@ const LINE_BYTES_MAX: usize = 16 << 20;
 pub(super) struct Client {
     pub(super) kube: kube::Client,
     pub(super) timeout: Duration,
-    /// The label that the slices of the service have.
+    /// The label of the service's slices.
     pub(super) label: String,
     pub(super) namespace: String,
-    /// Whether the server is from before 1.21.
+    /// Whether the server is older than 1.21.
     pub(super) is_old: bool,
 }
 
-/// What a watch tells.
+/// An event of a watch.
 #[derive(Debug)]
 pub(super) enum Event {
     Put(Box<Slice>),
     Deleted(String),
-    /// Nothing but how far the server has come, or an object that cannot be read.
+    /// A new version without a change, or an object that cannot be read.
     Version,
 }
 
 impl Client {
-    /// All slices, and the version after which a watch goes on: as they are now, or, with a version, as they were
-    /// at that one or later, which a server knows without asking etcd.
+    /// All slices, and the version after which to watch. They are as they are now. With a version,
+    /// they are as they were at that one or later, which a server knows without asking etcd.
     pub(super) async fn list(
         &self,
         version: Option<&str>,
     ) -> Result<(Vec<Slice>, String), BoxError> {
         match self.pages(Some(PAGE), version).await {
-            // The list has taken longer than the server remembers: all of it at once does not.
+            // The list took longer than the server remembers its version; a list without pages does
+            // not.
             Err(error) if is_expired(&error) => self.pages(None, None).await,
             listed => listed,
         }
@@ -126,7 +127,7 @@ impl Client {
     }
 
     async fn send(&self, mut request: Request<Vec<u8>>) -> Result<Response<Body>, BoxError> {
-        // Servers compress each event for itself, which not every client of a program can read.
+        // Servers compress each event separately, which some clients of a program cannot read.
         let identity = HeaderValue::from_static("identity");
         request.headers_mut().insert(ACCEPT_ENCODING, identity);
         let response = self.kube.send(request.map(Body::from)).await?;
@@ -148,13 +149,13 @@ impl Client {
     }
 }
 
-/// A watch that is under way.
+/// A watch under way.
 pub(super) struct Events {
     body: Body,
     read: BytesMut,
-    /// So much of what is read has no end of a line.
+    /// How many of the bytes in `read` are known to contain no end of a line.
     searched: usize,
-    /// Up to where everything is told.
+    /// The version up to which all events have been returned.
     pub(super) version: String,
 }
 
@@ -164,9 +165,10 @@ impl Events {
         digits(&self.version).unwrap_or_default()
     }
 
-    /// All that has come since the last call, at least one thing; none when the server ends the watch as agreed.
+    /// All events since the last call, at least one; none when the server ends the watch as agreed.
     ///
-    /// What comes together is told together: an endpoint that moves from one slice to another is in both.
+    /// Events that arrive together are returned together: an endpoint that moves from one slice to
+    /// another is in both.
     pub(super) async fn next(&mut self) -> Result<Option<Vec<Event>>, BoxError> {
         loop {
             let mut events = vec![];
@@ -242,12 +244,12 @@ fn refusal(status: Status, headers: Option<&HeaderMap>) -> ServerRefused {
     }
 }
 
-/// The refusal, if that is what went wrong.
+/// The refusal, if the error is one.
 pub(super) fn refused(error: &BoxError) -> Option<&ServerRefused> {
     error.downcast_ref()
 }
 
-/// Whether the version that was asked for is older than what the server remembers.
+/// Whether the version that was asked for is older than the server remembers.
 pub(super) fn is_expired(error: &BoxError) -> bool {
     refused(error).is_some_and(|refused| refused.status == 410)
 }

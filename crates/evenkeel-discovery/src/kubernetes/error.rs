@@ -1,4 +1,4 @@
-//! What an API server can refuse, and what is wrong with its answers.
+//! The errors of an API server and of its answers.
 
 use std::{sync::Arc, time::Duration};
 
@@ -7,17 +7,17 @@ use std::{sync::Arc, time::Duration};
 #[error("the API server answered {status} {reason}: {message}")]
 #[non_exhaustive]
 pub struct ServerRefused {
-    /// The HTTP status: 401 if it does not know the token, 403 without the rights, 429 when it is overloaded.
+    /// The HTTP status: 401 if the token is unknown, 403 without the rights, 429 when overloaded.
     pub status: u16,
-    /// What it calls that, such as `Forbidden`.
+    /// The server's name for the error, such as `Forbidden`.
     pub reason: String,
-    /// What it says, shortened to 300 bytes.
+    /// The server's message, shortened to 300 bytes.
     pub message: String,
-    /// When it wants to be asked again, where it says so.
+    /// After which time the server wants to be asked again, if it says so.
     pub retry_after: Option<Duration>,
 }
 
-/// The API server gave no whole answer within its time.
+/// The API server gave no complete answer in time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the API server gave no answer within {after:?}")]
 #[non_exhaustive]
@@ -26,20 +26,20 @@ pub struct NoAnswer {
     pub after: Duration,
 }
 
-/// The service has endpoints, but none with the port that is wanted.
+/// The service has endpoints, but none with the wanted port.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("no endpoint of {service} has {wanted}; there are {there}")]
 #[non_exhaustive]
 pub struct NoSuchPort {
     /// The service.
     pub service: Arc<str>,
-    /// The port as it was asked for.
+    /// The port that was asked for.
     pub wanted: String,
-    /// The ports that there are, by name and number.
+    /// The ports of the service, by name and number.
     pub there: String,
 }
 
-/// How to reach the API server, and who asks, cannot be found out.
+/// The address of the API server, or the credentials for it, cannot be determined.
 #[derive(Debug, thiserror::Error)]
 #[error("there is no way to the API server")]
 #[non_exhaustive]

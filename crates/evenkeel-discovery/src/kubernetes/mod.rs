@@ -1,10 +1,10 @@
 //! Endpoints from Kubernetes: the endpoint slices of a service, by a list and a watch.
 //!
-//! **When to use it.** For services in a cluster, by pods and by whoever can reach its API server. A change
-//! that the API server announces is told within milliseconds.
+//! **When to use it.** For services in a cluster, from pods and from any machine that can reach its
+//! API server. A change that the API server announces is reported within milliseconds.
 //!
-//! **When not.** Where there is no right to read endpoint slices: a headless service has its ready pods in DNS,
-//! which [`Dns`](crate::Dns) reads, with the delay of its TTL.
+//! **When not.** Without the right to read endpoint slices. A headless service has its ready pods
+//! in DNS, which [`Dns`](crate::Dns) reads, with the delay of its TTL.
 //!
 //! ```
 //! use evenkeel_discovery::kubernetes::{ApiServer, Kubernetes};
@@ -13,7 +13,7 @@
 //! # let _ = web;
 //! ```
 //!
-//! With what can be set:
+//! With options:
 //!
 //! ```
 //! use std::time::Duration;
@@ -27,25 +27,28 @@
 //! # let _ = web;
 //! ```
 //!
-//! **Which endpoints.** Those of all slices of the service together. Who is ready has weight 1. Who is not
-//! ready any more because it terminates, but still serves, has weight 0: it gets nothing new and finishes what it has;
-//! only while none is ready, those that terminate are used, as by kube-proxy since 1.26 (KEP-1669). What a slice does not say counts as ready, as
-//! serving and as not terminating. A pod that stands in two slices, as while it moves, counts as the slice says
-//! that was written last; of two pods with one address, the one that is ready.
+//! **Which endpoints.** Those of all slices of the service together. An endpoint that is ready has
+//! weight 1. An endpoint that is not ready because it terminates, but still serves, has weight 0:
+//! it gets no new requests and finishes what it has. Terminating endpoints are used only while none
+//! is ready, as by kube-proxy since 1.26 (KEP-1669). A condition that a slice does not state counts
+//! as ready, as serving and as not terminating. If a pod is in two slices, as while it moves, the
+//! slice that was written last counts. If two pods have one address, the one that is ready counts.
 //!
-//! **Port.** By its name in the service, or by its number in the pods, which is the service's `targetPort`. Without
-//! either, the service has to have one port. TCP ports alone are looked at. While a slice has endpoints and not
-//! that port, as when it is renamed slice by slice, those of its endpoints that were in use stay so, at the port
-//! that they had, until they stop; if all slices are so, that is told as a [`NoSuchPort`].
+//! **Port.** It is chosen by its name in the service, or by its number in the pods, which is the
+//! service's `targetPort`. Without either, the service has to have one port. Only TCP ports are
+//! considered. A slice may have endpoints but not that port, as when a port is renamed slice by
+//! slice. Then those of its endpoints that were in use stay in use, at the port that they had,
+//! until they stop. If all slices are like that, the error is [`NoSuchPort`].
 //!
-//! **Addresses.** Of a pod with two address families, one, for which the other may stand by ([`Family`]). Zone hints are followed if this process's
-//! own [`zone`](Kubernetes::zone) is known, by the rules of kube-proxy: if all endpoints have hints and some are
-//! for this zone, these are used. So are hints for [nodes](Kubernetes::node).
+//! **Addresses.** Of a pod with two address families, one is used, and the other may be its
+//! alternative ([`Family`]). Zone hints are followed if this process's own
+//! [`zone`](Kubernetes::zone) is set, by the rules of kube-proxy: if all endpoints have hints and
+//! some are for this zone, these are used. The same holds for hints for [nodes](Kubernetes::node).
 //!
-//! **Metadata.** `kubernetes.pod`, `kubernetes.node`, `kubernetes.hostname`, `kubernetes.port` (its name),
-//! `kubernetes.app_protocol`, and `kubernetes.terminating`. The zone is the endpoint's.
+//! **Metadata.** `kubernetes.pod`, `kubernetes.node`, `kubernetes.hostname`, `kubernetes.port` (its
+//! name), `kubernetes.app_protocol`, and `kubernetes.terminating`. The zone is the endpoint's.
 //!
-//! **Rights.** To list and to watch endpoint slices in the namespace of the service, and no others:
+//! **Rights.** Only to list and to watch endpoint slices in the namespace of the service:
 //!
 //! ```yaml
 //! apiVersion: rbac.authorization.k8s.io/v1
@@ -57,28 +60,30 @@
 //!     verbs: [list, watch]
 //! ```
 //!
-//! **What it believes.** The first list as it is, also an empty one. Later, that there is no endpoint left, and a
-//! list without some of them after the cluster's data was lost, have to stand for
-//! [`hold`](Kubernetes::hold) (5 s). What is new is used at once in any case.
+//! **What it believes.** The first list is believed as it is, even if it is empty. Later, the loss
+//! of all endpoints, and a list without some of them after the cluster's data was lost, are
+//! believed when they still hold after [`hold`](Kubernetes::hold) (5 s). New endpoints are always
+//! used at once.
 //!
-//! **On a bad day.** Refusals (401, 403, 429, 500), silence, broken and garbled answers and those that are too
-//! large (64 MiB a page, 16 MiB an event) change nothing: the last set stays, the failure is told to the watchers
-//! and logged once, and everything is listed again after 0.5 s to 10 s, or half as much more again as the server has
-//! said at most. A watch that
-//! the server ends as agreed goes on at once where it was; a version that the server does not remember is answered by
-//! a fresh list, compared to what is known. A connection that is dead is noticed by pings within 10 s, a server
-//! that says nothing within [`quiet`](Kubernetes::quiet).
+//! **On a bad day.** Refusals (401, 403, 429, 500), silence, and answers that are broken, garbled
+//! or too large (64 MiB a page, 16 MiB an event) change nothing. The last set stays, the watchers
+//! get the failure as an error, and it is logged once. Everything is listed again after 0.5 s to 10
+//! s. If the server says how long to wait, it is after that time or up to half as much more. A
+//! watch that the server ends as agreed continues at once where it was. If the server no longer
+//! remembers the version, a fresh list is compared with the known one. A dead connection is noticed
+//! by pings within 10 s, and a silent server within [`quiet`](Kubernetes::quiet).
 //!
-//! **What it costs.** One connection and one watch for each service, whatever the number of balancers that share
-//! the handle, and a list each time a session begins. After the first list, lists are read at the version that is
-//! known or a later one, which a server answers from memory. That an endpoint cannot be reached asks for no list:
-//! the watch is asked for again where it was, which shows whether the server answers; at once, and then after 1 s to
-//! 60 s, growing while it goes on. Memory is that of the endpoints.
+//! **What it costs.** One connection and one watch for each service, whatever the number of
+//! balancers that share the handle, and a list each time a session begins. After the first list,
+//! lists are read at the known version or a later one, which a server answers from memory. When an
+//! endpoint cannot be reached, no list is asked for. Instead the watch is requested again where it
+//! was, which shows whether the server answers: at once, and then after 1 s to 60 s, growing while
+//! failures go on. Memory grows with the endpoints.
 //!
-//! **The program has to choose** which types of the Kubernetes API are built, as with everything that uses `kube`,
-//! by a dependency such as `k8s-openapi = { version = "0.29", features = ["latest"] }`, and the cryptography, by
-//! `CryptoProvider::install_default` of rustls. It does not matter which: no type of the API is used here, and all
-//! clusters from 1.19 on are understood.
+//! **What the program has to choose.** As with every use of `kube`: which types of the Kubernetes
+//! API are built, by a dependency such as `k8s-openapi = { version = "0.29", features = ["latest"]
+//! }`, and the cryptography, by `CryptoProvider::install_default` of rustls. Any choice of types
+//! will do: no type of the API is used here, and all clusters from 1.19 on are understood.
 
 mod api_server;
 mod checks;
@@ -117,7 +122,7 @@ impl Kubernetes {
     /// The endpoints of `service`.
     ///
     /// # Panics
-    /// If it is no name of a service.
+    /// If it is not a valid name of a service.
     #[must_use]
     pub fn new(server: ApiServer, service: impl Into<Arc<str>>) -> Self {
         let service = service.into();
@@ -125,10 +130,10 @@ impl Kubernetes {
         Self { reconnect: Reconnect::new(KubernetesSource::new(server, service)) }
     }
 
-    /// Sets the namespace. Default that of the kubeconfig's context, or of the pod.
+    /// Sets the namespace. Default: that of the kubeconfig's context, or of the pod.
     ///
     /// # Panics
-    /// If it is no name of a namespace.
+    /// If it is not a valid name of a namespace.
     #[must_use]
     pub fn namespace(self, name: impl Into<Arc<str>>) -> Self {
         let name = name.into();
@@ -136,14 +141,14 @@ impl Kubernetes {
         self.with(|source| source.namespace = Some(name))
     }
 
-    /// Takes the port that has this name in the service. Default its only port.
+    /// Takes the port that has this name in the service. Default: its only port.
     #[must_use]
     pub fn port(self, name: impl Into<Arc<str>>) -> Self {
         let name = name.into();
         self.with(|source| source.reading.port = PortChoice::Name(name))
     }
 
-    /// Takes the port that has this number in the pods. Default the service's only port.
+    /// Takes the port that has this number in the pods. Default: the service's only port.
     ///
     /// # Panics
     /// If it is 0.
@@ -153,33 +158,34 @@ impl Kubernetes {
         self.with(|source| source.reading.port = PortChoice::Number(number))
     }
 
-    /// Sets which addresses of pods with two families are used. Default [`Family::PreferIpv4`].
+    /// Sets which addresses of pods with two families are used. Default: [`Family::PreferIpv4`].
     #[must_use]
     pub fn family(self, family: Family) -> Self {
         self.with(|source| source.reading.family = family)
     }
 
-    /// Follows zone hints for this zone, in which the process runs. Default none are followed.
+    /// Follows zone hints for this zone, in which the process runs. Default: none are followed.
     ///
-    /// Kubernetes sets them for services with `trafficDistribution`. A pod does not know its own zone; it is a
-    /// label of its node.
+    /// Kubernetes sets them for services with `trafficDistribution`. A pod does not know its own
+    /// zone; it is a label of its node.
     #[must_use]
     pub fn zone(self, zone: impl Into<Arc<str>>) -> Self {
         let zone = zone.into();
         self.with(|source| source.reading.zone = Some(zone))
     }
 
-    /// Follows node hints for this node, on which the process runs. Default none are followed.
+    /// Follows node hints for this node, on which the process runs. Default: none are followed.
     #[must_use]
     pub fn node(self, node: impl Into<Arc<str>>) -> Self {
         let node = node.into();
         self.with(|source| source.reading.node = Some(node))
     }
 
-    /// Sets how long a watch lasts before it is asked for again. Default 5 min, up to a quarter less.
+    /// Sets how long a watch lasts before it is requested again. Default: 5 min, up to a quarter
+    /// less.
     ///
-    /// A short one asks in vain more often; a long one leaves clients for long where they are when there is
-    /// another API server to share the load.
+    /// A short one makes more requests without need. With a long one, clients stay for long where
+    /// they are although another API server could share the load.
     ///
     /// # Panics
     /// If it is below 1 s.
@@ -189,10 +195,10 @@ impl Kubernetes {
         self.with(|source| source.wait = wait)
     }
 
-    /// Sets for how long nothing may be heard before a watch is asked for again. Default 90 s.
+    /// Sets how long a watch may be silent before it is requested again. Default: 90 s.
     ///
-    /// API servers tell each minute how far they are. It matters where a proxy in between hides that the server is
-    /// gone; where HTTP/2 reaches the server, pings notice that.
+    /// API servers report each minute how far they are. It matters where a proxy hides that the
+    /// server is gone; where HTTP/2 reaches the server, pings notice that.
     ///
     /// # Panics
     /// If it is below 100 ms.
@@ -202,30 +208,30 @@ impl Kubernetes {
         self.with(|source| source.quiet = time)
     }
 
-    /// Sets for how long endpoints are kept whose loss is suspicious. Default 5 s.
+    /// Sets how long endpoints are kept after a suspicious loss. Default: 5 s.
     ///
-    /// See [the module docs](self). A short one gives a moment without endpoints when a cluster's data is
-    /// restored; with a long one, callers of a service that really ended fail to connect where they would be
-    /// refused.
+    /// See [the module docs](self). With a short one, there is a moment without endpoints when a
+    /// cluster's data is restored. With a long one, callers of a service that really ended fail to
+    /// connect, where otherwise they would be refused.
     #[must_use]
     pub fn hold(self, hold: Duration) -> Self {
         self.with(|source| source.hold = hold)
     }
 
-    /// Sets the rest after an error. Default 1 s to 10 s. See [`Reconnect::backoff`].
+    /// Sets the rest after an error. Default: 1 s to 10 s. See [`Reconnect::backoff`].
     #[must_use]
     pub fn backoff(self, backoff: Backoff) -> Self {
         Self { reconnect: self.reconnect.backoff(backoff) }
     }
 
-    /// Sets how long the last endpoints are used while the API server does not answer. Default for ever. See
-    /// [`Reconnect::stale_max`].
+    /// Sets how long the last endpoints are used while the API server does not answer. Default: for
+    /// ever. See [`Reconnect::stale_max`].
     #[must_use]
     pub fn stale_max(self, age: Duration) -> Self {
         Self { reconnect: self.reconnect.stale_max(age) }
     }
 
-    /// Sets the seed of the jitter. Default the process's entropy.
+    /// Sets the seed of the jitter. Default: the process's entropy.
     #[must_use]
     pub fn seed(self, seed: u64) -> Self {
         Self { reconnect: self.reconnect.seed(seed) }
@@ -246,7 +252,7 @@ impl Discovery for Kubernetes {
     }
 }
 
-/// Whether a text can be the name of a service or a namespace: a label of DNS (RFC 1123).
+/// Whether a text is a valid name of a service or a namespace: a label of DNS (RFC 1123).
 pub(crate) fn is_name(text: &str) -> bool {
     let is_inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
     let ends_well = !text.starts_with('-') && !text.ends_with('-');

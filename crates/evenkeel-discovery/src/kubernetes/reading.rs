@@ -1,4 +1,5 @@
-//! What of a slice is an endpoint: which port, which address family, in which state, and for whom.
+//! Makes endpoints of a slice: which port, which address family, in which state, and for which
+//! zone.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -18,28 +19,28 @@ const APP_PROTOCOL: &str = "kubernetes.app_protocol";
 /// Which port of the endpoints is used.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum PortChoice {
-    /// The only one.
+    /// The only port of the service.
     Only,
     Name(Arc<str>),
     Number(u16),
 }
 
-/// Which addresses of pods that have both are used.
+/// Which addresses are used of pods that have both families.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Family {
-    /// IPv4 where a pod has it, else IPv6. A pod counts once.
+    /// IPv4 if a pod has it, else IPv6. A pod counts once.
     #[default]
     PreferIpv4,
-    /// IPv6 where a pod has it, else IPv4. A pod counts once.
+    /// IPv6 if a pod has it, else IPv4. A pod counts once.
     PreferIpv6,
-    /// IPv4 alone.
+    /// IPv4 only.
     Ipv4,
-    /// IPv6 alone.
+    /// IPv6 only.
     Ipv6,
-    /// Both: IPv4 where a pod has it, with its IPv6 address as an
-    /// [alternative](evenkeel_core::endpoint::Endpoint::alternatives), else IPv6. A pod counts once. Of what is not
-    /// known to be a pod, each address is an endpoint of its own.
+    /// Both: IPv4 if a pod has it, with its IPv6 address as an
+    /// [alternative](evenkeel_core::endpoint::Endpoint::alternatives), else IPv6. A pod counts
+    /// once. If an endpoint is not known to be a pod, each address is an endpoint of its own.
     Both,
 }
 
@@ -48,24 +49,25 @@ pub enum Family {
 pub(super) struct Reading {
     pub(super) port: PortChoice,
     pub(super) family: Family,
-    /// Where this process runs, if hints are to be followed.
+    /// The zone of this process, if hints are to be followed.
     pub(super) zone: Option<Arc<str>>,
     pub(super) node: Option<Arc<str>>,
 }
 
-/// What a slice says of one endpoint.
+/// What a slice says about one endpoint.
 #[derive(Clone, Debug)]
 pub(super) struct Row {
     pub(super) endpoint: Endpoint,
     pub(super) state: State,
-    /// The pod, so that it counts once whatever slices and addresses name it; empty if it is not known.
+    /// The pod, so that it counts once even if several slices and addresses name it; empty if
+    /// unknown.
     pub(super) uid: Arc<str>,
     pub(super) is_ipv6: bool,
     pub(super) zones: Hinted,
     pub(super) nodes: Hinted,
 }
 
-/// For whom an endpoint is meant.
+/// Where the clients are for which an endpoint is meant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Hinted {
     Nothing,
@@ -73,17 +75,17 @@ pub(super) enum Hinted {
     Elsewhere,
 }
 
-/// What may be sent to an endpoint, the best last.
+/// Which requests an endpoint may get; the best state is last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum State {
     Gone,
-    /// It ends, and serves what it has.
+    /// It terminates, and serves the requests that it has.
     Draining,
     Active,
 }
 
 impl Conditions {
-    /// What is not said counts as ready, as serving, and as not terminating.
+    /// A condition that is not stated counts as ready, as serving, and as not terminating.
     pub(super) fn state(self) -> State {
         let is_ending = self.terminating.unwrap_or(false) && self.serving.unwrap_or(true);
         match self.ready.unwrap_or(true) {
@@ -95,15 +97,15 @@ impl Conditions {
 }
 
 impl Reading {
-    /// The endpoints that a slice names at the port that is wanted. Those that cannot be read are left out.
+    /// The endpoints of a slice at the wanted port. Unreadable ones are left out.
     pub(super) fn rows(&self, slice: &Slice) -> Vec<Row> {
         let is_wanted = self.is_wanted(slice);
         let Some((port, number)) = self.port(slice).filter(|_| is_wanted) else { return vec![] };
         slice.endpoints.iter().filter_map(|item| self.row(slice, item, port, number)).collect()
     }
 
-    /// The endpoints that a slice without the port that is wanted names, and that were told, at the ports that were
-    /// told.
+    /// For a slice without the wanted port: those of its endpoints that were reported before, at
+    /// the ports that they had.
     pub(super) fn rows_as_told(
         &self,
         slice: &Slice,
@@ -113,7 +115,7 @@ impl Reading {
             return vec![];
         }
         let of_item = |item| {
-            // The port is only known of those that were told: of a host there are few.
+            // The port is only known from what was reported. One host has few endpoints.
             let any = self.row(slice, item, &Port::default(), 1)?;
             let (first, last) = all_ports(any.endpoint.address)?;
             let mut same = told.range(first..=last);
@@ -135,12 +137,12 @@ impl Reading {
         }
     }
 
-    /// Whether a slice has the port that is wanted.
+    /// Whether a slice has the wanted port.
     pub(super) fn has_port(&self, slice: &Slice) -> bool {
         self.port(slice).is_some()
     }
 
-    /// The port that is wanted, and its number.
+    /// The wanted port, and its number.
     fn port<'a>(&self, slice: &'a Slice) -> Option<(&'a Port, u16)> {
         let number = |port: &Port| u16::try_from(port.port?).ok().filter(|number| 0 < *number);
         let mut ports = slice.ports.iter().filter(|port| is_tcp(port));
@@ -213,7 +215,7 @@ fn all_ports(address: Address) -> Option<(Address, Address)> {
     }
 }
 
-/// The ports that slices have, for an error.
+/// The ports of slices, for an error.
 pub(super) fn ports_of(ports: &[Port]) -> String {
     let named: BTreeSet<_> = ports
         .iter()
@@ -304,7 +306,7 @@ mod tests {
             let slice: Slice = serde_json::from_value(slice).unwrap();
             for choice in [PortChoice::Only, PortChoice::Name(name.into()), PortChoice::Number(wanted)] {
                 for row in reading(choice).rows(&slice) {
-                    // What is told can be connected to: it is an address as anybody would write it.
+                    // Every reported address is valid: it parses as what it prints.
                     let text = row.endpoint.address.to_string();
                     prop_assert_eq!(text.parse::<Address>().unwrap(), row.endpoint.address);
                 }

@@ -1,6 +1,6 @@
-//! Endpoint slices as an API server writes them, as far as they are read here.
+//! Endpoint slices as an API server writes them, with the fields that are read here.
 //!
-//! Of `discovery.k8s.io/v1`, and of `v1beta1`, which names the zone in a map of its own.
+//! They are those of `discovery.k8s.io/v1`, and of `v1beta1`, which has the zone in a separate map.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use evenkeel_core::number::digits;
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
-/// A page of a list, with its slices unread: one that cannot be read must cost no other.
+/// A page of a list, with its slices unparsed: an unreadable slice must not affect the others.
 #[derive(Debug, Deserialize)]
 pub(super) struct Page {
     #[serde(default)]
@@ -36,7 +36,7 @@ pub(super) struct Line<'a> {
     pub(super) object: &'a RawValue,
 }
 
-/// What every object has.
+/// The fields of every object.
 #[derive(Debug, Deserialize)]
 pub(super) struct Object {
     pub(super) metadata: Meta,
@@ -52,7 +52,7 @@ pub(super) struct Meta {
     pub(super) resource_version: String,
 }
 
-/// Some of the endpoints of a service, all at the same ports.
+/// Some of the endpoints of a service, all with the same ports.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Slice {
@@ -68,7 +68,7 @@ pub(super) struct Slice {
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(super) struct Item {
-    /// All of them are the same endpoint; only the first is for use.
+    /// All of them are the same endpoint; only the first is to be used.
     #[serde(deserialize_with = "nothing")]
     pub(super) addresses: Vec<String>,
     #[serde(deserialize_with = "nothing")]
@@ -79,7 +79,7 @@ pub(super) struct Item {
     pub(super) target_ref: Option<Target>,
     #[serde(deserialize_with = "nothing")]
     pub(super) hints: Hints,
-    /// Where the zone stands in `v1beta1`.
+    /// The map that holds the zone in `v1beta1`.
     #[serde(deserialize_with = "nothing")]
     pub(super) topology: BTreeMap<String, String>,
 }
@@ -92,7 +92,7 @@ pub(super) struct Conditions {
     pub(super) terminating: Option<bool>,
 }
 
-/// What stands behind an endpoint, usually a pod.
+/// The object behind an endpoint, usually a pod.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct Target {
@@ -104,7 +104,7 @@ pub(super) struct Target {
     pub(super) uid: String,
 }
 
-/// For whom an endpoint is meant.
+/// The zones and nodes for which an endpoint is meant.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(super) struct Hints {
@@ -125,13 +125,13 @@ pub(super) struct Name {
 pub(super) struct Port {
     #[serde(deserialize_with = "nothing")]
     pub(super) name: String,
-    /// None where all ports are meant.
+    /// None if all ports are meant.
     pub(super) port: Option<i64>,
     pub(super) protocol: Option<String>,
     pub(super) app_protocol: Option<String>,
 }
 
-/// What an API server says when it refuses something.
+/// The body of an API server's refusal.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct Status {
@@ -152,13 +152,13 @@ pub(super) struct Details {
 }
 
 impl Meta {
-    /// The resource version as a number, which it is in every API server; 0 if not.
+    /// The resource version as a number, as in every API server; 0 if it is not a number.
     pub(super) fn version(&self) -> u64 {
         digits(&self.resource_version).unwrap_or_default()
     }
 }
 
-/// `null` is how Go writes an empty list, and an empty map.
+/// Reads `null` as the default: Go writes an empty list and an empty map like that.
 fn nothing<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(
     from: D,
 ) -> Result<T, D::Error> {

@@ -25,9 +25,9 @@ use crate::{
     watch::{Session, Source},
 };
 
-/// The longest that an API server can ask to be left alone.
+/// The longest rest that an API server can ask for.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(60);
-/// More changes at once than these are told as a whole set.
+/// More changes at once than this are reported as a whole set.
 const CHANGES_MAX: usize = 256;
 
 #[derive(Clone)]
@@ -42,23 +42,24 @@ pub(super) struct KubernetesSource {
     kube: Option<kube::Client>,
     is_old: bool,
     table: Table,
-    /// Up to which version everything is told; 0 before the first list.
+    /// The version of the last event that was applied; 0 before the first list.
     listed: u64,
-    /// What a list may be read at, as the last answer was good: any server that knows as much may answer it.
+    /// The version for the next list, if the last answer was good: any server that has reached it
+    /// may answer.
     position: Option<String>,
     checks: Checks,
     doubt: Doubt,
-    /// What was told last; none before the first list.
+    /// The last set that was reported; none before the first list.
     told: Option<BTreeMap<Address, Endpoint>>,
 }
 
-/// Why a watch is over.
+/// Why a watch has ended.
 enum Ended {
-    /// The server has ended it, as it does after some time, or nothing was heard of it.
+    /// The server has ended it, as it does after some time, or it was silent for too long.
     Again { brought_news: bool },
-    /// An endpoint cannot be reached: whether the server answers is to be seen.
+    /// An endpoint cannot be reached, so it is checked whether the server answers.
     Check,
-    /// What follows is lost: everything has to be asked for.
+    /// The events that follow are lost, so everything has to be listed.
     List,
 }
 
@@ -124,16 +125,16 @@ impl KubernetesSource {
         }
     }
 
-    /// Reads all slices, and tells what they come to, compared to what was told.
+    /// Reads all slices, and reports the differences from the last set.
     async fn list(
         &mut self,
         session: &mut Session,
         client: &mut Client,
     ) -> Result<String, BoxError> {
-        // Once: a server that lost its data would wait for that version in vain.
+        // Only once: a server that lost its data would never reach that version.
         let position = self.position.take();
         let (slices, version) = match client.list(position.as_deref()).await {
-            // No such group: before 1.21 there was another version of it.
+            // The group version does not exist: before 1.21 there was another.
             Err(error) if is_missing(&error) && self.told.is_none() => {
                 client.is_old = !client.is_old;
                 let listed = client.list(None).await.map_err(|_| error)?;
@@ -147,7 +148,8 @@ impl KubernetesSource {
         for slice in slices {
             table.put(slice, &self.reading, self.told.as_ref().unwrap_or(&none));
         }
-        // A server that lost its data begins to count anew, or has other slices under the same names.
+        // A server that lost its data starts counting again, or has other slices under the same
+        // names.
         let number = digits(&version).unwrap_or_default();
         let is_rebuilt = number < self.listed || table.is_unlike(&self.table);
         (self.table, self.listed) = (table, number);
@@ -162,7 +164,7 @@ impl KubernetesSource {
         client: &Client,
         version: &mut String,
     ) -> Result<Ended, BoxError> {
-        // Not all at the same time, when a server has started anew.
+        // Spread, so that watches do not all end together after a server has restarted.
         let spread = session.rng().below_u64(self.wait.as_secs() / 4 + 1);
         let time = self.wait.saturating_sub(Duration::from_secs(spread));
         let mut events = match client.watch(version, time).await {
@@ -180,7 +182,8 @@ impl KubernetesSource {
                 () = check_wanted(self.checks.next(), session) => break Ended::Check,
             };
             match news {
-                // A server that lost its data counts anew, and what it tells then fits nothing that is known.
+                // A server that lost its data starts counting again, and its events fit nothing
+                // that is known.
                 Ok(Some(_)) if events.number() < self.listed => {
                     self.position = None;
                     break Ended::List;
@@ -202,16 +205,17 @@ impl KubernetesSource {
         Ok(ended)
     }
 
-    /// What the watch tells, or that nothing was heard of it for too long.
+    /// The events of the watch; none if it was silent for too long.
     async fn heard(&self, events: &mut Events) -> Result<Option<Vec<Event>>, BoxError> {
         match tokio::time::timeout(self.quiet, events.next()).await {
             Ok(news) => news,
-            // A server tells each minute how far it has come. One that does not may be gone, or old.
+            // A server reports each minute how far it has come. One that does not may be gone, or
+            // old.
             Err(_) => Ok(None),
         }
     }
 
-    /// Applies what came together; true if there was anything but versions.
+    /// Applies events that came together; true if there was any besides versions.
     fn apply(&mut self, session: &mut Session, events: Vec<Event>) -> bool {
         let mut has_changed = false;
         let none = BTreeMap::new();
@@ -232,17 +236,17 @@ impl KubernetesSource {
         has_changed
     }
 
-    /// Tells what the table comes to, as far as it is believed.
+    /// Reports the content of the table, as far as it is believed.
     fn tell(&mut self, session: &mut Session, is_rebuilt: bool) {
         let misfit = self.table.misfit();
-        // What was known stays as long as it is there. Of others nothing is known: to tell that there are none
-        // would be wrong.
+        // Endpoints that were known stay as long as they exist. If none was known, an empty set
+        // must not be reported: the service may have endpoints.
         let missing = if misfit.is_none() || self.told.is_some() {
             self.believe(session, is_rebuilt)
         } else {
             None
         };
-        // It works again when nothing is wrong any more, and not with each event until then.
+        // Good news only when nothing is wrong any more, not with each event until then.
         if misfit.is_none() && missing.is_none() {
             session.confirm();
         }
@@ -255,7 +259,8 @@ impl KubernetesSource {
         }
     }
 
-    /// Tells the endpoints of the table, as far as they are believed, and how many are missing without being.
+    /// Reports the endpoints of the table, as far as they are believed; returns how many missing
+    /// ones are kept.
     fn believe(&mut self, session: &mut Session, is_rebuilt: bool) -> Option<usize> {
         let endpoints = self.table.endpoints(&self.reading);
         let is_doubted = self.doubt.ends_at(self.hold).is_some();
@@ -277,7 +282,7 @@ impl KubernetesSource {
         verdict.kept.map(|(missing, _)| missing)
     }
 
-    /// Tells what is different, or everything where that is much.
+    /// Reports the differences, or the whole set if there are many.
     fn announce(&mut self, session: &mut Session, endpoints: Vec<Endpoint>) {
         let mut old = self.told.take().unwrap_or_default();
         let is_first = session.known() == 0;
@@ -292,7 +297,7 @@ impl KubernetesSource {
         if is_first || CHANGES_MAX < changed.len() + old.len() {
             session.amend(|journal| journal.replace(new.values().cloned().collect()));
         } else {
-            // Those who join come before those who leave.
+            // Endpoints that join come before those that leave.
             for endpoint in changed {
                 session.amend(|journal| journal.insert(endpoint));
             }
@@ -304,12 +309,12 @@ impl KubernetesSource {
     }
 }
 
-/// Whether the server does not know what was asked for.
+/// Whether the server does not have the resource that was asked for.
 fn is_missing(error: &BoxError) -> bool {
     refused(error).is_some_and(|refused| refused.status == 404)
 }
 
-/// Waits until fresh news is asked for, after `not_before`.
+/// Waits until fresh news is asked for, but not before `not_before`.
 async fn check_wanted(not_before: Option<Instant>, session: &mut Session) {
     if let Some(instant) = not_before {
         tokio::time::sleep_until(instant).await;
@@ -337,7 +342,7 @@ impl Source for KubernetesSource {
         let (status, retry_after) =
             refused(&error).map_or((0, None), |refused| (refused.status, refused.retry_after));
         if status == 401 {
-            // The token is not known any more: whatever it came from is asked again.
+            // The token is no longer known, so credentials are read again.
             self.kube = None;
         }
         match retry_after {

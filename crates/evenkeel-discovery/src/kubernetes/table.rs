@@ -1,4 +1,4 @@
-//! All slices of a service, and what they come to together.
+//! All slices of a service, and the endpoints that they add up to.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -13,10 +13,10 @@ use super::{
     slice::Slice,
 };
 
-/// The key under which an endpoint that is used although it ends is marked.
+/// The metadata key that marks an endpoint that is used although it terminates.
 const TERMINATING: &str = "kubernetes.terminating";
 
-/// The slices that are known, read once each, by their names.
+/// The known slices by name, each parsed once.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Table {
     slices: BTreeMap<String, Known>,
@@ -27,15 +27,16 @@ struct Known {
     uid: String,
     version: u64,
     rows: Vec<Row>,
-    /// The ports, where none of them is the one that is wanted.
+    /// The ports of the slice, if the wanted one is not among them.
     misfit: Option<String>,
 }
 
 impl Table {
-    /// Puts a slice in, or in the place of what it was.
+    /// Inserts a slice, or replaces it.
     ///
-    /// If it has endpoints and not the port that is wanted, those of them that were told stay as they were: a port
-    /// that is renamed changes its name slice by slice, and no pod stops listening for it.
+    /// If it has endpoints but not the wanted port, those that were reported before stay as they
+    /// were. When a port is renamed, it changes its name slice by slice, and no pod stops listening
+    /// for it.
     pub(super) fn put(
         &mut self,
         slice: Slice,
@@ -58,14 +59,16 @@ impl Table {
         self.slices.remove(name);
     }
 
-    /// Whether it has slices of which `other` has none: what one and the same cluster never comes to at once.
+    /// Whether both tables have slices but none in common, which never happens at once in one
+    /// cluster.
     pub(super) fn is_unlike(&self, other: &Self) -> bool {
         let uids = |table: &Self| table.slices.values().map(|known| known.uid.clone()).collect();
         let (mine, others): (HashSet<String>, HashSet<String>) = (uids(self), uids(other));
         !mine.is_empty() && !others.is_empty() && mine.is_disjoint(&others)
     }
 
-    /// The ports that there are, if there are slices with endpoints and none of them at the port that is wanted.
+    /// The existing ports, if there are slices with endpoints but none with an endpoint at the
+    /// wanted port.
     pub(super) fn misfit(&self) -> Option<String> {
         let has_rows = |known: &Known| known.misfit.is_none() && !known.rows.is_empty();
         let misfits: Vec<_> = self.slices.values().filter_map(|k| k.misfit.as_deref()).collect();
@@ -94,7 +97,7 @@ impl Table {
         rows.into_iter().map(endpoint).collect()
     }
 
-    /// The IPv6 address of each pod that has one and may be sent to.
+    /// The IPv6 address of each pod that has one and may get requests.
     fn ipv6_addresses(&self) -> HashMap<Arc<str>, SocketAddr> {
         let rows = self.slices.values().flat_map(|known| &known.rows);
         let usable =
@@ -106,7 +109,7 @@ impl Table {
         known.collect()
     }
 
-    /// What is known of each address, and of each pod where it counts once.
+    /// One row for each address, and for each pod where a pod counts once.
     fn each_once(&self, family: Family) -> Vec<&Row> {
         let mut addresses: BTreeMap<&Address, (&Row, u64)> = BTreeMap::new();
         for known in self.slices.values() {
@@ -136,15 +139,16 @@ impl Table {
     }
 }
 
-/// Which of two rows with one address counts. Of one pod, that of the slice that was written last, as a pod
-/// that moves stands in both for a while; of two pods, whoever is in the better state.
+/// Which of two rows with one address counts. Of one pod, it is the row in the slice that was
+/// written last, since a pod that moves is in both for a while. Of two pods, it is the one in the
+/// better state.
 fn better<'a>(a: (&'a Row, u64), b: (&'a Row, u64)) -> (&'a Row, u64) {
     let b_counts = if a.0.uid == b.0.uid { a.1 < b.1 } else { (a.0.state, a.1) < (b.0.state, b.1) };
     if b_counts { b } else { a }
 }
 
-/// Leaves of the active ones those that are meant for here, where all of them say for whom they are meant and
-/// some are for here: first by node, then by zone (the rules of kube-proxy).
+/// Keeps only the active rows that are meant for this place, if all of them have hints and some are
+/// for here: first by node, then by zone (the rules of kube-proxy).
 fn follow_hints(rows: &mut Vec<&Row>) {
     for hint in [|row: &Row| row.nodes, |row: &Row| row.zones] {
         let active = || rows.iter().filter(|row| row.state == State::Active);
@@ -157,7 +161,7 @@ fn follow_hints(rows: &mut Vec<&Row>) {
     }
 }
 
-/// Who ends gets nothing new, unless there is nobody else.
+/// A terminating endpoint gets no new requests, unless there are no others.
 fn to_endpoint(row: &Row, has_active: bool) -> Endpoint {
     let endpoint = row.endpoint.clone();
     match row.state {

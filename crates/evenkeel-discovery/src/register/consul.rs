@@ -1,37 +1,40 @@
 //! Registration at an agent of Consul.
 //!
-//! The entry is a service of the agent with a TTL check that is kept by heartbeats, beside the checks that
-//! it names. When the TTL is over the service is critical, and callers leave it out; after
-//! [`deregister_critical_after`](ConsulRegistry::deregister_critical_after), and Consul's round of up to
-//! 30 s, the agent forgets it.
+//! The entry is a service of the agent with a TTL check, which heartbeats keep passing, and the
+//! checks that the entry names. When the TTL is over, the service is critical and callers leave it
+//! out. After [`deregister_critical_after`](ConsulRegistry::deregister_critical_after), and
+//! Consul's round of up to 30 s, the agent removes it.
 //!
-//! **Which agent.** A service belongs to the agent of its machine: only that one sees the machine die. Where
-//! several are named, the next has the entry after the first heartbeat that failed, and the entry at the first
-//! runs out by its TTL. Leaving removes both. Where an agent that has it does not answer, the entry is removed from the
-//! catalogue at once, and leaving is tried until that agent has answered or nothing listens there, or the
-//! [`timeout`](super::Registration::timeout) is over: it would enter it again.
+//! **Which agent.** A service belongs to the agent of its machine: only that agent sees the machine
+//! die. Where several agents are named, the next gets the entry after the first failed heartbeat,
+//! and the entry at the first expires by its TTL. Leaving removes both. An agent that has the entry
+//! but does not answer would enter it again in the catalogue. So the entry is removed from the
+//! catalogue at once, and leaving is tried until that agent has answered or nothing listens there,
+//! or the [`timeout`](super::Registration::timeout) is over.
 //!
-//! **Connections.** A registration holds none between its heartbeats, so that hundreds in one process do not
-//! use up the 200 that an agent takes from one address.
+//! **Connections.** A registration holds no connection between its heartbeats, so that hundreds in
+//! one process do not use up the 200 that an agent accepts from one address.
 //!
-//! **Maintenance and weight 0** are the agent's maintenance mode for the service. What a service sets itself ends
-//! with it, also if it dies and another enters under the same id. Maintenance that is set by hand survives
-//! heartbeats, changes of the entry and restarts.
+//! **Maintenance and weight 0** use the agent's maintenance mode for the service. Maintenance that
+//! a service sets itself ends with the service, also if it dies and another enters under the same
+//! id. Maintenance that is set by hand survives heartbeats, changes of the entry and restarts.
 //!
-//! **What is looked at.** Each heartbeat looks at the agent's entry, and each third one also at the catalogue,
-//! which callers read: one question about two rows, of any server. An entry that is gone from there, as after
-//! a snapshot was restored, or says something else, is entered again, with a number in its `Meta` and in the notes
-//! of its checks that makes it another: the agent would not push what it believes to be there. So is one without an owner, as it is
-//! after it was edited by hand, and one whose owner has not sent a heartbeat for its TTL.
+//! **What is checked.** Each heartbeat checks the agent's entry. Each third one also checks the
+//! catalogue, which callers read: one question about two rows, to any server. An entry that is
+//! missing there, as after a restored snapshot, or that differs, is entered again. It then has a
+//! number in its `Meta` and in the notes of its checks that makes it differ from before, since the
+//! agent would not push what it believes to be there. An entry without an owner, as after it was
+//! edited by hand, is entered again too, and so is one whose owner has not sent a heartbeat for its
+//! TTL.
 //!
-//! **Ids and names** are part of paths that Consul cleans: an id or a name with an empty segment, with `.` or
-//! `..` as one, or with control characters would enter and never be found, and is refused
-//! ([`Registry::validate`]).
+//! **Ids and names** are parts of paths, which Consul cleans. An id or a name with an empty
+//! segment, with `.` or `..` as a segment, or with control characters could be entered but never
+//! found. It is refused ([`Registry::validate`]).
 //!
 //! **For go-micro v2**, [`go_micro`](ConsulRegistry::go_micro) writes its tags; go-kit reads ordinary services.
 //!
-//! **Rights** that a token needs: `service "NAME" { policy = "write" }`. To look at the catalogue takes
-//! `node_prefix "" { policy = "read" }` as well; without it, that is left out.
+//! **Rights** that a token needs: `service "NAME" { policy = "write" }`. To check the catalogue
+//! takes `node_prefix "" { policy = "read" }` as well; without it, that check is left out.
 
 mod definition;
 mod standing;
@@ -49,16 +52,16 @@ use crate::consul::{
     agent::{Agent, encode, is_gone},
 };
 
-/// The key in `Meta` that tells which process has made an entry.
+/// The key in `Meta` that identifies the process which made an entry.
 const OWNER: &str = "evenkeel-owner";
 
-/// The key in `Meta` that tells how often an entry that was lost has been entered again.
+/// The key in `Meta` that counts how often a lost entry has been entered again.
 const ROUND: &str = "evenkeel-round";
 
-/// Of so many heartbeats, one looks at the catalogue.
+/// One in this many heartbeats checks the catalogue.
 const LOOK_EVERY: u32 = 3;
 
-/// How long the catalogue may take to answer: a heartbeat does not fail with it.
+/// How long the catalogue may take to answer. A heartbeat does not fail with it.
 const LOOK_MAX: Duration = Duration::from_secs(1);
 
 /// Enters services at an agent of Consul. See the [module docs](self).
@@ -78,32 +81,33 @@ pub struct ConsulRegistry {
     /// Whether tags are written as go-micro does.
     is_micro: bool,
     owner: String,
-    /// How many agents have been asked, one after the other, counted on beyond the last.
+    /// How many agents have been asked, one after the other; counted on after the last.
     asked: usize,
     /// The agent that is asked; none while an attempt is under way, and after one that failed.
     at: Option<At>,
-    /// Which agent has the entry as it is wanted.
+    /// The agent that has the current entry.
     entered_at: Option<usize>,
-    /// Which agents may have an entry, since an attempt there has begun and none has removed it.
+    /// The agents that may have an entry: an attempt there has begun, and none has removed it
+    /// since.
     may_have: BTreeSet<usize>,
-    /// How often the entry was lost. It is part of the entry: an agent of Consul 1.11 and later that is told
-    /// again what it knows pushes nothing, although the catalogue may have lost it.
+    /// How often the entry was lost. The number is part of the entry: since Consul 1.11, an agent
+    /// that gets an entry it already knows pushes nothing, although the catalogue may have lost it.
     round: u32,
 }
 
-/// An agent, and what is known of the entry there.
+/// An agent, and what is known about the entry there.
 #[derive(Debug)]
 struct At {
     agent: Agent,
-    /// Whether what a predecessor left has been looked at, and removed.
+    /// Whether leftovers of a predecessor have been looked for and removed.
     is_clean: bool,
     /// Whether the service has set the maintenance mode itself.
     is_drained: bool,
     /// The name of its node.
     node: Option<String>,
     heartbeats: u32,
-    /// Whether the catalogue has had the entry. Only what was there can be lost: without the right to read
-    /// nodes, nothing is there.
+    /// Whether the catalogue has had the entry. An entry that was never seen there cannot be lost:
+    /// without the right to read nodes, no entry is visible.
     was_in_catalogue: bool,
 }
 
@@ -124,24 +128,26 @@ impl ConsulRegistry {
         }
     }
 
-    /// Sets how long a service is critical before the agent forgets it. Default 1 min, Consul's least.
+    /// Sets how long a service is critical before the agent removes it. Default: 1 min, Consul's
+    /// minimum.
     #[must_use]
     pub fn deregister_critical_after(mut self, after: Duration) -> Self {
         self.deregister_critical_after = after;
         self
     }
 
-    /// Writes entries for go-micro v2, which reads metadata and version from tags. Default it does not.
+    /// Writes entries for go-micro v2, which reads metadata and version from tags. Default: off.
     ///
-    /// Say what the service speaks in the entry's metadata, under `protocol`: `grpc` for a gRPC server.
-    /// Methods are not entered; who selects nodes by a method finds none here.
+    /// Put the protocol of the service in the entry's metadata, under `protocol`: `grpc` for a gRPC
+    /// server. Methods are not entered, so selecting nodes by a method finds none here.
     #[must_use]
     pub fn go_micro(mut self) -> Self {
         self.is_micro = true;
         self
     }
 
-    /// Makes an attempt at one agent; after one that fails or is given up, the next is asked.
+    /// Begins an attempt at one agent. After an attempt that fails or is dropped, the next agent is
+    /// asked.
     fn at(&mut self) -> Result<At, BoxError> {
         match self.at.take() {
             Some(at) => Ok(at),
@@ -152,12 +158,12 @@ impl ConsulRegistry {
         }
     }
 
-    /// Which agent is asked.
+    /// The index of the agent that is asked.
     fn place(&self) -> usize {
         self.asked.saturating_sub(1) % self.agents.servers.len()
     }
 
-    /// Ends an attempt that succeeded.
+    /// Ends a successful attempt.
     fn stay(&mut self, at: At) {
         at.agent.hang_up();
         self.at = Some(at);
@@ -166,7 +172,7 @@ impl ConsulRegistry {
     async fn keep_at(&self, at: &mut At, entry: &Entry, ttl: Duration) -> Result<Kept, BoxError> {
         match standing::owner(&at.agent, entry).await?.as_deref() {
             Some(owner) if *owner == self.owner && self.entered_at == Some(self.place()) => {}
-            // It went to another agent and is back: what stands here may be old.
+            // The entry went to another agent and is back: the one here may be old.
             Some(owner) if *owner == self.owner => return Ok(Kept::Lost),
             // An entry without an owner may be taken over.
             None | Some("") => return Ok(Kept::Lost),
@@ -177,7 +183,7 @@ impl ConsulRegistry {
         }
         match pass(&at.agent, entry).await {
             Ok(()) => {}
-            // That the check is not there is 404, and 500 before Consul 1.12.
+            // A missing check is 404, and 500 before Consul 1.12.
             Err(error) if is_unknown_check(&error) => return Ok(Kept::Lost),
             Err(error) => return Err(error),
         }
@@ -214,7 +220,7 @@ impl At {
             self.is_clean = true;
         }
         self.drain(entry).await?;
-        // An entry that was there already has the status that its check had.
+        // The check of an existing entry keeps the status that it had.
         pass(&self.agent, entry).await
     }
 
@@ -223,7 +229,7 @@ impl At {
         if !is_drained && !self.is_drained {
             return Ok(());
         }
-        // What was set by hand meanwhile stays.
+        // Maintenance that was set by hand meanwhile stays.
         let is_own = Checks::read(&self.agent, entry).await?.is_drained_by_itself();
         if is_drained || is_own {
             let path = format!(
@@ -237,7 +243,7 @@ impl At {
         Ok(())
     }
 
-    /// Looks whether the catalogue still has the entry; true as well if that cannot be told.
+    /// Checks whether the catalogue still has the entry; true as well if that cannot be determined.
     async fn look(&mut self, entry: &Entry, service: &Value) -> bool {
         let Some(node) = &self.node else { return true };
         let look = standing::is_in_catalogue(&self.agent, node, entry, service);
@@ -267,7 +273,7 @@ impl Registry for ConsulRegistry {
     async fn enter(&mut self, entry: &Entry, ttl: Duration) -> Result<(), BoxError> {
         let service = definition::service(self, entry, ttl)?;
         let mut at = self.at()?;
-        // One that is given up may succeed over there.
+        // An attempt that is dropped may still succeed at the agent.
         self.may_have.insert(self.place());
         at.enter(entry, &service).await?;
         self.entered_at = Some(self.place());
@@ -280,7 +286,7 @@ impl Registry for ConsulRegistry {
         let kept = self.keep_at(&mut at, entry, ttl).await?;
         if kept == Kept::Lost {
             self.round = self.round.wrapping_add(1);
-            // What is there now is to be looked at again.
+            // The state at the agent has to be checked again.
             at = At { node: at.node.take(), ..At::new(at.agent) };
         }
         self.stay(at);
@@ -293,7 +299,8 @@ impl Registry for ConsulRegistry {
         self.may_have.remove(&self.place());
         // An agent that is slow, or has no server, may have left it in the catalogue.
         standing::remove_from_catalogue(&at.agent, entry, &self.owner).await?;
-        // It would put it there again, and is believed to be rid of it when it says so or is gone.
+        // Such an agent would put it there again, until it answers that it has removed it or is
+        // gone.
         for place in self.may_have.clone() {
             let agent = self.agents.agent(place)?;
             match standing::remove(&agent, entry, &self.owner).await {
@@ -306,7 +313,7 @@ impl Registry for ConsulRegistry {
     }
 }
 
-/// Why `text` would not be found as part of a path, which Consul cleans before it looks.
+/// Why `text` would not be found as part of a path, which Consul cleans before the lookup.
 fn unfindable(text: &str) -> Option<&'static str> {
     if text.chars().any(|c| c.is_control() || (c.is_whitespace() && c != ' ')) {
         Some("a control character in an id or a name is not found in Consul")
@@ -317,12 +324,12 @@ fn unfindable(text: &str) -> Option<&'static str> {
     }
 }
 
-/// Whether the agent would take a question about this id for another one.
+/// Whether the agent would take a question about this id for another question.
 fn is_path_of_agent(id: &str) -> bool {
     id == "register" || id.starts_with("deregister/") || id.starts_with("maintenance/")
 }
 
-/// One heartbeat.
+/// Sends one heartbeat.
 async fn pass(agent: &Agent, entry: &Entry) -> Result<(), BoxError> {
     let path = format!("/v1/agent/check/update/{}", encode(&definition::heartbeat_id(entry)));
     agent.put(&path, json!({ "Status": "passing" }).to_string().into()).await.map(drop)

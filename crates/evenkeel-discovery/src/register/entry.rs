@@ -1,4 +1,4 @@
-//! What a service says of itself in a registry.
+//! The entry of a service in a registry.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -6,7 +6,7 @@ use evenkeel_core::endpoint::Address;
 
 use super::InvalidEntry;
 
-/// What a service says of itself in a registry: what its callers need in order to find it.
+/// The entry of a service in a registry: what its callers need to find it.
 ///
 /// ```
 /// use std::time::Duration;
@@ -26,31 +26,31 @@ use super::InvalidEntry;
 pub struct Entry {
     /// The name under which callers look for it.
     pub service: Arc<str>,
-    /// Which instance of the service it is. Default the service and the address.
+    /// The instance of the service. Default: the service and the address.
     pub id: String,
-    /// Where it listens, as its callers reach it.
+    /// Where callers reach it.
     pub address: Address,
-    /// Its share relative to the others; 0 means that it gets nothing new. Default 1.
+    /// Its share relative to the others; 0 means that it gets no new requests. Default: 1.
     pub weight: u32,
-    /// The zone it runs in. Default unknown.
+    /// The zone in which it runs. Default: unknown.
     pub zone: Option<String>,
-    /// Its tags. Default none.
+    /// Its tags. Default: none.
     pub tags: Vec<String>,
-    /// Its version. Default unknown.
+    /// Its version. Default: unknown.
     pub version: Option<String>,
-    /// What else its callers may want to know. Default empty.
+    /// Other data for its callers. Default: empty.
     pub metadata: BTreeMap<String, String>,
-    /// How the registry checks it, where it can. Default by heartbeats alone, which there are in any case.
+    /// How the registry checks it, if it can. Default: by heartbeats alone, which are always sent.
     pub checks: Vec<Check>,
-    /// Why it gets nothing new for now. Default it does.
+    /// Why it gets no new requests for now. Default: none, so it gets them.
     pub maintenance: Option<String>,
 }
 
 impl Entry {
     /// An instance of `service` that its callers reach at `address`.
     ///
-    /// In Consul, an unspecified IP address (`0.0.0.0`) stands for that of the agent's node. etcd has no node:
-    /// there it is refused.
+    /// In Consul, an unspecified IP address (`0.0.0.0`) stands for the address of the agent's node.
+    /// etcd has no nodes and refuses it.
     #[must_use]
     pub fn new(service: impl Into<Arc<str>>, address: Address) -> Self {
         let service = service.into();
@@ -73,23 +73,24 @@ impl Entry {
         }
     }
 
-    /// Sets which instance of the service it is.
+    /// Sets the instance of the service.
     ///
-    /// Of two that use one id, the one that entered last counts, and the other says that it is left out.
+    /// If two instances use one id, the one that entered last counts, and the other reports that it
+    /// is left out.
     #[must_use]
     pub fn id(mut self, id: impl Into<String>) -> Self {
         self.id = id.into();
         self
     }
 
-    /// Sets its share relative to the others, 0 to get nothing new.
+    /// Sets its share relative to the others; with 0 it gets no new requests.
     #[must_use]
     pub fn weight(mut self, weight: u32) -> Self {
         self.weight = weight;
         self
     }
 
-    /// Sets the zone it runs in.
+    /// Sets the zone in which it runs.
     #[must_use]
     pub fn zone(mut self, zone: impl Into<String>) -> Self {
         self.zone = Some(zone.into());
@@ -117,17 +118,19 @@ impl Entry {
         self
     }
 
-    /// Adds a check that the registry makes, where it can: Consul does, etcd does not.
+    /// Adds a check that the registry makes, if it can: Consul does, etcd does not.
     #[must_use]
     pub fn check(mut self, check: Check) -> Self {
         self.checks.push(check);
         self
     }
 
-    /// Whether any registry could hold it: the service and the id have to be there, and the port is not 0.
+    /// Whether any registry could hold it: the service and the id are not empty, and the port is
+    /// not 0.
     ///
     /// # Errors
-    /// If not. What a registry asks for beyond that, [`Registry::validate`](super::Registry::validate) says.
+    /// If not. A registry's further conditions are in
+    /// [`Registry::validate`](super::Registry::validate).
     pub fn validate(&self) -> Result<(), InvalidEntry> {
         let reason = if self.service.is_empty() {
             "the service has no name"
@@ -141,7 +144,7 @@ impl Entry {
         Err(InvalidEntry::new(self, reason))
     }
 
-    /// Its metadata with zone and version, which are entries of it in most registries.
+    /// Its metadata, with zone and version, which most registries store there.
     #[cfg_attr(not(any(feature = "consul", feature = "etcd")), allow(dead_code))]
     pub(crate) fn all_metadata(&self) -> BTreeMap<String, String> {
         let mut all = self.metadata.clone();
@@ -154,7 +157,7 @@ impl Entry {
         all
     }
 
-    /// Its weight, 0 in maintenance.
+    /// Its weight, or 0 in maintenance.
     #[cfg_attr(not(any(feature = "consul", feature = "etcd")), allow(dead_code))]
     pub(crate) fn effective_weight(&self) -> u32 {
         if self.maintenance.is_some() { 0 } else { self.weight }
@@ -165,23 +168,23 @@ impl Entry {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Check {
-    /// What is asked.
+    /// What to probe.
     pub probe: Probe,
-    /// How often. Consul's least is 1 s.
+    /// The interval. Consul's minimum is 1 s.
     pub interval: Duration,
-    /// How long an answer may take. Default the interval, and 10 s at most.
+    /// How long an answer may take. Default: the interval, and 10 s at most.
     pub timeout: Duration,
-    /// Headers of a check over HTTP. Default none.
+    /// Headers of a check over HTTP. Default: none.
     pub headers: BTreeMap<String, String>,
-    /// Whether a check over gRPC speaks TLS. Default not; over HTTP the URL says so.
+    /// Whether a check over gRPC uses TLS. Default: no; over HTTP the URL decides.
     pub is_tls: bool,
 }
 
-/// What a check asks.
+/// The probe of a check.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Probe {
-    /// A GET of this URL: 2xx passes, 429 warns, all else is critical.
+    /// A GET of this URL: 2xx passes, 429 warns, anything else is critical.
     Http(String),
     /// A connection to this `host:port`.
     Tcp(String),
@@ -215,14 +218,14 @@ impl Check {
         self
     }
 
-    /// Adds a header to a check over HTTP, such as the `Host` that a server insists on.
+    /// Adds a header to a check over HTTP, such as a `Host` that the server requires.
     #[must_use]
     pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.headers.insert(name.into(), value.into());
         self
     }
 
-    /// Lets a check over gRPC speak TLS.
+    /// Makes a check over gRPC use TLS.
     #[must_use]
     pub fn tls(mut self) -> Self {
         self.is_tls = true;

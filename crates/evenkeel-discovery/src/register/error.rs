@@ -1,10 +1,10 @@
-//! What can go wrong with a registration.
+//! The errors of a registration.
 
 use std::time::Duration;
 
 use super::Entry;
 
-/// An entry that could be entered and never be called, found or removed.
+/// An entry that could be entered, but then never be called, found or removed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("`{id}` of the service `{service}` cannot be registered: {reason}")]
 #[non_exhaustive]
@@ -25,7 +25,7 @@ impl InvalidEntry {
     }
 }
 
-/// Another instance has entered under the same id, later; its entry counts.
+/// Another instance entered later under the same id; its entry counts.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("another instance has entered as `{id}` after this one")]
 #[non_exhaustive]
@@ -34,7 +34,7 @@ pub struct Taken {
     pub id: String,
 }
 
-/// The registry has lost the entry, which is entered again.
+/// The registry has lost the entry, which is being entered again.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the registry has lost the entry `{id}`")]
 #[non_exhaustive]

@@ -1,17 +1,17 @@
 //! Registration in etcd.
 //!
-//! The entry is a key that hangs on a lease, which heartbeats keep alive. When they stop, the key is gone
-//! after the TTL; etcd's least is 2 s, and a new leader gives every lease its whole TTL anew. Checks are not
-//! made: nobody is there to make them.
+//! The entry is a key attached to a lease, which heartbeats keep alive. When they stop, the key is
+//! removed after the TTL. etcd's minimum is 2 s, and a new leader gives every lease its whole TTL
+//! again. Checks are not made, since etcd has none.
 //!
-//! A key that somebody puts by hand hangs on no lease, and is taken over. An unspecified address (`0.0.0.0`) is
-//! refused ([`Registry::validate`]): nothing here knows a better one.
+//! A key that was put by hand has no lease, and is taken over. An unspecified address (`0.0.0.0`)
+//! is refused ([`Registry::validate`]), since no better one is known here.
 //!
-//! Weight 0 and maintenance are told as weight 0, or by taking the key out where a
-//! [layout](crate::etcd::dialect) knows no weights.
+//! Weight 0 and maintenance are written as weight 0. If a [layout](crate::etcd::dialect) has no
+//! weights, the key is removed instead.
 //!
-//! **Connections.** All registrations of one runtime that ask a member as the same user, with the same timeout and
-//! the same TLS share a connection to it.
+//! **Connections.** All registrations of one runtime share a connection to a member if they ask it
+//! as the same user, with the same timeout and the same TLS.
 //!
 //! **Rights** that a user needs: to read and write the keys of the service.
 
@@ -33,19 +33,19 @@ use crate::etcd::{Cluster, Dialect, client::Client, dialect::Plain, shared::Shar
 pub struct EtcdRegistry {
     cluster: Cluster,
     dialect: Arc<dyn Dialect>,
-    /// The member that is asked, counted on beyond the last.
+    /// The member that is asked; starts over after the last.
     asked: usize,
-    /// The client that was asked last, which others use, too.
+    /// The client that was asked last, which other registrations use too.
     shared: Option<Arc<Shared>>,
     /// Whether it has answered; false while an attempt is under way, and after one that failed.
     has_answered: bool,
     lease: Option<i64>,
-    /// Where the entry stands; none while it is taken out.
+    /// The key of the entry; none while it is removed.
     key: Option<String>,
 }
 
 impl EtcdRegistry {
-    /// Enters services in this cluster, laid out as [`Plain`] unless told otherwise.
+    /// Enters services in this cluster, laid out as [`Plain`] by default.
     #[must_use]
     pub fn new(cluster: Cluster) -> Self {
         Self {
@@ -59,14 +59,15 @@ impl EtcdRegistry {
         }
     }
 
-    /// Sets how entries are laid out. Default [`Plain`].
+    /// Sets how entries are laid out. Default: [`Plain`].
     #[must_use]
     pub fn dialect(mut self, dialect: impl Dialect) -> Self {
         self.dialect = Arc::new(dialect);
         self
     }
 
-    /// Makes an attempt on one member; after one that fails or is given up, the next is asked.
+    /// Begins an attempt at one member. After an attempt that fails or is dropped, the next member
+    /// is asked.
     async fn client(&mut self) -> Result<Client, BoxError> {
         let shared = match self.shared.take() {
             Some(shared) if self.has_answered => shared,
@@ -86,7 +87,7 @@ impl EtcdRegistry {
         entry: &Entry,
         ttl: Duration,
     ) -> Result<(), BoxError> {
-        // A lease that ran out takes the key with it as soon as it is put.
+        // An expired lease would remove the key as soon as it is put.
         if let Some(lease) = self.lease
             && !client.keep(lease).await?
         {
@@ -98,7 +99,7 @@ impl EtcdRegistry {
         };
         let (key, value) = self.dialect.write(entry, lease)?;
         if entry.effective_weight() == 0 && !self.dialect.has_weights() {
-            // The key hangs on the lease, and goes with it.
+            // The key is attached to the lease and is removed with it.
             client.revoke(lease).await?;
             (self.lease, self.key) = (None, None);
             return Ok(());
@@ -115,13 +116,14 @@ impl EtcdRegistry {
         let is_alive = client.keep(lease).await?;
         let found = client.find(key.as_bytes(), 0).await?;
         let kept = match found {
-            // What was put by hand has no owner, and may be taken over.
+            // A key that was put by hand has no owner, and may be taken over.
             Some(found) if found.lease == 0 => Kept::Lost,
             Some(found) if found.lease != lease => Kept::Taken,
             Some(_) if is_alive => Kept::Alive,
             _ => Kept::Lost,
         };
-        // While another has the key, the lease is kept though it ran out: it says that this looks on.
+        // While another instance has the key, an expired lease is not dropped: without a lease, the
+        // next heartbeat would not look at the key.
         if kept == Kept::Lost && !is_alive {
             self.lease = None;
         }
@@ -163,7 +165,7 @@ impl Registry for EtcdRegistry {
     async fn leave(&mut self, _: &Entry) -> Result<(), BoxError> {
         let Some(lease) = self.lease else { return Ok(()) };
         let client = self.client().await?;
-        // Only what hangs on this lease goes: another's entry under the same key hangs on its own.
+        // Only keys of this lease go: another instance's entry under the same key has its own.
         client.revoke(lease).await?;
         self.has_answered = true;
         Ok(())

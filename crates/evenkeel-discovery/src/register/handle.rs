@@ -1,28 +1,29 @@
-//! What changes a registration while it runs, and watches it.
+//! A handle that changes and watches a running registration.
 
 use evenkeel_core::error::SharedError;
 use tokio::sync::watch;
 
 use super::Entry;
 
-/// Where a registration stands.
+/// The state of a registration.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Status {
     /// The service is not ready yet, or its first try is under way.
     Waiting,
-    /// It is in the registry, as far as the last heartbeat knows.
+    /// It is in the registry, according to the last heartbeat.
     Entered,
-    /// The last try failed, for this reason; it goes on.
+    /// The last try failed with this error; the next one follows.
     Failing(SharedError),
     /// It has left.
     Left,
 }
 
-/// Changes a registration while it runs, and watches it, whoever holds
-/// [`Registered`](super::Registered).
+/// Changes and watches a running registration.
 ///
-/// After the service has left, changes have no effect. A handle keeps no service in its registry.
+/// It is for code that does not hold [`Registered`](super::Registered).
+/// After the service has left, changes have no effect. A handle does not keep the service in its
+/// registry.
 #[derive(Clone, Debug)]
 pub struct RegisteredHandle {
     pub(super) wanted: watch::Sender<Entry>,
@@ -30,13 +31,13 @@ pub struct RegisteredHandle {
 }
 
 impl RegisteredHandle {
-    /// Where it stands.
+    /// The current state.
     #[must_use]
     pub fn status(&self) -> Status {
         self.status.borrow().clone()
     }
 
-    /// Waits until the service is in the registry; for ever, if the registry is down for ever.
+    /// Waits until the service is in the registry; for ever, if the registry never comes back.
     pub async fn entered(&self) {
         let mut status = self.status.clone();
         // An error means that the task is gone, with its runtime.
@@ -63,12 +64,12 @@ impl RegisteredHandle {
         });
     }
 
-    /// Sets the service's share relative to the others, 0 to get nothing new.
+    /// Sets the service's share relative to the others; with 0 it gets no new requests.
     pub fn weight(&self, weight: u32) {
         self.change(|entry| entry.weight = weight);
     }
 
-    /// Lets the service get nothing new, for this reason, or again something with none.
+    /// With a reason, the service gets no new requests; with none, it gets them again.
     pub fn maintenance(&self, reason: Option<String>) {
         self.change(|entry| entry.maintenance = reason);
     }

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{clock, error::chain};
 
-/// The first rest after a try that failed.
+/// The first rest after a failed try.
 const REST_MIN: Duration = Duration::from_millis(200);
 
 pub(super) struct Keeper<R> {
@@ -24,7 +24,7 @@ pub(super) struct Keeper<R> {
     rng: Rng,
     wishes: watch::Receiver<Entry>,
     status: watch::Sender<Status>,
-    /// How the entry stands in the registry, as far as is known.
+    /// The state of the entry in the registry, as far as is known.
     stands: Stands,
     /// When it was last known to be there.
     alive_at: Instant,
@@ -34,11 +34,11 @@ pub(super) struct Keeper<R> {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stands {
-    /// It has to be entered, or what has changed of it.
+    /// It has to be entered, or its changes have to be.
     Outdated,
     /// It is there as it should be.
     Current,
-    /// Somebody else has it.
+    /// Another instance has it.
     Taken,
 }
 
@@ -72,7 +72,7 @@ impl<R: Registry> Keeper<R> {
         let how = tokio::select! {
             () = ready => self.keep(&mut leave).await,
             told = &mut leave => {
-                // What was never entered need not leave.
+                // An entry that was never entered need not be removed.
                 drop(told);
                 self.status.send_replace(Status::Left);
                 return Ok(());
@@ -86,14 +86,14 @@ impl<R: Registry> Keeper<R> {
         left
     }
 
-    /// Keeps the entry there until it is to leave, and how.
+    /// Keeps the entry there until it is to leave; returns how it leaves.
     async fn keep(&mut self, leave: &mut oneshot::Receiver<Leave>) -> Leave {
         loop {
             let delay = self.step().await;
             let due_at = clock::now() + delay;
             let is_changed = tokio::select! {
                 biased;
-                // Dropped without a word, nobody is there to wait for.
+                // If the handle was dropped without leaving, there is no caller to wait for.
                 told = &mut *leave => return told.unwrap_or(Leave::AtOnce),
                 Ok(()) = self.wishes.changed() => true,
                 () = sleep_until(due_at) => false,
@@ -104,7 +104,7 @@ impl<R: Registry> Keeper<R> {
         }
     }
 
-    /// One try, and how long to wait for the next.
+    /// Makes one try; returns how long to wait for the next.
     async fn step(&mut self) -> Duration {
         let entry = self.wishes.borrow_and_update().clone();
         let (ttl, after) = (self.ttl, self.timeout);
@@ -117,14 +117,15 @@ impl<R: Registry> Keeper<R> {
             Ok(Kept::Alive) => {
                 self.stands = Stands::Current;
                 self.alive();
-                // Spread, so that services that started together do not stay together.
+                // Spread, so that services that started together do not stay in step.
                 return (ttl / 3).mul_f64(0.9 + 0.1 * self.rng.unit());
             }
             Ok(Kept::Lost) => {
                 self.stands = Stands::Outdated;
                 self.fail(EntryLost { id: entry.id }.into());
                 self.failures = 0;
-                // At once, and once: what is lost again and again waits as any failure does.
+                // At once, but only once: an entry that is lost again and again waits like any
+                // failure.
                 return if self.alive_at + REST_MIN < clock::now() {
                     self.alive_at = clock::now();
                     Duration::ZERO
@@ -140,7 +141,7 @@ impl<R: Registry> Keeper<R> {
             Err(error) => self.fail(error),
         }
         if self.stands == Stands::Current && self.alive_at + ttl <= clock::now() {
-            // It has run out by now; the registry may not know it as one that can be kept.
+            // It has expired by now; the registry may not be able to keep it any more.
             self.stands = Stands::Outdated;
         }
         let rest = Backoff::new(REST_MIN, (ttl / 3).max(REST_MIN));
@@ -148,8 +149,8 @@ impl<R: Registry> Keeper<R> {
         rest.delay(self.failures - 1, &mut self.rng)
     }
 
-    /// Removes the entry, or gives up in time. Whether it ever was entered is not known for sure: a try
-    /// that failed may have succeeded over there.
+    /// Removes the entry, or gives up in time. It is not certain whether it was ever entered: a try
+    /// that failed here may have succeeded in the registry.
     async fn leave(&mut self) -> Result<(), BoxError> {
         let entry = self.wishes.borrow().clone();
         let left = self.try_to_leave(&entry).await;
@@ -164,8 +165,8 @@ impl<R: Registry> Keeper<R> {
         left
     }
 
-    /// Tries until the time is over. Each try may take twice as long as the one before it: a registry that
-    /// hangs costs little of the time, and one that is slow has half of it in the end.
+    /// Tries until the time is over. Each try may take twice as long as the one before it. So a
+    /// registry that hangs costs little of the time, and a slow one gets half of it in the end.
     async fn try_to_leave(&mut self, entry: &Entry) -> Result<(), BoxError> {
         let ends_at = clock::now() + self.timeout;
         let rest = Backoff::new(REST_MIN, 2 * REST_MIN);

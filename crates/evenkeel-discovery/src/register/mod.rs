@@ -1,9 +1,9 @@
 //! A service enters itself in a registry, keeps itself there, and leaves in the right order.
 //!
-//! **When to use it.** Where nobody else enters the service: no orchestrator, no sidecar.
+//! **When to use it.** Where no orchestrator and no sidecar enters the service.
 //!
-//! **When not.** Where the platform does it, as Kubernetes with its readiness probes: two that write one
-//! entry undo each other's work.
+//! **When not.** Where the platform does it, as Kubernetes with its readiness probes: two programs
+//! that write one entry undo each other's work.
 //!
 //! ```
 //! # use evenkeel_core::BoxError;
@@ -34,35 +34,36 @@
 //! ```
 //!
 //! # The order
-//! 1. **Enter**: as soon as [`ready_when`](Registration::ready_when) says so, and not before. A server
-//!    should listen by then.
-//! 2. **Keep**: a heartbeat at each third of the [`ttl`](Registration::ttl), with jitter. If the registry
-//!    has lost the entry, because it restarted without data, because its lease is gone or because somebody
-//!    deleted it, the service enters again at once.
-//! 3. **Change**: [`RegisteredHandle::change`] sets weight, tags and metadata while the service runs,
-//!    [`RegisteredHandle::maintenance`] lets it get nothing new for a while.
+//! 1. **Enter**: as soon as [`ready_when`](Registration::ready_when) says so, and not before. A
+//!    server should listen by then.
+//! 2. **Keep**: a heartbeat at each third of the [`ttl`](Registration::ttl), with jitter. If the
+//!    registry has lost the entry, because it restarted without data, because its lease is gone or
+//!    because it was deleted by hand, the service enters again at once.
+//! 3. **Change**: [`RegisteredHandle::change`] sets weight, tags and metadata while the service
+//!    runs. [`RegisteredHandle::maintenance`] keeps new requests away for a while.
 //! 4. **Leave**: [`Registered::leave`] deregisters, and then waits until callers can have seen it
-//!    ([`propagation`](Registration::propagation)), while the server serves on. Only then should it stop
-//!    accepting and drain. [`Registered::leave_on`] is the future to give to a server's graceful shutdown, and evenkeel-http's
-//!    `Drain::registered` takes [`Registered`] as it is and sees to the rest.
+//!    ([`propagation`](Registration::propagation)), while the server serves on. Only then should it
+//!    stop accepting and drain. Give [`Registered::leave_on`] to a server's graceful shutdown.
+//!    evenkeel-http's `Drain::registered` takes [`Registered`] as it is and does the rest.
 //!
 //! # Bad days
-//! - **The process dies.** The entry is gone, or critical, when its TTL is over: 10 s unless set, and with
-//!   heartbeats at a third of it between 6.7 s and 10 s after the death. Callers should not wait for that:
-//!   connecting fails at once.
-//! - **The registry is down at the start.** The service serves, and enters when the registry is back: tries
-//!   follow each other after 0.2 s to a third of the TTL.
-//! - **The registry is down at the end.** Leaving is tried again, and at the next member or agent, until
-//!   [`timeout`](Registration::timeout) (3 s) is over; it waits for callers all the same, and the entry runs
-//!   out by its TTL.
-//! - **Two instances under one id.** The one that entered last counts. The other notices at its next
-//!   heartbeat, says so in [`Registered::status`] and in the log, does not fight, and enters when the
-//!   other has left or its TTL is over. It does not remove the other's entry when it leaves.
-//! - **The entry is edited by hand**, so that it has no owner any more: the service enters again at its next
-//!   heartbeat.
+//! - **The process dies.** The entry is gone, or critical, when its TTL is over. The TTL is 10 s
+//!   unless set, so with heartbeats at a third of it that is between 6.7 s and 10 s after the
+//!   death. Callers should not wait for that: connecting fails at once.
+//! - **The registry is down at the start.** The service serves, and enters when the registry is
+//!   back: tries follow each other after 0.2 s to a third of the TTL.
+//! - **The registry is down at the end.** Leaving is tried again, and at the next member or agent,
+//!   until [`timeout`](Registration::timeout) (3 s) is over. It still waits for callers, and the
+//!   entry expires by its TTL.
+//! - **Two instances under one id.** The one that entered last counts. The other notices at its
+//!   next heartbeat and reports it in [`Registered::status`] and in the log. It does not overwrite
+//!   the entry, and enters when the other has left or the other's TTL is over. It does not remove
+//!   the other's entry when it leaves.
+//! - **The entry is edited by hand**, so that it has no owner any more: the service enters again at
+//!   its next heartbeat.
 //! - **The clock steps.** Nothing happens: the time of day is not read.
-//! - **The handle is dropped** without leaving: the entry is removed in the background, if the runtime lives
-//!   that long, and nothing waits.
+//! - **The handle is dropped** without leaving: the entry is removed in the background, if the
+//!   runtime lives that long, and nothing waits for it.
 //!
 //! A failure is logged when it begins and when it ends, and is in [`Registered::status`].
 
@@ -93,14 +94,15 @@ pub use self::consul::ConsulRegistry;
 #[cfg(feature = "etcd")]
 pub use self::etcd::EtcdRegistry;
 
-/// Where services enter themselves.
+/// A registry in which services enter themselves.
 ///
 /// Each method is one attempt; [`Registration`] bounds its time and tries again.
 pub trait Registry: Send + 'static {
-    /// What it is, for errors and logs, such as `consul agent http://127.0.0.1:8500`.
+    /// The name of the registry in errors and logs, such as `consul agent http://127.0.0.1:8500`.
     fn origin(&self) -> String;
 
-    /// Whether it can hold the entry. Asked when a [`Registration`] is made. Default [`Entry::validate`].
+    /// Whether it can hold the entry. Called when a [`Registration`] is made. Default:
+    /// [`Entry::validate`].
     ///
     /// # Errors
     /// If the entry could be entered and then never be called, found or removed.
@@ -108,27 +110,28 @@ pub trait Registry: Send + 'static {
         entry.validate()
     }
 
-    /// Puts the entry there, or what is new about it. The same again changes nothing.
+    /// Writes the entry, or its changes. Entering the same entry again changes nothing.
     ///
-    /// Without a heartbeat for `ttl` it has to go by itself.
+    /// Without a heartbeat for `ttl`, the entry has to expire.
     fn enter(
         &mut self,
         entry: &Entry,
         ttl: Duration,
     ) -> impl Future<Output = Result<(), BoxError>> + Send;
 
-    /// One heartbeat.
+    /// Sends one heartbeat.
     fn keep(
         &mut self,
         entry: &Entry,
         ttl: Duration,
     ) -> impl Future<Output = Result<Kept, BoxError>> + Send;
 
-    /// Removes the entry, if it is still one's own. One that is gone already is no error.
+    /// Removes the entry, if it still belongs to this instance. It is no error if it is already
+    /// gone.
     fn leave(&mut self, entry: &Entry) -> impl Future<Output = Result<(), BoxError>> + Send;
 }
 
-/// What became of an entry since the last heartbeat.
+/// The state of an entry since the last heartbeat.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Kept {
@@ -136,6 +139,6 @@ pub enum Kept {
     Alive,
     /// It is gone, has no owner any more, or its owner has died: it has to be entered again.
     Lost,
-    /// Another instance has entered under the same id, later.
+    /// Another instance has entered later under the same id.
     Taken,
 }

@@ -1,4 +1,4 @@
-//! How a registration is set up, and one that runs.
+//! The configuration of a registration, and a running one.
 
 use std::{fmt, future::Future, pin::Pin, time::Duration};
 
@@ -22,8 +22,8 @@ impl<R: Registry> Registration<R> {
     /// Enters `entry` in `registry`, once it is started.
     ///
     /// # Panics
-    /// If the entry could never be called, found or removed, such as one with port 0.
-    /// [`Registry::validate`] says so of one that comes from a configuration.
+    /// If the entry could never be called, found or removed, such as one with port 0. For an entry
+    /// from a configuration, call [`Registry::validate`] first, which returns an error.
     #[must_use]
     pub fn new(registry: R, entry: Entry) -> Self {
         if let Err(invalid) = registry.validate(&entry) {
@@ -40,10 +40,10 @@ impl<R: Registry> Registration<R> {
         }
     }
 
-    /// Sets how long the entry lives without a heartbeat. Default 10 s.
+    /// Sets how long the entry lives without a heartbeat. Default: 10 s.
     ///
-    /// A short one burdens the registry and loses the entry in its short outages; a long one leaves the
-    /// entry of a process that died in place for longer. etcd's least is 2 s.
+    /// A short one burdens the registry and loses the entry in its short outages; a long one keeps
+    /// the entry of a process that died for longer. etcd's minimum is 2 s.
     ///
     /// # Panics
     /// If it is below 1 s.
@@ -54,10 +54,11 @@ impl<R: Registry> Registration<R> {
         self
     }
 
-    /// Sets how long the registry may take for one answer, and for all tries to leave. Default 3 s.
+    /// Sets how long the registry may take for one answer, and for all tries to leave. Default: 3
+    /// s.
     ///
-    /// It bounds how long a registry that is down keeps the service from stopping. With a short one, the
-    /// entry of a service that stopped stays in use where the registry was away for a moment.
+    /// It bounds how long a registry that is down keeps the service from stopping. With a short
+    /// one, the entry of a service that stopped stays in use if the registry was away for a moment.
     ///
     /// # Panics
     /// If it is zero.
@@ -68,34 +69,35 @@ impl<R: Registry> Registration<R> {
         self
     }
 
-    /// Sets how long callers take to see that the service has left. Default 2 s.
+    /// Sets how long callers take to see that the service has left. Default: 2 s.
     ///
-    /// That is enough for those who are pushed what is new; who looks into DNS takes its TTL. Too short, and
-    /// callers meet a port that nobody listens at; too long, and every stop takes so long.
+    /// That is enough for callers that get changes pushed; callers that read DNS take its TTL. If
+    /// it is too short, callers connect to a port that is closed; if too long, every stop takes
+    /// that long.
     #[must_use]
     pub fn propagation(mut self, time: Duration) -> Self {
         self.propagation = time;
         self
     }
 
-    /// Enters only when `ready` is over. Default at once.
+    /// Enters only when `ready` has completed. Default: at once.
     #[must_use]
     pub fn ready_when(mut self, ready: impl Future<Output = ()> + Send + 'static) -> Self {
         self.ready = Some(Box::pin(ready));
         self
     }
 
-    /// Sets the seed of the jitter. Default the process's entropy.
+    /// Sets the seed of the jitter. Default: the process's entropy.
     #[must_use]
     pub fn seed(mut self, seed: u64) -> Self {
         self.rng = Rng::with_seed(seed);
         self
     }
 
-    /// Enters the service, in the background, and keeps it there as long as the handle is held.
+    /// Enters the service in the background, and keeps it there as long as the handle is held.
     ///
     /// # Panics
-    /// If it is not called inside a tokio runtime.
+    /// If it is called outside a tokio runtime.
     pub fn start(mut self) -> Registered {
         let propagation = self.propagation;
         let (wanted, wishes) = watch::channel(self.entry.clone());
@@ -120,7 +122,7 @@ impl<R: fmt::Debug> fmt::Debug for Registration<R> {
 
 /// A service that has entered itself, or tries to.
 ///
-/// Dropped without leaving, the entry is removed in the background.
+/// If it is dropped without leaving, the entry is removed in the background.
 #[derive(Debug)]
 pub struct Registered {
     handle: RegisteredHandle,
@@ -132,14 +134,14 @@ pub struct Registered {
 /// How a service leaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Leave {
-    /// It deregisters, and its callers are given the time to see it.
+    /// It deregisters, and waits until its callers can have seen it.
     AndWait,
     /// It deregisters.
     AtOnce,
 }
 
 impl Registered {
-    /// What changes and watches it while a server holds this.
+    /// A handle that changes and watches the registration while a server holds this.
     #[must_use]
     pub fn handle(&self) -> RegisteredHandle {
         self.handle.clone()
@@ -176,12 +178,13 @@ impl Registered {
         self.handle.maintenance(reason);
     }
 
-    /// Leaves: deregisters, and waits until callers can have seen it. The server serves on meanwhile.
+    /// Leaves: deregisters, and waits until callers can have seen it. The server serves on
+    /// meanwhile.
     ///
-    /// It takes at most twice the timeout, for the try that is under way and for this one, and the
+    /// It takes at most twice the timeout, for the try under way and for this one, and the
     /// propagation.
     pub async fn leave(self) {
-        // What failed is in the log; the entry runs out by its TTL.
+        // A failure is in the log, and the entry expires by its TTL.
         let _ = self.end(Leave::AndWait).await;
     }
 
@@ -194,11 +197,11 @@ impl Registered {
         left
     }
 
-    /// Deregisters, and does not wait for anybody: for who sees to that, such as evenkeel-http's `Drain`, to
-    /// which this is given as it is (`Drain::registered`).
+    /// Deregisters without waiting for callers. Use it where something else waits, such as
+    /// evenkeel-http's `Drain`, which takes this as it is (`Drain::registered`).
     ///
     /// # Errors
-    /// If the registry did not remove the entry in time. It runs out by its TTL.
+    /// If the registry did not remove the entry in time. It then expires by its TTL.
     pub async fn deregister(self) -> Result<(), BoxError> {
         self.end(Leave::AtOnce).await
     }

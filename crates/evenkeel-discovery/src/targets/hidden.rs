@@ -1,11 +1,11 @@
-//! What of an address may be told.
+//! Hides the parts of an address that must not be shown.
 
 use super::parse::decode;
 
-/// Parts of the names of options whose values are not told.
+/// Options with one of these parts in their names have their values hidden.
 const SECRET: [&str; 6] = ["token", "pass", "secret", "key", "auth", "cred"];
 
-/// The address without what must not be told: users, passwords, tokens, and control characters.
+/// The address without users, passwords, tokens and control characters.
 pub(super) fn without_secrets(address: &str) -> String {
     let (scheme, rest) = match address.split_once("//") {
         Some((scheme, rest)) if !scheme.contains('@') => (format!("{scheme}//"), rest),
@@ -14,7 +14,7 @@ pub(super) fn without_secrets(address: &str) -> String {
     let query = rest.find('?').unwrap_or(rest.len());
     let path = if scheme.is_empty() { rest.find(":/").map(|at| at + 1) } else { rest.find('/') };
     let path = path.unwrap_or(rest.len());
-    // What a user's password holds that should be encoded is hidden, too; in a path alone, there is no user.
+    // Unencoded characters in a user's password are hidden too. In a path alone, there is no user.
     let user = match rest[..query].rfind('@') {
         Some(at) if path == 0 || (scheme.is_empty() && path < at) => None,
         None if path < query => None,
@@ -39,7 +39,8 @@ fn without_value(option: &str) -> String {
     if is_secret { format!("{key}=…") } else { option.to_owned() }
 }
 
-/// A text of at most `max` characters, without its middle if it was longer: what to do stands at the end.
+/// A text of at most `max` characters. A longer one loses its middle, since its end says what to
+/// do.
 pub(super) fn shortened(text: &str, max: usize) -> String {
     let length = text.chars().count();
     if length <= max {

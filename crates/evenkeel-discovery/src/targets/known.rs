@@ -15,7 +15,7 @@ use crate::Fixed;
 
 pub(super) type Made = Result<Arc<dyn Discovery>, BoxError>;
 
-/// Each scheme, and what makes a discovery of it.
+/// Each scheme, and the function that makes a discovery of it.
 pub(super) const SCHEMES: [(&str, fn(&Target) -> Made); 10] = [
     ("list", list),
     ("ipv4", list),
@@ -44,7 +44,7 @@ fn list(target: &Target) -> Made {
 
 const NO_USER: &str = "an endpoint has no user: leave out what stands before the `@`";
 
-/// The endpoints of addresses with commas between them.
+/// The endpoints of addresses that are separated by commas.
 fn endpoints(list: &str) -> Result<Vec<Endpoint>, BoxError> {
     let addresses = list.split(',').map(str::trim).filter(|address| !address.is_empty());
     let endpoints: Vec<_> = addresses.map(endpoint).collect::<Result<_, _>>()?;
@@ -79,11 +79,11 @@ fn unix(target: &Target) -> Made {
     Ok(Arc::new(Fixed::parse([&*target.text])?))
 }
 
-/// A host and a port without a scheme, or several.
+/// One or more hosts and ports without a scheme.
 pub(super) fn plain(text: &str) -> Made {
     let endpoints = endpoints(text)?;
     match &endpoints[..] {
-        // An address with the name of an interface is no name in DNS.
+        // An address with the name of an interface is not a DNS name.
         [Endpoint { address: Address::Name { host, port }, .. }] if !host.contains('%') => {
             dns(&Target::parse(&format!("dns:///{host}:{port}"))?)
         }
@@ -133,7 +133,7 @@ fn dns(_: &Target) -> Made {
     Err("it needs the feature `dns`".into())
 }
 
-/// The servers of a registry as URLs, with its own port where none is written.
+/// The servers of a registry as URLs, with the registry's default port if there is none.
 #[cfg(any(feature = "consul", feature = "etcd"))]
 fn servers(target: &Target, host: &str, port: u16) -> Result<Vec<String>, BoxError> {
     let scheme = if target.flag("tls")?.unwrap_or(false) { "https" } else { "http" };
@@ -217,7 +217,7 @@ fn consul(target: &Target) -> Made {
     Ok(Arc::new(of_consul(target, consul)?))
 }
 
-/// What is asked of which servers, and how it is read.
+/// What is asked, of which servers, and how the answer is read.
 #[cfg(feature = "consul")]
 fn of_consul(target: &Target, mut consul: crate::Consul) -> Result<crate::Consul, BoxError> {
     use crate::consul::Consistency;

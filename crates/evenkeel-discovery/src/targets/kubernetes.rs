@@ -27,7 +27,7 @@ pub(super) fn kubernetes(target: &Target) -> Made {
     }
     let path = service(target)?;
     let (name, port) = path.split_once(':').map_or((path, None), |(name, port)| (name, Some(port)));
-    // Behind the service may stand its namespace, as in DNS.
+    // The namespace may follow the service, as in DNS.
     let mut labels = name.split('.');
     let service = labels.next().unwrap_or_default();
     let namespace = match (&*target.authority, labels.next()) {

@@ -1,4 +1,4 @@
-//! Discoveries from addresses as people write them, in a flag or a configuration.
+//! Discoveries from addresses as users write them, in a flag or a configuration.
 //!
 //! | address | discovery | feature |
 //! |---|---|---|
@@ -11,12 +11,13 @@
 //! | `etcd://10.0.0.1:2379,10.0.0.2:2379/web?dialect=naming` | `Etcd` | `etcd` |
 //! | `k8s://shop/web:http` (also `kubernetes://shop/web:8080`, `kubernetes:///web.shop:8080`) | `Kubernetes` | `kubernetes` |
 //!
-//! A scheme counts in any case, as do spaces around the whole and around commas. Control characters are refused. An
-//! endpoint has no scheme of its own, such as `http:`: whether TLS is spoken is said where connections are made.
+//! Schemes are case-insensitive. Spaces around the whole address and around commas are ignored.
+//! Control characters are refused. An endpoint has no scheme of its own, such as `http:`: TLS is
+//! configured where connections are made.
 //!
-//! Where no host is written, as in `consul:///web`, it is that of this machine; a port that is left out is
-//! the registry's own. What may stand behind the `?`, with `&` between two and `%20` and its like for what
-//! means something:
+//! If there is no host, as in `consul:///web`, it is this machine. If there is no port, it is the
+//! registry's default. These options may follow a `?`, separated by `&`; characters with a special
+//! meaning are encoded, such as `%20`:
 //!
 //! | registry | options |
 //! |---|---|
@@ -35,7 +36,7 @@
 //! # Ok::<(), evenkeel_discovery::targets::TargetError>(())
 //! ```
 //!
-//! More of them:
+//! With a scheme of your own:
 //!
 //! ```
 //! use std::sync::Arc;
@@ -50,8 +51,8 @@
 //! assert!(targets.discover("rack:///seven").is_err());
 //! ```
 //!
-//! What stands in an address may end up in a list of processes and in logs: a token is better put into a
-//! file, a password better given in the program.
+//! An address may show up in a list of processes and in logs. Put a token into a file rather than
+//! into an address, and set a password in the program.
 
 mod hidden;
 mod known;
@@ -77,7 +78,7 @@ pub fn discover(address: &str) -> Result<Arc<dyn Discovery>, TargetError> {
     Targets::new().discover(address)
 }
 
-/// The schemes of addresses that are known.
+/// The known schemes of addresses.
 #[derive(Clone)]
 pub struct Targets {
     schemes: BTreeMap<String, Arc<Make>>,
@@ -88,8 +89,8 @@ pub struct Targets {
 #[error("`{address}` names no discovery: {reason}")]
 #[non_exhaustive]
 pub struct TargetError {
-    /// The address, without a user's password and the values of options that may be secret, shortened to 120
-    /// characters.
+    /// The address, without a user's password and the values of options that may be secret,
+    /// shortened to 120 characters.
     pub address: String,
     /// What is wrong with it, shortened to 400 characters.
     pub reason: String,
@@ -99,7 +100,7 @@ const ADDRESS_MAX: usize = 120;
 const REASON_MAX: usize = 400;
 
 impl Targets {
-    /// Those of this crate.
+    /// The schemes of this crate.
     #[must_use]
     pub fn new() -> Self {
         known::SCHEMES
@@ -143,7 +144,7 @@ impl Targets {
         }
         let is_scheme = scheme.starts_with(|c: char| c.is_ascii_alphabetic())
             && scheme.chars().all(|c| c.is_ascii_alphanumeric() || "+-".contains(c));
-        // A host and a port have a colon, too.
+        // A host and a port are separated by a colon too.
         let is_port = rest.contains(':') || rest.starts_with(|c: char| c.is_ascii_digit());
         match rest.strip_prefix("//") {
             Some(rest) if is_scheme => Err(self.unknown(scheme, rest).into()),
@@ -157,7 +158,7 @@ impl Targets {
         format!("{} or host:port", known.join(" "))
     }
 
-    /// What is wrong with a scheme that is not known; `rest` follows its `//`.
+    /// The error for an unknown scheme; `rest` follows its `//`.
     fn unknown(&self, scheme: &str, rest: &str) -> String {
         let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
         let host = authority.rsplit('@').next().unwrap_or_default();

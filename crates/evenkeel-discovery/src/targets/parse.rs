@@ -8,25 +8,25 @@ use evenkeel_core::{BoxError, number::digits};
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Target {
-    /// The address as it was written, but for the scheme.
+    /// The address as it was written, except for the scheme.
     pub text: String,
-    /// What stands before the first colon, in lower case.
+    /// The part before the first colon, in lower case.
     pub scheme: String,
-    /// A user, and a password after a colon. Decoded.
+    /// The user, and a password after a colon. Decoded.
     pub user: Option<(String, Option<String>)>,
-    /// The hosts, which commas separate.
+    /// The hosts, separated by commas.
     pub authority: String,
-    /// What follows the hosts, without the slash between them. Decoded.
+    /// The part after the hosts, without the slash between them. Decoded.
     pub path: String,
     /// The options, in their order. Decoded.
     pub options: Vec<(String, String)>,
 }
 
 impl Target {
-    /// Takes an address apart.
+    /// Splits an address into its parts.
     ///
     /// # Errors
-    /// If it has no scheme, or what is encoded cannot be decoded.
+    /// If it has no scheme, or an encoded character cannot be decoded.
     pub fn parse(text: &str) -> Result<Self, BoxError> {
         let (scheme, rest) = text.split_once(':').ok_or("there is no scheme")?;
         let scheme = scheme.to_ascii_lowercase();
@@ -73,7 +73,7 @@ impl Target {
     /// The value of an option.
     ///
     /// # Errors
-    /// If it stands there twice.
+    /// If the option occurs twice.
     pub fn one(&self, key: &str) -> Result<Option<&str>, BoxError> {
         let mut values = self.options.iter().filter(|(found, _)| found == key);
         let value = values.next().map(|(_, value)| &**value);
@@ -83,10 +83,10 @@ impl Target {
         Ok(value)
     }
 
-    /// An option that is `true` or `false`.
+    /// The value of an option that is `true` or `false`.
     ///
     /// # Errors
-    /// If it is neither, or stands there twice.
+    /// If it is neither, or the option occurs twice.
     pub fn flag(&self, key: &str) -> Result<Option<bool>, BoxError> {
         match self.one(key)? {
             None => Ok(None),
@@ -96,18 +96,18 @@ impl Target {
         }
     }
 
-    /// An option that is a time: `500ms`, `2s`, `1m` or `1h`.
+    /// The value of an option that is a time: `500ms`, `2s`, `1m` or `1h`.
     ///
     /// # Errors
-    /// If it is none, or stands there twice.
+    /// If it is not a time, or the option occurs twice.
     pub fn time(&self, key: &str) -> Result<Option<Duration>, BoxError> {
         self.one(key)?.map(time).transpose()
     }
 
-    /// Refuses options that are not among `known`: one that is written wrong must not be left out quietly.
+    /// Refuses options that are not among `known`, so that a misspelt option is not ignored.
     ///
     /// # Errors
-    /// If there is another one.
+    /// If there is another option.
     pub fn only(&self, known: &[&str]) -> Result<(), BoxError> {
         match self.options.iter().find(|(key, _)| !known.contains(&&**key)) {
             None => Ok(()),
@@ -136,7 +136,7 @@ fn time(text: &str) -> Result<Duration, BoxError> {
     Ok(one * number)
 }
 
-/// What `%` and two digits stand for (RFC 3986). The text is not told in errors: it may be a password.
+/// Decodes `%` and two digits (RFC 3986). Errors do not contain the text, which may be a password.
 pub(super) fn decode(text: &str) -> Result<String, BoxError> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
@@ -146,7 +146,7 @@ pub(super) fn decode(text: &str) -> Result<String, BoxError> {
             rest = after;
             continue;
         }
-        // Rust would take `+f`, too.
+        // Rust would accept `+f` too.
         let hex = after.get(..2).filter(|hex| hex.iter().all(u8::is_ascii_hexdigit));
         let hex = hex.and_then(|hex| std::str::from_utf8(hex).ok());
         let decoded = hex.and_then(|hex| u8::from_str_radix(hex, 16).ok());

@@ -1,10 +1,10 @@
-//! The files for TLS that an address names.
+//! The TLS files that an address names.
 
 use evenkeel_core::BoxError;
 
 use super::Target;
 
-/// How `https` is spoken, where the files for it are named.
+/// The TLS configuration for `https`, from the named files.
 #[cfg(feature = "tls")]
 pub(super) fn read(target: &Target) -> Result<Option<crate::tls::Tls>, BoxError> {
     use crate::tls::Tls;
@@ -32,7 +32,7 @@ pub(super) fn read(target: &Target) -> Result<Option<crate::tls::Tls>, BoxError>
     Ok(Some(tls))
 }
 
-/// Refuses such files where TLS is not there.
+/// Refuses such files if TLS is not compiled in.
 #[cfg(not(feature = "tls"))]
 pub(super) fn refuse(target: &Target) -> Result<(), BoxError> {
     for key in ["ca_file", "cert_file", "key_file"] {

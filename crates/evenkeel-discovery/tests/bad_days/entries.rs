@@ -1,8 +1,8 @@
-//! Entries that contradict each other, or are none.
+//! Entries that contradict each other, or are invalid.
 
 use needs::needs;
 
-/// Weights out of bounds Consul makes 1 itself; how they are read is in `consul/answer/tests.rs`.
+/// Consul itself sets weights out of bounds to 1; how they are read is in `consul/answer/tests.rs`.
 #[cfg(feature = "consul")]
 #[needs("consul")]
 #[tokio::test]
@@ -14,7 +14,7 @@ async fn odd_entries_in_consul_cost_no_other() {
     let agent = Agent::start().await.unwrap();
     for (node, service) in [
         ("n1", json!({ "Address": "10.0.0.1", "Port": 1 })),
-        // Port 0 means none.
+        // Port 0 means that there is none.
         ("n2", json!({ "Address": "10.0.0.2", "Port": 0 })),
         ("n3", json!({ "Address": "10.0.0.3", "Port": 65_536 })),
         ("n4", json!({ "Address": "10.0.0.4", "Port": -1 })),
@@ -34,7 +34,7 @@ async fn odd_entries_in_consul_cost_no_other() {
         let mut service = service;
         (service["ID"], service["Service"]) = ("web".into(), "web".into());
         let entry = json!({ "Node": node, "Address": "127.0.0.1", "Service": service });
-        // Newer agents refuse some of these themselves.
+        // Newer agents refuse some of these entries.
         let _ = agent.ask("PUT", "/v1/catalog/register", entry).await;
     }
 
@@ -89,7 +89,7 @@ async fn odd_entries_in_etcd_cost_no_other() {
     watching.until_weights(&expected).await;
     assert!(watching.failures.is_empty(), "{:?}", watching.failures);
 
-    // What was readable and is not any more is gone; what becomes readable is there.
+    // An entry that becomes unreadable is gone; one that becomes readable is there.
     etcd.put("1", "garbage");
     etcd.put("2", "10.0.0.2:2");
     watching

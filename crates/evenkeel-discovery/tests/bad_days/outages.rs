@@ -1,4 +1,4 @@
-//! What happens to the connection and to whole answers.
+//! Failures of the connection and of whole answers.
 
 use std::{
     fmt::{Debug, Write},
@@ -33,7 +33,7 @@ const fn ms(millis: u64) -> Duration {
     Duration::from_millis(millis)
 }
 
-/// Two instances, and who follows them.
+/// Two instances, and a watch that follows them.
 async fn two<H: Harness>(harness: &mut H) -> Watching {
     harness.set(&Instance::ports([1, 2])).await;
     let mut watching = Watching::new(&harness.discovery());
@@ -41,7 +41,7 @@ async fn two<H: Harness>(harness: &mut H) -> Watching {
     watching
 }
 
-/// A third is entered, and found.
+/// Enters a third instance, which is found.
 async fn recovers<H: Harness>(harness: &mut H, watching: &mut Watching) {
     harness.set(&Instance::ports([1, 2, 3])).await;
     watching.until_addresses(&["10.0.0.1:1", "10.0.0.1:2", "10.0.0.1:3"]).await;
@@ -172,7 +172,8 @@ pub(crate) async fn whatever_answers_in_its_place_the_last_set_stays<H: Harness>
     }
 }
 
-/// Leases run out while nobody can renew them, and are gone one after the other when the registry is back.
+/// Leases expire while they cannot be renewed, and are gone one after the other when the registry
+/// is back.
 pub(crate) async fn what_goes_missing_soon_after_an_outage_is_kept_for_a_while<H: Harness>(
     mut harness: H,
 ) {
@@ -213,7 +214,8 @@ pub(crate) async fn who_left_during_an_outage_is_kept_for_a_while_and_no_longer<
 pub(crate) async fn an_outage_is_logged_when_it_begins_and_when_it_ends<H: Harness>(
     mut harness: H,
 ) {
-    // One for the whole process: what listens on one thread alone may miss what another met first.
+    // One for the whole process: a subscriber on one thread alone may miss events that another
+    // thread met first.
     static LINES: LazyLock<Lines> = LazyLock::new(Lines::default);
     let _ = tracing::subscriber::set_global_default(LINES.clone());
     let mut watching = two(&mut harness).await;
@@ -254,11 +256,11 @@ pub(crate) async fn a_registration_heals_after_all_that_and_never_keeps_a_servic
     harness.way().set(Motion::Held);
     let start = Instant::now();
     registered.leave().await;
-    // The try that is under way, and the one to leave, 3 s each.
+    // The try under way, and the one to leave, 3 s each.
     assert!(start.elapsed() < ms(8_000), "{:?}", start.elapsed());
 }
 
-/// What is logged from INFO on, and on which thread: each test has its own.
+/// The log from INFO on, with the thread of each line: each test has its own thread.
 #[derive(Clone, Default)]
 struct Lines(Arc<Mutex<Vec<(ThreadId, String)>>>);
 

@@ -1,4 +1,4 @@
-//! Certificates that run out, and are replaced.
+//! Certificates that expire, and are replaced.
 
 use evenkeel_core::discover::Discovery;
 use evenkeel_discovery::tls::Tls;
@@ -10,7 +10,7 @@ use crate::{
     watching::Watching,
 };
 
-/// Follows a registry over a certificate that runs out meanwhile.
+/// Follows a registry with a certificate that expires meanwhile.
 async fn certificate_that_runs_out<H: Harness, D: Discovery>(
     mut harness: H,
     discovery: impl Fn(&str, Tls) -> D,

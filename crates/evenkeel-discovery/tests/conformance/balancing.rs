@@ -1,4 +1,4 @@
-//! The rules that concern a balancer over a discovery.
+//! The rules about a balancer over a discovery.
 
 use std::{
     collections::BTreeMap,
@@ -25,14 +25,15 @@ use crate::{
     servers::until,
 };
 
-/// What was connected and asked, in order.
+/// The connections and requests, in order.
 type Log = Arc<Mutex<Vec<String>>>;
 
 fn ports() -> Vec<Instance> {
     Instance::ports([1, 2, 3])
 }
 
-/// Answers with the address; fails at port 1 if it is told to, without having been reached or not.
+/// Answers with the address. If `fails`, the endpoint at port 1 fails in a way that does not say
+/// whether the request reached it.
 fn connector(
     connected: Log,
     asked: Log,
@@ -75,7 +76,7 @@ impl Service<u32> for Answering {
     }
 }
 
-/// A balancer in use, over these instances.
+/// A balancer over these instances that has had requests.
 async fn balance<H: Harness, C>(harness: &H, connect: C, count: usize) -> Balance<C>
 where
     C: Connect + Clone + Send + Sync + 'static,

@@ -26,7 +26,7 @@ impl Harness for Channel {
         self.discovery.clone()
     }
 
-    /// One change after the other; all of them at once where nothing was there.
+    /// One change after the other; all at once if the set was empty.
     async fn set(&mut self, instances: &[Instance]) {
         let endpoints: Vec<_> = instances.iter().map(Instance::endpoint).collect();
         let addresses: Vec<_> = endpoints.iter().map(|e| e.address.clone()).collect();
@@ -49,7 +49,7 @@ impl Harness for Channel {
 
     async fn mend(&mut self) {}
 
-    /// So many changes that none of them is remembered for a watcher that did not look.
+    /// Makes enough changes that none of these is remembered for a watcher that did not read.
     async fn lose_history(&mut self, now: &[Instance]) {
         self.set(now).await;
         let one = now[0].endpoint();

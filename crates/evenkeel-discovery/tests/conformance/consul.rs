@@ -20,14 +20,15 @@ use crate::{
     slow_motion::Proxy,
 };
 
-/// How many instances are entered one by one; more go in one transaction, on a node of their own.
+/// How many instances are entered one by one. More are entered in one transaction, on a node of
+/// their own.
 const FEW: usize = 10;
 
-/// An agent of the version at this place of [`VERSIONS`].
+/// An agent of the version at index `VERSION` of [`VERSIONS`].
 pub(crate) struct OneAgent<const VERSION: usize> {
     agent: Agent,
     proxy: Proxy,
-    /// What is entered, by its id.
+    /// The current entries by id.
     now: BTreeMap<String, Instance>,
 }
 
@@ -64,7 +65,7 @@ impl<const VERSION: usize> Harness for OneAgent<VERSION> {
         self.now = new;
     }
 
-    /// Restarts without data, and is told again what there is, one after the other.
+    /// Restarts without data, and gets its entries back, one after the other.
     async fn blink(&mut self) {
         let now: Vec<_> = std::mem::take(&mut self.now).into_values().collect();
         self.agent.kill();
@@ -167,13 +168,13 @@ impl<const VERSION: usize> OneAgent<VERSION> {
         self.agent.put("/v1/catalog/deregister", json!({ "Node": "batch", "ServiceID": id })).await;
     }
 
-    /// Removes what was entered on its own; what was not, the agent refuses to know.
+    /// Removes an entry that was entered singly. The agent refuses ids that were not.
     async fn remove_single(&self, id: &str) {
         let path = format!("/v1/agent/service/deregister/{id}");
         let _ = self.agent.ask("PUT", &path, Value::Null).await;
     }
 
-    /// All at one index.
+    /// Makes all changes at one index.
     async fn transact(&self, changed: &[(&String, &Instance)], gone: &[&String]) {
         let mut operations = vec![];
         for (id, instance) in changed {
@@ -187,7 +188,7 @@ impl<const VERSION: usize> OneAgent<VERSION> {
             operations.push(json!({ "Service": { "Verb": "delete", "Node": "batch",
                 "Service": { "ID": id, "Service": "web" } } }));
         }
-        // So many may stand in one.
+        // The most operations of one transaction.
         for some in operations.chunks(64) {
             self.agent.put("/v1/txn", Value::from(some.to_vec())).await;
         }

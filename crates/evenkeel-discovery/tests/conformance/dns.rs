@@ -58,7 +58,7 @@ impl Harness for Records {
         self.server.reply(NAME, reply);
     }
 
-    /// Says once that there is no such name.
+    /// Answers once that there is no such name.
     async fn blink(&mut self) {
         self.server.reply_once(NAME, Reply::NxDomain);
     }

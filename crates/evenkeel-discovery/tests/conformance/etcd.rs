@@ -24,7 +24,7 @@ use crate::{
 pub(crate) struct OneMember<const VERSION: usize> {
     etcd: etcd_real::Etcd,
     proxy: Proxy,
-    /// What is entered, by its key.
+    /// The current entries by key.
     now: BTreeMap<String, Instance>,
 }
 
@@ -63,14 +63,14 @@ impl<const VERSION: usize> Harness for OneMember<VERSION> {
         }
         let gone = self.now.keys().filter(|key| !new.contains_key(*key));
         lines.extend(gone.map(|key| format!("del {key}\n")));
-        // So many may stand in one transaction.
+        // Within the limit of one transaction.
         for some in lines.chunks(100) {
             self.etcd.transact(&some.concat());
         }
         self.now = new;
     }
 
-    /// Restarts without data, and is told again what there is, one after the other.
+    /// Restarts without data, and gets its entries back, one after the other.
     async fn blink(&mut self) {
         let now: Vec<_> = std::mem::take(&mut self.now).into_values().collect();
         self.go_back(&[]).await;
@@ -79,7 +79,7 @@ impl<const VERSION: usize> Harness for OneMember<VERSION> {
         }
     }
 
-    /// Cuts the watch, and compacts what was changed meanwhile.
+    /// Cuts the watch, and compacts the changes that were made meanwhile.
     async fn lose_history(&mut self, now: &[Instance]) {
         self.proxy.shut();
         self.set(now).await;
@@ -140,7 +140,7 @@ impl<const VERSION: usize> Harness for OneMember<VERSION> {
 }
 
 impl<const VERSION: usize> OneMember<VERSION> {
-    /// Puts it under a lease that nobody keeps alive, and waits until that is over.
+    /// Puts it under a lease that is not kept alive, and waits until the lease has expired.
     fn leave_to_die(&self, key: &str, instance: &Instance) {
         let granted = self.etcd.control(&["lease", "grant", "2"]);
         let lease = granted.split_whitespace().nth(1).unwrap();
@@ -170,7 +170,7 @@ fn value(instance: &Instance) -> String {
     value.to_string()
 }
 
-/// As the language of `etcdctl txn` wants it.
+/// Quotes a text for the language of `etcdctl txn`.
 fn quoted(text: &str) -> String {
     format!("{text:?}")
 }

@@ -45,7 +45,7 @@ impl Harness for OneFile {
         replace(&self.path, &text(instances));
     }
 
-    /// Is written in two steps, as editors and `>` do it.
+    /// The file is written in two steps, as by editors and `>`.
     async fn blink(&mut self) {
         let mut seen = Watching::new(&self.file);
         fs::write(&self.path, "").unwrap();
@@ -55,7 +55,7 @@ impl Harness for OneFile {
         fs::write(&self.path, text(&self.now)).unwrap();
     }
 
-    /// Is removed for a while, and is another file then.
+    /// The file is removed for a while, and then replaced by another.
     async fn lose_history(&mut self, now: &[Instance]) {
         let mut seen = Watching::new(&self.file);
         fs::remove_file(&self.path).unwrap();
@@ -63,7 +63,7 @@ impl Harness for OneFile {
         self.set(now).await;
     }
 
-    /// Is replaced by a file that is older.
+    /// The file is replaced by an older one.
     async fn go_back(&mut self, now: &[Instance]) {
         self.now = now.to_vec();
         let new = self.path.with_extension("new");

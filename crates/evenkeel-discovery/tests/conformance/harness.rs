@@ -1,4 +1,4 @@
-//! What a registry has to do for the rules to be tried on it.
+//! What a registry has to do so that the rules can be tested on it.
 #![allow(dead_code, reason = "no test needs all of it")]
 
 use std::time::{Duration, Instant};
@@ -11,18 +11,18 @@ use evenkeel_discovery::register::{Entry, Registered};
 
 use crate::slow_motion::Proxy;
 
-/// What an instance says of its readiness.
+/// The readiness that an instance states.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum State {
-    /// Nothing at all.
+    /// None is stated.
     Silent,
-    /// That it is taken out, and finishes what it has.
+    /// It is taken out, and finishes what it has.
     Draining,
-    /// That it is not well.
+    /// It is unhealthy.
     Failing,
 }
 
-/// An instance of the service, as somebody enters it.
+/// An instance of the service, as it is entered.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Instance {
     pub(crate) address: String,
@@ -31,7 +31,7 @@ pub(crate) struct Instance {
     pub(crate) state: State,
     /// The entry `note` of its metadata.
     pub(crate) note: Option<&'static str>,
-    /// In which part of the set it stands: a node, a slice, a page.
+    /// The part of the set that it is in: a node, a slice, a page.
     pub(crate) part: u16,
 }
 
@@ -41,12 +41,12 @@ impl Instance {
         Self { address, weight: 1, tier: 0, state: State::Silent, note: None, part: 0 }
     }
 
-    /// Those with these ports of 10.0.0.1.
+    /// Instances with these ports of 10.0.0.1.
     pub(crate) fn ports(ports: impl IntoIterator<Item = u16>) -> Vec<Self> {
         ports.into_iter().map(|port| Self::at(format!("10.0.0.1:{port}"))).collect()
     }
 
-    /// The endpoint that it is, for registries that are told endpoints.
+    /// Its endpoint, for registries that store endpoints.
     pub(crate) fn endpoint(&self) -> Endpoint {
         let address: Address = self.address.parse().unwrap();
         let weight = if self.state == State::Draining { 0 } else { self.weight };
@@ -70,48 +70,49 @@ impl Instance {
     }
 }
 
-/// A registry with one service, `web`, of which no instance is entered at first.
+/// A registry with one service, `web`, without instances at first.
 ///
-/// What a registry is exempt from, it need not implement.
+/// A registry need not implement what belongs to rules from which it is exempt.
 pub(crate) trait Harness: Sized + Send {
     /// How many parts a set has, and how many instances make a part that matters.
     const PARTS: (u16, u16) = (3, 1);
-    /// Whether a set changes at all.
+    /// Whether a set can change at all.
     const CHANGES: bool = true;
-    /// Whether it knows weights other than that of who is drained.
+    /// Whether it has weights other than that of a draining instance.
     const HAS_WEIGHTS: bool = true;
-    /// The key under which [`Instance::note`] stands in the metadata.
+    /// The metadata key that holds [`Instance::note`].
     const NOTE: &'static str = "note";
-    /// Whether it knows tiers (priorities).
+    /// Whether it has tiers (priorities).
     const HAS_TIERS: bool = false;
 
     type Source: Discovery + Clone;
 
-    /// Starts it; none where its server is missing, which has been said loudly then.
+    /// Starts it; none if its server is missing, which is then reported loudly.
     async fn start() -> Option<Self>;
 
-    /// What follows the service: with a back-off of [`BACKOFF`], and suspicious losses held for [`HOLD`].
+    /// A discovery of the service, with a back-off of [`BACKOFF`], and suspicious losses held for
+    /// [`HOLD`].
     fn discovery(&self) -> Self::Source;
 
-    /// Makes the set exactly this one, in one go where the registry can.
+    /// Makes the set exactly this one, in one step if the registry can.
     async fn set(&mut self, instances: &[Instance]);
 
-    /// Seems to know nothing for a moment, and then what it knew.
+    /// Seems empty for a moment, and then has its entries again.
     async fn blink(&mut self) {
         panic!("exempt from C4")
     }
 
-    /// Changes to this set in such a way that nobody can be told what happened in between.
+    /// Changes to this set in such a way that the changes in between cannot be reported.
     async fn lose_history(&mut self, _now: &[Instance]) {
         panic!("exempt from C5")
     }
 
-    /// Changes to this set, in a state that was built anew and counts from the beginning.
+    /// Changes to this set, in a state that was built again and counts from the beginning.
     async fn go_back(&mut self, _now: &[Instance]) {
         panic!("exempt from C7")
     }
 
-    /// Does not answer any more, or not well, until it is mended.
+    /// Stops answering, or answers badly, until it is mended.
     async fn fail(&mut self) {
         panic!("exempt from C8")
     }
@@ -120,12 +121,12 @@ pub(crate) trait Harness: Sized + Send {
         panic!("exempt from C8")
     }
 
-    /// The way from the discovery to the registry, where there is one that can be slowed down.
+    /// The proxy between the discovery and the registry, if there is one that can be slowed down.
     fn way(&self) -> &Proxy {
         panic!("there is no connection")
     }
 
-    /// Where that way leads.
+    /// The URL behind that proxy.
     fn url(&self) -> String {
         panic!("there is no connection")
     }
@@ -135,7 +136,7 @@ pub(crate) trait Harness: Sized + Send {
         panic!("exempt from C9")
     }
 
-    /// Enters instances of other services, whose names begin as this one's.
+    /// Enters instances of other services, with names that begin like this one's.
     async fn enter_beside(&mut self) {
         panic!("exempt from C10")
     }
@@ -149,13 +150,13 @@ pub(crate) trait Harness: Sized + Send {
         self.register_at(&self.url(), entry)
     }
 
-    /// Takes out what has entered itself, as somebody might by hand.
+    /// Removes an entry that has entered itself, as by hand.
     async fn take_out(&mut self, _entry: &Entry) {
         panic!("exempt from C12")
     }
 }
 
-/// Longer than a registry takes to come back on a machine that does other things too.
+/// Longer than a registry takes to come back on a busy machine.
 pub(crate) const HOLD: Duration = Duration::from_secs(10);
 pub(crate) const BACKOFF: (Duration, Duration) =
     (Duration::from_millis(50), Duration::from_millis(800));

@@ -1,4 +1,4 @@
-//! A real API server of Kubernetes, whose slices the test writes.
+//! A real API server of Kubernetes, with slices that the test writes.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -18,7 +18,7 @@ use crate::{
 pub(crate) struct OneServer {
     cluster: Cluster,
     proxy: Proxy,
-    /// The slices that there are, by their names.
+    /// The current slices by name.
     now: BTreeMap<String, Value>,
 }
 
@@ -64,7 +64,7 @@ impl Harness for OneServer {
         self.now = new;
     }
 
-    /// Loses its data, and is told again what there is, one after the other.
+    /// Loses its data, and gets its slices back, one after the other.
     async fn blink(&mut self) {
         let now = std::mem::take(&mut self.now);
         self.go_back(&[]).await;

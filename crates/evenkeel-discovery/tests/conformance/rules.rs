@@ -1,4 +1,4 @@
-//! The rules that concern a discovery alone.
+//! The rules about a discovery alone.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ fn addresses(instances: &[Instance]) -> Vec<&str> {
     instances.iter().map(|instance| &*instance.address).collect()
 }
 
-/// Follows the service until this set is told.
+/// Follows the service until this set is reported.
 async fn follow<H: Harness>(harness: &H, instances: &[Instance]) -> Watching {
     let mut watching = Watching::new(&harness.discovery());
     watching.until_addresses(&addresses(instances)).await;
@@ -106,7 +106,7 @@ pub(crate) async fn every_change_of_a_batch_is_applied<H: Harness>(mut harness: 
 }
 
 pub(crate) async fn a_position_that_goes_backwards_is_noticed<H: Harness>(mut harness: H) {
-    // Some changes, so that the position is further than it will be again.
+    // Some changes, so that the position is greater than it will be afterwards.
     for port in 1..=5 {
         harness.set(&Instance::ports(port..=port + 1)).await;
     }
@@ -155,7 +155,7 @@ pub(crate) async fn a_registry_that_is_down_is_asked_at_a_rest_that_grows<H: Har
 
     let asked = harness.asked();
     assert!((2..60).contains(&asked.len()), "asked {} times in 4 s", asked.len());
-    // A try may ask more than once; the rests are what is long.
+    // One try may ask more than once; only the long gaps are rests.
     let rests = asked.windows(2).map(|two| two[1] - two[0]).filter(|rest| ms(15) < *rest);
     let rests: Vec<_> = rests.collect();
     let (first, longest) = (rests[0], *rests.iter().max().unwrap());
@@ -192,7 +192,8 @@ pub(crate) async fn a_registration_heals_itself<H: Harness>(mut harness: H) {
     assert_eq!(watching.least, 1, "it was back before anybody believed that it was gone");
 
     harness.go_back(&[]).await;
-    // Of a registry that was away for a moment only, the registration may have seen nothing but its loss.
+    // If a registry was away only for a moment, the registration may have seen only the loss of its
+    // entry.
     let mut found = Watching::new(&harness.discovery());
     found.until_addresses(&["10.0.0.1:80"]).await;
     watching.during(ms(500)).await;

@@ -20,7 +20,7 @@ async fn start(version: &str) -> Option<Agent> {
     Agent::with_of(version, acl, &["-dev"], Some(ROOT)).await
 }
 
-/// Makes a policy with these rules, or changes it.
+/// Creates or changes a policy with these rules.
 async fn policy(agent: &Agent, id: Option<&Value>, rules: &str) -> Value {
     let mut body = json!({ "Name": "reader", "Rules": rules });
     let path = match id {

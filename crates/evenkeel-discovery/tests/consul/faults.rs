@@ -42,13 +42,13 @@ async fn an_agent_that_restarts_without_data_empties_nothing() {
     for port in 1..=3 {
         agent.enter(port).await;
     }
-    // Longer than the agent takes to come back on a machine that does other things too.
+    // Longer than the agent takes to come back on a busy machine.
     let mut watching = Watching::new(&web(at(&agent.url)).hold(ms(15_000)));
     watching.until_addresses(&["10.0.0.1:1", "10.0.0.1:2", "10.0.0.1:3"]).await;
 
     agent.kill();
     agent.start_again().await;
-    // The agent has been asked while it knew nothing.
+    // The agent has been asked while it was empty.
     while !format!("{:?}", watching.until_failure().await).contains("NotConfirmed") {}
     // Two enter themselves again, one does not, one is new.
     for port in [4, 2, 1] {
@@ -239,7 +239,7 @@ async fn a_refresh_that_comes_too_early_waits_its_turn() {
 
 #[tokio::test]
 async fn an_agent_that_is_gone_while_it_holds_a_query_back_is_left() {
-    // The connection stays open, as one of which the other end was never told that it is closed.
+    // The connection stays open, like one with a peer that vanished without closing it.
     let gone = Simulated::start([Reply::HoldBack(7, vec![1])]).await;
     let other = Simulated::start([Reply::HoldBack(7, vec![1, 2])]).await;
     let agents = Agents::at([&*gone.url, &*other.url]).unwrap();
@@ -263,7 +263,7 @@ async fn the_system_looks_for_an_agent_that_says_nothing() {
 
     let port: u16 = agent.url.rsplit_once(':').unwrap().1.parse().unwrap();
     let remote = format!("0100007F:{port:04X}");
-    // Until what was sent is acknowledged, another timer runs first.
+    // Until sent data is acknowledged, another timer runs first.
     until("a timer that waits for silence", || async {
         let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
         let mut rows = table.lines().map(|row| row.split_whitespace().collect::<Vec<_>>());
@@ -286,7 +286,7 @@ async fn who_cannot_be_reached_costs_no_query_a_second() {
         watching.during(ms(50)).await;
     }
 
-    // The watch has asked twice by itself. A refresh asks once, and once more to be held again.
+    // The watch itself has asked twice. A refresh asks once, and once more to be held again.
     let refreshed = agent.asked().len().saturating_sub(2) / 2;
     let most = 1 + start.elapsed().as_millis() / 2_500;
     assert!(refreshed as u128 <= most, "{refreshed} lists, and {most} at most");
@@ -309,7 +309,7 @@ async fn a_quiet_agent_is_asked_for_the_whole_list_once_a_wait() {
     let agent = Simulated::start([Reply::HoldBack(7, vec![1])]).await;
     let mut watching = Watching::new(&web(at(&agent.url)).wait(ms(600_000)));
     watching.until_addresses(&["10.0.0.1:1"]).await;
-    // Longer than it may be silent: signs of life are no lists.
+    // Longer than the agent may be silent: signs of life are not lists.
     watching.during(ms(7_500)).await;
 
     assert_eq!(agent.asked().len(), 2, "{:?}", agent.asked());

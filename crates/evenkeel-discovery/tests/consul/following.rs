@@ -1,4 +1,4 @@
-//! What a real agent says is followed.
+//! What a real agent reports is followed.
 
 use std::time::Instant;
 

@@ -12,15 +12,15 @@ use tempfile::TempDir;
 
 use crate::servers::{Process, find, free_ports, until};
 
-/// The versions that are tested. An agent of 1.11 and later pushes nothing that it believes to be there, and says what
-/// was left out for want of rights; from 1.12 on it refuses in other words.
+/// The tested versions. Since 1.11 an agent pushes nothing that it believes to be there, and
+/// reports what was left out for lack of rights. Since 1.12 its refusals have other texts.
 pub(crate) const VERSIONS: [&str; 2] = ["consul", "consul-1.14"];
 
 pub(crate) struct Agent {
     pub(crate) process: Process,
     pub(crate) url: String,
     pub(crate) folder: TempDir,
-    /// Where others join it.
+    /// The port at which other agents join it.
     pub(crate) lan: u16,
     program: PathBuf,
     arguments: Vec<String>,
@@ -28,7 +28,7 @@ pub(crate) struct Agent {
 }
 
 impl Agent {
-    /// An agent that keeps nothing when it ends; none where Consul is missing.
+    /// An agent that keeps nothing when it ends; none if Consul is missing.
     pub(crate) async fn start() -> Option<Self> {
         Self::start_of(VERSIONS[0]).await
     }
@@ -47,14 +47,14 @@ impl Agent {
         Self::with_of(version, raft, &["-server", "-bootstrap-expect=1"], None).await
     }
 
-    /// An agent that is no server, and joins this one.
+    /// An agent that is not a server, and joins this one.
     pub(crate) async fn join(&self) -> Option<Self> {
         let servers = format!("127.0.0.1:{}", self.lan);
         let configuration = json!({ "retry_join": [servers], "retry_interval": "1s" });
         Self::with(configuration, &[], None).await
     }
 
-    /// An agent with this configuration; `token` is what the test itself asks with.
+    /// An agent with this configuration; the test itself asks with `token`.
     pub(crate) async fn with(
         configuration: Value,
         arguments: &[&str],
@@ -102,7 +102,7 @@ impl Agent {
         Some(agent)
     }
 
-    /// Ends it without a good-bye.
+    /// Kills it without a clean shutdown.
     pub(crate) fn kill(&mut self) {
         self.process.kill();
     }
@@ -129,7 +129,7 @@ impl Agent {
         .await;
     }
 
-    /// What Consul's own program prints for `snapshot save` or `snapshot restore`.
+    /// The output of Consul's own program for `snapshot save` or `snapshot restore`.
     pub(crate) fn snapshot(&self, verb: &str) {
         let mut command = Command::new(&self.program);
         command.args(["snapshot", verb, &format!("-http-addr={}", self.url)]);
@@ -137,7 +137,7 @@ impl Agent {
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     }
 
-    /// What it answers, or the status and the text of its refusal.
+    /// Its answer, or the status and the text of its refusal.
     pub(crate) async fn ask(
         &self,
         method: &str,
@@ -181,7 +181,8 @@ impl Agent {
     }
 }
 
-/// Whether it listens for gRPC over TLS unless told otherwise, as from 1.14 on. Older ones refuse the name.
+/// Whether it listens for gRPC over TLS by default, as since 1.14. Older versions refuse the
+/// option.
 fn has_grpc_tls(program: &PathBuf) -> bool {
     let output = Command::new(program).arg("version").output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout).into_owned();

@@ -1,4 +1,4 @@
-//! An agent that plays what a real one cannot be made to do.
+//! A simulated agent, for what a real one cannot be made to do.
 
 use std::{
     collections::VecDeque,
@@ -12,12 +12,12 @@ use tokio::{
     task::JoinHandle,
 };
 
-/// What is answered to one question about the service. The last of a script is repeated.
+/// The answer to one question about the service. The last of a script is repeated.
 #[derive(Clone, Debug)]
 pub(crate) enum Reply {
     /// These ports of 10.0.0.1, at this index.
     Ports(u64, Vec<u16>),
-    /// These ports, when the question blocks on this index already; else at once.
+    /// These ports at once, unless the question blocks on this index: then it is held back.
     HoldBack(u64, Vec<u16>),
     Status(u16),
     Body(&'static str),
@@ -25,7 +25,7 @@ pub(crate) enum Reply {
     Half,
     Silence,
     Close,
-    /// An empty list, of which the agent says that something was left out.
+    /// An empty list with the notice that something was left out.
     Filtered,
 }
 
@@ -33,7 +33,7 @@ pub(crate) enum Reply {
 struct State {
     script: VecDeque<Reply>,
     asked: Vec<String>,
-    /// What is answered to the question for rights.
+    /// The answer to the question for rights.
     rights: Option<&'static str>,
 }
 
@@ -59,12 +59,12 @@ impl Simulated {
         Self { url, state, changed, listening }
     }
 
-    /// Takes no more connections, and leaves those that there are as they are.
+    /// Accepts no more connections, and leaves the existing ones as they are.
     pub(crate) fn stop_listening(&self) {
         self.listening.abort();
     }
 
-    /// Plays this from now on, also to whom an answer is held back.
+    /// Plays this script from now on, also for answers that are being held back.
     pub(crate) fn play(&self, script: impl IntoIterator<Item = Reply>) {
         self.state.lock().unwrap().script = script.into_iter().collect();
         self.changed.notify_waiters();
@@ -74,7 +74,7 @@ impl Simulated {
         self.state.lock().unwrap().rights = Some(answer);
     }
 
-    /// The paths that were asked for, of the service alone.
+    /// The requested paths about the service.
     pub(crate) fn asked(&self) -> Vec<String> {
         self.state.lock().unwrap().asked.clone()
     }
@@ -144,7 +144,7 @@ async fn serve(stream: TcpStream, state: Arc<Mutex<State>>, changed: Arc<Notify>
     }
 }
 
-/// The path of the next request, whose body is read too.
+/// The path of the next request, after reading its body.
 async fn question(stream: &mut BufReader<TcpStream>) -> Option<String> {
     let mut first = String::new();
     stream.read_line(&mut first).await.ok().filter(|read| 0 < *read)?;

@@ -31,7 +31,7 @@ pub(crate) struct Bind {
 }
 
 impl Bind {
-    /// Starts it; none, with a loud message, where it is not installed.
+    /// Starts it; none, with a loud message, if it is not installed.
     pub(crate) fn start() -> Option<Self> {
         if !is_installed("named", "-v") || !is_installed("nsupdate", "-V") {
             let advice = "named and nsupdate are not installed (packages bind9, bind9-dnsutils)";
@@ -41,7 +41,7 @@ impl Bind {
         }
         let folder = tempfile::tempdir().unwrap();
         let address = free_address();
-        // The most that BIND takes by default, and more than an answer over UDP holds.
+        // The most that BIND accepts by default, and more than an answer over UDP holds.
         let many = (1..=100).map(|n| format!("many IN A 10.1.0.{n}\n"));
         fs::write(folder.path().join("zone"), ZONE.to_owned() + &many.collect::<String>()).unwrap();
         let directory = folder.path().display();

@@ -21,9 +21,9 @@ use tokio::{
     sync::Notify,
 };
 
-/// What fits into an answer over UDP.
+/// The size limit of an answer over UDP.
 const UDP_SIZE_MAX: usize = 1_232;
-/// And without EDNS (RFC 1035).
+/// The limit without EDNS (RFC 1035).
 const UDP_SIZE_MIN: usize = 512;
 
 #[derive(Clone, Debug)]
@@ -48,11 +48,11 @@ impl Reply {
     }
 }
 
-/// What is answered to a question with EDNS, in the place of an answer.
+/// The reply to a question with EDNS, instead of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum WithoutEdns {
     FormErr,
-    /// With a header alone, as a server does that cannot read the question.
+    /// Only a header, as from a server that cannot read the question.
     BareFormErr,
     NotImp,
     Silence,
@@ -62,7 +62,7 @@ pub(crate) enum WithoutEdns {
 struct State {
     without_edns: Mutex<Option<WithoutEdns>>,
     replies: Mutex<HashMap<String, Reply>>,
-    /// What is answered once, before that.
+    /// Replies that are given once, before the records.
     once: Mutex<HashMap<String, Reply>>,
     asked_at: Mutex<Vec<Instant>>,
     udp: AtomicUsize,
@@ -95,12 +95,12 @@ impl Server {
         self.state.replies.lock().unwrap().insert(name.to_owned(), reply);
     }
 
-    /// Does not know EDNS from now on.
+    /// Stops understanding EDNS.
     pub(crate) fn forget_edns(&self, answer: WithoutEdns) {
         *self.state.without_edns.lock().unwrap() = Some(answer);
     }
 
-    /// Answers so to the next question of any kind.
+    /// Gives this reply to the next question of any kind.
     pub(crate) fn reply_once(&self, name: &str, reply: Reply) {
         self.state.once.lock().unwrap().insert(name.to_owned(), reply);
     }

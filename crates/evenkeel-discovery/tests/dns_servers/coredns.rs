@@ -20,7 +20,7 @@ struct Etcd {
 }
 
 impl CoreDns {
-    /// One that does with `example.test` what its configuration says; none where it is missing.
+    /// A server that serves `example.test` by this configuration; none if it is missing.
     pub(crate) fn start(zone: &str, how: &str, folder: TempDir) -> Option<Self> {
         let program = find("coredns", "coredns")?;
         let [port] = free_ports();
@@ -42,7 +42,7 @@ impl CoreDns {
         Self::start("example.test", &format!("file {} {{\n reload 1s\n }}", file.display()), folder)
     }
 
-    /// Writes the file anew.
+    /// Writes the file again.
     pub(crate) fn zone(&self, serial: u32, addresses: &[&str]) {
         write_zone(&self.folder, serial, addresses);
     }
@@ -68,7 +68,7 @@ impl CoreDns {
         Some(Self { etcd: Some(etcd), ..coredns })
     }
 
-    /// Writes a service under a name within `example.test`, whose labels are in the order of paths.
+    /// Writes a service under a name within `example.test`, with its labels in the order of paths.
     pub(crate) fn put(&self, name: &str, value: &str) {
         let etcd = self.etcd.as_ref().unwrap();
         assert!(etcd.run(&["put", &format!("/skydns/test/example/{name}"), value]));
@@ -94,7 +94,7 @@ fn write_zone(folder: &TempDir, serial: u32, addresses: &[&str]) {
         "$ORIGIN example.test.\n$TTL 1\n@ IN SOA ns root {serial} 60 60 600 1\n@ IN NS ns\n\
          ns IN A 127.0.0.1\n{hosts}_grpc._tcp IN SRV 0 14 8080 db\n"
     );
-    // Put in place at once: half a zone must not be read.
+    // Renamed into place: a half-written zone must not be read.
     fs::write(folder.path().join("zone.new"), zone).unwrap();
     fs::rename(folder.path().join("zone.new"), folder.path().join("zone")).unwrap();
 }

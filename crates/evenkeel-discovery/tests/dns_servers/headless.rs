@@ -1,4 +1,4 @@
-//! A headless service of Kubernetes, as CoreDNS makes names of its slices.
+//! A headless service of Kubernetes, with the names that CoreDNS makes of its slices.
 
 use evenkeel_discovery::Kubernetes;
 use needs::needs;
@@ -29,7 +29,7 @@ async fn a_headless_service_has_in_dns_whom_its_slices_call_ready() {
     let folder = tempfile::tempdir().unwrap();
     let coredns = CoreDns::start("cluster.local", &how, folder).unwrap();
 
-    // The port that pods listen at: names of a headless service do not lead to that of the service.
+    // The port of the pods: names of a headless service do not lead to the port of the service.
     let mut hosts = Watching::new(&host(&format!("{NAME}:8080"), coredns.address));
     let mut services = Watching::new(&service(&format!("_http._tcp.{NAME}"), coredns.address));
     let slices = Kubernetes::new(cluster.reader(), "web").namespace("shop").port("http");

@@ -1,4 +1,4 @@
-//! PowerDNS over a database of its own, changed by its HTTP interface.
+//! PowerDNS over a database of its own, changed through its HTTP interface.
 
 use std::{fs, net::SocketAddr, process::Command};
 
@@ -8,7 +8,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::servers::{Process, find, free_ports, until};
 
-/// Where Debian puts the schema of the database.
+/// Where Debian installs the schema of the database.
 const SCHEMA: &str = "/usr/share/pdns-backend-sqlite3/schema/schema.sqlite3.sql";
 
 pub(crate) struct PowerDns {
@@ -19,7 +19,7 @@ pub(crate) struct PowerDns {
 }
 
 impl PowerDns {
-    /// One that serves `example.test`; none where it is missing.
+    /// A server for `example.test`; none if it is missing.
     pub(crate) async fn start() -> Option<Self> {
         let (program, sqlite) = (find("pdns-server", "pdns_server")?, find("sqlite3", "sqlite3")?);
         let folder = tempfile::tempdir().unwrap();
@@ -51,7 +51,7 @@ impl PowerDns {
         Some(powerdns)
     }
 
-    /// Puts these records in the place of those of a name and a type.
+    /// Replaces the records of a name and a type.
     pub(crate) async fn replace(&self, name: &str, kind: &str, records: &[&str]) {
         let records: Vec<_> =
             records.iter().map(|text| json!({ "content": text, "disabled": false })).collect();
@@ -68,7 +68,7 @@ impl PowerDns {
         self.server.kill();
     }
 
-    /// One request of success; none of any other.
+    /// Sends one request; none if it fails.
     async fn ask(&self, method: &str, path: &str, body: &Value) -> Option<()> {
         let mut stream = tokio::net::TcpStream::connect(self.api).await.ok()?;
         let body = body.to_string();

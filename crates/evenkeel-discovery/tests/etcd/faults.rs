@@ -102,7 +102,7 @@ async fn a_member_that_restarts_without_data_empties_nothing() {
     }
 }
 
-/// The new state comes as far as the old one between the question whether it is the old one and the list.
+/// The new state reaches the revision of the old one between the check of the state and the list.
 #[needs("etcd-3.4", "etcd-3.5", "etcd-3.6")]
 #[tokio::test]
 async fn a_member_that_fills_up_while_it_is_compared_empties_nothing() {
@@ -155,7 +155,7 @@ async fn the_loss_of_a_member_and_of_the_leader_disturbs_nobody() {
         let mut etcd = Etcd::start_three(version).await.unwrap();
         etcd.put("1", "10.0.0.1:1");
         let mut urls: Vec<_> = etcd.members.iter().map(|member| member.url.clone()).collect();
-        // The one that is followed first is the one that ends.
+        // The member that is followed first is the one that ends.
         urls.rotate_left(2);
         let cluster = Cluster::at(urls.iter().map(|url| &**url)).unwrap();
         let mut watching = Watching::new(&web(cluster));
@@ -167,7 +167,8 @@ async fn the_loss_of_a_member_and_of_the_leader_disturbs_nobody() {
         watching.until_addresses(&["10.0.0.1:1", "10.0.0.1:2"]).await;
         assert_eq!(watching.least, 1);
 
-        // One of three has no leader, whatever it says of itself: its watch ends, and its news count not.
+        // One of three has no leader, whatever it reports: its watch ends, and its news does not
+        // count.
         etcd.members[1].kill();
         watching.until_failure().await;
         etcd.members[1].start_again();
@@ -179,7 +180,7 @@ async fn the_loss_of_a_member_and_of_the_leader_disturbs_nobody() {
     }
 }
 
-/// A member at which the user `reader` may read the service, and a token lives for 1 s.
+/// A member at which the user `reader` may read the service, with tokens that live for 1 s.
 async fn with_reader(version: &str) -> Option<Etcd> {
     let mut etcd = Etcd::start_with(version, &["--auth-token-ttl=1"]).await?;
     enable_auth(&mut etcd);
@@ -197,7 +198,7 @@ fn enable_auth(etcd: &mut Etcd) {
         &["put", "/evenkeel/web/1", "10.0.0.1:1"],
     ] {
         if command == ["user", "grant-role", "root", "root"] {
-            // Made by the version itself since 3.5, and by hand before.
+            // Created by etcd itself since 3.5, and by hand before.
             let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
                 etcd.control(&["role", "add", "root"])
             }));
@@ -274,7 +275,7 @@ async fn rights_that_are_taken_away_empty_nothing_and_come_back() {
         };
 
         rights("revoke", &etcd);
-        // A watch goes on with the rights that it began with; the next one does not begin.
+        // A watch keeps the rights with which it began; the next one cannot begin.
         etcd.members[0].kill();
         etcd.members[0].start_again();
         let denied = |error: &evenkeel_core::BoxError| {

@@ -1,4 +1,4 @@
-//! What real members say is followed.
+//! What real members report is followed.
 
 use std::time::Instant;
 

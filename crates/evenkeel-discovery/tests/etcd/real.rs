@@ -11,7 +11,7 @@ use tempfile::TempDir;
 
 use crate::servers::{Process, find, free_ports, until};
 
-/// The versions that every test runs over.
+/// The versions with which every test runs.
 pub(crate) const VERSIONS: [&str; 3] = ["etcd-3.4", "etcd-3.5", "etcd-3.6"];
 
 /// A cluster of members of one version.
@@ -32,7 +32,7 @@ pub(crate) struct Member {
 }
 
 impl Etcd {
-    /// One member; none where it is missing.
+    /// One member; none if it is missing.
     pub(crate) async fn start(version: &str) -> Option<Self> {
         Self::of([free_ports()].into(), version, &[]).await
     }
@@ -87,7 +87,7 @@ impl Etcd {
         self.user = Some(user.to_owned());
     }
 
-    /// What etcdctl prints.
+    /// The output of etcdctl.
     pub(crate) fn control(&self, arguments: &[&str]) -> String {
         let output = self.run(&self.members[0].url, arguments);
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
@@ -113,7 +113,7 @@ impl Etcd {
         self.control(&["del", &format!("/evenkeel/web/{id}")]);
     }
 
-    /// Several changes at one revision, in the language of `etcdctl txn`.
+    /// Makes several changes at one revision, in the language of `etcdctl txn`.
     pub(crate) fn transact(&self, lines: &str) {
         use std::io::Write;
         let mut command = Command::new(&self.control);
@@ -124,7 +124,7 @@ impl Etcd {
         assert!(child.wait().unwrap().success());
     }
 
-    /// The revision that etcd has arrived at.
+    /// The current revision.
     pub(crate) fn revision(&self) -> u64 {
         let status: serde_json::Value =
             serde_json::from_str(&self.control(&["endpoint", "status", "-w", "json"])).unwrap();
@@ -152,7 +152,7 @@ impl Member {
             format!("--initial-advertise-peer-urls={peer_url}"),
             format!("--initial-cluster={initial}"),
             "--logger=zap".to_owned(),
-            // What is tested are not passwords, of which each check would take a second of a busy machine.
+            // Passwords are not tested here, and each check would take a second of a busy machine.
             "--bcrypt-cost=4".to_owned(),
         ];
         arguments.extend(more.iter().map(ToString::to_string));
@@ -168,7 +168,7 @@ impl Member {
         self.process = Process::start(Command::new(&self.program).args(&self.arguments), &self.log);
     }
 
-    /// Removes all that it knows.
+    /// Removes all its data.
     pub(crate) fn forget(&mut self) {
         std::fs::remove_dir_all(&self.data).unwrap();
     }

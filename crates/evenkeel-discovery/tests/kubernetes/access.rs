@@ -1,4 +1,4 @@
-//! Who asks, how that is found out, and what it permits.
+//! Credentials: how they are found, and what they permit.
 
 use std::time::{Duration, Instant};
 
@@ -30,7 +30,7 @@ async fn want_of_rights_is_a_failure_and_no_empty_set() {
     assert_eq!((refused.status, &*refused.reason), (403, "Forbidden"));
     assert_eq!(stranger.least, usize::MAX, "nothing was told");
 
-    // Rights that are taken away while somebody follows: what is known stays.
+    // Rights that are withdrawn during a watch: the known set stays.
     cluster.permit("temporary shop");
     let mut watching =
         Watching::new(&web(ApiServer::kubeconfig(cluster.kubeconfig("temporary"))).wait(ms(1_000)));
@@ -56,7 +56,8 @@ async fn a_token_that_is_not_known_any_more_is_read_again() {
     let mut watching = Watching::new(&web(ApiServer::kubeconfig(kubeconfig)).wait(ms(1_000)));
     watching.until_addresses(&[&at(1)]).await;
 
-    // Renewed before the old one ends, as kubelets do it: whoever has the old one is refused once.
+    // Renewed before the old one expires, as kubelets do: a client with the old one is refused
+    // once.
     std::fs::write(&file, "second\n").unwrap();
     cluster.permit("second shop");
     let revoked = Instant::now();

@@ -1,6 +1,6 @@
 //! The whole kube-apiserver with the controller that writes the slices.
 //!
-//! It refuses loopback addresses in slices, so what is followed here is not called.
+//! It refuses loopback addresses in slices, so the endpoints followed here are not called.
 
 use std::{
     path::{Path, PathBuf},
@@ -26,19 +26,19 @@ use crate::{
 
 const TOKEN: &str = "token";
 
-/// A control plane without nodes: nobody runs the pods, so the test says how they are.
+/// A control plane without nodes: the pods do not run, so the test sets their state.
 struct ControlPlane {
     folder: TempDir,
     port: u16,
     _processes: Vec<Process>,
-    // Several at once would take a machine of two cores longer than they are waited for.
+    // Several at once would take longer than the timeouts on a machine with two cores.
     _turn: MutexGuard<'static, ()>,
 }
 
 static TURN: Mutex<()> = Mutex::const_new(());
 
 impl ControlPlane {
-    /// None where it was not built, which `.ci/get-servers kube-1.36` does.
+    /// None if it was not built, which `.ci/get-servers kube-1.36` does.
     async fn start() -> Option<Self> {
         install_cryptography();
         let server = find("kube-1.36", "kube-apiserver")?;
@@ -111,7 +111,7 @@ impl ControlPlane {
         path
     }
 
-    /// None while the certificate is not written.
+    /// None while the certificate has not been written.
     async fn client(&self) -> Option<Client> {
         let kubeconfig = Kubeconfig::read_from(self.kubeconfig()).ok()?;
         let options = KubeConfigOptions::default();
@@ -132,7 +132,7 @@ impl ControlPlane {
         self.send("POST", path, &object).await;
     }
 
-    /// Says of a pod what its node would.
+    /// Sets the status of a pod as its node would.
     async fn set_ready(&self, pod: u8, is_ready: bool) {
         let ready = if is_ready { "True" } else { "False" };
         let address = format!("10.1.0.{pod}");
@@ -166,7 +166,7 @@ fn pod(number: u8) -> Value {
     })
 }
 
-/// A service with these pods, which are ready, as it is followed.
+/// A watch of a service with these pods, which are ready.
 async fn followed(plane: &ControlPlane, pods: std::ops::RangeInclusive<u8>) -> Watching {
     plane.create("/api/v1/namespaces", json!({ "metadata": { "name": "shop" } })).await;
     let node =
@@ -185,7 +185,7 @@ async fn followed(plane: &ControlPlane, pods: std::ops::RangeInclusive<u8>) -> W
     }
     let addresses: Vec<_> = pods.map(at).collect();
     watching.until_addresses(&addresses.iter().map(String::as_str).collect::<Vec<_>>()).await;
-    // Before the first pod there was none.
+    // Before the first pod the set was empty.
     watching.least = addresses.len();
     watching
 }
@@ -194,7 +194,7 @@ fn at(pod: u8) -> String {
     format!("10.1.0.{pod}:8080")
 }
 
-/// No kubelet stops it, so it terminates for as long as it is given.
+/// There is no kubelet to stop the pod, so it terminates for its whole grace period.
 async fn terminate(plane: &ControlPlane, pod: u8) {
     let grace = json!({ "gracePeriodSeconds": 600 });
     plane.send("DELETE", &format!("{PODS}/web-{pod}"), &grace).await;
@@ -233,7 +233,7 @@ async fn pods_that_terminate_and_serve_get_nothing_new_unless_there_are_no_other
     watching.until_weights(&[(&at(1), 0), (&at(2), 1)]).await;
     assert_eq!(watching.find(&at(1)).unwrap().metadata["kubernetes.terminating"], "true");
 
-    // The last that is ready is not ready any more, and later terminates, too.
+    // The last ready pod becomes unready, and later terminates too.
     plane.set_ready(2, false).await;
     watching.until_weights(&[(&at(1), 1)]).await;
     plane.set_ready(2, true).await;
@@ -241,7 +241,7 @@ async fn pods_that_terminate_and_serve_get_nothing_new_unless_there_are_no_other
     terminate(&plane, 2).await;
     watching.until_weights(&[(&at(1), 1), (&at(2), 1)]).await;
 
-    // A pod that terminates and serves no more is gone, at once.
+    // A pod that terminates and no longer serves is gone at once.
     plane.set_ready(1, false).await;
     watching.until_weights(&[(&at(2), 1)]).await;
     assert_eq!(watching.least, 1);

@@ -33,7 +33,7 @@ async fn an_expired_version_is_answered_by_a_fresh_list() {
     let mut watching = Watching::new(&brief);
     watching.until_addresses(&[&at(2), &at(3)]).await;
 
-    // The next watch asks for what came after a version that is not remembered any more.
+    // The next watch asks for changes after a version that is no longer remembered.
     proxy.is_late.store(true, Relaxed);
     until("an expired version", || async { proxy.expired.load(Relaxed) == 1 }).await;
     cluster.put_pods("web-a", 2..=4).await;
@@ -95,7 +95,7 @@ async fn a_server_that_hangs_is_noticed_by_pings_and_followed_again() {
     cluster.server.pause();
     let paused = Instant::now();
     watching.until_failure().await;
-    // Pings of 5 s and 5 s, on a machine that does other things too.
+    // Pings of 5 s and 5 s, on a busy machine.
     assert!(paused.elapsed() < ms(20_000), "{:?}", paused.elapsed());
     cluster.server.resume();
     cluster.put_pods("web-a", 1..=2).await;
@@ -115,7 +115,7 @@ async fn a_server_that_is_asked_for_fresh_news_and_hangs_is_noticed_within_its_t
     let mut watching = Watching::new(&discovery);
     watching.until_addresses(&[&at(1)]).await;
 
-    // Asked while all is well, it is answered, and nobody is told anything.
+    // A refresh while all is well is answered, and watchers get no update.
     discovery.refresh();
     watching.during(ms(300)).await;
     assert!(watching.failures.is_empty(), "{:?}", watching.failures);

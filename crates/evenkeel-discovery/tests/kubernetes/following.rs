@@ -1,4 +1,4 @@
-//! What slices say, and how it is followed.
+//! What slices state, and how it is followed.
 
 use evenkeel_core::error::cause;
 use evenkeel_discovery::kubernetes::{Family, NoSuchPort};
@@ -48,14 +48,14 @@ async fn an_endpoint_that_moves_between_slices_is_never_missing_and_is_no_news()
     let mut watching = Watching::new(&web(cluster.reader()));
     watching.until(|set| set.len() == 2).await;
 
-    // It is in both for a while, and what the new slice says of it is right.
+    // The pod is in both slices for a while, and the new slice is right about it.
     cluster.put_pods("web-b", [2]).await;
     cluster.put_pods("web-a", [1]).await;
     cluster.put_pods("web-b", [2, 3]).await;
     watching.next().await;
     assert_eq!(watching.addresses(), [at(1), at(2), at(3)], "the first news is the third pod");
 
-    // The old slice is behind: it calls ready who is not any more.
+    // The old slice is behind: it still reports a pod as ready that is not.
     cluster.put("web-b", json!({ "endpoints": [ready(2, true), ready(3, true)] })).await;
     cluster.put_pods("web-a", [1, 2]).await;
     cluster.put("web-b", json!({ "endpoints": [ready(2, false), ready(3, true)] })).await;
@@ -87,7 +87,7 @@ async fn who_is_ready_serves_who_terminates_drains_and_the_rest_is_gone() {
     let (one, two, five, six, eight) = (at(1), at(2), at(5), at(6), at(8));
     watching.until_weights(&[(&one, 1), (&two, 0), (&five, 1), (&six, 1), (&eight, 0)]).await;
 
-    // While nobody is ready, those who end are better than nothing.
+    // While none is ready, terminating pods are better than none.
     let last = json!({ "endpoints": [in_state(2, ending.clone()), ready(4, false)] });
     cluster.put("web-a", last).await;
     watching.until_weights(&[(&two, 1)]).await;
@@ -104,7 +104,8 @@ async fn who_is_ready_serves_who_terminates_drains_and_the_rest_is_gone() {
 #[tokio::test]
 async fn ports_are_found_by_name_and_by_number() {
     let cluster = Cluster::start().await.unwrap();
-    // A target port that is a name can be another number in other pods, which are in a slice of their own.
+    // A named target port can have another number in other pods, which then have a slice of their
+    // own.
     let ports = json!([{ "name": "http", "port": 8080, "appProtocol": "kubernetes.io/h2c" }, { "name": "metrics", "port": 9100 }]);
     cluster.put("web-a", json!({ "endpoints": [ready(1, true)], "ports": ports })).await;
     let ports =
@@ -127,7 +128,7 @@ async fn ports_are_found_by_name_and_by_number() {
                     dns (53, not TCP), http (8081)";
     assert_eq!(no_such_port, expected);
 
-    // A port that all endpoints lose is a mistake of somebody, and no reason to have none.
+    // A port that all endpoints lose is a mistake, and no reason to have no endpoints.
     let ports = json!([{ "name": "web", "port": 8080 }]);
     cluster.put("web-b", json!({ "endpoints": [ready(2, true)], "ports": ports })).await;
     cluster.put("web-a", json!({ "endpoints": [ready(1, true)], "ports": ports })).await;
@@ -187,7 +188,7 @@ async fn hints_are_followed_where_all_have_them() {
     let mut anywhere = Watching::new(&web(cluster.reader()));
     anywhere.until(|set| set.len() == 3).await;
 
-    // One without a hint: they are being set, or the controller has given up on them.
+    // One has no hint: hints are being set, or the controller has given up on them.
     let one_without = [in_zone(1, "a"), hinted(2, "a", Value::Null), in_zone(3, "b")];
     cluster.put("web-1", json!({ "endpoints": one_without })).await;
     in_a.until(|set| set.len() == 3).await;
@@ -272,7 +273,7 @@ async fn a_watch_that_ends_as_agreed_goes_on_at_once_and_is_no_failure() {
     assert_eq!(watching.least, 1);
 }
 
-/// A rest that no test survives: nothing may fail.
+/// A rest longer than any test: nothing may fail.
 fn never() -> evenkeel_core::backoff::Backoff {
     evenkeel_core::backoff::Backoff::new(ms(600_000), ms(600_000))
 }

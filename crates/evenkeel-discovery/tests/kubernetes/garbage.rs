@@ -244,7 +244,7 @@ async fn an_old_server_that_has_the_beta_alone_is_understood() {
     assert!(asked[1].starts_with("/apis/discovery.k8s.io/v1beta1/"), "{asked:?}");
 }
 
-/// A slice whose port has this name.
+/// A slice with a port of this name.
 fn with_port(name: &str, version: u64, pods: &[u32], port: &str) -> Value {
     let mut slice = slice(name, version, pods);
     slice["ports"] = json!([{ "name": port, "port": 9090 }]);
@@ -257,7 +257,7 @@ async fn a_port_that_is_renamed_slice_by_slice_costs_no_endpoint_that_exists() {
         line("MODIFIED", &with_port("web-a", 8, &[1, 2], "web")),
         line("ADDED", &with_port("web-c", 9, &[3, 4], "web")),
         line("DELETED", &slice("web-b", 10, &[3, 4])),
-        // Of the pods that were there two end, and one is new, of which nothing is known.
+        // Two of the known pods end, and one pod is new.
         line("MODIFIED", &with_port("web-a", 11, &[1], "web")),
         line("MODIFIED", &with_port("web-c", 12, &[4, 5], "web")),
     ]);
@@ -267,7 +267,7 @@ async fn a_port_that_is_renamed_slice_by_slice_costs_no_endpoint_that_exists() {
     watching.until_addresses(&[&at(1), &at(2), &at(3), &at(4)]).await;
 
     watching.until_addresses(&[&at(1), &at(4)]).await;
-    // It is told once, before or after the last change.
+    // It is reported once, before or after the last change.
     if watching.failures.is_empty() {
         watching.until_failure().await;
     }
@@ -326,7 +326,7 @@ async fn host_names_stay_when_their_port_is_renamed() {
     assert_eq!(watching.least, 2);
 }
 
-/// The questions for lists, of all that were asked.
+/// The requests for lists, among all requests.
 fn lists_of(simulated: &Simulated) -> Vec<String> {
     let mut asked = simulated.asked();
     asked.retain(|path| !path.contains("watch=true"));
@@ -400,10 +400,10 @@ async fn a_port_that_is_lost_while_a_loss_is_doubted_is_no_busy_loop() {
     assert_eq!(watching.least, 1);
 }
 
-/// How long this thread, which runs everything in a test, has computed so far, in hundredths of a second.
+/// The CPU time of this thread, which runs everything in a test, in hundredths of a second.
 fn ticks_of_this_thread() -> u64 {
     let stat = std::fs::read_to_string("/proc/thread-self/stat").unwrap();
-    // The name in parentheses may contain anything; user time is the twelfth field behind it.
+    // The name in parentheses may contain any character; user time is the twelfth field after it.
     let fields = stat.rsplit_once(')').unwrap().1;
     fields.split_whitespace().nth(11).unwrap().parse().unwrap()
 }

@@ -1,4 +1,4 @@
-//! A way to a real API server, over HTTP/1.1 without TLS, on which one question is changed.
+//! A proxy to a real API server, over HTTP/1.1 without TLS, which can change one request.
 
 use std::{
     convert::Infallible,
@@ -16,7 +16,7 @@ use tokio::net::TcpListener;
 
 pub(crate) struct Proxy {
     pub(crate) url: String,
-    /// The next watch asks for what came after the first version that there was.
+    /// The next watch asks for changes after the very first version.
     pub(crate) is_late: Arc<AtomicBool>,
     /// How many watches have asked for that.
     pub(crate) expired: Arc<AtomicU32>,

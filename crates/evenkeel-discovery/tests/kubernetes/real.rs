@@ -13,7 +13,7 @@ use tempfile::TempDir;
 
 use crate::servers::{Process, find, free_ports, until};
 
-/// What the tokens in the file of the API server permit.
+/// The rights of each token in the API server's file.
 const TOKENS: &str = "admin *\nreader shop\nstranger -\n";
 
 pub(crate) struct Cluster {
@@ -34,7 +34,7 @@ pub(crate) fn install_cryptography() {
 }
 
 impl Cluster {
-    /// An API server that is ready; none where it or etcd is missing.
+    /// An API server that is ready; none if it or etcd is missing.
     pub(crate) async fn start() -> Option<Self> {
         install_cryptography();
         let programs = [
@@ -57,7 +57,7 @@ impl Cluster {
         self.until_ready().await;
     }
 
-    /// Ends the API server, and has what follows written by another one, of which nobody knows.
+    /// Ends the API server, and lets another one, unknown to the clients, write what follows.
     pub(crate) async fn replace_server(&mut self) -> u16 {
         let port = self.ports[0];
         let [other] = free_ports();
@@ -67,7 +67,8 @@ impl Cluster {
         port
     }
 
-    /// Has the API server where it was again, over an etcd that has forgotten everything but the present.
+    /// Starts the API server again at its port, over an etcd that has forgotten everything but the
+    /// present.
     pub(crate) async fn put_back_server(&mut self, port: u16) {
         self.server.kill();
         self.compact();
@@ -75,7 +76,7 @@ impl Cluster {
         self.start_server_again().await;
     }
 
-    /// Ends both, and starts etcd with nothing in it.
+    /// Ends both, and starts etcd without data.
     pub(crate) fn forget(&mut self) {
         self.server.kill();
         self.etcd.kill();
@@ -85,7 +86,7 @@ impl Cluster {
 
     async fn until_ready(&mut self) {
         until("an API server that is ready", || async {
-            // The certificate is there when the server listens.
+            // The certificate exists once the server listens.
             let Ok(kubeconfig) = Kubeconfig::read_from(self.kubeconfig("admin")) else {
                 return false;
             };
@@ -112,12 +113,12 @@ impl Cluster {
         self.folder.path().join(name)
     }
 
-    /// A kubeconfig for whoever has this token.
+    /// A kubeconfig with this token.
     pub(crate) fn kubeconfig(&self, token: &str) -> PathBuf {
         self.kubeconfig_at(&self.url(), &json!({ "token": token }))
     }
 
-    /// A kubeconfig for a server at `url` and a user who is described so.
+    /// A kubeconfig for a server at `url` and this user.
     pub(crate) fn kubeconfig_at(&self, url: &str, user: &Value) -> PathBuf {
         let authority = self.path("certificates/apiserver.crt");
         let cluster = json!({ "server": url, "certificate-authority": authority });
@@ -134,7 +135,7 @@ impl Cluster {
         path
     }
 
-    /// As somebody who may follow services in `shop`, and nothing else.
+    /// Access as a user that may follow services in `shop`, and nothing else.
     pub(crate) fn reader(&self) -> ApiServer {
         ApiServer::kubeconfig(self.kubeconfig("reader"))
     }
@@ -173,14 +174,14 @@ impl Cluster {
         self.client().request_text(request).await.unwrap();
     }
 
-    /// What a watch of slices tells that begins after this version.
+    /// The events of a watch of slices after this version.
     pub(crate) async fn changes_after(&self, version: u64) -> String {
         let path = format!("{SLICES}?watch=true&timeoutSeconds=1&resourceVersion={version}");
         let request = http::Request::get(path).body(vec![]).unwrap();
         self.client().request_text(request).await.unwrap()
     }
 
-    /// What the server says of itself.
+    /// The server's own metrics.
     pub(crate) async fn metrics(&self) -> String {
         let request = http::Request::get("/metrics").body(vec![]).unwrap();
         self.client().request_text(request).await.unwrap()
@@ -212,7 +213,7 @@ impl Cluster {
         String::from_utf8(output.stdout).unwrap()
     }
 
-    /// Changes what tokens permit.
+    /// Changes the rights of tokens.
     pub(crate) fn permit(&self, lines: &str) {
         std::fs::write(self.path("tokens"), format!("{TOKENS}{lines}\n")).unwrap();
     }

@@ -1,4 +1,4 @@
-//! An API server that plays what a real one cannot be made to do.
+//! A simulated API server, for what a real one cannot be made to do.
 
 use std::{
     collections::VecDeque,
@@ -14,12 +14,12 @@ use tokio::{
 
 use crate::real::ready;
 
-/// What is answered to one question. The last of a script is repeated.
+/// The answer to one request. The last of a script is repeated.
 #[derive(Clone, Debug)]
 pub(crate) enum Reply {
     /// A whole body, with this status and these headers.
     Body(u16, &'static str, String),
-    /// These lines, and then the end that was agreed.
+    /// These lines, and then a regular end.
     Ended(Vec<String>),
     /// These lines, and then nothing.
     Held(Vec<String>),
@@ -61,13 +61,13 @@ impl Simulated {
         ApiServer::at(self.url.parse().unwrap())
     }
 
-    /// The paths that were asked for.
+    /// The requested paths.
     pub(crate) fn asked(&self) -> Vec<String> {
         self.state.lock().unwrap().asked.clone()
     }
 }
 
-/// A page of a list, with another after it or not.
+/// A page of a list, with or without another after it.
 pub(crate) fn page(version: u64, slices: &[Value], next: &str) -> Reply {
     let metadata = json!({ "resourceVersion": version.to_string(), "continue": next });
     let body = json!({ "kind": "EndpointSliceList", "metadata": metadata, "items": slices });
@@ -78,7 +78,7 @@ pub(crate) fn list(version: u64, slices: &[Value]) -> Reply {
     page(version, slices, "")
 }
 
-/// What an API server says when it refuses something.
+/// An API server's refusal.
 pub(crate) fn status(code: u16, headers: &'static str, reason: &str) -> Reply {
     Reply::Body(code, headers, refusal(code, reason).to_string())
 }
@@ -134,7 +134,7 @@ async fn question(stream: &mut BufReader<TcpStream>) -> Option<String> {
     }
 }
 
-/// Writes an answer; none if the connection is not to be used again.
+/// Writes an answer; none if the connection cannot be used again.
 async fn answer(stream: &mut BufReader<TcpStream>, reply: Reply) -> Option<()> {
     let (lines, is_ended, is_held) = match reply {
         Reply::Body(status, headers, body) => {
@@ -158,7 +158,7 @@ async fn answer(stream: &mut BufReader<TcpStream>, reply: Reply) -> Option<()> {
         return stream.write_all(b"0\r\n\r\n").await.ok();
     }
     if is_held {
-        // Until the other side has enough.
+        // Until the client closes.
         let mut rest = String::new();
         let _ = stream.read_line(&mut rest).await;
     }

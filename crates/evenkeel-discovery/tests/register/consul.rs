@@ -101,7 +101,7 @@ async fn a_service_enters_itself_again_when_its_agent_restarts_without_data() {
         watching.least = 2;
 
         agent.kill();
-        // Who reads later is told how it is then, and not what failed before.
+        // A later reader gets the current state, not earlier failures.
         watching.until_failure().await;
         one.failing().await;
         agent.start_again().await;
@@ -156,7 +156,7 @@ async fn maintenance_by_hand_survives_heartbeats_and_changes() {
 async fn a_process_that_dies_is_gone_when_its_ttl_is_over() {
     let agent = Agent::start().await.unwrap();
     let mut watching = Watching::new(&web(&agent).hold(ms(10)));
-    // A process of its own, of which nothing is left when its runtime is shut down.
+    // A runtime stands for a process: nothing of it is left after it is shut down.
     let process = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     let registered = {
         let _in_it = process.enter();
@@ -240,7 +240,7 @@ async fn checks_are_made_by_the_agent_and_those_of_a_predecessor_are_removed() {
         let expected = ["web-10.0.0.1-80:0", "web-10.0.0.1-80:1", "web-10.0.0.1-80:heartbeat"];
         assert_eq!(checks, expected);
 
-        // The process lives and beats, but does not listen any more.
+        // The process lives and sends heartbeats, but does not listen any more.
         drop(listener);
         watching.until_addresses(&[]).await;
         drop(registered);
@@ -294,7 +294,7 @@ async fn an_entry_that_comes_back_to_an_agent_says_there_what_it_said_last() {
     watching[1].until_weights(&[("10.0.0.1:80", 1)]).await;
     registered.weight(7);
     watching[1].until_weights(&[("10.0.0.1:80", 7)]).await;
-    // The change is over when heartbeats follow it.
+    // The change is complete when heartbeats follow it.
     let tried = ways[1].tried().len();
     until("heartbeats", || async { tried + 1 < ways[1].tried().len() }).await;
 
@@ -342,7 +342,7 @@ async fn what_a_predecessor_set_of_maintenance_ends_with_it_and_what_was_set_by_
     maintained.maintenance = Some("upgrade".into());
     for (by_hand, drained) in [(false, entry(80).weight(0)), (false, maintained), (true, entry(80))]
     {
-        // A process of its own, of which nothing is left when its runtime is shut down.
+        // A runtime stands for a process: nothing of it is left after it is shut down.
         let process = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
         let registered = {
             let _in_it = process.enter();
@@ -377,7 +377,7 @@ async fn a_service_is_back_when_the_catalogue_forgot_it_and_its_agent_did_not() 
         agent.snapshot("save");
         let registered = registration(&agent, entry(80)).start();
         registered.entered().await;
-        // So many heartbeats that the catalogue has been looked at.
+        // Enough heartbeats that the catalogue has been checked.
         let mut watching = Watching::new(&web(&agent));
         watching.during(ms(6_000)).await;
         assert_eq!(watching.addresses(), ["10.0.0.1:80"]);
@@ -387,7 +387,7 @@ async fn a_service_is_back_when_the_catalogue_forgot_it_and_its_agent_did_not() 
             let rows = agent.ask("GET", "/v1/health/service/web", Value::Null).await;
             rows.is_ok_and(|rows| rows.as_array().is_some_and(|rows| !rows.is_empty()))
         });
-        // Before the agent itself compares what it has with what the catalogue has.
+        // Before the agent itself compares its entries with the catalogue.
         let in_time = tokio::time::timeout(ms(20_000), back).await;
         assert!(in_time.is_ok(), "{version}: not back after 20 s");
         registered.entered().await;
@@ -438,7 +438,7 @@ async fn of_two_under_one_id_the_survivor_enters_when_the_other_has_died() {
 async fn many_registrations_hold_no_connections() {
     let limits = json!({ "limits": { "http_max_conns_per_client": 20 } });
     let agent = Agent::with(limits, &["-dev"], None).await.unwrap();
-    // With a TTL so long that a busy agent has answered one heartbeat before the next is due.
+    // With a TTL long enough that a busy agent has answered one heartbeat before the next is due.
     let enter = |port| registration(&agent, entry(port)).ttl(ms(30_000)).start();
     let held: Vec<_> = (1..=40).map(enter).collect();
     let mut watching = Watching::new(&web(&agent));
@@ -461,7 +461,7 @@ async fn ipv6_host_names_and_the_address_of_the_node_are_entered() {
     watching.until_addresses(&["[2001:db8::1]:1", "web.internal:2", "127.0.0.1:3"]).await;
 }
 
-/// A client over go-kit, which knows nothing but Consul's DNS.
+/// A client over go-kit, which knows only Consul's DNS.
 struct GoKit {
     client: Child,
     lines: Lines<BufReader<ChildStdout>>,
@@ -477,7 +477,7 @@ impl GoKit {
         Self { client, lines }
     }
 
-    /// Who gets how many of two hundred calls, by its round robin.
+    /// How many of two hundred calls each instance gets, by its round robin.
     async fn call(&mut self) -> String {
         self.client.stdin.as_mut().unwrap().write_all(b"\n").await.unwrap();
         self.lines.next_line().await.unwrap().expect("an answer")

@@ -63,7 +63,7 @@ async fn a_service_enters_changes_is_maintained_and_leaves() {
         watching.until_weights(&[("10.0.0.1:80", 0)]).await;
         registered.maintenance(None);
         watching.until_weights(&[("10.0.0.1:80", 3)]).await;
-        // Longer than the TTL, so that heartbeats have been needed.
+        // Longer than the TTL, so that heartbeats were needed.
         watching.during(ms(5_000)).await;
         assert_eq!(watching.addresses().len(), 1);
 
@@ -154,7 +154,7 @@ async fn two_hundred_registrations_share_a_few_connections() {
     let enter = |port| {
         let cluster = Cluster::at([&*way.url]).unwrap();
         let registration = Registration::new(EtcdRegistry::new(cluster), entry(port));
-        // With a timeout so long that a busy member has answered all of them.
+        // With a timeout long enough that a busy member has answered all of them.
         registration.ttl(ms(60_000)).timeout(ms(30_000)).start()
     };
     let held: Vec<_> = (1..=200).map(enter).collect();
@@ -165,7 +165,7 @@ async fn two_hundred_registrations_share_a_few_connections() {
     let connections = way.tried().len();
     assert!((1..=4).contains(&connections), "{connections} connections");
 
-    // What is cut is made again by whichever needs it, once for all.
+    // A connection that is cut is made again by the first registration that needs it, once for all.
     way.cut();
     for registered in &held {
         registered.weight(7);
@@ -310,7 +310,7 @@ async fn entries_are_written_as_other_frameworks_read_them() {
     let zero = Registration::new(zero, entry(80)).propagation(ms(1)).start();
     zero.entered().await;
     assert!(keys(&etcd).starts_with("web/"), "{}", keys(&etcd));
-    // There is no place for a weight, so a service in maintenance is taken out.
+    // The layout has no weights, so the entry of a service in maintenance is removed.
     zero.maintenance(Some("upgrade".into()));
     until("the key to go", || async { keys(&etcd).is_empty() }).await;
     zero.maintenance(None);

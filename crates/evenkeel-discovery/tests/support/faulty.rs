@@ -1,4 +1,4 @@
-//! A server of HTTP/1.1 and HTTP/2 that answers every question in one wrong way.
+//! A server of HTTP/1.1 and HTTP/2 that answers every request in one wrong way.
 #![allow(dead_code, reason = "no test needs all of it")]
 
 use std::{convert::Infallible, io};
@@ -19,11 +19,11 @@ use tokio::{net::TcpListener, task::JoinHandle};
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Fault {
     Status(u16),
-    /// To another place, which is not followed.
+    /// A redirect, which is not followed.
     Redirect,
-    /// A page, as proxies in between show it.
+    /// An HTML page, as from a proxy in between.
     Page,
-    /// Nothing, with a success.
+    /// Success without a body.
     Nothing,
     /// A beginning, and then the connection breaks.
     Half,
@@ -31,7 +31,7 @@ pub(crate) enum Fault {
     Endless,
     /// A message that announces 4 GiB.
     Huge,
-    /// A message that is none.
+    /// An invalid message.
     Garbage,
     /// A refusal of gRPC with this status.
     Refusal(u16),

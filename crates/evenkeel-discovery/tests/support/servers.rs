@@ -1,4 +1,4 @@
-//! Real servers for tests: where they are found, how they are started and ended.
+//! Real servers for tests: how to find, start and end them.
 #![allow(dead_code, reason = "no test needs all of it")]
 
 use std::{
@@ -13,12 +13,13 @@ use std::{
 
 use rustix::process::{Pid, Signal, kill_process};
 
-/// How long a server may take to start, on a machine that does other things too.
+/// How long a server may take to start, on a busy machine.
 const START_MAX: Duration = Duration::from_secs(180);
 
-/// The program of a server, as `.ci/get-servers` keeps it or as PATH has it.
+/// The program of a server, from the folder of `.ci/get-servers` or from PATH.
 ///
-/// Says loudly if it is missing. A test that needs it has the attribute `needs`, so that it counts as ignored then.
+/// Prints a loud message if it is missing. A test that needs it has the attribute `needs`, so that
+/// it then counts as ignored.
 pub(crate) fn find(server: &str, program: &str) -> Option<PathBuf> {
     let folders = kept().into_iter().map(|folder| folder.join(server).join("usr/bin"));
     let on_path = std::env::var_os("PATH").unwrap_or_default();
@@ -41,18 +42,18 @@ fn kept() -> Option<PathBuf> {
     folder("EVENKEEL_SERVERS").or_else(|| Some(cache()?.join("evenkeel/servers")))
 }
 
-/// A server's process, which ends with this.
+/// The process of a server, which ends when this is dropped.
 pub(crate) struct Process(Child);
 
 impl Process {
-    /// Starts `command`, whose output goes to `log`.
+    /// Starts `command`, with its output in `log`.
     pub(crate) fn start(command: &mut Command, log: &Path) -> Self {
         let log = File::options().create(true).append(true).open(log).unwrap();
         let command = command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
         Self(command.spawn().unwrap())
     }
 
-    /// Stops it where it is, with its sockets open.
+    /// Pauses it, with its sockets open.
     pub(crate) fn pause(&self) {
         kill_process(self.pid(), Signal::STOP).unwrap();
     }
@@ -61,7 +62,7 @@ impl Process {
         kill_process(self.pid(), Signal::CONT).unwrap();
     }
 
-    /// Ends it without giving it a chance to say good-bye.
+    /// Kills it without a clean shutdown.
     pub(crate) fn kill(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();
@@ -80,7 +81,8 @@ impl Drop for Process {
 
 /// Ports that are free now, for TCP and UDP.
 ///
-/// They lie below those that the system gives to connections and to port 0, which would take them before the server does.
+/// They lie below the range that the system uses for connections and for port 0, since the system
+/// could otherwise take them before the server does.
 pub(crate) fn free_ports<const N: usize>() -> [u16; N] {
     const FIRST: u32 = 10_240;
     const COUNT: u32 = 22_000;
@@ -97,7 +99,7 @@ pub(crate) fn free_ports<const N: usize>() -> [u16; N] {
     })
 }
 
-/// Asks again and again until the answer is yes.
+/// Calls `is_so` again and again until it returns true.
 pub(crate) async fn until<F: Future<Output = bool>>(what: &str, mut is_so: impl FnMut() -> F) {
     let asked = async {
         while !is_so().await {
@@ -107,14 +109,14 @@ pub(crate) async fn until<F: Future<Output = bool>>(what: &str, mut is_so: impl 
     tokio::time::timeout(START_MAX, asked).await.unwrap_or_else(|_| panic!("not in time: {what}"));
 }
 
-/// A way to a server that can be shut and opened: what comes through is cut off, or let through.
+/// A proxy to a server that can be shut and opened: connections are cut, or let through.
 pub(crate) struct Gate {
     pub(crate) url: String,
     is_open: tokio::sync::watch::Sender<bool>,
 }
 
 impl Gate {
-    /// A way to `url`, which is `http://` and an address.
+    /// A proxy to `url`, which is `http://` and an address.
     pub(crate) async fn to(url: &str) -> Self {
         let target = url.trim_start_matches("http://").to_owned();
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -127,7 +129,7 @@ impl Gate {
                 }
                 let (target, mut opened) = (target.clone(), opened.clone());
                 tokio::spawn(async move {
-                    // What the other side does not take is cut off, too.
+                    // A connection that the server does not accept is cut too.
                     let Ok(mut outside) = tokio::net::TcpStream::connect(target).await else {
                         return;
                     };

@@ -1,4 +1,4 @@
-//! A way to a server on which bytes come late, one by one, in part, garbled or not at all.
+//! A proxy to a server through which bytes come late, one by one, in part, garbled or not at all.
 #![allow(dead_code, reason = "no test needs all of it")]
 
 use std::{
@@ -19,21 +19,21 @@ use tokio::{
     sync::watch,
 };
 
-/// What happens to the bytes of the server on their way to the client.
+/// What happens to the server's bytes on their way to the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Motion {
     Through,
-    /// Each byte on its own.
+    /// Each byte comes singly.
     Single,
-    /// Each piece so much later.
+    /// Each piece comes this much later.
     Late(Duration),
-    /// Not at all, until something else is set. What was held comes then.
+    /// Nothing comes until the motion is changed. Held bytes come then.
     Held,
-    /// So many, and then the connection is cut.
+    /// This many bytes come, and then the connection is cut.
     CutAfter(usize),
-    /// With the highest bit of each seventh turned.
+    /// The highest bit of each seventh byte is flipped.
     Garbled,
-    /// Connections are taken, and closed at once.
+    /// Connections are accepted, and closed at once.
     Shut,
 }
 
@@ -53,7 +53,7 @@ pub(crate) struct Proxy {
 }
 
 impl Proxy {
-    /// A way to `url`, which is a scheme and an address.
+    /// A proxy to `url`, which is a scheme and an address.
     pub(crate) async fn to(url: &str) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let own = format!("http://{}", listener.local_addr().unwrap());
@@ -78,12 +78,12 @@ impl Proxy {
         self.way.send_modify(|way| way.motion = motion);
     }
 
-    /// Cuts the connections that there are.
+    /// Cuts the existing connections.
     pub(crate) fn cut(&self) {
         self.way.send_modify(|way| way.round += 1);
     }
 
-    /// Cuts the connections that there are, and takes no more.
+    /// Cuts the existing connections, and closes new ones at once.
     pub(crate) fn shut(&self) {
         self.tried.lock().unwrap().clear();
         self.set(Motion::Shut);
@@ -94,7 +94,7 @@ impl Proxy {
         self.set(Motion::Through);
     }
 
-    /// Leads somewhere else, also those that were on their way.
+    /// Leads to another server, and cuts the existing connections.
     pub(crate) fn lead_to(&self, url: &str) {
         let target = bare(url);
         self.way.send_modify(|way| {
@@ -108,7 +108,7 @@ impl Proxy {
         self.carried.load(SeqCst)
     }
 
-    /// When somebody connected, since it was shut last.
+    /// When connections were attempted, since it was last shut.
     pub(crate) fn tried(&self) -> Vec<Instant> {
         self.tried.lock().unwrap().clone()
     }
@@ -124,7 +124,7 @@ async fn carry(inside: TcpStream, mut way: watch::Receiver<Way>, pieces: Arc<Ato
         let way = way.borrow_and_update();
         (way.target.clone(), way.round)
     };
-    // What the other side does not take is closed, as if the other side had.
+    // If the server does not accept the connection, it is closed, as the server would.
     let Ok(outside) = TcpStream::connect(target).await else { return };
     let _ = inside.set_nodelay(true);
     let (mut from_client, to_client) = inside.into_split();
@@ -142,7 +142,7 @@ async fn carry(inside: TcpStream, mut way: watch::Receiver<Way>, pieces: Arc<Ato
     }
 }
 
-/// From the server to the client, as the motion of the moment says.
+/// Carries bytes from the server to the client, as the current motion says.
 async fn back(
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,

@@ -1,4 +1,4 @@
-//! A TLS server before one that speaks none, whose certificate can be changed.
+//! A TLS server in front of a plain one, with a certificate that can be changed.
 #![allow(dead_code, reason = "no test needs all of it")]
 
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use tokio::{
 };
 use tokio_rustls::TlsAcceptor;
 
-/// Who certifies.
+/// A certificate authority.
 pub(crate) struct Authority(CertifiedIssuer<'static, KeyPair>);
 
 impl Authority {
@@ -29,12 +29,12 @@ impl Authority {
         self.0.pem()
     }
 
-    /// A chain and a key, in PEM.
+    /// Issues a chain and a key, in PEM.
     pub(crate) fn certify(&self, name: &str) -> (String, String) {
         self.certify_until(name, 4_000)
     }
 
-    /// The same, good until the beginning of this year.
+    /// Issues one that is valid until the beginning of this year.
     pub(crate) fn certify_until(&self, name: &str, year: i32) -> (String, String) {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
@@ -49,7 +49,7 @@ pub(crate) struct Front {
 }
 
 impl Front {
-    /// Before `url`, which is `http://` and an address, with this chain and key.
+    /// A front for `url`, which is `http://` and an address, with this chain and key.
     pub(crate) async fn before(url: &str, certificate: (String, String)) -> Self {
         let target = url.trim_start_matches("http://").to_owned();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -64,7 +64,7 @@ impl Front {
                     let Ok(mut outside) = TcpStream::connect(target).await else { return };
                     tokio::select! {
                         _ = copy_bidirectional(&mut inside, &mut outside) => {}
-                        // Who connects next meets the new one.
+                        // The next connection gets the new one.
                         _ = changed.changed() => {}
                     }
                 });
@@ -73,7 +73,7 @@ impl Front {
         Self { url, certificate }
     }
 
-    /// Shows another one from now on, and cuts the connections that were made with the last.
+    /// Uses another certificate from now on, and cuts the connections that were made with the last.
     pub(crate) fn show(&self, certificate: &(String, String)) {
         self.certificate.send_replace(config(certificate));
     }

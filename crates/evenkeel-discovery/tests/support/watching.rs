@@ -1,4 +1,4 @@
-//! Reading what a discovery tells, in tests.
+//! Reading the updates of a discovery, in tests.
 #![allow(dead_code, reason = "no test needs all of it")]
 
 use std::{collections::BTreeMap, time::Duration};
@@ -17,13 +17,13 @@ pub(crate) fn endpoint(address: &str) -> Endpoint {
     address.parse().unwrap()
 }
 
-/// A watch and the set that it has told so far, as a balancer would keep it.
+/// A watch and the set that it has reported so far, as a balancer would keep it.
 pub(crate) struct Watching {
     watch: Watch,
     set: BTreeMap<Address, Endpoint>,
-    /// The least endpoints that there were since the first.
+    /// The least number of endpoints since the first.
     pub(crate) least: usize,
-    /// The failures that were told.
+    /// The reported failures.
     pub(crate) failures: Vec<BoxError>,
 }
 
@@ -32,7 +32,7 @@ impl Watching {
         Self { watch: discovery.watch(), set: BTreeMap::new(), least: usize::MAX, failures: vec![] }
     }
 
-    /// Takes the next news in; false if it is a failure.
+    /// Takes the next item; false if it is a failure.
     pub(crate) async fn next(&mut self) -> bool {
         let news = timeout(MINUTE, self.watch.next()).await.expect("news within a minute");
         match news.expect("no end") {
@@ -55,7 +55,7 @@ impl Watching {
         true
     }
 
-    /// Reads on until the set is such.
+    /// Reads on until `is_so` is true for the set.
     pub(crate) async fn until(&mut self, is_so: impl Fn(&BTreeMap<Address, Endpoint>) -> bool) {
         let reached = async {
             while self.least == usize::MAX || !is_so(&self.set) {
@@ -86,13 +86,13 @@ impl Watching {
         .await;
     }
 
-    /// Reads on until a failure is told.
+    /// Reads on until a failure is reported.
     pub(crate) async fn until_failure(&mut self) -> &BoxError {
         while self.next().await {}
         self.failures.last().expect("a failure was told")
     }
 
-    /// Whatever is told within `time`.
+    /// Takes everything that is reported within `time`.
     pub(crate) async fn during(&mut self, time: Duration) {
         let _ = timeout(time, async {
             loop {

@@ -1,4 +1,4 @@
-//! Quotas on a real Redis, which is stopped and started meanwhile.
+//! Quotas on a real Redis, which is stopped and started during the tests.
 
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "in tests, and to time them")]
 
@@ -27,12 +27,13 @@ fn now() -> Instant {
     Instant::now()
 }
 
-/// One of the machines that share the quota called `name`: a client, connections and state of its own.
+/// One of the machines that share the quota `name`, with a client, connections and state of its
+/// own.
 fn machine(redis: &Redis, name: &str, rate: Rate) -> RedisQuota {
     RedisQuota::open(&redis.url(), name, rate).unwrap().timeout(PATIENCE)
 }
 
-/// A rate at which nothing is refilled while a test runs.
+/// A rate that refills nothing while a test runs.
 fn only(burst: u32) -> Rate {
     Rate::new(1, Duration::from_secs(36_000)).burst(burst)
 }
@@ -47,7 +48,7 @@ async fn passed(quota: &RedisQuota, key: &'static [u8], count: usize) -> usize {
     spending.join_all().await.into_iter().filter(|&passed| passed).count()
 }
 
-/// Asks again until it says so: Redis comes and goes by itself.
+/// Asks until `is_reachable` is reported: the connection goes and comes back in the background.
 async fn until(quota: &RedisQuota, is_reachable: bool) {
     let asked = timeout(PATIENCE * 4, async {
         while quota.is_reachable() != is_reachable {
@@ -75,7 +76,7 @@ async fn machines_that_share_a_quota_never_spend_more_than_there_is() {
 
         let all = one + two + three;
         assert!(all <= 300, "{plan:?}: {one} + {two} + {three}");
-        // What is missing is held by one that has no more requests for it: a batch at most.
+        // The rest is held by machines that have no more requests for it: a batch each at most.
         let held = 3 * plan.batch_max() as usize;
         assert!(300 <= all + held, "{plan:?}: {one} + {two} + {three}");
         if plan == Plan::fixed(1) {
@@ -112,7 +113,8 @@ async fn the_quota_is_refilled_at_its_rate_by_the_clock_of_the_server() {
     for (index, first) in times.iter().enumerate() {
         for (count, last) in times[index..].iter().enumerate() {
             let bound = 20.0 + (*last - *first).as_secs_f64() * 200.0 + 2.0 * 5.0;
-            // The script's times are rounded to a microsecond, requests take some time to be counted.
+            // The script's times are rounded to a microsecond, and a request takes some time to
+            // be counted.
             assert!((count + 1) as f64 <= bound + 1.0, "{} in {:?}", count + 1, *last - *first);
         }
     }
@@ -129,7 +131,7 @@ async fn a_refusal_says_when_to_try_again_and_costs_no_round_trip_until_then() {
     let refused = quota.spend(b"").await.unwrap_err();
 
     assert!((1..=250).contains(&refused.retry_after.as_millis()), "{refused:?}");
-    // A server that answers nobody is not missed.
+    // A frozen server is not noticed, because it is not asked.
     redis.freeze();
     let again = quota.spend(b"").await.unwrap_err();
     assert!(again.retry_after <= refused.retry_after);
@@ -145,14 +147,15 @@ async fn not_every_request_asks_redis() {
     let quota = machine(&redis, "batch", only(1_000)).plan(Plan::fixed(100));
     quota.spend(b"").await.unwrap();
 
-    // 99 are left; while a quarter of a batch is, nobody asks.
+    // 99 are left. Redis is not asked while a quarter of a batch is left.
     redis.freeze();
     for _ in 0..73 {
         quota.spend(b"").await.unwrap();
     }
     redis.thaw();
 
-    // Of 1,000 taken in all, 100 at a time, the other machine finds the rest.
+    // The first machine took all of its requests from the 1,000, 100 at a time; the other finds
+    // the rest.
     let other = machine(&redis, "batch", only(1_000)).plan(Plan::fixed(1));
     assert_eq!(passed(&other, b"", 1_000).await, 900);
 }
@@ -166,7 +169,7 @@ async fn each_key_and_each_name_has_a_quota_of_its_own_which_expires() {
     assert_eq!(passed(&quota, b"b", 5).await, 3);
     let other = machine(&redis, "others", only(3)).plan(Plan::fixed(1));
     assert_eq!(passed(&other, b"a", 5).await, 3);
-    // What is known of a key on the server outlives what this process knows of it.
+    // The server keeps a key's state after this process has forgotten the key.
     for key in 0..50_u8 {
         quota.spend(&[key]).await.unwrap();
     }
@@ -224,7 +227,7 @@ async fn while_redis_is_dead_requests_go_as_configured_and_at_once_and_then_as_b
         until(quota, true).await;
         quota.spend(b"a").await.unwrap();
     }
-    // One memory again: it began anew, and three have spent.
+    // One memory again: it started empty, and three have been spent.
     assert_eq!(passed(&through, b"b", 1_500).await, 1_000);
 }
 
@@ -246,14 +249,14 @@ async fn a_server_that_answers_nobody_holds_no_request_longer_than_the_timeout()
     let first = begun.elapsed();
     assert!(bound / 2 <= first, "they wait for an answer: {first:?}");
     assert!(first < bound * 3, "and not for long: {first:?}");
-    // Within the rest nobody waits at all.
+    // During the rest no request waits at all.
     let begun = now();
     assert_eq!(passed(&quota, b"b", 50).await, 50);
     assert!(begun.elapsed() < bound / 2, "{:?}", begun.elapsed());
 
     redis.thaw();
     until(&quota, true).await;
-    // It counts again.
+    // The quota counts again.
     assert!(passed(&quota, b"c", 150).await <= 100);
 }
 
@@ -267,7 +270,8 @@ async fn after_a_failover_the_new_primary_is_asked_at_once() {
     let quota = quota.timeout(PATIENCE).plan(Plan::fixed(1)).failing(Failing::Refuse);
     quota.spend(b"a").await.unwrap();
 
-    // They change places, there and back. The connection that there is stays with the one that may not write.
+    // They change places, there and back. The existing connection stays with the one that may
+    // not write.
     for (primary, replica) in [(&two, &one), (&one, &two)] {
         primary.replicate(None).await;
         replica.replicate(Some(primary)).await;
@@ -290,7 +294,7 @@ async fn while_nobody_may_write_it_is_looked_for_again_after_each_rest() {
     let quota = quota.failing(Failing::Refuse);
     quota.spend(b"a").await.unwrap();
 
-    // The replica is not made primary yet.
+    // The replica has not been made primary yet.
     one.replicate(Some(&two)).await;
     two.replicate(Some(&one)).await;
     quota.spend(b"a").await.unwrap_err();
@@ -379,12 +383,12 @@ async fn a_caller_that_gives_up_leaves_the_answer_to_the_others() {
     let redis = Redis::start().unwrap();
     let quota = machine(&redis, "cancelled", only(10)).plan(Plan::fixed(5));
 
-    // The first asks, and is gone before the answer.
+    // The first request asks, and is dropped before the answer.
     assert!(has_to_wait(quota.spend(b"a")));
     assert_eq!(passed(&quota, b"a", 20).await, 10);
 }
 
-/// Polls a future once and drops it; whether it had to wait.
+/// Polls a future once and drops it; true if it had to wait.
 fn has_to_wait<F: Future>(future: F) -> bool {
     let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
     std::pin::pin!(future).poll(&mut cx).is_pending()

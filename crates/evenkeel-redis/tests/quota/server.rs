@@ -1,4 +1,4 @@
-//! Redis, started for a test on a free port, to be stopped and started meanwhile.
+//! Redis, started for a test on a free port, which can be stopped and started.
 
 use std::{
     io::{BufRead, BufReader, Write},
@@ -30,7 +30,7 @@ impl Redis {
             return None;
         }
         let folder = tempfile::tempdir().unwrap();
-        // Between its being found and its being taken a port can be lost to somebody else.
+        // Another process can take a free port before Redis does.
         for _ in 0..10 {
             let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
             if let Some(server) = spawn(port, &folder) {
@@ -44,7 +44,7 @@ impl Redis {
         format!("redis://127.0.0.1:{}", self.port)
     }
 
-    /// Has it follow another one, or none.
+    /// Makes it a replica of `primary`, or of none.
     pub(crate) async fn replicate(&self, primary: Option<&Self>) {
         let client = redis::Client::open(self.url()).unwrap();
         let mut connection = client.get_multiplexed_async_connection().await.unwrap();
@@ -56,7 +56,8 @@ impl Redis {
         let () = command.query_async(&mut connection).await.unwrap();
     }
 
-    /// Waits until it has what its primary has; before, it says for a moment that it loads.
+    /// Waits until it has the data of its primary. For a moment before that, it answers that it is
+    /// loading.
     pub(crate) async fn until_replicated(&self) {
         let client = redis::Client::open(self.url()).unwrap();
         let mut connection = client.get_multiplexed_async_connection().await.unwrap();
@@ -70,7 +71,7 @@ impl Redis {
         }
     }
 
-    /// Kills it, with all that it knows.
+    /// Kills it; all its data is lost.
     pub(crate) fn kill(&mut self) {
         let _ = self.server.kill();
         let _ = self.server.wait();
@@ -81,7 +82,7 @@ impl Redis {
         self.server = spawn(self.port, &self.folder).expect("the port was its own");
     }
 
-    /// It keeps its connections and answers nobody.
+    /// Freezes it: it keeps its connections and answers nothing.
     pub(crate) fn freeze(&self) {
         self.signal(Signal::STOP);
     }
@@ -102,7 +103,7 @@ impl Drop for Redis {
     }
 }
 
-/// Starts it and waits until it says that it accepts connections.
+/// Starts it and waits until it reports that it accepts connections.
 fn spawn(port: u16, folder: &TempDir) -> Option<Child> {
     let mut server = Command::new("redis-server")
         .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", ""])
@@ -113,7 +114,7 @@ fn spawn(port: u16, folder: &TempDir) -> Option<Child> {
         .unwrap();
     let mut lines = BufReader::new(server.stdout.take().unwrap()).lines();
     if lines.by_ref().map_while(Result::ok).any(|line| line.contains("eady to accept")) {
-        // Read on, so that it never waits for somebody to read.
+        // Read on, so that it never blocks on a full pipe.
         std::thread::spawn(move || lines.count());
         return Some(server);
     }
@@ -127,8 +128,8 @@ fn is_installed() -> bool {
     command.status().is_ok()
 }
 
-/// An address that leads to one server or another, as a virtual address or a name does: connections stay where
-/// they lead to.
+/// An address that leads to one server or another, as a virtual address or a name does. Connections
+/// stay with the server they were made to.
 pub(crate) struct Address {
     pub(crate) url: String,
     leads_to: Arc<AtomicU16>,

@@ -186,7 +186,7 @@ fn an_entry_of_go_micro_says_in_its_tags_what_it_is() {
     assert_eq!((metadata("protocol"), metadata("version"), metadata("tags")), expected);
 }
 
-/// A text with some of its bytes replaced, the way in which parsers are led astray.
+/// A text with some of its bytes replaced, to mislead the parser.
 fn garbled(text: String, changes: &[(prop::sample::Index, u8)]) -> Vec<u8> {
     let mut bytes = text.into_bytes();
     for (place, byte) in changes {

@@ -1,4 +1,4 @@
-//! The rules of time and belief, with simulated answers and a paused clock.
+//! The rules of time and belief, with a simulated resolver and a paused clock.
 
 use std::sync::{
     Mutex,
@@ -22,14 +22,14 @@ const HOUR: Duration = Duration::from_secs(3_600);
 
 type Said<T> = Result<(Vec<T>, u64), &'static str>;
 
-/// A simulated resolver: what is in it is what is answered.
+/// A simulated resolver, which answers with its content.
 #[derive(Clone)]
 struct Simulated(Arc<Zone>);
 
 struct Zone {
-    /// The full names that any name may stand for; none: itself.
+    /// The full names that any name may stand for; if empty, the name itself.
     names: Vec<&'static str>,
-    /// What is answered for full names, before `v4` is.
+    /// The answers for full names, which come before `v4`.
     named: Mutex<HashMap<&'static str, Said<&'static str>>>,
     v4: Mutex<Said<&'static str>>,
     v6: Mutex<Said<&'static str>>,
@@ -43,7 +43,7 @@ impl Simulated {
         Self::searching(&[], v4, ttl)
     }
 
-    /// With these full names, each of which has only what `answer_for` says.
+    /// A resolver with these full names, each of which has only the answers of `answer_for`.
     fn searching(names: &[&'static str], v4: &[&'static str], ttl: u64) -> Self {
         let denied = names.iter().map(|name| (*name, Ok((vec![], ttl)))).collect();
         Self(Arc::new(Zone {
@@ -144,7 +144,7 @@ fn endpoints(addresses: &[&str]) -> Vec<Endpoint> {
     addresses.iter().map(|address| address.parse().unwrap()).collect()
 }
 
-/// Two endpoints that stand by for each other.
+/// Two endpoints, each with the other as its alternative.
 fn both(v6: &str, v4: &str) -> Vec<Endpoint> {
     let endpoint = |address: &str, other: &str| {
         endpoints(&[address]).remove(0).alternatives(other.parse::<std::net::SocketAddr>())
@@ -355,7 +355,7 @@ async fn a_full_name_that_fails_is_not_replaced_by_one_that_never_counted() {
     next(&mut watch).await.unwrap_err();
     assert!(timeout(Duration::from_secs(290), watch.next()).await.is_err());
 
-    // Nor is it by one denial, but by two.
+    // One denial does not change it either; two do.
     zone.answer_for("db.a.", Ok((vec![], 5)));
     assert!(cause::<NotConfirmed>(&*next(&mut watch).await.unwrap_err()).is_some());
     assert_eq!(next(&mut watch).await.unwrap(), endpoints(&["10.0.0.2:80"]));
@@ -372,7 +372,7 @@ async fn a_search_domain_that_always_fails_is_passed_over() {
     zone.answer_for("db.", Ok((vec!["10.0.0.2"], 5)));
     assert_eq!(next(&mut watch).await.unwrap(), endpoints(&["10.0.0.2:80"]));
 
-    // Where no server answers at all, no further name is asked.
+    // When no server answers at all, no further name is asked.
     zone.answer_for("db.a.", Err("timeout"));
     zone.answer_for("db.", Ok((vec!["10.0.0.3"], 5)));
     next(&mut watch).await.unwrap_err();
@@ -422,7 +422,7 @@ async fn many_targets_are_not_all_asked_for_each_time() {
     let asked = asked_in(&mut watch, 60).await;
     assert!((200..=60 * 17 + 3 * 16).contains(&asked), "asked for {asked} names in a minute");
 
-    // Each has its turn: after 200 / 16 s all are known to have moved.
+    // Each target has its turn: after 200 / 16 s all are known to have moved.
     *zone.0.v4.lock().unwrap() = Ok((vec!["10.0.0.2"], 2));
     for _ in 0..20 {
         dns.refresh();

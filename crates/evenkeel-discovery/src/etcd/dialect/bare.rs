@@ -1,4 +1,4 @@
-//! Layouts in which a value is an address and nothing else: go-kit's and go-zero's.
+//! Layouts in which a value is just an address: those of go-kit and go-zero.
 
 use std::sync::Arc;
 
@@ -7,9 +7,9 @@ use evenkeel_core::{BoxError, endpoint::Endpoint};
 use super::{Dialect, segment};
 use crate::register::Entry;
 
-/// `PREFIX/ID` and an address, as go-kit's `sd/etcdv3` has it: `http://10.0.0.1:80` or `10.0.0.1:80`.
+/// `PREFIX/ID` and an address, as in go-kit's `sd/etcdv3`: `http://10.0.0.1:80` or `10.0.0.1:80`.
 ///
-/// go-kit leaves the prefix to its users, and this one does, too. The name of the service is not part of it.
+/// The prefix is up to the user, as in go-kit. The name of the service is not part of it.
 #[derive(Clone, Debug)]
 pub struct Kit {
     prefix: Arc<str>,
@@ -17,13 +17,13 @@ pub struct Kit {
 }
 
 impl Kit {
-    /// Keys that begin with `prefix`, to which a slash is added where it has none at its end.
+    /// Keys that begin with `prefix`. A slash is added if it does not end with one.
     #[must_use]
     pub fn new(prefix: &str) -> Self {
         Self { prefix: format!("{}/", prefix.trim_end_matches('/')).into(), scheme: None }
     }
 
-    /// Sets what stands before `://` in what is written. Default nothing.
+    /// Sets the scheme before `://` in values that are written. Default: none.
     #[must_use]
     pub fn scheme(mut self, scheme: impl Into<Arc<str>>) -> Self {
         self.scheme = Some(scheme.into());
@@ -53,7 +53,7 @@ impl Dialect for Kit {
     }
 }
 
-/// `SERVICE/LEASE` and `host:port`, as go-zero's `discov` has it: the service `user.rpc` has the keys
+/// `SERVICE/LEASE` and `host:port`, as in go-zero's `discov`: the service `user.rpc` has the keys
 /// `user.rpc/7587862094…`.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Zero;

@@ -10,7 +10,7 @@ use crate::{go, register::Entry};
 
 /// `/microservices/SERVICE/ID`, and the instance with a URL for each protocol, as Kratos writes it.
 ///
-/// The endpoint is that of the URL with one scheme; an instance without it has none.
+/// The endpoint comes from the URL with the chosen scheme. An instance without such a URL has none.
 #[derive(Clone, Debug)]
 pub struct Kratos {
     scheme: Arc<str>,

@@ -10,8 +10,9 @@ use crate::{go, register::Entry};
 
 /// `/micro/registry/SERVICE/ID`, and the service with one node, as go-micro v2 writes it.
 ///
-/// The service's version becomes the entry `version` of the metadata. An endpoint's node says in `protocol`
-/// what it speaks: `grpc`, or go-micro's own; [`filter`](crate::DiscoveryExt::filter) chooses.
+/// The service's version becomes the entry `version` of the metadata. The entry `protocol` says
+/// what a node speaks: `grpc`, or go-micro's own; select with
+/// [`filter`](crate::DiscoveryExt::filter).
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Micro;
 

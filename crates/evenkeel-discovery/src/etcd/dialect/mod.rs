@@ -1,4 +1,4 @@
-//! How entries are laid out in etcd's keys and values.
+//! The layout of entries in etcd's keys and values.
 //!
 //! | dialect | key | value |
 //! |---|---|---|
@@ -9,9 +9,10 @@
 //! | [`Zero`] | `SERVICE/LEASE` | go-zero: the address alone |
 //! | [`Kratos`] | `/microservices/SERVICE/ID` | Kratos: the instance with a URL for each protocol, as JSON |
 //!
-//! Every prefix ends with a slash, so that `web` never finds what is of `web-admin`. Where a layout has no
-//! place for a weight of its own, it is the entry `weight` of the metadata, and so is `zone`; where it has
-//! none for metadata either, all weigh the same, and a service in maintenance is taken out.
+//! Every prefix ends with a slash, so that `web` never matches keys of `web-admin`. If a layout has
+//! no field for the weight, the weight is the entry `weight` of the metadata; the same holds for
+//! `zone`. If it has no metadata either, all endpoints have the same weight, and a service in
+//! maintenance is removed.
 
 mod bare;
 mod kratos;
@@ -34,32 +35,32 @@ pub use self::{
     plain::Plain,
 };
 
-/// How entries are laid out in etcd's keys and values.
+/// The layout of entries in etcd's keys and values.
 ///
-/// One of your own is put to use with [`Etcd::dialect`](super::Etcd::dialect).
+/// To use one of your own, pass it to [`Etcd::dialect`](super::Etcd::dialect).
 pub trait Dialect: Send + Sync + 'static {
-    /// What the keys of `service` begin with, and those of no other service: it should end with a slash.
+    /// The prefix of the keys of `service`, and of no other service: it should end with a slash.
     fn prefix(&self, service: &str) -> String;
 
-    /// The endpoints in one key; none for a key that is there for something else.
+    /// The endpoints in one key; none if the key is there for something else.
     ///
     /// # Errors
-    /// If the value cannot be read. The key is then left out, which costs no other.
+    /// If the value cannot be read. The key is then left out, which does not affect the others.
     fn read(&self, service: &str, key: &str, value: &[u8]) -> Result<Vec<Endpoint>, BoxError>;
 
-    /// The key and the value for an entry that hangs on `lease`.
+    /// The key and the value for an entry that is attached to `lease`.
     ///
     /// # Errors
     /// If the layout cannot express it.
     fn write(&self, entry: &Entry, lease: i64) -> Result<(String, Vec<u8>), BoxError>;
 
-    /// Whether weights can be told. Where not, an entry of weight 0 is taken out.
+    /// Whether the layout has weights. If not, an entry of weight 0 is removed.
     fn has_weights(&self) -> bool {
         true
     }
 }
 
-/// An endpoint with what its metadata says of weight and zone.
+/// Sets the endpoint's weight and zone from its metadata.
 fn with_metadata(mut endpoint: Endpoint, metadata: BTreeMap<String, String>) -> Endpoint {
     for (key, value) in metadata {
         match (&*key, digits(&value)) {
@@ -71,7 +72,7 @@ fn with_metadata(mut endpoint: Endpoint, metadata: BTreeMap<String, String>) -> 
     endpoint
 }
 
-/// The metadata of an entry, with its weight where it differs from 1.
+/// The metadata of an entry, with its weight if that differs from 1.
 fn metadata_of(entry: &Entry) -> BTreeMap<String, String> {
     let mut metadata = entry.all_metadata();
     if !entry.tags.is_empty() {
@@ -83,7 +84,7 @@ fn metadata_of(entry: &Entry) -> BTreeMap<String, String> {
     metadata
 }
 
-/// The entries of a JSON object as texts; what is no object has none.
+/// The entries of a JSON object as texts; none if it is not an object.
 fn texts(value: &Value) -> BTreeMap<String, String> {
     let text = |value: &Value| match value {
         Value::String(text) => text.clone(),

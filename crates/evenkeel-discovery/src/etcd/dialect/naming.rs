@@ -9,7 +9,7 @@ use crate::{go, register::Entry};
 /// `SERVICE/ID` and `{"Op":0,"Addr":"10.0.0.1:80","Metadata":…}`, as etcd's `naming/endpoints` writes and its
 /// resolver for grpc-go reads.
 ///
-/// On reading, `Op` is not looked at, as that resolver does not; metadata that is no object is the entry
+/// Like that resolver, reading ignores `Op`. Metadata that is not an object becomes the entry
 /// `metadata`.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Naming;
@@ -36,7 +36,7 @@ impl Dialect for Naming {
             some => go::json(&some)?,
         };
         let address = go::json(&entry.address.to_string())?;
-        // In the order in which Go writes the fields of a struct.
+        // In the order in which Go writes the fields of the struct.
         let value = format!(r#"{{"Op":0,"Addr":{address},"Metadata":{metadata}}}"#);
         Ok((self.prefix(&entry.service) + &segment(&entry.id), value.into_bytes()))
     }

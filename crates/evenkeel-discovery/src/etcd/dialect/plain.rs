@@ -1,4 +1,4 @@
-//! The layout of this library's own.
+//! This library's own layout.
 
 use std::collections::BTreeMap;
 
@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 use super::{Dialect, segment};
 use crate::register::Entry;
 
-/// `/evenkeel/SERVICE/ID`, and an endpoint as it stands in a file of endpoints. A value that is an address
-/// alone is read too, which makes `etcdctl put /evenkeel/web/1 10.0.0.1:80` an entry.
+/// `/evenkeel/SERVICE/ID`, and an endpoint as in a file of endpoints. A value that is just an
+/// address is read too, so `etcdctl put /evenkeel/web/1 10.0.0.1:80` makes an entry.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Plain;
 

@@ -1,4 +1,4 @@
-//! A service and its checks as Consul wants to have them described.
+//! The definition of a service and its checks for Consul.
 
 use std::time::Duration;
 
@@ -45,7 +45,7 @@ pub(super) fn service(
         "Checks": checks.collect::<Vec<_>>(),
     });
     let place = match &entry.address {
-        // The agent puts the address of its node in the place of none.
+        // The agent replaces an empty address with that of its node.
         Address::Socket(address) if address.ip().is_unspecified() => {
             json!({ "Port": address.port() })
         }
@@ -62,12 +62,12 @@ pub(super) fn service(
     Ok(definition)
 }
 
-/// The check that heartbeats keep passing.
+/// The id of the check that heartbeats keep passing.
 pub(super) fn heartbeat_id(entry: &Entry) -> String {
     format!("{}:heartbeat", entry.id)
 }
 
-/// Whether `id` is a check that this entry has.
+/// Whether `id` is a check of this entry.
 pub(super) fn has_check(entry: &Entry, id: &str) -> bool {
     id == heartbeat_id(entry) || (0..entry.checks.len()).any(|n| id == probe_id(entry, n))
 }
@@ -82,7 +82,7 @@ fn probe(entry: &Entry, number: usize, check: &Check) -> Value {
         Probe::Tcp(address) => ("TCP", address),
         Probe::Grpc(target) => ("GRPC", target),
     };
-    // Passing until the first probe says otherwise: the service has said that it is ready.
+    // Passing until the first probe says otherwise: the service has reported that it is ready.
     let mut definition = json!({ "CheckID": probe_id(entry, number), "Name": kind.to_lowercase(),
         kind: target, "Interval": milliseconds(check.interval), "Timeout": milliseconds(check.timeout),
         "Status": "passing" });

@@ -1,4 +1,4 @@
-//! How an entry stands: at its agent, and in the catalogue that callers read.
+//! The state of an entry at its agent, and in the catalogue that callers read.
 
 use std::time::Duration;
 
@@ -15,19 +15,19 @@ use crate::{
     register::Entry,
 };
 
-/// What a reason of maintenance ends with where the service has set it itself.
+/// The end of a maintenance reason that the service has set itself.
 const BY_ITSELF: &str = " (set by the service)";
 
-/// What the check of a service's maintenance begins with.
+/// The beginning of the id of a service's maintenance check.
 const MAINTENANCE: &str = "_service_maintenance";
 
-/// The reason of a maintenance, as it is written and known again.
+/// The reason of a maintenance, as it is written and recognized.
 pub(super) fn reason(entry: &Entry) -> String {
     let reason = entry.maintenance.as_deref().unwrap_or("weight 0");
     format!("{reason}{BY_ITSELF}")
 }
 
-/// What made the entry that is there, empty where that is not said; none if there is no entry.
+/// The owner of the existing entry, empty if it has none; none if there is no entry.
 pub(super) async fn owner(agent: &Agent, entry: &Entry) -> Result<Option<String>, BoxError> {
     let path = format!("/v1/agent/service/{}", encode(&entry.id));
     match agent.get(&path, Duration::ZERO).await {
@@ -56,7 +56,7 @@ impl Checks {
         self.0.values().find_map(|check| check["Node"].as_str()).map(str::to_owned)
     }
 
-    /// Whether the service has set its maintenance itself, or a predecessor under the same id has.
+    /// Whether this service, or a predecessor under the same id, has set its maintenance itself.
     pub(super) fn is_drained_by_itself(&self) -> bool {
         self.0.iter().any(|(id, check)| {
             id.starts_with(MAINTENANCE)
@@ -71,7 +71,7 @@ impl Checks {
             .is_some_and(|check| check["Status"] == "critical")
     }
 
-    /// Removes what a predecessor had and this one has not: nothing would pass it.
+    /// Removes checks of a predecessor that this entry does not have: no heartbeat would pass them.
     pub(super) async fn remove_strange(
         &self,
         agent: &Agent,
@@ -87,8 +87,8 @@ impl Checks {
     }
 }
 
-/// Whether the catalogue has the entry of this node as `service` describes it, and passing; none if that cannot
-/// be told. It costs one question about two rows, of any server.
+/// Whether the catalogue has this node's entry as `service` describes it, and passing; none if that
+/// cannot be determined. It costs one question about two rows, to any server.
 pub(super) async fn is_in_catalogue(
     agent: &Agent,
     node: &str,
@@ -102,7 +102,7 @@ pub(super) async fn is_in_catalogue(
     ]);
     let answer = match agent.put("/v1/txn?stale", both.to_string().into()).await {
         Ok(answer) => answer,
-        // One of the two is not there.
+        // One of the two does not exist.
         Err(error) if refused_with(&error) == Some(409) => return Some(false),
         Err(_) => return None,
     };
@@ -117,7 +117,7 @@ pub(super) async fn is_in_catalogue(
     )
 }
 
-/// Removes the entry from its agent, if it is `owner`'s. It is gone when this is over.
+/// Removes the entry from its agent, if it belongs to `owner`. Afterwards it is gone.
 pub(super) async fn remove(agent: &Agent, entry: &Entry, owner: &str) -> Result<(), BoxError> {
     if self::owner(agent, entry).await?.as_deref() == Some(owner) {
         let path = format!("/v1/agent/service/deregister/{}", encode(&entry.id));
@@ -126,7 +126,7 @@ pub(super) async fn remove(agent: &Agent, entry: &Entry, owner: &str) -> Result<
     Ok(())
 }
 
-/// Removes from the catalogue what `owner` has entered and is there still, at whatever agent.
+/// Removes from the catalogue what `owner` has entered and what is still there, at any agent.
 pub(super) async fn remove_from_catalogue(
     agent: &Agent,
     entry: &Entry,

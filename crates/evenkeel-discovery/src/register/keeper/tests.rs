@@ -5,18 +5,18 @@ use evenkeel_core::error::cause;
 use super::*;
 use crate::register::Registered;
 
-/// A registry in memory, whose clock is tokio's.
+/// A registry in memory, by tokio's clock.
 #[derive(Clone, Default)]
 struct Memory(Arc<Mutex<State>>);
 
 #[derive(Default)]
 struct State {
-    /// What is entered, by whom, and until when it lives.
+    /// The entry, the number of its owner, and until when it lives.
     entry: Option<(Entry, u32, Instant)>,
     is_down: bool,
     hangs: bool,
     answers_after: Duration,
-    /// What was done, and when, in milliseconds.
+    /// Each operation, and when it was done, in milliseconds.
     done: Vec<(&'static str, u64)>,
     started_at: Option<Instant>,
 }
@@ -393,7 +393,7 @@ async fn the_time_of_day_does_not_matter() {
 
     sleep(secs(3_600)).await;
 
-    // It has nearly stood still meanwhile, which is a step back by an hour.
+    // The real clock has hardly moved meanwhile; against tokio's, that is a step back by an hour.
     assert!(before.elapsed().unwrap() < secs(600));
     assert!(memory.found().is_some());
     assert!(1_000 < memory.done("keep").len());
