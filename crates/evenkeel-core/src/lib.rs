@@ -20,7 +20,7 @@
 //! let mut rng = Rng::with_seed(7);
 //! let picks: Vec<_> =
 //!     (0..4).map(|_| picker.pick(&nodes, &mut PickContext::new(&mut rng)).unwrap()).collect();
-//! Round robin takes each in turn; the first is drawn at random.
+//! // Round robin takes each in turn. The first is random.
 //! assert_ne!(picks[0], picks[1]);
 //! assert_eq!(picks[..2], picks[2..]);
 //! ```
