@@ -28,7 +28,7 @@ pub(crate) struct Args {
     seconds: u32,
     pub(crate) plain: bool,
     pub(crate) picture: Option<PathBuf>,
-    /// Be one of the servers, which answers after so many milliseconds. The demo starts these itself.
+    /// Run as one of the servers that the demo starts. The value is its service time in milliseconds.
     pub(crate) backend: Option<u64>,
 }
 

@@ -38,7 +38,7 @@ async fn the_steps_come_in_their_order() {
 
     let report = server.report().await;
     assert_eq!(handle.phase(), Phase::Ended);
-    assert!(status("/").await.is_err(), "nobody listens");
+    assert!(status("/").await.is_err(), "no server listens");
     assert_eq!(report.deregistered, Deregistered::Done);
 }
 
