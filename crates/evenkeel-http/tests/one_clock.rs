@@ -3,7 +3,7 @@
 // clippy knows test functions, but not the functions that they share.
 #![allow(clippy::unwrap_used, dead_code)]
 
-#[path = "sockets/support.rs"]
+#[path = "suite/sockets/support.rs"]
 mod support;
 
 use std::{

@@ -5,9 +5,9 @@
 #![cfg(feature = "metrics")]
 
 #[allow(dead_code, reason = "shared with the tests of the balancer, which need more of it")]
-#[path = "balance/probe.rs"]
+#[path = "suite/balance/probe.rs"]
 mod probe;
-#[path = "balance/scenes.rs"]
+#[path = "suite/balance/scenes.rs"]
 mod scenes;
 
 use std::{collections::BTreeMap, time::Duration};

@@ -7,9 +7,9 @@
 #![allow(clippy::unwrap_used, clippy::disallowed_methods)]
 
 #[allow(dead_code, reason = "shared with the tests of the balancer, which need more of it")]
-#[path = "balance/probe.rs"]
+#[path = "suite/balance/probe.rs"]
 mod probe;
-#[path = "balance/scenes.rs"]
+#[path = "suite/balance/scenes.rs"]
 mod scenes;
 
 use std::{

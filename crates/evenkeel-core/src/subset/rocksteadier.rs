@@ -36,7 +36,7 @@ use crate::{endpoint::Endpoint, hash::mix};
 /// and moves as little.
 ///
 /// A client uses `size` endpoints, or all if there are fewer. The number of clients of an endpoint
-/// is within a fifth of the mean, as `cargo test -p evenkeel-core --test subset -- --nocapture`
+/// is within a fifth of the mean, as `cargo test -p evenkeel-core --test suite -- subset:: --nocapture`
 /// prints. With 1,000 clients of 1,000 endpoints and subsets of 20, each has exactly 20. With 300
 /// clients, each has from 0.83 to 1.17 times the mean of 6. Source: Ward, Wankadia, Guliani:
 /// Reinventing Backend Subsetting at Google (ACM Queue 20/5, 2022).

@@ -3,7 +3,7 @@
 use super::*;
 use crate::dns::resolver::is_refusal;
 
-#[path = "../../../tests/dns/simulated.rs"]
+#[path = "../../../tests/suite/dns/simulated.rs"]
 #[allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "a test may panic")]
 mod simulated;
 

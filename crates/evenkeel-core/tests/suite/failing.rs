@@ -1,0 +1,261 @@
+//! An endpoint that fails at once draws no more traffic, under any policy and without ejection.
+
+use std::{
+    cmp::Reverse,
+    collections::BinaryHeap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use evenkeel_core::{
+    attempt::{Attempt, Holder},
+    endpoint::{Address, Endpoint},
+    node::{Gate, Listener, Node},
+    outcome::Outcome,
+    policy::{NAMES, PickContext, Picker, Policy, by_name},
+    rng::Rng,
+    time::Timestamp,
+};
+
+struct Deaf;
+
+impl Listener for Deaf {
+    fn opened(&self, _: &Node) {}
+    fn closed(&self, _: &Node) {}
+    fn unreachable(&self, _: &Node) {}
+}
+
+struct Held {
+    node: Arc<Node>,
+    clock: Arc<AtomicU64>,
+}
+
+impl Holder for Held {
+    fn node(&self) -> &Arc<Node> {
+        &self.node
+    }
+    fn now(&self) -> Timestamp {
+        Timestamp::from_nanos(self.clock.load(Relaxed))
+    }
+    fn recently(&self) -> Timestamp {
+        self.now()
+    }
+}
+
+/// How long a healthy endpoint takes for a call, and how long a failing one takes.
+const WELL: Duration = Duration::from_millis(20);
+const FAILING: Duration = Duration::from_micros(100);
+
+/// A client that keeps this many calls under way.
+struct Fleet {
+    nodes: Vec<Arc<Node>>,
+    picker: Box<dyn Picker>,
+    rng: Rng,
+    clock: Arc<AtomicU64>,
+    /// When calls end, in the order in which they began.
+    ends: BinaryHeap<Reverse<(u64, u64)>>,
+    under_way: Vec<(u64, Outcome, Attempt<Held>)>,
+    calls: u64,
+    failing: usize,
+    fails_percent: usize,
+    /// How failing endpoints fail: the request is not processed, as with a refused stream.
+    turns_away: bool,
+}
+
+impl Fleet {
+    /// The first `failing` of `nodes` always fail.
+    fn new(policy: &dyn Policy, nodes: usize, failing: usize, seed: u64) -> Self {
+        let nodes: Vec<_> = (0..nodes)
+            .map(|index| {
+                let address = Address::Name { host: format!("node-{index}").into(), port: 80 };
+                let decay = Some(Duration::from_secs(10));
+                let node = Node::joining(Endpoint::new(address), Arc::new(Deaf), decay);
+                node.open(Gate::Joining);
+                Arc::new(node)
+            })
+            .collect();
+        let picker = policy.build(&nodes, None);
+        let (ends, under_way, clock) = (BinaryHeap::new(), Vec::new(), AtomicU64::new(1 << 50));
+        let (rng, clock) = (Rng::with_seed(seed), Arc::new(clock));
+        let (calls, fails_percent, turns_away) = (0, 100, false);
+        Self {
+            nodes,
+            picker,
+            rng,
+            clock,
+            ends,
+            under_way,
+            calls,
+            failing,
+            fails_percent,
+            turns_away,
+        }
+    }
+
+    /// Makes `calls` calls, `at_once` at a time. Returns how many went to each node.
+    fn run(&mut self, calls: u64, at_once: usize) -> Vec<u64> {
+        let mut picked = vec![0; self.nodes.len()];
+        for _ in 0..calls {
+            while at_once <= self.under_way.len() {
+                self.end();
+            }
+            picked[self.begin()] += 1;
+        }
+        picked
+    }
+
+    fn begin(&mut self) -> usize {
+        let now = Timestamp::from_nanos(self.clock.load(Relaxed));
+        let mut cx = PickContext { now, ..PickContext::new(&mut self.rng) };
+        let index = self.picker.pick(&self.nodes, &mut cx).expect("all are open");
+        let held = Held { node: self.nodes[index].clone(), clock: self.clock.clone() };
+        let mut attempt = Attempt::new(Arc::new(held));
+        attempt.waits();
+        let fails = index < self.failing && self.rng.below(100) < self.fails_percent;
+        let takes = if fails { FAILING } else { WELL.mul_f64(0.5 + self.rng.unit()) };
+        self.calls += 1;
+        self.ends.push(Reverse((now.as_nanos() + takes.as_nanos() as u64, self.calls)));
+        let outcome = match (fails, self.turns_away) {
+            (false, _) => Outcome::Success,
+            (true, false) => Outcome::Failure,
+            (true, true) => Outcome::Ignored,
+        };
+        self.under_way.push((self.calls, outcome, attempt));
+        index
+    }
+
+    fn end(&mut self) {
+        let Reverse((at, call)) = self.ends.pop().expect("one is under way");
+        self.clock.store(at, Relaxed);
+        let index = self.under_way.iter().position(|(number, ..)| *number == call).expect("begun");
+        let (_, outcome, attempt) = self.under_way.swap_remove(index);
+        if outcome == Outcome::Ignored {
+            attempt.turned_away();
+        }
+        attempt.finish(outcome);
+    }
+}
+
+/// The policies that choose without regard to how busy or healthy a node is.
+const STUBBORN: [&str; 5] = ["pick_first", "ring_hash", "ketama", "maglev", "rendezvous"];
+
+/// What the failing nodes get, in multiples of a fair share.
+fn drawn(name: &str, nodes: usize, failing: usize, at_once: usize, seed: u64) -> f64 {
+    let policy = by_name(name).expect("it is in the list");
+    drawn_by(Fleet::new(&*policy, nodes, failing, seed), at_once)
+}
+
+fn drawn_by(mut fleet: Fleet, at_once: usize) -> f64 {
+    let (nodes, failing) = (fleet.nodes.len(), fleet.failing);
+    fleet.run(5_000, at_once);
+    let picked = fleet.run(50_000, at_once);
+    let share = picked[..failing].iter().sum::<u64>() as f64 / 50_000.0;
+    share * nodes as f64 / failing as f64
+}
+
+#[test]
+fn no_policy_gives_more_than_the_fair_share_to_those_who_fail_at_once() {
+    for name in NAMES.into_iter().filter(|name| !STUBBORN.contains(name)) {
+        for (nodes, failing) in [(2, 1), (3, 1), (5, 1), (20, 2)] {
+            for at_once in [1, 4, 64] {
+                let drawn = drawn(name, nodes, failing, at_once, 1);
+                // Policies that draw at random are off by chance.
+                assert!(drawn < 1.05, "{name}, {failing} of {nodes}, {at_once}: {drawn}");
+            }
+        }
+    }
+}
+
+#[test]
+fn no_policy_gives_more_than_the_fair_share_to_one_that_turns_all_away_at_once() {
+    for name in NAMES.into_iter().filter(|name| !STUBBORN.contains(name)) {
+        for at_once in [1, 4, 64] {
+            let mut fleet = Fleet::new(&*by_name(name).expect("it is in the list"), 5, 1, 7);
+            fleet.turns_away = true;
+            let drawn = drawn_by(fleet, at_once);
+            assert!(drawn < 1.05, "{name}, {at_once} at once: {drawn}");
+        }
+    }
+}
+
+#[test]
+fn one_that_turns_all_away_is_tried_now_and_then_and_has_its_share_back_when_it_answers() {
+    for name in ["p2c", "weighted_p2c", "least_loaded", "peak_ewma", "prequal"] {
+        for at_once in [1, 4, 64] {
+            let mut fleet = Fleet::new(&*by_name(name).unwrap(), 5, 1, 8);
+            fleet.turns_away = true;
+            let tried = fleet.run(20_000, at_once)[0];
+            assert!((50..4_000).contains(&tried), "{name}, {at_once} at once: {tried}");
+
+            fleet.failing = 0;
+            fleet.run(2_000, at_once);
+
+            let picked = fleet.run(5_000, at_once)[0];
+            assert!((700..1_300).contains(&picked), "{name}, {at_once} at once: {picked}");
+        }
+    }
+}
+
+#[test]
+fn those_who_compare_load_give_the_failing_a_fraction_of_their_share() {
+    for name in ["p2c", "weighted_p2c", "least_loaded"] {
+        for (nodes, failing) in [(2, 1), (5, 1), (20, 2)] {
+            for at_once in [1, 4, 64] {
+                let drawn = drawn(name, nodes, failing, at_once, 2);
+                assert!(
+                    (0.02..0.3).contains(&drawn),
+                    "{name}, {failing} of {nodes}, {at_once}: {drawn}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn who_fails_half_of_its_calls_gets_less_than_its_share() {
+    for name in ["p2c", "weighted_p2c", "least_loaded", "peak_ewma"] {
+        let mut fleet = Fleet::new(&*by_name(name).unwrap(), 5, 1, 3);
+        fleet.fails_percent = 50;
+        let picked = fleet.run(50_000, 64);
+        assert!(picked[0] < 10_000, "{name}: {picked:?}");
+    }
+}
+
+#[test]
+fn who_is_well_again_has_its_share_back_within_some_hundred_calls() {
+    for name in ["p2c", "weighted_p2c", "least_loaded"] {
+        for at_once in [1, 4, 64] {
+            let mut fleet = Fleet::new(&*by_name(name).unwrap(), 5, 1, 4);
+            fleet.run(5_000, at_once);
+
+            fleet.failing = 0;
+            fleet.run(800, at_once);
+
+            let picked = fleet.run(5_000, at_once);
+            assert!((850..1_150).contains(&picked[0]), "{name}, {at_once}: {picked:?}");
+        }
+    }
+}
+
+#[test]
+fn where_all_fail_all_get_the_same() {
+    for name in ["p2c", "weighted_p2c", "least_loaded"] {
+        let mut fleet = Fleet::new(&*by_name(name).unwrap(), 5, 5, 5);
+        let picked = fleet.run(50_000, 64);
+        assert!(picked.iter().all(|calls| (9_000..11_000).contains(calls)), "{name}: {picked:?}");
+    }
+}
+
+#[test]
+fn who_was_ejected_comes_back_without_a_penalty() {
+    let mut fleet = Fleet::new(&*by_name("p2c").unwrap(), 2, 1, 6);
+    fleet.run(1_000, 4);
+    assert_ne!(fleet.nodes[0].penalty(), 0);
+
+    fleet.nodes[0].close(Gate::Ejected);
+    fleet.nodes[0].open(Gate::Ejected);
+    assert_eq!(fleet.nodes[0].penalty(), 0);
+}
