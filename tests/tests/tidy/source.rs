@@ -1,5 +1,7 @@
 //! Rules for the source.
 
+use std::sync::LazyLock;
+
 use proc_macro2::{LineColumn, Span};
 use syn::{
     Attribute, Block, ExprMethodCall, ExprUnsafe, Item, ItemFn, ItemImpl, ItemMod, ItemTrait, Path,
@@ -153,15 +155,21 @@ impl<'ast> Visit<'ast> for Found {
     }
 }
 
-/// All shipped sources, with the findings in each.
-fn shipped() -> Vec<(File, Found)> {
-    let is_shipped = |file: &File| file.crate_name().is_some() && !file.is_test();
-    files("rs")
-        .into_iter()
-        .filter(is_shipped)
-        .map(|file| (Found::of(&file), file))
-        .map(|(found, file)| (file, found))
-        .collect()
+/// All sources, with the findings in each. They are parsed once for all tests.
+fn sources() -> &'static [(File, Found)] {
+    static SOURCES: LazyLock<Vec<(File, Found)>> = LazyLock::new(|| {
+        let parsed = files("rs").into_iter().map(|file| {
+            let found = Found::of(&file);
+            (file, found)
+        });
+        parsed.collect()
+    });
+    &SOURCES
+}
+
+/// Those of the crates, without tests.
+fn shipped() -> impl Iterator<Item = &'static (File, Found)> {
+    sources().iter().filter(|(file, _)| file.crate_name().is_some() && !file.is_test())
 }
 
 fn at<'a>(file: &'a File, lines: &'a [usize]) -> impl Iterator<Item = String> + 'a {
@@ -171,8 +179,7 @@ fn at<'a>(file: &'a File, lines: &'a [usize]) -> impl Iterator<Item = String> + 
 #[test]
 fn a_file_is_read_in_one_sitting() {
     let broken: Vec<_> = shipped()
-        .into_iter()
-        .map(|(file, found)| (file.text.lines().count() - found.test_lines, file.path))
+        .map(|(file, found)| (file.text.lines().count() - found.test_lines, &file.path))
         .filter(|(lines, _)| FILE_LINES_MAX < *lines)
         .map(|(lines, path)| format!("{path} has {lines} lines without its tests"))
         .collect();
@@ -182,9 +189,9 @@ fn a_file_is_read_in_one_sitting() {
 #[test]
 fn a_function_fits_a_screen() {
     let mut broken = Vec::new();
-    for file in files("rs") {
-        for (name, line, lines) in Found::of(&file).functions {
-            if FUNCTION_LINES_MAX < lines {
+    for (file, found) in sources() {
+        for (name, line, lines) in &found.functions {
+            if FUNCTION_LINES_MAX < *lines {
                 broken.push(format!("{}:{line}: {name} has {lines} lines", file.path));
             }
         }
@@ -195,7 +202,6 @@ fn a_function_fits_a_screen() {
 #[test]
 fn the_clock_is_read_in_one_file_of_a_crate() {
     let broken: Vec<_> = shipped()
-        .iter()
         .filter(|(file, _)| !CLOCKS.contains(&&*file.path))
         .flat_map(|(file, found)| at(file, &found.clock_reads))
         .collect();
@@ -205,13 +211,12 @@ fn the_clock_is_read_in_one_file_of_a_crate() {
 #[test]
 fn points_in_time_count_from_one_origin() {
     let made: Vec<_> = shipped()
-        .into_iter()
         .filter(|(file, _)| {
             !["evenkeel-core", "evenkeel-sim"].map(Some).contains(&file.crate_name())
         })
         // Other files keep such a number, and never see the clock's reading itself.
         .filter(|(_, found)| !found.timestamps.is_empty() && !found.clock_reads.is_empty())
-        .map(|(file, _)| file.path)
+        .map(|(file, _)| &file.path)
         .collect();
     assert_eq!(made, [CLOCK], "timestamps of all crates have one origin");
 }
@@ -219,8 +224,7 @@ fn points_in_time_count_from_one_origin() {
 #[test]
 fn core_reads_no_clock_at_all_and_never_blocks() {
     let mut broken = Vec::new();
-    for (file, _) in shipped().iter().filter(|(file, _)| file.crate_name() == Some("evenkeel-core"))
-    {
+    for (file, _) in shipped().filter(|(file, _)| file.crate_name() == Some("evenkeel-core")) {
         for word in [
             "std::time::Instant",
             "SystemTime",
@@ -240,24 +244,23 @@ fn core_reads_no_clock_at_all_and_never_blocks() {
 #[test]
 fn there_is_no_unsafe_code() {
     let mut broken = Vec::new();
-    for file in files("rs") {
-        broken.extend(at(&file, &Found::of(&file).unsafe_code));
+    for (file, found) in sources() {
+        broken.extend(at(file, &found.unsafe_code));
     }
     assert_none("unsafe_code is forbidden", &broken);
 }
 
 #[test]
 fn nothing_is_unwrapped_outside_of_tests() {
-    let broken: Vec<_> =
-        shipped().iter().flat_map(|(file, found)| at(file, &found.unwraps)).collect();
+    let broken: Vec<_> = shipped().flat_map(|(file, found)| at(file, &found.unwraps)).collect();
     assert_none("expect(\"why it holds\") or an error", &broken);
 }
 
 #[test]
 fn no_test_is_ignored() {
     let mut broken = Vec::new();
-    for file in files("rs") {
-        broken.extend(at(&file, &Found::of(&file).ignored));
+    for (file, found) in sources() {
+        broken.extend(at(file, &found.ignored));
     }
     assert_none("no test is ignored", &broken);
 }
@@ -347,9 +350,8 @@ fn has_glob(tree: &UseTree) -> bool {
 #[test]
 fn every_file_says_first_what_it_is() {
     let broken: Vec<_> = shipped()
-        .into_iter()
         .filter(|(file, _)| !file.text.trim().is_empty() && !file.text.starts_with("//!"))
-        .map(|(file, _)| file.path)
+        .map(|(file, _)| file.path.clone())
         .collect();
     assert_none("a file begins with //!", &broken);
 }
