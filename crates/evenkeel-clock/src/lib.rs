@@ -19,6 +19,8 @@
 //! # What this crate does not do
 //! It has no timers: use tokio's.
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
 use std::{
     sync::OnceLock,
     time::{Duration, SystemTime},

@@ -30,6 +30,8 @@
 //! randomness are arguments, so a failure replays from its seed and a simulator runs the very code
 //! that ships. The layers that drive it are in `evenkeel-layers`.
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
 pub mod attempt;
 pub mod backoff;
 pub mod connect;

@@ -71,6 +71,8 @@
 //! resolve the host names of endpoints: that is done when connecting, where both address families
 //! can be raced. It installs no logger; it reports through `tracing`.
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
 #[cfg(feature = "consul")]
 pub mod consul;
 #[cfg(feature = "dns")]

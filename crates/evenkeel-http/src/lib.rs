@@ -79,6 +79,8 @@
 //! one HTTP/2 connection to an endpoint, not several. It does not cache the addresses of names: discovery
 //! does. It connects to a name only if an endpoint has no address.
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
 mod body;
 mod classify;
 mod connector;

@@ -33,6 +33,8 @@
 //! # What this crate does not do
 //! It knows no HTTP (`evenkeel-http` does) and no registry (`evenkeel-discovery` does).
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
 pub mod active_health;
 pub mod admission;
 pub mod balance;

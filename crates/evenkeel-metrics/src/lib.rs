@@ -34,6 +34,8 @@
 //! The metrics of discoveries, of draining and of a shared quota cover the whole process, because
 //! several clients may share these.
 //!
+
+#![cfg_attr(docsrs, feature(doc_cfg))]
 #![doc = include_str!("metrics.md")]
 //!
 //! *endpoint* stands for the labels `server.address` and `server.port`, if the endpoint is known.

@@ -96,6 +96,8 @@
 //! | `tls` | `rediss://`, by rustls, with the crypto provider that the program chooses |
 //! | `metrics` | metrics, for the recorder of the `metrics` facade that the program installs |
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
 mod layer;
 mod quota;
 mod reach;

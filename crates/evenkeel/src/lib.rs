@@ -220,6 +220,8 @@
 //! # drop(orders);
 //! ```
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
 #[cfg(feature = "http")]
 pub use evenkeel_client as client;
 pub use evenkeel_core as core;
