@@ -15,6 +15,7 @@ use evenkeel_core::{
     endpoint::{Address, Endpoint},
     load::{LoadProbe, ServerLoad},
     node::Node,
+    policy::Prequal,
 };
 use evenkeel_http::{
     GrpcLoadProbe, HttpConnector, HttpLoadProbe, LoadMeter, ReportForm, ReportLoadBody,
@@ -27,6 +28,8 @@ use tokio::sync::Semaphore;
 use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn};
 
 use crate::sockets::support::{Payload, get, serve, text, within};
+
+const MINUTE: Duration = Duration::from_secs(60);
 
 type Answer = Response<ReportLoadBody<Payload>>;
 
@@ -203,7 +206,13 @@ async fn a_client_with_prequal_leaves_a_server_that_is_full_before_its_own_reque
 
     let endpoints: Vec<_> = addresses.into_iter().map(Endpoint::new).collect();
     let mut client = ServiceBuilder::new()
-        .layer(BalanceLayer::prequal(endpoints, HttpLoadProbe::new()).seed(1))
+        .layer(
+            // A busy machine is no reason to forget what a server said.
+            BalanceLayer::with_policy(endpoints, Prequal::default().age_max(MINUTE))
+                .probe(HttpLoadProbe::new())
+                .probe_timeout(MINUTE)
+                .seed(1),
+        )
         .service(HttpConnector::<Payload>::new());
     client.ready().await.unwrap();
     // A server that is asked again has answered before.
