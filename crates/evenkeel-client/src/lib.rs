@@ -40,6 +40,7 @@
 //! ```
 
 mod builder;
+mod client;
 mod grpc;
 mod http;
 #[cfg(feature = "reqwest")]
@@ -49,8 +50,9 @@ mod reqwest;
 pub use self::reqwest::{Reqwest, reqwest};
 pub use self::{
     builder::{ClientBuilder, Pipeline},
-    grpc::{Grpc, GrpcClient, grpc},
-    http::{Http, HttpClient, http},
+    client::{Client, Protocol, Transport},
+    grpc::{Grpc, GrpcClient, GrpcOverHttp, grpc},
+    http::{Http, HttpClient, PlainHttp, http},
 };
 
 #[cfg(doc)]
