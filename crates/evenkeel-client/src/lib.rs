@@ -42,6 +42,7 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod builder;
+mod client;
 mod grpc;
 mod http;
 #[cfg(feature = "reqwest")]
@@ -51,8 +52,9 @@ mod reqwest;
 pub use self::reqwest::{Reqwest, reqwest};
 pub use self::{
     builder::{ClientBuilder, Pipeline},
-    grpc::{Grpc, GrpcClient, grpc},
-    http::{Http, HttpClient, http},
+    client::{Client, Protocol, Transport},
+    grpc::{Grpc, GrpcClient, GrpcOverHttp, grpc},
+    http::{Http, HttpClient, PlainHttp, http},
 };
 
 #[cfg(doc)]

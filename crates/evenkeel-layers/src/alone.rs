@@ -29,11 +29,17 @@ pub(crate) trait Doorkeeper: Observer {
 }
 
 impl<M: Doorkeeper> Alone<M> {
-    pub(crate) fn new(monitor: Arc<M>) -> Self {
+    /// Makes a node, and has it observed by what `observe` makes for it.
+    pub(crate) fn new(observe: impl FnOnce(&Arc<Node>) -> Arc<M>) -> Arc<Self> {
         let address = Address::Name { host: "alone".into(), port: 1 };
         let node = Arc::new(Node::new(Endpoint::new(address)));
+        let monitor = observe(&node);
         node.observe(monitor.clone());
-        Self { node, monitor }
+        Arc::new(Self { node, monitor })
+    }
+
+    pub(crate) fn is_open(&self) -> bool {
+        self.node.is_open()
     }
 }
 

@@ -51,6 +51,9 @@ pub mod rate_limit;
 pub mod retry;
 
 mod alone;
+mod attempt_end;
 mod background;
+mod observers;
+mod weak_list;
 
 use evenkeel_clock as clock;

@@ -4,6 +4,7 @@
 
 mod documents;
 mod events;
+mod imports;
 mod manifests;
 mod source;
 mod workspace;

@@ -3,7 +3,9 @@
 
 pub mod breaker;
 pub mod check;
+mod judge;
 pub mod outlier;
 mod window;
 
+pub use judge::Judge;
 pub use window::Window;

@@ -11,7 +11,7 @@ use evenkeel_core::load::LoadReport;
 use prost::Message;
 
 use super::{
-    form::{InvalidReport, METRICS_MAX},
+    invalid::{InvalidReport, METRICS_MAX},
     proto::OrcaLoadReport,
     text::{Carried, IN_FLIGHT, LATENCY},
 };

@@ -3,7 +3,7 @@
 use evenkeel_core::load::LoadReport;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use super::text;
+use super::{invalid::InvalidReport, text};
 
 /// ORCA's header, with a report in any form.
 pub(super) const REPORT: HeaderName = HeaderName::from_static("endpoint-load-metrics");
@@ -18,24 +18,6 @@ pub(super) const REPORT_JSON: HeaderName = HeaderName::from_static("endpoint-loa
 
 /// The most bytes of a header that are read.
 const HEADER_MAX: usize = 8 << 10;
-
-/// The most metrics of a report.
-pub(super) const METRICS_MAX: usize = 128;
-
-/// A report that cannot be read, and why.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the report of load is invalid: {reason}")]
-#[non_exhaustive]
-pub struct InvalidReport {
-    /// What is wrong with it.
-    pub reason: &'static str,
-}
-
-impl InvalidReport {
-    pub(super) const fn new(reason: &'static str) -> Self {
-        Self { reason }
-    }
-}
 
 /// The form of a report in a response.
 ///

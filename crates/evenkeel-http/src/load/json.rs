@@ -7,7 +7,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use super::{
     binary::{carried, carrying},
-    form::{InvalidReport, METRICS_MAX},
+    invalid::{InvalidReport, METRICS_MAX},
 };
 
 #[derive(Default, Deserialize, Serialize)]

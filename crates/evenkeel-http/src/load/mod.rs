@@ -6,6 +6,7 @@ mod body;
 #[cfg(feature = "orca")]
 mod follow;
 mod form;
+mod invalid;
 #[cfg(feature = "orca")]
 mod json;
 mod layer;
@@ -26,7 +27,8 @@ pub(crate) use self::form::read_any;
 pub(crate) use self::form::read_text;
 pub use self::{
     body::ReportLoadBody,
-    form::{InvalidReport, ReportForm},
+    form::ReportForm,
+    invalid::InvalidReport,
     layer::{PROBE_PATH, ReportLoad, ReportLoadFuture, ReportLoadLayer},
     meter::LoadMeter,
 };

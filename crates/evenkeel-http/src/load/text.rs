@@ -7,7 +7,7 @@ use evenkeel_core::{
     number::decimal,
 };
 
-use super::form::{InvalidReport, METRICS_MAX};
+use super::invalid::{InvalidReport, METRICS_MAX};
 
 /// The named metrics in which a report carries the answer that a probe would get.
 pub(super) const IN_FLIGHT: &str = "evenkeel.in_flight";

@@ -12,8 +12,8 @@ use http::{Extensions, HeaderMap, HeaderName, HeaderValue, Method, Request, Uri,
 use http_body::Body;
 
 use super::{
-    HttpRetry,
     body::{ReplayBody, Replayed},
+    rules::HttpRetry,
 };
 use crate::{classify::is_grpc, deadline::set_remaining};
 

@@ -2,6 +2,7 @@
 
 mod body;
 mod call;
+mod judge;
 mod peek;
 mod rules;
 

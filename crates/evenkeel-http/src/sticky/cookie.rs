@@ -4,7 +4,16 @@ use std::time::Duration;
 
 use http::HeaderValue;
 
-use super::layer::SameSite;
+/// The requests from other sites that a browser sends the cookie with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SameSite {
+    /// None.
+    Strict,
+    /// Only when the user follows a link.
+    Lax,
+    /// All. The cookie is then always `Secure`.
+    None,
+}
 
 /// How a cookie is set (RFC 6265bis).
 #[derive(Clone, Debug)]

@@ -1,31 +1,17 @@
 //! Keeps a session on its endpoint.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use evenkeel_core::endpoint::Address;
 use http::HeaderMap;
 use tower_layer::Layer;
 
 use super::{
-    Sticky,
-    cookie::{Attributes, is_attribute, is_name},
+    cookie::{Attributes, SameSite, is_attribute, is_name},
     seal::{Form, Seal},
+    service::Sticky,
+    settings::Settings,
 };
-use crate::cookie;
-
-/// How many cookies of the name are read from one request.
-const COOKIES_MAX: usize = 8;
-
-/// The requests from other sites that a browser sends the cookie with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SameSite {
-    /// None.
-    Strict,
-    /// Only when the user follows a link.
-    Lax,
-    /// All. The cookie is then always `Secure`.
-    None,
-}
 
 /// Keeps each session on its endpoint, by a cookie that names it.
 ///
@@ -80,11 +66,7 @@ pub enum SameSite {
 /// ```
 #[derive(Clone, Debug)]
 pub struct StickyLayer {
-    pub(super) name: Arc<str>,
-    form: Form,
-    /// The first one writes. All are tried for reading.
-    seals: Vec<Seal>,
-    pub(super) attributes: Attributes,
+    settings: Settings,
 }
 
 impl StickyLayer {
@@ -107,12 +89,13 @@ impl StickyLayer {
     }
 
     fn new(form: Form, secret: &[u8]) -> Self {
-        Self {
+        let settings = Settings {
             name: "evenkeel".into(),
             form,
             seals: vec![Seal::new(form, secret)],
             attributes: Attributes::default(),
-        }
+        };
+        Self { settings }
     }
 
     /// Also reads cookies that were written with `secret`, so that secrets can be changed.
@@ -123,7 +106,8 @@ impl StickyLayer {
     /// If the secret is shorter than 16 bytes.
     #[must_use]
     pub fn also_reads(mut self, secret: impl AsRef<[u8]>) -> Self {
-        self.seals.push(Seal::new(self.form, secret.as_ref()));
+        let Settings { form, seals, .. } = &mut self.settings;
+        seals.push(Seal::new(*form, secret.as_ref()));
         self
     }
 
@@ -139,7 +123,7 @@ impl StickyLayer {
     #[must_use]
     pub fn name(mut self, name: &str) -> Self {
         assert!(is_name(name), "{name:?} is no name for a cookie");
-        self.name = name.into();
+        self.settings.name = name.into();
         self.checked()
     }
 
@@ -150,7 +134,7 @@ impl StickyLayer {
     #[must_use]
     pub fn path(mut self, path: &str) -> Self {
         assert!(path.starts_with('/') && is_attribute(path), "{path:?} is no path");
-        path.clone_into(&mut self.attributes.path);
+        path.clone_into(&mut self.settings.attributes.path);
         self.checked()
     }
 
@@ -161,35 +145,35 @@ impl StickyLayer {
     #[must_use]
     pub fn domain(mut self, domain: &str) -> Self {
         assert!(is_attribute(domain), "{domain:?} is no domain");
-        self.attributes.domain = Some(domain.to_owned());
+        self.settings.attributes.domain = Some(domain.to_owned());
         self.checked()
     }
 
     /// Sets how long the cookie is kept after it was set, in whole seconds. Default: until the browser ends.
     #[must_use]
     pub fn max_age(mut self, max_age: Duration) -> Self {
-        self.attributes.max_age = Some(max_age);
+        self.settings.attributes.max_age = Some(max_age);
         self
     }
 
     /// Sets whether the cookie is sent only over TLS. Default: true. Browsers then do not keep it over plain HTTP.
     #[must_use]
     pub fn secure(mut self, is_secure: bool) -> Self {
-        self.attributes.is_secure = is_secure;
+        self.settings.attributes.is_secure = is_secure;
         self
     }
 
     /// Sets whether the cookie is hidden from scripts. Default: true.
     #[must_use]
     pub fn http_only(mut self, is_http_only: bool) -> Self {
-        self.attributes.is_http_only = is_http_only;
+        self.settings.attributes.is_http_only = is_http_only;
         self
     }
 
     /// Sets with which requests from other sites the cookie is sent. Default: [`SameSite::Lax`].
     #[must_use]
     pub fn same_site(mut self, same_site: SameSite) -> Self {
-        self.attributes.same_site = same_site;
+        self.settings.attributes.same_site = same_site;
         self
     }
 
@@ -198,27 +182,16 @@ impl StickyLayer {
     /// If there are several cookies of the name, the first that one of the secrets wrote counts.
     #[must_use]
     pub fn endpoint(&self, headers: &HeaderMap) -> Option<Address> {
-        self.endpoints(headers).next()
-    }
-
-    /// The endpoints that a request's cookies of the name stand for, in order.
-    pub(super) fn endpoints(&self, headers: &HeaderMap) -> impl Iterator<Item = Address> {
-        let values = cookie::values(headers, &self.name).take(COOKIES_MAX);
-        values.filter_map(|value| self.seals.iter().find_map(|seal| seal.read(&self.name, value)))
+        self.settings.endpoints(headers).next()
     }
 
     fn checked(self) -> Self {
+        let Settings { name, attributes, .. } = &self.settings;
         assert!(
-            self.attributes.allow(&self.name),
-            "a cookie called {:?} has the path `/` and no domain, or browsers do not keep it",
-            self.name
+            attributes.allow(name),
+            "a cookie called {name:?} has the path `/` and no domain, or browsers do not keep it"
         );
         self
-    }
-
-    /// The value that stands for `address`.
-    pub(super) fn value(&self, address: &Address) -> String {
-        self.seals[0].write(&self.name, address)
     }
 }
 
@@ -226,6 +199,6 @@ impl<S> Layer<S> for StickyLayer {
     type Service = Sticky<S>;
 
     fn layer(&self, inner: S) -> Sticky<S> {
-        Sticky::new(inner, self.clone())
+        Sticky::new(inner, self.settings.clone())
     }
 }

@@ -4,6 +4,8 @@ mod cookie;
 mod layer;
 mod seal;
 mod service;
+mod settings;
 
-pub use layer::{SameSite, StickyLayer};
+pub use cookie::SameSite;
+pub use layer::StickyLayer;
 pub use service::{Sticky, StickyFuture};

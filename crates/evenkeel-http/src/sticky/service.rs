@@ -13,19 +13,19 @@ use http::{Request, Response, header};
 use pin_project_lite::pin_project;
 use tower_service::Service;
 
-use super::StickyLayer;
+use super::settings::Settings;
 use crate::hints::{Prefer, ServedBy};
 
-/// Keeps each session on its endpoint. See [`StickyLayer`].
+/// Keeps each session on its endpoint. See [`StickyLayer`](super::StickyLayer).
 #[derive(Clone, Debug)]
 pub struct Sticky<S> {
     inner: S,
-    layer: Arc<StickyLayer>,
+    settings: Arc<Settings>,
 }
 
 impl<S> Sticky<S> {
-    pub(super) fn new(inner: S, layer: StickyLayer) -> Self {
-        Self { inner, layer: Arc::new(layer) }
+    pub(super) fn new(inner: S, settings: Settings) -> Self {
+        Self { inner, settings: Arc::new(settings) }
     }
 }
 
@@ -42,11 +42,11 @@ where
     }
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
-        let named: Vec<Address> = self.layer.endpoints(request.headers()).collect();
+        let named: Vec<Address> = self.settings.endpoints(request.headers()).collect();
         if !named.is_empty() && request.extensions().get::<Prefer>().is_none() {
             request.extensions_mut().insert(Prefer(named.clone()));
         }
-        StickyFuture { future: self.inner.call(request), layer: self.layer.clone(), named }
+        StickyFuture { future: self.inner.call(request), settings: self.settings.clone(), named }
     }
 }
 
@@ -55,7 +55,7 @@ pin_project! {
     pub struct StickyFuture<F> {
         #[pin]
         future: F,
-        layer: Arc<StickyLayer>,
+        settings: Arc<Settings>,
         named: Vec<Address>,
     }
 }
@@ -74,8 +74,7 @@ where
             && !this.named.contains(address)
             && !response.status().is_server_error()
         {
-            let value = this.layer.value(address);
-            let line = this.layer.attributes.set_cookie(&this.layer.name, &value);
+            let line = this.settings.set_cookie(address);
             response.headers_mut().append(header::SET_COOKIE, line);
         }
         Poll::Ready(Ok(response))

@@ -14,7 +14,10 @@ use evenkeel_core::{
 };
 use tower_layer::Layer;
 
-use super::watch::{Running, Watch};
+use super::{
+    task::watch_node,
+    watch::{Running, Watch},
+};
 
 /// Probes endpoints and leaves out those that fail. See the [module docs](super).
 ///
@@ -195,7 +198,7 @@ impl<C: Connect, P: Probe> Connect for ActiveHealthConnect<C, P> {
     type Traffic = C::Traffic;
 
     fn connect(&self, node: &Arc<Node>) -> C::Service {
-        self.watch.add(node, &self.running, &self.probe);
+        watch_node(&self.watch, node, &self.running, &self.probe);
         self.inner.connect(node)
     }
 

@@ -7,22 +7,24 @@ use evenkeel_core::{
     endpoint::Address,
     error::{cause, is_of_this_host},
     health::check::{Effect, Next, NotServing, Probe, Standing, Ticket, Verdict},
+    node::Node,
     rng::Rng,
     time::Timestamp,
 };
 use tokio::{
+    runtime::Handle,
     task::{Id, JoinError, JoinSet},
     time::{sleep_until, timeout},
 };
 
 use super::{
     follow::{Followed, Following},
-    watch::Watch,
+    watch::{Running, Watch},
 };
 use crate::{clock, outlier};
 
 /// The target of what is traced here.
-pub(super) const TARGET: &str = "evenkeel::active_health";
+const TARGET: &str = "evenkeel::active_health";
 
 /// What a probe found.
 type Found = Result<(), BoxError>;
@@ -41,8 +43,28 @@ impl std::fmt::Display for ProbeTimeout {
 
 impl Error for ProbeTimeout {}
 
+/// Has `node` probed, once: a service that is made again changes nothing.
+pub(super) fn watch_node<P: Probe>(
+    watch: &Arc<Watch>,
+    node: &Arc<Node>,
+    running: &Running,
+    probe: &Arc<P>,
+) {
+    let Ok(runtime) = Handle::try_current() else {
+        tracing::warn!(target: TARGET, client = watch.client.name(), endpoint = %node.address(), "no runtime: its health is not checked");
+        return;
+    };
+    watch.checks.join(node, clock::now());
+    watch.listen(node);
+    watch.attention.notify_one();
+    running.start(&runtime, || {
+        watch.checks.restart(clock::now());
+        probe_all(watch.clone(), probe.clone())
+    });
+}
+
 /// Probes until it is aborted. Everything under way is aborted with it.
-pub(super) async fn probe_all<P: Probe>(watch: Arc<Watch>, probe: Arc<P>) {
+async fn probe_all<P: Probe>(watch: Arc<Watch>, probe: Arc<P>) {
     let rng = watch.seed.map_or_else(Rng::from_entropy, Rng::with_seed);
     let following = Following::new(probe.clone(), rng, watch.checks.rules().interval);
     let mut task =

@@ -1,12 +1,12 @@
 //! What observes the nodes of all balancers that one layer and its clones have made.
 
 use std::{
-    any::Any,
+    future::Future,
     sync::{Arc, Mutex, Weak},
 };
 
 use evenkeel_core::{
-    health::check::{CheckRules, Checks, Probe},
+    health::check::{CheckRules, Checks},
     node::Node,
     observe::{Observer, Report},
     rng::Rng,
@@ -14,10 +14,9 @@ use evenkeel_core::{
 use evenkeel_metrics::Client;
 use tokio::{runtime::Handle, sync::Notify};
 
-use super::task::{TARGET, probe_all};
 use crate::{
     background::{self, Task},
-    clock,
+    observers::observers_of,
 };
 
 /// What is known of the endpoints, and what is told of changes.
@@ -33,6 +32,16 @@ pub(super) struct Watch {
 /// The task that probes. It ends with the last owner.
 #[derive(Default)]
 pub(super) struct Running(Mutex<Option<Task>>);
+
+impl Running {
+    /// Starts the task that `make` makes. Starts it again if its runtime has ended, or may rest.
+    pub(super) fn start<F>(&self, runtime: &Handle, make: impl FnOnce() -> F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        background::start(&mut self.0.lock().expect("no panic under the lock"), runtime, make);
+    }
+}
 
 impl Drop for Running {
     fn drop(&mut self) {
@@ -65,36 +74,10 @@ impl Watch {
         })
     }
 
-    /// Has `node` probed, once: a service that is made again changes nothing.
-    pub(super) fn add<P: Probe>(
-        self: &Arc<Self>,
-        node: &Arc<Node>,
-        running: &Running,
-        probe: &Arc<P>,
-    ) {
-        let Ok(runtime) = Handle::try_current() else {
-            tracing::warn!(target: TARGET, client = self.client.name(), endpoint = %node.address(), "no runtime: its health is not checked");
-            return;
-        };
-        self.checks.join(node, clock::now());
-        if self.checks.rules().interval_idle.is_some() {
-            self.listen(node);
-        }
-        self.attention.notify_one();
-        let mut task = running.0.lock().expect("no panic under the lock");
-        // Starts it again if its runtime has ended, or if its runtime may rest.
-        background::start(&mut task, &runtime, || {
-            self.checks.restart(clock::now());
-            probe_all(self.clone(), probe.clone())
-        });
-    }
-
-    fn listen(self: &Arc<Self>, node: &Node) {
-        let is_known = node.observers().any(|observer| {
-            let observer: &dyn Any = &**observer;
-            observer.downcast_ref::<Traffic>().is_some_and(|known| Arc::ptr_eq(&known.0, self))
-        });
-        if !is_known {
+    /// Notices requests to `node` as well, if idle endpoints are probed less often.
+    pub(super) fn listen(self: &Arc<Self>, node: &Node) {
+        let is_needed = self.checks.rules().interval_idle.is_some();
+        if is_needed && !observers_of::<Traffic>(node).any(|known| Arc::ptr_eq(&known.0, self)) {
             node.observe(Arc::new(Traffic(self.clone())));
         }
     }

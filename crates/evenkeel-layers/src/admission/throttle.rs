@@ -27,6 +27,7 @@ use tower_service::Service;
 
 use crate::{
     alone::{Alone, Doorkeeper},
+    attempt_end::poll_end,
     clock,
 };
 
@@ -113,7 +114,7 @@ impl<S, X: Clone> Layer<S> for ThrottleLayer<X> {
             limit::Throttle::new().ratio(self.ratio).padding(self.padding).window(self.window);
         let seeds = self.seed.map_or_else(Seeds::from_entropy, Seeds::new);
         let monitor = Arc::new(Monitor { throttle, seeds, client: Client::current() });
-        Throttle { inner, traffic: self.traffic.clone(), alone: Arc::new(Alone::new(monitor)) }
+        Throttle { inner, traffic: self.traffic.clone(), alone: Alone::new(|_| monitor) }
     }
 }
 
@@ -229,14 +230,9 @@ where
         match this.state.project() {
             StateProject::Refused { refused } => Poll::Ready(Err((*refused).into())),
             StateProject::Called { future } => {
-                let Poll::Ready(result) = future.poll(cx) else {
-                    // Only a call that waits can be cut off by a deadline.
-                    this.attempt.as_mut().expect("under way").waits();
-                    return Poll::Pending;
-                };
-                let attempt = this.attempt.take().expect("a future is not polled after its end");
-                let result = this.traffic.finish(attempt.erase(), result);
-                Poll::Ready(result.map_err(Into::into))
+                poll_end(future, this.attempt, cx, |attempt, result| {
+                    this.traffic.finish(attempt, result).map_err(Into::into)
+                })
             }
         }
     }

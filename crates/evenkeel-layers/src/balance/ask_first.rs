@@ -6,20 +6,11 @@ use evenkeel_core::{
     endpoint::Address,
     load::ServerLoad,
     node::Node,
-    policy::{PickContext, Policy, Random, SyncPrequal},
+    policy::{PickContext, Policy, Random},
 };
 use futures_util::{StreamExt, stream::FuturesUnordered};
 
-use super::{probes::Probes, shared::Shared};
-
-/// How endpoints are asked before each request.
-#[derive(Clone, Debug)]
-pub(super) struct AskFirst {
-    pub(super) probes: Probes,
-    /// How many endpoints are asked.
-    pub(super) count: usize,
-    pub(super) choice: Arc<SyncPrequal>,
-}
+use super::{settings::AskFirst, shared::Shared};
 
 /// What the choice of the endpoints to ask needs to know about a request.
 pub(super) struct About<'a> {

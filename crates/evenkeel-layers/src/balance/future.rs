@@ -15,6 +15,7 @@ use super::{
     select::{Candidate, First, Selected, Wish, admit, report_broken, select},
     shared::Slot,
 };
+use crate::attempt_end::poll_end;
 
 pin_project! {
     /// The response of the chosen endpoint. See the [module docs](super).
@@ -99,14 +100,9 @@ where
                     this.state.set(State::Called { future });
                 }
                 StateProject::Called { future } => {
-                    let Poll::Ready(result) = future.poll(cx) else {
-                        this.attempt.as_mut().expect("under way").waits();
-                        return Poll::Pending;
-                    };
-                    let attempt =
-                        this.attempt.take().expect("a future is not polled after its end");
-                    let result = this.traffic.finish(attempt.erase(), result);
-                    return Poll::Ready(result.map_err(Into::into));
+                    return poll_end(future, this.attempt, cx, |attempt, result| {
+                        this.traffic.finish(attempt, result).map_err(Into::into)
+                    });
                 }
             }
         }

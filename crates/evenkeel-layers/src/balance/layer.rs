@@ -14,18 +14,16 @@ use evenkeel_core::{
 };
 use tower_layer::Layer;
 
-use super::{Balance, ask_first::AskFirst, probes::Probes};
+use super::{
+    probes::Probes,
+    service::Balance,
+    settings::{AskFirst, Settings},
+};
 
 /// Balances over the endpoints of a discovery. See the [module docs](super).
 #[derive(Clone)]
 pub struct BalanceLayer {
-    pub(super) discovery: Arc<dyn Discovery>,
-    pub(super) policy: Arc<dyn Policy>,
-    pub(super) wait_max: Duration,
-    pub(super) fail_open: bool,
-    pub(super) seed: Option<u64>,
-    pub(super) probes: Option<Probes>,
-    pub(super) ask_first: Option<AskFirst>,
+    settings: Settings,
 }
 
 impl BalanceLayer {
@@ -107,7 +105,9 @@ impl BalanceLayer {
             count: 3,
             choice: Arc::new(SyncPrequal::default()),
         };
-        Self { ask_first: Some(ask_first), ..Self::p2c(discovery) }
+        let mut layer = Self::p2c(discovery);
+        layer.settings.ask_first = Some(ask_first);
+        layer
     }
 
     /// Replaces the policy that this layer was created with.
@@ -122,7 +122,7 @@ impl BalanceLayer {
     /// ```
     #[must_use]
     pub fn policy(mut self, policy: impl Policy) -> Self {
-        self.policy = Arc::new(policy);
+        self.settings.policy = Arc::new(policy);
         self
     }
 
@@ -135,7 +135,7 @@ impl BalanceLayer {
     #[must_use]
     pub fn asked(mut self, count: usize) -> Self {
         assert!(2 <= count, "{count} answers are no choice");
-        if let Some(ask_first) = &mut self.ask_first {
+        if let Some(ask_first) = &mut self.settings.ask_first {
             ask_first.count = count;
         }
         self
@@ -177,7 +177,7 @@ impl BalanceLayer {
     /// Picks whatever `policy` chooses.
     #[must_use]
     pub fn with_policy(discovery: impl Discovery, policy: impl Policy) -> Self {
-        Self {
+        let settings = Settings {
             discovery: Arc::new(discovery),
             policy: Arc::new(policy),
             wait_max: Duration::from_secs(3),
@@ -185,7 +185,8 @@ impl BalanceLayer {
             seed: None,
             probes: None,
             ask_first: None,
-        }
+        };
+        Self { settings }
     }
 
     /// Uses endpoints by their tiers: what the first cannot carry goes to the next. Within each
@@ -227,7 +228,7 @@ impl BalanceLayer {
     }
 
     fn wrap<P: Policy>(mut self, wrapper: impl FnOnce(Arc<dyn Policy>) -> P) -> Self {
-        self.policy = Arc::new(wrapper(self.policy));
+        self.settings.policy = Arc::new(wrapper(self.settings.policy));
         self
     }
 
@@ -237,7 +238,7 @@ impl BalanceLayer {
     /// value much longer than callers wait piles up requests whose callers have left.
     #[must_use]
     pub fn wait_max(mut self, wait_max: Duration) -> Self {
-        self.wait_max = wait_max;
+        self.settings.wait_max = wait_max;
         self
     }
 
@@ -250,7 +251,7 @@ impl BalanceLayer {
     /// open, a pick looks at all of them.
     #[must_use]
     pub fn fail_open(mut self, fail_open: bool) -> Self {
-        self.fail_open = fail_open;
+        self.settings.fail_open = fail_open;
         self
     }
 
@@ -260,7 +261,7 @@ impl BalanceLayer {
     /// probes sends none.
     #[must_use]
     pub fn probe(mut self, probe: impl LoadProbe) -> Self {
-        self.probes = Some(Probes::new(probe));
+        self.settings.probes = Some(Probes::new(probe));
         self
     }
 
@@ -272,8 +273,12 @@ impl BalanceLayer {
     /// 3 ms have been enough.
     #[must_use]
     pub fn probe_timeout(mut self, timeout: Duration) -> Self {
-        let asked_first = self.ask_first.iter_mut().map(|ask_first| &mut ask_first.probes);
-        self.probes.iter_mut().chain(asked_first).for_each(|probes| probes.timeout(timeout));
+        let asked_first = self.settings.ask_first.iter_mut().map(|ask_first| &mut ask_first.probes);
+        self.settings
+            .probes
+            .iter_mut()
+            .chain(asked_first)
+            .for_each(|probes| probes.timeout(timeout));
         self
     }
 
@@ -281,7 +286,7 @@ impl BalanceLayer {
     /// entropy.
     #[must_use]
     pub fn seed(mut self, seed: u64) -> Self {
-        self.seed = Some(seed);
+        self.settings.seed = Some(seed);
         self
     }
 }
@@ -294,15 +299,15 @@ where
     type Service = Balance<C>;
 
     fn layer(&self, connect: C) -> Balance<C> {
-        Balance::new(self.clone(), connect)
+        Balance::new(self.settings.clone(), connect)
     }
 }
 
 impl std::fmt::Debug for BalanceLayer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("BalanceLayer")
-            .field("policy", &self.policy)
-            .field("wait_max", &self.wait_max)
+            .field("policy", &self.settings.policy)
+            .field("wait_max", &self.settings.wait_max)
             .finish_non_exhaustive()
     }
 }

@@ -51,9 +51,12 @@ mod home;
 mod layer;
 mod pool;
 mod probes;
+mod probing;
 mod repair;
+mod running;
 mod select;
 mod service;
+mod settings;
 mod shared;
 mod tend;
 

@@ -18,9 +18,9 @@ use evenkeel_core::{
 use futures_util::{FutureExt, StreamExt};
 
 use super::{
-    BalanceLayer,
-    home::Running,
     repair::Repairs,
+    running::Running,
+    settings::Settings,
     shared::{Shared, Slot, Snapshot},
 };
 
@@ -69,15 +69,15 @@ where
     C::Service: Send + Sync + 'static,
 {
     pub(super) fn new(
-        layer: &BalanceLayer,
+        settings: &Settings,
         connect: &Arc<C>,
         shared: &Arc<Shared<C::Service>>,
         running: Running,
     ) -> Self {
-        retire_all(shared, &*layer.policy);
+        retire_all(shared, &*settings.policy);
         Self {
-            discovery: layer.discovery.clone(),
-            policy: layer.policy.clone(),
+            discovery: settings.discovery.clone(),
+            policy: settings.policy.clone(),
             connect: connect.clone(),
             repairs: Repairs::new(shared.rng()),
             shared: shared.clone(),

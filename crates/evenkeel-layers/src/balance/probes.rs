@@ -1,4 +1,4 @@
-//! Sends the probes that a policy asks for.
+//! Asks an endpoint for its load.
 
 use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 
@@ -6,22 +6,12 @@ use evenkeel_core::{
     BoxError,
     load::{LoadProbe, ServerLoad},
     node::Node,
-    policy::Ticket,
 };
 use evenkeel_metrics::Client;
-use tokio::{
-    task::JoinSet,
-    time::{sleep_until, timeout},
-};
-
-use super::shared::Shared;
-use crate::clock;
+use tokio::time::timeout;
 
 /// The target of what is traced.
 const TARGET: &str = "evenkeel::balance";
-
-/// How long to wait before looking again, where a policy wants no probes or none is known.
-const AGAIN: Duration = Duration::from_secs(1);
 
 /// How endpoints are asked for their load, without the type of the probe.
 #[derive(Clone)]
@@ -38,50 +28,6 @@ impl Probes {
     /// Sets how long a probe may take.
     pub(super) fn timeout(&mut self, timeout: Duration) {
         self.timeout = timeout;
-    }
-
-    /// Sends probes until it is dropped. The probes that are under way are dropped with it.
-    pub(super) async fn run<S>(self, shared: Arc<Shared<S>>)
-    where
-        S: Send + Sync + 'static,
-    {
-        let mut rng = shared.rng();
-        let mut reader = shared.snapshots.reader();
-        let signals = shared.signals.clone();
-        // Each probe is a task of its own, so that one that panics or takes long does not affect
-        // the others.
-        let mut under_way = JoinSet::new();
-        loop {
-            let again = {
-                let snapshot = reader.read(&shared.snapshots);
-                let now = clock::now();
-                let mut again = now + AGAIN;
-                snapshot.picker.each_probing(&snapshot.nodes, &mut |probing, nodes| {
-                    let signals = signals.clone();
-                    probing.wake_with(move || signals.probes.notify_one());
-                    let due = probing.due(nodes, &mut rng, now, &mut |ticket| {
-                        under_way.spawn(self.clone().probe(shared.client.clone(), ticket));
-                    });
-                    again = again.min(due);
-                });
-                again
-            };
-            let wait = again.since(clock::now());
-            tokio::select! {
-                Some(_) = under_way.join_next() => {}
-                () = signals.probes.notified() => {}
-                () = sleep_until(clock::instant() + wait) => {}
-            }
-        }
-    }
-
-    async fn probe(self, client: Client, ticket: Ticket) {
-        let load = self.ask(&client, ticket.node(), None).await;
-        let now = clock::now();
-        match load {
-            Some(load) => ticket.answered(load, now),
-            None => ticket.failed(now),
-        }
     }
 
     /// What an endpoint answers in time. A `hash` asks on behalf of a request of that hash.

@@ -23,20 +23,17 @@ use tokio::{runtime::Handle, task::yield_now, time::timeout};
 
 use super::{
     ask_first::About,
-    shared::{Shared, Slot, Snapshot},
+    shared::{AVOID_MAX, Shared, Slot, Snapshot},
 };
 
 /// `Service::poll_ready` of a service, without the type of its requests.
 pub(super) type PollReady<S> = fn(&mut S, &mut Context<'_>) -> Poll<Result<(), BoxError>>;
 
 /// How many services are waited for at the same time.
-const CANDIDATES_MAX: usize = 8;
+const CANDIDATES_MAX: usize = AVOID_MAX;
 
 /// How many services may fail before the caller gets the last error.
 const FAILURES_MAX: usize = 8;
-
-/// How many nodes a pick may have to avoid besides those that were tried.
-pub(super) const AVOID_MAX: usize = CANDIDATES_MAX;
 
 /// A service that is ready, and its attempt.
 pub(super) type Selected<S> = (S, Attempt<Slot<S>>);

@@ -22,11 +22,12 @@ use tokio::{
 use tower_service::Service;
 
 use super::{
-    BalanceFuture, BalanceLayer,
-    future::poll_ready,
-    home::{Own, Running},
+    future::{BalanceFuture, poll_ready},
     pool::Pool,
+    probing::send_probes,
+    running::{Own, Running},
     select::{First, Wish, select},
+    settings::Settings,
     shared::{Shared, Snapshot},
     tend::tend,
 };
@@ -52,7 +53,7 @@ type Waiting = Pin<Box<dyn Future<Output = Result<(), BoxError>> + Send + Sync>>
 
 /// Owned by the clones alone: the background task ends when the last of them is dropped.
 struct Owner<C: Connect> {
-    layer: BalanceLayer,
+    settings: Settings,
     connect: Arc<C>,
     shared: Arc<Shared<C::Service>>,
     /// The number of the background task that manages the nodes; see [`Running`].
@@ -65,13 +66,13 @@ where
     C: Connect + Send + Sync + 'static,
     C::Service: Send + Sync + 'static,
 {
-    pub(super) fn new(layer: BalanceLayer, connect: C) -> Self {
-        let picker = layer.policy.build(&[], None);
-        let shared = Arc::new(Shared::new(picker, &layer));
+    pub(super) fn new(settings: Settings, connect: C) -> Self {
+        let picker = settings.policy.build(&[], None);
+        let shared = Arc::new(Shared::new(picker, &settings));
         let traffic = connect.traffic();
         let (reader, rng) = (shared.snapshots.reader(), shared.rng());
         let owner = Arc::new(Owner {
-            layer,
+            settings,
             connect: Arc::new(connect),
             shared,
             running: Arc::default(),
@@ -146,13 +147,13 @@ where
 
     fn spawn(&self, runtime: &Handle, mut task: MutexGuard<'_, Option<Task>>) {
         let running = Running::next(&self.running, runtime);
-        let pool = Pool::new(&self.layer, &self.connect, &self.shared, running);
-        let probes = self.layer.probes.clone();
+        let pool = Pool::new(&self.settings, &self.connect, &self.shared, running);
+        let probes = self.settings.probes.clone();
         let (shared, tended) = (self.shared.clone(), self.shared.clone());
         let run = async move {
             let probes = async {
                 match probes {
-                    Some(probes) => probes.run(shared).await,
+                    Some(probes) => send_probes(probes, shared).await,
                     None => future::pending().await,
                 }
             };
@@ -300,7 +301,7 @@ impl<C: Connect> fmt::Debug for Balance<C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let snapshot = self.owner.shared.snapshots.current();
         f.debug_struct("Balance")
-            .field("policy", &self.owner.layer.policy)
+            .field("policy", &self.owner.settings.policy)
             .field("nodes", &snapshot.nodes)
             .finish_non_exhaustive()
     }

@@ -16,19 +16,18 @@ use evenkeel_core::{
     error::{AllEndpointsClosed, NoEndpoints, SharedError},
     node::{Listener, Node},
     policy::{PickContext, Picker},
-    rng::Rng,
+    rng::{Rng, Seeds},
     snapshot::Publisher,
     time::Timestamp,
-    traffic::Hints,
+    traffic::{Hints, Tried},
     why::{Recorder, Why},
 };
 use evenkeel_metrics::Client;
 use tokio::sync::Notify;
 
 use super::{
-    BalanceLayer,
-    ask_first::AskFirst,
-    home::{Own, Pulse},
+    running::{Own, Pulse},
+    settings::{AskFirst, Settings},
 };
 use crate::clock;
 
@@ -48,7 +47,7 @@ pub(super) struct Shared<S> {
     pub(super) client: Client,
     /// What the clones own together. Discovery is followed as long as it lives.
     owner: OnceLock<Weak<dyn Own>>,
-    seeds: AtomicU64,
+    seeds: Seeds,
     /// The last reading of the clock, for uses where a few milliseconds do not matter.
     recently: AtomicU64,
 }
@@ -89,22 +88,21 @@ pub(super) struct Signals {
 }
 
 impl<S> Shared<S> {
-    pub(super) fn new(picker: Box<dyn Picker>, layer: &BalanceLayer) -> Self {
+    pub(super) fn new(picker: Box<dyn Picker>, settings: &Settings) -> Self {
         let empty = Snapshot { nodes: Box::default(), slots: Box::default(), picker };
-        let seed = layer.seed.unwrap_or_else(|| Rng::from_entropy().below_u64(u64::MAX));
         Self {
             snapshots: Publisher::new(empty),
             signals: Arc::default(),
             by_address: RwLock::default(),
             discovery_error: Mutex::default(),
-            wait_max: layer.wait_max,
-            fail_open: layer.fail_open,
-            ask_first: layer.ask_first.clone(),
-            reads_time: layer.policy.reads_time(),
-            policy: layer.policy.name(),
+            wait_max: settings.wait_max,
+            fail_open: settings.fail_open,
+            ask_first: settings.ask_first.clone(),
+            reads_time: settings.policy.reads_time(),
+            policy: settings.policy.name(),
             client: Client::current(),
             owner: OnceLock::new(),
-            seeds: AtomicU64::new(seed),
+            seeds: settings.seed.map_or_else(Seeds::from_entropy, Seeds::new),
             recently: AtomicU64::new(0),
         }
     }
@@ -122,8 +120,7 @@ impl<S> Shared<S> {
 
     /// A generator whose numbers differ from those of earlier generators.
     pub(super) fn rng(&self) -> Rng {
-        // An odd step visits every seed once; the generator mixes the bits.
-        Rng::with_seed(self.seeds.fetch_add(0x9E37_79B9_7F4A_7C15, Ordering::Relaxed))
+        self.seeds.rng()
     }
 
     #[inline]
@@ -256,7 +253,7 @@ impl<S> Shared<S> {
         avoid: &'a [u64],
     ) -> Option<Arc<Slot<S>>> {
         let mut untried = [0; TRIED_MAX];
-        let tried = hints.tried.map(evenkeel_core::traffic::Tried::ids).unwrap_or_default();
+        let tried = hints.tried.map(Tried::ids).unwrap_or_default();
         let count = tried.len() + avoid.len();
         untried[..tried.len()].copy_from_slice(&tried);
         untried[tried.len()..count].copy_from_slice(avoid);
@@ -319,8 +316,11 @@ impl<S> Shared<S> {
     }
 }
 
+/// How many nodes a pick may have to avoid besides those that were tried.
+pub(super) const AVOID_MAX: usize = 8;
+
 /// Room for the endpoints that a call has tried, and those it avoids besides.
-const TRIED_MAX: usize = evenkeel_core::traffic::Tried::MAX + super::select::AVOID_MAX;
+const TRIED_MAX: usize = Tried::MAX + AVOID_MAX;
 
 #[inline]
 fn pick_once<S>(snapshot: &Snapshot<S>, cx: &mut PickContext<'_>) -> Option<Arc<Slot<S>>> {

@@ -1,7 +1,6 @@
 //! One breaker and the gate that follows it.
 
 use std::{
-    any::Any,
     fmt,
     sync::{Arc, Mutex, MutexGuard, Weak},
     time::Duration,
@@ -9,9 +8,12 @@ use std::{
 
 use evenkeel_core::{
     endpoint::Address,
-    health::breaker::{self, Breaker, BreakerRules, State, Trial},
+    health::{
+        Judge,
+        breaker::{self, Breaker, BreakerRules, State, Trial},
+    },
     node::{Access, Gate, Node},
-    observe::{Admission, Observer, Pass, Report},
+    observe::{Admission, Observer, Report},
     rng::Rng,
     time::Timestamp,
 };
@@ -23,44 +25,40 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use crate::clock;
-
-/// The list has room for at least this many before dead entries are removed.
-const ROOM_MIN: usize = 16;
+use crate::{alone::Doorkeeper, clock, weak_list::WeakList};
 
 /// All breakers of a layer and its clones.
 #[derive(Clone)]
-pub struct Breakers(Arc<Mutex<Known>>);
+pub struct Breakers(Arc<Known>);
 
 struct Known {
-    rng: Rng,
-    /// All that exist. Dead entries are removed when one is added.
-    breakers: Vec<Weak<Monitor>>,
+    rng: Mutex<Rng>,
+    breakers: WeakList<Monitor>,
 }
 
 impl Breakers {
     pub(super) fn new() -> Self {
-        let known = Known { rng: Rng::from_entropy(), breakers: Vec::new() };
-        Self(Arc::new(Mutex::new(known)))
+        let rng = Mutex::new(Rng::from_entropy());
+        Self(Arc::new(Known { rng, breakers: WeakList::default() }))
     }
 
     pub(super) fn seed(&self, seed: u64) {
-        self.lock().rng = Rng::with_seed(seed);
+        *self.rng() = Rng::with_seed(seed);
     }
 
     /// The breakers in use now, the oldest first.
     #[must_use]
     pub fn list(&self) -> Vec<BreakerHandle> {
-        self.lock().breakers.iter().filter_map(Weak::upgrade).map(BreakerHandle).collect()
+        self.0.breakers.living().into_iter().map(BreakerHandle).collect()
     }
 
     /// Forgets a breaker that will not be used after all.
     pub(super) fn forget(&self, monitor: &Arc<Monitor>) {
-        self.lock().breakers.retain(|known| !std::ptr::eq(known.as_ptr(), &raw const **monitor));
+        self.0.breakers.remove(monitor);
     }
 
-    fn lock(&self) -> MutexGuard<'_, Known> {
-        self.0.lock().expect("no panic under the lock")
+    fn rng(&self) -> MutexGuard<'_, Rng> {
+        self.0.rng.lock().expect("no panic under the lock")
     }
 }
 
@@ -145,9 +143,9 @@ impl Monitor {
         Self::new(rules, breakers, node, None, None)
     }
 
-    /// The breaker of an endpoint. If made outside a runtime it never opens, since nothing would
+    /// Gives an endpoint a breaker. If made outside a runtime it never opens, since nothing would
     /// close it.
-    pub(super) fn of(rules: BreakerRules, breakers: &Breakers, node: &Arc<Node>) -> Arc<Self> {
+    pub(super) fn observe(rules: BreakerRules, breakers: &Breakers, node: &Arc<Node>) {
         let runtime = Handle::try_current().ok();
         let monitor =
             Self::new(rules, breakers, node, Some(node.address().clone()), runtime.clone());
@@ -155,7 +153,7 @@ impl Monitor {
             tracing::warn!(target: "evenkeel::breaker", client = monitor.client.name(), endpoint = %node.address(), "no runtime: its circuit breaker stays closed");
             monitor.breaker.hold_closed();
         }
-        monitor
+        node.observe(monitor);
     }
 
     fn new(
@@ -165,8 +163,9 @@ impl Monitor {
         address: Option<Address>,
         runtime: Option<Handle>,
     ) -> Arc<Self> {
-        let mut known = breakers.lock();
-        let breaker = Breaker::new(rules, known.rng.fork());
+        let rng = breakers.rng().fork();
+        // Not under the lock: it panics if a rule makes no sense.
+        let breaker = Breaker::new(rules, rng);
         let monitor = Arc::new_cyclic(|me: &Weak<Self>| Self {
             breaker,
             me: me.clone(),
@@ -178,16 +177,7 @@ impl Monitor {
             timer: Mutex::default(),
             client: Client::current(),
         });
-        // Dead entries are removed before the list grows, so it stays little longer than the living
-        // need.
-        if known.breakers.len() == known.breakers.capacity() {
-            known.breakers.retain(|known| 0 < known.strong_count());
-            let room = known.breakers.len().max(ROOM_MIN);
-            known.breakers.reserve(room);
-        }
-        known.breakers.push(Arc::downgrade(&monitor));
-        drop(known);
-        node.observe(monitor.clone());
+        breakers.0.breakers.add(&monitor);
         monitor
     }
 
@@ -269,24 +259,14 @@ impl Observer for Monitor {
         if self.breaker.access() == Access::Open {
             return Admission::Free;
         }
-        match self.breaker.admit(clock::now()) {
-            breaker::Admission::Free => Admission::Free,
-            breaker::Admission::Trial(trial) => {
-                node.follow(Gate::Breaker, || self.breaker.access());
-                self.start_timer();
-                match self.me.upgrade() {
-                    Some(monitor) => {
-                        Admission::Trial(Box::new(TrialPass { monitor, trial: Some(trial) }))
-                    }
-                    // Only while the node itself is being dropped.
-                    None => Admission::Refused,
-                }
-            }
-            breaker::Admission::Refused(_) => {
-                node.follow(Gate::Breaker, || self.breaker.access());
-                Admission::Refused
-            }
+        let admission = self.breaker.admit(clock::now());
+        if !matches!(admission, breaker::Admission::Free) {
+            node.follow(Gate::Breaker, || self.breaker.access());
         }
+        if matches!(admission, breaker::Admission::Trial(_)) {
+            self.start_timer();
+        }
+        admission.for_attempt(&self.me)
     }
 
     fn is_timing(&self) -> bool {
@@ -294,44 +274,26 @@ impl Observer for Monitor {
     }
 }
 
-/// A place in the trial of a breaker.
-struct TrialPass {
-    monitor: Arc<Monitor>,
-    trial: Option<Trial>,
-}
+impl Judge for Monitor {
+    type Trial = Trial;
 
-impl Pass for TrialPass {
-    fn ended(mut self: Box<Self>, report: &Report) {
-        if let Some(trial) = self.trial.take() {
-            let (outcome, latency) = (report.outcome, report.latency);
-            self.monitor.breaker.finish_trial(trial, outcome, latency, clock::now());
-            self.monitor.changed("a trial has ended");
-        }
+    fn finish_trial(&self, trial: Trial, report: &Report) {
+        self.breaker.finish_trial(trial, report.outcome, report.latency, clock::now());
+        self.changed("a trial has ended");
     }
 
-    fn give_place(mut self: Box<Self>) -> Option<Box<dyn Pass>> {
-        self.monitor.breaker.give_place(self.trial.as_mut()?);
-        self.monitor.changed("a trial may take long");
-        Some(self)
+    fn give_place(&self, trial: &mut Trial) {
+        self.breaker.give_place(trial);
+        self.changed("a trial may take long");
+    }
+
+    fn cancel_trial(&self, trial: Trial) {
+        self.breaker.cancel_trial(trial);
+        self.changed("a trial was cancelled");
     }
 }
 
-impl Drop for TrialPass {
-    fn drop(&mut self) {
-        if let Some(trial) = self.trial.take() {
-            self.monitor.breaker.cancel_trial(trial);
-            self.monitor.changed("a trial was cancelled");
-        }
-    }
-}
-
-/// Whether `node` has a breaker of the layer that has `breakers`.
-pub(super) fn has_breaker(node: &Node, breakers: &Breakers) -> bool {
-    node.observers().any(|observer| {
-        let observer: &dyn Any = &**observer;
-        observer.downcast_ref::<Monitor>().is_some_and(|monitor| monitor.is_one_of(breakers))
-    })
-}
+impl Doorkeeper for Monitor {}
 
 /// The `retry_after` of an open breaker.
 pub(super) fn retry_after(breaker: &Breaker) -> Option<Duration> {

@@ -9,21 +9,14 @@ use std::{
 };
 
 use evenkeel_core::{
-    BoxError,
-    attempt::{Attempt, Holder},
-    connect::Connect,
-    endpoint::{Address, Endpoint},
-    error::CircuitOpen,
-    health::breaker::BreakerRules,
-    node::Node,
-    time::Timestamp,
-    traffic::Traffic,
+    BoxError, attempt::Attempt, connect::Connect, error::CircuitOpen,
+    health::breaker::BreakerRules, node::Node, traffic::Traffic,
 };
 use pin_project_lite::pin_project;
 use tower_service::Service;
 
-use super::monitor::{Breakers, Monitor, has_breaker, retry_after};
-use crate::clock;
+use super::monitor::{Breakers, Monitor, retry_after};
+use crate::{alone::Alone, attempt_end::poll_end, observers::observers_of};
 
 /// Stops sending calls to what keeps failing. See the [module docs](super).
 pub struct CircuitBreaker<T, X> {
@@ -39,27 +32,14 @@ struct Shared {
     rules: BreakerRules,
     breakers: Breakers,
     /// Where the breaker stands alone.
-    alone: Arc<Alone>,
+    alone: Arc<Alone<Monitor>>,
     connects: Once,
-}
-
-/// The made-up node of a service that stands alone. Its attempts are counted there.
-struct Alone {
-    node: Arc<Node>,
-    monitor: Arc<Monitor>,
 }
 
 impl<T, X> CircuitBreaker<T, X> {
     pub(super) fn new(rules: BreakerRules, breakers: &Breakers, traffic: X, inner: T) -> Self {
-        let address = Address::Name { host: "alone".into(), port: 1 };
-        let node = Arc::new(Node::new(Endpoint::new(address)));
-        let monitor = Monitor::alone(rules.clone(), breakers, &node);
-        let shared = Shared {
-            rules,
-            breakers: breakers.clone(),
-            alone: Arc::new(Alone { node, monitor }),
-            connects: Once::new(),
-        };
+        let alone = Alone::new(|node| Monitor::alone(rules.clone(), breakers, node));
+        let shared = Shared { rules, breakers: breakers.clone(), alone, connects: Once::new() };
         Self { inner, traffic, shared: Arc::new(shared), is_ready: false }
     }
 }
@@ -72,8 +52,8 @@ impl<C: Connect, X> Connect for CircuitBreaker<C, X> {
         let Shared { rules, breakers, alone, connects } = &*self.shared;
         connects.call_once(|| breakers.forget(&alone.monitor));
         // A service that is made again keeps what was learnt of its node.
-        if !has_breaker(node, breakers) {
-            Monitor::of(rules.clone(), breakers, node);
+        if !observers_of::<Monitor>(node).any(|monitor| monitor.is_one_of(breakers)) {
+            Monitor::observe(rules.clone(), breakers, node);
         }
         self.inner.connect(node)
     }
@@ -94,10 +74,10 @@ where
     type Future = CircuitBreakerFuture<S, X, R>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
-        let Alone { node, monitor } = &*self.shared.alone;
-        if !node.is_open() {
-            monitor.try_again();
-            if !node.is_open() {
+        let alone = &*self.shared.alone;
+        if !alone.is_open() {
+            alone.monitor.try_again();
+            if !alone.is_open() {
                 // Refused in `call`. The inner service is not asked, since it might reserve
                 // something for a call that will not come.
                 self.is_ready = false;
@@ -123,27 +103,6 @@ where
         }
         let state = State::Called { future: self.inner.call(request) };
         CircuitBreakerFuture { traffic, attempt: Some(attempt), state }
-    }
-}
-
-impl Holder for Alone {
-    #[inline]
-    fn node(&self) -> &Arc<Node> {
-        &self.node
-    }
-
-    fn now(&self) -> Timestamp {
-        clock::now()
-    }
-
-    fn recently(&self) -> Timestamp {
-        // Only latency estimates need it, and there are none here.
-        Timestamp::default()
-    }
-
-    #[inline]
-    fn is_counted(&self) -> bool {
-        false
     }
 }
 
@@ -176,7 +135,7 @@ pin_project! {
     {
         traffic: X,
         // Counts the call, until it ends or is dropped; `None` where it was refused.
-        attempt: Option<Attempt<Alone>>,
+        attempt: Option<Attempt<Alone<Monitor>>>,
         #[pin]
         state: State<S::Future>,
     }
@@ -203,13 +162,9 @@ where
         match this.state.project() {
             StateProject::Refused { refused } => Poll::Ready(Err((*refused).into())),
             StateProject::Called { future } => {
-                let Poll::Ready(result) = future.poll(cx) else {
-                    this.attempt.as_mut().expect("under way").waits();
-                    return Poll::Pending;
-                };
-                let attempt = this.attempt.take().expect("a future is not polled after its end");
-                let result = this.traffic.finish(attempt.erase(), result);
-                Poll::Ready(result.map_err(Into::into))
+                poll_end(future, this.attempt, cx, |attempt, result| {
+                    this.traffic.finish(attempt, result).map_err(Into::into)
+                })
             }
         }
     }

@@ -1,11 +1,6 @@
 //! One limit, the gate that follows it, and the calls that wait for it.
 
-use std::{
-    any::Any,
-    fmt,
-    sync::{Arc, Mutex, MutexGuard, Weak},
-    time::Duration,
-};
+use std::{fmt, sync::Arc, time::Duration};
 
 use evenkeel_core::{
     BoxError,
@@ -21,36 +16,17 @@ use evenkeel_core::{
 use evenkeel_metrics::Client;
 
 use super::queue::Queue;
-use crate::{alone::Doorkeeper, clock};
-
-/// The list has room for at least this many before dead entries are removed.
-const ROOM_MIN: usize = 16;
+use crate::{alone::Doorkeeper, clock, weak_list::WeakList};
 
 /// All limits of a layer and its clones.
 #[derive(Clone, Default)]
-pub struct Limits(Arc<Mutex<Vec<Weak<Monitor>>>>);
+pub struct Limits(Arc<WeakList<Monitor>>);
 
 impl Limits {
     /// The limits in use now, the oldest first.
     #[must_use]
     pub fn list(&self) -> Vec<LimitHandle> {
-        self.lock().iter().filter_map(Weak::upgrade).map(LimitHandle).collect()
-    }
-
-    pub(super) fn add(&self, monitor: &Arc<Monitor>) {
-        let mut known = self.lock();
-        // Dead entries are removed before the list grows, so it stays little longer than the living
-        // need.
-        if known.len() == known.capacity() {
-            known.retain(|known| 0 < known.strong_count());
-            let room = known.len().max(ROOM_MIN);
-            known.reserve(room);
-        }
-        known.push(Arc::downgrade(monitor));
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Vec<Weak<Monitor>>> {
-        self.0.lock().expect("no panic under the lock")
+        self.0.living().into_iter().map(LimitHandle).collect()
     }
 }
 
@@ -132,14 +108,18 @@ pub(super) enum Entry {
 }
 
 impl Monitor {
-    pub(super) fn alone(limit: Box<dyn Limit>, limits: &Limits, waiting: Option<Waiting>) -> Self {
+    /// The limit of a service that stands alone.
+    pub(super) fn alone(
+        limit: Box<dyn Limit>,
+        limits: &Limits,
+        waiting: Option<Waiting>,
+    ) -> Arc<Self> {
         Self::new(limit, limits, waiting, None)
     }
 
-    /// Makes the limit of an endpoint. The node's gate follows it from now on.
-    pub(super) fn of(limit: Box<dyn Limit>, limits: &Limits, node: &Arc<Node>) {
-        let monitor = Arc::new(Self::new(limit, limits, None, Some(node.address().clone())));
-        limits.add(&monitor);
+    /// Gives an endpoint a limit. The node's gate follows it from now on.
+    pub(super) fn observe(limit: Box<dyn Limit>, limits: &Limits, node: &Arc<Node>) {
+        let monitor = Self::new(limit, limits, None, Some(node.address().clone()));
         node.observe(monitor.clone());
         monitor.follow(node);
     }
@@ -149,11 +129,19 @@ impl Monitor {
         limits: &Limits,
         waiting: Option<Waiting>,
         address: Option<Address>,
-    ) -> Self {
+    ) -> Arc<Self> {
         let is_adaptive = limit.is_adaptive();
         let permits = Permits::boxed(limit);
         let client = Client::current();
-        Self { permits, waiting, limits: limits.clone(), address, is_adaptive, client }
+        let limits = limits.clone();
+        let monitor = Arc::new(Self { permits, waiting, limits, address, is_adaptive, client });
+        monitor.limits.0.add(&monitor);
+        monitor
+    }
+
+    /// Whether this limit belongs to the layer that has `limits`.
+    pub(super) fn is_one_of(&self, limits: &Limits) -> bool {
+        Arc::ptr_eq(&self.limits.0, &limits.0)
     }
 
     /// Makes the gate follow the permits. Each attempt asks for one.
@@ -308,13 +296,4 @@ impl Doorkeeper for Monitor {
             waiting.queue.admit(&self.permits);
         }
     }
-}
-
-/// Whether `node` has a limit of the layer that has `limits`.
-pub(super) fn has_limit(node: &Node, limits: &Limits) -> bool {
-    node.observers().any(|observer| {
-        let observer: &dyn Any = &**observer;
-        let monitor = observer.downcast_ref::<Monitor>();
-        monitor.is_some_and(|monitor| Arc::ptr_eq(&monitor.limits.0, &limits.0))
-    })
 }

@@ -20,10 +20,10 @@ use tower_service::Service;
 use super::{
     Limits,
     future::{ConcurrencyLimitFuture, begin},
-    monitor::{Monitor, Patience, Waiting, has_limit},
+    monitor::{Monitor, Patience, Waiting},
     queue::Queue,
 };
-use crate::alone::Alone;
+use crate::{alone::Alone, observers::observers_of};
 
 /// Limits how many calls are in flight at the same time. See the [module docs](super).
 pub struct ConcurrencyLimit<T, X> {
@@ -57,9 +57,7 @@ impl Shared {
     pub(crate) fn alone(&self) -> &Arc<Alone<Monitor>> {
         self.alone.get_or_init(|| {
             let make = || Monitor::alone((self.make)(), &self.limits, (self.waiting)());
-            let monitor = Arc::new(self.client.scope(make));
-            self.limits.add(&monitor);
-            Arc::new(Alone::new(monitor))
+            Alone::new(|_| self.client.scope(make))
         })
     }
 }
@@ -77,8 +75,8 @@ impl<C: Connect, X> Connect for ConcurrencyLimit<C, X> {
     fn connect(&self, node: &Arc<Node>) -> C::Service {
         let Shared { make, limits, .. } = &*self.shared;
         // A service that is made again keeps what was learnt of its node.
-        if !has_limit(node, limits) {
-            Monitor::of(make(), limits, node);
+        if !observers_of::<Monitor>(node).any(|monitor| monitor.is_one_of(limits)) {
+            Monitor::observe(make(), limits, node);
         }
         self.inner.connect(node)
     }

@@ -318,3 +318,7 @@ where
         HedgeFuture::new(ready, self.shared.clone(), call, first)
     }
 }
+
+// As for the other parts of a stack: see `retry/none.rs`.
+#[diagnostic::do_not_recommend]
+impl<S, P> Ruled<Hedge<S, P>> for NoRules where Self: Ruled<S> {}

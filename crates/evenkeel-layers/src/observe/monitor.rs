@@ -1,7 +1,6 @@
 //! What is known of one endpoint, or of a service that stands alone: its series and its traces.
 
 use std::{
-    any::Any,
     collections::HashSet,
     sync::{Arc, Mutex},
 };
@@ -14,6 +13,8 @@ use evenkeel_core::{
 };
 use evenkeel_metrics::{Client, Series};
 use tracing::Span;
+
+use crate::{alone::Doorkeeper, observers::observers_of};
 
 /// What everything made by one layer shares.
 #[derive(Debug)]
@@ -31,11 +32,7 @@ impl Scope {
 
     /// Observes `node`, once: a service that is made again continues with what is there.
     pub(super) fn observe(self: &Arc<Self>, node: &Arc<Node>) -> Arc<Monitor> {
-        let known = node.observers().find_map(|observer| {
-            let observer: Arc<dyn Any + Send + Sync> = observer.clone();
-            let monitor = observer.downcast::<Monitor>().ok()?;
-            Arc::ptr_eq(&monitor.scope, self).then_some(monitor)
-        });
+        let known = observers_of::<Monitor>(node).find(|known| Arc::ptr_eq(&known.scope, self));
         known.unwrap_or_else(|| {
             let address = node.address();
             let series = if self.has_room_for(address) { Some(address) } else { None };
@@ -52,12 +49,11 @@ impl Scope {
         })
     }
 
-    /// Observes the made-up `node` of a service that stands alone.
-    pub(super) fn observe_alone(self: &Arc<Self>, node: &Node) -> Arc<Monitor> {
+    /// What observes a service that stands alone.
+    #[cold]
+    pub(super) fn monitor_alone(self: &Arc<Self>) -> Arc<Monitor> {
         let series = Series::of_client(&self.client);
-        let monitor = Arc::new(Monitor { series, address: None, scope: self.clone() });
-        node.observe(monitor.clone());
-        monitor
+        Arc::new(Monitor { series, address: None, scope: self.clone() })
     }
 
     fn has_room_for(&self, address: &Address) -> bool {
@@ -148,3 +144,5 @@ impl Observer for Monitor {
             || tracing::enabled!(target: "evenkeel::observe", tracing::Level::DEBUG)
     }
 }
+
+impl Doorkeeper for Monitor {}

@@ -8,21 +8,14 @@ use std::{
     task::{Context, Poll},
 };
 
-use evenkeel_core::{
-    attempt::{Attempt, Holder},
-    connect::Connect,
-    endpoint::{Address, Endpoint},
-    node::Node,
-    time::Timestamp,
-    traffic::Traffic,
-};
+use evenkeel_core::{attempt::Attempt, connect::Connect, node::Node, traffic::Traffic};
 use evenkeel_metrics::Held;
 use pin_project_lite::pin_project;
 use tower_service::Service;
 use tracing::instrument::{Instrument, Instrumented};
 
 use super::monitor::{Monitor, Scope};
-use crate::clock;
+use crate::{alone::Alone, attempt_end::poll_end};
 
 /// Counts and traces attempts, or calls if it stands alone. See the [module docs](super).
 pub struct Observe<T, X> {
@@ -30,7 +23,7 @@ pub struct Observe<T, X> {
     traffic: X,
     scope: Arc<Scope>,
     /// Where it stands alone. Set at the first call.
-    alone: Arc<OnceLock<Arc<Alone>>>,
+    alone: Arc<OnceLock<Arc<Alone<Monitor>>>>,
 }
 
 impl<T, X> Observe<T, X> {
@@ -66,7 +59,7 @@ where
     }
 
     fn call(&mut self, request: R) -> Self::Future {
-        let alone = self.alone.get_or_init(|| Alone::new(&self.scope));
+        let alone = self.alone.get_or_init(|| Alone::new(|_| self.scope.monitor_alone()));
         let called = ObservedFuture::new(&alone.monitor, || self.inner.call(request));
         ObserveFuture {
             traffic: self.traffic.clone(),
@@ -94,48 +87,11 @@ impl<T: fmt::Debug, X> fmt::Debug for Observe<T, X> {
     }
 }
 
-/// The made-up node of a service that stands alone. Its calls are reported there.
-struct Alone {
-    node: Arc<Node>,
-    monitor: Arc<Monitor>,
-}
-
-impl Alone {
-    #[cold]
-    fn new(scope: &Arc<Scope>) -> Arc<Self> {
-        let address = Address::Name { host: "alone".into(), port: 1 };
-        let node = Arc::new(Node::new(Endpoint::new(address)));
-        let monitor = scope.observe_alone(&node);
-        Arc::new(Self { node, monitor })
-    }
-}
-
-impl Holder for Alone {
-    #[inline]
-    fn node(&self) -> &Arc<Node> {
-        &self.node
-    }
-
-    fn now(&self) -> Timestamp {
-        clock::now()
-    }
-
-    fn recently(&self) -> Timestamp {
-        // Only latency estimates need it, and there are none here.
-        Timestamp::default()
-    }
-
-    #[inline]
-    fn is_counted(&self) -> bool {
-        false
-    }
-}
-
 pin_project! {
     /// The response of the inner service. See the [module docs](super).
     pub struct ObserveFuture<F, X, R> {
         traffic: X,
-        attempt: Option<Attempt<Alone>>,
+        attempt: Option<Attempt<Alone<Monitor>>>,
         #[pin]
         called: ObservedFuture<F>,
         request: std::marker::PhantomData<fn(R)>,
@@ -151,12 +107,9 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        let Poll::Ready(result) = this.called.poll(cx) else {
-            this.attempt.as_mut().expect("under way").waits();
-            return Poll::Pending;
-        };
-        let attempt = this.attempt.take().expect("a future is not polled after its end");
-        Poll::Ready(this.traffic.finish(attempt.erase(), result))
+        poll_end(this.called, this.attempt, cx, |attempt, result| {
+            this.traffic.finish(attempt, result)
+        })
     }
 }
 

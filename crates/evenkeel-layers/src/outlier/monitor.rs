@@ -1,16 +1,18 @@
 //! What observes the nodes of one set, and the task that sweeps.
 
 use std::{
-    any::Any,
     fmt,
     sync::{Arc, Mutex, MutexGuard, Weak},
 };
 
 use evenkeel_core::{
     endpoint::Address,
-    health::outlier::{self, Cause, Change, Host, Outlier, OutlierRules, Trial},
+    health::{
+        Judge,
+        outlier::{self, Cause, Change, Host, Outlier, OutlierRules, Trial},
+    },
     node::{Access, Gate, Node},
-    observe::{Admission, Observer, Pass, Report},
+    observe::{Admission, Observer, Report},
     rng::Rng,
     time::Timestamp,
 };
@@ -24,17 +26,19 @@ use tokio::{
 use crate::{
     background::{self, Task},
     clock,
+    observers::observers_of,
+    weak_list::WeakList,
 };
 
 /// The endpoints ejected now, over all that a layer and its clones have made.
 #[derive(Clone, Default)]
-pub struct Ejected(Arc<Mutex<Vec<Weak<Watch>>>>);
+pub struct Ejected(Arc<WeakList<Watch>>);
 
 impl Ejected {
     /// The endpoints that are ejected, and why.
     #[must_use]
     pub fn list(&self) -> Vec<(Address, Cause)> {
-        let watches = self.watches();
+        let watches = self.0.living();
         let ejected = watches.iter().flat_map(|watch| watch.outlier.ejected());
         ejected.map(|(address, cause, _)| (address, cause)).collect()
     }
@@ -42,20 +46,13 @@ impl Ejected {
     /// Reports that a health check of this endpoint has passed. That ends its ejection, or the
     /// probation after it, unless the rules say otherwise.
     pub fn passed_check(&self, address: &Address) {
-        for watch in self.watches() {
+        for watch in self.0.living() {
             watch.tell(watch.outlier.passed_check(address, clock::now()));
         }
     }
 
     pub(super) fn add(&self, watch: &Arc<Watch>) {
-        let mut watches = self.0.lock().expect("no panic under the lock");
-        watches.retain(|watch| 0 < watch.strong_count());
-        watches.push(Arc::downgrade(watch));
-    }
-
-    fn watches(&self) -> Vec<Arc<Watch>> {
-        let watches = self.0.lock().expect("no panic under the lock");
-        watches.iter().filter_map(Weak::upgrade).collect()
+        self.0.add(watch);
     }
 }
 
@@ -67,11 +64,9 @@ impl fmt::Debug for Ejected {
 
 /// Tells the outlier monitors of `node` that enough of its health checks have passed.
 pub(crate) fn passed_check(node: &Node) {
-    for observer in node.observers() {
-        let observer: &dyn Any = &**observer;
-        if let Some(Monitor { watch, address, .. }) = observer.downcast_ref() {
-            watch.tell(watch.outlier.passed_check(address, clock::now()));
-        }
+    for monitor in observers_of::<Monitor>(node) {
+        let Monitor { watch, address, .. } = &*monitor;
+        watch.tell(watch.outlier.passed_check(address, clock::now()));
     }
 }
 
@@ -97,11 +92,7 @@ impl Watch {
 
     /// Observes `node`, once: a service that is made again changes nothing.
     pub(super) fn add(self: &Arc<Self>, node: &Arc<Node>) {
-        let is_known = node.observers().any(|observer| {
-            let observer: &dyn Any = &**observer;
-            observer.downcast_ref::<Monitor>().is_some_and(|known| Arc::ptr_eq(&known.watch, self))
-        });
-        if is_known {
+        if observers_of::<Monitor>(node).any(|known| Arc::ptr_eq(&known.watch, self)) {
             return;
         }
         let Ok(runtime) = Handle::try_current() else {
@@ -229,25 +220,15 @@ impl Observer for Monitor {
         if self.host.access() == Access::Open {
             return Admission::Free;
         }
-        match self.watch.outlier.admit(&self.address, &self.host, clock::now()) {
-            outlier::Admission::Free => Admission::Free,
-            outlier::Admission::Trial(trial) => {
-                self.follow();
-                // Its time may be over before the planned sweep.
-                self.watch.attention.notify_one();
-                match self.me.upgrade() {
-                    Some(monitor) => {
-                        Admission::Trial(Box::new(TrialPass { monitor, trial: Some(trial) }))
-                    }
-                    // Only while the node itself is being dropped.
-                    None => Admission::Refused,
-                }
-            }
-            outlier::Admission::Refused => {
-                self.follow();
-                Admission::Refused
-            }
+        let admission = self.watch.outlier.admit(&self.address, &self.host, clock::now());
+        if !matches!(admission, outlier::Admission::Free) {
+            self.follow();
         }
+        if matches!(admission, outlier::Admission::Trial(_)) {
+            // Its time may be over before the planned sweep.
+            self.watch.attention.notify_one();
+        }
+        admission.for_attempt(&self.me)
     }
 
     fn closed(&self, _: &Node) {
@@ -260,37 +241,24 @@ impl Observer for Monitor {
     }
 }
 
-/// A place in the probation of a node.
-struct TrialPass {
-    monitor: Arc<Monitor>,
-    trial: Option<Trial>,
-}
+impl Judge for Monitor {
+    type Trial = Trial;
 
-impl Pass for TrialPass {
-    fn ended(mut self: Box<Self>, report: &Report) {
-        if let Some(trial) = self.trial.take() {
-            let Monitor { watch, address, .. } = &*self.monitor;
-            let outlier = &watch.outlier;
-            let changes = outlier.finish_trial(trial, address, report.outcome, clock::now());
-            self.monitor.follow();
-            watch.attention.notify_one();
-            watch.tell(changes);
-        }
+    fn finish_trial(&self, trial: Trial, report: &Report) {
+        let Self { watch, address, .. } = self;
+        let changes = watch.outlier.finish_trial(trial, address, report.outcome, clock::now());
+        self.follow();
+        watch.attention.notify_one();
+        watch.tell(changes);
     }
 
-    fn give_place(mut self: Box<Self>) -> Option<Box<dyn Pass>> {
-        let Self { monitor, trial } = &mut *self;
-        monitor.watch.outlier.give_place(trial.as_mut()?, &monitor.address);
-        monitor.follow();
-        Some(self)
+    fn give_place(&self, trial: &mut Trial) {
+        self.watch.outlier.give_place(trial, &self.address);
+        self.follow();
     }
-}
 
-impl Drop for TrialPass {
-    fn drop(&mut self) {
-        if let Some(trial) = self.trial.take() {
-            self.monitor.watch.outlier.cancel_trial(trial, &self.monitor.address);
-            self.monitor.follow();
-        }
+    fn cancel_trial(&self, trial: Trial) {
+        self.watch.outlier.cancel_trial(trial, &self.address);
+        self.follow();
     }
 }

@@ -9,7 +9,7 @@ use evenkeel_core::{
 use evenkeel_metrics::Client;
 use tower_layer::Layer;
 
-use super::{RateLimit, RateLimiter};
+use super::{RateLimit, RateLimiter, rules::Rules};
 
 /// Makes rate limits. See the [module docs](super).
 #[derive(Clone, Debug)]
@@ -18,16 +18,6 @@ pub struct RateLimitLayer<K = Everyone, D = Silent> {
     spender: K,
     disclose: D,
     rules: Rules,
-}
-
-/// Settings that are not the limiter's.
-#[derive(Clone, Debug)]
-pub(super) struct Rules {
-    pub(super) wait_max: Duration,
-    pub(super) jitter: Duration,
-    pub(super) throttle_max: Duration,
-    pub(super) seeds: Arc<Seeds>,
-    pub(super) client: Client,
 }
 
 impl RateLimitLayer {

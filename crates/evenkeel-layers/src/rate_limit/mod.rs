@@ -86,6 +86,7 @@ mod keyed;
 mod layer;
 mod limiter;
 mod monitor;
+mod rules;
 mod service;
 mod wait;
 

@@ -1,7 +1,6 @@
 //! The rate limit of one endpoint, which closes and opens its gate.
 
 use std::{
-    any::Any,
     sync::{
         Arc, Weak,
         atomic::{AtomicU64, Ordering},
@@ -25,7 +24,7 @@ use super::{
     RateLimiter,
     limiter::{TARGET, refused},
 };
-use crate::clock;
+use crate::{clock, observers::observers_of};
 
 /// The limiter of one endpoint. Each attempt asks it. The last one allowed closes the gate.
 pub(super) struct Monitor {
@@ -45,11 +44,7 @@ impl Monitor {
     /// Gives `node` a limiter of its own, unless it has one of this layer. Requests that were spent
     /// stay spent when its service is made again.
     pub(super) fn watch(of: &RateLimiter, throttle_max: Duration, node: &Arc<Node>) {
-        let has_one = node.observers().any(|observer| {
-            let observer: &dyn Any = &**observer;
-            observer.downcast_ref::<Self>().is_some_and(|monitor| monitor.of.is(of))
-        });
-        if has_one {
+        if observers_of::<Self>(node).any(|monitor| monitor.of.is(of)) {
             return;
         }
         let Ok(runtime) = Handle::try_current() else {

@@ -18,7 +18,7 @@ use evenkeel_core::{
 use pin_project_lite::pin_project;
 use tower_service::Service;
 
-use super::{RateLimiter, layer::Rules, limiter::refused, monitor::Monitor, wait::Waiting};
+use super::{RateLimiter, limiter::refused, monitor::Monitor, rules::Rules, wait::Waiting};
 
 /// Lets through what its limiter allows. See the [module docs](super).
 #[derive(Clone, Debug)]

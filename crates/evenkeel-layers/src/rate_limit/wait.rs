@@ -18,7 +18,7 @@ use pin_project_lite::pin_project;
 use tokio::time::{Instant, Sleep, sleep_until};
 use tower_service::Service;
 
-use super::{RateLimiter, keyed::KeyHash, layer::Rules, limiter::refused};
+use super::{RateLimiter, keyed::KeyHash, limiter::refused, rules::Rules};
 use crate::clock;
 
 pin_project! {

@@ -21,7 +21,7 @@ use pin_project_lite::pin_project;
 use tokio::time::{Sleep, sleep};
 use tower_service::Service;
 
-use super::{RetryLayer, layer::Shared};
+use super::settings::{Settings, Shared};
 use crate::clock;
 
 pin_project! {
@@ -104,7 +104,7 @@ where
             let polled = match this.state.as_mut().project() {
                 StateProject::Called { future } => match future.poll(cx) {
                     Poll::Ready(Ok(response)) => {
-                        let peek = this.shared.layer.rules.peek(response);
+                        let peek = this.shared.settings.rules.peek(response);
                         this.state.set(State::Peeking { peek });
                         continue;
                     }
@@ -117,7 +117,7 @@ where
                         ready!(timer.poll(cx));
                         this.timer.set(None);
                     }
-                    ready!(this.shared.layer.rules.poll_wait(this.call, cx));
+                    ready!(this.shared.settings.rules.poll_wait(this.call, cx));
                     this.state.set(State::Readying);
                     continue;
                 }
@@ -164,13 +164,13 @@ where
     /// Waits for the end of an attempt's time, which begins when the attempt first has to wait.
     fn poll_timeout(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<AttemptTimeout> {
         let mut this = self.project();
-        let layer = &this.shared.layer;
+        let settings = &this.shared.settings;
         if !mem::replace(this.is_counted, true)
-            && let Some(budget) = &layer.budget
+            && let Some(budget) = &settings.budget
         {
             budget.deposit(clock::now());
         }
-        let Some(timeout) = layer.attempt_timeout else { return Poll::Pending };
+        let Some(timeout) = settings.attempt_timeout else { return Poll::Pending };
         if this.timer.is_none() {
             this.timer.set(Some(sleep(timeout)));
         }
@@ -192,12 +192,12 @@ where
         mut result: Result<P::Response, BoxError>,
     ) -> Option<Result<P::Response, BoxError>> {
         let this = self.as_mut().project();
-        let layer = &this.shared.layer;
-        let verdict = layer.rules.judge(this.call, &mut result);
+        let settings = &this.shared.settings;
+        let verdict = settings.rules.judge(this.call, &mut result);
         if verdict != Verdict::Success {
             return self.retry(result, verdict);
         }
-        if let Some(budget) = &layer.budget {
+        if let Some(budget) = &settings.budget {
             if !*this.is_counted {
                 budget.deposit_lazily(clock::now);
             }
@@ -214,7 +214,7 @@ where
     ) -> Option<Result<P::Response, BoxError>> {
         let mut this = self.project();
         let now = clock::now();
-        if let Some(budget) = &this.shared.layer.budget {
+        if let Some(budget) = &this.shared.settings.budget {
             if !mem::replace(this.is_counted, true) {
                 budget.deposit(now);
             }
@@ -223,7 +223,7 @@ where
             }
         }
         let next = next(this.shared, this.call, this.progress, verdict, now).and_then(|next| {
-            *this.request = this.shared.layer.rules.again(this.call, next.0);
+            *this.request = this.shared.settings.rules.again(this.call, next.0);
             if this.request.is_some() { Ok(next) } else { Err(Stop::NotRepeatable) }
         });
         let (next, delay) = match next {
@@ -304,7 +304,7 @@ fn next<P, Req>(
 where
     P: Replay<Req>,
 {
-    let RetryLayer { rules, schedule, budget, .. } = &shared.layer;
+    let Settings { rules, schedule, budget, .. } = &shared.settings;
     if let Verdict::Again { reach, .. } = verdict {
         let is_safe = reach == Reach::Unprocessed || rules.is_idempotent(call);
         if !is_safe || !rules.may_repeat(call) {

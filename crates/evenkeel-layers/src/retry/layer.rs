@@ -10,16 +10,15 @@ use evenkeel_core::{
 use evenkeel_metrics::Client;
 use tower_layer::Layer;
 
-use super::{NoRules, PolicyRules, Retry};
+use super::{
+    NoRules, PolicyRules, Retry,
+    settings::{Settings, Shared},
+};
 
 /// Makes another attempt if one failed. See the [module docs](super).
 #[derive(Clone, Debug)]
 pub struct RetryLayer<P = NoRules> {
-    pub(super) rules: P,
-    pub(super) schedule: Schedule,
-    pub(super) budget: Option<Budget>,
-    pub(super) attempt_timeout: Option<Duration>,
-    pub(super) seed: Option<u64>,
+    settings: Settings<P>,
 }
 
 impl RetryLayer {
@@ -29,13 +28,8 @@ impl RetryLayer {
     /// One budget may be given to several layers, including a hedge. Then they spend it together.
     #[must_use]
     pub fn new(budget: Budget) -> Self {
-        Self {
-            rules: NoRules::default(),
-            schedule: Schedule::default(),
-            budget: Some(budget),
-            attempt_timeout: None,
-            seed: None,
-        }
+        let settings = Settings::new(NoRules::default(), Schedule::default());
+        Self { settings }.budget(budget)
     }
 }
 
@@ -47,13 +41,7 @@ impl<T, Res> RetryLayer<PolicyRules<T, Res>> {
     #[must_use]
     pub fn with_policy(policy: T) -> Self {
         let schedule = Schedule { attempts_max: u32::MAX, ..Schedule::default() };
-        Self {
-            rules: PolicyRules::new(policy),
-            schedule,
-            budget: None,
-            attempt_timeout: None,
-            seed: None,
-        }
+        Self { settings: Settings::new(PolicyRules::new(policy), schedule) }
     }
 }
 
@@ -62,19 +50,14 @@ impl<P> RetryLayer<P> {
     /// [`AnyRules`](evenkeel_core::retry::AnyRules) for anything else. There is no default.
     #[must_use]
     pub fn rules<Q>(self, rules: Q) -> RetryLayer<Q> {
-        RetryLayer {
-            rules,
-            schedule: self.schedule,
-            budget: self.budget,
-            attempt_timeout: self.attempt_timeout,
-            seed: self.seed,
-        }
+        let Settings { schedule, budget, attempt_timeout, seed, rules: _ } = self.settings;
+        RetryLayer { settings: Settings { rules, schedule, budget, attempt_timeout, seed } }
     }
 
     /// Sets what retries may cost, also for a [policy](RetryLayer::with_policy) of tower's.
     #[must_use]
     pub fn budget(mut self, budget: Budget) -> Self {
-        self.budget = Some(budget);
+        self.settings.budget = Some(budget);
         self
     }
 
@@ -89,7 +72,7 @@ impl<P> RetryLayer<P> {
     #[must_use]
     pub fn attempts_max(mut self, attempts: u32) -> Self {
         assert!(0 < attempts, "a call without an attempt");
-        self.schedule.attempts_max = attempts;
+        self.settings.schedule.attempts_max = attempts;
         self
     }
 
@@ -97,7 +80,7 @@ impl<P> RetryLayer<P> {
     /// from 25 to 250 milliseconds.
     #[must_use]
     pub fn backoff(mut self, backoff: Backoff) -> Self {
-        self.schedule.backoff = backoff;
+        self.settings.schedule.backoff = backoff;
         self
     }
 
@@ -108,7 +91,7 @@ impl<P> RetryLayer<P> {
     /// endpoints ask for.
     #[must_use]
     pub fn delay_max(mut self, delay: Duration) -> Self {
-        self.schedule.delay_max = delay;
+        self.settings.schedule.delay_max = delay;
         self
     }
 
@@ -123,7 +106,7 @@ impl<P> RetryLayer<P> {
     #[must_use]
     pub fn attempt_timeout(mut self, timeout: Duration) -> Self {
         assert!(Duration::ZERO < timeout, "an attempt without time");
-        self.attempt_timeout = Some(timeout);
+        self.settings.attempt_timeout = Some(timeout);
         self
     }
 
@@ -131,7 +114,7 @@ impl<P> RetryLayer<P> {
     /// entropy.
     #[must_use]
     pub fn seed(mut self, seed: u64) -> Self {
-        self.seed = Some(seed);
+        self.settings.seed = Some(seed);
         self
     }
 }
@@ -140,18 +123,8 @@ impl<P: Ruled<S> + Clone, S> Layer<S> for RetryLayer<P> {
     type Service = Retry<S, P>;
 
     fn layer(&self, inner: S) -> Retry<S, P> {
-        let seeds = self.seed.map_or_else(Seeds::from_entropy, Seeds::new);
-        Retry {
-            inner,
-            shared: Arc::new(Shared { layer: self.clone(), seeds, client: Client::current() }),
-        }
+        let settings = self.settings.clone();
+        let seeds = settings.seed.map_or_else(Seeds::from_entropy, Seeds::new);
+        Retry { inner, shared: Arc::new(Shared { settings, seeds, client: Client::current() }) }
     }
-}
-
-/// What the clones of one service share.
-#[derive(Debug)]
-pub(super) struct Shared<P> {
-    pub(super) layer: RetryLayer<P>,
-    pub(super) seeds: Seeds,
-    pub(super) client: Client,
 }

@@ -83,6 +83,7 @@ mod layer;
 mod none;
 mod policy;
 mod service;
+mod settings;
 
 pub use self::{
     future::RetryFuture,

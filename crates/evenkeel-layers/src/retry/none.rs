@@ -4,7 +4,7 @@ use std::convert::Infallible;
 
 use evenkeel_core::{connect::Connect, retry::Ruled};
 
-use crate::{balance::Balance, hedge::Hedge};
+use crate::balance::Balance;
 
 /// The rules of a layer that was not given any: it makes no service.
 ///
@@ -31,6 +31,3 @@ impl<S: Absent> Ruled<S> for NoRules {}
 
 #[diagnostic::do_not_recommend]
 impl<C: Connect + Absent> Ruled<Balance<C>> for NoRules {}
-
-#[diagnostic::do_not_recommend]
-impl<S, P> Ruled<Hedge<S, P>> for NoRules where Self: Ruled<S> {}

@@ -12,7 +12,7 @@ use evenkeel_core::{
 };
 use tower_service::Service;
 
-use super::{RetryFuture, layer::Shared};
+use super::{RetryFuture, settings::Shared};
 
 /// Makes another attempt if one failed. See the [module docs](super).
 #[derive(Debug)]
@@ -45,7 +45,7 @@ where
         // The ready service is called. Its clone has to become ready first.
         let clone = self.inner.clone();
         let mut ready = mem::replace(&mut self.inner, clone);
-        let (call, request) = self.shared.layer.rules.begin(request);
+        let (call, request) = self.shared.settings.rules.begin(request);
         let future = ready.call(request);
         RetryFuture::new(ready, self.shared.clone(), call, future)
     }

@@ -263,6 +263,18 @@ impl Service<()> for Strict {
     }
 }
 
+#[test]
+fn a_rule_that_makes_no_sense_leaves_the_breakers_usable() {
+    let layer = CircuitBreakerLayer::new();
+    let broken = layer.clone().failure_rate(-1.0);
+    let made = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| broken.layer(())));
+    assert!(made.is_err());
+
+    let _service = layer.layer(());
+
+    assert_eq!(layer.breakers().list().len(), 1);
+}
+
 #[tokio::test(start_paused = true)]
 async fn the_inner_service_is_never_called_unreadied() {
     let mut rng = evenkeel_core::rng::Rng::with_seed(5);

@@ -3,9 +3,12 @@
 use std::sync::{Arc, Mutex, Weak};
 
 use evenkeel_core::{
-    health::breaker::{self, Breaker, BreakerRules, Trial},
+    health::{
+        Judge,
+        breaker::{self, Breaker, BreakerRules, Trial},
+    },
     node::{Gate, Node},
-    observe::{Admission, Observer, Pass, Report},
+    observe::{Admission, Observer, Report},
     rng::Rng,
 };
 
@@ -93,19 +96,14 @@ impl Observer for Monitor {
     }
 
     fn admit(&self, node: &Node) -> Admission {
-        match self.breaker.admit(self.clock().now()) {
-            breaker::Admission::Free => Admission::Free,
-            breaker::Admission::Trial(trial) => {
-                node.follow(Gate::Breaker, || self.breaker.access());
-                self.plan();
-                let monitor = self.me.upgrade().expect("its node is alive");
-                Admission::Trial(Box::new(TrialPass { monitor, trial: Some(trial) }))
-            }
-            breaker::Admission::Refused(_) => {
-                node.follow(Gate::Breaker, || self.breaker.access());
-                Admission::Refused
-            }
+        let admission = self.breaker.admit(self.clock().now());
+        if !matches!(admission, breaker::Admission::Free) {
+            node.follow(Gate::Breaker, || self.breaker.access());
         }
+        if matches!(admission, breaker::Admission::Trial(_)) {
+            self.plan();
+        }
+        admission.for_attempt(&self.me)
     }
 
     fn is_timing(&self) -> bool {
@@ -113,34 +111,21 @@ impl Observer for Monitor {
     }
 }
 
-/// A permit for one trial of a breaker.
-struct TrialPass {
-    monitor: Arc<Monitor>,
-    trial: Option<Trial>,
-}
+impl Judge for Monitor {
+    type Trial = Trial;
 
-impl Pass for TrialPass {
-    fn ended(mut self: Box<Self>, report: &Report) {
-        if let Some(trial) = self.trial.take() {
-            let Monitor { breaker, .. } = &*self.monitor;
-            let now = self.monitor.clock().now();
-            breaker.finish_trial(trial, report.outcome, report.latency, now);
-            self.monitor.follow_state();
-        }
+    fn finish_trial(&self, trial: Trial, report: &Report) {
+        self.breaker.finish_trial(trial, report.outcome, report.latency, self.clock().now());
+        self.follow_state();
     }
 
-    fn give_place(mut self: Box<Self>) -> Option<Box<dyn Pass>> {
-        self.monitor.breaker.give_place(self.trial.as_mut()?);
-        self.monitor.follow_state();
-        Some(self)
+    fn give_place(&self, trial: &mut Trial) {
+        self.breaker.give_place(trial);
+        self.follow_state();
     }
-}
 
-impl Drop for TrialPass {
-    fn drop(&mut self) {
-        if let Some(trial) = self.trial.take() {
-            self.monitor.breaker.cancel_trial(trial);
-            self.monitor.follow_state();
-        }
+    fn cancel_trial(&self, trial: Trial) {
+        self.breaker.cancel_trial(trial);
+        self.follow_state();
     }
 }

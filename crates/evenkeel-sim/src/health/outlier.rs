@@ -7,9 +7,12 @@ use std::sync::{
 
 use evenkeel_core::{
     endpoint::Address,
-    health::outlier::{self, Cause, Host, Outlier, OutlierRules, Trial},
+    health::{
+        Judge,
+        outlier::{self, Cause, Host, Outlier, OutlierRules, Trial},
+    },
     node::{Gate, Node},
-    observe::{Admission, Observer, Pass, Report},
+    observe::{Admission, Observer, Report},
     rng::Rng,
 };
 
@@ -39,6 +42,7 @@ impl Watch {
             node: Arc::downgrade(node),
             watch: self.clone(),
             host,
+            address: node.address().clone(),
         }));
         self.attention.store(true, Relaxed);
     }
@@ -67,6 +71,7 @@ struct Monitor {
     node: Weak<Node>,
     watch: Arc<Watch>,
     host: Arc<Host>,
+    address: Address,
 }
 
 impl Monitor {
@@ -78,27 +83,21 @@ impl Monitor {
 }
 
 impl Observer for Monitor {
-    fn ended(&self, node: &Node, report: &Report) {
+    fn ended(&self, _: &Node, report: &Report) {
         if let Some(cause) = self.watch.outlier.record(&self.host, report) {
-            self.watch.eject(node.address(), cause);
+            self.watch.eject(&self.address, cause);
         }
     }
 
-    fn admit(&self, node: &Node) -> Admission {
-        let now = self.watch.clock.now();
-        match self.watch.outlier.admit(node.address(), &self.host, now) {
-            outlier::Admission::Free => Admission::Free,
-            outlier::Admission::Trial(trial) => {
-                self.follow();
-                self.watch.attention.store(true, Relaxed);
-                let monitor = self.me.upgrade().expect("its node is alive");
-                Admission::Trial(Box::new(TrialPass { monitor, trial: Some(trial) }))
-            }
-            outlier::Admission::Refused => {
-                self.follow();
-                Admission::Refused
-            }
+    fn admit(&self, _: &Node) -> Admission {
+        let admission = self.watch.outlier.admit(&self.address, &self.host, self.watch.clock.now());
+        if !matches!(admission, outlier::Admission::Free) {
+            self.follow();
         }
+        if matches!(admission, outlier::Admission::Trial(_)) {
+            self.watch.attention.store(true, Relaxed);
+        }
+        admission.for_attempt(&self.me)
     }
 
     fn closed(&self, _: &Node) {
@@ -111,38 +110,23 @@ impl Observer for Monitor {
     }
 }
 
-/// A permit for one request in the probation of a node.
-struct TrialPass {
-    monitor: Arc<Monitor>,
-    trial: Option<Trial>,
-}
+impl Judge for Monitor {
+    type Trial = Trial;
 
-impl Pass for TrialPass {
-    fn ended(mut self: Box<Self>, report: &Report) {
-        let Some(trial) = self.trial.take() else { return };
-        let Some(node) = self.monitor.node.upgrade() else { return };
-        let watch = &self.monitor.watch;
-        watch.outlier.finish_trial(trial, node.address(), report.outcome, watch.clock.now());
-        self.monitor.follow();
+    fn finish_trial(&self, trial: Trial, report: &Report) {
+        let Self { watch, address, .. } = self;
+        watch.outlier.finish_trial(trial, address, report.outcome, watch.clock.now());
+        self.follow();
         watch.attention.store(true, Relaxed);
     }
 
-    fn give_place(mut self: Box<Self>) -> Option<Box<dyn Pass>> {
-        let Self { monitor, trial } = &mut *self;
-        let node = monitor.node.upgrade()?;
-        monitor.watch.outlier.give_place(trial.as_mut()?, node.address());
-        monitor.follow();
-        Some(self)
+    fn give_place(&self, trial: &mut Trial) {
+        self.watch.outlier.give_place(trial, &self.address);
+        self.follow();
     }
-}
 
-impl Drop for TrialPass {
-    fn drop(&mut self) {
-        if let Some(trial) = self.trial.take()
-            && let Some(node) = self.monitor.node.upgrade()
-        {
-            self.monitor.watch.outlier.cancel_trial(trial, node.address());
-            self.monitor.follow();
-        }
+    fn cancel_trial(&self, trial: Trial) {
+        self.watch.outlier.cancel_trial(trial, &self.address);
+        self.follow();
     }
 }

@@ -6,6 +6,7 @@ mod probes;
 mod servers;
 mod setup;
 mod subsets;
+mod zones;
 
 use std::{sync::Arc, time::Duration};
 

@@ -5,7 +5,7 @@ use evenkeel_core::{observe::Fault, outcome::Outcome, rng::Rng, time::Timestamp}
 use super::{
     Event, Place, World,
     probes::Knowledge,
-    setup::{zone_number, zones},
+    zones::{zone_number, zones},
 };
 use crate::{
     machine::Machine,

@@ -15,7 +15,11 @@ use evenkeel_core::{
 };
 
 use super::{
-    ANY_CLIENT, Event, Hops, LOOK, World, probes::Knowledge, servers::Server, subsets::Subsets,
+    ANY_CLIENT, Event, Hops, LOOK, World,
+    probes::Knowledge,
+    servers::Server,
+    subsets::Subsets,
+    zones::{zone_number, zones},
 };
 use crate::{
     client::Client,
@@ -244,21 +248,6 @@ fn tallies(scenario: &Scenario, servers: usize) -> Vec<Tally> {
         return vec![Tally::new(String::new(), servers, START)];
     }
     steps.iter().map(|step| Tally::new(step.name.clone(), servers, START)).collect()
-}
-
-/// All named zones. Servers and clients without a zone are in the first.
-pub(super) fn zones(scenario: &Scenario) -> Vec<&str> {
-    let of_servers = scenario.servers.iter().filter_map(|servers| servers.zone.as_deref());
-    let of_clients = scenario.clients.zones.iter().map(String::as_str);
-    let mut zones: Vec<&str> = of_servers.chain(of_clients).collect();
-    zones.sort_unstable();
-    zones.dedup();
-    zones
-}
-
-pub(super) fn zone_number(zones: &[&str], zone: Option<&String>) -> u16 {
-    let found = zone.and_then(|zone| zones.iter().position(|known| known == zone));
-    found.unwrap_or(0) as u16
 }
 
 fn outlier_rules(outlier: Outlier) -> OutlierRules {

@@ -1,6 +1,11 @@
 //! The trial calls of a half-open breaker.
 
-use std::time::Duration;
+use std::{sync::Weak, time::Duration};
+
+use crate::{
+    health::judge::{Judge, admit_trial},
+    observe,
+};
 
 /// Whether a call may go ahead.
 #[derive(Debug)]
@@ -12,6 +17,18 @@ pub enum Admission {
     Trial(Trial),
     /// It may not, for this long if that is known.
     Refused(Option<Duration>),
+}
+
+impl Admission {
+    /// The same for an attempt at a node. `judge` learns how a trial ends.
+    #[must_use]
+    pub fn for_attempt(self, judge: &Weak<impl Judge<Trial = Trial>>) -> observe::Admission {
+        match self {
+            Self::Free => observe::Admission::Free,
+            Self::Trial(trial) => admit_trial(judge, trial),
+            Self::Refused(_) => observe::Admission::Refused,
+        }
+    }
 }
 
 /// A place in the trial of a half-open breaker.

@@ -28,10 +28,11 @@ pub use host::{Cause, Host};
 pub use rules::{FailurePercentage, OutlierRules, SlowerThanOthers, SuccessRate};
 
 use self::fleet::{Fleet, Member, State};
+use super::judge::{Judge, admit_trial};
 use crate::{
     endpoint::Address,
     node::{Access, Gate, Node},
-    observe::Report,
+    observe::{self, Report},
     outcome::Outcome,
     rng::Rng,
     sync::{Mutex, MutexGuard},
@@ -59,6 +60,18 @@ pub enum Admission {
     Trial(Trial),
     /// It may not.
     Refused,
+}
+
+impl Admission {
+    /// The same for an attempt at a node. `judge` learns how a trial ends.
+    #[must_use]
+    pub fn for_attempt(self, judge: &Weak<impl Judge<Trial = Trial>>) -> observe::Admission {
+        match self {
+            Self::Free => observe::Admission::Free,
+            Self::Trial(trial) => admit_trial(judge, trial),
+            Self::Refused => observe::Admission::Refused,
+        }
+    }
 }
 
 /// A place in the probation of a node. Give it to [`Outlier::finish_trial`] or

@@ -1,0 +1,16 @@
+//! What a rate limit goes by, besides its limiter.
+
+use std::{sync::Arc, time::Duration};
+
+use evenkeel_core::rng::Seeds;
+use evenkeel_metrics::Client;
+
+/// Settings that are not the limiter's.
+#[derive(Clone, Debug)]
+pub(super) struct Rules {
+    pub(super) wait_max: Duration,
+    pub(super) jitter: Duration,
+    pub(super) throttle_max: Duration,
+    pub(super) seeds: Arc<Seeds>,
+    pub(super) client: Client,
+}
