@@ -45,7 +45,12 @@ impl<P: Policy> ZoneAware<P> {
     /// Makes the policy for a caller in the zone `own`. `child` chooses within a zone.
     #[must_use]
     pub fn new(own: impl Into<Arc<str>>, child: P) -> Self {
-        Self { child, own: Some(own.into()), callers: Vec::new(), nodes_min: 6 }
+        Self { own: Some(own.into()), ..Self::anywhere(child) }
+    }
+
+    /// For a caller whose zone is unknown.
+    pub(super) fn anywhere(child: P) -> Self {
+        Self { child, own: None, callers: Vec::new(), nodes_min: 6 }
     }
 
     /// Sets how many callers a zone has, relative to the others. Default: the same number in each
@@ -79,7 +84,7 @@ impl<P: Policy> ZoneAware<P> {
 impl Default for ZoneAware {
     /// The less busy of two nodes, from all zones: the caller's zone is unknown.
     fn default() -> Self {
-        Self { child: P2c, own: None, callers: Vec::new(), nodes_min: 6 }
+        Self::anywhere(P2c)
     }
 }
 
