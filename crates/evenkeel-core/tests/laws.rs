@@ -35,6 +35,21 @@ fn bounds_on_the_load_break_no_law() {
 }
 
 #[test]
+fn every_policy_that_wraps_others_passes_on_what_its_child_needs() {
+    for policy in BUILT_IN.iter().filter(|policy| policy.wraps()) {
+        laws::check_wrapping(|child| policy.wrap(child).unwrap());
+    }
+    laws::check_wrapping(|child| Box::new(ZoneAware::new("here", child)));
+    laws::check_wrapping(|child| Box::new(PreferZone::new("here", child)));
+    laws::check_wrapping(|child| {
+        Box::new(Split::new(child).subset("new", 1, split::label("track", "new")))
+    });
+    // What holds a policy wraps it, too.
+    laws::check_wrapping(|child| Box::new(child));
+    laws::check_wrapping(|child| Box::new(std::sync::Arc::<dyn Policy>::from(child)));
+}
+
+#[test]
 fn every_policy_that_wraps_others_keeps_the_laws_of_its_child() {
     for policy in BUILT_IN.iter().filter(|policy| policy.wraps()) {
         let weighted = policy.wrap(Box::new(WeightedRoundRobin)).unwrap();

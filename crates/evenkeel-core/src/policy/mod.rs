@@ -34,7 +34,8 @@
 //! open ones, so that each keeps its fair share.
 //!
 //! To add a policy: one file with a [`Policy`] and a [`Picker`], one entry in [`BUILT_IN`], and its
-//! documentation. [`laws::check`] says whether it does what every policy must do.
+//! documentation. [`laws::check`] says whether it does what every policy must do, and
+//! [`laws::check_wrapping`] whether one that wraps another passes on what it must.
 
 use std::{any::Any, fmt, sync::Arc, time::Duration};
 
