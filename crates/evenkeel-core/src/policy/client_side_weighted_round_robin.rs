@@ -3,7 +3,7 @@
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use self::{reported::Reported, stride::Strides};
-use super::{PickContext, Picker, Policy, draw, previous_as, round_robin::Turns};
+use super::{PickContext, Picker, Policy, previous_as, turns::Turns};
 use crate::{
     node::Node,
     sync::{AtomicU64, Ordering},
@@ -160,22 +160,7 @@ impl ClientSideWeightedPicker {
 
 impl Picker for ClientSideWeightedPicker {
     fn pick(&self, nodes: &[Arc<Node>], cx: &mut PickContext<'_>) -> Option<usize> {
-        /// Enough, since a weight is at least a hundredth of the greatest.
-        const TURNS_MAX: usize = 128;
-        if !nodes.is_empty() {
-            let mut closed = 0;
-            for _ in 0..TURNS_MAX {
-                let Some(index) = self.strides.at(self.turns.take(cx.rng)) else { continue };
-                if cx.admits(&nodes[index]) {
-                    return Some(index);
-                }
-                closed += 1;
-                if closed == Turns::PASSES {
-                    break;
-                }
-            }
-        }
-        draw::scan(nodes, cx, None, |_| 1)
+        self.turns.pick(nodes, cx, |turn| self.strides.at(turn), |_| 1)
     }
 
     fn tend(&self, now: Timestamp) -> Option<Timestamp> {

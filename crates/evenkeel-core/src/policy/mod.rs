@@ -67,6 +67,7 @@ mod ring_hash;
 mod round_robin;
 mod slow_start;
 pub mod split;
+mod turns;
 mod weighted_p2c;
 mod weighted_random;
 mod weighted_round_robin;

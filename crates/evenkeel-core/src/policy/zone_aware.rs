@@ -2,7 +2,11 @@
 
 use std::sync::Arc;
 
-use super::{P2c, PickContext, Picker, Policy, Visit, groups::Groups, previous_as};
+use super::{
+    P2c, PickContext, Picker, Policy, Visit,
+    groups::{Groups, holder_of},
+    previous_as,
+};
 use crate::{node::Node, time::Timestamp};
 
 /// Keeps requests in the caller's zone as far as its share of the nodes can carry them.
@@ -189,16 +193,11 @@ impl ZoneAwarePicker {
             let carried = self.zones.list()[zone].fit() * self.callers_sum;
             carried.saturating_sub(self.callers[zone] * fit)
         };
-        let sum: u64 = (0..self.callers.len()).map(room).sum();
+        let rooms = (0..self.callers.len()).map(room);
+        let sum: u64 = rooms.clone().sum();
         // The rest of the ticket is again uniform, and the same for the same hash.
-        let mut ticket =
-            (u128::from(ticket - carried) * u128::from(sum) / u128::from(brought - carried)) as u64;
-        (0..self.callers.len()).find(|&zone| {
-            let room = room(zone);
-            let has_ticket = ticket < room;
-            ticket = ticket.saturating_sub(room);
-            has_ticket
-        })
+        let rest = u128::from(ticket - carried) * u128::from(sum) / u128::from(brought - carried);
+        holder_of(rest as u64, rooms)
     }
 }
 
