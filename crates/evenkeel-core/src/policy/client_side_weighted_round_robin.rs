@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use self::{reported::Reported, stride::Strides};
+use self::{reported::Reported, rules::WeightRules, stride::Strides};
 use super::{PickContext, Picker, Policy, previous_as, turns::Turns};
 use crate::{
     node::Node,
@@ -11,6 +11,7 @@ use crate::{
 };
 
 mod reported;
+mod rules;
 mod stride;
 
 /// Chooses each node in turn, as often as its reports say that it can answer requests.
@@ -41,26 +42,6 @@ mod stride;
 #[derive(Clone, Debug, Default)]
 pub struct ClientSideWeighted {
     rules: WeightRules,
-}
-
-/// When reports count, and for how much.
-#[derive(Clone, Copy, Debug)]
-struct WeightRules {
-    blackout: Duration,
-    expiration: Duration,
-    update: Duration,
-    error_penalty: f64,
-}
-
-impl Default for WeightRules {
-    fn default() -> Self {
-        Self {
-            blackout: Duration::from_secs(10),
-            expiration: Duration::from_secs(180),
-            update: Duration::from_secs(1),
-            error_penalty: 1.0,
-        }
-    }
 }
 
 impl ClientSideWeighted {
