@@ -2,12 +2,7 @@
 
 use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 
-use evenkeel_core::{
-    BoxError,
-    load::{LoadProbe, ServerLoad},
-    node::Node,
-    policy::Ticket,
-};
+use evenkeel_core::{BoxError, load::ServerLoad, node::Node, policy::Ticket, probe::LoadProbe};
 use evenkeel_metrics::Client;
 use tokio::{
     task::JoinSet,
