@@ -5,7 +5,7 @@ use std::{hint::black_box, sync::Arc};
 use evenkeel_core::{
     hash::{crc32, xxh64},
     node::Node,
-    policy::{Ketama, Maglev, PickContext, Picker, Policy, Rendezvous, RingHash},
+    policy::{BUILT_IN, BuiltIn, PickContext, Picker, Policy},
     rng::Rng,
 };
 
@@ -85,17 +85,14 @@ fn picks() {
 }
 
 fn entries() -> Vec<Entry> {
-    #[cfg_attr(not(feature = "pingora"), allow(unused_mut, reason = "pingora adds entries"))]
-    let mut entries = vec![
-        entry("ring_hash", RingHash::new(), xxh64),
-        entry("ring_hash, bounded", RingHash::new().bounded_load(FACTOR), xxh64),
-        entry("ketama", Ketama::new(), nginx),
-        entry("ketama, bounded", Ketama::new().bounded_load(FACTOR), nginx),
-        entry("maglev", Maglev::new(), xxh64),
-        entry("maglev, bounded", Maglev::new().bounded_load(FACTOR), xxh64),
-        entry("rendezvous, which looks at all", Rendezvous::new(), xxh64),
-        entry("rendezvous, bounded", Rendezvous::new().bounded_load(FACTOR), xxh64),
-    ];
+    let mut entries = Vec::new();
+    for policy in hashing() {
+        // Nginx hashes keys by CRC-32.
+        let hash = if policy.name == "ketama" { nginx } else { xxh64 };
+        let bounded = move || policy.bounded(FACTOR).expect("it hashes");
+        entries.push(entry(policy.name, move || policy.make(), hash));
+        entries.push(entry(&format!("{}, bounded", policy.name), bounded, hash));
+    }
     #[cfg(feature = "pingora")]
     entries.push(peers::pingora::ketama());
     entries
@@ -105,10 +102,18 @@ fn nginx(key: &[u8]) -> u64 {
     crc32(key).into()
 }
 
-fn entry(name: &str, policy: impl Policy + Clone, hash: fn(&[u8]) -> u64) -> Entry {
+fn hashing() -> impl Iterator<Item = &'static BuiltIn> {
+    BUILT_IN.iter().filter(|policy| policy.hashes())
+}
+
+fn entry(
+    name: &str,
+    make: impl Fn() -> Box<dyn Policy> + 'static,
+    hash: fn(&[u8]) -> u64,
+) -> Entry {
     Entry::new(name, move |count| {
         let nodes = nodes(count);
-        let picker = policy.build(&nodes, None);
+        let picker = make().build(&nodes, None);
         Picks(Arc::new((nodes, picker)), hash)
     })
 }
@@ -142,14 +147,9 @@ fn nodes(count: usize) -> Box<[Arc<Node>]> {
 
 fn builds() {
     print::head("", &ENDPOINTS.map(print::thousands).each_ref().map(String::as_str));
-    let policies: [(&str, Box<dyn Policy>); 4] = [
-        ("ring_hash", Box::new(RingHash::new())),
-        ("ketama", Box::new(Ketama::new())),
-        ("maglev", Box::new(Maglev::new())),
-        ("rendezvous", Box::new(Rendezvous::new())),
-    ];
     let mut maglev = f64::INFINITY;
-    for (name, policy) in policies {
+    for built_in in hashing() {
+        let (name, policy) = (built_in.name, built_in.make());
         let cells = ENDPOINTS.map(|count| {
             let nodes = nodes(count);
             let nanos = best(|| drop(black_box(policy.build(&nodes, None))));

@@ -24,10 +24,10 @@ pub(crate) fn run() {
     );
     print::head("", &["bytes"]);
     let mut largest = 0.0_f64;
-    for name in policy::NAMES {
+    for policy in policy::BUILT_IN {
+        let name = policy.name;
         let bytes = an_endpoint(|count| {
-            let policy = policy::by_name(name).expect("it is one of the names");
-            let layer = BalanceLayer::with_policy(endpoints(count), policy);
+            let layer = BalanceLayer::with_policy(endpoints(count), policy.make());
             layer.wait_max(std::time::Duration::ZERO).layer(|_: &Arc<Node>| Nothing)
         });
         print::row(name, &[format!("{bytes:.0}")]);

@@ -55,7 +55,7 @@ impl Args {
                 Long("picture") => args.picture = Some(parser.value()?.into()),
                 Long("backend") => args.backend = Some(parser.value()?.parse()?),
                 Short('h') | Long("help") => {
-                    println!("{HELP}\n\nPolicies: {}", policy::NAMES.join(", "));
+                    println!("{HELP}\n\nPolicies: {}", names());
                     return Ok(None);
                 }
                 other => return Err(other.unexpected().into()),
@@ -66,8 +66,7 @@ impl Args {
     }
 
     pub(crate) fn policy(&self) -> Result<Box<dyn Policy>, BoxError> {
-        let known =
-            || format!("no policy `{}`; there are {}", self.policy, policy::NAMES.join(", "));
+        let known = || format!("no policy `{}`; there are {}", self.policy, names());
         policy::by_name(&self.policy).ok_or_else(|| known().into())
     }
 
@@ -78,6 +77,10 @@ impl Args {
     pub(crate) fn duration(&self) -> Duration {
         Duration::from_secs(self.seconds.into())
     }
+}
+
+fn names() -> String {
+    policy::names().collect::<Vec<_>>().join(", ")
 }
 
 fn number<N>(

@@ -18,7 +18,7 @@ pub(crate) mod tower_balance;
 
 /// The balancer under each of its policies.
 pub(crate) fn ours(leaf: &impl Leaf) -> Vec<Entry> {
-    let mut entries = Vec::from(policy::NAMES.map(|name| our_policy(name, leaf.clone())));
+    let mut entries = Vec::from_iter(policy::names().map(|name| our_policy(name, leaf.clone())));
     entries.push(our_probing_prequal(leaf.clone()));
     entries
 }

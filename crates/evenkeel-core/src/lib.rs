@@ -51,6 +51,7 @@ pub mod number;
 pub mod observe;
 pub mod outcome;
 pub mod policy;
+pub mod probe;
 pub mod quota;
 pub mod retry;
 pub mod rng;

@@ -241,7 +241,7 @@ mod tests {
     use super::*;
     use crate::{
         endpoint::Endpoint,
-        policy::{NAMES, PickContext, by_name},
+        policy::{PickContext, by_name, names},
         rng::Rng,
     };
 
@@ -264,7 +264,7 @@ mod tests {
     fn who_is_chosen_was_looked_at_under_every_policy_and_nothing_else_changes() {
         let nodes = nodes(10);
         nodes[3].close(Gate::Ejected);
-        for name in NAMES {
+        for name in names() {
             for seed in 0..20 {
                 let (picked, decision) = decide(name, &nodes, seed);
                 let chosen = decision.chosen.clone().unwrap();

@@ -20,7 +20,7 @@ use evenkeel_core::{
     endpoint::Endpoint,
     load::ServerLoad,
     node::{Gate, Node},
-    policy::{self, RoundRobin, Split, split},
+    policy::{self, Policy, RoundRobin, Split, split},
     retry::{AnyRules, Budget},
 };
 use evenkeel_layers::{
@@ -134,7 +134,7 @@ async fn the_counter_counts() {
 
 #[tokio::test]
 async fn a_request_allocates_nothing_under_any_policy() {
-    for name in policy::NAMES {
+    for name in policy::names() {
         let stack = layer(name).layer(|_: &Arc<Node>| Echo);
         assert_eq!(allocations(stack).await, 0, "{name}");
         let stack = layer(name).layer(|_: &Arc<Node>| Slow);
@@ -177,13 +177,7 @@ async fn tiers_zones_and_shares_allocate_nothing_while_nodes_are_ill_or_warm_up(
 
 #[tokio::test]
 async fn bounds_on_the_load_allocate_nothing_either() {
-    let policies: [Box<dyn policy::Policy>; 4] = [
-        Box::new(policy::RingHash::new().bounded_load(1.25)),
-        Box::new(policy::Ketama::new().bounded_load(1.25)),
-        Box::new(policy::Maglev::new().bounded_load(1.25)),
-        Box::new(policy::Rendezvous::new().bounded_load(1.25)),
-    ];
-    for policy in policies {
+    for policy in policy::BUILT_IN.iter().filter_map(|policy| policy.bounded(1.25)) {
         let name = policy.name();
         let layer = BalanceLayer::with_policy(endpoints(), policy).seed(1);
         assert_eq!(allocations(layer.layer(|_: &Arc<Node>| Slow)).await, 0, "{name}");
@@ -212,7 +206,7 @@ async fn a_request_that_goes_by_probes_allocates_nothing() {
 
 #[tokio::test]
 async fn a_concurrency_limit_for_each_endpoint_allocates_nothing_either() {
-    for name in policy::NAMES {
+    for name in policy::names() {
         let stack = ServiceBuilder::new()
             .layer(layer(name))
             .layer(PerEndpoint::new(ConcurrencyLimitLayer::new(64)))
@@ -266,7 +260,7 @@ async fn a_limit_that_fills_allocates_nothing_either() {
 
 #[tokio::test]
 async fn observation_allocates_nothing_while_nobody_listens() {
-    for name in policy::NAMES {
+    for name in policy::names() {
         let stack = ServiceBuilder::new()
             .layer(ObserveLayer::new())
             .layer(layer(name))

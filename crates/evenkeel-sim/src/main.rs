@@ -120,8 +120,14 @@ fn study(arguments: Study) -> Result<(), Failure> {
 }
 
 fn list() {
-    println!("policies that ship: {}", evenkeel_core::policy::NAMES.join(", "));
-    println!("rules for comparison: {}", evenkeel_sim::rules::NAMES.join(", "));
+    println!(
+        "policies that ship: {}",
+        evenkeel_core::policy::names().collect::<Vec<_>>().join(", ")
+    );
+    println!(
+        "rules for comparison: {}",
+        evenkeel_sim::rules::names().collect::<Vec<_>>().join(", ")
+    );
     println!("scenarios:");
     for (name, _) in BUILT_IN {
         let about = Scenario::built_in(name).map(|scenario| scenario.about).unwrap_or_default();

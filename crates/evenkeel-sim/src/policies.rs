@@ -1,6 +1,6 @@
 //! The policies that can be compared: evenkeel's own, and rules for comparison.
 
-use evenkeel_core::policy::{self, P2c, Policy, PreferZone, ZoneAware};
+use evenkeel_core::policy::{self, BUILT_IN, P2c, Policy, PreferZone, ZoneAware, laws::Spread};
 
 use crate::rules::{self, Surroundings};
 
@@ -10,35 +10,29 @@ pub type Maker = dyn Fn(&Surroundings) -> Box<dyn Policy> + Send + Sync;
 /// The names of all policies. Evenkeel's own come first.
 #[must_use]
 pub fn names() -> Vec<&'static str> {
-    policy::NAMES.into_iter().chain(rules::NAMES).collect()
+    policy::names().chain(rules::names()).collect()
 }
 
 /// Policies that use the key of a request.
-pub const HASHING: [&str; 4] = ["ring_hash", "ketama", "maglev", "rendezvous"];
-
-/// Policies that restrict the set or wrap another policy, and do not balance by themselves.
-const OTHERS: [&str; 8] = [
-    "pick_first",
-    "priority",
-    "zone_aware",
-    "zone_weighted",
-    "prefer_zone",
-    "split",
-    "slow_start",
-    "panic_threshold",
-];
+#[must_use]
+pub fn hashing() -> Vec<&'static str> {
+    BUILT_IN.iter().filter(|policy| policy.hashes()).map(|policy| policy.name).collect()
+}
 
 /// The policies that are compared by default: evenkeel's own policies that balance by themselves
 /// and need no key.
 #[must_use]
 pub fn balancing() -> Vec<&'static str> {
-    let ships = policy::NAMES.into_iter();
-    ships.filter(|name| !HASHING.contains(name) && !OTHERS.contains(name)).collect()
+    let balances = |policy: &&policy::BuiltIn| {
+        !policy.hashes() && !policy.wraps() && policy.spread != Spread::Not
+    };
+    BUILT_IN.iter().filter(balances).map(|policy| policy.name).collect()
 }
 
 /// The policy of this name: one of evenkeel's, or a rule for comparison.
 #[must_use]
 pub fn by_name(name: &str, surroundings: &Surroundings) -> Option<Box<dyn Policy>> {
+    // The list makes these for a caller whose zone is unknown.
     if let Some(zone) = surroundings.zone() {
         match name {
             "zone_aware" => return Some(Box::new(ZoneAware::new(zone, P2c))),

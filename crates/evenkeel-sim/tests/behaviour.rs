@@ -1,6 +1,6 @@
 //! What runs do: the same seed gives the same run, and fleets behave as expected.
 
-use evenkeel_core::policy::NAMES;
+use evenkeel_core::policy;
 use evenkeel_sim::{
     policies,
     report::{PhaseReport, Report},
@@ -50,7 +50,7 @@ fn the_same_seed_gives_the_same_bytes() {
 
 #[test]
 fn every_call_ends_and_is_counted_once_with_every_policy() {
-    for policy in NAMES {
+    for policy in policy::names() {
         let phase = phase(&scenario("utilization = 0.5\ncalls = 5_000", "count = 7"), policy);
         assert_eq!(phase.calls, 5_000, "{policy}");
         assert_eq!(phase.attempts, 5_000, "{policy}");

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use evenkeel_core::policy::{BUILT_IN, Basis, laws::Spread, names};
 use toml::Table;
 
 use crate::workspace::{assert_none, file, files};
@@ -185,37 +186,60 @@ fn crate_names(text: &str) -> impl Iterator<Item = &str> {
         .filter(|word| *word == "evenkeel" || word.starts_with("evenkeel-"))
 }
 
+/// The rows of a table in the documentation of a module, each with its cells, that begin with a
+/// name that links to a policy.
+fn rows_of_policies<'a>(text: &'a str, link: &str) -> Vec<(&'a str, Vec<&'a str>)> {
+    let row = |line: &'a str| {
+        let cells: Vec<&str> = line.strip_prefix("//! | ")?.split(" | ").collect();
+        let (name, target) = cells[0].strip_prefix("[`")?.split_once("`](")?;
+        target.starts_with(link).then_some((name, cells))
+    };
+    text.lines().filter_map(row).collect()
+}
+
 #[test]
-fn every_policy_has_a_file_a_name_and_a_line_in_the_table() {
-    let policies = file("crates/evenkeel-core/src/policy/mod.rs").expect("policies");
-    let names: BTreeSet<&str> = evenkeel_core::policy::NAMES.into_iter().collect();
-    let mut broken = Vec::new();
-    for name in &names {
-        if file(&format!("crates/evenkeel-core/src/policy/{name}.rs")).is_none() {
-            broken.push(format!("{name} has no file"));
-        }
-        if !policies.contains(&format!("//! | [`{name}`](")) {
-            broken.push(format!("{name} is missing in the table"));
-        }
+fn the_tables_of_policies_are_those_of_the_list() {
+    let core = file("crates/evenkeel-core/src/policy/mod.rs").expect("policies");
+    let rows = rows_of_policies(&core, "");
+    let told: Vec<_> = rows.iter().map(|(name, _)| *name).collect();
+    let names: Vec<_> = names().collect();
+    assert_eq!(told, names, "policy/mod.rs has a row for each policy, in order");
+    for ((name, cells), policy) in rows.iter().zip(BUILT_IN).filter(|(_, policy)| !policy.wraps()) {
+        let weights = match (policy.basis, policy.spread) {
+            (Basis::Reports, _) => "reported",
+            (_, Spread::ByWeight | Spread::Roughly) => "yes",
+            _ => "no",
+        };
+        assert_eq!(cells[2], weights, "whether {name} goes by weights");
     }
-    let mut seen = 0;
+
+    let facade = file("crates/evenkeel/src/lib.rs").expect("the facade");
+    let rows = rows_of_policies(&facade, "core::policy::");
+    let told: BTreeSet<_> = rows.iter().map(|(name, _)| *name).collect();
+    assert_eq!(told, names.into_iter().collect(), "the facade has a row for each policy");
+}
+
+#[test]
+fn every_policy_has_a_file_and_is_in_the_list() {
+    const FOLDER: &str = "crates/evenkeel-core/src/policy/";
+    let (mut seen, mut broken) = (0, Vec::new());
     for file in files("rs") {
-        let Some(name) = file.path.strip_prefix("crates/evenkeel-core/src/policy/") else {
+        let Some(name) = file.path.strip_prefix(FOLDER).filter(|_| !file.is_test()) else {
             continue;
         };
-        let name = name.trim_end_matches(".rs").trim_end_matches("/mod");
-        for line in file.text.lines().filter(|_| name != "mod" && !file.is_test()) {
-            // A policy, or a wrapper around another policy.
-            let Some((head, _)) = line.split_once("Policy for ") else { continue };
-            if head != "impl " && head != "impl<P: Policy> " {
-                continue;
-            }
+        let name = name.trim_end_matches(".rs");
+        // A policy, or one that wraps another.
+        let heads = ["impl Policy for ", "impl<P: Policy> Policy for "];
+        if !file.text.lines().any(|line| heads.iter().any(|head| line.starts_with(head))) {
+            continue;
+        }
+        // The laws have one of their own.
+        if names().any(|known| known == name) {
             seen += 1;
-            if !names.contains(name) {
-                broken.push(format!("{name} is not in NAMES"));
-            }
+        } else if !name.starts_with("laws/") {
+            broken.push(format!("{name} is not in the list"));
         }
     }
-    assert_eq!(seen, names.len(), "each name has one `impl Policy`");
-    assert_none("policy/NAME.rs, NAMES and the table agree", &broken);
+    assert_none("policy/NAME.rs is in policy/built_in.rs", &broken);
+    assert_eq!(seen, BUILT_IN.len(), "each of the list is policy/NAME.rs");
 }

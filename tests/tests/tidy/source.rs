@@ -1,6 +1,6 @@
 //! Rules for the source.
 
-use std::sync::LazyLock;
+use std::{collections::BTreeSet, sync::LazyLock};
 
 use proc_macro2::{LineColumn, Span};
 use syn::{
@@ -10,7 +10,7 @@ use syn::{
     visit::{self, Visit},
 };
 
-use crate::workspace::{File, assert_none, files};
+use crate::workspace::{File, assert_none, file, files};
 
 /// The limit of lines of a file without its tests.
 const FILE_LINES_MAX: usize = 400;
@@ -206,6 +206,27 @@ fn the_clock_is_read_in_one_file_of_a_crate() {
         .flat_map(|(file, found)| at(file, &found.clock_reads))
         .collect();
     assert_none("the clock is an argument", &broken);
+}
+
+#[test]
+fn architecture_names_what_reads_the_clock_and_which_policies_lock() {
+    let architecture = file("ARCHITECTURE.md").expect("ARCHITECTURE.md");
+    let is_named = |path: &&str| architecture.contains(&format!("`{path}`")) || **path == *CLOCK;
+    let broken: Vec<_> =
+        CLOCKS.iter().filter(|path| !is_named(path)).map(ToString::to_string).collect();
+    assert_none("ARCHITECTURE.md names the files that read the clock", &broken);
+
+    const FOLDER: &str = "crates/evenkeel-core/src/policy/";
+    let locking: BTreeSet<_> = shipped()
+        .filter(|(file, _)| file.text.contains("Mutex"))
+        .filter_map(|(file, _)| {
+            let path = file.path.strip_prefix(FOLDER)?;
+            Some(path.split(['/', '.']).next().unwrap_or(path).to_owned())
+        })
+        .collect();
+    // A census locks where a gate changes, and the laws are for tests.
+    let expected = ["census", "laws", "prequal"].map(str::to_owned);
+    assert_eq!(locking, expected.into(), "ARCHITECTURE.md names the policies that lock");
 }
 
 #[test]

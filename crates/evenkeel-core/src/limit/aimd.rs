@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Bounds, Limit, Sample};
+use super::{Limit, Sample, bounds::Bounds};
 use crate::{
     sync::{AtomicU64, Ordering},
     time::Timestamp,

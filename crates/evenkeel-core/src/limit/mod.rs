@@ -18,6 +18,7 @@ use crate::time::Timestamp;
 
 mod admission;
 mod aimd;
+mod bounds;
 mod gradient;
 mod permits;
 mod shed;
@@ -97,26 +98,5 @@ impl Limit for Fixed {
 
     fn is_adaptive(&self) -> bool {
         false
-    }
-}
-
-/// The bounds of a limit, and its initial value.
-#[derive(Clone, Copy, Debug)]
-struct Bounds {
-    initial: f64,
-    min: f64,
-    max: f64,
-}
-
-impl Bounds {
-    fn new(initial: u32, min: u32, max: u32) -> Self {
-        assert!(0 < min, "a limit of 0");
-        assert!(min <= max, "a limit of at least {min} and at most {max}");
-        let (min, max) = (f64::from(min), f64::from(max));
-        Self { initial: f64::from(initial).clamp(min, max), min, max }
-    }
-
-    fn clamp(&self, limit: f64) -> f64 {
-        limit.clamp(self.min, self.max)
     }
 }

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use super::{
-    Bounds, Limit, Sample,
+    Limit, Sample,
+    bounds::Bounds,
     windowed::{WINDOW, Windowed},
 };
 use crate::time::Timestamp;

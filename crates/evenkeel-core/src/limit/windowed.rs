@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use super::{
-    Bounds, Sample,
+    Sample,
+    bounds::Bounds,
     window::{Seen, Window},
 };
 use crate::{

@@ -3,7 +3,6 @@
 mod estimate;
 mod latency_window;
 mod peak_ewma;
-mod probe;
 mod rates;
 mod report;
 mod server_load;
@@ -11,7 +10,6 @@ mod server_load;
 pub use estimate::{Arrival, LoadEstimate};
 pub use latency_window::LatencyWindow;
 pub use peak_ewma::PeakEwma;
-pub use probe::LoadProbe;
 pub use rates::Rates;
 pub use report::LoadReport;
 pub use server_load::ServerLoad;

@@ -2,8 +2,8 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use self::{reported::Reported, stride::Strides};
-use super::{PickContext, Picker, Policy, draw, previous_as, round_robin::Turns};
+use self::{reported::Reported, rules::WeightRules, stride::Strides};
+use super::{PickContext, Picker, Policy, previous_as, turns::Turns};
 use crate::{
     node::Node,
     sync::{AtomicU64, Ordering},
@@ -11,6 +11,7 @@ use crate::{
 };
 
 mod reported;
+mod rules;
 mod stride;
 
 /// Chooses each node in turn, as often as its reports say that it can answer requests.
@@ -41,26 +42,6 @@ mod stride;
 #[derive(Clone, Debug, Default)]
 pub struct ClientSideWeighted {
     rules: WeightRules,
-}
-
-/// When reports count, and for how much.
-#[derive(Clone, Copy, Debug)]
-struct WeightRules {
-    blackout: Duration,
-    expiration: Duration,
-    update: Duration,
-    error_penalty: f64,
-}
-
-impl Default for WeightRules {
-    fn default() -> Self {
-        Self {
-            blackout: Duration::from_secs(10),
-            expiration: Duration::from_secs(180),
-            update: Duration::from_secs(1),
-            error_penalty: 1.0,
-        }
-    }
 }
 
 impl ClientSideWeighted {
@@ -160,22 +141,7 @@ impl ClientSideWeightedPicker {
 
 impl Picker for ClientSideWeightedPicker {
     fn pick(&self, nodes: &[Arc<Node>], cx: &mut PickContext<'_>) -> Option<usize> {
-        /// Enough, since a weight is at least a hundredth of the greatest.
-        const TURNS_MAX: usize = 128;
-        if !nodes.is_empty() {
-            let mut closed = 0;
-            for _ in 0..TURNS_MAX {
-                let Some(index) = self.strides.at(self.turns.take(cx.rng)) else { continue };
-                if cx.admits(&nodes[index]) {
-                    return Some(index);
-                }
-                closed += 1;
-                if closed == Turns::PASSES {
-                    break;
-                }
-            }
-        }
-        draw::scan(nodes, cx, None, |_| 1)
+        self.turns.pick(nodes, cx, |turn| self.strides.at(turn), |_| 1)
     }
 
     fn tend(&self, now: Timestamp) -> Option<Timestamp> {

@@ -108,6 +108,17 @@ impl<K> Groups<K> {
     }
 }
 
+/// The place of the one that holds `ticket`. Tickets are numbered from zero, and each holds as many
+/// as its share says, in order. `None` if there are fewer tickets.
+#[inline]
+pub(super) fn holder_of(mut ticket: u64, shares: impl IntoIterator<Item = u64>) -> Option<usize> {
+    shares.into_iter().position(|share| {
+        let is_holder = ticket < share;
+        ticket = ticket.saturating_sub(share);
+        is_holder
+    })
+}
+
 impl<K> Group<K> {
     /// How many nodes it has.
     #[inline]

@@ -2,12 +2,15 @@
 
 use std::sync::Arc;
 
+pub use self::wrapping::check_wrapping;
 use super::{PickContext, Picker, Policy};
 use crate::{
     endpoint::{Address, Endpoint},
     node::{Gate, Node},
     rng::Rng,
 };
+
+mod wrapping;
 
 /// How a policy spreads requests over idle, open nodes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,7 +28,7 @@ pub enum Spread {
 /// Checks all laws, with fixed seeds, and panics with the one that does not hold.
 ///
 /// A policy that hashes is checked here without hashes, which means random ones. Check it with
-/// [`check_hashing`], too.
+/// [`check_hashing`], too, and one that wraps another with [`check_wrapping`].
 ///
 /// ```
 /// use evenkeel_core::policy::{P2c, laws::{self, Spread}};

@@ -33,14 +33,16 @@
 //! In one more case a pick costs O(n). When nearly all nodes are closed, it searches for the few
 //! open ones, so that each keeps its fair share.
 //!
-//! To add a policy: one file with a [`Policy`] and a [`Picker`], one `mod` line and one entry in
-//! [`NAMES`]. [`laws::check`] says whether it does what every policy must do.
+//! To add a policy: one file with a [`Policy`] and a [`Picker`], one entry in [`BUILT_IN`], and its
+//! documentation. [`laws::check`] says whether it does what every policy must do, and
+//! [`laws::check_wrapping`] whether one that wraps another passes on what it must.
 
 use std::{any::Any, fmt, sync::Arc, time::Duration};
 
 use crate::{endpoint::Address, node::Node, rng::Rng, time::Timestamp, why::Recorder};
 
 mod alias;
+mod built_in;
 mod census;
 mod client_side_weighted_round_robin;
 mod draw;
@@ -65,12 +67,14 @@ mod ring_hash;
 mod round_robin;
 mod slow_start;
 pub mod split;
+mod turns;
 mod weighted_p2c;
 mod weighted_random;
 mod weighted_round_robin;
 mod zone_aware;
 mod zone_weighted;
 
+pub use built_in::{BUILT_IN, Basis, BuiltIn, by_name, names};
 pub use client_side_weighted_round_robin::ClientSideWeighted;
 pub use ketama::Ketama;
 pub use least_loaded::LeastLoaded;
@@ -283,71 +287,6 @@ impl<P: Policy + ?Sized> Policy for Arc<P> {
     fn reads_time(&self) -> bool {
         (**self).reads_time()
     }
-}
-
-/// The names of all policies here, from which simulator, benches and configurations choose.
-pub const NAMES: [&str; 22] = [
-    "round_robin",
-    "weighted_round_robin",
-    "random",
-    "weighted_random",
-    "p2c",
-    "weighted_p2c",
-    "least_loaded",
-    "peak_ewma",
-    "client_side_weighted_round_robin",
-    "prequal",
-    "pick_first",
-    "ring_hash",
-    "ketama",
-    "maglev",
-    "rendezvous",
-    "priority",
-    "zone_aware",
-    "zone_weighted",
-    "prefer_zone",
-    "split",
-    "slow_start",
-    "panic_threshold",
-];
-
-/// The policy of this name with its defaults, or `None` if there is none.
-///
-/// ```
-/// use evenkeel_core::policy;
-///
-/// for name in policy::NAMES {
-///     assert_eq!(policy::by_name(name).unwrap().name(), name);
-/// }
-/// assert!(policy::by_name("best").is_none());
-/// ```
-#[must_use]
-pub fn by_name(name: &str) -> Option<Box<dyn Policy>> {
-    Some(match name {
-        "round_robin" => Box::new(RoundRobin),
-        "weighted_round_robin" => Box::new(WeightedRoundRobin),
-        "random" => Box::new(Random),
-        "weighted_random" => Box::new(WeightedRandom),
-        "p2c" => Box::new(P2c),
-        "weighted_p2c" => Box::new(WeightedP2c),
-        "least_loaded" => Box::new(LeastLoaded),
-        "peak_ewma" => Box::new(PeakEwma::default()),
-        "client_side_weighted_round_robin" => Box::new(ClientSideWeighted::default()),
-        "prequal" => Box::new(Prequal::default()),
-        "pick_first" => Box::new(PickFirst),
-        "ring_hash" => Box::new(RingHash::new()),
-        "ketama" => Box::new(Ketama::new()),
-        "maglev" => Box::new(Maglev::new()),
-        "rendezvous" => Box::new(Rendezvous::new()),
-        "priority" => Box::new(Priority::default()),
-        "zone_aware" => Box::new(ZoneAware::default()),
-        "zone_weighted" => Box::new(ZoneWeighted::default()),
-        "prefer_zone" => Box::new(PreferZone::default()),
-        "split" => Box::new(Split::default()),
-        "slow_start" => Box::new(SlowStart::default()),
-        "panic_threshold" => Box::new(PanicThreshold::default()),
-        _ => return None,
-    })
 }
 
 /// The previous picker, if it has this type.

@@ -39,12 +39,17 @@ impl<P: Policy> PanicThreshold<P> {
         assert!(percent <= 100, "no more than all nodes are fit");
         Self { child, percent }
     }
+
+    /// With a threshold of half of the nodes.
+    pub(super) fn over(child: P) -> Self {
+        Self::new(50, child)
+    }
 }
 
 impl Default for PanicThreshold {
     /// A threshold of half of the nodes, over the less busy of two.
     fn default() -> Self {
-        Self::new(50, P2c)
+        Self::over(P2c)
     }
 }
 

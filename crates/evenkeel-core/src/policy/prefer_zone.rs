@@ -30,12 +30,17 @@ impl<P: Policy> PreferZone<P> {
     pub fn new(own: impl Into<Arc<str>>, child: P) -> Self {
         Self { child, own: Some(own.into()) }
     }
+
+    /// For a caller whose zone is unknown.
+    pub(super) fn anywhere(child: P) -> Self {
+        Self { child, own: None }
+    }
 }
 
 impl Default for PreferZone {
     /// The less busy of two nodes, from all zones: the caller's zone is unknown.
     fn default() -> Self {
-        Self { child: P2c, own: None }
+        Self::anywhere(P2c)
     }
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{
     P2c, PickContext, Picker, Policy, Visit,
-    groups::{Group, Groups},
+    groups::{Group, Groups, holder_of},
     previous_as,
 };
 use crate::{node::Node, time::Timestamp};
@@ -191,13 +191,9 @@ impl PriorityPicker {
         let is_lost =
             0 == self.tiers.fit() || is_short && tiers.iter().all(|t| self.is_in_panic(t));
         if is_lost {
-            let mut ticket = cx.ticket(tiers.iter().map(Group::len).sum());
-            let has_ticket = |tier: &Group<u32>| {
-                let has = ticket < tier.len();
-                ticket = ticket.saturating_sub(tier.len());
-                has
-            };
-            return (tiers.iter().position(has_ticket).unwrap_or(0), is_short);
+            let ticket = cx.ticket(tiers.iter().map(Group::len).sum());
+            let tier = holder_of(ticket, tiers.iter().map(Group::len));
+            return (tier.unwrap_or(0), is_short);
         }
         (tier_of(cx.ticket(FULL), self.capacities()), is_short)
     }
@@ -227,15 +223,10 @@ impl PriorityPicker {
 /// The tier that has this ticket of a hundred. Loads are filled in order, in whole percent. What is
 /// left over by rounding goes to the first tier that can carry anything.
 fn tier_of(ticket: u64, capacities: impl Iterator<Item = u64> + Clone) -> usize {
-    let sum = capacities.clone().sum::<u64>().min(FULL);
-    let mut filled = 0;
-    for (tier, capacity) in capacities.clone().enumerate() {
-        filled += (capacity * FULL / sum.max(1)).min(FULL - filled);
-        if ticket < filled {
-            return tier;
-        }
-    }
-    capacities.into_iter().position(|capacity| 0 < capacity).unwrap_or(0)
+    let sum = capacities.clone().sum::<u64>().clamp(1, FULL);
+    let loads = capacities.clone().map(|capacity| capacity * FULL / sum);
+    let can_carry = |capacity| 0 < capacity;
+    holder_of(ticket, loads).or_else(|| capacities.into_iter().position(can_carry)).unwrap_or(0)
 }
 
 #[cfg(test)]

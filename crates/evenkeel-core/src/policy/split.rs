@@ -2,7 +2,11 @@
 
 use std::{fmt, sync::Arc};
 
-use super::{P2c, PickContext, Picker, Policy, Visit, groups::Groups, previous_as};
+use super::{
+    P2c, PickContext, Picker, Policy, Visit,
+    groups::{Groups, holder_of},
+    previous_as,
+};
 use crate::{endpoint::Endpoint, node::Node, time::Timestamp};
 
 /// The name of the subset for endpoints that fit no named subset.
@@ -157,15 +161,12 @@ impl SplitPicker {
     }
 
     fn draw(&self, cx: &mut PickContext<'_>) -> usize {
-        let sum: u64 = (0..self.named.len()).map(|subset| self.worth(subset)).sum();
-        let mut ticket = if sum == 0 { return usize::MAX } else { cx.ticket(sum) };
-        let has_ticket = |&subset: &usize| {
-            let worth = self.worth(subset);
-            let has_ticket = ticket < worth;
-            ticket = ticket.saturating_sub(worth);
-            has_ticket
-        };
-        (0..self.named.len()).find(has_ticket).unwrap_or(usize::MAX)
+        let worth = (0..self.named.len()).map(|subset| self.worth(subset));
+        let sum: u64 = worth.clone().sum();
+        if sum == 0 {
+            return usize::MAX;
+        }
+        holder_of(cx.ticket(sum), worth).unwrap_or(usize::MAX)
     }
 }
 

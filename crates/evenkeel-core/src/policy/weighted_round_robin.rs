@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{PickContext, Picker, Policy, draw, previous_as, round_robin::Turns};
+use super::{PickContext, Picker, Policy, previous_as, turns::Turns};
 use crate::node::Node;
 
 /// Chooses each open node as often as its weight says, evenly spread, across all clones together.
@@ -38,13 +38,7 @@ struct WeightedPicker {
 impl Picker for WeightedPicker {
     fn pick(&self, nodes: &[Arc<Node>], cx: &mut PickContext<'_>) -> Option<usize> {
         cx.tell(|| "the next in turn, by weight, that is open".into());
-        for _ in 0..Turns::PASSES {
-            let index = self.order.at(self.turns.take(cx.rng))?;
-            if cx.admits(&nodes[index]) {
-                return Some(index);
-            }
-        }
-        draw::scan(nodes, cx, None, |node| node.weight().into())
+        self.turns.pick(nodes, cx, |turn| self.order.at(turn), |node| node.weight().into())
     }
 }
 

@@ -2,7 +2,11 @@
 
 use std::sync::Arc;
 
-use super::{P2c, PickContext, Picker, Policy, Visit, groups::Groups, previous_as};
+use super::{
+    P2c, PickContext, Picker, Policy, Visit,
+    groups::{Groups, holder_of},
+    previous_as,
+};
 use crate::{node::Node, time::Timestamp};
 
 /// Keeps requests in the caller's zone as far as its share of the nodes can carry them.
@@ -45,7 +49,12 @@ impl<P: Policy> ZoneAware<P> {
     /// Makes the policy for a caller in the zone `own`. `child` chooses within a zone.
     #[must_use]
     pub fn new(own: impl Into<Arc<str>>, child: P) -> Self {
-        Self { child, own: Some(own.into()), callers: Vec::new(), nodes_min: 6 }
+        Self { own: Some(own.into()), ..Self::anywhere(child) }
+    }
+
+    /// For a caller whose zone is unknown.
+    pub(super) fn anywhere(child: P) -> Self {
+        Self { child, own: None, callers: Vec::new(), nodes_min: 6 }
     }
 
     /// Sets how many callers a zone has, relative to the others. Default: the same number in each
@@ -79,7 +88,7 @@ impl<P: Policy> ZoneAware<P> {
 impl Default for ZoneAware {
     /// The less busy of two nodes, from all zones: the caller's zone is unknown.
     fn default() -> Self {
-        Self { child: P2c, own: None, callers: Vec::new(), nodes_min: 6 }
+        Self::anywhere(P2c)
     }
 }
 
@@ -184,16 +193,11 @@ impl ZoneAwarePicker {
             let carried = self.zones.list()[zone].fit() * self.callers_sum;
             carried.saturating_sub(self.callers[zone] * fit)
         };
-        let sum: u64 = (0..self.callers.len()).map(room).sum();
+        let rooms = (0..self.callers.len()).map(room);
+        let sum: u64 = rooms.clone().sum();
         // The rest of the ticket is again uniform, and the same for the same hash.
-        let mut ticket =
-            (u128::from(ticket - carried) * u128::from(sum) / u128::from(brought - carried)) as u64;
-        (0..self.callers.len()).find(|&zone| {
-            let room = room(zone);
-            let has_ticket = ticket < room;
-            ticket = ticket.saturating_sub(room);
-            has_ticket
-        })
+        let rest = u128::from(ticket - carried) * u128::from(sum) / u128::from(brought - carried);
+        holder_of(rest as u64, rooms)
     }
 }
 

@@ -2,7 +2,11 @@
 
 use std::sync::Arc;
 
-use super::{P2c, PickContext, Picker, Policy, Visit, groups::Groups, previous_as};
+use super::{
+    P2c, PickContext, Picker, Policy, Visit,
+    groups::{Groups, holder_of},
+    previous_as,
+};
 use crate::{node::Node, time::Timestamp};
 
 /// Spreads requests over zones by weights that an operator sets. Within a zone, `child` chooses.
@@ -117,22 +121,17 @@ impl Picker for ZoneWeightedPicker {
         if let [zone] = zones {
             return zone.pick(cx);
         }
-        let sum: u64 = (0..zones.len()).map(|zone| self.worth(zone)).sum();
-        if 0 < sum {
-            let mut ticket = cx.ticket(sum);
-            for (index, zone) in zones.iter().enumerate() {
-                let worth = self.worth(index);
-                if ticket < worth {
-                    cx.tell(|| {
-                        let name = zone.key.as_deref().unwrap_or("unknown");
-                        format!("zone {name}, which weighs {worth} of {sum}")
-                    });
-                    if let Some(picked) = zone.pick(cx) {
-                        return Some(picked);
-                    }
-                    break;
-                }
-                ticket -= worth;
+        let worth = (0..zones.len()).map(|zone| self.worth(zone));
+        let sum: u64 = worth.clone().sum();
+        let drawn = if sum == 0 { None } else { holder_of(cx.ticket(sum), worth) };
+        if let Some(drawn) = drawn {
+            let zone = &zones[drawn];
+            cx.tell(|| {
+                let name = zone.key.as_deref().unwrap_or("unknown");
+                format!("zone {name}, which weighs {} of {sum}", self.worth(drawn))
+            });
+            if let Some(picked) = zone.pick(cx) {
+                return Some(picked);
             }
         }
         let heavy = |zone: usize, cx: &mut PickContext<'_>| {

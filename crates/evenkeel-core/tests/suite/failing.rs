@@ -15,7 +15,7 @@ use evenkeel_core::{
     endpoint::{Address, Endpoint},
     node::{Gate, Listener, Node},
     outcome::Outcome,
-    policy::{NAMES, PickContext, Picker, Policy, by_name},
+    policy::{BUILT_IN, Basis, BuiltIn, PickContext, Picker, Policy, by_name, laws::Spread},
     rng::Rng,
     time::Timestamp,
 };
@@ -139,13 +139,19 @@ impl Fleet {
     }
 }
 
-/// The policies that choose without regard to how busy or healthy a node is.
-const STUBBORN: [&str; 5] = ["pick_first", "ring_hash", "ketama", "maglev", "rendezvous"];
+/// The policies that may send more than the fair share to a node as long as it is open.
+fn is_stubborn(policy: &BuiltIn) -> bool {
+    policy.hashes() || policy.spread == Spread::Not
+}
+
+/// The policies that compare nodes by one of these.
+fn comparing(bases: &[Basis]) -> impl Iterator<Item = &'static BuiltIn> {
+    BUILT_IN.iter().filter(|policy| bases.contains(&policy.basis))
+}
 
 /// What the failing nodes get, in multiples of a fair share.
-fn drawn(name: &str, nodes: usize, failing: usize, at_once: usize, seed: u64) -> f64 {
-    let policy = by_name(name).expect("it is in the list");
-    drawn_by(Fleet::new(&*policy, nodes, failing, seed), at_once)
+fn drawn(policy: &BuiltIn, nodes: usize, failing: usize, at_once: usize, seed: u64) -> f64 {
+    drawn_by(Fleet::new(&*policy.make(), nodes, failing, seed), at_once)
 }
 
 fn drawn_by(mut fleet: Fleet, at_once: usize) -> f64 {
@@ -158,12 +164,12 @@ fn drawn_by(mut fleet: Fleet, at_once: usize) -> f64 {
 
 #[test]
 fn no_policy_gives_more_than_the_fair_share_to_those_who_fail_at_once() {
-    for name in NAMES.into_iter().filter(|name| !STUBBORN.contains(name)) {
+    for policy in BUILT_IN.iter().filter(|policy| !is_stubborn(policy)) {
         for (nodes, failing) in [(2, 1), (3, 1), (5, 1), (20, 2)] {
             for at_once in [1, 4, 64] {
-                let drawn = drawn(name, nodes, failing, at_once, 1);
+                let drawn = drawn(policy, nodes, failing, at_once, 1);
                 // Policies that draw at random are off by chance.
-                assert!(drawn < 1.05, "{name}, {failing} of {nodes}, {at_once}: {drawn}");
+                assert!(drawn < 1.05, "{}, {failing} of {nodes}, {at_once}: {drawn}", policy.name);
             }
         }
     }
@@ -171,21 +177,22 @@ fn no_policy_gives_more_than_the_fair_share_to_those_who_fail_at_once() {
 
 #[test]
 fn no_policy_gives_more_than_the_fair_share_to_one_that_turns_all_away_at_once() {
-    for name in NAMES.into_iter().filter(|name| !STUBBORN.contains(name)) {
+    for policy in BUILT_IN.iter().filter(|policy| !is_stubborn(policy)) {
         for at_once in [1, 4, 64] {
-            let mut fleet = Fleet::new(&*by_name(name).expect("it is in the list"), 5, 1, 7);
+            let mut fleet = Fleet::new(&*policy.make(), 5, 1, 7);
             fleet.turns_away = true;
             let drawn = drawn_by(fleet, at_once);
-            assert!(drawn < 1.05, "{name}, {at_once} at once: {drawn}");
+            assert!(drawn < 1.05, "{}, {at_once} at once: {drawn}", policy.name);
         }
     }
 }
 
 #[test]
 fn one_that_turns_all_away_is_tried_now_and_then_and_has_its_share_back_when_it_answers() {
-    for name in ["p2c", "weighted_p2c", "least_loaded", "peak_ewma", "prequal"] {
+    for policy in comparing(&[Basis::InFlight, Basis::Latency, Basis::Probes]) {
+        let name = policy.name;
         for at_once in [1, 4, 64] {
-            let mut fleet = Fleet::new(&*by_name(name).unwrap(), 5, 1, 8);
+            let mut fleet = Fleet::new(&*policy.make(), 5, 1, 8);
             fleet.turns_away = true;
             let tried = fleet.run(20_000, at_once)[0];
             assert!((50..4_000).contains(&tried), "{name}, {at_once} at once: {tried}");
@@ -201,10 +208,11 @@ fn one_that_turns_all_away_is_tried_now_and_then_and_has_its_share_back_when_it_
 
 #[test]
 fn those_who_compare_load_give_the_failing_a_fraction_of_their_share() {
-    for name in ["p2c", "weighted_p2c", "least_loaded"] {
+    for policy in comparing(&[Basis::InFlight]) {
+        let name = policy.name;
         for (nodes, failing) in [(2, 1), (5, 1), (20, 2)] {
             for at_once in [1, 4, 64] {
-                let drawn = drawn(name, nodes, failing, at_once, 2);
+                let drawn = drawn(policy, nodes, failing, at_once, 2);
                 assert!(
                     (0.02..0.3).contains(&drawn),
                     "{name}, {failing} of {nodes}, {at_once}: {drawn}"
@@ -216,8 +224,9 @@ fn those_who_compare_load_give_the_failing_a_fraction_of_their_share() {
 
 #[test]
 fn who_fails_half_of_its_calls_gets_less_than_its_share() {
-    for name in ["p2c", "weighted_p2c", "least_loaded", "peak_ewma"] {
-        let mut fleet = Fleet::new(&*by_name(name).unwrap(), 5, 1, 3);
+    for policy in comparing(&[Basis::InFlight, Basis::Latency]) {
+        let name = policy.name;
+        let mut fleet = Fleet::new(&*policy.make(), 5, 1, 3);
         fleet.fails_percent = 50;
         let picked = fleet.run(50_000, 64);
         assert!(picked[0] < 10_000, "{name}: {picked:?}");
@@ -226,9 +235,10 @@ fn who_fails_half_of_its_calls_gets_less_than_its_share() {
 
 #[test]
 fn who_is_well_again_has_its_share_back_within_some_hundred_calls() {
-    for name in ["p2c", "weighted_p2c", "least_loaded"] {
+    for policy in comparing(&[Basis::InFlight]) {
+        let name = policy.name;
         for at_once in [1, 4, 64] {
-            let mut fleet = Fleet::new(&*by_name(name).unwrap(), 5, 1, 4);
+            let mut fleet = Fleet::new(&*policy.make(), 5, 1, 4);
             fleet.run(5_000, at_once);
 
             fleet.failing = 0;
@@ -242,8 +252,9 @@ fn who_is_well_again_has_its_share_back_within_some_hundred_calls() {
 
 #[test]
 fn where_all_fail_all_get_the_same() {
-    for name in ["p2c", "weighted_p2c", "least_loaded"] {
-        let mut fleet = Fleet::new(&*by_name(name).unwrap(), 5, 5, 5);
+    for policy in comparing(&[Basis::InFlight]) {
+        let name = policy.name;
+        let mut fleet = Fleet::new(&*policy.make(), 5, 5, 5);
         let picked = fleet.run(50_000, 64);
         assert!(picked.iter().all(|calls| (9_000..11_000).contains(calls)), "{name}: {picked:?}");
     }

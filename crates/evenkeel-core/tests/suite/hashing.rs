@@ -7,7 +7,9 @@ use evenkeel_core::{
     endpoint::{Address, Endpoint},
     hash::{crc32, xxh64},
     node::{Gate, Node},
-    policy::{Ketama, Maglev, PickContext, Picker, Policy, Rendezvous, RingHash},
+    policy::{
+        BUILT_IN, BuiltIn, Ketama, Maglev, PickContext, Picker, Policy, Rendezvous, RingHash,
+    },
     rng::Rng,
 };
 
@@ -145,22 +147,12 @@ fn the_key_is_what_metadata_says() {
     }
 }
 
-fn all() -> [Box<dyn Policy>; 4] {
-    [
-        Box::new(RingHash::new()),
-        Box::new(Ketama::new()),
-        Box::new(Maglev::new()),
-        Box::new(Rendezvous::new()),
-    ]
+fn all() -> impl Iterator<Item = Box<dyn Policy>> {
+    BUILT_IN.iter().filter(|policy| policy.hashes()).map(BuiltIn::make)
 }
 
-fn bounded(factor: f64) -> [Box<dyn Policy>; 4] {
-    [
-        Box::new(RingHash::new().bounded_load(factor)),
-        Box::new(Ketama::new().bounded_load(factor)),
-        Box::new(Maglev::new().bounded_load(factor)),
-        Box::new(Rendezvous::new().bounded_load(factor)),
-    ]
+fn bounded(factor: f64) -> impl Iterator<Item = Box<dyn Policy>> {
+    BUILT_IN.iter().filter_map(move |policy| policy.bounded(factor))
 }
 
 #[test]
@@ -223,7 +215,7 @@ fn the_bound_follows_what_is_in_flight_and_which_nodes_are_open() {
 
 #[test]
 fn a_light_load_is_not_spread() {
-    for (policy, unbounded) in bounded(2.0).iter().zip(all()) {
+    for (policy, unbounded) in bounded(2.0).zip(all()) {
         let nodes = nodes(10);
         let (bounded, free) = (policy.build(&nodes, None), unbounded.build(&nodes, None));
         for key in 0..500 {

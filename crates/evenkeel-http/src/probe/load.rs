@@ -2,11 +2,7 @@
 
 use std::{fmt, sync::Arc};
 
-use evenkeel_core::{
-    BoxError,
-    load::{LoadProbe, ServerLoad},
-    node::Node,
-};
+use evenkeel_core::{BoxError, load::ServerLoad, node::Node, probe::LoadProbe};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, header, uri::PathAndQuery};
 
 use super::{

@@ -33,9 +33,9 @@ async fn asked(client: &Balance<HttpConnector<Payload>>, request: Request<Payloa
 #[tokio::test]
 async fn the_same_key_is_answered_by_the_same_server() {
     let endpoints = fleet::endpoints(3).await;
-    for name in ["ring_hash", "ketama", "maglev", "rendezvous"] {
-        let policy = policy::by_name(name).unwrap();
-        let client = BalanceLayer::with_policy(endpoints.clone(), policy)
+    for policy in policy::BUILT_IN.iter().filter(|policy| policy.hashes()) {
+        let name = policy.name;
+        let client = BalanceLayer::with_policy(endpoints.clone(), policy.make())
             .layer(HttpConnector::new().hash_by(HashBy::new().header(USER)));
         let mut seen = HashSet::new();
         for user in 0..60 {

@@ -5,12 +5,12 @@ use std::{sync::Arc, time::Duration};
 use evenkeel_core::{
     connect::Connect,
     discover::Discovery,
-    load::LoadProbe,
     policy::{
         ClientSideWeighted, Ketama, LeastLoaded, Maglev, P2c, PanicThreshold, PeakEwma, PickFirst,
         Policy, Prequal, Priority, Random, Rendezvous, RingHash, RoundRobin, SlowStart,
         SyncPrequal, WeightedP2c, WeightedRandom, WeightedRoundRobin, ZoneAware,
     },
+    probe::LoadProbe,
 };
 use tower_layer::Layer;
 

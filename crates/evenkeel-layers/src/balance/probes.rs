@@ -2,11 +2,7 @@
 
 use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 
-use evenkeel_core::{
-    BoxError,
-    load::{LoadProbe, ServerLoad},
-    node::Node,
-};
+use evenkeel_core::{BoxError, load::ServerLoad, node::Node, probe::LoadProbe};
 use evenkeel_metrics::Client;
 use tokio::time::timeout;
 

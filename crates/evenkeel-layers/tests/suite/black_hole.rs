@@ -10,7 +10,7 @@ use evenkeel_core::{
     limit::Aimd,
     load::ServerLoad,
     node::Node,
-    policy,
+    policy::{self, Basis, BuiltIn},
     retry::{AnyRules, Budget},
 };
 use evenkeel_layers::{
@@ -113,9 +113,11 @@ async fn policies_by_latency_lose_three_calls_of_four_hundred_however_callers_gi
 
 #[tokio::test(start_paused = true)]
 async fn policies_by_load_soon_prefer_the_endpoint_that_answers() {
-    for name in ["p2c", "weighted_p2c", "least_loaded"] {
-        let policy = policy::by_name(name).unwrap();
-        let client = BalanceLayer::with_policy(endpoints(2), policy).seed(1).layer(connect());
+    let by_load = |policy: &&BuiltIn| policy.basis == Basis::InFlight;
+    for policy in policy::BUILT_IN.iter().filter(by_load) {
+        let name = policy.name;
+        let client =
+            BalanceLayer::with_policy(endpoints(2), policy.make()).seed(1).layer(connect());
         let lost = lost(TimeoutLayer::new(ms(100)).layer(client), 400).await;
         assert!(lost <= 400 / 8, "{name}: {lost}");
     }
@@ -195,7 +197,7 @@ fn recommended(
 
 #[tokio::test(start_paused = true)]
 async fn the_recommended_pipeline_loses_one_call_in_a_hundred_at_most_with_every_policy() {
-    for name in policy::NAMES {
+    for name in policy::names() {
         for answers_checks in [false, true] {
             let client = recommended(name, answers_checks);
             let lost = lost(client, 200).await;

@@ -100,7 +100,7 @@ async fn shares(name: &str, first: Outcome) -> [f64; 2] {
 
 /// All policies that may choose any endpoint for a request without a key.
 fn names() -> impl Iterator<Item = &'static str> {
-    policy::NAMES.into_iter().filter(|name| *name != "pick_first")
+    policy::names().filter(|name| *name != "pick_first")
 }
 
 #[tokio::test(start_paused = true)]

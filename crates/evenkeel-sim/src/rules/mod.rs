@@ -19,19 +19,23 @@ use evenkeel_core::{
     rng::Rng,
 };
 
+/// All rules here, and how each is made.
+static RULES: &[(&str, fn(&Surroundings) -> Box<dyn Policy>)] = &[
+    ("tower_p2c", |_| Box::new(tower::PendingRequests)),
+    ("tower_peak_ewma", |_| Box::new(tower::TowerPeakEwma)),
+    ("polled_p2c", |seen| Box::new(polled::PolledP2c { surroundings: seen.clone() })),
+    ("least_loaded_in_turn", |_| Box::new(polled::LeastLoadedInTurn)),
+];
+
 /// The names of all rules here.
-pub const NAMES: [&str; 4] = ["tower_p2c", "tower_peak_ewma", "polled_p2c", "least_loaded_in_turn"];
+pub fn names() -> impl Iterator<Item = &'static str> {
+    RULES.iter().map(|(name, _)| *name)
+}
 
 /// The rule of this name.
 #[must_use]
 pub fn by_name(name: &str, surroundings: &Surroundings) -> Option<Box<dyn Policy>> {
-    Some(match name {
-        "tower_p2c" => Box::new(tower::PendingRequests),
-        "polled_p2c" => Box::new(polled::PolledP2c { surroundings: surroundings.clone() }),
-        "least_loaded_in_turn" => Box::new(polled::LeastLoadedInTurn),
-        "tower_peak_ewma" => Box::new(tower::TowerPeakEwma),
-        _ => return None,
-    })
+    RULES.iter().find(|(known, _)| *known == name).map(|(_, make)| make(surroundings))
 }
 
 /// What the servers report about themselves now, and the zone of the client.

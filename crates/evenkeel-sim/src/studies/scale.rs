@@ -13,7 +13,7 @@ use evenkeel_core::{
 use super::{Failure, Studio};
 use crate::{
     chart::{Line, Lines},
-    policies::{HASHING, balancing},
+    policies::{balancing, hashing},
     report::{Report, Table, percent},
     rules::address_of,
     run::Job,
@@ -28,7 +28,7 @@ pub(super) fn make(studio: &Studio) -> Result<(), Failure> {
     let mut picks = Table::new(["ns a pick", "10", "100", "1,000", "10,000", "100,000"]);
     let mut memory = Table::new(["bytes an endpoint", "10", "100", "1,000", "10,000", "100,000"]);
     let mut chart = Lines::new("What a pick costs", "endpoints", "ns").log_x().log_y();
-    for name in balancing().into_iter().chain(HASHING) {
+    for name in balancing().into_iter().chain(hashing()) {
         let measured = SIZES.map(|size| measure_policy(name, size, studio));
         let cells = measured.iter().map(|cost| format!("{:.0}", cost.pick));
         picks.row(std::iter::once(name.to_owned()).chain(cells));

@@ -5,7 +5,7 @@ use evenkeel_core::policy::{Maglev, Prequal, RingHash};
 use super::{Failure, Studio, job, latencies, latency_table, over_time, places};
 use crate::{
     chart::Bars,
-    policies::{HASHING, balancing},
+    policies::{balancing, hashing},
     report::{Report, Table, millis, percent},
     run::Job,
     scenario::{Discipline, Scenario},
@@ -54,7 +54,7 @@ fn compare(studio: &Studio, scenario: &Scenario) -> Vec<Report> {
 /// load.
 fn cold_caches(studio: &Studio) -> Result<(Table, Bars), Failure> {
     let caches = studio.sized(Scenario::built_in("cold_caches")?);
-    let names = balancing().into_iter().chain(HASHING);
+    let names = balancing().into_iter().chain(hashing());
     let mut jobs: Vec<_> = names.map(|name| Job::new(caches.clone(), name)).collect();
     jobs.push(job(&caches, "maglev, load at most 1.25", Maglev::new().bounded_load(1.25)));
     jobs.push(job(&caches, "ring_hash, load at most 1.25", RingHash::new().bounded_load(1.25)));

@@ -2,7 +2,10 @@
 
 use std::sync::{Arc, Weak};
 
-use super::{CheckRules, Standing, Verdict};
+use super::{
+    rules::CheckRules,
+    standing::{Standing, Verdict},
+};
 use crate::{
     node::{Access, Gate, Node},
     sync::{AtomicU8, Ordering},

@@ -48,10 +48,14 @@ mod member;
 mod pace;
 mod probe;
 mod rules;
+mod standing;
 mod table;
+mod ticket;
 
 pub use probe::{News, NotServing, Probe};
 pub use rules::CheckRules;
+pub use standing::{Standing, Verdict};
+pub use ticket::{Next, Ticket};
 
 use self::{
     member::{Lane, Member, Turn},
@@ -64,55 +68,6 @@ use crate::{
     sync::{AtomicU8, Mutex, MutexGuard, Ordering},
     time::Timestamp,
 };
-
-/// The result of a probe.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Verdict {
-    /// The endpoint is healthy.
-    Passed,
-    /// There was no answer, or none that is conclusive.
-    Failed,
-    /// The endpoint itself says that it must not be used.
-    Denied,
-}
-
-/// What is known of an endpoint.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Standing {
-    /// No probe of it has ended yet.
-    Unknown,
-    /// It is healthy.
-    Up,
-    /// It is not healthy.
-    Down,
-}
-
-/// What to do now.
-#[derive(Debug)]
-pub enum Next {
-    /// Begin this probe.
-    Probe(Ticket),
-    /// Ask again at this time, or when something has changed.
-    At(Timestamp),
-    /// Ask again when something has changed.
-    Nothing,
-}
-
-/// A probe that is under way. Give it to [`Checks::finish`] or [`Checks::abandon`].
-#[derive(Debug)]
-#[must_use = "an endpoint whose probe never ends is not probed again"]
-pub struct Ticket {
-    number: u64,
-    node: Arc<Node>,
-}
-
-impl Ticket {
-    /// The node that is probed.
-    #[must_use]
-    pub fn node(&self) -> &Arc<Node> {
-        &self.node
-    }
-}
 
 /// The effect of a result.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -3,9 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
-    CheckRules, Next, Standing, Ticket,
     member::{Lane, Member, Turn},
     pace::Pace,
+    rules::CheckRules,
+    standing::Standing,
+    ticket::{Next, Ticket},
 };
 use crate::{
     endpoint::Address,

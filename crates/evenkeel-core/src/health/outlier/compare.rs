@@ -1,6 +1,9 @@
 //! Finds nodes that differ from the others: rates by mean and deviation, latencies by the median.
 
-use super::{Cause, OutlierRules, host::Interval};
+use super::{
+    host::{Cause, Interval},
+    rules::OutlierRules,
+};
 
 /// The outliers among several nodes' counts, each once, the worst first.
 pub(super) fn outliers<K: Copy + PartialEq>(

@@ -6,7 +6,13 @@ use std::{
     time::Duration,
 };
 
-use super::{Cause, Change, Followers, Host, OutlierRules, Trial, compare};
+use super::{
+    change::Change,
+    compare,
+    host::{Cause, Host},
+    rules::OutlierRules,
+    trial::Trial,
+};
 use crate::{
     endpoint::Address,
     node::{Access, Gate, Node},
@@ -24,6 +30,9 @@ pub(super) struct Fleet {
     /// How many addresses have to be known before a new node makes room.
     room_at: usize,
 }
+
+/// The nodes with gates that have to follow, once the lock is released.
+pub(super) type Followers = Vec<(Weak<Node>, Arc<Host>)>;
 
 /// The least value of `room_at`.
 const ROOM_MIN: usize = 64;

@@ -1,6 +1,6 @@
 //! The counts of one node, without a lock.
 
-use super::OutlierRules;
+use super::rules::OutlierRules;
 use crate::{
     node::Access,
     observe::{Fault, Report},

@@ -17,18 +17,21 @@
 //! where [`OutlierRules`] says so. A success rate fails *below* its threshold, a failure percentage
 //! *from* its threshold on. Unlike in gRPC, the allowed share is never exceeded.
 
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 
+mod change;
 mod compare;
 mod fleet;
 mod host;
 mod rules;
+mod trial;
 
+pub use change::Change;
 pub use host::{Cause, Host};
 pub use rules::{FailurePercentage, OutlierRules, SlowerThanOthers, SuccessRate};
+pub use trial::{Admission, Trial};
 
-use self::fleet::{Fleet, Member, State};
-use super::judge::{Judge, admit_trial};
+use self::fleet::{Fleet, Followers, Member, State};
 use crate::{
     endpoint::Address,
     node::{Access, Gate, Node},
@@ -39,60 +42,12 @@ use crate::{
     time::Timestamp,
 };
 
-/// A change of a node.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Change {
-    /// It is ejected until the given time.
-    Ejected(Address, Cause, Timestamp),
-    /// It is on probation.
-    OnProbation(Address),
-    /// It gets its full share again.
-    Returned(Address),
-}
-
-/// Whether an attempt may go ahead at a node that is on probation.
-#[derive(Debug)]
-pub enum Admission {
-    /// It may: the node is not on probation.
-    Free,
-    /// It may, as a trial.
-    Trial(Trial),
-    /// It may not.
-    Refused,
-}
-
-impl Admission {
-    /// The same for an attempt at a node. `judge` learns how a trial ends.
-    #[must_use]
-    pub fn for_attempt(self, judge: &Weak<impl Judge<Trial = Trial>>) -> observe::Admission {
-        match self {
-            Self::Free => observe::Admission::Free,
-            Self::Trial(trial) => admit_trial(judge, trial),
-            Self::Refused => observe::Admission::Refused,
-        }
-    }
-}
-
-/// A place in the probation of a node. Give it to [`Outlier::finish_trial`] or
-/// [`Outlier::cancel_trial`].
-#[derive(Debug)]
-#[must_use = "a place that is never given back is lost for the whole probation"]
-pub struct Trial {
-    round: u64,
-    /// Whether it takes one of the places: see [`Outlier::give_place`].
-    is_placed: bool,
-}
-
 /// Outlier detection over the nodes of one set. See the [module docs](self).
 #[derive(Debug)]
 pub struct Outlier {
     rules: OutlierRules,
     fleet: Mutex<Fleet>,
 }
-
-/// The nodes with gates that have to follow, once the lock is released.
-type Followers = Vec<(Weak<Node>, Arc<Host>)>;
 
 impl Outlier {
     /// Detection by `rules` that draws its jitter from `rng`.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::WeightRules;
+use super::rules::WeightRules;
 use crate::{
     load::LoadReport,
     node::Node,

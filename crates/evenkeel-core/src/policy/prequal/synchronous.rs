@@ -15,6 +15,9 @@ use crate::{load::ServerLoad, node::Node, sync::Mutex};
 /// The caller sends some probes before each request, three to five to random nodes, and chooses
 /// when all but one are answered (Wydrowski and others, NSDI 2024, section 4, synchronous mode).
 ///
+/// A choice waits for the lock of the recent answers, which all choices share and hold for some
+/// comparisons.
+///
 /// ```
 /// use std::{sync::Arc, time::Duration};
 /// use evenkeel_core::{load::ServerLoad, node::Node, policy::SyncPrequal};

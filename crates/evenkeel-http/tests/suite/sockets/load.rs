@@ -13,9 +13,10 @@ use ::http::{Request, Response, StatusCode};
 use evenkeel_core::{
     connect::Connect,
     endpoint::{Address, Endpoint},
-    load::{LoadProbe, ServerLoad},
+    load::ServerLoad,
     node::Node,
     policy::Prequal,
+    probe::LoadProbe,
 };
 use evenkeel_http::{
     GrpcLoadProbe, HttpConnector, HttpLoadProbe, LoadMeter, ReportForm, ReportLoadBody,

@@ -14,10 +14,11 @@ use evenkeel_core::{
     BoxError,
     attempt::Attempt,
     connect::Connect,
-    load::{LoadProbe, LoadReport, ServerLoad},
+    load::{LoadReport, ServerLoad},
     node::Node,
     outcome::Outcome,
     policy::{ClientSideWeighted, Prequal},
+    probe::LoadProbe,
     traffic::{Hints, Traffic},
 };
 use evenkeel_layers::balance::BalanceLayer;

@@ -2,8 +2,7 @@
 
 use std::{future::Future, sync::Arc};
 
-use super::ServerLoad;
-use crate::{BoxError, node::Node};
+use crate::{BoxError, load::ServerLoad, node::Node};
 
 /// Asks a server how loaded it is.
 ///
@@ -11,7 +10,7 @@ use crate::{BoxError, node::Node};
 ///
 /// ```
 /// use std::{sync::Arc, time::Duration};
-/// use evenkeel_core::{BoxError, load::{LoadProbe, ServerLoad}, node::Node};
+/// use evenkeel_core::{BoxError, load::ServerLoad, node::Node, probe::LoadProbe};
 ///
 /// fn is_probe(_: impl LoadProbe) {}
 ///
