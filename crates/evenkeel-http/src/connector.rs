@@ -123,7 +123,7 @@ impl<B> HttpConnector<B> {
                 is_watched: false,
                 protocols: Protocol::Negotiated.names(),
                 #[cfg(feature = "tls")]
-                tls: Arc::new(crate::tls::Connector::new(crate::tls::Tls::system())),
+                tls: Arc::new(evenkeel_net::tls::Connector::new(evenkeel_net::tls::Tls::system())),
             },
             ping: Some((Duration::from_secs(1), Duration::from_secs(1))),
             idle_max: 256,
@@ -172,8 +172,8 @@ impl<B, C> HttpConnector<B, C> {
     /// Makes every connection over TLS, with any URI.
     #[cfg(feature = "tls")]
     #[must_use]
-    pub fn tls(mut self, tls: crate::tls::Tls) -> Self {
-        self.set().dial.tls = Arc::new(crate::tls::Connector::new(tls));
+    pub fn tls(mut self, tls: evenkeel_net::tls::Tls) -> Self {
+        self.set().dial.tls = Arc::new(evenkeel_net::tls::Connector::new(tls));
         self.set().is_tls_forced = true;
         self
     }

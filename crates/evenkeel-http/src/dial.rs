@@ -15,6 +15,10 @@ use std::{
 use evenkeel_core::{
     BoxError, endpoint::Address, error::is_of_this_host, node::Node, time::Timestamp,
 };
+use evenkeel_net::{
+    happy_eyeballs,
+    stream::{Io, Stream},
+};
 use http::{
     Uri,
     uri::{Authority, Scheme},
@@ -25,8 +29,6 @@ use tower_service::Service;
 use crate::{
     clock,
     error::{ConnectError, ConnectTimeout},
-    happy_eyeballs,
-    stream::{Io, Stream},
     watched::Watched,
 };
 
@@ -40,7 +42,7 @@ pub(crate) struct DialOptions {
     /// The protocols offered in a TLS handshake, best first.
     pub(crate) protocols: &'static [&'static [u8]],
     #[cfg(feature = "tls")]
-    pub(crate) tls: Arc<crate::tls::Connector>,
+    pub(crate) tls: Arc<evenkeel_net::tls::Connector>,
 }
 
 impl DialOptions {
@@ -52,7 +54,7 @@ impl DialOptions {
             is_watched: false,
             protocols: &[],
             #[cfg(feature = "tls")]
-            tls: Arc::new(crate::tls::Connector::new(crate::tls::Tls::system())),
+            tls: Arc::new(evenkeel_net::tls::Connector::new(evenkeel_net::tls::Tls::system())),
         }
     }
 }

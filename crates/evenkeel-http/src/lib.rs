@@ -90,7 +90,6 @@ mod dial;
 mod drain;
 mod error;
 mod grpc_status;
-mod happy_eyeballs;
 mod hash_by;
 mod hints;
 mod hop;
@@ -112,10 +111,7 @@ mod shared_client;
 mod status;
 #[cfg(feature = "sticky")]
 mod sticky;
-mod stream;
 mod target;
-#[cfg(feature = "tls")]
-mod tls;
 #[cfg(feature = "tower-http")]
 mod tower_classifier;
 mod traffic;
@@ -134,6 +130,8 @@ pub use drain::{
     DrainService, Phase, Readiness,
 };
 pub use error::{ConnectError, ConnectTimeout, InvalidRequest, InvalidResponse, RequestError};
+#[cfg(feature = "tls")]
+pub use evenkeel_net::tls::{Tls, TlsError};
 pub use grpc_status::{GrpcStatus, GrpcStatusBody, GrpcStatusFuture, GrpcStatusLayer, grpc_code};
 pub use hash_by::{HashBy, RequestHead};
 pub use hints::{Exclude, HashKey, Prefer, ServedBy, Subset, Untimed};
@@ -168,8 +166,6 @@ pub use status::{
 };
 #[cfg(feature = "sticky")]
 pub use sticky::{SameSite, Sticky, StickyFuture, StickyLayer};
-#[cfg(feature = "tls")]
-pub use tls::{Tls, TlsError};
 #[cfg(feature = "tower-http")]
 pub use tower_classifier::TowerClassifier;
 pub use traffic::{HttpTraffic, InFlight};

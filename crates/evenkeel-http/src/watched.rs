@@ -6,9 +6,10 @@ use std::{
     task::{Context, Poll, ready},
 };
 
+use evenkeel_net::stream::Io;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::{dial::Dial, stream::Io};
+use crate::dial::Dial;
 
 /// A connection. When it ends, its node is [checked](Dial::look_again).
 pub(crate) struct Watched {

@@ -11,15 +11,16 @@ use crate::workspace::{assert_none, file, files};
 
 /// The crates of this workspace that a crate may depend on. Crates that are not listed may depend
 /// on all.
-const ARROWS: [(&str, &[&str]); 9] = [
+const ARROWS: [(&str, &[&str]); 10] = [
     ("evenkeel-core", &[]),
     ("evenkeel-client", &["evenkeel-core", "evenkeel-http", "evenkeel-layers", "evenkeel-metrics"]),
     ("evenkeel-clock", &["evenkeel-core"]),
     ("evenkeel-metrics", &["evenkeel-core"]),
     ("evenkeel-layers", &["evenkeel-clock", "evenkeel-core", "evenkeel-metrics"]),
-    ("evenkeel-http", &["evenkeel-clock", "evenkeel-core", "evenkeel-metrics"]),
-    ("evenkeel-discovery", &["evenkeel-core", "evenkeel-metrics"]),
-    ("evenkeel-redis", &["evenkeel-clock", "evenkeel-core", "evenkeel-metrics"]),
+    ("evenkeel-net", &["evenkeel-core"]),
+    ("evenkeel-http", &["evenkeel-clock", "evenkeel-core", "evenkeel-metrics", "evenkeel-net"]),
+    ("evenkeel-discovery", &["evenkeel-core", "evenkeel-metrics", "evenkeel-net"]),
+    ("evenkeel-redis", &["evenkeel-clock", "evenkeel-core", "evenkeel-metrics", "evenkeel-net"]),
     ("evenkeel-sim", &["evenkeel-core"]),
 ];
 
@@ -74,7 +75,7 @@ fn siblings_never_import_each_other() {
         }
     }
     assert_none(
-        "crates meet in evenkeel-core, read evenkeel-clock and count in evenkeel-metrics",
+        "crates meet in evenkeel-core, read evenkeel-clock, count in evenkeel-metrics and dial by evenkeel-net",
         &broken,
     );
 }

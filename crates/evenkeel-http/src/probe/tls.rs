@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use evenkeel_core::{BoxError, health::check::Probe, node::Node};
+use evenkeel_net::tls::{Connector, Tls};
 use http::Uri;
 
 use super::line::apart;
 use crate::{
     dial::{Dial, DialOptions},
     target::Host,
-    tls::{Connector, Tls},
 };
 
 /// Connects and makes a TLS handshake: the certificate is valid and the process responds.

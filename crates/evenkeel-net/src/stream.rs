@@ -14,19 +14,21 @@ use hyper_util::{
 use tokio::io::{AsyncRead, AsyncWrite};
 
 /// Bytes in both directions.
-pub(crate) trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
+pub trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
 
 /// TCP, a Unix socket, or TLS over either.
-pub(crate) struct Stream {
+pub struct Stream {
     // A virtual call is cheap beside a system call, and avoids an enum over every combination.
     io: TokioIo<Box<dyn Io>>,
     is_http2: bool,
 }
 
 impl Stream {
-    pub(crate) fn new(io: Box<dyn Io>, is_http2: bool) -> Self {
+    /// A connection over `io`.
+    #[must_use]
+    pub fn new(io: Box<dyn Io>, is_http2: bool) -> Self {
         Self { io: TokioIo::new(io), is_http2 }
     }
 }

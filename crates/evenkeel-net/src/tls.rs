@@ -22,16 +22,16 @@ use crate::stream::{Io, Stream};
 /// Without either, connecting fails with an error that says so.
 ///
 /// ```
-/// use evenkeel_http::{HttpConnector, Tls, TlsError};
+/// use evenkeel_net::tls::{Tls, TlsError};
 ///
 /// // The roots of the system, and the server name that the request names.
-/// let connector: HttpConnector<String> = HttpConnector::new().tls(Tls::system());
+/// let public = Tls::system();
 ///
 /// // Your own certificate authority, and one name for all endpoints.
-/// fn inside(pem: &[u8]) -> Result<HttpConnector<String>, TlsError> {
-///     let tls = Tls::with_ca(pem)?.server_name("orders.internal");
-///     Ok(HttpConnector::new().tls(tls))
+/// fn inside(pem: &[u8]) -> Result<Tls, TlsError> {
+///     Ok(Tls::with_ca(pem)?.server_name("orders.internal"))
 /// }
+/// # let _ = (public, inside(b""));
 /// ```
 #[derive(Clone, Debug)]
 pub struct Tls {
@@ -192,21 +192,29 @@ fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsError> {
 
 /// Makes TLS connections. Its configuration is built once, with the first connection.
 #[derive(Debug)]
-pub(crate) struct Connector {
+pub struct Connector {
     tls: Tls,
     config: OnceLock<Result<Arc<ClientConfig>, TlsError>>,
 }
 
 impl Connector {
-    pub(crate) fn new(tls: Tls) -> Self {
+    /// Makes connections as `tls` says.
+    #[must_use]
+    pub fn new(tls: Tls) -> Self {
         Self { tls, config: OnceLock::new() }
     }
 
-    pub(crate) fn has_server_name(&self) -> bool {
+    /// Whether one name was set for all connections.
+    #[must_use]
+    pub fn has_server_name(&self) -> bool {
         self.tls.server_name.is_some()
     }
 
-    pub(crate) async fn connect(
+    /// Makes a TLS connection over `io`.
+    ///
+    /// # Errors
+    /// If the configuration cannot be used, or the handshake fails.
+    pub async fn connect(
         &self,
         io: Box<dyn Io>,
         host: &str,
