@@ -65,7 +65,7 @@
 //! # Features
 //! | feature | brings |
 //! |---|---|
-//! | `tls` | `Tls`, `https` URIs, and `TlsProbe` |
+//! | `tls` | `Tls`, `Identity`, `https` URIs, and `TlsProbe` |
 //! | `tower-http` | `TowerClassifier`, which lets a classifier of tower-http decide what failed |
 //! | `reqwest` | `SharedClient::reqwest`, and `ReqwestStack`, which has the interface of `reqwest::Client` |
 //! | `orca` | reports of load as JSON, in binary and out of band, and clients that read them |
@@ -120,6 +120,10 @@ mod watched;
 
 use evenkeel_clock as clock;
 
+pub use evenkeel_net::ConnectTimeout;
+#[cfg(feature = "tls")]
+pub use evenkeel_net::{Identity, Tls, TlsError};
+
 pub use body::ResponseBody;
 pub use classify::{Classify, GrpcTrailers, StatusClassifier, Verdict};
 pub use connector::{HttpConnector, RequestBody};
@@ -129,9 +133,7 @@ pub use drain::{
     Deregistered, Drain, DrainBody, DrainFuture, DrainHandle, DrainLayer, DrainReport,
     DrainService, Phase, Readiness,
 };
-pub use error::{ConnectError, ConnectTimeout, InvalidRequest, InvalidResponse, RequestError};
-#[cfg(feature = "tls")]
-pub use evenkeel_net::tls::{Tls, TlsError};
+pub use error::{ConnectError, InvalidRequest, InvalidResponse, RequestError};
 pub use grpc_status::{GrpcStatus, GrpcStatusBody, GrpcStatusFuture, GrpcStatusLayer, grpc_code};
 pub use hash_by::{HashBy, RequestHead};
 pub use hints::{Exclude, HashKey, Prefer, ServedBy, Subset, Untimed};

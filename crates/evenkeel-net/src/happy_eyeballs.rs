@@ -11,7 +11,7 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::net::TcpStream;
 
 /// How long an address may be silent before the next is also tried (RFC 8305, section 5).
-pub const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
+pub(crate) const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 
 /// Connects to the first of `addresses` that answers, alternating between the families.
 ///
@@ -21,7 +21,7 @@ pub const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 /// # Errors
 /// If all fail: the last error about an address, else the last error. If one family refuses, it does not
 /// matter that this host has no route for the other.
-pub async fn connect(addresses: Vec<SocketAddr>) -> io::Result<TcpStream> {
+pub(crate) async fn connect(addresses: Vec<SocketAddr>) -> io::Result<TcpStream> {
     let mut waiting = interleave(addresses).into_iter();
     let mut attempts = FuturesUnordered::new();
     let mut last_error: Option<io::Error> = None;
