@@ -247,11 +247,12 @@ fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     Ok(certificates)
 }
 
-/// Makes TLS connections. Its configuration is built once, with the first connection.
+/// Makes TLS connections. Its configuration is built once, with the first connection that finds what it
+/// needs.
 #[derive(Debug)]
 pub(crate) struct Handshake {
     tls: Tls,
-    config: OnceLock<Result<Arc<ClientConfig>, TlsError>>,
+    config: OnceLock<Arc<ClientConfig>>,
 }
 
 impl Handshake {
@@ -270,7 +271,13 @@ impl Handshake {
         host: &str,
         protocols: &[&[u8]],
     ) -> Result<Stream, BoxError> {
-        let config = self.config.get_or_init(|| self.tls.config()).clone()?;
+        let config = match self.config.get() {
+            Some(config) => config.clone(),
+            None => {
+                let config = self.tls.config()?;
+                self.config.get_or_init(|| config).clone()
+            }
+        };
         let protocols = match config.alpn_protocols.as_slice() {
             [] => protocols.iter().map(|protocol| protocol.to_vec()).collect(),
             chosen => chosen.to_vec(),
