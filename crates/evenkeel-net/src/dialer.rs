@@ -1,6 +1,6 @@
 //! How one connection is made.
 
-use std::{future::Future, io, iter, time::Duration};
+use std::{future::Future, io, net::SocketAddr, time::Duration};
 
 use evenkeel_core::{
     BoxError,
@@ -21,8 +21,8 @@ const PROBES: u32 = 3;
 
 /// Makes connections to endpoints.
 ///
-/// A connection goes to the endpoint's address, or to an alternative if that does not answer (RFC 8305). A
-/// name is resolved by the system. TCP connections send without delay (`TCP_NODELAY`).
+/// A connection goes to the endpoint's address, or to an alternative if that does not answer (RFC 8305) or is
+/// a name that is not known. A name is resolved by the system. TCP connections send without delay (`TCP_NODELAY`).
 ///
 /// ```
 /// use std::time::Duration;
@@ -172,19 +172,19 @@ impl Dialer {
     }
 
     async fn dial(&self, endpoint: &Endpoint) -> Result<Stream, BoxError> {
-        let stream = match &endpoint.address {
-            Address::Socket(address) => {
-                let addresses = iter::once(address).chain(endpoint.alternatives.iter());
-                happy_eyeballs::connect(addresses.copied().collect()).await?
-            }
-            Address::Name { host, port } => {
-                let addresses = tokio::net::lookup_host((&**host, *port)).await?.collect();
-                happy_eyeballs::connect(addresses).await?
-            }
+        let mut addresses: Vec<SocketAddr> = match &endpoint.address {
+            Address::Socket(address) => vec![*address],
+            Address::Name { host, port } => match tokio::net::lookup_host((&**host, *port)).await {
+                Ok(found) => found.collect(),
+                Err(error) if endpoint.alternatives.is_empty() => return Err(error.into()),
+                Err(_) => Vec::new(),
+            },
             #[cfg(unix)]
             Address::Unix(path) => return Ok(tokio::net::UnixStream::connect(path).await?.into()),
             other => return Err(format!("{other} cannot be connected to on this system").into()),
         };
+        addresses.extend(endpoint.alternatives.iter());
+        let stream = happy_eyeballs::connect(addresses).await?;
         self.set_options(&stream)?;
         Ok(stream.into())
     }

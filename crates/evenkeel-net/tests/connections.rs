@@ -115,6 +115,22 @@ async fn several_buffers_are_one_write_over_every_kind_of_connection() {
 }
 
 #[tokio::test]
+async fn an_alternative_stands_by_for_a_name_that_refuses_or_is_unknown() {
+    let (listener, _) = listen().await;
+    let good = listener.local_addr().unwrap();
+    let refusing = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    for name in [format!("localhost:{}", refusing.port()), "[fe80::1%none]:80".to_owned()] {
+        let endpoint: Endpoint = name.parse().unwrap();
+        let dialer = Dialer::new().connect_timeout(Duration::from_secs(60));
+
+        let stood_by = dialer.connect(&endpoint.clone().alternatives([good])).await;
+
+        stood_by.unwrap_or_else(|error| panic!("{name}: {error}"));
+        assert!(dialer.connect(&endpoint).await.is_err(), "{name}");
+    }
+}
+
+#[tokio::test]
 async fn what_is_written_arrives_over_tls_and_the_protocol_is_agreed_on() {
     let authority = Authority::new();
     let endpoint = authority.serve("a.b", None).await;
