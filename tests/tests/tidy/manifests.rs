@@ -95,6 +95,20 @@ fn metrics_are_recorded_in_one_crate() {
 }
 
 #[test]
+fn connections_are_made_in_one_crate() {
+    let foreign = ["rustls", "rustls-platform-verifier", "socket2", "tokio-rustls"];
+    let mut broken = Vec::new();
+    for manifest in members().iter().filter(|manifest| manifest.path.starts_with("crates/")) {
+        for (name, _) in manifest.dependencies("dependencies") {
+            if manifest.name() != "evenkeel-net" && foreign.contains(&&*name) {
+                broken.push(format!("{}: {name}", manifest.path));
+            }
+        }
+    }
+    assert_none("evenkeel-net has the one dialer and the one TLS configuration", &broken);
+}
+
+#[test]
 fn nothing_depends_on_tests_benches_or_examples() {
     let mut broken = Vec::new();
     for manifest in members() {
