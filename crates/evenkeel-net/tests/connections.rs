@@ -1,5 +1,7 @@
 //! Connections to servers of this test: plain, over a Unix socket, over TLS.
 
+#![allow(clippy::unwrap_used, reason = "in tests")]
+
 use std::{io::IoSlice, sync::Arc, time::Duration};
 
 use evenkeel_core::{
