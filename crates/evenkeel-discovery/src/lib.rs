@@ -95,9 +95,13 @@ pub mod fuzzing;
 pub mod poll;
 pub mod register;
 pub mod targets;
-#[cfg(feature = "tls")]
-pub mod tls;
 pub mod watch;
+
+/// TLS to registries: names of evenkeel-net.
+#[cfg(feature = "tls")]
+pub mod tls {
+    pub use evenkeel_net::{Identity, Tls, TlsError};
+}
 
 #[cfg(any(feature = "consul", feature = "etcd", feature = "kubernetes"))]
 mod client;

@@ -3,6 +3,7 @@
 use std::{fmt, marker::PhantomData, sync::Arc, time::Duration};
 
 use evenkeel_core::{BoxError, connect::Connect, node::Node};
+use evenkeel_net::Dialer;
 use http_body::Body;
 use hyper::client::conn::http2;
 use hyper_util::{
@@ -118,12 +119,8 @@ impl<B> HttpConnector<B> {
             host: None,
             is_tls_forced: false,
             dial: DialOptions {
-                timeout: Duration::from_millis(500),
-                keep_alive: Some(Duration::from_secs(5)),
+                dialer: Dialer::new().alpn_protocols(Protocol::Negotiated.names()),
                 is_watched: false,
-                protocols: Protocol::Negotiated.names(),
-                #[cfg(feature = "tls")]
-                tls: Arc::new(crate::tls::Connector::new(crate::tls::Tls::system())),
             },
             ping: Some((Duration::from_secs(1), Duration::from_secs(1))),
             idle_max: 256,
@@ -172,10 +169,9 @@ impl<B, C> HttpConnector<B, C> {
     /// Makes every connection over TLS, with any URI.
     #[cfg(feature = "tls")]
     #[must_use]
-    pub fn tls(mut self, tls: crate::tls::Tls) -> Self {
-        self.set().dial.tls = Arc::new(crate::tls::Connector::new(tls));
+    pub fn tls(mut self, tls: evenkeel_net::Tls) -> Self {
         self.set().is_tls_forced = true;
-        self
+        self.dial(|dialer| dialer.tls(tls))
     }
 
     /// Sets how long a request counts as in flight. Default: [`InFlight::Body`].
@@ -229,9 +225,8 @@ impl<B, C> HttpConnector<B, C> {
     /// That is ample inside a data centre and short between continents. A lost SYN is sent again after
     /// 1 s, so a shorter timeout ends before the second SYN.
     #[must_use]
-    pub fn connect_timeout(mut self, timeout: Duration) -> Self {
-        self.set().dial.timeout = timeout;
-        self
+    pub fn connect_timeout(self, timeout: Duration) -> Self {
+        self.dial(|dialer| dialer.connect_timeout(timeout))
     }
 
     /// Sets how long a TCP connection may be silent before it is probed. Default: 5 s.
@@ -239,9 +234,8 @@ impl<B, C> HttpConnector<B, C> {
     /// A silent peer gets three probes, a second apart. With `None`, a connection to a host that is gone
     /// stays in the pool until a request fails on it.
     #[must_use]
-    pub fn tcp_keep_alive(mut self, idle: impl Into<Option<Duration>>) -> Self {
-        self.set().dial.keep_alive = idle.into();
-        self
+    pub fn tcp_keep_alive(self, idle: impl Into<Option<Duration>>) -> Self {
+        self.dial(|dialer| dialer.tcp_keep_alive(idle))
     }
 
     /// When an endpoint closes a connection, checks at once whether it still accepts one.
@@ -313,7 +307,12 @@ impl<B, C> HttpConnector<B, C> {
 
     fn protocol(mut self, protocol: Protocol) -> Self {
         self.set().protocol = protocol;
-        self.set().dial.protocols = protocol.names();
+        self.dial(|dialer| dialer.alpn_protocols(protocol.names()))
+    }
+
+    fn dial(mut self, change: impl FnOnce(Dialer) -> Dialer) -> Self {
+        let dial = &mut self.set().dial;
+        dial.dialer = change(dial.dialer.clone());
         self
     }
 }

@@ -1,8 +1,9 @@
 //! What can go wrong between here and an endpoint.
 
-use std::{error::Error, fmt, sync::Arc, time::Duration};
+use std::{error::Error, fmt, sync::Arc};
 
 use evenkeel_core::{BoxError, endpoint::Address, error::cause};
+use evenkeel_net::ConnectTimeout;
 
 /// No connection to an endpoint could be made. No part of the request was sent.
 #[derive(Clone, Debug)]
@@ -37,15 +38,6 @@ impl Error for ConnectError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         Some(&*self.source)
     }
-}
-
-/// A connection was not made in time: name, TCP and TLS together.
-#[derive(Clone, Copy, Debug, thiserror::Error)]
-#[error("no connection within {after:?}")]
-#[non_exhaustive]
-pub struct ConnectTimeout {
-    /// How long the connection was awaited.
-    pub after: Duration,
 }
 
 /// A request was sent, or may have been sent, to an endpoint, and no response came.

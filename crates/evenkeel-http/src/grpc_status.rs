@@ -356,9 +356,9 @@ mod tests {
         AllEndpointsClosed, AttemptTimeout, CircuitOpen, DeadlineExceeded, FailedFast,
         LimitReached, NoEndpoints, Overloaded, SharedError,
     };
+    use evenkeel_net::ConnectTimeout;
 
     use super::*;
-    use crate::error::ConnectTimeout;
 
     fn code(error: impl Into<BoxError>) -> Option<u32> {
         grpc_code(error.into().as_ref())
@@ -369,7 +369,7 @@ mod tests {
         let address = || "10.0.0.1:80".parse().unwrap();
         let connect = |error: BoxError| ConnectError::new(address(), error);
         let reset = |reason: h2::Reason| RequestError::new(address(), h2::Error::from(reason));
-        let timeout = ConnectTimeout { after: Duration::ZERO };
+        let timeout = ConnectTimeout::new(Duration::ZERO);
         let rate = evenkeel_core::quota::Rate::per_second(1);
         assert_eq!(code(DeadlineExceeded::new(Duration::ZERO)), Some(4));
         assert_eq!(code(AttemptTimeout::new(Duration::ZERO)), Some(4));

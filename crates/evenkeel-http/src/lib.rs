@@ -65,7 +65,7 @@
 //! # Features
 //! | feature | brings |
 //! |---|---|
-//! | `tls` | `Tls`, `https` URIs, and `TlsProbe` |
+//! | `tls` | `Tls`, `Identity`, `https` URIs, and `TlsProbe` |
 //! | `tower-http` | `TowerClassifier`, which lets a classifier of tower-http decide what failed |
 //! | `reqwest` | `SharedClient::reqwest`, and `ReqwestStack`, which has the interface of `reqwest::Client` |
 //! | `orca` | reports of load as JSON, in binary and out of band, and clients that read them |
@@ -92,7 +92,6 @@ mod dial;
 mod drain;
 mod error;
 mod grpc_status;
-mod happy_eyeballs;
 mod hash_by;
 mod hints;
 mod hop;
@@ -114,10 +113,7 @@ mod shared_client;
 mod status;
 #[cfg(feature = "sticky")]
 mod sticky;
-mod stream;
 mod target;
-#[cfg(feature = "tls")]
-mod tls;
 #[cfg(feature = "tower-http")]
 mod tower_classifier;
 mod traffic;
@@ -125,6 +121,10 @@ mod tunnel;
 mod watched;
 
 use evenkeel_clock as clock;
+
+pub use evenkeel_net::ConnectTimeout;
+#[cfg(feature = "tls")]
+pub use evenkeel_net::{Identity, Tls, TlsError};
 
 pub use body::ResponseBody;
 pub use classify::{Classify, GrpcTrailers, StatusClassifier, Verdict};
@@ -135,7 +135,7 @@ pub use drain::{
     Deregistered, Drain, DrainBody, DrainFuture, DrainHandle, DrainLayer, DrainReport,
     DrainService, Phase, Readiness,
 };
-pub use error::{ConnectError, ConnectTimeout, InvalidRequest, InvalidResponse, RequestError};
+pub use error::{ConnectError, InvalidRequest, InvalidResponse, RequestError};
 pub use grpc_status::{GrpcStatus, GrpcStatusBody, GrpcStatusFuture, GrpcStatusLayer, grpc_code};
 pub use hash_by::{HashBy, RequestHead};
 pub use hints::{Exclude, HashKey, Prefer, ServedBy, Subset, Untimed};
@@ -170,8 +170,6 @@ pub use status::{
 };
 #[cfg(feature = "sticky")]
 pub use sticky::{SameSite, Sticky, StickyFuture, StickyLayer};
-#[cfg(feature = "tls")]
-pub use tls::{Tls, TlsError};
 #[cfg(feature = "tower-http")]
 pub use tower_classifier::TowerClassifier;
 pub use traffic::{HttpTraffic, InFlight};

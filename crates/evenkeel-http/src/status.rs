@@ -319,10 +319,11 @@ mod tests {
             AllEndpointsClosed, FailedFast, LimitReached, NoEndpointPicked, NoEndpoints, Overloaded,
         },
     };
+    use evenkeel_net::ConnectTimeout;
     use tower::{ServiceExt, service_fn};
 
     use super::*;
-    use crate::error::{ConnectTimeout, RequestError};
+    use crate::error::RequestError;
 
     fn address() -> Address {
         "10.0.0.1:80".parse().unwrap()
@@ -331,7 +332,7 @@ mod tests {
     #[test]
     fn each_error_has_its_status() {
         let status = |error: BoxError| error_status(error.as_ref()).as_u16();
-        let timeout = ConnectTimeout { after: Duration::ZERO };
+        let timeout = ConnectTimeout::new(Duration::ZERO);
         let refused = std::io::Error::from(std::io::ErrorKind::ConnectionRefused);
         assert_eq!(status(NoEndpoints::new(Duration::ZERO, None).into()), 503);
         assert_eq!(status(AllEndpointsClosed::new(3, Duration::ZERO).into()), 503);
@@ -359,7 +360,7 @@ mod tests {
     fn a_message_for_callers_outside_names_no_address() {
         let message = |error: BoxError| public_message(error.as_ref());
         let refused = || std::io::Error::from(std::io::ErrorKind::ConnectionRefused).into();
-        let timeout = ConnectTimeout { after: Duration::ZERO };
+        let timeout = ConnectTimeout::new(Duration::ZERO);
         let discovery = SharedError::new(ConnectError::new(address(), refused()).into());
         let no_endpoints = NoEndpoints::new(Duration::ZERO, Some(discovery));
         assert_eq!(message(no_endpoints.into()), "no endpoints after waiting 0ns");

@@ -6,20 +6,29 @@ use std::{
     task::{Context, Poll, ready},
 };
 
+use evenkeel_net::Stream;
+use hyper_util::client::legacy::connect::{Connected, Connection};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::{dial::Dial, stream::Io};
+use crate::dial::Dial;
 
-/// A connection. When it ends, its node is [checked](Dial::look_again).
+/// A connection. When it ends, its node is [checked](Dial::look_again) if that is wanted.
+#[derive(Debug)]
 pub(crate) struct Watched {
-    io: Box<dyn Io>,
-    /// `None` once its end was seen.
+    stream: Stream,
+    /// `None` if that is not wanted, or once its end was seen.
     dial: Option<Dial>,
 }
 
 impl Watched {
-    pub(crate) fn new(io: Box<dyn Io>, dial: Dial) -> Self {
-        Self { io, dial: Some(dial) }
+    pub(crate) fn new(stream: Stream, dial: Option<Dial>) -> Self {
+        Self { stream, dial }
+    }
+}
+
+impl Connection for Watched {
+    fn connected(&self) -> Connected {
+        self.stream.connected()
     }
 }
 
@@ -30,7 +39,7 @@ impl AsyncRead for Watched {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let room = buffer.remaining();
-        let result = ready!(Pin::new(&mut self.io).poll_read(cx, buffer));
+        let result = ready!(Pin::new(&mut self.stream).poll_read(cx, buffer));
         let is_end = result.is_err() || 0 < room && room == buffer.remaining();
         if is_end && let Some(dial) = self.dial.take() {
             dial.look_again();
@@ -45,19 +54,19 @@ impl AsyncWrite for Watched {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write(cx, bytes)
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(cx)
+        Pin::new(&mut self.stream).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_shutdown(cx)
+        Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.io.is_write_vectored()
+        self.stream.is_write_vectored()
     }
 
     fn poll_write_vectored(
@@ -65,6 +74,6 @@ impl AsyncWrite for Watched {
         cx: &mut Context<'_>,
         buffers: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write_vectored(cx, buffers)
+        Pin::new(&mut self.stream).poll_write_vectored(cx, buffers)
     }
 }

@@ -73,6 +73,7 @@
 //! | what Redis answers | means | and so |
 //! |---|---|---|
 //! | READONLY, MASTERDOWN, NOREPLICAS | this server may not write any more, as after a failover | another connection is made at once, to where the name leads now, and asked; then as below |
+//! | it closes the connection | it was restarted, or has closed what was idle | another connection is made at once, and asked; then as below |
 //! | nothing in time | it hangs, or its host is gone | the next question makes another connection, after the rest |
 //! | LOADING, BUSY, OOM, TRYAGAIN, CLUSTERDOWN, too many clients, and unknown errors | it will answer later | it is asked again after the rest |
 //! | NOAUTH, WRONGPASS, NOPERM, DENIED, MISCONF, WRONGTYPE, MOVED, ASK, CROSSSLOT, other `ERR` | the server's configuration or the quota's is wrong | the same, and the event is an `error` |
@@ -93,12 +94,13 @@
 //! # Features
 //! | feature | brings |
 //! |---|---|
-//! | `tls` | `rediss://`, by rustls, with the crypto provider that the program chooses |
+//! | `tls` | `rediss://` and `RedisQuota::tls`, by rustls, with the crypto provider that the program chooses |
 //! | `metrics` | metrics, for the recorder of the `metrics` facade that the program installs |
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod layer;
+mod line;
 mod quota;
 mod reach;
 mod refusal;

@@ -13,7 +13,8 @@ use evenkeel_core::{
     error::RateLimited,
     quota::{Draw, Grant, Plan, QuotaState, Rate},
 };
-use redis::Client;
+use evenkeel_net::Dialer;
+use redis::{Client, ConnectionAddr};
 use tokio::{runtime::Handle, time::timeout};
 
 use crate::{
@@ -43,6 +44,7 @@ pub enum Failing {
 #[derive(Clone)]
 pub struct RedisQuota {
     client: Client,
+    dialer: Dialer,
     rules: Rules,
     running: Arc<OnceLock<Arc<Running>>>,
 }
@@ -56,6 +58,19 @@ struct Rules {
     timeout: Duration,
     rest: Duration,
     failing: Failing,
+}
+
+/// TLS is ours, so what a client has of it would be lost.
+fn check_tls(client: &Client) -> Result<(), &'static str> {
+    match client.get_connection_info().addr() {
+        ConnectionAddr::TcpTls { insecure: true, .. } => {
+            Err("a server is always verified: set its authority with RedisQuota::tls")
+        }
+        ConnectionAddr::TcpTls { tls_params: Some(_), .. } => {
+            Err("TLS parameters of the client are not used: set them with RedisQuota::tls")
+        }
+        _ => Ok(()),
+    }
 }
 
 /// What the clones share.
@@ -75,12 +90,21 @@ impl RedisQuota {
     /// # Errors
     /// If `url` is not a URL of a Redis server.
     pub fn open(url: &str, name: &str, rate: Rate) -> Result<Self, BoxError> {
-        Ok(Self::from_client(Client::open(url)?, name, rate))
+        let client = Client::open(url)?;
+        check_tls(&client)?;
+        Ok(Self::from_client(client, name, rate))
     }
 
     /// The quota named `name`, over a client of your own, for options that a URL cannot express.
+    ///
+    /// Its address, database, user, password and protocol are used. Connections are made by evenkeel-net: without
+    /// delay (`TCP_NODELAY`), and probed after 5 s of silence.
+    ///
+    /// # Panics
+    /// If the client has TLS parameters, or verifies no certificate: TLS is set with `tls`.
     #[must_use]
     pub fn from_client(client: Client, name: &str, rate: Rate) -> Self {
+        check_tls(&client).unwrap_or_else(|reason| panic!("{reason}"));
         let batch_max = (rate.burst_size() / 10).clamp(1, 100);
         let rules = Rules {
             name: name.into(),
@@ -91,7 +115,7 @@ impl RedisQuota {
             rest: Duration::from_millis(250),
             failing: Failing::default(),
         };
-        Self { client, rules, running: Arc::default() }
+        Self { client, dialer: Dialer::new(), rules, running: Arc::default() }
     }
 
     /// Sets how many requests are fetched at a time, and so by how many each process may exceed the
@@ -125,6 +149,15 @@ impl RedisQuota {
     #[must_use]
     pub fn timeout(self, timeout: Duration) -> Self {
         self.with(|rules| rules.timeout = timeout)
+    }
+
+    /// Sets how a server behind `rediss://` is verified, and how this side proves its identity. Default: trusts
+    /// the system's authorities.
+    #[cfg(feature = "tls")]
+    #[must_use]
+    pub fn tls(mut self, tls: evenkeel_net::Tls) -> Self {
+        self.dialer = self.dialer.tls(tls);
+        self.with(|_| ())
     }
 
     /// Sets how long no request asks Redis after it failed. Default: 250 milliseconds.
@@ -186,7 +219,7 @@ impl RedisQuota {
             let rules = self.rules.clone();
             let prefix = format!("evenkeel:quota:{}:", rules.name);
             Arc::new(Running {
-                server: Server::new(self.client.clone(), rules.timeout),
+                server: Server::new(self.client.clone(), self.dialer.clone(), rules.timeout),
                 slots: Slots::new(&prefix, rules.plan, rules.keys_max),
                 reach: Reach::new(&rules.name, rules.rest),
                 rules,

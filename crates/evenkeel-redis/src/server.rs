@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Arc, Mutex, PoisonError, Weak,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -12,44 +12,34 @@ use evenkeel_core::{
     BoxError,
     quota::{Grant, Rate},
 };
-use redis::{
-    Client, ErrorKind, RedisError, RedisResult, Script, ServerErrorKind, Value,
-    aio::{ConnectionManager, ConnectionManagerConfig},
-};
-use tokio::{sync::oneshot, time::timeout};
+use evenkeel_net::Dialer;
+use redis::{Client, ErrorKind, RedisError, RedisResult, Script, ServerErrorKind, Value};
+use tokio::{sync::OnceCell, time::timeout};
 
-use crate::refusal::Refusal;
+use crate::{line::Line, refusal::Refusal};
 
 /// One server, and the script that runs there.
 pub(crate) struct Server {
     client: Client,
+    dialer: Dialer,
     timeout: Duration,
     script: Script,
     connection: Mutex<Connection>,
 }
 
+/// The connection that is made at the first question, and again after it was given up.
 #[derive(Default)]
 struct Connection {
-    made: Option<Made>,
-    /// How many were given up, because their server is the wrong one or hangs, or their runtime has
-    /// ended.
+    line: Arc<OnceCell<Line>>,
+    /// How many were given up, because they ended, or because their server is the wrong one or hangs.
     given_up: u64,
 }
 
-/// A connection that was made in a runtime, at the first question. It connects by itself, and again
-/// when it breaks.
-struct Made {
-    manager: ConnectionManager,
-    /// Dropped with the runtime. Without it the manager answers no question, from any runtime.
-    runtime: Weak<()>,
-    /// Ends the task that holds the other end of `runtime`.
-    _ends: oneshot::Sender<()>,
-}
-
 impl Server {
-    pub(crate) fn new(client: Client, timeout: Duration) -> Self {
+    pub(crate) fn new(client: Client, dialer: Dialer, timeout: Duration) -> Self {
+        let dialer = dialer.connect_timeout(timeout);
         let script = Script::new(TAKE);
-        Self { client, timeout, script, connection: Mutex::default() }
+        Self { client, dialer, timeout, script, connection: Mutex::default() }
     }
 
     /// Takes up to `wanted` requests out of the quota at `key`, or fails within the timeout.
@@ -77,7 +67,8 @@ impl Server {
         Ok(Grant { tokens, remaining: u32::try_from(remaining)?, retry_after })
     }
 
-    /// Asks, and if the server may not write any more, asks once more over a new connection.
+    /// Asks, and asks once more over a new connection if the server may not write any more, or if the
+    /// connection has ended: what a lost question may have taken is not spent.
     async fn ask_the_right_one(
         &self,
         key: &[u8],
@@ -85,26 +76,27 @@ impl Server {
         wanted: u32,
         used: &AtomicU64,
     ) -> RedisResult<Vec<Value>> {
-        let (mut connection, given_up) = self.connection()?;
-        used.store(given_up, Ordering::Relaxed);
-        match self.ask(&mut connection, key, rate, wanted).await {
-            Err(error) if Refusal::of(&error) == Refusal::WrongServer => {
-                self.give_up(given_up);
-                let (mut connection, given_up) = self.connection()?;
-                used.store(given_up, Ordering::Relaxed);
-                let again = self.ask(&mut connection, key, rate, wanted).await;
-                if again.as_ref().is_err_and(|e| Refusal::of(e) == Refusal::WrongServer) {
-                    self.give_up(given_up);
+        let mut is_first = true;
+        loop {
+            let (line, number) = self.line();
+            used.store(number, Ordering::Relaxed);
+            let dial = || Line::dial(&self.client, &self.dialer, self.timeout);
+            let mut line = line.get_or_try_init(dial).await?.clone();
+            match self.ask(&mut line, key, rate, wanted).await {
+                Err(error) if wants_another_connection(&error) => {
+                    self.give_up(number);
+                    if !std::mem::take(&mut is_first) {
+                        return Err(error);
+                    }
                 }
-                again
+                answered => return answered,
             }
-            answered => answered,
         }
     }
 
     async fn ask(
         &self,
-        connection: &mut ConnectionManager,
+        line: &mut Line,
         key: &[u8],
         rate: &Rate,
         wanted: u32,
@@ -116,40 +108,29 @@ impl Server {
             command.arg(interval).arg(rate.burst_size()).arg(wanted);
             command
         };
-        match command("EVALSHA", self.script.get_hash()).query_async(connection).await {
+        match command("EVALSHA", self.script.get_hash()).query_async(&mut line.connection).await {
             // A server that was restarted or flushed has lost the script; `EVAL` loads it again.
             Err(error) if is_unknown_script(&error) => {
-                command("EVAL", TAKE).query_async(connection).await
+                command("EVAL", TAKE).query_async(&mut line.connection).await
             }
             answered => answered,
         }
     }
 
-    /// The connection, and its number.
-    fn connection(&self) -> RedisResult<(ConnectionManager, u64)> {
+    /// The connection, which may have to be made first, and its number.
+    fn line(&self) -> (Arc<OnceCell<Line>>, u64) {
         let mut connection = self.lock();
-        match &connection.made {
-            Some(made) if 0 < made.runtime.strong_count() => {
-                return Ok((made.manager.clone(), connection.given_up));
-            }
-            Some(_) => connection.given_up += 1,
-            None => {}
+        if connection.line.get().is_some_and(Line::has_ended) {
+            *connection = Connection { line: Arc::default(), given_up: connection.given_up + 1 };
         }
-        let config = ConnectionManagerConfig::new()
-            .set_connection_timeout(Some(self.timeout))
-            .set_response_timeout(Some(self.timeout))
-            // The next question tries again: no question waits for a later attempt than its own.
-            .set_number_of_retries(0);
-        let manager = ConnectionManager::new_lazy_with_config(self.client.clone(), config)?;
-        let made = connection.made.insert(Made::new(manager));
-        Ok((made.manager.clone(), connection.given_up))
+        (connection.line.clone(), connection.given_up)
     }
 
     /// Makes the next question dial again, unless connection `number` was given up already.
     fn give_up(&self, number: u64) {
         let mut connection = self.lock();
         if connection.given_up == number {
-            *connection = Connection { made: None, given_up: number + 1 };
+            *connection = Connection { line: Arc::default(), given_up: number + 1 };
         }
     }
 
@@ -158,21 +139,12 @@ impl Server {
     }
 }
 
-impl Made {
-    fn new(manager: ConnectionManager) -> Self {
-        let here = Arc::new(());
-        let runtime = Arc::downgrade(&here);
-        let (_ends, ended) = oneshot::channel();
-        tokio::spawn(async move {
-            let _here = here;
-            let _ = ended.await;
-        });
-        Self { manager, runtime, _ends }
-    }
-}
-
 const TAKE: &str = include_str!("take.lua");
 
 fn is_unknown_script(error: &RedisError) -> bool {
     error.kind() == ErrorKind::Server(ServerErrorKind::NoScript)
+}
+
+fn wants_another_connection(error: &RedisError) -> bool {
+    error.is_connection_dropped() || Refusal::of(error) == Refusal::WrongServer
 }

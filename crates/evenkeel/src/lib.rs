@@ -234,6 +234,8 @@ pub use evenkeel_layers::{
     observe, outlier, per_endpoint, rate_limit, retry,
 };
 pub use evenkeel_metrics as metrics;
+#[cfg(feature = "http")]
+pub use evenkeel_net as net;
 #[cfg(feature = "redis")]
 pub use evenkeel_redis as redis;
 

@@ -11,15 +11,16 @@ use crate::workspace::{assert_none, file, files};
 
 /// The crates of this workspace that a crate may depend on. Crates that are not listed may depend
 /// on all.
-const ARROWS: [(&str, &[&str]); 9] = [
+const ARROWS: [(&str, &[&str]); 10] = [
     ("evenkeel-core", &[]),
     ("evenkeel-client", &["evenkeel-core", "evenkeel-http", "evenkeel-layers", "evenkeel-metrics"]),
     ("evenkeel-clock", &["evenkeel-core"]),
     ("evenkeel-metrics", &["evenkeel-core"]),
     ("evenkeel-layers", &["evenkeel-clock", "evenkeel-core", "evenkeel-metrics"]),
-    ("evenkeel-http", &["evenkeel-clock", "evenkeel-core", "evenkeel-metrics"]),
-    ("evenkeel-discovery", &["evenkeel-core", "evenkeel-metrics"]),
-    ("evenkeel-redis", &["evenkeel-clock", "evenkeel-core", "evenkeel-metrics"]),
+    ("evenkeel-net", &["evenkeel-core"]),
+    ("evenkeel-http", &["evenkeel-clock", "evenkeel-core", "evenkeel-metrics", "evenkeel-net"]),
+    ("evenkeel-discovery", &["evenkeel-core", "evenkeel-metrics", "evenkeel-net"]),
+    ("evenkeel-redis", &["evenkeel-clock", "evenkeel-core", "evenkeel-metrics", "evenkeel-net"]),
     ("evenkeel-sim", &["evenkeel-core"]),
 ];
 
@@ -74,7 +75,7 @@ fn siblings_never_import_each_other() {
         }
     }
     assert_none(
-        "crates meet in evenkeel-core, read evenkeel-clock and count in evenkeel-metrics",
+        "crates meet in evenkeel-core, read evenkeel-clock, count in evenkeel-metrics and dial by evenkeel-net",
         &broken,
     );
 }
@@ -91,6 +92,20 @@ fn metrics_are_recorded_in_one_crate() {
         .map(|manifest| manifest.path.clone())
         .collect();
     assert_none("evenkeel-metrics has the list of all names", &broken);
+}
+
+#[test]
+fn connections_are_made_in_one_crate() {
+    let foreign = ["rustls", "rustls-platform-verifier", "socket2", "tokio-rustls"];
+    let mut broken = Vec::new();
+    for manifest in members().iter().filter(|manifest| manifest.path.starts_with("crates/")) {
+        for (name, _) in manifest.dependencies("dependencies") {
+            if manifest.name() != "evenkeel-net" && foreign.contains(&&*name) {
+                broken.push(format!("{}: {name}", manifest.path));
+            }
+        }
+    }
+    assert_none("evenkeel-net has the one dialer and the one TLS configuration", &broken);
 }
 
 #[test]

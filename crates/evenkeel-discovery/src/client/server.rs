@@ -1,8 +1,11 @@
 //! Where a registry's server listens.
 
-use std::{fmt, path::PathBuf, str::FromStr};
+use std::{fmt, net::IpAddr, path::PathBuf, str::FromStr};
 
-use evenkeel_core::number::digits;
+use evenkeel_core::{
+    endpoint::{Address, Endpoint},
+    number::digits,
+};
 use http::{Uri, uri::Authority};
 
 /// Where a registry's server listens: `http://host:port`, `https://host:port` or `unix:///path`.
@@ -48,6 +51,29 @@ impl Server {
             Place::Tcp(authority) => authority.as_str(),
             Place::Unix(_) => "localhost",
         }
+    }
+
+    /// The host alone, as a certificate names it.
+    pub(crate) fn host_name(&self) -> &str {
+        match &self.place {
+            Place::Tcp(authority) => authority.host(),
+            Place::Unix(_) => "localhost",
+        }
+    }
+
+    /// Where it listens, to be connected to.
+    pub(crate) fn endpoint(&self) -> Endpoint {
+        Endpoint::new(match &self.place {
+            Place::Tcp(authority) => {
+                let host = authority.host().trim_start_matches('[').trim_end_matches(']');
+                let port = authority.port_u16().unwrap_or_default();
+                match host.parse::<IpAddr>() {
+                    Ok(ip) => Address::Socket((ip, port).into()),
+                    Err(_) => Address::Name { host: host.into(), port },
+                }
+            }
+            Place::Unix(path) => Address::unix(path),
+        })
     }
 
     /// The URI of a path on this server.
@@ -111,6 +137,20 @@ mod tests {
         }
         let v6: Server = "http://[::1]:8500/".parse().unwrap();
         assert_eq!(v6.uri().unwrap().to_string(), "http://[::1]:8500/");
+    }
+
+    #[test]
+    fn a_server_is_an_endpoint_and_a_name_for_its_certificate() {
+        for (text, address, name) in [
+            ("https://[::1]:8501", "[::1]:8501", "[::1]"),
+            ("http://10.0.0.1:8500", "10.0.0.1:8500", "10.0.0.1"),
+            ("https://consul.internal:8501", "consul.internal:8501", "consul.internal"),
+            ("unix:///run/c.sock", "unix:/run/c.sock", "localhost"),
+        ] {
+            let server: Server = text.parse().unwrap();
+            assert_eq!(server.endpoint().address, address.parse().unwrap());
+            assert_eq!(server.host_name(), name);
+        }
     }
 
     #[test]

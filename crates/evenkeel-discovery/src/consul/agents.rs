@@ -2,10 +2,10 @@
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
-use evenkeel_core::BoxError;
+use evenkeel_net::Dialer;
 
 use super::{agent::Agent, error::TokenUnreadable};
-use crate::client::{Server, ServerError};
+use crate::client::{Dial, Server, ServerError};
 
 /// The agents of Consul to ask, with the token, the TLS and the namespace.
 ///
@@ -28,7 +28,7 @@ pub struct Agents {
     pub(super) partition: Option<Arc<str>>,
     pub(super) timeout: Duration,
     #[cfg(feature = "tls")]
-    tls: Option<crate::tls::Tls>,
+    tls: evenkeel_net::Tls,
 }
 
 /// The credentials of this side.
@@ -66,7 +66,7 @@ impl Agents {
             partition: None,
             timeout: Duration::from_secs(5),
             #[cfg(feature = "tls")]
-            tls: None,
+            tls: evenkeel_net::Tls::system(),
         }
     }
 
@@ -101,8 +101,8 @@ impl Agents {
     /// Sets the TLS configuration for `https`. Default: trusts what the system trusts.
     #[cfg(feature = "tls")]
     #[must_use]
-    pub fn tls(mut self, tls: crate::tls::Tls) -> Self {
-        self.tls = Some(tls);
+    pub fn tls(mut self, tls: evenkeel_net::Tls) -> Self {
+        self.tls = tls;
         self
     }
 
@@ -126,12 +126,13 @@ impl Agents {
     }
 
     /// A client of the agent at `index`, which starts over after the last.
-    pub(crate) fn agent(&self, index: usize) -> Result<Agent, BoxError> {
+    pub(crate) fn agent(&self, index: usize) -> Agent {
         let server = &self.servers[index % self.servers.len()];
-        let dial = crate::client::Dial::new(server.clone(), self.timeout);
+        let dialer = Dialer::new().connect_timeout(self.timeout).alpn_protocols(&[b"http/1.1"]);
         #[cfg(feature = "tls")]
-        let dial = dial.tls(self.tls.as_ref(), &[b"http/1.1"])?;
-        Ok(Agent::new(self, server.clone(), dial))
+        let dialer = dialer.tls(self.tls.clone());
+        let dial = Dial::new(server.clone(), dialer);
+        Agent::new(self, server.clone(), dial)
     }
 }
 

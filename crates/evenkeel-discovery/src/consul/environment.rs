@@ -79,8 +79,8 @@ impl Agents {
 #[cfg(feature = "tls")]
 fn tls(
     read: &impl Fn(&'static str) -> Option<String>,
-) -> Result<Option<crate::tls::Tls>, EnvironmentError> {
-    use crate::tls::{Tls, TlsError};
+) -> Result<Option<evenkeel_net::Tls>, EnvironmentError> {
+    use evenkeel_net::{Identity, Tls, TlsError};
 
     let file = |variable| -> Result<Option<Vec<u8>>, EnvironmentError> {
         let Some(path) = read(variable) else { return Ok(None) };
@@ -98,7 +98,8 @@ fn tls(
     };
     match &identity {
         (Some(chain), Some(key)) => {
-            tls = tls.client_certificate(chain, key).map_err(unusable("CONSUL_CLIENT_CERT"))?;
+            let identity = Identity::from_pem(chain, key);
+            tls = tls.identity(identity.map_err(unusable("CONSUL_CLIENT_CERT"))?);
         }
         (None, None) => {}
         _ => {

@@ -85,7 +85,7 @@ impl ConsulSource {
 
     /// Follows one agent until it fails.
     async fn follow(&mut self, session: &mut Session) -> Result<(), BoxError> {
-        let agent = self.agents.agent(self.asked)?;
+        let agent = self.agents.agent(self.asked);
         let mut pace = Pace::new(clock::now());
         self.index.reset();
         loop {

@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use evenkeel_core::BoxError;
+use evenkeel_net::Dialer;
 
 use super::{
     client::Client,
@@ -27,7 +28,7 @@ pub struct Cluster {
     user: Option<(Arc<str>, Arc<str>)>,
     pub(crate) timeout: Duration,
     #[cfg(feature = "tls")]
-    tls: Option<crate::tls::Tls>,
+    tls: evenkeel_net::Tls,
 }
 
 impl Cluster {
@@ -55,7 +56,7 @@ impl Cluster {
             user: None,
             timeout: Duration::from_secs(5),
             #[cfg(feature = "tls")]
-            tls: None,
+            tls: evenkeel_net::Tls::system(),
         }
     }
 
@@ -69,8 +70,8 @@ impl Cluster {
     /// Sets the TLS configuration for `https`. Default: trusts what the system trusts.
     #[cfg(feature = "tls")]
     #[must_use]
-    pub fn tls(mut self, tls: crate::tls::Tls) -> Self {
-        self.tls = Some(tls);
+    pub fn tls(mut self, tls: evenkeel_net::Tls) -> Self {
+        self.tls = tls;
         self
     }
 
@@ -107,9 +108,10 @@ impl Cluster {
     /// An authenticated client of the member at `index`, which starts over after the last.
     pub(crate) async fn client(&self, index: usize) -> Result<Client, BoxError> {
         let server = &self.members[index % self.members.len()];
-        let dial = Dial::new(server.clone(), self.timeout);
+        let dialer = Dialer::new().connect_timeout(self.timeout).alpn_protocols(&[b"h2"]);
         #[cfg(feature = "tls")]
-        let dial = dial.tls(self.tls.as_ref(), &[b"h2"])?;
+        let dialer = dialer.tls(self.tls.clone());
+        let dial = Dial::new(server.clone(), dialer);
         let client = Client::new(server.clone(), dial, self.timeout)?;
         match &self.user {
             Some((name, password)) => client.authenticated(name, password).await,

@@ -28,7 +28,7 @@ pub(super) struct Way {
     pub(super) user: Option<(Arc<str>, Arc<str>)>,
     pub(super) timeout: Duration,
     #[cfg(feature = "tls")]
-    pub(super) tls: Option<crate::tls::Tls>,
+    pub(super) tls: evenkeel_net::Tls,
     /// A connection ends with the runtime in which it was made.
     pub(super) runtime: Id,
 }

@@ -7,6 +7,7 @@ use std::{
 };
 
 use evenkeel_core::BoxError;
+use evenkeel_net::{Dialer, Tls, process_crypto};
 use http::{
     Request, Uri,
     header::{AUTHORIZATION, HeaderValue},
@@ -27,10 +28,7 @@ use tower::{
 };
 
 use super::error::NoAccess;
-use crate::{
-    client::{Dial, Server},
-    tls::{Tls, process_crypto},
-};
+use crate::client::{Dial, Server};
 
 /// The interval of pings to the API server while requests over HTTP/2 are open.
 const PING_INTERVAL: Duration = Duration::from_secs(5);
@@ -196,9 +194,9 @@ async fn connected(mut config: Config, timeout: Duration) -> Result<Client, BoxE
         (config.auth_layer(), tls, config)
     });
     let (auth, tls, config) = prepared.await?;
-    let mut dial = Dial::new(server.clone(), timeout);
+    let mut dialer = Dialer::new().connect_timeout(timeout).alpn_protocols(&[b"h2", b"http/1.1"]);
     if server.is_tls {
-        dial = dial.tls(Some(&Tls::from_config(tls?.into())), &[b"h2", b"http/1.1"])?;
+        dialer = dialer.tls(Tls::from_config(tls?.into()));
     }
     let http: legacy::Client<Dial, Body> = legacy::Client::builder(TokioExecutor::new())
         .timer(TokioTimer::new())
@@ -206,7 +204,7 @@ async fn connected(mut config: Config, timeout: Duration) -> Result<Client, BoxE
         .http2_keep_alive_interval(PING_INTERVAL)
         .http2_keep_alive_timeout(PING_INTERVAL)
         .http2_adaptive_window(true)
-        .build(dial);
+        .build(Dial::new(server, dialer));
     let http = MapErr::new(config.extra_headers_layer()?.layer(http), BoxError::from);
     let http = token.layer(http);
     let base = config.base_uri_layer();

@@ -148,12 +148,12 @@ impl ConsulRegistry {
 
     /// Begins an attempt at one agent. After an attempt that fails or is dropped, the next agent is
     /// asked.
-    fn at(&mut self) -> Result<At, BoxError> {
+    fn at(&mut self) -> At {
         match self.at.take() {
-            Some(at) => Ok(at),
+            Some(at) => at,
             None => {
                 self.asked += 1;
-                Ok(At::new(self.agents.agent(self.asked - 1)?))
+                At::new(self.agents.agent(self.asked - 1))
             }
         }
     }
@@ -272,7 +272,7 @@ impl Registry for ConsulRegistry {
 
     async fn enter(&mut self, entry: &Entry, ttl: Duration) -> Result<(), BoxError> {
         let service = definition::service(self, entry, ttl)?;
-        let mut at = self.at()?;
+        let mut at = self.at();
         // An attempt that is dropped may still succeed at the agent.
         self.may_have.insert(self.place());
         at.enter(entry, &service).await?;
@@ -282,7 +282,7 @@ impl Registry for ConsulRegistry {
     }
 
     async fn keep(&mut self, entry: &Entry, ttl: Duration) -> Result<Kept, BoxError> {
-        let mut at = self.at()?;
+        let mut at = self.at();
         let kept = self.keep_at(&mut at, entry, ttl).await?;
         if kept == Kept::Lost {
             self.round = self.round.wrapping_add(1);
@@ -294,7 +294,7 @@ impl Registry for ConsulRegistry {
     }
 
     async fn leave(&mut self, entry: &Entry) -> Result<(), BoxError> {
-        let at = self.at()?;
+        let at = self.at();
         standing::remove(&at.agent, entry, &self.owner).await?;
         self.may_have.remove(&self.place());
         // An agent that is slow, or has no server, may have left it in the catalogue.
@@ -302,7 +302,7 @@ impl Registry for ConsulRegistry {
         // Such an agent would put it there again, until it answers that it has removed it or is
         // gone.
         for place in self.may_have.clone() {
-            let agent = self.agents.agent(place)?;
+            let agent = self.agents.agent(place);
             match standing::remove(&agent, entry, &self.owner).await {
                 Err(error) if !is_gone(&error) => return Err(error),
                 _ => self.may_have.remove(&place),

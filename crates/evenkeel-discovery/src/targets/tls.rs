@@ -6,8 +6,8 @@ use super::Target;
 
 /// The TLS configuration for `https`, from the named files.
 #[cfg(feature = "tls")]
-pub(super) fn read(target: &Target) -> Result<Option<crate::tls::Tls>, BoxError> {
-    use crate::tls::Tls;
+pub(super) fn read(target: &Target) -> Result<Option<evenkeel_net::Tls>, BoxError> {
+    use evenkeel_net::{Identity, Tls};
 
     let file = |key: &str| -> Result<Option<Vec<u8>>, BoxError> {
         let Some(path) = target.one(key)? else { return Ok(None) };
@@ -25,7 +25,7 @@ pub(super) fn read(target: &Target) -> Result<Option<crate::tls::Tls>, BoxError>
         None => Tls::system(),
     };
     tls = match (&chain, &key) {
-        (Some(chain), Some(key)) => tls.client_certificate(chain, key)?,
+        (Some(chain), Some(key)) => tls.identity(Identity::from_pem(chain, key)?),
         (None, None) => tls,
         _ => return Err("`cert_file` and `key_file` are of use together alone".into()),
     };

@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use evenkeel_core::{BoxError, health::check::Probe, node::Node};
+use evenkeel_net::Tls;
 use http::Uri;
 
 use super::line::apart;
 use crate::{
     dial::{Dial, DialOptions},
     target::Host,
-    tls::{Connector, Tls},
 };
 
 /// Connects and makes a TLS handshake: the certificate is valid and the process responds.
@@ -30,8 +30,9 @@ impl TlsProbe {
     /// Verifies endpoints as `tls` says. The server name is the endpoint's host, unless `tls` sets another.
     #[must_use]
     pub fn new(tls: Tls) -> Self {
-        let tls = Arc::new(Connector::new(tls));
-        Self { options: DialOptions { tls, ..DialOptions::for_probe() }, port: None }
+        let mut options = DialOptions::for_probe();
+        options.dialer = options.dialer.tls(tls);
+        Self { options, port: None }
     }
 
     /// Connects to another port. Default: the endpoint's own.

@@ -19,6 +19,8 @@ use tokio::{
 use tower::{Layer, ServiceExt, service_fn};
 
 mod server;
+#[cfg(feature = "tls")]
+mod tls;
 
 /// Longer than any answer of a server on this machine takes, however busy it is.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -325,6 +327,24 @@ async fn a_primary_whose_host_is_gone_does_not_keep_its_connection() {
     until(&quota, true).await;
     quota.spend(b"a").await.unwrap();
     one.thaw();
+}
+
+#[needs("redis-server")]
+#[tokio::test]
+async fn a_connection_that_the_server_has_closed_costs_no_request() {
+    let redis = Redis::start().unwrap();
+    let quota = machine(&redis, "closed", only(1_000)).plan(Plan::fixed(1));
+    let quota = quota.failing(Failing::Refuse);
+    let client = redis::Client::open(redis.url()).unwrap();
+    let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+    for _ in 0..5 {
+        quota.spend(b"a").await.unwrap();
+        let mut kill = redis::cmd("CLIENT");
+        kill.arg("KILL").arg("TYPE").arg("normal").arg("SKIPME").arg("yes");
+        let killed: usize = kill.query_async(&mut connection).await.unwrap();
+        assert_eq!(killed, 1);
+    }
+    quota.spend(b"a").await.unwrap();
 }
 
 #[needs("redis-server")]

@@ -17,11 +17,33 @@ pub(crate) struct Redis {
     port: u16,
     server: Child,
     folder: TempDir,
+    arguments: Vec<String>,
 }
 
 impl Redis {
     /// Starts it; none, with a loud message, where it is not installed.
     pub(crate) fn start() -> Option<Self> {
+        Self::with(tempfile::tempdir().unwrap(), |port| vec!["--port".into(), port.to_string()])
+    }
+
+    /// Starts it with TLS alone: it has this certificate and key, and asks for certificates of
+    /// `authority`.
+    #[cfg(feature = "tls")]
+    pub(crate) fn start_secure(certificate: &str, key: &str, authority: &str) -> Option<Self> {
+        let folder = tempfile::tempdir().unwrap();
+        let files = [("--tls-cert-file", certificate), ("--tls-key-file", key)];
+        let mut arguments = vec!["--port".to_owned(), "0".into()];
+        for (name, text) in files.into_iter().chain([("--tls-ca-cert-file", authority)]) {
+            let path = folder.path().join(name);
+            std::fs::write(&path, text).unwrap();
+            arguments.extend([name.to_owned(), path.display().to_string()]);
+        }
+        Self::with(folder, |port| {
+            [&arguments[..], &["--tls-port".into(), port.to_string()]].concat()
+        })
+    }
+
+    fn with(folder: TempDir, arguments: impl Fn(u16) -> Vec<String>) -> Option<Self> {
         if !is_installed() {
             // Not by a macro, whose output the test harness hides when the test passes.
             let message =
@@ -29,12 +51,12 @@ impl Redis {
             let _ = writeln!(std::io::stderr(), "{message}");
             return None;
         }
-        let folder = tempfile::tempdir().unwrap();
         // Another process can take a free port before Redis does.
         for _ in 0..10 {
             let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-            if let Some(server) = spawn(port, &folder) {
-                return Some(Self { port, server, folder });
+            let arguments = arguments(port);
+            if let Some(server) = spawn(&arguments, &folder) {
+                return Some(Self { port, server, folder, arguments });
             }
         }
         panic!("redis-server does not start");
@@ -42,6 +64,11 @@ impl Redis {
 
     pub(crate) fn url(&self) -> String {
         format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    #[cfg(feature = "tls")]
+    pub(crate) fn secure_url(&self) -> String {
+        format!("rediss://127.0.0.1:{}", self.port)
     }
 
     /// Makes it a replica of `primary`, or of none.
@@ -79,7 +106,7 @@ impl Redis {
 
     /// Starts it again at the same port.
     pub(crate) fn start_again(&mut self) {
-        self.server = spawn(self.port, &self.folder).expect("the port was its own");
+        self.server = spawn(&self.arguments, &self.folder).expect("the port was its own");
     }
 
     /// Freezes it: it keeps its connections and answers nothing.
@@ -104,9 +131,10 @@ impl Drop for Redis {
 }
 
 /// Starts it and waits until it reports that it accepts connections.
-fn spawn(port: u16, folder: &TempDir) -> Option<Child> {
+fn spawn(arguments: &[String], folder: &TempDir) -> Option<Child> {
     let mut server = Command::new("redis-server")
-        .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", ""])
+        .args(arguments)
+        .args(["--bind", "127.0.0.1", "--save", ""])
         .args(["--appendonly", "no", "--dir"])
         .arg(folder.path())
         .stdout(Stdio::piped())

@@ -1,6 +1,9 @@
 //! An agent that speaks HTTPS, and asks for a certificate.
 
-use evenkeel_discovery::{consul::Agents, tls::Tls};
+use evenkeel_discovery::{
+    consul::Agents,
+    tls::{Identity, Tls},
+};
 use needs::needs;
 use serde_json::json;
 
@@ -30,12 +33,12 @@ async fn an_agent_is_verified_and_asks_for_a_certificate() {
     let agents = |tls: Tls| Agents::at([&*url]).unwrap().tls(tls);
     let trusted = || Tls::with_ca(authority.pem().as_bytes()).unwrap();
     let (chain, key) = authority.certify("client.internal");
+    let identity = Identity::from_pem(chain.as_bytes(), key.as_bytes()).unwrap();
 
-    let known = trusted().client_certificate(chain.as_bytes(), key.as_bytes()).unwrap();
+    let known = trusted().identity(identity.clone());
     Watching::new(&web(agents(known))).until_addresses(&["10.0.0.1:1"]).await;
 
     Watching::new(&web(agents(trusted()))).until_failure().await;
     let foreign = Tls::with_ca(Authority::new().pem().as_bytes()).unwrap();
-    let foreign = foreign.client_certificate(chain.as_bytes(), key.as_bytes()).unwrap();
-    Watching::new(&web(agents(foreign))).until_failure().await;
+    Watching::new(&web(agents(foreign.identity(identity)))).until_failure().await;
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use evenkeel_core::{
     BoxError, connect::Connect, endpoint::Address, error::cause, health::check::Probe,
 };
-use evenkeel_http::{ConnectError, HttpConnector, HttpProbe, Tls, TlsProbe};
+use evenkeel_http::{ConnectError, HttpConnector, HttpProbe, Identity, Tls, TlsProbe};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustls::{
     CertificateError, RootCertStore, ServerConfig,
@@ -244,12 +244,10 @@ async fn a_client_certificate_is_shown_to_a_server_that_asks() {
     let (authority, clients) = (Authority::new(), Authority::new());
     let address = serve_tls(&authority, "a.b", &[], Some(&clients)).await;
     let (certificate, key) = clients.issue("me");
-    let tls = authority
-        .trusting()
-        .client_certificate(certificate.pem().as_bytes(), key.serialize_pem().as_bytes())
-        .unwrap();
+    let identity =
+        Identity::from_pem(certificate.pem().as_bytes(), key.serialize_pem().as_bytes()).unwrap();
 
-    let connector = HttpConnector::new().tls(tls);
+    let connector = HttpConnector::new().tls(authority.trusting().identity(identity));
     assert!(ask(&connector, address.clone(), "https://a.b/").await.is_ok());
 
     let connector = HttpConnector::new().tls(authority.trusting());

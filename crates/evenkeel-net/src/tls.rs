@@ -1,4 +1,4 @@
-//! TLS to endpoints, by rustls, always verified.
+//! TLS by rustls: the other side is always verified.
 
 use std::sync::{Arc, OnceLock};
 
@@ -12,9 +12,9 @@ use rustls::{
 };
 use tokio_rustls::TlsConnector;
 
-use crate::stream::{Io, Stream};
+use crate::stream::Stream;
 
-/// How endpoints are verified, and how this side proves its identity.
+/// How the other side is verified, and how this side proves its identity.
 ///
 /// Verification cannot be turned off. If you must, pass your own [`ClientConfig`].
 ///
@@ -22,16 +22,18 @@ use crate::stream::{Io, Stream};
 /// Without either, connecting fails with an error that says so.
 ///
 /// ```
-/// use evenkeel_http::{HttpConnector, Tls, TlsError};
+/// use evenkeel_net::{Identity, Tls, TlsError};
 ///
 /// // The roots of the system, and the server name that the request names.
-/// let connector: HttpConnector<String> = HttpConnector::new().tls(Tls::system());
+/// let public = Tls::system();
 ///
-/// // Your own certificate authority, and one name for all endpoints.
-/// fn inside(pem: &[u8]) -> Result<HttpConnector<String>, TlsError> {
-///     let tls = Tls::with_ca(pem)?.server_name("orders.internal");
-///     Ok(HttpConnector::new().tls(tls))
+/// // Your own certificate authority, one name for all endpoints, and a certificate for this side.
+/// fn inside(ca: &[u8], chain: &[u8], key: &[u8]) -> Result<Tls, TlsError> {
+///     let identity = Identity::from_pem(chain, key)?;
+///     Ok(Tls::with_ca(ca)?.server_name("orders.internal").identity(identity))
 /// }
+/// # assert!(inside(b"", b"", b"").is_err());
+/// # drop(public);
 /// ```
 #[derive(Clone, Debug)]
 pub struct Tls {
@@ -48,13 +50,14 @@ enum Trust {
     Config(Arc<ClientConfig>),
 }
 
+/// What this side shows to prove who it is: a chain of certificates, and the key of the first.
 #[derive(Clone, Debug)]
-struct Identity {
-    chain: Vec<CertificateDer<'static>>,
+pub struct Identity {
+    chain: Arc<[CertificateDer<'static>]>,
     key: Arc<PrivateKeyDer<'static>>,
 }
 
-/// TLS material that cannot be used, and why.
+/// TLS material that cannot be used: why, and what to do.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{reason}")]
 #[non_exhaustive]
@@ -66,6 +69,21 @@ pub struct TlsError {
 impl TlsError {
     fn new(reason: impl Into<String>) -> Self {
         Self { reason: reason.into() }
+    }
+}
+
+impl Identity {
+    /// The certificates in `chain`, this side's own first, and its private `key`, both in PEM.
+    ///
+    /// # Errors
+    /// If either cannot be read.
+    pub fn from_pem(chain: &[u8], key: &[u8]) -> Result<Self, TlsError> {
+        let key = PrivateKeyDer::from_pem_slice(key).map_err(|error| {
+            TlsError::new(format!(
+                "unreadable private key: {error} (give it in PEM, not encrypted)"
+            ))
+        })?;
+        Ok(Self { chain: certificates(chain)?.into(), key: Arc::new(key) })
     }
 }
 
@@ -98,17 +116,13 @@ impl Tls {
         Self::trusting(Trust::Config(config))
     }
 
-    /// Sets this side's identity: a chain of certificates, and the key of the first.
+    /// Sets what this side shows to a server that asks for a certificate. Default: nothing.
     ///
     /// It has no effect on [`Tls::from_config`], which has its own.
-    ///
-    /// # Errors
-    /// If either cannot be read.
-    pub fn client_certificate(mut self, chain: &[u8], key: &[u8]) -> Result<Self, TlsError> {
-        let key = PrivateKeyDer::from_pem_slice(key)
-            .map_err(|error| TlsError::new(format!("unreadable private key: {error}")))?;
-        self.identity = Some(Identity { chain: certificates(chain)?, key: Arc::new(key) });
-        Ok(self)
+    #[must_use]
+    pub fn identity(mut self, identity: Identity) -> Self {
+        self.identity = Some(identity);
+        self
     }
 
     /// Sets the name that every endpoint must have a certificate for. Default: the request's host.
@@ -134,50 +148,93 @@ impl Tls {
         Self { trust, identity: None, crypto: None, server_name: None }
     }
 
-    fn config(&self) -> Result<Arc<ClientConfig>, BoxError> {
-        Ok(match &self.trust {
-            Trust::Config(config) => config.clone(),
+    fn config(&self) -> Result<Arc<ClientConfig>, TlsError> {
+        let crypto = || self.crypto.clone().map_or_else(process_crypto, Ok);
+        match &self.trust {
+            Trust::Config(config) => Ok(config.clone()),
             Trust::System => {
-                let crypto = self.process_crypto()?;
-                let verifier = rustls_platform_verifier::Verifier::new(crypto.clone())?;
-                Arc::new(self.verified_by(Arc::new(verifier), crypto)?)
+                let crypto = crypto()?;
+                let verifier = rustls_platform_verifier::Verifier::new(crypto.clone());
+                let verifier = verifier.map_err(|error| {
+                    TlsError::new(format!(
+                        "no authorities of the system: {error} (install ca-certificates, or use \
+                         Tls::with_ca)"
+                    ))
+                })?;
+                self.verified_by(Arc::new(verifier), crypto)
             }
             Trust::Authorities(roots) => {
-                let crypto = self.process_crypto()?;
+                let crypto = crypto()?;
                 let verifier =
-                    WebPkiServerVerifier::builder_with_provider(roots.clone(), crypto.clone())
-                        .build()?;
-                Arc::new(self.verified_by(verifier, crypto)?)
+                    WebPkiServerVerifier::builder_with_provider(roots.clone(), crypto.clone());
+                let verifier = verifier.build().map_err(|error| {
+                    TlsError::new(format!("unusable certificate authorities: {error}"))
+                })?;
+                self.verified_by(verifier, crypto)
             }
-        })
+        }
     }
 
     fn verified_by(
         &self,
         verifier: Arc<dyn ServerCertVerifier>,
         crypto: Arc<CryptoProvider>,
-    ) -> Result<ClientConfig, BoxError> {
-        // rustls calls every custom verifier dangerous; both of ours verify.
+    ) -> Result<Arc<ClientConfig>, TlsError> {
         let config = ClientConfig::builder_with_provider(crypto)
-            .with_safe_default_protocol_versions()?
+            .with_safe_default_protocol_versions()
+            .map_err(|error| TlsError::new(format!("unusable crypto provider: {error}")))?
+            // rustls calls every custom verifier dangerous; both of ours verify.
             .dangerous()
             .with_custom_certificate_verifier(verifier);
-        Ok(match &self.identity {
+        let config = match &self.identity {
             None => config.with_no_client_auth(),
-            Some(Identity { chain, key }) => {
-                config.with_client_auth_cert(chain.clone(), key.clone_key())?
-            }
-        })
+            Some(Identity { chain, key }) => config
+                .with_client_auth_cert(chain.to_vec(), key.clone_key())
+                .map_err(|error| TlsError::new(format!("unusable identity: {error}")))?,
+        };
+        Ok(Arc::new(config))
     }
+}
 
-    fn process_crypto(&self) -> Result<Arc<CryptoProvider>, TlsError> {
-        self.crypto.clone().or_else(|| CryptoProvider::get_default().cloned()).ok_or_else(|| {
-            TlsError::new(
-                "no crypto provider: call CryptoProvider::install_default() first in main, \
-                 or set Tls::crypto",
-            )
-        })
+/// Whether both are clones of one. What is made again may come from newer files, and differs.
+impl PartialEq for Tls {
+    fn eq(&self, other: &Self) -> bool {
+        let is_trust_same = match (&self.trust, &other.trust) {
+            (Trust::System, Trust::System) => true,
+            (Trust::Authorities(a), Trust::Authorities(b)) => Arc::ptr_eq(a, b),
+            (Trust::Config(a), Trust::Config(b)) => Arc::ptr_eq(a, b),
+            _ => false,
+        };
+        let is_crypto_same = match (&self.crypto, &other.crypto) {
+            (None, None) => true,
+            (Some(a), Some(b)) => Arc::ptr_eq(a, b),
+            _ => false,
+        };
+        is_trust_same
+            && is_crypto_same
+            && self.identity == other.identity
+            && self.server_name == other.server_name
     }
+}
+
+/// Whether both are clones of one.
+impl PartialEq for Identity {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.key, &other.key)
+    }
+}
+
+/// The cryptography of the process.
+///
+/// # Errors
+/// If the program has installed none.
+pub fn process_crypto() -> Result<Arc<CryptoProvider>, TlsError> {
+    CryptoProvider::get_default().cloned().ok_or_else(|| {
+        TlsError::new(
+            "no crypto provider: call CryptoProvider::install_default() first in main, or set \
+             Tls::crypto",
+        )
+    })
 }
 
 fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsError> {
@@ -190,14 +247,15 @@ fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     Ok(certificates)
 }
 
-/// Makes TLS connections. Its configuration is built once, with the first connection.
+/// Makes TLS connections. Its configuration is built once, with the first connection that finds what it
+/// needs.
 #[derive(Debug)]
-pub(crate) struct Connector {
+pub(crate) struct Handshake {
     tls: Tls,
-    config: OnceLock<Result<Arc<ClientConfig>, TlsError>>,
+    config: OnceLock<Arc<ClientConfig>>,
 }
 
-impl Connector {
+impl Handshake {
     pub(crate) fn new(tls: Tls) -> Self {
         Self { tls, config: OnceLock::new() }
     }
@@ -206,16 +264,20 @@ impl Connector {
         self.tls.server_name.is_some()
     }
 
-    pub(crate) async fn connect(
+    /// Secures `stream`, whose other side has to prove that it is `host`.
+    pub(crate) async fn shake_hands(
         &self,
-        io: Box<dyn Io>,
+        stream: Stream,
         host: &str,
         protocols: &[&[u8]],
     ) -> Result<Stream, BoxError> {
-        let config = self
-            .config
-            .get_or_init(|| self.tls.config().map_err(|error| TlsError::new(error.to_string())))
-            .clone()?;
+        let config = match self.config.get() {
+            Some(config) => config.clone(),
+            None => {
+                let config = self.tls.config()?;
+                self.config.get_or_init(|| config).clone()
+            }
+        };
         let protocols = match config.alpn_protocols.as_slice() {
             [] => protocols.iter().map(|protocol| protocol.to_vec()).collect(),
             chosen => chosen.to_vec(),
@@ -225,9 +287,7 @@ impl Connector {
             None => server_name(host)?,
         };
         let connector = TlsConnector::from(config);
-        let stream = connector.with_alpn(protocols).connect(name, io).await?;
-        let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-        Ok(Stream::new(Box::new(stream), is_http2))
+        Ok(connector.with_alpn(protocols).connect(name, stream).await?.into())
     }
 }
 
@@ -235,8 +295,11 @@ fn server_name(host: &str) -> Result<ServerName<'static>, TlsError> {
     // A URI has an IPv6 address in brackets, and maybe with a zone; a certificate does not.
     let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
     let bare = bare.map_or(host, |address| address.split('%').next().unwrap_or_default());
-    ServerName::try_from(bare.to_owned())
-        .map_err(|_| TlsError::new(format!("`{host}` is no name that a certificate can have")))
+    ServerName::try_from(bare.to_owned()).map_err(|_| {
+        TlsError::new(format!(
+            "`{host}` is no name that a certificate can have (set Tls::server_name)"
+        ))
+    })
 }
 
 #[cfg(test)]
@@ -248,7 +311,7 @@ mod tests {
         assert_eq!(Tls::with_ca(b"").unwrap_err().reason, "no certificate in the PEM text");
         let broken = b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
         assert!(Tls::with_ca(broken).unwrap_err().reason.starts_with("unusable"));
-        assert!(Tls::system().client_certificate(b"", b"").is_err());
+        assert!(Identity::from_pem(b"", b"").is_err());
     }
 
     #[test]
