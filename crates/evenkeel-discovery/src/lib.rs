@@ -97,11 +97,11 @@ pub mod targets;
 pub mod tls;
 pub mod watch;
 
+#[cfg(any(feature = "consul", feature = "kubernetes"))]
+mod checks;
 #[cfg(any(feature = "consul", feature = "etcd", feature = "kubernetes"))]
 mod client;
 mod clock;
-#[cfg(any(feature = "consul", feature = "etcd", feature = "kubernetes"))]
-mod doubt;
 #[cfg(any(feature = "consul", feature = "etcd"))]
 mod go;
 mod journal;
@@ -109,7 +109,10 @@ mod journal;
 mod pace;
 mod refresh;
 mod running;
+mod session;
 mod set;
+mod settings;
+mod trust;
 
 #[cfg(any(feature = "consul", feature = "etcd", feature = "kubernetes"))]
 pub use client::{Server, ServerError};
