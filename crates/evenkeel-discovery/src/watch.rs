@@ -112,7 +112,6 @@ impl<S: Source> Reconnect<S> {
     }
 
     /// Changes the source itself.
-    #[cfg_attr(not(any(feature = "json", feature = "yaml", feature = "toml")), allow(dead_code))]
     pub(crate) fn with(mut self, change: impl FnOnce(&mut S)) -> Self {
         change(&mut self.source);
         self.apart()

@@ -47,11 +47,11 @@
 //! ([`zone_key`](Consul::zone_key)).
 //!
 //! **What it believes.** The first answer is believed as it is. Later, an answer without any
-//! endpoint, and one that misses some after the index went backwards, are believed when they still
-//! hold after [`hold`](Consul::hold) (5 s). Agents that restarted without data and servers that
-//! restored a snapshot give such answers until services have entered themselves again. New
-//! endpoints are always used at once. An answer that is empty because the token may not see the
-//! service is a failure ([`NotPermitted`]), and changes nothing.
+//! endpoint, and one that misses some after the index went backwards or a node got another ID, are
+//! believed when they still hold after [`hold`](Consul::hold) (5 s). Agents that restarted without
+//! data and servers that restored a snapshot give such answers until services have entered
+//! themselves again. New endpoints are always used at once. An answer that is empty because the
+//! token may not see the service is a failure ([`NotPermitted`]), and changes nothing.
 //!
 //! **On a bad day.** Answers that are refused, hanging, garbled, truncated, redirected or too large
 //! (64 MiB), and those with an error status, change nothing. The last set stays, the watchers get

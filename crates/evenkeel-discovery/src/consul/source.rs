@@ -1,11 +1,6 @@
 //! Asks one agent after the other about a service, again and again.
 
-use std::{
-    hash::{DefaultHasher, Hash, Hasher},
-    pin::pin,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::HashMap, pin::pin, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use evenkeel_core::BoxError;
@@ -14,7 +9,7 @@ use tokio::time::Instant;
 use super::{
     agent::{Agent, Answer, refused_with},
     agents::Agents,
-    answer::{self, Found, Reading},
+    answer::{self, Found, Reading, hash_of},
     error::NotPermitted,
     index::Index,
     query::Query,
@@ -45,6 +40,8 @@ pub(super) struct ConsulSource {
     index: Index,
     /// The nodes of the last rows.
     nodes: Vec<String>,
+    /// The IDs of the nodes of the last rows.
+    ids: HashMap<u64, u64>,
     /// A hash of the last answer that was read.
     read: Option<u64>,
     /// The lists that are asked for because an endpoint cannot be reached.
@@ -69,6 +66,7 @@ impl ConsulSource {
             asked: 0,
             index: Index::default(),
             nodes: vec![],
+            ids: HashMap::new(),
             read: None,
             checks: Checks::new(REFRESH.0, REFRESH.1),
         }
@@ -147,14 +145,16 @@ impl ConsulSource {
         if found.rows == 0 && (answer.is_filtered() || !self.may_read(agent).await) {
             return Err(NotPermitted { service: self.service.clone() }.into());
         }
-        let is_rebuilt = self.index.take(answer.index());
-        let Found { endpoints, nodes, skipped, .. } = found;
+        let Found { endpoints, nodes, ids, skipped, .. } = found;
+        // An agent that was filled again soon may have an index as great as before.
+        let has_lost_data = |(node, id)| self.ids.get(node).is_some_and(|known| known != id);
+        let is_rebuilt = self.index.take(answer.index()) || ids.iter().any(has_lost_data);
         if let Some((reason, count)) = skipped {
             let origin = self.origin();
             tracing::debug!(origin, reason, count, "entries that cannot be used are left out");
         }
         if !nodes.is_empty() {
-            self.nodes = nodes;
+            (self.nodes, self.ids) = (nodes, ids);
         }
         let whole = watch::Answer::new(endpoints).rebuilt(is_rebuilt).ordered();
         let is_news = session.answer(whole);
@@ -177,12 +177,6 @@ impl ConsulSource {
             Err(error) => refused_with(&error) != Some(403),
         }
     }
-}
-
-fn hash_of(body: &[u8]) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    body.hash(&mut hasher);
-    hasher.finish()
 }
 
 /// Whether the service, or every one of the nodes, is denied.
