@@ -102,6 +102,7 @@ mod checks;
 #[cfg(any(feature = "consul", feature = "etcd", feature = "kubernetes"))]
 mod client;
 mod clock;
+mod entry;
 #[cfg(any(feature = "consul", feature = "etcd"))]
 mod go;
 mod journal;

@@ -4,16 +4,15 @@ use std::sync::Arc;
 
 use evenkeel_core::{
     BoxError,
-    discover::Discovery,
     endpoint::{Address, AddressError, Endpoint},
 };
 
 #[cfg(feature = "kubernetes")]
 use super::kubernetes::kubernetes;
-use super::{Target, hidden::quoted};
+#[cfg(any(feature = "consul", feature = "etcd"))]
+use super::options::{only, positive, service, with};
+use super::{Made, Target, hidden::quoted};
 use crate::Fixed;
-
-pub(super) type Made = Result<Arc<dyn Discovery>, BoxError>;
 
 /// Each scheme, and the function that makes a discovery of it.
 pub(super) const SCHEMES: [(&str, fn(&Target) -> Made); 10] = [
@@ -131,21 +130,6 @@ fn dns(target: &Target) -> Made {
 #[cfg(not(feature = "dns"))]
 fn dns(_: &Target) -> Made {
     Err("it needs the feature `dns`".into())
-}
-
-/// Refuses options other than `known`, between which are spaces.
-#[cfg(any(feature = "consul", feature = "etcd", feature = "kubernetes"))]
-pub(super) fn only(target: &Target, known: &str) -> Result<(), BoxError> {
-    target.only(&known.split_whitespace().collect::<Vec<_>>())
-}
-
-/// Sets what an address says, and leaves the rest.
-#[cfg(any(feature = "consul", feature = "etcd", feature = "kubernetes"))]
-pub(super) fn with<T, V>(made: T, value: Option<V>, set: impl FnOnce(T, V) -> T) -> T {
-    match value {
-        Some(value) => set(made, value),
-        None => made,
-    }
 }
 
 /// The servers of a registry as URLs, with the registry's default port if there is none.
@@ -308,26 +292,4 @@ fn etcd(_: &Target) -> Made {
 #[cfg(not(feature = "kubernetes"))]
 fn kubernetes(_: &Target) -> Made {
     Err("it needs the feature `kubernetes`".into())
-}
-
-#[cfg(any(feature = "consul", feature = "etcd", feature = "kubernetes"))]
-pub(super) fn service(target: &Target) -> Result<&str, BoxError> {
-    if target.path.is_empty() {
-        return Err(
-            format!("the service is missing: write {}://host/service", target.scheme).into()
-        );
-    }
-    Ok(&target.path)
-}
-
-#[cfg(any(feature = "consul", feature = "etcd", feature = "kubernetes"))]
-pub(super) fn positive(
-    target: &Target,
-    key: &str,
-) -> Result<Option<std::time::Duration>, BoxError> {
-    let time = target.time(key)?;
-    if time.is_some_and(|time| time.is_zero()) {
-        return Err(format!("`{key}` is more than nothing").into());
-    }
-    Ok(time)
 }

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use evenkeel_core::{BoxError, number::digits};
 
 use super::{
-    Target,
-    known::{Made, only, positive, service, with},
+    Made, Target,
+    options::{only, positive, service, with},
 };
 use crate::kubernetes::{ApiServer, Family, Kubernetes, is_name};
 
