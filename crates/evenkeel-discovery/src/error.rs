@@ -39,7 +39,6 @@ impl Error for SourceFailed {
 }
 
 /// The last answer misses endpoints, and is not believed yet.
-#[cfg(any(feature = "consul", feature = "etcd", feature = "kubernetes"))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the last answer misses {missing} endpoints, which are kept until it is confirmed")]
 #[non_exhaustive]

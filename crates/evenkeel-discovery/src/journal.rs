@@ -19,6 +19,9 @@ use crate::{error::SourceFailed, set::EndpointSet};
 /// How many changes are remembered for watchers that are behind.
 const CHANGES_MAX: usize = 1_024;
 
+/// More differences at once than this are told as a whole set.
+const DIFFERENCES_MAX: usize = 256;
+
 #[derive(Clone, Debug)]
 enum News {
     Insert(Endpoint),
@@ -32,6 +35,8 @@ pub(crate) struct Journal {
     origin: Arc<str>,
     /// The current set; none until the source has reported one.
     set: Option<EndpointSet>,
+    /// The set that was dropped because it was too old, until there is another.
+    dropped: Option<EndpointSet>,
     /// The number of the first change in `changes`. A watcher that has read less needs the whole
     /// set.
     first: u64,
@@ -45,6 +50,7 @@ impl Journal {
         Self {
             origin: origin.into(),
             set: None,
+            dropped: None,
             first: 1,
             changes: VecDeque::new(),
             is_failing: false,
@@ -56,18 +62,51 @@ impl Journal {
         self.set.as_ref().map_or(0, EndpointSet::len)
     }
 
+    /// The number of the change that comes next.
+    pub(crate) fn end(&self) -> u64 {
+        self.first + self.changes.len() as u64
+    }
+
+    /// The last set, even if it has become too old to be used.
+    pub(crate) fn last(&self) -> Option<&EndpointSet> {
+        self.dropped.as_ref().or(self.set.as_ref())
+    }
+
     /// Replaces the whole set; false if it is the same.
     pub(crate) fn replace(&mut self, endpoints: Vec<Endpoint>) -> bool {
-        self.is_failing = false;
-        let set = endpoints.into_iter().collect();
-        if self.set.as_ref() == Some(&set) {
-            return false;
+        self.recover();
+        self.put(endpoints)
+    }
+
+    /// Replaces the whole set without saying that all is well again; false if it is the same.
+    pub(crate) fn put(&mut self, endpoints: Vec<Endpoint>) -> bool {
+        let last = self.last();
+        // What is equal is kept once, and is soon compared the next time.
+        let share = |new: Endpoint| match last.and_then(|last| last.find(&new.address)) {
+            Some(known) if *known == new => known.clone(),
+            _ => new,
+        };
+        let set = endpoints.into_iter().map(share).collect();
+        self.put_set(set)
+    }
+
+    /// As [`put`](Self::put), but tells the differences if there are few, in whatever order.
+    pub(crate) fn turn_into(&mut self, endpoints: Vec<Endpoint>) -> bool {
+        let old = self.set.as_ref().filter(|old| !old.is_empty() && self.dropped.is_none());
+        let Some(old) = old else { return self.put(endpoints) };
+        let new: EndpointSet = endpoints.into_iter().collect();
+        let is_new = |endpoint: &&Endpoint| old.find(&endpoint.address) != Some(*endpoint);
+        let joined: Vec<_> = new.iter().filter(is_new).cloned().collect();
+        let is_gone = |endpoint: &&Endpoint| new.find(&endpoint.address).is_none();
+        let gone: Vec<_> = old.iter().filter(is_gone).map(|old| old.address.clone()).collect();
+        let differences = joined.len() + gone.len();
+        if DIFFERENCES_MAX < differences {
+            return self.put_set(new);
         }
-        self.set = Some(set);
-        // The whole set replaces the changes that led to it.
-        self.first += self.changes.len() as u64 + 1;
-        self.changes.clear();
-        true
+        // Endpoints that join come before those that leave.
+        joined.into_iter().for_each(|endpoint| _ = self.insert(endpoint));
+        gone.iter().for_each(|address| _ = self.remove(address));
+        0 < differences
     }
 
     /// Puts an endpoint in or changes it; false if it is already known as it is.
@@ -75,7 +114,7 @@ impl Journal {
         let Some(set) = &mut self.set else {
             return self.replace(vec![endpoint]);
         };
-        self.is_failing = false;
+        (self.is_failing, self.dropped) = (false, None);
         if !set.insert(endpoint.clone()) {
             return false;
         }
@@ -85,12 +124,24 @@ impl Journal {
 
     /// Takes an endpoint out; false if it is not known.
     pub(crate) fn remove(&mut self, address: &Address) -> bool {
-        self.is_failing = false;
+        (self.is_failing, self.dropped) = (false, None);
         if !self.set.as_mut().is_some_and(|set| set.remove(address)) {
             return false;
         }
         self.note(News::Remove(address.clone()));
         true
+    }
+
+    /// Empties the set because it is too old.
+    pub(crate) fn drop_set(&mut self) {
+        let old = self.set.take();
+        self.put(vec![]);
+        self.dropped = old;
+    }
+
+    /// Records that the source no longer fails.
+    pub(crate) fn recover(&mut self) {
+        self.is_failing = false;
     }
 
     /// Sets the weight of an endpoint; false if that changes nothing.
@@ -106,6 +157,19 @@ impl Journal {
         self.is_failing = true;
     }
 
+    fn put_set(&mut self, set: EndpointSet) -> bool {
+        self.dropped = None;
+        if self.set.as_ref() == Some(&set) {
+            return false;
+        }
+        self.set = Some(set);
+        // The whole set replaces the changes that led to it.
+        self.first = self.end() + 1;
+        self.changes.clear();
+        self.is_failing = false;
+        true
+    }
+
     fn note(&mut self, news: News) {
         if self.changes.len() == CHANGES_MAX {
             self.changes.pop_front();
@@ -115,12 +179,11 @@ impl Journal {
     }
 
     /// The next item for a watcher that has read up to `read`.
-    fn next(&self, read: &mut u64) -> Option<Result<Update, BoxError>> {
-        let end = self.first + self.changes.len() as u64;
+    pub(crate) fn next(&self, read: &mut u64) -> Option<Result<Update, BoxError>> {
         if *read < self.first
             && let Some(set) = &self.set
         {
-            *read = end - u64::from(self.is_failing);
+            *read = self.end() - u64::from(self.is_failing);
             return Some(Ok(Update::Set(set.to_vec())));
         }
         *read = (*read).max(self.first);
@@ -206,6 +269,37 @@ mod tests {
         assert!(!journal.set_weight(&endpoint(1).address, 1));
         assert!(!journal.set_weight(&endpoint(2).address, 1), "unknown endpoints are not made up");
         assert!(!journal.remove(&endpoint(2).address));
+    }
+
+    #[test]
+    fn an_endpoint_that_has_not_changed_is_kept_once() {
+        let mut journal = Journal::new("test");
+        let of = |version: &str| endpoint(1).metadata("version", version);
+        let kept = |journal: &Journal| journal.last().unwrap().to_vec()[0].metadata.clone();
+        journal.replace(vec![of("1")]);
+        let first = kept(&journal);
+
+        journal.replace(vec![of("1"), endpoint(2)]);
+        assert!(Arc::ptr_eq(&kept(&journal), &first));
+        journal.turn_into(vec![of("1"), endpoint(3)]);
+        assert!(Arc::ptr_eq(&kept(&journal), &first));
+        journal.replace(vec![of("2")]);
+        assert_eq!(kept(&journal)["version"], "2");
+    }
+
+    #[test]
+    fn many_differences_are_told_as_a_whole_set() {
+        for (differences, is_whole) in [(256, false), (257, true)] {
+            let mut journal = Journal::new("test");
+            journal.replace(vec![endpoint(1)]);
+            let mut at = journal.end();
+
+            // One leaves, the others join.
+            journal.turn_into((2..=differences).map(endpoint).collect());
+
+            let first = read(&journal, &mut at).unwrap();
+            assert_eq!(matches!(first, Update::Set(_)), is_whole, "{differences}");
+        }
     }
 
     #[test]

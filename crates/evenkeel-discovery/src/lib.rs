@@ -103,11 +103,12 @@ pub mod tls {
     pub use evenkeel_net::{Identity, Tls, TlsError};
 }
 
+#[cfg(any(feature = "consul", feature = "kubernetes"))]
+mod checks;
 #[cfg(any(feature = "consul", feature = "etcd", feature = "kubernetes"))]
 mod client;
 mod clock;
-#[cfg(any(feature = "consul", feature = "etcd", feature = "kubernetes"))]
-mod doubt;
+mod entry;
 #[cfg(any(feature = "consul", feature = "etcd"))]
 mod go;
 mod journal;
@@ -115,7 +116,10 @@ mod journal;
 mod pace;
 mod refresh;
 mod running;
+mod session;
 mod set;
+mod settings;
+mod trust;
 
 #[cfg(any(feature = "consul", feature = "etcd", feature = "kubernetes"))]
 pub use client::{Server, ServerError};

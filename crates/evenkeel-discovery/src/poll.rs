@@ -23,18 +23,16 @@
 //! # });
 //! ```
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
-use evenkeel_core::{
-    BoxError,
-    backoff::Backoff,
-    discover::{Discovery, Watch},
-    endpoint::Endpoint,
-};
+use evenkeel_core::{BoxError, endpoint::Endpoint};
 use futures_core::future::BoxFuture;
 use tokio::time::timeout;
 
-use crate::watch::{Reconnect, Session, Source};
+use crate::{
+    settings::follows,
+    watch::{Reconnect, Session, Source},
+};
 
 /// Asks an async function for the endpoints at an interval.
 #[derive(Clone, Debug)]
@@ -81,7 +79,7 @@ impl Poll {
     #[must_use]
     pub fn jitter(self, part: f64) -> Self {
         assert!((0.0..=0.5).contains(&part), "jitter is a part of the interval from 0 to 0.5");
-        Self { reconnect: self.reconnect.with(|polled| polled.jitter = part) }
+        self.with(|polled| polled.jitter = part)
     }
 
     /// Sets how long one answer may take. Default: 10 s.
@@ -89,38 +87,11 @@ impl Poll {
     /// A short one takes a slow registry for a dead one; a long one hides a dead one.
     #[must_use]
     pub fn timeout(self, timeout: Duration) -> Self {
-        Self { reconnect: self.reconnect.with(|polled| polled.timeout = timeout) }
-    }
-
-    /// Sets the rest after an error. Default: 1 s to 10 s. See [`Reconnect::backoff`].
-    #[must_use]
-    pub fn backoff(self, backoff: Backoff) -> Self {
-        Self { reconnect: self.reconnect.backoff(backoff) }
-    }
-
-    /// Sets how long the last good set is used while polling fails. Default: for ever. See
-    /// [`Reconnect::stale_max`].
-    #[must_use]
-    pub fn stale_max(self, age: Duration) -> Self {
-        Self { reconnect: self.reconnect.stale_max(age) }
-    }
-
-    /// Sets the seed of the jitter. Default: the process's entropy.
-    #[must_use]
-    pub fn seed(self, seed: u64) -> Self {
-        Self { reconnect: self.reconnect.seed(seed) }
+        self.with(|polled| polled.timeout = timeout)
     }
 }
 
-impl Discovery for Poll {
-    fn watch(&self) -> Watch {
-        self.reconnect.watch()
-    }
-
-    fn refresh(&self) {
-        self.reconnect.refresh();
-    }
-}
+follows!(Poll by Polled, with backoff stale_max seed);
 
 type Answer = BoxFuture<'static, Result<Vec<Endpoint>, BoxError>>;
 
@@ -145,15 +116,5 @@ impl Source for Polled {
             let part = 1.0 + self.jitter * (2.0 * session.rng().unit() - 1.0);
             session.wait(self.interval.mul_f64(part)).await;
         }
-    }
-}
-
-impl fmt::Debug for Polled {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Polled")
-            .field("interval", &self.interval)
-            .field("jitter", &self.jitter)
-            .field("timeout", &self.timeout)
-            .finish_non_exhaustive()
     }
 }

@@ -21,7 +21,6 @@ use crate::journal::{Journal, follow};
 /// the last watch is dropped. A current-thread runtime runs its tasks only inside `block_on`. So a
 /// task that was started on one serves only the watches there, and watches elsewhere start another
 /// task.
-/// started there serves the watches there alone, and others start another.
 #[derive(Default)]
 pub(crate) struct Running {
     /// One task for all multi-thread runtimes, and one for each current-thread runtime.

@@ -1,6 +1,6 @@
-//! A set of endpoints that keeps its order and looks up an address in constant time.
+//! A set of endpoints that keeps its order and looks up an address without a search.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use evenkeel_core::endpoint::{Address, Endpoint};
 
@@ -11,7 +11,7 @@ use evenkeel_core::endpoint::{Address, Endpoint};
 #[derive(Clone, Debug, Default)]
 pub(crate) struct EndpointSet {
     in_order: BTreeMap<u64, Endpoint>,
-    places: HashMap<Address, u64>,
+    places: BTreeMap<Address, u64>,
     place_next: u64,
 }
 
@@ -35,6 +35,16 @@ impl EndpointSet {
 
     pub(crate) fn find(&self, address: &Address) -> Option<&Endpoint> {
         self.places.get(address).and_then(|place| self.in_order.get(place))
+    }
+
+    /// The endpoints whose addresses lie from `first` to `last`, in the order of addresses.
+    #[cfg(feature = "kubernetes")]
+    pub(crate) fn between<'a>(
+        &'a self,
+        first: &Address,
+        last: &Address,
+    ) -> impl Iterator<Item = &'a Endpoint> {
+        self.places.range(first..=last).map(|(_, place)| &self.in_order[place])
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Endpoint> {

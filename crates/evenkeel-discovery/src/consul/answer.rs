@@ -1,6 +1,10 @@
 //! Makes endpoints of an agent's answer about a service.
 
-use std::{borrow::Cow, collections::BTreeMap};
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, HashMap},
+    hash::{DefaultHasher, Hash, Hasher},
+};
 
 use evenkeel_core::endpoint::{Address, Endpoint};
 use serde::{Deserialize, Deserializer};
@@ -39,8 +43,10 @@ pub enum AddressOf {
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Found {
     pub(super) endpoints: Vec<Endpoint>,
-    /// The nodes of all rows; reading them needs a right too.
+    /// The first nodes of the rows; reading them needs a right too.
     pub(super) nodes: Vec<String>,
+    /// The ID of each node that has one, both as hashes. A node that lost its data has another.
+    pub(super) ids: HashMap<u64, u64>,
     pub(super) rows: usize,
     /// What is wrong with the first unusable row, and how many there are.
     pub(super) skipped: Option<(String, usize)>,
@@ -60,6 +66,8 @@ struct Row<'a> {
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct Node<'a> {
+    #[serde(rename = "ID", borrow, default)]
+    id: Cow<'a, str>,
     #[serde(borrow, default)]
     node: Cow<'a, str>,
     #[serde(borrow, default)]
@@ -169,6 +177,9 @@ pub(super) fn read(body: &[u8], reading: &Reading) -> Result<Found, serde_json::
         if !found.nodes.iter().any(|node| *node == row.node.node) && found.nodes.len() < 16 {
             found.nodes.push(row.node.node.clone().into_owned());
         }
+        if !row.node.id.is_empty() {
+            found.ids.insert(hash_of(&row.node.node), hash_of(&row.node.id));
+        }
         match row.endpoint(reading) {
             Ok(Some(endpoint)) => {
                 let address = endpoint.address.clone();
@@ -197,6 +208,12 @@ pub(super) fn read(body: &[u8], reading: &Reading) -> Result<Found, serde_json::
         endpoints.into_values().collect()
     };
     Ok(found)
+}
+
+pub(super) fn hash_of(value: impl Hash) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    value.hash(&mut hasher);
+    hasher.finish()
 }
 
 impl Row<'_> {

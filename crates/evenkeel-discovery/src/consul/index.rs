@@ -11,17 +11,6 @@ pub(super) struct Index {
     before: u64,
 }
 
-/// Where an answer's index lies relative to the last.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Moved {
-    /// There may be news.
-    Forward,
-    /// The query's time is up.
-    Same,
-    /// The state was rebuilt, from a snapshot or from nothing. The next query does not block.
-    Back,
-}
-
 impl Index {
     /// The index on which the next query blocks; none if it must not block.
     pub(super) fn blocks_on(self) -> Option<u64> {
@@ -33,21 +22,13 @@ impl Index {
         index.max(1) < self.last.max(self.before)
     }
 
-    /// Takes the index of an answer.
-    pub(super) fn take(&mut self, index: u64) -> Moved {
+    /// Takes the index of an answer; true if it goes backwards. Then the state was rebuilt, from a
+    /// snapshot or from nothing, and the next query does not block.
+    pub(super) fn take(&mut self, index: u64) -> bool {
+        let is_behind = self.is_behind(index);
         // A query with index 0 does not block, so it would be repeated as fast as it is answered.
-        let index = index.max(1);
-        let known = self.last.max(self.before);
-        let moved = if index < known {
-            *self = Self::default();
-            return Moved::Back;
-        } else if index == known {
-            Moved::Same
-        } else {
-            Moved::Forward
-        };
-        *self = Self { last: index, before: 0 };
-        moved
+        *self = if is_behind { Self::default() } else { Self { last: index.max(1), before: 0 } };
+        is_behind
     }
 
     /// Makes the next query a non-blocking one. Its index is still compared with the last.
@@ -68,13 +49,13 @@ mod tests {
     #[test]
     fn an_index_that_goes_backwards_starts_over() {
         let mut index = Index::default();
-        assert_eq!((index.take(40), index.blocks_on()), (Moved::Forward, Some(40)));
-        assert_eq!((index.take(40), index.blocks_on()), (Moved::Same, Some(40)));
-        assert_eq!((index.take(41), index.blocks_on()), (Moved::Forward, Some(41)));
+        assert_eq!((index.take(40), index.blocks_on()), (false, Some(40)));
+        assert_eq!((index.take(40), index.blocks_on()), (false, Some(40)));
+        assert_eq!((index.take(41), index.blocks_on()), (false, Some(41)));
 
-        assert_eq!((index.take(7), index.blocks_on()), (Moved::Back, None));
+        assert_eq!((index.take(7), index.blocks_on()), (true, None));
 
-        assert_eq!((index.take(7), index.blocks_on()), (Moved::Forward, Some(7)));
+        assert_eq!((index.take(7), index.blocks_on()), (false, Some(7)));
     }
 
     #[test]
@@ -90,10 +71,10 @@ mod tests {
         index.take(40);
         index.reset();
         assert_eq!(index.blocks_on(), None);
-        assert_eq!(index.take(39), Moved::Back);
+        assert!(index.take(39));
 
         index.take(40);
         index.forget();
-        assert_eq!(index.take(39), Moved::Forward);
+        assert!(!index.take(39));
     }
 }

@@ -47,11 +47,11 @@
 //! ([`zone_key`](Consul::zone_key)).
 //!
 //! **What it believes.** The first answer is believed as it is. Later, an answer without any
-//! endpoint, and one that misses some after the index went backwards, are believed when they still
-//! hold after [`hold`](Consul::hold) (5 s). Agents that restarted without data and servers that
-//! restored a snapshot give such answers until services have entered themselves again. New
-//! endpoints are always used at once. An answer that is empty because the token may not see the
-//! service is a failure ([`NotPermitted`]), and changes nothing.
+//! endpoint, and one that misses some after the index went backwards or a node got another ID, are
+//! believed when they still hold after [`hold`](Consul::hold) (5 s). Agents that restarted without
+//! data and servers that restored a snapshot give such answers until services have entered
+//! themselves again. New endpoints are always used at once. An answer that is empty because the
+//! token may not see the service is a failure ([`NotPermitted`]), and changes nothing.
 //!
 //! **On a bad day.** Answers that are refused, hanging, garbled, truncated, redirected or too large
 //! (64 MiB), and those with an error status, change nothing. The last set stays, the watchers get
@@ -90,13 +90,8 @@ mod source;
 
 use std::{sync::Arc, time::Duration};
 
-use evenkeel_core::{
-    backoff::Backoff,
-    discover::{Discovery, Watch},
-};
-
 use self::source::ConsulSource;
-use crate::watch::Reconnect;
+use crate::{settings::follows, watch::Reconnect};
 
 pub use self::{
     agents::Agents,
@@ -204,48 +199,6 @@ impl Consul {
         assert!(bounds.contains(&wait), "a wait of {wait:?}");
         self.with(|source| source.wait = wait)
     }
-
-    /// Sets how long endpoints are kept that a suspicious answer misses. Default: 5 s.
-    ///
-    /// It should be longer than services take to enter themselves again: a third of their TTL. With
-    /// a short one, there is a moment without endpoints when an agent restarts without data. With a
-    /// long one, callers of a service that really ended fail to connect, where otherwise they would
-    /// be refused.
-    #[must_use]
-    pub fn hold(self, hold: Duration) -> Self {
-        self.with(|source| source.hold = hold)
-    }
-
-    /// Sets the rest after an error. Default: 1 s to 10 s. See [`Reconnect::backoff`].
-    #[must_use]
-    pub fn backoff(self, backoff: Backoff) -> Self {
-        Self { reconnect: self.reconnect.backoff(backoff) }
-    }
-
-    /// Sets how long the last endpoints are used while no agent answers. Default: for ever. See
-    /// [`Reconnect::stale_max`].
-    #[must_use]
-    pub fn stale_max(self, age: Duration) -> Self {
-        Self { reconnect: self.reconnect.stale_max(age) }
-    }
-
-    /// Sets the seed of the jitter. Default: the process's entropy.
-    #[must_use]
-    pub fn seed(self, seed: u64) -> Self {
-        Self { reconnect: self.reconnect.seed(seed) }
-    }
-
-    fn with(self, change: impl FnOnce(&mut ConsulSource)) -> Self {
-        Self { reconnect: self.reconnect.with(change) }
-    }
 }
 
-impl Discovery for Consul {
-    fn watch(&self) -> Watch {
-        self.reconnect.watch()
-    }
-
-    fn refresh(&self) {
-        self.reconnect.refresh();
-    }
-}
+follows!(Consul by ConsulSource, with backoff hold stale_max seed);

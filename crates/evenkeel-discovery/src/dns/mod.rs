@@ -69,16 +69,13 @@ mod source;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use evenkeel_core::{
-    discover::{Discovery, Watch},
-    endpoint::Address,
-};
+use evenkeel_core::endpoint::Address;
 
 use self::{
     hickory::Hickory,
     source::{DnsSource, Question},
 };
-use crate::watch::Reconnect;
+use crate::{settings::follows, watch::Reconnect};
 
 pub use self::source::{NoSuchName, NotConfirmed};
 
@@ -148,7 +145,7 @@ impl Dns {
     /// The system's hosts file and search domains are then ignored.
     #[must_use]
     pub fn nameserver(self, server: SocketAddr) -> Self {
-        Self { reconnect: self.reconnect.with(|source| source.resolver.servers.push(server)) }
+        self.with(|source| source.resolver.servers.push(server))
     }
 
     /// Sets the bounds within which a time to live is believed. Default: 1 s to 30 s.
@@ -162,7 +159,7 @@ impl Dns {
     pub fn ttl_bounds(self, min: Duration, max: Duration) -> Self {
         assert!(Duration::ZERO < min, "a time to live of zero spins");
         assert!(min <= max, "the least time to live lies above the greatest");
-        Self { reconnect: self.reconnect.with(|source| source.ttl_bounds = (min, max)) }
+        self.with(|source| source.ttl_bounds = (min, max))
     }
 
     /// Sets how long the last addresses are used while no server answers. Default: 5 min.
@@ -171,8 +168,7 @@ impl Dns {
     /// address may belong to another service by then.
     #[must_use]
     pub fn stale_max(self, age: Duration) -> Self {
-        let reconnect = self.reconnect.with(|source| source.stale_max = age);
-        Self { reconnect: reconnect.stale_max(age) }
+        self.with(|source| source.stale_max = age).set(|settings| settings.stale_max = Some(age))
     }
 
     /// Sets how long one question may take, all tries together. Default: 10 s.
@@ -181,33 +177,13 @@ impl Dns {
     /// one is slow to notice a dead one.
     #[must_use]
     pub fn timeout(self, timeout: Duration) -> Self {
-        Self { reconnect: self.reconnect.with(|source| source.resolver.timeout = timeout) }
-    }
-
-    /// Sets the rest after an error. Default: 1 s to 10 s. See [`Reconnect::backoff`].
-    #[must_use]
-    pub fn backoff(self, backoff: evenkeel_core::backoff::Backoff) -> Self {
-        Self { reconnect: self.reconnect.backoff(backoff) }
-    }
-
-    /// Sets the seed of the jitter. Default: the process's entropy.
-    #[must_use]
-    pub fn seed(self, seed: u64) -> Self {
-        Self { reconnect: self.reconnect.seed(seed) }
+        self.with(|source| source.resolver.timeout = timeout)
     }
 }
+
+follows!(Dns by DnsSource<Hickory>, with backoff seed);
 
 const STALE_MAX: Duration = Duration::from_secs(300);
-
-impl Discovery for Dns {
-    fn watch(&self) -> Watch {
-        self.reconnect.watch()
-    }
-
-    fn refresh(&self) {
-        self.reconnect.refresh();
-    }
-}
 
 /// The server that a `dns:` name specifies, and the rest of the name.
 fn split_server(text: &str) -> Result<(Option<SocketAddr>, &str), &'static str> {

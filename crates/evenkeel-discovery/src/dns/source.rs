@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     clock,
-    watch::{Session, Source},
+    watch::{self, Session, Source},
 };
 
 /// How many targets of SRV records are asked for at the same time.
@@ -65,7 +65,6 @@ pub(super) struct DnsSource<R> {
     again: Option<(f64, Instant)>,
     /// The full name that counted last.
     known: Option<Arc<str>>,
-    is_told_empty: bool,
     /// An endpoint cannot be reached, so targets are asked for before their time.
     is_refresh: bool,
 }
@@ -90,7 +89,6 @@ impl<R: Resolver> DnsSource<R> {
             asked: HashMap::new(),
             again: None,
             known: None,
-            is_told_empty: false,
             is_refresh: false,
         }
     }
@@ -223,18 +221,6 @@ impl<R: Resolver> DnsSource<R> {
         }
     }
 
-    /// Reports the set. An empty set is reported once, and is a failure until there is an endpoint.
-    fn tell(&mut self, session: &mut Session, endpoints: Vec<Endpoint>) {
-        let is_empty = endpoints.is_empty();
-        if !(is_empty && self.is_told_empty) {
-            session.set(endpoints);
-        }
-        if is_empty {
-            session.fail(NoSuchName);
-        }
-        self.is_told_empty = is_empty;
-    }
-
     /// Combines the answers for both families; the last good answer stands in for a family that
     /// fails.
     fn believe(
@@ -298,7 +284,9 @@ impl<R: Resolver> Source for DnsSource<R> {
         loop {
             let delay = match self.resolve(&ask).await? {
                 Resolved::Set(endpoints, ttl) => {
-                    self.tell(session, endpoints);
+                    let trouble = endpoints.is_empty().then(|| NoSuchName.into());
+                    let whole = watch::Answer::new(endpoints).ordered().certain();
+                    session.answer(whole.trouble(trouble));
                     ttl.clamp(min, max).mul_f64(LEAST_PART + 0.1 * session.rng().unit())
                 }
                 Resolved::Denied(ttl) => {

@@ -61,13 +61,8 @@ mod table;
 
 use std::{sync::Arc, time::Duration};
 
-use evenkeel_core::{
-    backoff::Backoff,
-    discover::{Discovery, Watch},
-};
-
 use self::source::EtcdSource;
-use crate::watch::Reconnect;
+use crate::{settings::follows, watch::Reconnect};
 
 pub use self::{
     cluster::Cluster,
@@ -109,46 +104,6 @@ impl Etcd {
         assert!(Duration::from_millis(100) <= time, "a silence of {time:?}");
         self.with(|source| source.quiet = time)
     }
-
-    /// Sets how long endpoints are kept after a suspicious loss. Default: 5 s.
-    ///
-    /// See [the module docs](self). It should be longer than services take to enter themselves
-    /// again: a third of their TTL.
-    #[must_use]
-    pub fn hold(self, hold: Duration) -> Self {
-        self.with(|source| source.hold = hold)
-    }
-
-    /// Sets the rest after an error. Default: 1 s to 10 s. See [`Reconnect::backoff`].
-    #[must_use]
-    pub fn backoff(self, backoff: Backoff) -> Self {
-        Self { reconnect: self.reconnect.backoff(backoff) }
-    }
-
-    /// Sets how long the last endpoints are used while no member answers. Default: for ever. See
-    /// [`Reconnect::stale_max`].
-    #[must_use]
-    pub fn stale_max(self, age: Duration) -> Self {
-        Self { reconnect: self.reconnect.stale_max(age) }
-    }
-
-    /// Sets the seed of the jitter. Default: the process's entropy.
-    #[must_use]
-    pub fn seed(self, seed: u64) -> Self {
-        Self { reconnect: self.reconnect.seed(seed) }
-    }
-
-    fn with(self, change: impl FnOnce(&mut EtcdSource)) -> Self {
-        Self { reconnect: self.reconnect.with(change) }
-    }
 }
 
-impl Discovery for Etcd {
-    fn watch(&self) -> Watch {
-        self.reconnect.watch()
-    }
-
-    fn refresh(&self) {
-        self.reconnect.refresh();
-    }
-}
+follows!(Etcd by EtcdSource, with backoff hold stale_max seed);

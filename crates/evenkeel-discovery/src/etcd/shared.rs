@@ -8,7 +8,7 @@ use std::{
 use evenkeel_core::BoxError;
 use tokio::{runtime::Id, sync::OnceCell};
 
-use super::{client::Client, cluster::Cluster};
+use super::client::Client;
 use crate::client::Server;
 
 /// All clients in use: as many as there are members, users and TLS configurations.
@@ -47,8 +47,11 @@ impl Shared {
     }
 
     /// The client. The first caller makes and authenticates it.
-    pub(crate) async fn client(&self, cluster: &Cluster, index: usize) -> Result<Client, BoxError> {
-        self.client.get_or_try_init(|| cluster.client(index)).await.cloned()
+    pub(crate) async fn client<F>(&self, make: impl FnOnce() -> F) -> Result<Client, BoxError>
+    where
+        F: Future<Output = Result<Client, BoxError>>,
+    {
+        self.client.get_or_try_init(make).await.cloned()
     }
 
     /// Makes the next caller create another client: this one's connection may hang, or its token

@@ -3,20 +3,17 @@
 use std::{sync::Arc, time::Duration};
 
 use evenkeel_core::{BoxError, endpoint::Endpoint};
-use tokio::time::Instant;
 
 use super::{
     Cluster, Dialect,
     client::{Client, Position},
     error::{MemberRefused, WatchEnded},
     proto::{Event, KeyValue, WatchResponse, event::EventType},
-    table::{Change, Stamp, Table, net},
+    table::{Stamp, Table, net},
 };
 use crate::{
-    clock,
-    doubt::{AWAY, Doubt},
-    error::{NotConfirmed, chain},
-    watch::{Session, Source},
+    error::chain,
+    watch::{Answer, Session, Source},
 };
 
 #[derive(Clone)]
@@ -25,7 +22,6 @@ pub(super) struct EtcdSource {
     pub(super) cluster: Cluster,
     pub(super) dialect: Arc<dyn Dialect>,
     pub(super) quiet: Duration,
-    pub(super) hold: Duration,
     /// Which member is asked; starts over after the last.
     asked: usize,
     /// Up to where the table is current; none before the first list, and when it has to be listed
@@ -34,15 +30,6 @@ pub(super) struct EtcdSource {
     /// Where the last list or event was, even if `position` has been cleared.
     last: Option<Position>,
     table: Table,
-    doubt: Doubt,
-}
-
-/// Why a watch is replaced by a new list.
-enum Round {
-    /// The revisions between the position and the oldest that etcd still has are lost.
-    Compacted,
-    /// The member's state does not continue the known one.
-    Rebuilt,
 }
 
 impl EtcdSource {
@@ -52,12 +39,10 @@ impl EtcdSource {
             cluster,
             dialect,
             quiet: Duration::from_secs(5),
-            hold: Duration::from_secs(5),
             asked: 0,
             position: None,
             last: None,
             table: Table::default(),
-            doubt: Doubt::default(),
         }
     }
 
@@ -72,19 +57,13 @@ impl EtcdSource {
                 None => self.position = None,
             }
         }
-        if AWAY < session.lost_for() {
-            if self.doubt.ends_at(self.hold).is_none() {
-                self.doubt.believed(self.table.endpoints());
-            }
-            self.doubt.was_away(clock::now());
-        }
         loop {
             let position = match self.position {
                 Some(position) => position,
                 None => self.list(session, &client, is_rebuilt).await?,
             };
-            let round = self.watch(session, &client, position).await?;
-            (self.position, is_rebuilt) = (None, matches!(round, Round::Rebuilt));
+            is_rebuilt = self.watch(session, &client, position).await?;
+            self.position = None;
         }
     }
 
@@ -117,9 +96,6 @@ impl EtcdSource {
     ) -> Result<Position, BoxError> {
         let (keys, position) = client.list(&self.dialect.prefix(&self.service)).await?;
         let goes_on = self.last.is_none_or(|last| !does_not_follow(last, position));
-        if self.doubt.ends_at(self.hold).is_none() {
-            self.doubt.believed(self.table.endpoints());
-        }
         let mut table = Table::default();
         for entry in keys {
             let endpoints = self.read(&entry.key, &entry.value);
@@ -127,16 +103,19 @@ impl EtcdSource {
         }
         self.table = table;
         self.stand_at(position);
-        self.tell_all(session, is_rebuilt || !goes_on);
+        let whole = Answer::new(self.table.endpoints());
+        session.answer(whole.rebuilt(is_rebuilt || !goes_on));
         Ok(position)
     }
 
+    /// Follows what changes until everything has to be listed again, either because revisions are
+    /// compacted, or because the member's state does not continue the known one: then it is true.
     async fn watch(
         &mut self,
         session: &mut Session,
         client: &Client,
         position: Position,
-    ) -> Result<Round, BoxError> {
+    ) -> Result<bool, BoxError> {
         let prefix = self.dialect.prefix(&self.service);
         // From the list's own revision on, not from the next one: since 3.6 a member gives no sign
         // of life to a watch that begins in its future. Events of that revision are repeated, which
@@ -144,11 +123,10 @@ impl EtcdSource {
         let mut watching = client.watch(&prefix, position.revision).await?;
         let mut events = vec![];
         loop {
-            let doubted_until = self.doubt.ends_at(self.hold);
             let response = tokio::select! {
                 response = watching.next(self.quiet) => response?,
-                () = until(doubted_until) => {
-                    self.tell_all(session, false);
+                () = session.doubt_ends() => {
+                    session.answer(Answer::new(self.table.endpoints()));
                     continue;
                 }
                 () = session.refresh_wanted() => {
@@ -158,23 +136,21 @@ impl EtcdSource {
             };
             if response.canceled {
                 if 0 < response.compact_revision {
-                    return Ok(Round::Compacted);
+                    return Ok(false);
                 }
                 let reason = response.cancel_reason;
                 return Err(WatchEnded { member: client.name(), reason }.into());
             }
             if response.created && self.is_elsewhere(&response) {
-                return Ok(Round::Rebuilt);
+                return Ok(true);
             }
             events.extend(response.events);
             // A large response comes in parts, which belong together.
             if !response.fragment && !events.is_empty() {
                 self.apply(session, std::mem::take(&mut events));
-            } else if response.created && doubted_until.is_none() {
-                // The session works, although there is no news.
-                session.set(self.table.endpoints());
             } else if response.created {
-                self.tell_all(session, false);
+                // The session works, although there is no news.
+                session.answer(Answer::new(self.table.endpoints()));
             }
         }
     }
@@ -190,13 +166,6 @@ impl EtcdSource {
 
     /// Applies every event of a response.
     fn apply(&mut self, session: &mut Session, events: Vec<Event>) {
-        let is_doubted = self.doubt.ends_at(self.hold).is_some();
-        // Only a response with an event for every key that names an endpoint can remove all of
-        // them, and so be doubted.
-        if !is_doubted && self.table.usable() <= events.len() {
-            self.doubt.believed(self.table.endpoints());
-        }
-        let had_some = 0 < self.table.len();
         let (mut changes, mut position) = (vec![], self.position);
         for event in events {
             let is_put = event.r#type() == EventType::Put;
@@ -214,26 +183,7 @@ impl EtcdSource {
         if let Some(position) = position {
             self.stand_at(position);
         }
-        let is_emptied = had_some && self.table.len() == 0;
-        if is_doubted || is_emptied {
-            return self.tell_all(session, false);
-        }
-        for change in net(changes) {
-            match change {
-                Change::Insert(endpoint) => session.insert(endpoint),
-                Change::Remove(address) => session.remove(&address),
-            }
-        }
-    }
-
-    /// Reports the whole table, as far as it is believed.
-    fn tell_all(&mut self, session: &mut Session, is_rebuilt: bool) {
-        let endpoints = self.table.endpoints();
-        let verdict = self.doubt.take(endpoints, is_rebuilt, clock::now(), self.hold);
-        session.set(verdict.endpoints);
-        if let Some((missing, _)) = verdict.kept {
-            session.fail(NotConfirmed { missing });
-        }
+        session.change(net(changes), || self.table.endpoints());
     }
 
     fn stand_at(&mut self, position: Position) {
@@ -261,13 +211,6 @@ fn stamp_of(entry: &KeyValue) -> Stamp {
     Stamp { revision: entry.mod_revision, lease: entry.lease }
 }
 
-async fn until(instant: Option<Instant>) {
-    match instant {
-        Some(instant) => tokio::time::sleep_until(instant).await,
-        None => std::future::pending().await,
-    }
-}
-
 impl Source for EtcdSource {
     fn origin(&self) -> String {
         format!("etcd {}", self.dialect.prefix(&self.service))
@@ -285,14 +228,5 @@ impl Source for EtcdSource {
             self.asked += 1;
         }
         Err(failed)
-    }
-}
-
-impl std::fmt::Debug for EtcdSource {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("EtcdSource")
-            .field("service", &self.service)
-            .field("cluster", &self.cluster)
-            .finish_non_exhaustive()
     }
 }

@@ -4,12 +4,12 @@ use std::collections::{BTreeMap, HashMap};
 
 use evenkeel_core::endpoint::{Address, Endpoint};
 
+use crate::watch::Change;
+
 /// The endpoints of each key, and for each address the keys that name it.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Table {
     keys: HashMap<Vec<u8>, Row>,
-    /// How many of the keys name an endpoint.
-    usable: usize,
     addresses: BTreeMap<Address, Named>,
 }
 
@@ -59,46 +59,25 @@ pub(super) struct Stamp {
     pub(super) lease: i64,
 }
 
-/// The effect of a change of one key.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Change {
-    Insert(Endpoint),
-    Remove(Address),
-}
-
 /// The net effect of a series of changes: for each address, the last one. So an entry that expired
 /// and was made again, as after an outage of the registry, does not leave and join as an endpoint.
-pub(super) fn net(changes: Vec<Change>) -> impl Iterator<Item = Change> {
-    let last: HashMap<Address, usize> =
-        changes.iter().enumerate().map(|(at, change)| (change.address().clone(), at)).collect();
-    let is_last = move |at: usize, change: &Change| last[change.address()] == at;
-    changes.into_iter().enumerate().filter(move |(at, c)| is_last(*at, c)).map(|(_, c)| c)
-}
-
-impl Change {
-    fn address(&self) -> &Address {
-        match self {
-            Self::Insert(endpoint) => &endpoint.address,
-            Self::Remove(address) => address,
-        }
-    }
+pub(super) fn net(changes: Vec<Change>) -> Vec<Change> {
+    let address = |change: &Change| match change {
+        Change::Insert(endpoint) => endpoint.address.clone(),
+        Change::Remove(address) => address.clone(),
+    };
+    let last: HashMap<_, _> = changes.iter().map(address).zip(0..).collect();
+    let numbered = changes.into_iter().zip(0..);
+    numbered
+        .filter(|(change, at)| last[&address(change)] == *at)
+        .map(|(change, _)| change)
+        .collect()
 }
 
 impl Table {
-    /// How many keys name an endpoint. At least this many have to change before no endpoint is
-    /// left.
-    pub(super) fn usable(&self) -> usize {
-        self.usable
-    }
-
     /// All endpoints, in the order of their addresses.
     pub(super) fn endpoints(&self) -> Vec<Endpoint> {
         self.addresses.values().filter_map(Named::last).cloned().collect()
-    }
-
-    /// How many endpoints there are.
-    pub(super) fn len(&self) -> usize {
-        self.addresses.len()
     }
 
     /// Any one key, and its stamp.
@@ -117,8 +96,6 @@ impl Table {
         let new: Vec<_> = endpoints.iter().map(|endpoint| endpoint.address.clone()).collect();
         let row = Row { addresses: new.clone(), stamp };
         let old = self.keys.insert(key.to_vec(), row).map_or(vec![], |row| row.addresses);
-        self.usable += usize::from(!new.is_empty());
-        self.usable -= usize::from(!old.is_empty());
         for address in old.into_iter().filter(|address| !new.contains(address)) {
             self.unname(key, address, changes);
         }
@@ -133,7 +110,6 @@ impl Table {
     /// Removes a key.
     pub(super) fn delete(&mut self, key: &[u8], changes: &mut Vec<Change>) {
         let old = self.keys.remove(key).map_or(vec![], |row| row.addresses);
-        self.usable -= usize::from(!old.is_empty());
         for address in old {
             self.unname(key, address, changes);
         }
@@ -184,23 +160,23 @@ mod tests {
         assert_eq!(put(&mut table, "1", &b), moved);
         assert_eq!(delete(&mut table, "1"), [Change::Remove(b.address)]);
         assert_eq!(delete(&mut table, "1"), []);
-        assert_eq!((table.len(), table.usable()), (0, 0));
+        assert_eq!(table.endpoints(), []);
     }
 
     #[test]
-    fn keys_without_an_endpoint_are_not_counted() {
+    fn keys_without_an_endpoint_add_none() {
         let mut table = Table::default();
         let unreadable =
             |table: &mut Table| table.put(b"README", Stamp::default(), vec![], &mut vec![]);
         unreadable(&mut table);
         put(&mut table, "1", &endpoint("a:1"));
         put(&mut table, "1", &endpoint("b:1"));
-        assert_eq!((table.len(), table.usable()), (1, 1));
+        assert_eq!(table.endpoints(), [endpoint("b:1")]);
 
         table.put(b"1", Stamp::default(), vec![], &mut vec![]);
         unreadable(&mut table);
         delete(&mut table, "README");
-        assert_eq!((table.len(), table.usable()), (0, 0));
+        assert_eq!(table.endpoints(), []);
     }
 
     #[test]
@@ -214,8 +190,7 @@ mod tests {
         changes.extend(delete(&mut table, "2"));
         changes.extend(put(&mut table, "3", &a));
 
-        let net: Vec<_> = net(changes).collect();
-        assert_eq!(net, [Change::Remove(b.address), Change::Insert(a)]);
+        assert_eq!(net(changes), [Change::Remove(b.address), Change::Insert(a)]);
     }
 
     #[test]

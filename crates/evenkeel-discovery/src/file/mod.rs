@@ -46,11 +46,9 @@ use std::{
     time::Duration,
 };
 
-use evenkeel_core::discover::{Discovery, Watch};
-
 pub use self::parse::{FILE_SIZE_MAX, FileError, Format, Position, parse};
 use self::source::FileSource;
-use crate::watch::Reconnect;
+use crate::{settings::follows, watch::Reconnect};
 
 /// Follows a file of endpoints.
 ///
@@ -102,7 +100,7 @@ impl File {
     #[must_use]
     pub fn poll_interval(self, interval: Duration) -> Self {
         assert!(Duration::ZERO < interval, "an interval of zero spins");
-        Self { reconnect: self.reconnect.with(|source| source.poll_interval = interval) }
+        self.with(|source| source.poll_interval = interval)
     }
 
     /// Sets how long changes are collected before the file is read. Default: 50 ms.
@@ -110,16 +108,8 @@ impl File {
     /// A short one reads a file that is being written in place; a long one delays the news.
     #[must_use]
     pub fn debounce(self, delay: Duration) -> Self {
-        Self { reconnect: self.reconnect.with(|source| source.debounce = delay) }
+        self.with(|source| source.debounce = delay)
     }
 }
 
-impl Discovery for File {
-    fn watch(&self) -> Watch {
-        self.reconnect.watch()
-    }
-
-    fn refresh(&self) {
-        self.reconnect.refresh();
-    }
-}
+follows!(File by FileSource, with);

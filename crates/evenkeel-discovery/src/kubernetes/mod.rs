@@ -86,7 +86,6 @@
 //! will do: no type of the API is used here, and all clusters from 1.19 on are understood.
 
 mod api_server;
-mod checks;
 mod client;
 mod error;
 mod reading;
@@ -96,13 +95,8 @@ mod table;
 
 use std::{sync::Arc, time::Duration};
 
-use evenkeel_core::{
-    backoff::Backoff,
-    discover::{Discovery, Watch},
-};
-
 use self::{reading::PortChoice, source::KubernetesSource};
-use crate::watch::Reconnect;
+use crate::{settings::follows, watch::Reconnect};
 
 pub use self::{
     api_server::ApiServer,
@@ -207,50 +201,9 @@ impl Kubernetes {
         assert!(Duration::from_millis(100) <= time, "a silence of {time:?}");
         self.with(|source| source.quiet = time)
     }
-
-    /// Sets how long endpoints are kept after a suspicious loss. Default: 5 s.
-    ///
-    /// See [the module docs](self). With a short one, there is a moment without endpoints when a
-    /// cluster's data is restored. With a long one, callers of a service that really ended fail to
-    /// connect, where otherwise they would be refused.
-    #[must_use]
-    pub fn hold(self, hold: Duration) -> Self {
-        self.with(|source| source.hold = hold)
-    }
-
-    /// Sets the rest after an error. Default: 1 s to 10 s. See [`Reconnect::backoff`].
-    #[must_use]
-    pub fn backoff(self, backoff: Backoff) -> Self {
-        Self { reconnect: self.reconnect.backoff(backoff) }
-    }
-
-    /// Sets how long the last endpoints are used while the API server does not answer. Default: for
-    /// ever. See [`Reconnect::stale_max`].
-    #[must_use]
-    pub fn stale_max(self, age: Duration) -> Self {
-        Self { reconnect: self.reconnect.stale_max(age) }
-    }
-
-    /// Sets the seed of the jitter. Default: the process's entropy.
-    #[must_use]
-    pub fn seed(self, seed: u64) -> Self {
-        Self { reconnect: self.reconnect.seed(seed) }
-    }
-
-    fn with(self, change: impl FnOnce(&mut KubernetesSource)) -> Self {
-        Self { reconnect: self.reconnect.with(change) }
-    }
 }
 
-impl Discovery for Kubernetes {
-    fn watch(&self) -> Watch {
-        self.reconnect.watch()
-    }
-
-    fn refresh(&self) {
-        self.reconnect.refresh();
-    }
-}
+follows!(Kubernetes by KubernetesSource, with backoff hold stale_max seed);
 
 /// Whether a text is a valid name of a service or a namespace: a label of DNS (RFC 1123).
 pub(crate) fn is_name(text: &str) -> bool {

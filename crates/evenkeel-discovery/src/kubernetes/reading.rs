@@ -2,7 +2,7 @@
 //! zone.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeSet,
     fmt,
     net::{IpAddr, SocketAddr},
     sync::Arc,
@@ -11,6 +11,7 @@ use std::{
 use evenkeel_core::endpoint::{Address, Endpoint};
 
 use super::slice::{Conditions, Item, Name, Port, Slice};
+use crate::journal::Journal;
 
 const POD: &str = "kubernetes.pod";
 const PORT: &str = "kubernetes.port";
@@ -106,25 +107,19 @@ impl Reading {
 
     /// For a slice without the wanted port: those of its endpoints that were reported before, at
     /// the ports that they had.
-    pub(super) fn rows_as_told(
-        &self,
-        slice: &Slice,
-        told: &BTreeMap<Address, Endpoint>,
-    ) -> Vec<Row> {
-        if !self.is_wanted(slice) {
-            return vec![];
-        }
+    pub(super) fn rows_as_told(&self, slice: &Slice, told: &Journal) -> Vec<Row> {
+        let Some(told) = told.last().filter(|_| self.is_wanted(slice)) else { return vec![] };
         let of_item = |item| {
             // The port is only known from what was reported. One host has few endpoints.
             let any = self.row(slice, item, &Port::default(), 1)?;
             let (first, last) = all_ports(any.endpoint.address)?;
-            let mut same = told.range(first..=last);
-            let (address, known) =
-                same.find(|(_, known)| known.metadata.get(POD) == any.endpoint.metadata.get(POD))?;
+            let mut same = told.between(&first, &last);
+            let known =
+                same.find(|known| known.metadata.get(POD) == any.endpoint.metadata.get(POD))?;
             let name = known.metadata.get(PORT).cloned().unwrap_or_default();
             let app_protocol = known.metadata.get(APP_PROTOCOL).cloned();
             let port = Port { name, app_protocol, ..Port::default() };
-            self.row(slice, item, &port, address.port()?)
+            self.row(slice, item, &port, known.address.port()?)
         };
         slice.endpoints.iter().filter_map(of_item).collect()
     }

@@ -1,34 +1,28 @@
 //! A list, then a watch of what changes, again and again.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
-use evenkeel_core::{
-    BoxError,
-    endpoint::{Address, Endpoint},
-    number::digits,
-};
-use tokio::time::Instant;
+use evenkeel_core::{BoxError, number::digits};
 
 use super::{
     ApiServer,
-    checks::Checks,
     client::{Client, Event, Events, is_expired, refused},
     error::NoSuchPort,
     reading::{Family, PortChoice, Reading},
     table::Table,
 };
 use crate::{
+    checks::Checks,
     clock,
-    doubt::{AWAY, Doubt},
-    error::NotConfirmed,
     pace::Pace,
-    watch::{Session, Source},
+    watch::{Answer, Session, Source},
 };
 
 /// The longest rest that an API server can ask for.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(60);
-/// More changes at once than this are reported as a whole set.
-const CHANGES_MAX: usize = 256;
+
+/// The least and the greatest rest between two checks whether the server answers.
+const CHECKS: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(60));
 
 #[derive(Clone)]
 pub(super) struct KubernetesSource {
@@ -38,7 +32,6 @@ pub(super) struct KubernetesSource {
     pub(super) reading: Reading,
     pub(super) wait: Duration,
     pub(super) quiet: Duration,
-    pub(super) hold: Duration,
     kube: Option<kube::Client>,
     is_old: bool,
     table: Table,
@@ -48,9 +41,6 @@ pub(super) struct KubernetesSource {
     /// may answer.
     position: Option<String>,
     checks: Checks,
-    doubt: Doubt,
-    /// The last set that was reported; none before the first list.
-    told: Option<BTreeMap<Address, Endpoint>>,
 }
 
 /// Why a watch has ended.
@@ -74,15 +64,12 @@ impl KubernetesSource {
             reading,
             wait: Duration::from_secs(300),
             quiet: Duration::from_secs(90),
-            hold: Duration::from_secs(5),
             kube: None,
             is_old: false,
             table: Table::default(),
             listed: 0,
             position: None,
-            checks: Checks::default(),
-            doubt: Doubt::default(),
-            told: None,
+            checks: Checks::new(CHECKS.0, CHECKS.1),
         }
     }
 
@@ -135,7 +122,7 @@ impl KubernetesSource {
         let position = self.position.take();
         let (slices, version) = match client.list(position.as_deref()).await {
             // The group version does not exist: before 1.21 there was another.
-            Err(error) if is_missing(&error) && self.told.is_none() => {
+            Err(error) if is_missing(&error) && session.journal().last().is_none() => {
                 client.is_old = !client.is_old;
                 let listed = client.list(None).await.map_err(|_| error)?;
                 self.is_old = client.is_old;
@@ -144,9 +131,8 @@ impl KubernetesSource {
             listed => listed?,
         };
         let mut table = Table::default();
-        let none = BTreeMap::new();
         for slice in slices {
-            table.put(slice, &self.reading, self.told.as_ref().unwrap_or(&none));
+            table.put(slice, &self.reading, &session.journal());
         }
         // A server that lost its data starts counting again, or has other slices under the same
         // names.
@@ -174,12 +160,12 @@ impl KubernetesSource {
         let mut brought_news = false;
         let ended = loop {
             let news = tokio::select! {
-                news = self.heard(&mut events) => news,
-                () = until(self.doubt.ends_at(self.hold)) => {
+                news = heard(self.quiet, &mut events) => news,
+                () = session.doubt_ends() => {
                     self.tell(session, false);
                     continue;
                 }
-                () = check_wanted(self.checks.next(), session) => break Ended::Check,
+                () = self.checks.wanted(session) => break Ended::Check,
             };
             match news {
                 // A server that lost its data starts counting again, and its events fit nothing
@@ -198,33 +184,16 @@ impl KubernetesSource {
                 Err(error) => return Err(error),
             }
         };
-        if matches!(ended, Ended::Check) {
-            self.checks.make(clock::now(), session.rng());
-        }
         *version = events.version;
         Ok(ended)
-    }
-
-    /// The events of the watch; none if it was silent for too long.
-    async fn heard(&self, events: &mut Events) -> Result<Option<Vec<Event>>, BoxError> {
-        match tokio::time::timeout(self.quiet, events.next()).await {
-            Ok(news) => news,
-            // A server reports each minute how far it has come. One that does not may be gone, or
-            // old.
-            Err(_) => Ok(None),
-        }
     }
 
     /// Applies events that came together; true if there was any besides versions.
     fn apply(&mut self, session: &mut Session, events: Vec<Event>) -> bool {
         let mut has_changed = false;
-        let none = BTreeMap::new();
         for event in events {
             match event {
-                Event::Put(slice) => {
-                    let told = self.told.as_ref().unwrap_or(&none);
-                    self.table.put(*slice, &self.reading, told);
-                }
+                Event::Put(slice) => self.table.put(*slice, &self.reading, &session.journal()),
                 Event::Deleted(name) => self.table.delete(&name),
                 Event::Version => continue,
             }
@@ -236,76 +205,22 @@ impl KubernetesSource {
         has_changed
     }
 
-    /// Reports the content of the table, as far as it is believed.
-    fn tell(&mut self, session: &mut Session, is_rebuilt: bool) {
-        let misfit = self.table.misfit();
-        // Endpoints that were known stay as long as they exist. If none was known, an empty set
-        // must not be reported: the service may have endpoints.
-        let missing = if misfit.is_none() || self.told.is_some() {
-            self.believe(session, is_rebuilt)
-        } else {
-            None
-        };
-        // Good news only when nothing is wrong any more, not with each event until then.
-        if misfit.is_none() && missing.is_none() {
-            session.confirm();
-        }
-        if let Some(missing) = missing {
-            session.fail(NotConfirmed { missing });
-        }
-        if let Some(there) = misfit {
-            let (service, wanted) = (self.service.clone(), self.reading.port.to_string());
-            session.fail(NoSuchPort { service, wanted, there });
-        }
-    }
-
-    /// Reports the endpoints of the table, as far as they are believed; returns how many missing
-    /// ones are kept.
-    fn believe(&mut self, session: &mut Session, is_rebuilt: bool) -> Option<usize> {
-        let endpoints = self.table.endpoints(&self.reading);
-        let is_doubted = self.doubt.ends_at(self.hold).is_some();
-        let is_emptied = endpoints.is_empty() && self.told.as_ref().is_some_and(|t| !t.is_empty());
-        let was_away = AWAY < session.lost_for();
-        if !is_doubted && !is_rebuilt && !is_emptied && !was_away {
-            self.announce(session, endpoints);
-            return None;
-        }
-        if !is_doubted {
-            let told = self.told.iter().flat_map(|told| told.values().cloned());
-            self.doubt.believed(told.collect());
-        }
-        if was_away {
-            self.doubt.was_away(clock::now());
-        }
-        let verdict = self.doubt.take(endpoints, is_rebuilt, clock::now(), self.hold);
-        self.announce(session, verdict.endpoints);
-        verdict.kept.map(|(missing, _)| missing)
-    }
-
-    /// Reports the differences, or the whole set if there are many.
-    fn announce(&mut self, session: &mut Session, endpoints: Vec<Endpoint>) {
-        let mut old = self.told.take().unwrap_or_default();
-        let is_first = session.known() == 0;
-        let mut changed = vec![];
-        let mut new = BTreeMap::new();
-        for endpoint in endpoints {
-            if old.remove(&endpoint.address).as_ref() != Some(&endpoint) {
-                changed.push(endpoint.clone());
-            }
-            new.insert(endpoint.address.clone(), endpoint);
-        }
-        if is_first || CHANGES_MAX < changed.len() + old.len() {
-            session.amend(|journal| journal.replace(new.values().cloned().collect()));
-        } else {
-            // Endpoints that join come before those that leave.
-            for endpoint in changed {
-                session.amend(|journal| journal.insert(endpoint));
-            }
-            for address in old.keys() {
-                session.amend(|journal| journal.remove(address));
+    /// Reports the content of the table.
+    fn tell(&self, session: &mut Session, is_rebuilt: bool) {
+        let misfit = self.table.misfit().map(|there| NoSuchPort {
+            service: self.service.clone(),
+            wanted: self.reading.port.to_string(),
+            there,
+        });
+        match misfit {
+            // An empty set must not be reported if none was known: the service may have endpoints.
+            // Those that were known stay as long as they exist.
+            Some(misfit) if session.journal().last().is_none() => session.fail(misfit),
+            misfit => {
+                let whole = Answer::new(self.table.endpoints(&self.reading));
+                session.answer(whole.rebuilt(is_rebuilt).trouble(misfit.map(Into::into)));
             }
         }
-        self.told = Some(new);
     }
 }
 
@@ -314,18 +229,12 @@ fn is_missing(error: &BoxError) -> bool {
     refused(error).is_some_and(|refused| refused.status == 404)
 }
 
-/// Waits until fresh news is asked for, but not before `not_before`.
-async fn check_wanted(not_before: Option<Instant>, session: &mut Session) {
-    if let Some(instant) = not_before {
-        tokio::time::sleep_until(instant).await;
-    }
-    session.refresh_wanted().await;
-}
-
-async fn until(instant: Option<Instant>) {
-    match instant {
-        Some(instant) => tokio::time::sleep_until(instant).await,
-        None => std::future::pending().await,
+/// The events of a watch; none if it was silent for too long.
+async fn heard(quiet: Duration, events: &mut Events) -> Result<Option<Vec<Event>>, BoxError> {
+    match tokio::time::timeout(quiet, events.next()).await {
+        Ok(news) => news,
+        // A server reports each minute how far it has come. One that does not may be gone, or old.
+        Err(_) => Ok(None),
     }
 }
 
@@ -355,14 +264,5 @@ impl Source for KubernetesSource {
             }
             None => Err(error),
         }
-    }
-}
-
-impl std::fmt::Debug for KubernetesSource {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("KubernetesSource")
-            .field("server", &self.server)
-            .field("service", &self.service)
-            .finish_non_exhaustive()
     }
 }

@@ -12,6 +12,7 @@ use super::{
     reading::{Family, Hinted, Reading, Row, State, ports_of},
     slice::Slice,
 };
+use crate::journal::Journal;
 
 /// The metadata key that marks an endpoint that is used although it terminates.
 const TERMINATING: &str = "kubernetes.terminating";
@@ -37,12 +38,7 @@ impl Table {
     /// If it has endpoints but not the wanted port, those that were reported before stay as they
     /// were. When a port is renamed, it changes its name slice by slice, and no pod stops listening
     /// for it.
-    pub(super) fn put(
-        &mut self,
-        slice: Slice,
-        reading: &Reading,
-        told: &BTreeMap<Address, Endpoint>,
-    ) {
+    pub(super) fn put(&mut self, slice: Slice, reading: &Reading, told: &Journal) {
         let is_misfit = !slice.endpoints.is_empty() && !reading.has_port(&slice);
         let rows =
             if is_misfit { reading.rows_as_told(&slice, told) } else { reading.rows(&slice) };

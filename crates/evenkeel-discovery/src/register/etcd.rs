@@ -78,7 +78,8 @@ impl EtcdRegistry {
             }
         };
         self.has_answered = false;
-        self.shared.insert(shared).client(&self.cluster, self.asked - 1).await
+        let (cluster, index) = (&self.cluster, self.asked - 1);
+        self.shared.insert(shared).client(|| cluster.client(index)).await
     }
 
     async fn enter_at(

@@ -9,7 +9,10 @@ use tokio::{
 };
 
 use super::{
-    Entry, EntryLost, Kept, NotInTime, Registration, Registry, Status, Taken, registered::Leave,
+    Entry, Kept, Registry,
+    error::{EntryLost, NotInTime, Taken},
+    handle::Status,
+    registration::Registration,
 };
 use crate::{clock, error::chain};
 
@@ -30,6 +33,15 @@ pub(super) struct Keeper<R> {
     alive_at: Instant,
     failures: u32,
     failing: Option<(Instant, String)>,
+}
+
+/// How a service leaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Leave {
+    /// It deregisters, and waits until its callers can have seen it.
+    AndWait,
+    /// It deregisters.
+    AtOnce,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -67,11 +67,11 @@
 //!
 //! A failure is logged when it begins and when it ends, and is in [`Registered::status`].
 
-mod entry;
 mod error;
 mod handle;
 mod keeper;
 mod registered;
+mod registration;
 
 #[cfg(feature = "consul")]
 pub mod consul;
@@ -83,11 +83,12 @@ use std::time::Duration;
 use evenkeel_core::BoxError;
 
 pub use self::{
-    entry::{Check, Entry, Probe},
-    error::{EntryLost, InvalidEntry, NotInTime, Taken},
+    error::{EntryLost, NotInTime, Taken},
     handle::{RegisteredHandle, Status},
-    registered::{Registered, Registration},
+    registered::Registered,
+    registration::Registration,
 };
+pub use crate::entry::{Check, Entry, InvalidEntry, Probe};
 
 #[cfg(feature = "consul")]
 pub use self::consul::ConsulRegistry;

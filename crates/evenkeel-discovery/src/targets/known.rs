@@ -4,16 +4,15 @@ use std::sync::Arc;
 
 use evenkeel_core::{
     BoxError,
-    discover::Discovery,
     endpoint::{Address, AddressError, Endpoint},
 };
 
 #[cfg(feature = "kubernetes")]
 use super::kubernetes::kubernetes;
-use super::{Target, hidden::quoted};
+#[cfg(any(feature = "consul", feature = "etcd"))]
+use super::options::{only, positive, service, with};
+use super::{Made, Target, hidden::quoted};
 use crate::Fixed;
-
-pub(super) type Made = Result<Arc<dyn Discovery>, BoxError>;
 
 /// Each scheme, and the function that makes a discovery of it.
 pub(super) const SCHEMES: [(&str, fn(&Target) -> Made); 10] = [
@@ -157,44 +156,20 @@ fn consul(target: &Target) -> Made {
 
     use crate::consul::Consul;
 
-    target.only(&[
-        "tag",
-        "filter",
-        "dc",
-        "near",
-        "peer",
-        "consistency",
-        "dialect",
-        "ns",
-        "partition",
-        "passing",
-        "healthy",
-        "wait",
-        "hold",
-        "timeout",
-        "stale_max",
-        "token",
-        "token_file",
-        "tls",
-        "ca_file",
-        "cert_file",
-        "key_file",
-    ])?;
+    only(
+        target,
+        "tag filter dc near peer consistency dialect ns partition passing healthy wait \
+         hold timeout stale_max token token_file tls ca_file cert_file key_file",
+    )?;
     if target.user.is_some() {
         return Err("Consul knows no users: write `token_file`".into());
     }
     let agents = agents(target)?;
     let service = service(target)?;
     let mut consul = target.all("tag").fold(Consul::new(agents, service), Consul::tag);
-    if let Some(filter) = target.one("filter")? {
-        consul = consul.filter(filter);
-    }
-    if let Some(datacenter) = target.one("dc")? {
-        consul = consul.datacenter(datacenter);
-    }
-    if let Some(node) = target.one("near")? {
-        consul = consul.near(node);
-    }
+    consul = with(consul, target.one("filter")?, Consul::filter);
+    consul = with(consul, target.one("dc")?, Consul::datacenter);
+    consul = with(consul, target.one("near")?, Consul::near);
     if target.flag("healthy")? == Some(false) {
         return Err("who is critical is left out in any case: leave `healthy` out, too".into());
     }
@@ -208,24 +183,18 @@ fn consul(target: &Target) -> Made {
         }
         consul = consul.wait(wait);
     }
-    if let Some(hold) = target.time("hold")? {
-        consul = consul.hold(hold);
-    }
-    if let Some(age) = target.time("stale_max")? {
-        consul = consul.stale_max(age);
-    }
+    consul = with(consul, target.time("hold")?, Consul::hold);
+    consul = with(consul, target.time("stale_max")?, Consul::stale_max);
     Ok(Arc::new(of_consul(target, consul)?))
 }
 
 /// What is asked, of which servers, and how the answer is read.
 #[cfg(feature = "consul")]
-fn of_consul(target: &Target, mut consul: crate::Consul) -> Result<crate::Consul, BoxError> {
+fn of_consul(target: &Target, consul: crate::Consul) -> Result<crate::Consul, BoxError> {
     use crate::consul::Consistency;
 
-    if let Some(peer) = target.one("peer")? {
-        consul = consul.peer(peer);
-    }
-    consul = match target.one("consistency")? {
+    let consul = with(consul, target.one("peer")?, crate::Consul::peer);
+    let consul = match target.one("consistency")? {
         None | Some("leader") => consul,
         Some("stale") => consul.consistency(Consistency::Stale),
         Some("consistent") => consul.consistency(Consistency::Consistent),
@@ -242,27 +211,17 @@ fn of_consul(target: &Target, mut consul: crate::Consul) -> Result<crate::Consul
 
 #[cfg(feature = "consul")]
 fn agents(target: &Target) -> Result<crate::consul::Agents, BoxError> {
+    use crate::consul::Agents;
+
     let servers = servers(target, "127.0.0.1", 8_500)?;
-    let mut agents = crate::consul::Agents::at(servers.iter().map(|server| &**server))?;
-    if let Some(token) = target.one("token")? {
-        agents = agents.token(token);
-    }
-    if let Some(path) = target.one("token_file")? {
-        agents = agents.token_file(path);
-    }
-    if let Some(namespace) = target.one("ns")? {
-        agents = agents.namespace(namespace);
-    }
-    if let Some(partition) = target.one("partition")? {
-        agents = agents.partition(partition);
-    }
-    if let Some(timeout) = positive(target, "timeout")? {
-        agents = agents.timeout(timeout);
-    }
+    let mut agents = Agents::at(servers.iter().map(|server| &**server))?;
+    agents = with(agents, target.one("token")?, Agents::token);
+    agents = with(agents, target.one("token_file")?, Agents::token_file);
+    agents = with(agents, target.one("ns")?, Agents::namespace);
+    agents = with(agents, target.one("partition")?, Agents::partition);
+    agents = with(agents, positive(target, "timeout")?, Agents::timeout);
     #[cfg(feature = "tls")]
-    if let Some(tls) = super::tls::read(target)? {
-        agents = agents.tls(tls);
-    }
+    let agents = with(agents, super::tls::read(target)?, Agents::tls);
     #[cfg(not(feature = "tls"))]
     super::tls::refuse(target)?;
     Ok(agents)
@@ -279,17 +238,7 @@ fn etcd(target: &Target) -> Made {
 
     use crate::etcd::{Cluster, Etcd};
 
-    target.only(&[
-        "dialect",
-        "quiet",
-        "hold",
-        "timeout",
-        "stale_max",
-        "tls",
-        "ca_file",
-        "cert_file",
-        "key_file",
-    ])?;
+    only(target, "dialect quiet hold timeout stale_max tls ca_file cert_file key_file")?;
     let servers = servers(target, "127.0.0.1", 2_379)?;
     let mut cluster = Cluster::at(servers.iter().map(|server| &**server))?;
     match &target.user {
@@ -297,13 +246,9 @@ fn etcd(target: &Target) -> Made {
         Some((_, None)) => return Err("the user needs a password: write name:password@".into()),
         None => {}
     }
-    if let Some(timeout) = positive(target, "timeout")? {
-        cluster = cluster.timeout(timeout);
-    }
+    cluster = with(cluster, positive(target, "timeout")?, Cluster::timeout);
     #[cfg(feature = "tls")]
-    if let Some(tls) = super::tls::read(target)? {
-        cluster = cluster.tls(tls);
-    }
+    let cluster = with(cluster, super::tls::read(target)?, Cluster::tls);
     #[cfg(not(feature = "tls"))]
     super::tls::refuse(target)?;
     let service = service(target)?;
@@ -315,12 +260,8 @@ fn etcd(target: &Target) -> Made {
         }
         etcd = etcd.quiet(quiet);
     }
-    if let Some(hold) = target.time("hold")? {
-        etcd = etcd.hold(hold);
-    }
-    if let Some(age) = target.time("stale_max")? {
-        etcd = etcd.stale_max(age);
-    }
+    etcd = with(etcd, target.time("hold")?, Etcd::hold);
+    etcd = with(etcd, target.time("stale_max")?, Etcd::stale_max);
     Ok(Arc::new(etcd))
 }
 
@@ -351,26 +292,4 @@ fn etcd(_: &Target) -> Made {
 #[cfg(not(feature = "kubernetes"))]
 fn kubernetes(_: &Target) -> Made {
     Err("it needs the feature `kubernetes`".into())
-}
-
-#[cfg(any(feature = "consul", feature = "etcd", feature = "kubernetes"))]
-pub(super) fn service(target: &Target) -> Result<&str, BoxError> {
-    if target.path.is_empty() {
-        return Err(
-            format!("the service is missing: write {}://host/service", target.scheme).into()
-        );
-    }
-    Ok(&target.path)
-}
-
-#[cfg(any(feature = "consul", feature = "etcd", feature = "kubernetes"))]
-pub(super) fn positive(
-    target: &Target,
-    key: &str,
-) -> Result<Option<std::time::Duration>, BoxError> {
-    let time = target.time(key)?;
-    if time.is_some_and(|time| time.is_zero()) {
-        return Err(format!("`{key}` is more than nothing").into());
-    }
-    Ok(time)
 }

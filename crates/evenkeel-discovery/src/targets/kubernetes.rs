@@ -5,23 +5,13 @@ use std::sync::Arc;
 use evenkeel_core::{BoxError, number::digits};
 
 use super::{
-    Target,
-    known::{Made, positive, service},
+    Made, Target,
+    options::{only, positive, service, with},
 };
 use crate::kubernetes::{ApiServer, Family, Kubernetes, is_name};
 
 pub(super) fn kubernetes(target: &Target) -> Made {
-    target.only(&[
-        "kubeconfig",
-        "context",
-        "in_cluster",
-        "zone",
-        "node",
-        "family",
-        "timeout",
-        "hold",
-        "stale_max",
-    ])?;
+    only(target, "kubeconfig context in_cluster zone node family timeout hold stale_max")?;
     if target.user.is_some() {
         return Err("who asks stands in the kubeconfig: write `context`".into());
     }
@@ -51,21 +41,13 @@ pub(super) fn kubernetes(target: &Target) -> Made {
         Some((name, None)) if is_name(name) && !is_number(name) => kubernetes.port(name),
         Some((port, _)) => return Err(format!("`{port}` is no port").into()),
     };
-    if let Some(zone) = target.one("zone")? {
-        kubernetes = kubernetes.zone(zone);
-    }
-    if let Some(node) = target.one("node")? {
-        kubernetes = kubernetes.node(node);
-    }
+    kubernetes = with(kubernetes, target.one("zone")?, Kubernetes::zone);
+    kubernetes = with(kubernetes, target.one("node")?, Kubernetes::node);
     if let Some(family) = target.one("family")? {
         kubernetes = kubernetes.family(family_of(family)?);
     }
-    if let Some(hold) = target.time("hold")? {
-        kubernetes = kubernetes.hold(hold);
-    }
-    if let Some(age) = target.time("stale_max")? {
-        kubernetes = kubernetes.stale_max(age);
-    }
+    kubernetes = with(kubernetes, target.time("hold")?, Kubernetes::hold);
+    kubernetes = with(kubernetes, target.time("stale_max")?, Kubernetes::stale_max);
     Ok(Arc::new(kubernetes))
 }
 
@@ -76,12 +58,8 @@ fn api_server(target: &Target) -> Result<ApiServer, BoxError> {
         (None, Some(true)) => ApiServer::in_cluster(),
         (None, _) => ApiServer::infer(),
     };
-    if let Some(context) = target.one("context")? {
-        server = server.context(context);
-    }
-    if let Some(timeout) = positive(target, "timeout")? {
-        server = server.timeout(timeout);
-    }
+    server = with(server, target.one("context")?, ApiServer::context);
+    server = with(server, positive(target, "timeout")?, ApiServer::timeout);
     Ok(server)
 }
 

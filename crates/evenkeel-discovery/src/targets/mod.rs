@@ -58,6 +58,8 @@ mod hidden;
 mod known;
 #[cfg(feature = "kubernetes")]
 mod kubernetes;
+#[cfg(any(feature = "consul", feature = "etcd", feature = "kubernetes"))]
+mod options;
 mod parse;
 #[cfg(any(feature = "consul", feature = "etcd"))]
 mod tls;
@@ -68,7 +70,8 @@ use evenkeel_core::{BoxError, discover::Discovery};
 
 pub use self::parse::Target;
 
-type Make = dyn Fn(&Target) -> Result<Arc<dyn Discovery>, BoxError> + Send + Sync;
+type Made = Result<Arc<dyn Discovery>, BoxError>;
+type Make = dyn Fn(&Target) -> Made + Send + Sync;
 
 /// The discovery that an address names, by one of the schemes of this crate.
 ///

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use evenkeel_core::{BoxError, endpoint::Endpoint};
 
 use super::{Dialect, segment};
-use crate::register::Entry;
+use crate::entry::Entry;
 
 /// `PREFIX/ID` and an address, as in go-kit's `sd/etcdv3`: `http://10.0.0.1:80` or `10.0.0.1:80`.
 ///

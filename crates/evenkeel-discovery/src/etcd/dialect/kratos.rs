@@ -6,7 +6,7 @@ use evenkeel_core::{BoxError, endpoint::Endpoint};
 use serde::{Deserialize, Serialize};
 
 use super::{Dialect, metadata_of, segment, with_metadata};
-use crate::{go, register::Entry};
+use crate::{entry::Entry, go};
 
 /// `/microservices/SERVICE/ID`, and the instance with a URL for each protocol, as Kratos writes it.
 ///

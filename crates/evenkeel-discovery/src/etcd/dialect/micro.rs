@@ -6,7 +6,7 @@ use evenkeel_core::{BoxError, endpoint::Endpoint};
 use serde::{Deserialize, Serialize};
 
 use super::{Dialect, metadata_of, segment, with_metadata};
-use crate::{go, register::Entry};
+use crate::{entry::Entry, go};
 
 /// `/micro/registry/SERVICE/ID`, and the service with one node, as go-micro v2 writes it.
 ///

@@ -25,7 +25,7 @@ use std::collections::BTreeMap;
 use evenkeel_core::{BoxError, endpoint::Endpoint, number::digits};
 use serde_json::Value;
 
-use crate::register::Entry;
+use crate::entry::Entry;
 
 pub use self::{
     bare::{Kit, Zero},

@@ -4,7 +4,7 @@ use evenkeel_core::{BoxError, endpoint::Endpoint};
 use serde_json::Value;
 
 use super::{Dialect, metadata_of, segment, texts, with_metadata};
-use crate::{go, register::Entry};
+use crate::{entry::Entry, go};
 
 /// `SERVICE/ID` and `{"Op":0,"Addr":"10.0.0.1:80","Metadata":…}`, as etcd's `naming/endpoints` writes and its
 /// resolver for grpc-go reads.

@@ -6,7 +6,7 @@ use evenkeel_core::{BoxError, endpoint::Endpoint};
 use serde::{Deserialize, Serialize};
 
 use super::{Dialect, segment};
-use crate::register::Entry;
+use crate::entry::Entry;
 
 /// `/evenkeel/SERVICE/ID`, and an endpoint as in a file of endpoints. A value that is just an
 /// address is read too, so `etcdctl put /evenkeel/web/1 10.0.0.1:80` makes an entry.

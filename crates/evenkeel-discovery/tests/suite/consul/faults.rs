@@ -124,6 +124,22 @@ async fn an_index_that_goes_backwards_is_asked_anew() {
 }
 
 #[tokio::test]
+async fn an_agent_that_lost_its_data_and_has_as_much_again_is_not_believed_at_once() {
+    let agent = Simulated::start([
+        Reply::Ports(7, vec![1, 2]),
+        Reply::Close,
+        Reply::HoldBackAnew(9, vec![2, 3]),
+    ])
+    .await;
+    let mut watching = Watching::new(&web(at(&agent.url)).hold(ms(1_000)));
+    watching.until_addresses(&["10.0.0.1:1", "10.0.0.1:2"]).await;
+
+    watching.until(|set| set.contains_key(&"10.0.0.1:3".parse().unwrap())).await;
+    assert_eq!(watching.addresses(), ["10.0.0.1:1", "10.0.0.1:2", "10.0.0.1:3"]);
+    watching.until_addresses(&["10.0.0.1:2", "10.0.0.1:3"]).await;
+}
+
+#[tokio::test]
 async fn an_index_of_zero_is_no_busy_loop() {
     let agent = Simulated::start([Reply::Ports(0, vec![1]), Reply::HoldBack(1, vec![1])]).await;
     let mut watching = Watching::new(&web(at(&agent.url)));

@@ -19,6 +19,8 @@ pub(crate) enum Reply {
     Ports(u64, Vec<u16>),
     /// These ports at once, unless the question blocks on this index: then it is held back.
     HoldBack(u64, Vec<u16>),
+    /// As before, of a node that has lost its data, and so has another ID.
+    HoldBackAnew(u64, Vec<u16>),
     Status(u16),
     Body(&'static str),
     /// The head and half of the body.
@@ -109,7 +111,9 @@ async fn serve(stream: TcpStream, state: Arc<Mutex<State>>, changed: Arc<Notify>
                 next
             };
             match reply {
-                Reply::HoldBack(index, _) if path.contains(&format!("index={index}&")) => {
+                Reply::HoldBack(index, _) | Reply::HoldBackAnew(index, _)
+                    if path.contains(&format!("index={index}&")) =>
+                {
                     wait.await;
                     continue;
                 }
@@ -118,7 +122,10 @@ async fn serve(stream: TcpStream, state: Arc<Mutex<State>>, changed: Arc<Notify>
                     continue;
                 }
                 Reply::Ports(index, ports) | Reply::HoldBack(index, ports) => {
-                    send(&mut stream, 200, index, &rows(&ports)).await;
+                    send(&mut stream, 200, index, &rows(&ports, "a")).await;
+                }
+                Reply::HoldBackAnew(index, ports) => {
+                    send(&mut stream, 200, index, &rows(&ports, "b")).await;
                 }
                 Reply::Status(status) => send(&mut stream, status, 0, "refused").await,
                 Reply::Body(body) => send(&mut stream, 200, 7, body).await,
@@ -128,7 +135,7 @@ async fn serve(stream: TcpStream, state: Arc<Mutex<State>>, changed: Arc<Notify>
                     let _ = stream.write_all(head.as_bytes()).await;
                 }
                 Reply::Half => {
-                    let rows = rows(&[1, 2, 3]);
+                    let rows = rows(&[1, 2, 3], "a");
                     let head = format!(
                         "HTTP/1.1 200 OK\r\nX-Consul-Index: 9\r\nContent-Length: {}\r\n\r\n{}",
                         rows.len(),
@@ -174,10 +181,10 @@ async fn send(stream: &mut BufReader<TcpStream>, status: u16, index: u64, body: 
     let _ = stream.write_all(head.as_bytes()).await;
 }
 
-fn rows(ports: &[u16]) -> String {
+fn rows(ports: &[u16], node: &str) -> String {
     let rows = ports.iter().map(|port| {
         format!(
-            r#"{{"Node":{{"Node":"n","Address":"10.0.0.1"}},"Service":{{"ID":"web-{port}","Port":{port}}},"Checks":[]}}"#
+            r#"{{"Node":{{"ID":"{node}","Node":"n","Address":"10.0.0.1"}},"Service":{{"ID":"web-{port}","Port":{port}}},"Checks":[]}}"#
         )
     });
     format!("[{}]", rows.collect::<Vec<_>>().join(","))

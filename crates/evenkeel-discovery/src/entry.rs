@@ -4,8 +4,6 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use evenkeel_core::endpoint::Address;
 
-use super::InvalidEntry;
-
 /// The entry of a service in a registry: what its callers need to find it.
 ///
 /// ```
@@ -130,7 +128,7 @@ impl Entry {
     ///
     /// # Errors
     /// If not. A registry's further conditions are in
-    /// [`Registry::validate`](super::Registry::validate).
+    /// [`Registry::validate`](crate::register::Registry::validate).
     pub fn validate(&self) -> Result<(), InvalidEntry> {
         let reason = if self.service.is_empty() {
             "the service has no name"
@@ -235,6 +233,27 @@ impl Check {
     fn new(probe: Probe, interval: Duration) -> Self {
         let timeout = interval.min(Duration::from_secs(10));
         Self { probe, interval, timeout, headers: BTreeMap::new(), is_tls: false }
+    }
+}
+
+/// An entry that could be entered, but then never be called, found or removed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{id}` of the service `{service}` cannot be registered: {reason}")]
+#[non_exhaustive]
+pub struct InvalidEntry {
+    /// The name of the service.
+    pub service: String,
+    /// The id of the entry.
+    pub id: String,
+    /// What is wrong with it.
+    pub reason: &'static str,
+}
+
+impl InvalidEntry {
+    /// `entry` cannot be registered, for this reason.
+    #[must_use]
+    pub fn new(entry: &Entry, reason: &'static str) -> Self {
+        Self { service: entry.service.to_string(), id: entry.id.clone(), reason }
     }
 }
 
