@@ -35,7 +35,7 @@ use self::fleet::{Fleet, Followers, Member, State};
 use crate::{
     endpoint::Address,
     node::{Access, Gate, Node},
-    observe::{self, Report},
+    observe::Report,
     outcome::Outcome,
     rng::Rng,
     sync::{Mutex, MutexGuard},
