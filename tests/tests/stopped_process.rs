@@ -90,7 +90,7 @@ async fn a_call_over_http2_fails_within_seconds_without_any_timeout_of_the_calle
 }
 
 #[tokio::test]
-async fn a_timeout_per_attempt_and_a_second_attempt_hide_it_over_http1() {
+async fn a_timeout_per_attempt_and_a_second_attempt_hide_a_stopped_process_over_http1() {
     let (stopped, other) = (Server::start().await, Server::start().await);
     let client = ServiceBuilder::new()
         .layer(BalanceLayer::pick_first(Fixed::new([stopped.address, other.address])))
@@ -135,7 +135,7 @@ async fn a_killed_process_costs_an_error_at_once_and_the_next_attempt_goes_elsew
 }
 
 #[tokio::test]
-async fn health_checks_notice_it_without_any_request_and_its_recovery_too() {
+async fn health_checks_notice_a_stopped_process_and_its_recovery_without_any_request() {
     let (stopped, other) = (Server::start().await, Server::start().await);
     let checks = ActiveHealthLayer::new(HttpProbe::new("/"))
         .interval(Duration::from_millis(100))

@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn faults_are_chosen_by_name_or_by_its_beginning() {
+    fn faults_are_chosen_by_name_or_prefix() {
         let names = |words: &[&str]| {
             let faults = options(words).faults().unwrap();
             faults.into_iter().map(Fault::name).collect::<Vec<_>>()
@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_exist_is_answered_with_what_does() {
+    fn an_unknown_name_is_refused_with_the_names_that_exist() {
         let fault = options(&["--faults", "F9"]).faults().unwrap_err().to_string();
         let contestant = options(&["--contestants", "us"]).contestants().unwrap_err().to_string();
 

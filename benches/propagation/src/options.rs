@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_exist_is_answered_with_what_does() {
+    fn an_unknown_name_is_refused_with_the_names_that_exist() {
         let event = options(&["--events", "fire"]).events().unwrap_err().to_string();
         let registry = options(&["--registries", "etc"]).registries().unwrap_err().to_string();
 

@@ -121,7 +121,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn what_comes_from_the_registry_is_counted_and_connections_with_it() {
+    async fn bytes_from_the_registry_and_connections_to_it_are_counted() {
         let registry = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let counts = Arc::default();
         let address = relay(registry.local_addr().unwrap(), &counts).await.unwrap();

@@ -244,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn errors_fail_a_run_where_callers_of_ours_must_see_none() {
+    fn an_error_fails_a_run_if_our_callers_must_see_none() {
         let fails = |cell| verdict(&[], &[cell]).is_err();
 
         assert!(fails(cell(Event::Partition, goals::OURS, 1)));

@@ -78,7 +78,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn the_clock_stands_while_tokio_is_paused_and_moves_with_it() {
+    async fn the_clock_stops_while_tokio_is_paused_and_advances_with_it() {
         let before = now();
         assert_eq!(now(), before);
         tokio::time::advance(Duration::from_secs(3)).await;
@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_wait_without_end_is_a_long_one() {
+    async fn an_infinite_wait_becomes_a_very_long_one() {
         assert_eq!(after(Duration::from_secs(1)) - instant(), Duration::from_secs(1));
         assert!(Duration::from_secs(86_400 * 365) < after(Duration::MAX) - instant());
     }

@@ -464,7 +464,7 @@ mod tests {
     }
 
     #[test]
-    fn long_polls_and_attempts_whose_head_is_there_are_not_cut_off() {
+    fn dropped_long_polls_and_answered_attempts_do_not_count_as_cut_off() {
         let held = held();
         let mut untimed = Attempt::new(held.clone());
         untimed.set_untimed();
@@ -478,7 +478,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_deadline_cuts_off_has_failed_without_an_answer_and_what_its_caller_drops_has_not() {
+    fn an_attempt_that_a_deadline_cuts_off_has_failed_and_one_that_its_caller_drops_has_not() {
         #[derive(Default)]
         struct Ends(std::sync::Mutex<Vec<Report>>);
         impl crate::observe::Observer for Ends {
@@ -491,7 +491,7 @@ mod tests {
 
         cut(&held);
         cut::by_deadline(Duration::from_millis(3), || cut(&held));
-        assert_eq!(*ends.0.lock().unwrap(), [], "its caller, and one who was impatient");
+        assert_eq!(*ends.0.lock().unwrap(), [], "dropped by its caller, or too early");
         cut::by_deadline(Duration::from_millis(2), || cut(&held));
 
         let millisecond = Duration::from_millis(1);
@@ -561,7 +561,7 @@ mod tests {
     }
 
     #[test]
-    fn an_untimed_trial_leaves_its_place_to_others_and_tells_all_how_it_ended() {
+    fn an_untimed_trial_leaves_its_place_to_others_and_still_reports_its_outcome() {
         let held = held();
         let observer = HalfOpen::guard(&held.0);
         let mut poll = Attempt::new(held.clone());
@@ -577,7 +577,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_trial_waited_in_vain_is_known_after_it_has_given_its_place_back() {
+    fn the_time_that_a_dropped_trial_waited_is_recorded_after_its_place_is_free() {
         let held = held();
         let observer = HalfOpen::guard(&held.0);
         let mut trial = Attempt::new(held.clone());
@@ -586,14 +586,14 @@ mod tests {
 
         drop(trial);
 
-        assert!(held.0.is_open(), "which forgets what was known before");
+        assert!(held.0.is_open(), "opening forgets what was known before");
         assert_eq!(held.0.latency().estimate(), Some(Duration::from_millis(1)));
         assert_eq!(held.0.penalty(), 1);
         assert_eq!(observer.told.lock().unwrap().len(), 0);
     }
 
     #[test]
-    fn an_untimed_success_is_no_sample_and_an_untimed_failure_counts() {
+    fn an_untimed_success_gives_no_latency_sample_and_an_untimed_failure_does() {
         let held = held();
         let untimed = || {
             let mut attempt = Attempt::new(held.clone());
@@ -615,7 +615,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_for_less_traffic_costs_its_delay_however_the_attempt_ends() {
+    fn a_throttled_answer_costs_its_delay_however_the_attempt_ends() {
         let held = held();
         let attempt = Attempt::new(held.clone());
         attempt.throttled(Duration::from_secs(30));
@@ -624,7 +624,7 @@ mod tests {
     }
 
     #[test]
-    fn an_attempt_that_is_turned_away_counts_as_load_and_is_no_sample() {
+    fn an_attempt_that_is_turned_away_counts_as_load_and_gives_no_latency_sample() {
         let held = held();
         let attempt = Attempt::new(held.clone());
         attempt.turned_away();

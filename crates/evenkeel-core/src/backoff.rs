@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn delays_double_up_to_the_greatest_and_keep_half() {
+    fn delays_double_up_to_the_maximum_and_jitter_takes_at_most_half() {
         let backoff = Backoff::new(ms(100), Duration::from_secs(1));
         let mut rng = Rng::with_seed(3);
         for (n, full) in [(0, 100), (1, 200), (3, 800), (4, 1_000), (40, 1_000), (u32::MAX, 1_000)]
@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn grpc_delays_multiply_and_stray_by_a_fifth() {
+    fn grpc_delays_grow_by_a_factor_with_a_jitter_of_a_fifth() {
         let backoff = Backoff::grpc(ms(100), 1.6, ms(400));
         let mut rng = Rng::with_seed(3);
         for (n, middle) in [(0, 100), (1, 160), (2, 256), (3, 400), (u32::MAX, 400)] {
@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn two_callers_do_not_wait_the_same() {
+    fn two_callers_do_not_wait_equally_long() {
         let mut rng = Rng::with_seed(3);
         let (mut a, mut b) = (rng.fork(), rng.fork());
         for backoff in [Backoff::new(ms(100), ms(1_000)), Backoff::full_jitter(ms(100), ms(1_000))]
@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn no_bounds_are_so_extreme_that_a_delay_overflows() {
+    fn extreme_bounds_do_not_overflow_a_delay() {
         let nanosecond = Duration::from_nanos(1);
         let mut rng = Rng::with_seed(3);
         for n in [0, 1, 31, 64, u32::MAX] {

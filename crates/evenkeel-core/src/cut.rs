@@ -80,13 +80,13 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     #[test]
-    fn only_what_a_deadline_cuts_off_after_half_of_it_has_failed() {
+    fn an_attempt_has_failed_only_if_a_deadline_cuts_it_off_after_half_of_its_time() {
         assert!(!is_failure(SECOND * 1_000));
         by_deadline(SECOND * 2, || {
             assert!(is_failure(SECOND));
             assert!(!is_failure(SECOND - Duration::from_nanos(1)));
             by_deadline(SECOND * 8, || assert!(!is_failure(SECOND * 3)));
-            assert!(is_failure(SECOND), "that of before");
+            assert!(is_failure(SECOND), "the outer deadline holds again");
         });
         assert!(!is_failure(SECOND * 1_000));
         by_deadline(Duration::ZERO, || {

@@ -258,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_address_is_refused_with_a_reason() {
+    fn an_invalid_address_is_refused_with_a_reason() {
         for text in
             ["", ":80", "host", "host:0", "10.0.0.1:0", "host:65536", "unix:", "a..b:1", "::1:x"]
         {

@@ -364,7 +364,7 @@ mod tests {
 
     #[cfg(target_os = "linux")]
     #[test]
-    fn what_this_host_lacks_is_told_apart_from_what_an_endpoint_does() {
+    fn errors_of_this_host_are_told_apart_from_errors_of_an_endpoint() {
         let of_this_host = |number| is_of_this_host(&io::Error::from_raw_os_error(number));
         // ENOMEM, ENFILE, EMFILE, EADDRNOTAVAIL, ENETDOWN, ENOBUFS.
         for number in [12, 23, 24, 99, 100, 105] {
@@ -375,7 +375,7 @@ mod tests {
             assert!(!of_this_host(number), "{number}");
         }
         let wrapped = io::Error::other(io::Error::from_raw_os_error(24));
-        assert!(is_of_this_host(&wrapped), "however deep it lies");
+        assert!(is_of_this_host(&wrapped), "at any depth of the chain");
     }
 
     #[test]

@@ -449,7 +449,7 @@ mod tests {
     }
 
     #[test]
-    fn weight_zero_drains_and_another_weight_ends_it() {
+    fn weight_zero_drains_a_node_and_another_weight_ends_the_drain() {
         let node = Node::new(endpoint(0));
         assert_eq!(node.closed_by().collect::<Vec<_>>(), [Gate::Draining]);
 
@@ -462,7 +462,7 @@ mod tests {
     }
 
     #[test]
-    fn who_comes_back_is_measured_anew_and_who_was_only_drained_is_not() {
+    fn a_node_that_comes_back_is_measured_again_and_one_that_was_only_drained_is_not() {
         let decay = Some(std::time::Duration::from_secs(10));
         let node = Node::joining(endpoint(1), Arc::new(NoListener), decay);
         node.open(Gate::Joining);

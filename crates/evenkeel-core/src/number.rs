@@ -57,7 +57,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn digits_are_digits_alone() {
+    fn a_number_consists_of_ascii_digits_only() {
         for (text, number) in [("0", 0), ("18446744073709551615", u64::MAX), ("0003", 3)] {
             assert_eq!(digits(text), Some(number), "{text}");
         }

@@ -249,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn an_observer_hears_of_every_gate_once_a_change() {
+    fn an_observer_hears_of_each_change_of_a_gate_once() {
         let node = Node::new("10.0.0.1:80".parse().unwrap());
         let diary = Arc::new(Diary::default());
         node.observe(diary.clone());
@@ -264,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn an_attempt_from_before_the_node_was_closed_is_told_as_late() {
+    fn an_attempt_that_began_before_the_node_closed_is_reported_as_late() {
         let node = Arc::new(Node::new("10.0.0.1:80".parse().unwrap()));
         let diary = Arc::new(Diary::default());
         node.observe(diary.clone());

@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn a_count_goes_after_a_window_and_once() {
+    fn a_count_is_forgotten_once_after_a_window() {
         let ring = Ring::new();
         forget(&ring, 100);
         assert!(ring.add(3, 100));
@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn a_step_that_comes_late_changes_nothing_that_is_in_use() {
+    fn a_step_that_comes_late_changes_no_slot_in_use() {
         // Also if the low bits of the tick have wrapped around.
         for late in [1, 17, 1 << 12, 1 << 16, 1 << 32] {
             let ring = Ring::new();

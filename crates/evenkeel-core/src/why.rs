@@ -261,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_chosen_was_looked_at_under_every_policy_and_nothing_else_changes() {
+    fn the_chosen_node_was_looked_at_under_every_policy_and_recording_changes_nothing() {
         let nodes = nodes(10);
         nodes[3].close(Gate::Ejected);
         for name in names() {
@@ -305,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_is_a_decision_too() {
+    fn a_decision_for_no_node_is_recorded_too() {
         let nodes = nodes(2);
         nodes.iter().for_each(|node| _ = node.close(Gate::Draining));
         let (picked, decision) = decide("round_robin", &nodes, 1);

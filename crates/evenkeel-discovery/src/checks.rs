@@ -71,7 +71,7 @@ mod tests {
     }
 
     #[test]
-    fn checks_become_rare_while_they_are_asked_for_and_forget_it_after_a_calm() {
+    fn checks_that_are_asked_for_all_the_time_become_rare_until_a_calm() {
         let (mut checks, start) = (Checks::new(REST, REST_MAX), clock::now());
         assert_eq!(checks.next, None, "the first is made at once");
 

@@ -271,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn what_could_never_be_called_is_refused() {
+    fn an_entry_that_could_never_be_called_is_refused() {
         let entry = |address: Address| Entry::new("web", address);
         let bound: std::net::SocketAddr = "10.0.0.1:0".parse().unwrap();
         let refused = entry(bound.into()).validate().unwrap_err();

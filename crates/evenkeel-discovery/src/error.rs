@@ -62,7 +62,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_failure_tells_what_stays_and_leads_to_its_cause() {
+    fn a_failure_says_which_endpoints_stay_in_use_and_has_its_cause() {
         let refused = std::io::Error::from(std::io::ErrorKind::ConnectionRefused);
 
         let failed = SourceFailed::new("dns db:1".into(), 3, refused.into());

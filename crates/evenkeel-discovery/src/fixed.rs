@@ -66,7 +66,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_fixed_list_is_told_once_to_each_watcher() {
+    fn a_fixed_list_is_announced_once_to_each_watcher() {
         let fixed = Fixed::new(["10.0.0.1:80".parse::<Endpoint>().unwrap()]);
         for _ in 0..2 {
             let told: Vec<_> = fixed.watch().collect().now_or_never().expect("it never waits");

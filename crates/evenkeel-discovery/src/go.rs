@@ -27,7 +27,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_means_something_in_html_is_escaped() {
+    fn characters_with_a_meaning_in_html_are_escaped() {
         assert_eq!(json(&"a<b>&\u{2028}é\"\n").unwrap(), r#""a\u003cb\u003e\u0026\u2028é\"\n""#);
         assert_eq!(json(&"plain").unwrap(), "\"plain\"");
     }

@@ -258,10 +258,10 @@ mod tests {
     }
 
     #[test]
-    fn what_is_said_again_unchanged_is_no_news() {
+    fn an_unchanged_announcement_is_no_news() {
         let mut journal = Journal::new("test");
 
-        assert!(journal.replace(vec![]), "an empty set is news to those who know none");
+        assert!(journal.replace(vec![]), "an empty set is news while none is known");
         assert!(!journal.replace(vec![]));
         assert!(journal.insert(endpoint(1)));
         assert!(!journal.insert(endpoint(1)));
@@ -326,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_is_told_and_the_set_stays() {
+    fn a_failure_is_reported_and_the_set_stays() {
         let mut journal = Journal::new("test");
         let mut at = 0;
         journal.fail("refused".into());
@@ -360,7 +360,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_written_last_is_read_before_the_end() {
+    async fn the_last_change_is_read_before_the_end() {
         let (writer, reader) = watch::channel(Journal::new("test"));
         let mut watch = follow(reader, ());
         writer.send_modify(|journal| {

@@ -76,7 +76,7 @@ mod tests {
     }
 
     #[test]
-    fn news_make_it_quick_again() {
+    fn news_make_queries_quick_again() {
         let start = clock::now();
         let mut pace = Pace::new(start);
         let mut now = start;

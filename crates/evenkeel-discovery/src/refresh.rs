@@ -60,7 +60,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn what_is_asked_for_is_not_lost_with_a_wait_that_is_given_up() {
+    async fn a_refresh_is_not_lost_when_a_wait_for_it_is_dropped() {
         let asked = Arc::<Notify>::default();
         let mut refresh = Refresh::new(asked.clone());
         for _ in 0..BURST {
@@ -77,7 +77,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn three_are_granted_at_once_and_then_one_a_second() {
+    async fn three_refreshes_are_granted_at_once_and_then_one_a_second() {
         let asked = Arc::<Notify>::default();
         let mut refresh = Refresh::new(asked.clone());
         let start = clock::now();

@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_layer_of_this_process_refused_is_no_failure_of_the_endpoint() {
+    fn a_refusal_by_a_layer_of_this_process_is_no_failure_of_the_endpoint() {
         use evenkeel_core::error::LimitReached;
         let refused: BoxError = LimitReached::new(7, Duration::ZERO).into();
         assert_eq!(StatusClassifier.error(&refused), Outcome::Ignored);
@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn what_this_host_lacks_is_no_failure_of_the_endpoint() {
+    fn an_error_of_this_host_is_no_failure_of_the_endpoint() {
         use crate::error::ConnectError;
         let connecting = |kind: std::io::ErrorKind| -> BoxError {
             let source = std::io::Error::from(kind).into();

@@ -68,7 +68,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_cookie_is_passed_over() {
+    fn an_invalid_cookie_is_ignored() {
         for line in [&b""[..], b";;;", b"sid", b"=abc", b"SID=abc", b"\xff\xfe=;\xff"] {
             assert_eq!(read(&[line]), None, "{line:?}");
         }

@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn a_delay_of_decades_is_a_date() {
+    fn a_delay_of_decades_is_read_as_a_unix_time() {
         let date = ("date", "Fri, 31 Dec 1999 23:59:29 GMT"); // 946684769
         let seconds = |seconds| Some(Duration::from_secs(seconds));
         assert_eq!(asked(&[date, ("retry-after", "999999999")]), seconds(999_999_999));
@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn a_date_counts_from_now_where_the_response_does_not_say_when_it_is_from() {
+    fn a_date_counts_from_now_if_the_response_has_no_date_of_its_own() {
         let after = |until| {
             let date = httpdate::fmt_http_date(until).parse().unwrap();
             asked_for(&HeaderMap::from_iter([(header::RETRY_AFTER, date)])).unwrap().as_secs()
@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pushback_is_a_number_of_milliseconds_of_which_nonsense_forbids() {
+    fn a_pushback_is_in_milliseconds_and_an_invalid_one_forbids_a_retry() {
         for (text, expected) in [
             ("0", Some(0)),
             ("250", Some(250)),

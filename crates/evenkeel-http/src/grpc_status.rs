@@ -126,12 +126,12 @@ fn code_of_http2(error: &h2::Error) -> u32 {
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() {
-/// let nobody: Vec<Endpoint> = Vec::new();
+/// let no_endpoints: Vec<Endpoint> = Vec::new();
 /// let stack = ServiceBuilder::new()
 ///     .layer(GrpcStatusLayer::new())
 ///     .layer(DeadlineLayer::new(Duration::from_millis(20)).carry(HttpDeadline))
 ///     .layer(RetryLayer::new(Budget::share(20.0)).rules(HttpRetry::grpc()))
-///     .layer(BalanceLayer::p2c(nobody))
+///     .layer(BalanceLayer::p2c(no_endpoints))
 ///     .service(HttpConnector::grpc());
 ///
 /// // A generated client does this: `GreeterClient::new(stack)`.

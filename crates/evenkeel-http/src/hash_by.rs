@@ -329,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_or_empty_is_passed_over() {
+    fn missing_and_empty_values_are_passed_over() {
         let by = HashBy::new().header(USER).cookie("sid").query("q");
         assert_eq!(hash(&by, "/", &[]), None);
         assert_eq!(hash(&by, "/?q", &[("x-user", ""), ("cookie", "sid=")]), None);

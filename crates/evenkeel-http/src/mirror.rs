@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_was_not_read_or_is_too_long_is_not_copied() {
+    async fn a_body_that_was_not_read_or_is_too_long_is_not_copied() {
         let mirror = HttpMirror::new().body_max(4);
         let (kept, sent) = mirror.keep(request("abc"));
         assert!(mirror.copy(kept).is_none(), "not read yet");

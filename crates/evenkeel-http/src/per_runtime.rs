@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn of_too_many_runtimes_the_one_that_came_least_recently_goes() {
+    fn the_least_recently_used_of_too_many_runtimes_is_dropped() {
         let values = PerRuntime::new();
         let value = |runtime: &Runtime, new: usize| {
             let _entered = runtime.enter();

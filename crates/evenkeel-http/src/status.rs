@@ -425,7 +425,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_is_rate_limited_is_told_when_to_try_again() {
+    async fn a_rate_limited_caller_is_told_when_to_try_again() {
         let stack = ErrorToResponseLayer::new().layer(service_fn(|_: Request<String>| async {
             let rate = evenkeel_core::quota::Rate::per_second(1);
             let limited = RateLimited::new(Duration::from_micros(1_500_001), rate);

@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_that_is_no_endpoints_is_ignored() {
+    fn an_error_that_no_endpoint_caused_is_ignored() {
         use evenkeel_core::{BoxError, error::FailedFast};
         let classifier = TowerClassifier::new(ServerErrorsAsFailures::new());
         let refused: BoxError = FailedFast::new(std::time::Duration::ZERO).into();

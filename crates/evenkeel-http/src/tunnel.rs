@@ -328,7 +328,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_task_that_has_done_much_already_opens_a_tunnel_all_the_same() {
+    async fn a_task_that_has_used_up_its_budget_still_opens_a_tunnel() {
         // The budget of a task, after which tokio makes it wait.
         while tokio::task::consume_budget().now_or_never().is_some() {}
         let mut extensions = Extensions::new();

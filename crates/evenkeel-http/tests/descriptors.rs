@@ -71,7 +71,7 @@ fn take_all() -> (Vec<File>, Rlimit) {
 }
 
 #[tokio::test]
-async fn no_endpoint_is_blamed_for_want_of_file_descriptors() {
+async fn no_endpoint_is_blamed_for_a_lack_of_file_descriptors() {
     let asked = [(); ENDPOINTS].map(|()| Arc::<AtomicUsize>::default());
     let mut endpoints = Vec::new();
     for asked in &asked {

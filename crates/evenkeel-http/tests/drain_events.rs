@@ -51,7 +51,7 @@ impl Visit for Line {
 }
 
 #[tokio::test]
-async fn a_drain_tells_its_steps_what_failed_and_what_was_cut() {
+async fn a_drain_logs_its_steps_what_failed_and_what_was_cut() {
     let lines = Lines::default();
     let _listening = tracing::subscriber::set_default(Registry::default().with(lines.clone()));
     #[cfg(feature = "metrics")]

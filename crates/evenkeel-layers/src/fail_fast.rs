@@ -18,10 +18,10 @@
 //!
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() {
-//! let nobody: Vec<Endpoint> = Vec::new();
+//! let no_endpoints: Vec<Endpoint> = Vec::new();
 //! let client = ServiceBuilder::new()
 //!     .layer(FailFastLayer::new(Duration::from_millis(20)))
-//!     .layer(BalanceLayer::p2c(nobody))
+//!     .layer(BalanceLayer::p2c(no_endpoints))
 //!     .service(|_: &Arc<Node>| service_fn(|n: u32| async move { Ok::<_, BoxError>(n) }));
 //!
 //! let error = client.oneshot(1).await.unwrap_err();

@@ -259,7 +259,7 @@ async fn a_limit_that_fills_allocates_nothing_either() {
 }
 
 #[tokio::test]
-async fn observation_allocates_nothing_while_nobody_listens() {
+async fn observation_allocates_nothing_without_a_listener() {
     for name in policy::names() {
         let stack = ServiceBuilder::new()
             .layer(ObserveLayer::new())
@@ -290,7 +290,7 @@ impl Service<u64> for Flaky {
 }
 
 #[tokio::test]
-async fn a_retry_that_nobody_listens_to_allocates_the_box_of_the_error_alone() {
+async fn a_retry_without_a_listener_allocates_only_the_box_of_the_error() {
     let stack = ServiceBuilder::new()
         .layer(RetryLayer::new(Budget::default()).rules(AnyRules::idempotent()))
         .layer(layer("round_robin"))

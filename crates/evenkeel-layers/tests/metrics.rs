@@ -258,7 +258,7 @@ async fn attempts_that_end_after_the_breaker_opened_are_counted_all_the_same() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_a_balancer_refuses_and_passes_over_is_counted() {
+async fn requests_refused_and_endpoints_passed_over_by_a_balancer_are_counted() {
     let mut recorded = Recorded::new();
     let (world, channel) = (World::default(), Channel::of(&[]));
     let layer = crate::probe::from_the_first(channel.clone()).wait_max(ms(20));
@@ -318,7 +318,7 @@ async fn endpoints_beyond_the_bound_share_their_series() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_service_that_is_made_anew_goes_on_with_the_same_series() {
+async fn a_service_that_is_made_again_goes_on_with_the_same_series() {
     let mut recorded = Recorded::new();
     let (world, channel) = (World::default(), Channel::of(&["a"]));
     let mut client = ServiceBuilder::new()
@@ -344,7 +344,7 @@ async fn a_service_that_is_made_anew_goes_on_with_the_same_series() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn health_checks_are_counted_and_what_they_come_to() {
+async fn health_checks_and_the_transitions_that_they_cause_are_counted() {
     let mut recorded = Recorded::new();
 
     scenes::an_endpoint_is_ill_for_a_while().await;
@@ -369,7 +369,7 @@ async fn what_a_concurrency_limit_refuses_is_counted() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_rate_limits_refuse_is_counted_by_whose_quota_it_was() {
+async fn refusals_of_rate_limits_are_counted_by_the_scope_of_the_quota() {
     let mut recorded = Recorded::new();
 
     scenes::rates_are_exceeded().await;
@@ -383,7 +383,7 @@ async fn what_rate_limits_refuse_is_counted_by_whose_quota_it_was() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_a_client_does_not_send_and_a_server_sheds_is_counted() {
+async fn requests_that_a_client_does_not_send_or_a_server_sheds_are_counted() {
     let mut recorded = Recorded::new();
 
     let throttled = scenes::too_much_is_asked_for().await;
@@ -398,7 +398,7 @@ async fn what_a_client_does_not_send_and_a_server_sheds_is_counted() {
 async fn calls_that_fail_at_once_are_counted() {
     let mut recorded = Recorded::new();
 
-    scenes::nobody_is_ready().await;
+    scenes::no_endpoint_is_ready().await;
 
     let expected = series([("fail_fast.refusals{}", 2.0)]);
     assert_eq!(recorded.read().into_iter().collect::<Vec<_>>(), expected);

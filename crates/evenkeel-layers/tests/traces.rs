@@ -167,7 +167,7 @@ async fn an_error_is_the_status_of_its_attempt_and_of_its_call() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_gate_is_told_at_info_with_its_name_and_that_of_a_limit_is_not() {
+async fn a_gate_is_logged_at_info_with_its_name_and_that_of_a_limit_is_not() {
     let lines = Lines::listen(Level::INFO);
     let (world, channel) = (World::default(), Channel::of(&["a"]));
     let mut client = ServiceBuilder::new()
@@ -190,7 +190,7 @@ async fn a_gate_is_told_at_info_with_its_name_and_that_of_a_limit_is_not() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_retry_tells_cause_number_and_delay_and_its_end_the_reason() {
+async fn a_retry_logs_cause_number_and_delay_and_its_end_logs_the_reason() {
     let lines = Lines::listen(Level::DEBUG);
     let retry =
         RetryLayer::new(Budget::default()).rules(AnyRules::idempotent()).attempts_max(2).seed(1);
@@ -243,7 +243,7 @@ async fn every_layer_has_a_target_of_its_own() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_ejection_tells_its_cause() {
+async fn an_ejection_logs_its_cause() {
     let lines = Lines::listen(Level::INFO);
     let (world, channel) = (World::default(), Channel::of(&["a", "b"]));
     let mut client = ServiceBuilder::new()
@@ -261,7 +261,7 @@ async fn an_ejection_tells_its_cause() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn health_checks_tell_what_they_come_to_and_why() {
+async fn health_checks_log_the_new_state_and_its_reason() {
     let lines = Lines::listen(Level::DEBUG);
 
     scenes::an_endpoint_is_ill_for_a_while().await;
@@ -278,7 +278,7 @@ async fn health_checks_tell_what_they_come_to_and_why() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_concurrency_limit_tells_when_it_is_reached_and_what_it_learns() {
+async fn a_concurrency_limit_logs_when_it_is_reached_and_what_it_learns() {
     let lines = Lines::listen(Level::DEBUG);
 
     scenes::a_limit_is_reached_and_another_one_learns().await;
@@ -291,7 +291,7 @@ async fn a_concurrency_limit_tells_when_it_is_reached_and_what_it_learns() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_rate_limit_tells_whose_quota_is_used_up_and_for_how_long() {
+async fn a_rate_limit_logs_which_quota_is_used_up_and_for_how_long() {
     let lines = Lines::listen(Level::DEBUG);
 
     scenes::rates_are_exceeded().await;
@@ -309,7 +309,7 @@ async fn a_rate_limit_tells_whose_quota_is_used_up_and_for_how_long() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_not_sent_and_what_is_shed_is_told() {
+async fn requests_that_are_not_sent_or_shed_are_logged() {
     let lines = Lines::listen(Level::DEBUG);
 
     let throttled = scenes::too_much_is_asked_for().await;
@@ -324,17 +324,17 @@ async fn what_is_not_sent_and_what_is_shed_is_told() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_call_that_fails_at_once_says_for_how_long_nobody_was_ready() {
+async fn a_call_that_fails_at_once_logs_for_how_long_no_endpoint_was_ready() {
     let lines = Lines::listen(Level::DEBUG);
 
-    scenes::nobody_is_ready().await;
+    scenes::no_endpoint_is_ready().await;
 
     let told = "DEBUG message=call failed at once unready=100ms";
     assert_eq!(lines.of("evenkeel::fail_fast"), [told, told]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_mirror_tells_what_was_not_mirrored_and_what_failed() {
+async fn a_mirror_logs_what_was_not_mirrored_and_what_failed() {
     let lines = Lines::listen(Level::DEBUG);
 
     scenes::calls_are_mirrored().await;

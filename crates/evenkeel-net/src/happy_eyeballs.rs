@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn that_a_family_has_no_route_hides_no_refusal() {
+    fn a_family_without_a_route_does_not_hide_a_refusal() {
         use io::ErrorKind::{ConnectionRefused, NetworkUnreachable, TimedOut};
         let told = |before: Option<io::ErrorKind>, error: io::ErrorKind| {
             more_telling(before.map(Into::into), error.into()).kind()
@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn no_port_left_is_told_apart_from_no_address_to_connect_from_in_both_families() {
+    fn a_lack_of_ports_is_told_apart_from_a_lack_of_source_addresses_in_both_families() {
         let told = |address: &str| {
             let lacking = io::ErrorKind::AddrNotAvailable.into();
             tell_apart(address.parse().unwrap(), lacking).kind()

@@ -307,7 +307,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_no_certificate_is_refused_with_a_reason() {
+    fn an_invalid_certificate_is_refused_with_a_reason() {
         assert_eq!(Tls::with_ca(b"").unwrap_err().reason, "no certificate in the PEM text");
         let broken = b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
         assert!(Tls::with_ca(broken).unwrap_err().reason.starts_with("unusable"));

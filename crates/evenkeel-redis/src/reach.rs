@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn that_it_goes_and_comes_back_is_told_once_each() {
+    fn an_outage_and_its_end_are_logged_once_each() {
         let levels = Levels::default();
         tracing::subscriber::with_default(levels.clone(), || {
             let reach = Reach::new("test", Duration::from_secs(1));
@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn after_a_failure_one_asks_once_in_a_while_until_it_answers() {
+    fn after_a_failure_one_request_in_a_while_asks_until_redis_answers() {
         let reach = Reach::new("test", Duration::from_secs(1));
         let start = Timestamp::from_nanos(1 << 62);
         assert!(reach.may_ask(start) && reach.is_up());
@@ -128,7 +128,7 @@ mod tests {
         assert!(!reach.may_ask(start) && !reach.is_up());
         let later = start + Duration::from_secs(1);
         assert!(reach.may_ask(later));
-        assert!(!reach.may_ask(later), "somebody asks already");
+        assert!(!reach.may_ask(later), "another request asks already");
 
         reach.answered();
         assert!(reach.may_ask(later) && reach.is_up());

@@ -262,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_no_capacity_does_not_end() {
+    fn a_request_on_a_machine_without_capacity_does_not_end() {
         let [a, ..] = tickets();
         let mut machine = Machine::new(Discipline::ProcessorSharing, 1.0, 1.0);
         machine.admit(0, a, 1.0);

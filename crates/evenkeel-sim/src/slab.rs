@@ -104,7 +104,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_ticket_that_outlives_its_thing_finds_nothing() {
+    fn a_ticket_that_outlives_its_item_finds_nothing() {
         let mut slab = Slab::new();
         let first = slab.add('a');
         assert_eq!(slab.take(first), Some('a'));

@@ -105,7 +105,7 @@ fn an_endpoint_that_fails_fast_draws_no_traffic_where_failures_count() {
 }
 
 #[test]
-fn with_ejection_no_policy_sends_more_than_a_hundredth_there_after_a_second() {
+fn with_ejection_a_failing_server_gets_at_most_a_hundredth_after_a_second() {
     let mut scenario = scenario("concurrency = 64\nlasts = '2500ms'", FAILING);
     scenario.outlier = Some(Outlier::default());
     for policy in policies::balancing() {
@@ -209,7 +209,7 @@ fn breakers_open_and_are_tried_again() {
 }
 
 #[test]
-fn servers_join_and_leave_when_they_are_said_to() {
+fn servers_join_and_leave_at_the_configured_times() {
     let servers = "count = 4\n[[servers]]\ncount = 1\njoins = '3s'\nleaves = '6s'";
     let report = run(&scenario("rate = 300\nlasts = '9s'", servers), "p2c");
 

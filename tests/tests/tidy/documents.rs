@@ -147,7 +147,7 @@ fn the_arrows_in_architecture_are_those_of_the_manifests() {
 }
 
 #[test]
-fn what_architecture_points_at_is_there() {
+fn everything_that_architecture_names_exists() {
     let Some(architecture) = file("ARCHITECTURE.md") else { return };
     let sources = files("rs");
     let mut broken = Vec::new();

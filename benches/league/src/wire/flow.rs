@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn a_connection_without_a_request_is_an_attempt_whatever_its_syns() {
+    fn a_connection_without_a_request_is_one_attempt_even_if_its_syn_is_repeated() {
         let mut flow = Flow::default();
         feed(&mut flow, &packet(9, SYN, b""), 1);
         assert_eq!(feed(&mut flow, &packet(9, SYN, b""), 1_000).0, None, "the same again");
@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn a_connection_that_carries_its_request_much_later_was_an_attempt_of_its_own() {
+    fn a_connection_whose_request_comes_after_100_ms_counts_as_an_attempt() {
         for (first_head, expected) in [(101, None), (102, Some(Duration::from_millis(1)))] {
             let mut flow = Flow::default();
             feed(&mut flow, &packet(9, SYN, b""), 1);

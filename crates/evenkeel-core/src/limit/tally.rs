@@ -110,7 +110,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_tick_that_can_count_no_more_asks_for_the_time_with_each_call() {
+    fn a_tick_whose_counter_is_full_asks_for_the_time_with_each_call() {
         let (tally, now) = (Tally::new(Duration::from_secs(16)), Timestamp::from_nanos(1 << 60));
         tally.add(COUNT_MAX, 0, now);
         assert_eq!(tally.lately(), None);

@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn the_latency_is_that_of_requests_that_met_the_load_of_now() {
+    fn the_latency_is_that_of_requests_that_met_the_current_load() {
         let estimate = estimate();
         sample(&estimate, 0, &[10; 8], at(0));
         sample(&estimate, 5, &[60; 8], at(0));
@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_the_median_and_one_slow_request_is_no_trend() {
+    fn the_estimate_is_a_median_that_one_slow_request_does_not_move() {
         let estimate = estimate();
         sample(&estimate, 0, &[10, 12, 9_000, 11, 10, 12, 11, 10, 12], at(0));
         assert_eq!(estimate.latency(0, at(1)).as_millis(), 11);
@@ -252,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn clocks_that_stand_or_go_back_and_extreme_latencies_are_borne() {
+    fn a_clock_that_stops_or_goes_back_and_extreme_latencies_do_no_harm() {
         let estimate = estimate();
         for now in [at(1_000), at(0), Timestamp::default(), Timestamp::from_nanos(u64::MAX)] {
             for latency in [Duration::ZERO, Duration::MAX, Duration::from_nanos(1)] {

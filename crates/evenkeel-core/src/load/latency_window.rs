@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn too_few_answers_say_nothing() {
+    fn too_few_answers_give_no_percentile() {
         let window = LatencyWindow::new(95.0);
         (0..19).for_each(|_| window.answered(ms(5), at(0)));
         window.refresh(at(500));
@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_old_is_forgotten_also_after_a_long_silence() {
+    fn old_answers_are_forgotten_even_after_a_long_silence() {
         let window = LatencyWindow::new(50.0);
         (0..100).for_each(|_| window.answered(ms(5), at(0)));
         for step in 0..7 {
@@ -256,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn without_anything_cut_off_it_is_the_plain_percentile() {
+    fn without_attempts_that_were_cut_off_the_result_is_the_plain_percentile() {
         for (percent, millis) in [(50.0, 50), (90.0, 90), (99.0, 99)] {
             let window = LatencyWindow::new(percent);
             (1..=100).for_each(|millis| window.answered(ms(millis), at(0)));

@@ -286,12 +286,12 @@ mod tests {
     }
 
     #[test]
-    fn forgotten_it_is_tried_once_and_measured_anew() {
+    fn an_endpoint_whose_latency_is_forgotten_is_tried_once_and_measured_again() {
         let latency = measured(300);
         latency.forget();
 
         assert_eq!(latency.estimate(), None);
-        assert_eq!(latency.cost(0, at(0.1)), 0.0, "who comes back is tried");
+        assert_eq!(latency.cost(0, at(0.1)), 0.0, "a node that comes back is tried");
         assert!(measured(300).cost(9, at(0.1)) < latency.cost(1, at(0.1)), "with one request");
         latency.record(Outcome::Success, Duration::from_millis(2), at(0.2));
         assert_eq!(millis(&latency), 2.0);
@@ -351,7 +351,7 @@ mod tests {
         for latency in [&latency, &other] {
             latency.record(Outcome::Success, Duration::from_millis(10), at(7.0));
         }
-        assert_eq!(more(4_000_000.0), 0.0, "after so many days the ticks have wrapped");
+        assert_eq!(more(4_000_000.0), 0.0, "after 46 days the ticks have wrapped");
 
         latency.record(Outcome::Throttled(Some(Duration::MAX)), Duration::ZERO, at(8.0));
         assert!(1e14 < more(8.0));
@@ -360,7 +360,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_observed_weeks_ago_has_decayed_and_a_reading_from_before_has_not() {
+    fn an_observation_of_weeks_ago_has_decayed_and_an_earlier_reading_decays_nothing() {
         const DAY: f64 = 24.0 * 3_600.0;
         let latency = measured(1_000);
         for days in [1.0, 20.0, 30.0, 50.0, 52.0] {
@@ -371,7 +371,7 @@ mod tests {
     }
 
     #[test]
-    fn an_endpoint_to_be_spared_weeks_ago_and_silent_since_is_spared_no_more() {
+    fn an_endpoint_that_throttled_weeks_ago_is_not_spared_any_more() {
         const DAY: f64 = 24.0 * 3_600.0;
         let (latency, other) = (measured(10), measured(10));
         let outcome = Outcome::Throttled(Some(Duration::from_secs(30)));
@@ -400,7 +400,7 @@ mod tests {
     }
 
     #[test]
-    fn who_swallows_requests_is_tried_again_with_one_at_a_time() {
+    fn an_endpoint_that_swallows_requests_is_tried_again_with_one_at_a_time() {
         let latency = measured(100);
         let idle = at(40.0);
         assert!(latency.cost(0, idle) < 2e6);
@@ -410,7 +410,7 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_that_goes_back_changes_nothing_but_peaks() {
+    fn if_the_clock_goes_back_only_a_higher_latency_counts() {
         let latency = measured(100);
         latency.record(Outcome::Success, Duration::from_millis(1), at(-5.0));
         assert!((millis(&latency) - 100.0).abs() < 0.01);

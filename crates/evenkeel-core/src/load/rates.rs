@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn clocks_that_stand_or_go_back_give_finite_rates() {
+    fn clocks_that_stop_or_go_back_give_finite_rates() {
         let rates = Rates::new(at(1_000));
         for now in [at(1_000), at(0), at(1_000), Timestamp::from_nanos(u64::MAX), at(5)] {
             rates.count(true);

@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn the_cpu_counts_where_the_application_says_nothing() {
+    fn the_cpu_counts_if_the_application_reports_nothing() {
         let report = LoadReport { cpu_utilization: 0.5, ..report(0.0, 10.0, 0.0) };
         assert_eq!(report.weight(1.0), Some(20.0));
     }

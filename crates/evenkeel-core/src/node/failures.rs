@@ -106,7 +106,7 @@ mod tests {
     };
 
     #[test]
-    fn who_is_lost_counts_as_failed_while_it_is_open_guarded_or_not() {
+    fn a_lost_node_counts_as_failed_if_it_is_open_or_guarded() {
         struct Ends(AtomicI32);
         impl Observer for Ends {
             fn ended(&self, _: &Node, report: &Report) {
@@ -125,6 +125,6 @@ mod tests {
 
         node.close(Gate::Retired);
         node.lost(Timestamp::from_nanos(1 << 40));
-        assert_eq!(ends.0.load(SeqCst), 2, "nobody asks for it any more");
+        assert_eq!(ends.0.load(SeqCst), 2, "a retired node is not used any more");
     }
 }

@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn a_census_follows_the_gates_and_not_how_busy_a_node_is() {
+    fn a_census_follows_the_gates_of_health_and_not_how_busy_a_node_is() {
         let (node, roll, census) = (node(), Arc::new(Roll), Arc::new(Census::default()));
         roll.enlist(&node, &census);
         assert_eq!(census.fit(), 1);
@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn a_node_that_moves_is_counted_where_it_stands() {
+    fn a_node_that_moves_is_counted_in_its_new_place() {
         let (node, roll) = (node(), Arc::new(Roll));
         let whole = Arc::new(Census::default());
         let (first, second) = (Census::part_of(&whole), Census::part_of(&whole));
@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn a_node_gathers_no_members_of_rolls_that_are_gone() {
+    fn a_node_keeps_no_members_of_rolls_that_are_gone() {
         let node = node();
         for _ in 0..100 {
             Arc::new(Roll).enlist(&node, &Arc::default());
@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn who_only_hears_of_gates_makes_no_attempt_report() {
+    fn an_observer_of_gates_alone_makes_no_attempt_report() {
         let node = node();
         Arc::new(Roll).enlist(&node, &Arc::default());
         assert!(!node.is_heard());

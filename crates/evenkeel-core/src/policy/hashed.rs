@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn a_table_is_made_only_for_other_nodes_or_weights() {
+    fn a_table_is_rebuilt_only_if_nodes_or_weights_change() {
         let nodes = nodes();
         let picker = HashedPicker::build(&nodes, None, Some(1.25), |_| First);
         assert!(!is_made(&nodes, Some(&*picker)));
@@ -206,13 +206,13 @@ mod tests {
 
         assert!(is_made(&nodes[..2], Some(&*picker)));
         let [a, b, c] = &nodes;
-        assert!(is_made(&[b.clone(), a.clone(), c.clone()], Some(&*picker)), "indices are others");
+        assert!(is_made(&[b.clone(), a.clone(), c.clone()], Some(&*picker)), "other indices");
         a.update((*a.endpoint()).clone().weight(2));
         assert!(is_made(&nodes, Some(&*picker)));
     }
 
     #[test]
-    fn nodes_are_named_to_a_table_in_the_order_of_their_keys() {
+    fn a_table_gets_its_nodes_in_the_order_of_their_keys() {
         let [a, b, c] = nodes();
         c.update(Endpoint::new(c.address().clone()).metadata("hash_key", "1"));
         b.update((*b.endpoint()).clone().weight(0));
@@ -224,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn where_no_candidate_takes_it_the_best_of_all_others_does() {
+    fn if_no_candidate_is_open_the_best_of_all_other_nodes_is_picked() {
         let nodes = nodes();
         let picker = HashedPicker::build(&nodes, None, None, |_| First);
         nodes[0].close(Gate::Ejected);

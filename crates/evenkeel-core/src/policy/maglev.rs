@@ -21,7 +21,7 @@ use crate::{
 /// **Use it** for caches and sessions where shares must be even: the spread is nearly perfect, and
 /// a pick is the cheapest of all policies that hash. **Not** where as few keys as possible may
 /// move: when one of `n` endpoints changes, its keys move, `1 / n` of all, and up to one percent of
-/// all besides.
+/// all others.
 ///
 /// * If a request's node is closed, full or already tried, it is looked up under another hash, as
 ///   Envoy does for retries, until a node is found that takes it. So a closed node's keys go to all
@@ -267,7 +267,7 @@ mod tests {
 
     /// The rounds are those of a loop that visits all nodes in each round.
     #[test]
-    fn rounds_without_a_turn_change_nothing() {
+    fn skipping_the_rounds_without_a_turn_changes_nothing() {
         let weights = [3_u32, 1, 10, 7, 1, 1_000];
         let names: Vec<_> = (0..weights.len()).map(|index| format!("node-{index}")).collect();
         let nodes: Vec<_> = names.iter().map(String::as_str).zip(weights).collect();

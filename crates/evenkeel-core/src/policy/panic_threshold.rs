@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn below_the_threshold_everybody_is_used_and_at_it_only_the_fit() {
+    fn below_the_threshold_all_nodes_are_used_and_at_it_only_the_fit_ones() {
         let nodes = nodes(10);
         let picker = PanicThreshold::new(50, RoundRobin).build(&nodes, None);
 
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_of_health_stays_closed_in_panic() {
+    fn gates_that_are_not_of_health_stay_closed_in_panic() {
         let nodes = nodes(10);
         let picker = PanicThreshold::new(50, RoundRobin).build(&nodes, None);
         nodes[..4].iter().for_each(|node| _ = node.close(Gate::Ejected));
@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn with_nobody_fit_it_does_not_panic_by_itself() {
+    fn without_a_fit_node_the_policy_does_not_panic_by_itself() {
         let nodes = nodes(3);
         let picker = PanicThreshold::new(50, RoundRobin).build(&nodes, None);
         nodes.iter().for_each(|node| _ = node.close(Gate::Ejected));
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn zero_turns_it_off() {
+    fn a_threshold_of_zero_turns_panic_off() {
         let nodes = nodes(10);
         let picker = PanicThreshold::new(0, RoundRobin).build(&nodes, None);
         nodes[1..].iter().for_each(|node| _ = node.close(Gate::Ejected));
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn who_has_left_counts_no_more() {
+    fn a_node_that_has_left_does_not_count() {
         let nodes = nodes(4);
         let policy = PanicThreshold::new(50, RoundRobin);
         let picker = policy.build(&nodes, None);

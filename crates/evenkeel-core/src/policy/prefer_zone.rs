@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn requests_leave_the_zone_only_while_it_has_nobody() {
+    fn requests_leave_the_zone_only_while_it_has_no_open_node() {
         let nodes = nodes(&["b", "a", "b", "a"]);
         let picker = PreferZone::new("a", RoundRobin).build(&nodes, None);
 
@@ -137,14 +137,14 @@ mod tests {
     }
 
     #[test]
-    fn a_zone_that_nobody_is_in_is_no_loss() {
+    fn if_the_zone_has_no_nodes_the_others_share_all_requests() {
         let nodes = nodes(&["b", "b", "c"]);
         let picker = PreferZone::new("a", RoundRobin).build(&nodes, None);
         assert_eq!(picks(&*picker, &nodes), [0, 0, 1, 1, 2, 2]);
     }
 
     #[test]
-    fn a_child_that_probes_does_so_in_every_group() {
+    fn a_child_policy_that_probes_does_so_in_every_group() {
         let nodes = nodes(&["b", "a", "b", "a"]);
         let prequal = crate::policy::Prequal::new();
         let picker = PreferZone::new("a", prequal).build(&nodes, None);

@@ -314,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn tiers_that_cannot_carry_all_panic_and_use_everybody() {
+    fn tiers_that_cannot_carry_all_requests_panic_and_use_all_nodes() {
         let (counts, closed) = picks(&tiers(&[25, 25]), &Priority::new(RoundRobin));
         assert!((4_600..5_400).contains(&counts[0]), "{counts:?}");
         assert!((7_200..7_800).contains(&closed), "{closed} at the ill three quarters");
@@ -367,7 +367,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tiers_turns_go_on_when_the_set_changes() {
+    fn the_turns_of_a_tier_go_on_when_the_set_changes() {
         let nodes = tiers(&[100, 100]);
         let policy = Priority::new(RoundRobin);
         let mut rng = Rng::with_seed(1);

@@ -241,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn the_ring_is_as_large_as_said_and_every_node_is_on_it() {
+    fn the_ring_has_the_configured_size_and_every_node_is_on_it() {
         let few: Vec<_> = [("a", 1), ("b", 1), ("c", 2)].into();
         assert_eq!(ring(RingHash::new(), &few).len(), 1_024);
         assert_eq!(ring(RingHash::new().points_per_weight(100), &few).len(), 400);

@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn who_comes_back_grows_into_its_share_under_every_policy() {
+    fn a_node_that_comes_back_grows_into_its_share_under_every_policy() {
         // Those that hash give some nodes more than others, and a slow start over another has the
         // share of the share.
         let spreads = |policy: &&BuiltIn| policy.spread != Spread::Not && !policy.hashes();
@@ -281,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn an_idle_newcomer_is_not_flooded_by_the_least_loaded() {
+    fn least_loaded_does_not_flood_an_idle_newcomer() {
         let nodes = nodes(10);
         let policy = SlowStart::new(WINDOW, LeastLoaded);
         let picker = policy.build(&nodes[..9], None);
@@ -294,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn those_that_were_there_at_the_start_are_warm() {
+    fn nodes_that_were_there_at_the_start_are_warm() {
         let nodes = nodes(10);
         let policy = SlowStart::new(WINDOW, P2c);
         let empty = policy.build(&[], None);
@@ -304,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn where_nobody_is_warm_they_share_as_ever() {
+    fn if_no_node_is_warm_all_share_equally() {
         let nodes = nodes(4);
         let policy = SlowStart::new(WINDOW, P2c);
         let picker = policy.build(&nodes, None);
@@ -317,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hash_comes_to_a_node_once_and_stays() {
+    fn a_key_moves_to_a_warming_node_once_and_stays() {
         let nodes = nodes(2);
         let policy = SlowStart::new(WINDOW, crate::policy::PickFirst);
         let picker = policy.build(&nodes, None);
@@ -343,7 +343,7 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_that_stands_or_goes_back_does_no_harm() {
+    fn a_clock_that_stops_or_goes_back_does_no_harm() {
         let nodes = nodes(3);
         let policy = SlowStart::new(WINDOW, P2c);
         let picker = policy.build(&nodes, None);

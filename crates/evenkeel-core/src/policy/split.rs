@@ -252,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_gets_the_subset_that_it_wishes_for() {
+    fn a_request_gets_the_subset_that_it_asks_for() {
         let nodes = nodes();
         let picker = policy(0, 1).build(&nodes, None);
         assert_eq!(share_of_canary(&*picker, &nodes, None), 0.0);
@@ -262,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_passed_on_to_a_subset_of_no_weight() {
+    fn a_subset_without_weight_takes_over_no_requests() {
         let nodes = nodes();
         let picker = policy(0, 1).build(&nodes, None);
         nodes[2..].iter().for_each(|node| _ = node.close(Gate::Ejected));
@@ -270,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_on_the_canary_stays_on_it_while_it_grows() {
+    fn a_key_on_the_canary_stays_there_while_the_canary_grows() {
         let nodes = nodes();
         let mut rng = Rng::with_seed(1);
         let mut before: Vec<u64> = Vec::new();

@@ -280,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn callers_that_are_spread_like_the_nodes_stay_at_home() {
+    fn callers_that_are_spread_like_the_nodes_stay_in_their_zone() {
         let nodes = nodes([1, 4, 7]);
         let policy =
             ZoneAware::new("a", RoundRobin).callers("a", 1).callers("b", 4).callers("c", 7);

@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn zones_get_what_they_weigh_and_less_when_they_are_ill() {
+    fn zones_get_requests_by_weight_and_fewer_while_they_are_ill() {
         let nodes = nodes();
         let policy = ZoneWeighted::new(RoundRobin).weight("a", 3);
         let picker = policy.build(&nodes, None);

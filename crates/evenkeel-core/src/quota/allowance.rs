@@ -268,7 +268,7 @@ mod tests {
 
     /// Machines that share a bucket, in a simulation.
     #[test]
-    fn together_they_never_exceed_the_quota_by_more_than_their_batches() {
+    fn machines_together_never_exceed_the_quota_by_more_than_their_batches() {
         let rate = Rate::per_second(50).burst(10);
         let (machines, batch) = (3, 8);
         let mut rng = crate::rng::Rng::with_seed(11);

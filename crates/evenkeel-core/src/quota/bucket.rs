@@ -56,7 +56,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn in_any_span_no_more_than_the_burst_and_what_was_refilled_goes_through() {
+    fn in_any_span_at_most_the_burst_and_the_refill_go_through() {
         let rate = Rate::per_second(100).burst(7);
         let mut rng = crate::rng::Rng::with_seed(5);
         let mut bucket = Bucket::default();

@@ -93,7 +93,7 @@ mod tests {
     const START: Timestamp = Timestamp::from_nanos(1 << 62);
 
     #[test]
-    fn nothing_goes_until_the_reset_where_nothing_is_left() {
+    fn with_nothing_left_no_request_goes_until_the_reset() {
         let pace = Pace::default();
         pace.told(START, 0, Duration::from_secs(3));
         assert_eq!(pace.check(START), Err(Duration::from_secs(3)));
@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_left_is_spread_over_the_time_until_the_reset() {
+    fn the_remaining_quota_is_spread_over_the_time_until_the_reset() {
         let pace = Pace::default();
         pace.told(START, 4, Duration::from_secs(2));
         let sent = (0..2_000)
@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn better_news_ends_a_long_wait() {
+    fn a_newer_answer_with_quota_left_ends_a_long_wait() {
         let pace = Pace::default();
         pace.told(START, 0, Duration::from_secs(60));
         pace.told(START, 100, Duration::from_secs(1));

@@ -137,7 +137,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_missing_takes_its_time_to_come_back() {
+    fn the_reset_is_the_time_until_the_bucket_is_full() {
         let rate = Rate::per_second(10).burst(5);
         assert_eq!(QuotaState::new(rate, 5).reset, Duration::ZERO);
         assert_eq!(QuotaState::new(rate, 3).reset, Duration::from_millis(200));
@@ -146,7 +146,7 @@ mod tests {
 
     #[test]
     #[should_panic(expected = "a rate of nothing")]
-    fn nothing_is_no_rate() {
+    fn a_rate_of_zero_is_refused() {
         _ = Rate::per_second(0);
     }
 
@@ -159,7 +159,7 @@ mod tests {
 
     #[test]
     #[should_panic(expected = "a bucket that takes more than a century to fill")]
-    fn but_no_longer() {
+    fn a_bucket_that_takes_longer_than_a_century_to_fill_is_refused() {
         _ = Rate::new(1, Duration::from_secs(31_536_000)).burst(101);
     }
 }

@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn why_there_is_no_other_attempt_is_told() {
+    fn the_reason_against_another_attempt_is_reported() {
         let schedule = Schedule::default();
         let broke = Budget::share(0.0).floor_per_second(0);
         let stop = |verdict| {
@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_last_is_known_before_it_is_made() {
+    fn the_last_attempt_is_known_before_it_is_made() {
         let schedule = Schedule { attempts_max: 2, ..Schedule::default() };
         let (mut progress, mut rng) = (Progress::default(), Rng::with_seed(1));
         assert!(!progress.is_last(&schedule));
@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn a_delay_that_was_asked_for_is_kept_but_not_for_ever() {
+    fn a_delay_that_an_endpoint_asks_for_is_kept_up_to_a_maximum() {
         let schedule = Schedule::default();
         let seconds = Duration::from_secs;
         for seed in 0..100 {
@@ -257,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_an_endpoint_asks_for_and_however_much_it_is_granted_nothing_overflows() {
+    fn extreme_requested_delays_and_bounds_do_not_overflow() {
         let schedule = Schedule { delay_max: Duration::MAX, ..Schedule::default() };
         for after in [Duration::from_secs(u64::MAX), Duration::MAX] {
             for seed in 0..50 {

@@ -213,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn a_call_is_forgotten_after_a_window_also_when_nobody_came_in_between() {
+    fn a_call_is_forgotten_after_a_window_even_without_calls_in_between() {
         let share = share(100.0);
         share.deposit(at(0));
         assert_eq!(share.balance(at(15_999)), 1);
@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_that_was_read_before_anothers_is_taken_for_now() {
+    fn a_time_that_was_read_before_another_threads_counts_as_now() {
         let share = share(100.0);
         share.deposit(at(50_000));
         share.deposit(at(0));
@@ -250,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tick_that_can_count_no_more_asks_for_the_time_with_each_call() {
+    fn a_tick_whose_counter_is_full_asks_for_the_time_with_each_call() {
         let share = share(100.0);
         share.deposit(at(0));
         let tick = tick_of(at(0), share.tick_nanos);
@@ -264,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn few_calls_count_when_they_are_made_though_nobody_asks_for_the_time_in_between() {
+    fn rare_calls_count_at_the_time_at_which_they_are_made() {
         let share = Share::new(50.0, 0, Duration::from_secs(16));
         // One a second, for a minute.
         for second in 0..60 {

@@ -52,7 +52,7 @@ fn deposits_of_two_threads_are_both_counted() {
 }
 
 #[test]
-fn threads_that_disagree_about_the_time_forget_what_is_old_once() {
+fn threads_that_disagree_about_the_time_forget_old_counts_once() {
     model(|| {
         let budget = budget(100.0);
         budget.deposit(START);
@@ -66,7 +66,7 @@ fn threads_that_disagree_about_the_time_forget_what_is_old_once() {
 }
 
 #[test]
-fn a_retry_comes_back_once_when_its_window_is_over() {
+fn a_spent_retry_is_given_back_once_when_its_window_is_over() {
     model(|| {
         let budget = Budget::share(0.0).floor_per_second(1).window(Duration::from_secs(1));
         assert!(budget.withdraw(START));

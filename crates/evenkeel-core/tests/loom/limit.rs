@@ -102,7 +102,7 @@ fn the_gate_of_a_node_with_room_is_open_in_the_end() {
 }
 
 #[test]
-fn a_throttle_counts_what_comes_while_another_thread_moves_its_window() {
+fn a_throttle_counts_calls_that_come_while_another_thread_moves_its_window() {
     loom::model(|| {
         let throttle = Arc::new(Throttle::new().ratio(1.0));
         throttle.refused(START);

@@ -155,7 +155,7 @@ fn requests_in_flight_are_counted_exactly() {
 }
 
 #[test]
-fn open_nodes_are_counted_exactly_whoever_opens_and_closes_them() {
+fn open_nodes_are_counted_exactly_when_threads_open_and_close_them_at_once() {
     loom::model(|| {
         let open = OpenNodes::new();
         let node = Arc::new(Node::joining(endpoint(1), open.clone(), None));
@@ -179,7 +179,7 @@ fn open_nodes_are_counted_exactly_whoever_opens_and_closes_them() {
 }
 
 #[test]
-fn a_transition_is_told_once_however_many_cause_it() {
+fn a_transition_is_reported_once_however_many_threads_cause_it() {
     loom::model(|| {
         let open = OpenNodes::new();
         let node = Arc::new(Node::joining(endpoint(1), open.clone(), None));
@@ -355,7 +355,7 @@ fn one_thread_opens_a_breaker_and_one_call_tries_it() {
 
 /// A probe passes while the endpoint reports that it is unhealthy.
 #[test]
-fn the_gate_agrees_with_what_is_known_of_an_endpoint_in_the_end() {
+fn in_the_end_the_gate_agrees_with_the_known_state_of_its_endpoint() {
     loom::model(|| {
         let now = Timestamp::from_nanos(1 << 50);
         let mut rules = CheckRules::default();
@@ -379,7 +379,7 @@ fn the_gate_agrees_with_what_is_known_of_an_endpoint_in_the_end() {
 
 /// A request ends while the checks decide that none has ended for long.
 #[test]
-fn a_request_that_ends_an_idle_time_wakes_who_probes_or_is_seen_by_them() {
+fn a_request_that_ends_an_idle_time_wakes_the_prober_or_is_seen_by_it() {
     loom::model(|| {
         let start = Timestamp::from_nanos(1 << 50);
         let mut rules = CheckRules::default();
@@ -405,7 +405,7 @@ fn a_request_that_ends_an_idle_time_wakes_who_probes_or_is_seen_by_them() {
 
 /// A request asks for a probe while the only one under way gets its answer.
 #[test]
-fn a_probe_that_is_asked_for_is_seen_by_who_sends_them_or_wakes_them() {
+fn a_request_for_a_probe_is_seen_by_the_prober_or_wakes_it() {
     loom::model(|| {
         let now = Timestamp::from_nanos(1 << 50);
         let nodes = nodes(1);
@@ -436,7 +436,7 @@ fn a_probe_that_is_asked_for_is_seen_by_who_sends_them_or_wakes_them() {
 
 /// Two requests choose from the same pool, and one of them may find the node taken.
 #[test]
-fn a_pool_that_is_taken_stops_nobody() {
+fn a_pool_that_another_thread_uses_stops_no_request() {
     loom::model(|| {
         let now = Timestamp::from_nanos(1 << 50);
         let nodes = nodes(2);
@@ -460,7 +460,7 @@ fn a_pool_that_is_taken_stops_nobody() {
 
 /// A node reports while weights take effect.
 #[test]
-fn a_report_counts_whole_or_not_yet() {
+fn a_report_counts_as_a_whole_or_not_yet() {
     loom::model(|| {
         let now = Timestamp::from_nanos(1 << 50);
         let nodes = nodes(2);

@@ -114,7 +114,7 @@ fn sixteen_threads_spend_exactly_what_they_paid_in() {
 }
 
 #[test]
-fn sixteen_threads_whose_clocks_run_leave_nothing_behind() {
+fn sixteen_threads_with_an_advancing_clock_leave_nothing_behind() {
     for step in [1, 250, 1_100, 40_000] {
         let budget = Budget::share(50.0).floor_per_second(10).window(WINDOW);
         let clock = AtomicU64::new(START);

@@ -163,7 +163,7 @@ fn drawn_by(mut fleet: Fleet, at_once: usize) -> f64 {
 }
 
 #[test]
-fn no_policy_gives_more_than_the_fair_share_to_those_who_fail_at_once() {
+fn no_policy_gives_endpoints_that_fail_at_once_more_than_their_fair_share() {
     for policy in BUILT_IN.iter().filter(|policy| !is_stubborn(policy)) {
         for (nodes, failing) in [(2, 1), (3, 1), (5, 1), (20, 2)] {
             for at_once in [1, 4, 64] {
@@ -176,7 +176,7 @@ fn no_policy_gives_more_than_the_fair_share_to_those_who_fail_at_once() {
 }
 
 #[test]
-fn no_policy_gives_more_than_the_fair_share_to_one_that_turns_all_away_at_once() {
+fn no_policy_gives_an_endpoint_that_turns_all_away_more_than_its_fair_share() {
     for policy in BUILT_IN.iter().filter(|policy| !is_stubborn(policy)) {
         for at_once in [1, 4, 64] {
             let mut fleet = Fleet::new(&*policy.make(), 5, 1, 7);
@@ -188,7 +188,7 @@ fn no_policy_gives_more_than_the_fair_share_to_one_that_turns_all_away_at_once()
 }
 
 #[test]
-fn one_that_turns_all_away_is_tried_now_and_then_and_has_its_share_back_when_it_answers() {
+fn an_endpoint_that_turns_all_away_is_tried_now_and_then_and_regains_its_share() {
     for policy in comparing(&[Basis::InFlight, Basis::Latency, Basis::Probes]) {
         let name = policy.name;
         for at_once in [1, 4, 64] {
@@ -207,7 +207,7 @@ fn one_that_turns_all_away_is_tried_now_and_then_and_has_its_share_back_when_it_
 }
 
 #[test]
-fn those_who_compare_load_give_the_failing_a_fraction_of_their_share() {
+fn policies_that_compare_load_give_failing_endpoints_a_fraction_of_their_share() {
     for policy in comparing(&[Basis::InFlight]) {
         let name = policy.name;
         for (nodes, failing) in [(2, 1), (5, 1), (20, 2)] {
@@ -223,7 +223,7 @@ fn those_who_compare_load_give_the_failing_a_fraction_of_their_share() {
 }
 
 #[test]
-fn who_fails_half_of_its_calls_gets_less_than_its_share() {
+fn an_endpoint_that_fails_half_of_its_calls_gets_less_than_its_share() {
     for policy in comparing(&[Basis::InFlight, Basis::Latency]) {
         let name = policy.name;
         let mut fleet = Fleet::new(&*policy.make(), 5, 1, 3);
@@ -234,7 +234,7 @@ fn who_fails_half_of_its_calls_gets_less_than_its_share() {
 }
 
 #[test]
-fn who_is_well_again_has_its_share_back_within_some_hundred_calls() {
+fn an_endpoint_that_recovers_has_its_share_back_within_some_hundred_calls() {
     for policy in comparing(&[Basis::InFlight]) {
         let name = policy.name;
         for at_once in [1, 4, 64] {
@@ -251,7 +251,7 @@ fn who_is_well_again_has_its_share_back_within_some_hundred_calls() {
 }
 
 #[test]
-fn where_all_fail_all_get_the_same() {
+fn if_all_endpoints_fail_all_get_the_same_share() {
     for policy in comparing(&[Basis::InFlight]) {
         let name = policy.name;
         let mut fleet = Fleet::new(&*policy.make(), 5, 5, 5);
@@ -261,7 +261,7 @@ fn where_all_fail_all_get_the_same() {
 }
 
 #[test]
-fn who_was_ejected_comes_back_without_a_penalty() {
+fn an_ejected_endpoint_comes_back_without_a_penalty() {
     let mut fleet = Fleet::new(&*by_name("p2c").unwrap(), 2, 1, 6);
     fleet.run(1_000, 4);
     assert_ne!(fleet.nodes[0].penalty(), 0);

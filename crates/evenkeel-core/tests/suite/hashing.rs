@@ -67,7 +67,7 @@ fn one_endpoint_of_n_moves_one_key_in_n() {
 }
 
 #[test]
-fn on_the_ring_of_envoy_twice_as_many_move() {
+fn on_the_ring_of_envoy_twice_as_many_keys_move() {
     for count in [10, 50] {
         let moved = moved(&RingHash::new(), &nodes(count));
         let limit = 2.5 / f64::from(count);
@@ -156,7 +156,7 @@ fn bounded(factor: f64) -> impl Iterator<Item = Box<dyn Policy>> {
 }
 
 #[test]
-fn a_key_that_everybody_asks_for_fills_no_node_beyond_its_bound() {
+fn a_popular_key_fills_no_node_beyond_its_bound() {
     for policy in bounded(1.25) {
         let nodes: Vec<_> =
             [1, 1, 2, 1, 1, 4].into_iter().zip(1..).map(|(w, i)| node(i, w)).collect();
@@ -226,7 +226,7 @@ fn a_light_load_is_not_spread() {
 }
 
 #[test]
-fn what_is_tried_one_after_another_is_every_node_once() {
+fn successive_attempts_try_every_node_once() {
     for policy in all() {
         let nodes = nodes(8);
         let picker = policy.build(&nodes, None);
@@ -259,7 +259,7 @@ fn without_a_hash_all_nodes_have_their_turn() {
 }
 
 #[test]
-fn more_nodes_than_slots_leave_nobody_out() {
+fn with_more_nodes_than_slots_no_node_is_left_out() {
     let nodes: Vec<_> = (0..20).map(|index| node(index, 1)).collect();
     let picker = Maglev::new().table_size(7).build(&nodes, None);
     let mut seen = std::collections::HashSet::new();

@@ -72,7 +72,7 @@ fn policies_that_wrap_each_other_keep_the_laws_of_the_innermost() {
 }
 
 #[test]
-fn nobody_is_picked_against_the_laws_where_nodes_differ_in_tier_zone_and_label() {
+fn no_node_is_picked_against_the_laws_if_nodes_differ_in_tier_zone_and_label() {
     let other_port = |endpoint: &evenkeel_core::endpoint::Endpoint| {
         endpoint.address.to_string().bytes().map(u32::from).sum::<u32>() % 3 == 0
     };

@@ -270,7 +270,7 @@ fn no_limit_leaves_its_bounds_whatever_happens() {
 }
 
 #[test]
-fn hundreds_that_fail_together_shrink_aimd_once() {
+fn hundreds_of_calls_that_fail_together_shrink_aimd_once() {
     let limit = Aimd::new().bounds(100, 20, 200);
     let dropped = Sample { latency: ms(50), in_flight: 100, is_dropped: true };
     for _ in 0..100 {
@@ -347,7 +347,7 @@ fn sixteen_threads_are_all_counted_by_the_throttle() {
 }
 
 #[test]
-fn the_throttle_is_that_of_the_book() {
+fn the_throttle_has_the_formula_of_the_sre_book() {
     for (accepted, refused) in [(0, 0), (10, 0), (10, 10), (10, 11), (5, 100), (1_000, 3_000)] {
         let throttle = Throttle::new();
         let now = at(ms(0));
@@ -397,7 +397,7 @@ fn the_throttle_decides_as_grpc_javas_does() {
 }
 
 #[test]
-fn the_throttle_forgets_after_two_minutes_also_after_a_long_silence() {
+fn the_throttle_forgets_after_two_minutes_even_after_a_long_silence() {
     let throttle = Throttle::new();
     for _ in 0..50 {
         assert!(throttle.admit(|| 1.0, || at(ms(0))).is_ok());
@@ -469,7 +469,7 @@ fn a_standing_queue_sheds_the_least_important_first_and_lets_them_back_in() {
 }
 
 #[test]
-fn one_that_did_not_wait_says_that_no_queue_stands() {
+fn a_request_that_did_not_wait_shows_that_no_queue_stands() {
     let shed = Shed::new();
     for millis in 0..100 {
         shed.began(ms(50), || at(ms(millis)));
@@ -486,7 +486,7 @@ fn one_that_did_not_wait_says_that_no_queue_stands() {
 }
 
 #[test]
-fn whatever_the_overload_a_hundredth_is_let_in() {
+fn a_hundredth_is_let_in_under_any_overload() {
     let shed = Shed::new();
     let mut rng = Rng::with_seed(2);
     let mut let_in = 0;
@@ -594,7 +594,7 @@ fn aimd_does_what_a_plain_model_does() {
 
 /// Vectors of Netflix's AIMDLimitTest.
 #[test]
-fn aimd_grows_by_one_and_not_above_its_greatest() {
+fn aimd_grows_by_one_and_not_above_its_maximum() {
     let sample = Sample { latency: Duration::from_nanos(1), in_flight: 10, is_dropped: false };
     for (max, expected) in [(200, 21), (20, 20)] {
         let limit = Aimd::new().bounds(20, 20, max);

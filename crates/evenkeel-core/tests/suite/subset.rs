@@ -220,7 +220,7 @@ fn clients_that_share_an_endpoint_share_few_others() {
 }
 
 #[test]
-fn numbers_from_metadata_are_the_same_for_clients_that_started_at_other_times() {
+fn numbers_from_metadata_are_the_same_for_clients_that_started_at_different_times() {
     let ordinal = |endpoint: &Endpoint| endpoint.metadata.get("ordinal")?.parse().ok();
     let subset = Rocksteadier::new(5, 3).numbered_by(ordinal);
     let fleet = endpoints(100);
@@ -232,7 +232,7 @@ fn numbers_from_metadata_are_the_same_for_clients_that_started_at_other_times() 
 }
 
 #[test]
-fn numbers_that_make_no_sense_lose_nobody() {
+fn numbers_that_make_no_sense_lose_no_endpoint() {
     for number in [|_: &Endpoint| Some(7_u32), |_: &Endpoint| Some(u32::MAX), |_: &Endpoint| None] {
         let subset = Rocksteadier::new(1_000, 0).numbered_by(number);
         assert_eq!(chosen(&subset, &endpoints(50)).len(), 50);
@@ -240,7 +240,7 @@ fn numbers_that_make_no_sense_lose_nobody() {
 }
 
 #[test]
-fn a_fleet_smaller_than_a_subset_is_used_whole_and_none_at_all_is_none() {
+fn a_fleet_smaller_than_a_subset_is_used_whole_and_an_empty_one_gives_no_endpoint() {
     let subsets: [Box<dyn Subset>; 3] = [random(20)(1), rocksteadier(20)(1), aperture(20, 3)(1)];
     for subset in subsets {
         assert_eq!(chosen(&*subset, &endpoints(5)).len(), 5, "{subset:?}");

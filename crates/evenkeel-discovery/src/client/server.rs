@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_server_is_refused() {
+    fn an_invalid_server_is_refused() {
         for text in [
             "",
             "http://",

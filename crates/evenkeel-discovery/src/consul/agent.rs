@@ -183,7 +183,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_index_is_digits_alone() {
+    fn an_index_consists_of_digits_only() {
         for (text, index) in [("7", 7), ("0", 0), ("+7", 0), ("-7", 0), ("7.0", 0), ("", 0)] {
             let headers = [("x-consul-index".parse().unwrap(), HeaderValue::from_static(text))];
             let answer = Answer { headers: HeaderMap::from_iter(headers), body: Bytes::new() };

@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn what_consuls_own_programs_read_is_read() {
+    fn the_variables_of_consuls_own_programs_are_read() {
         assert!(agents(&[]).unwrap().contains("127.0.0.1:8500"));
         let secure = [("CONSUL_HTTP_ADDR", "consul.internal:8501"), ("CONSUL_HTTP_SSL", "true")];
         let secure = agents(&secure).unwrap();
@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_used_is_said() {
+    fn a_variable_that_cannot_be_used_is_refused() {
         let error = agents(&[("CONSUL_HTTP_ADDR", "nonsense")]).unwrap_err();
         assert!(error.starts_with("CONSUL_HTTP_ADDR: `nonsense` is no server"), "{error}");
         assert!(agents(&[("CONSUL_HTTP_SSL", "perhaps")]).is_err());

@@ -66,7 +66,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_asked_anew_is_compared_to_what_was_known() {
+    fn after_a_reset_an_index_is_still_compared_to_the_last_one() {
         let mut index = Index::default();
         index.take(40);
         index.reset();

@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn tags_of_ones_own_stand_last_and_survive() {
+    fn the_users_own_tags_stand_last_and_survive() {
         let own = ["tls".to_owned(), "t".to_owned(), "v2".to_owned()];
         let tags = write(&BTreeMap::from([("a".into(), "b".into())]), "7", &own).unwrap();
         assert_eq!(&tags[2..], ["tls", "v2"]);

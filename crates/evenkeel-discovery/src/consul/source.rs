@@ -217,7 +217,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_service_or_all_its_nodes_can_be_denied() {
+    fn access_to_a_service_or_to_all_its_nodes_can_be_denied() {
         assert!(!is_denied(br#"[{"Allow":true},{"Allow":false},{"Allow":true}]"#));
         assert!(is_denied(br#"[{"Allow":true},{"Allow":false}]"#));
         assert!(is_denied(br#"[{"Allow":false}]"#));

@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn a_denial_is_believed_the_second_time_and_an_answer_in_between_forgives_it() {
+    fn a_denial_is_believed_the_second_time_unless_an_answer_comes_in_between() {
         let (mut memory, now) = (Memory::default(), clock::now());
         memory.believe(said(&[1]), now, STALE_MAX);
 
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_remembered_is_used_until_it_is_too_old() {
+    fn remembered_records_are_used_until_they_are_too_old() {
         let (mut memory, now) = (Memory::default(), clock::now());
         memory.believe(said(&[1]), now, STALE_MAX);
 

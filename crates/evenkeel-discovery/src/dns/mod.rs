@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_looked_up_is_refused_at_once() {
+    fn a_name_that_cannot_be_looked_up_is_refused_at_once() {
         for name in
             ["db", "10.0.0.1:80", "[::1]:80", "unix:/a", "", "dns://x/db:1", ":80", "a..b:1"]
         {

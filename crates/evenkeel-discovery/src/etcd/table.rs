@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn an_entry_that_is_gone_and_back_is_no_endpoint_that_leaves() {
+    fn an_endpoint_whose_entry_is_deleted_and_put_again_does_not_leave() {
         let mut table = Table::default();
         let (a, b) = (endpoint("a:1"), endpoint("b:1"));
         put(&mut table, "1", &a);

@@ -173,7 +173,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_can_change_the_content_has_it_read_again() {
+    fn only_events_that_can_change_the_content_cause_another_read() {
         let concerns = |kind, name: &str| {
             let event = notify::Event::new(kind).add_path(Path::new("/etc/app").join(name));
             concerns(&event, Some(OsStr::new("endpoints.json")))

@@ -227,7 +227,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_text_that_is_too_long_or_no_stream_is_none() {
+    fn a_text_that_is_too_long_or_an_invalid_stream_is_refused() {
         assert_eq!(decompress(&compress(&[b'a'; TEXT_MAX])).unwrap().len(), TEXT_MAX);
         assert_eq!(decompress(&compress(&[b'a'; TEXT_MAX + 1])), None);
         assert_eq!(decompress(b""), None);

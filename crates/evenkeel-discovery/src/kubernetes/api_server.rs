@@ -324,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn where_a_cluster_is_has_a_port() {
+    fn the_address_of_a_cluster_has_a_port() {
         for (uri, server) in [
             ("https://10.0.0.1/", "https://10.0.0.1:443"),
             ("https://[::1]:6443/k8s/clusters/c-1", "https://[::1]:6443"),

@@ -259,7 +259,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_delay_is_digits_alone() {
+    fn a_delay_consists_of_digits_only() {
         for (text, seconds) in [("3", Some(3)), ("0", None), ("+3", None), ("soon", None)] {
             let headers = HeaderMap::from_iter([(RETRY_AFTER, text.parse().unwrap())]);
             let refused = refusal(Status::default(), Some(&headers));

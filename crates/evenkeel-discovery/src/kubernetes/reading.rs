@@ -286,7 +286,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn nothing_that_a_slice_can_say_panics(
+        fn no_content_of_a_slice_makes_it_panic(
             kind in "IPv4|IPv6|FQDN|.{0,4}",
             address in "[0-9.]{0,12}|[0-9a-f:]{0,20}|\\PC{0,20}",
             port in any::<Option<i64>>(),

@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_read_does_not_disturb() {
+    fn unknown_and_null_fields_are_ignored() {
         let text = r#"{"kind":"EndpointSlice","metadata":{"name":"web-1","resourceVersion":"7","managedFields":[{}]},
             "addressType":"IPv4","ports":[{"port":80}],
             "endpoints":[{"addresses":["10.0.0.1"],"conditions":null,"hints":null,"targetRef":{"kind":"Pod"}}]}"#;
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn a_version_is_digits_alone() {
+    fn a_version_consists_of_digits_only() {
         for (text, number) in [("7", 7), ("+7", 0), ("-7", 0), ("", 0), ("7a", 0)] {
             let meta = Meta { resource_version: text.into(), ..Meta::default() };
             assert_eq!(meta.version(), number, "{text}");

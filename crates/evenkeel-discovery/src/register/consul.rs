@@ -351,7 +351,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_could_never_be_found_or_removed_is_refused() {
+    fn an_entry_that_could_never_be_found_or_removed_is_refused() {
         let registry = ConsulRegistry::new(Agents::local());
         let entry = |id: &str| Entry::new("web", "10.0.0.1:80".parse().unwrap()).id(id);
         for id in ["web-1", "a/b", "web 1", "é", "...", "a:b", "deregister", "..x"] {

@@ -30,7 +30,7 @@
 //!
 //! let discovery = discover("list:10.0.0.1:80,10.0.0.2:80")?;
 //!
-//! let error = discover("carrier-pigeon:///web").err().expect("nobody carries it").to_string();
+//! let error = discover("carrier-pigeon:///web").err().expect("the scheme is unknown").to_string();
 //! assert!(error.starts_with("`carrier-pigeon:///web` names no discovery: there is no `carrier-pigeon`"));
 //! # let _ = discovery;
 //! # Ok::<(), evenkeel_discovery::targets::TargetError>(())
@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_said() {
+    fn a_refusal_says_what_is_wrong() {
         for empty in ["", " \t\n"] {
             assert!(reason(empty).contains("it is empty; write"), "{}", reason(empty));
         }

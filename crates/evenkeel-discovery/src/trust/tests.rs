@@ -116,7 +116,7 @@ fn an_empty_answer_is_believed_when_it_has_stood_for_a_while() {
 }
 
 #[test]
-fn a_fleet_that_comes_back_one_by_one_is_never_small() {
+fn a_fleet_that_comes_back_one_by_one_never_looks_small() {
     play(
         "0    | has 1 2 3 | =1 2 3
          0    | has       | ?3
@@ -127,7 +127,7 @@ fn a_fleet_that_comes_back_one_by_one_is_never_small() {
 }
 
 #[test]
-fn what_a_rebuilt_registry_misses_is_kept_until_it_is_named_again() {
+fn endpoints_that_a_rebuilt_registry_misses_are_kept_until_it_names_them_again() {
     play(
         "0 | has 1 2   | =1 2
          1 | rebuilt 2 | ?1
@@ -137,7 +137,7 @@ fn what_a_rebuilt_registry_misses_is_kept_until_it_is_named_again() {
 }
 
 #[test]
-fn what_goes_missing_one_by_one_after_the_registry_was_away_is_kept() {
+fn endpoints_that_go_missing_one_by_one_after_an_outage_are_kept() {
     play(
         "0    | has 1 2 3  | =1 2 3
          0    | fails lost | !lost

@@ -36,9 +36,9 @@ macro_rules! bad_days {
                 an_answer_that_is_cut_off_anywhere_empties_nothing,
                 garbled_bytes_empty_nothing,
                 connections_that_are_closed_each_second_lose_no_change,
-                whatever_answers_in_its_place_the_last_set_stays,
-                what_goes_missing_soon_after_an_outage_is_kept_for_a_while,
-                who_left_during_an_outage_is_kept_for_a_while_and_no_longer,
+                the_last_set_stays_whatever_answers_in_its_place,
+                an_endpoint_missing_soon_after_an_outage_is_kept_for_a_while,
+                an_endpoint_that_left_in_an_outage_is_kept_for_a_bounded_time,
                 an_outage_is_logged_when_it_begins_and_when_it_ends,
                 $($registers,)?
             );
@@ -60,16 +60,16 @@ macro_rules! bad_days {
 bad_days! {
     #[cfg(feature = "consul")]
     over_consul("consul"):
-        crate::bad_days::consul::OneAgent<0>, a_registration_heals_after_all_that_and_never_keeps_a_service;
+        crate::bad_days::consul::OneAgent<0>, a_registration_heals_after_outages_and_holds_up_no_service;
     #[cfg(feature = "etcd")]
     over_etcd_3_4("etcd-3.4"):
-        crate::bad_days::etcd::OneMember<0>, a_registration_heals_after_all_that_and_never_keeps_a_service;
+        crate::bad_days::etcd::OneMember<0>, a_registration_heals_after_outages_and_holds_up_no_service;
     #[cfg(feature = "etcd")]
     over_etcd_3_5("etcd-3.5"):
-        crate::bad_days::etcd::OneMember<1>, a_registration_heals_after_all_that_and_never_keeps_a_service;
+        crate::bad_days::etcd::OneMember<1>, a_registration_heals_after_outages_and_holds_up_no_service;
     #[cfg(feature = "etcd")]
     over_etcd_3_6("etcd-3.6"):
-        crate::bad_days::etcd::OneMember<2>, a_registration_heals_after_all_that_and_never_keeps_a_service;
+        crate::bad_days::etcd::OneMember<2>, a_registration_heals_after_outages_and_holds_up_no_service;
     #[cfg(feature = "kubernetes")]
     over_kubernetes("apiserver" "etcd-3.5"): crate::bad_days::kubernetes::OneServer;
 }

@@ -102,7 +102,7 @@ proptest! {
     #![proptest_config(seeded())]
 
     #[test]
-    fn merge_is_the_union_in_which_the_first_source_counts(
+    fn merge_is_the_union_in_which_the_first_source_takes_precedence(
         steps in prop::collection::vec((any::<bool>(), step()), 1..40),
     ) {
         let (first, a) = channel();
@@ -221,7 +221,7 @@ fn a_merged_source_that_fails_or_ends_keeps_its_last_set() {
 }
 
 #[test]
-fn a_merge_says_each_thing_once() {
+fn a_merge_announces_each_change_once() {
     let (first, a) = channel();
     let (second, b) = channel();
     let mut watch = a.merge(b).watch();

@@ -81,20 +81,20 @@ macro_rules! conformance {
         }
 
         rule!(C1 rules::all_parts_make_one_set);
-        rule!(C2 rules::readiness_counts_and_silence_is_readiness);
-        rule!(C3 rules::an_empty_set_is_told_as_empty);
-        rule!(C4 rules::a_moment_without_knowledge_empties_nothing);
-        rule!(C5 rules::a_lost_past_is_answered_by_a_fresh_list);
+        rule!(C2 rules::readiness_counts_and_an_unstated_readiness_means_ready);
+        rule!(C3 rules::an_empty_set_is_announced_as_empty);
+        rule!(C4 rules::a_moment_without_data_empties_no_set);
+        rule!(C5 rules::a_lost_history_is_answered_by_a_fresh_list);
         rule!(C6 rules::every_change_of_a_batch_is_applied);
         rule!(C7 rules::a_position_that_goes_backwards_is_noticed);
         rule!(C8 rules::the_last_set_stays_while_the_registry_fails);
-        rule!(C9 rules::a_registry_that_is_down_is_asked_at_a_rest_that_grows);
+        rule!(C9 rules::a_registry_that_is_down_is_asked_at_growing_intervals);
         rule!(C10 rules::a_name_is_not_a_prefix);
         rule!(C11 rules::an_ipv6_address_is_an_address);
         rule!(C12 rules::a_registration_heals_itself);
         rule!(C13 rules::weights_and_tiers_count);
         rule!(C14 balancing::a_change_of_metadata_costs_no_connection);
-        rule!(C15 rules::who_fails_is_left_out);
+        rule!(C15 rules::an_endpoint_that_fails_is_left_out);
         rule!(C16 balancing::what_is_known_of_an_endpoint_survives_changes);
         rule!(C17 balancing::a_retry_goes_where_the_call_has_not_been);
         rule!(C18 balancing::no_request_comes_before_the_first_good_check);

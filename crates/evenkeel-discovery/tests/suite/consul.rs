@@ -8,9 +8,9 @@
 //! | only healthy instances, by default | `health_weights_and_maintenance_are_followed` |
 //! | an empty set is reported when it is truly empty | `a_service_that_ends_is_empty_after_a_while` |
 //! | no temporary empty or partial set | `an_agent_that_restarts_without_data_empties_nothing` |
-//! | a lost position is answered by a fresh list | `an_index_that_goes_backwards_is_asked_anew` |
+//! | a lost position is answered by a fresh list | `an_index_that_goes_backwards_causes_a_full_query` |
 //! | every change of a batch is applied | `many_changes_at_once_all_arrive` |
-//! | a position that regresses is noticed | `an_index_that_goes_backwards_is_asked_anew`, `an_index_of_zero_is_no_busy_loop` |
+//! | a position that regresses is noticed | `an_index_that_goes_backwards_causes_a_full_query`, `an_index_of_zero_is_no_busy_loop` |
 //! | the last good set stays on errors, which are reported | `whatever_an_agent_answers_the_last_set_stays` |
 //! | no busy loop, no fixed rest | `queries_without_news_slow_down` |
 //! | a name is not a prefix | `a_service_is_not_taken_for_one_with_a_longer_name` |

@@ -250,7 +250,7 @@ async fn a_refresh_finds_new_addresses_long_before_the_old_ones_expire() {
 }
 
 #[tokio::test]
-async fn any_number_of_watchers_asks_once() {
+async fn any_number_of_watchers_shares_one_query() {
     let server = Server::start().await;
     server.reply("db.example.test.", Reply::v4(&["10.0.0.1"]));
     let hour = Duration::from_secs(3_600);

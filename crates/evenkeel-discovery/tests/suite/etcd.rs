@@ -5,7 +5,7 @@
 //! | rule | test |
 //! |---|---|
 //! | all parts of a set together | `a_list_of_many_pages_is_one_set` |
-//! | an empty set is reported when it is truly empty | `an_empty_service_is_told_as_such_and_a_service_that_ends_after_a_while` |
+//! | an empty set is reported when it is truly empty | `an_empty_service_is_announced_at_once_and_one_that_ends_after_a_while` |
 //! | no temporary empty or partial set | `a_member_that_restarts_without_data_empties_nothing` |
 //! | a lost position is answered by a fresh list | `a_compacted_position_is_answered_by_a_fresh_list` |
 //! | every change of a batch is applied | `every_event_of_a_batch_is_applied` |

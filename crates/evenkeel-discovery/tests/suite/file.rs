@@ -155,7 +155,7 @@ async fn a_missing_file_is_news_and_is_read_when_it_appears() {
 }
 
 #[tokio::test]
-async fn what_no_event_tells_is_found_by_the_poll() {
+async fn a_change_without_an_event_is_found_by_the_poll() {
     let folder = tempfile::tempdir().unwrap();
     let (linked, elsewhere) = (tempfile::tempdir().unwrap(), folder.path().join("not/there/yet"));
     let path = linked.path().join("endpoints.json");

@@ -5,8 +5,8 @@
 //! | rule | test |
 //! |---|---|
 //! | all parts of a set together | `all_slices_of_a_service_are_one_set` |
-//! | readiness counts, and an unstated readiness means ready | `who_is_ready_serves_who_terminates_drains_and_the_rest_is_gone` |
-//! | an empty set is reported when it is truly empty | `an_empty_service_is_told_as_such_and_a_service_that_ends_after_a_while` |
+//! | readiness counts, and an unstated readiness means ready | `ready_endpoints_serve_terminating_ones_drain_and_the_others_are_removed` |
+//! | an empty set is reported when it is truly empty | `an_empty_service_is_announced_at_once_and_one_that_ends_after_a_while` |
 //! | no temporary empty or partial set | `a_server_that_restarts_without_data_empties_nothing` |
 //! | a lost position is answered by a fresh list | `an_expired_version_is_answered_by_a_fresh_list` |
 //! | every change of a batch is applied | `many_changes_at_once_are_all_applied` |

@@ -23,7 +23,7 @@ fn told(watch: &mut Watch) -> Vec<Vec<Endpoint>> {
 }
 
 #[test]
-fn a_subset_is_told_as_a_whole_and_only_if_it_is_another() {
+fn a_subset_is_announced_as_a_whole_and_only_if_it_has_changed() {
     let (sender, source) = channel();
     let mut watch = source.subset(Rocksteadier::new(3, 0)).watch();
     assert!(told(&mut watch).is_empty());
@@ -55,7 +55,7 @@ fn a_burst_of_changes_is_one_set() {
 }
 
 #[test]
-fn a_client_that_gets_another_place_uses_other_endpoints_of_a_source_that_has_ended() {
+fn a_client_with_a_new_place_gets_other_endpoints_even_if_the_source_has_ended() {
     let all = Fixed::new((1..=100).map(endpoint));
     let (sender, discovery) = all.subset_that_changes(Aperture::new(10, Client::new(0, 2)));
     let mut watches = [discovery.watch(), discovery.watch()];
@@ -93,7 +93,7 @@ fn a_subset_changes_while_its_source_is_silent() {
 }
 
 #[test]
-fn a_weight_that_changes_within_the_subset_is_told() {
+fn a_weight_that_changes_within_the_subset_is_announced() {
     let (sender, source) = channel();
     let mut watch = source.subset(Rocksteadier::new(3, 0)).watch();
     sender.set((1..=20).map(endpoint));

@@ -159,7 +159,7 @@ async fn the_last_good_set_stays_while_sessions_break_and_each_failure_is_told_o
 }
 
 #[tokio::test(start_paused = true)]
-async fn errors_that_take_turns_are_told_once_each_and_in_bounds() {
+async fn alternating_errors_are_reported_once_each_up_to_a_bound() {
     #[derive(Clone)]
     struct Moody(u64, u64);
 
@@ -186,7 +186,7 @@ async fn errors_that_take_turns_are_told_once_each_and_in_bounds() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn tries_come_ever_slower_and_start_anew_after_good_news() {
+async fn tries_slow_down_and_the_back_off_starts_over_after_good_news() {
     let source = Scripted::new([Line::Refuse]);
     let backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(30));
     let mut watch = Reconnect::new(source.clone()).backoff(backoff).seed(2).watch();
@@ -204,7 +204,7 @@ async fn tries_come_ever_slower_and_start_anew_after_good_news() {
     next(&mut watch).await.unwrap_err();
     let broken_at = Instant::now();
     assert_eq!(next(&mut watch).await.unwrap(), Update::Set(vec![endpoint(2)]));
-    assert!(broken_at.elapsed() <= Duration::from_secs(1), "the back-off started anew");
+    assert!(broken_at.elapsed() <= Duration::from_secs(1), "the back-off started over");
 }
 
 #[tokio::test(start_paused = true)]
@@ -248,7 +248,7 @@ fn a_watch_survives_the_runtime_that_another_watcher_used() {
     let second = runtime();
 
     assert!(second.block_on(early.next()).is_none(), "its task is gone, so it ends");
-    assert!(second.block_on(discovery.watch().next()).unwrap().is_ok(), "a new one starts anew");
+    assert!(second.block_on(discovery.watch().next()).unwrap().is_ok(), "a new watch starts over");
 }
 
 #[tokio::test(start_paused = true)]

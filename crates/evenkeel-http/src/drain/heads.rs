@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn a_head_is_half_from_its_first_byte_to_its_last() {
+    fn a_head_is_incomplete_from_its_first_byte_to_its_last() {
         let head = "GET / HTTP/1.1\r\nhost: a\r\n\r\n";
         for before in ["", "\r\n", "\n\r\n", head] {
             let expected: Vec<_> =
@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn a_body_is_no_head_whatever_it_says() {
+    fn a_body_is_not_taken_for_a_head_whatever_it_contains() {
         let length = "POST / HTTP/1.1\nX: 1\nContent-Length:  9 \n\n";
         let chunks = "POST / HTTP/1.1\r\nTRANSFER-ENCODING: Chunked\r\ncontent-length: 5\r\n\r\n";
         for (head, body) in [
@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn no_size_is_too_large() {
+    fn sizes_of_any_number_are_read_in_bounded_memory() {
         let most = u64::MAX;
         for head in [
             format!("POST / HTTP/1.1\r\ncontent-length: {most}\r\n\r\n"),

@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn what_makes_no_sense_is_refused_whole() {
+    fn a_report_with_an_invalid_part_is_refused_as_a_whole() {
         for text in
             ["", ",", "cpu", "cpu=", "cpu=x", "cpu=NaN", "cpu=inf", "cpu=+1", "cpu=.5", "cpu=1e999"]
         {
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn a_negative_latency_is_as_long_as_can_be() {
+    fn a_negative_latency_is_read_as_the_longest_one() {
         let report = read("named_metrics.evenkeel.in_flight=1,named_metrics.evenkeel.latency=-1");
         let load = report.unwrap().server_load.unwrap();
         assert_eq!(load.latency(), Duration::MAX);

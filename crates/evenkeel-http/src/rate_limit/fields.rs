@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn nonsense_is_nothing_and_no_wait_is_without_bound() {
+    fn nonsense_is_ignored_and_every_wait_is_bounded() {
         for nonsense in [
             "",
             "\"a",

@@ -40,7 +40,7 @@ use crate::delay;
 ///         Ok::<_, BoxError>(response.body(()).expect("a response"))
 ///     }));
 ///
-/// client.clone().oneshot(Request::new(())).await.expect("nobody knows better yet");
+/// client.clone().oneshot(Request::new(())).await.expect("no quota is known yet");
 /// let refused = client.oneshot(Request::new(())).await.unwrap_err();
 /// assert_eq!(cause::<RateLimited>(refused.as_ref()).unwrap().retry_after.as_secs_f64().ceil(), 60.0);
 /// # }

@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_caller_writes_itself_does_not_count() {
+    fn an_address_that_a_caller_writes_itself_does_not_count() {
         assert_eq!(key(0, &["1.1.1.1"]), [9, 9, 9, 9]);
         assert_eq!(key(1, &["1.1.1.1, 2.2.2.2"]), [2, 2, 2, 2]);
         assert_eq!(key(2, &["1.1.1.1, 2.2.2.2", "3.3.3.3"]), [2, 2, 2, 2]);
@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn those_without_the_header_share_a_quota_or_have_none() {
+    fn requests_without_the_header_share_a_quota_or_have_none() {
         let spender = HeaderSpender::new(HeaderName::from_static("x-api-key"));
         let request = Request::new(());
         assert!(spender.with_key(&request, |key| key == Some(b"")));

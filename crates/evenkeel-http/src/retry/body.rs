@@ -317,7 +317,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn another_attempt_begins_anew_and_takes_the_rest_over() {
+    async fn another_attempt_begins_at_the_start_and_takes_over_the_rest() {
         let (mut first, replayed) = ReplayBody::new(streamed(&["a", "b", "c"]), 10);
         assert_eq!(frame(&mut first).await.unwrap().unwrap(), "a");
         assert!(replayed.may_repeat());
@@ -335,7 +335,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_lost_is_read_on_by_nobody_but_who_read_it() {
+    async fn a_body_beyond_the_bound_stays_with_the_attempt_that_reads_it() {
         let (mut first, replayed) = ReplayBody::new(streamed(&["a", "b", "c"]), 1);
         frame(&mut first).await.unwrap().unwrap();
         frame(&mut first).await.unwrap().unwrap();
@@ -344,7 +344,7 @@ mod tests {
         let mut second = replayed.again();
         assert!(
             frame(&mut second).await.unwrap().is_err(),
-            "a body that is cut looks like a whole one"
+            "a body that is cut looks like a complete one"
         );
     }
 
@@ -434,7 +434,7 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_body_is_shared_with_nobody() {
+    fn an_empty_body_needs_no_sharing() {
         let (first, replayed) = ReplayBody::new(http_body_util::Empty::<Bytes>::new(), 10);
         assert!(first.is_end_stream());
         assert!(first.source.is_none());

@@ -115,7 +115,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_prefix_brings_what_browsers_ask_of_it() {
+    fn a_prefix_of_the_name_brings_the_attributes_that_browsers_require() {
         let open = Attributes { is_secure: false, is_http_only: false, ..Attributes::default() };
         for (name, expected) in [
             ("sid", "sid=x; Path=/; SameSite=Lax"),

@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_is_changed_is_refused() {
+    fn a_value_with_any_change_is_refused() {
         for seal in seals() {
             let value = seal.write("sid", &"10.0.0.1:80".parse().unwrap());
             assert_eq!(seal.read("other", value.as_bytes()), None, "another cookie's value");
@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn another_secret_or_form_reads_nothing() {
+    fn a_value_of_another_secret_or_form_is_not_read() {
         let [signed, opaque] = seals();
         let address: Address = "10.0.0.1:80".parse().unwrap();
         let other = Seal::new(Form::Signed, b"another secret of some length");

@@ -51,7 +51,7 @@ async fn the_same_key_is_answered_by_the_same_server() {
 }
 
 #[tokio::test]
-async fn a_key_in_the_extensions_is_used_instead_and_one_without_goes_anywhere() {
+async fn a_key_in_the_extensions_is_used_instead_and_a_request_without_one_goes_anywhere() {
     let endpoints = fleet::endpoints(3).await;
     let client = BalanceLayer::with_policy(endpoints, RingHash::new())
         .seed(1)

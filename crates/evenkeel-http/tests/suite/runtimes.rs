@@ -73,7 +73,7 @@ where
 }
 
 #[test]
-fn a_connection_whose_runtime_rests_does_not_hold_the_calls_of_others() {
+fn a_connection_whose_runtime_rests_does_not_hold_up_the_calls_of_others() {
     let server = multi_thread();
     for (connector, is_one_kept) in
         [(HttpConnector::new(), false), (HttpConnector::new().http2(), true)]

@@ -54,7 +54,7 @@ async fn a_session_stays_where_it_began() {
             let cookie = cookie.expect("a session begins");
             for _ in 0..5 {
                 let again = send(&client, request("/", Some(&cookie))).await;
-                assert_eq!(again, (home.clone(), None), "no cookie is set that is there");
+                assert_eq!(again, (home.clone(), None), "a cookie that is there is not set again");
             }
             homes.insert(home);
         }
@@ -77,7 +77,7 @@ async fn a_session_moves_when_its_endpoint_closes_and_stays_there() {
     node.close(Gate::Unhealthy);
     let (second, moved) = send(&client, request("/", Some(&cookie))).await;
     assert_ne!(second, home);
-    let moved = moved.expect("the cookie is set anew");
+    let moved = moved.expect("the cookie is set again");
     node.open(Gate::Unhealthy);
 
     assert_eq!(send(&client, request("/", Some(&moved))).await, (second, None));
@@ -149,7 +149,7 @@ async fn a_call_that_has_tried_the_endpoint_goes_to_another() {
 }
 
 #[tokio::test]
-async fn no_session_begins_where_it_failed() {
+async fn no_session_begins_with_a_response_that_failed() {
     let client = client(&StickyLayer::signed(SECRET), fleet::endpoints(1).await);
     let response = client.oneshot(request("/fail", None)).await.unwrap();
     assert_eq!(response.status(), 500);
@@ -157,10 +157,10 @@ async fn no_session_begins_where_it_failed() {
 }
 
 #[tokio::test]
-async fn what_a_caller_makes_up_is_no_cookie() {
+async fn a_forged_cookie_is_not_taken_for_a_session() {
     let endpoints = fleet::endpoints(2).await;
     let layer = StickyLayer::signed(SECRET);
-    let forged = client(&StickyLayer::signed("somebody else's secret"), endpoints.clone());
+    let forged = client(&StickyLayer::signed("another secret of some length"), endpoints.clone());
     let (_, forged) = send(&forged, request("/", None)).await;
     let client = client(&layer, endpoints);
     for cookie in
@@ -201,7 +201,7 @@ fn no_bytes_make_the_reader_of_cookies_panic() {
 }
 
 #[tokio::test]
-async fn what_a_request_itself_prefers_comes_first() {
+async fn an_endpoint_that_the_request_itself_prefers_comes_first() {
     let endpoints = fleet::endpoints(2).await;
     let client = client(&StickyLayer::signed(SECRET), endpoints.clone());
     let (home, cookie) = send(&client, request("/", None)).await;
@@ -260,7 +260,7 @@ async fn a_cookie_has_the_attributes_it_was_given() {
 }
 
 #[test]
-fn what_cannot_be_in_a_cookie_is_refused() {
+fn a_name_or_attribute_that_cannot_be_in_a_cookie_is_refused() {
     let refused = |set: fn(StickyLayer) -> StickyLayer| {
         std::panic::catch_unwind(|| set(StickyLayer::signed(SECRET))).is_err()
     };

@@ -35,8 +35,8 @@
 //!
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() {
-//! let nobody: Vec<Endpoint> = Vec::new();
-//! let client = BalanceLayer::p2c(nobody)
+//! let no_endpoints: Vec<Endpoint> = Vec::new();
+//! let client = BalanceLayer::p2c(no_endpoints)
 //!     .wait_max(Duration::from_millis(20))
 //!     .layer(|_: &Arc<Node>| service_fn(|n: u32| async move { Ok::<_, Infallible>(n) }));
 //!

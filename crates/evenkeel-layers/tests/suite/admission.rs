@@ -92,7 +92,7 @@ async fn a_client_sends_all_again_when_its_calls_are_accepted_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_cancelled_call_was_refused_by_nobody() {
+async fn a_cancelled_call_does_not_count_as_refused() {
     let (mut client, mut handle) = throttle();
     for _ in 0..100 {
         let mut call = spawn(client.ready().await.unwrap().call(1));
@@ -139,7 +139,7 @@ fn shed(result: Result<u8, BoxError>) -> Overloaded {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_matters_most_is_served_first_and_what_matters_as_much_in_order() {
+async fn the_most_important_requests_are_served_first_and_equal_ones_in_order() {
     let (mut server, mut handle) = server(10);
     let mut calls = vec![call(&mut server, 4).await];
     for priority in [12, 4, 0, 8, 0, 4] {
@@ -160,7 +160,7 @@ async fn what_matters_most_is_served_first_and_what_matters_as_much_in_order() {
 
 /// Callers give up at random, before and after they are woken.
 #[tokio::test(start_paused = true)]
-async fn the_order_holds_whoever_gives_up_when() {
+async fn the_order_holds_whichever_callers_give_up() {
     for seed in 0..50 {
         let mut rng = Rng::with_seed(seed);
         let (mut server, mut handle) = server(100);
@@ -201,7 +201,7 @@ async fn the_order_holds_whoever_gives_up_when() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_full_queue_gives_up_the_last_of_what_matters_least() {
+async fn a_full_queue_gives_up_the_last_of_the_least_important_requests() {
     let (mut server, _handle) = server(3);
     let _served = call(&mut server, 4).await;
     let mut early = call(&mut server, 12).await;
@@ -209,7 +209,7 @@ async fn a_full_queue_gives_up_the_last_of_what_matters_least() {
     let mut important = call(&mut server, 4).await;
 
     let mut equal = spawn(server.ready().await.unwrap().call(12));
-    assert_eq!(shed(assert_ready!(equal.poll())).priority, 12, "no better than who is there");
+    assert_eq!(shed(assert_ready!(equal.poll())).priority, 12, "not above those in the queue");
     advance(ms(2)).await;
     let mut better = call(&mut server, 0).await;
 
@@ -243,7 +243,7 @@ async fn a_request_waits_for_an_interval_and_for_the_target_once_a_queue_stands(
 }
 
 #[tokio::test(start_paused = true)]
-async fn cancelled_wherever_it_is_a_request_leaves_nothing_behind() {
+async fn a_request_leaves_nothing_behind_wherever_it_is_cancelled() {
     let (mock, mut handle) = tower_test::mock::pair::<u8, u8>();
     let layer = LoadShedLayer::fixed(1);
     let mut server = layer.layer(mock);
@@ -264,7 +264,7 @@ async fn cancelled_wherever_it_is_a_request_leaves_nothing_behind() {
 
 /// Twice what the server can do, half of it critical: the critical half is answered quickly.
 #[tokio::test(start_paused = true)]
-async fn under_overload_what_is_critical_is_answered_and_soon() {
+async fn under_overload_critical_requests_are_answered_soon() {
     #[derive(Default)]
     struct Seen {
         answered: u32,
@@ -339,7 +339,7 @@ async fn a_server_that_lies_idle_refuses_none_after_an_overload() {
 }
 
 #[test]
-fn a_target_of_no_time_is_refused_where_it_is_set_and_not_by_the_first_call() {
+fn a_target_of_zero_is_refused_when_it_is_set_and_not_by_the_first_call() {
     for set in [LoadShedLayer::target, LoadShedLayer::interval] {
         let set = std::panic::catch_unwind(|| set(LoadShedLayer::fixed(1), Duration::ZERO));
         assert!(set.is_err());

@@ -249,7 +249,7 @@ each_layer_alone! {
 }
 
 #[tokio::test(start_paused = true)]
-async fn all_of_them_together_use_their_service_well_and_leave_nothing_behind() {
+async fn all_layers_together_use_their_service_well_and_leave_nothing_behind() {
     let budget = Budget::default();
     let stack = || {
         ServiceBuilder::new()
@@ -284,7 +284,7 @@ async fn a_task_that_has_used_up_its_turn_is_not_refused() {
 }
 
 #[tokio::test]
-async fn who_is_refused_keeps_nothing_that_its_service_had_reserved() {
+async fn a_refused_call_keeps_nothing_that_its_service_had_reserved() {
     let pending = service_fn(|_: u32| std::future::pending::<Result<u32, BoxError>>());
     let inner = limit::ConcurrencyLimitLayer::new(2).layer(pending);
     let limit = ConcurrencyLimitLayer::fixed(1).layer(inner.clone());

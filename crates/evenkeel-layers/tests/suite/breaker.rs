@@ -62,7 +62,7 @@ async fn refusal(service: &mut Client) -> CircuitOpen {
 }
 
 #[tokio::test(start_paused = true)]
-async fn refuses_with_the_time_that_is_left_and_does_not_ask() {
+async fn an_open_breaker_refuses_with_the_time_that_is_left_and_does_not_call() {
     let layer = layer();
     let (mut service, mut handle) = service(&layer);
     fail(&mut service, &mut handle).await;
@@ -79,7 +79,7 @@ async fn refuses_with_the_time_that_is_left_and_does_not_ask() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn is_ready_while_it_refuses_though_the_inner_service_is_not() {
+async fn a_breaker_is_ready_while_it_refuses_even_if_its_service_is_not() {
     let (mut service, mut handle) = service(&layer());
     fail(&mut service, &mut handle).await;
     fail(&mut service, &mut handle).await;
@@ -125,7 +125,7 @@ async fn a_cancelled_trial_gives_its_place_back_wherever_it_is_cancelled() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn cancelled_calls_say_nothing() {
+async fn cancelled_calls_do_not_count() {
     let (mut service, mut handle) = service(&layer());
     for _ in 0..10 {
         drop(service.ready().await.unwrap().call("cancelled"));
@@ -136,7 +136,7 @@ async fn cancelled_calls_say_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn opened_between_ready_and_call_it_refuses_and_after_that_it_asks_anew() {
+async fn a_breaker_that_opens_between_ready_and_call_refuses_that_call_and_recovers() {
     let (mut service, mut handle) = service(&layer());
     let mut clone = service.clone();
     let ready = clone.ready().await.unwrap();
@@ -152,7 +152,7 @@ async fn opened_between_ready_and_call_it_refuses_and_after_that_it_asks_anew() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn slow_calls_open_it() {
+async fn slow_calls_open_a_breaker() {
     let layer = layer().slow_calls(Duration::from_millis(100), 1.0).calls_min(3);
     let (mut service, mut handle) = service(&layer);
     for millis in [100, 99, 100, 150] {
@@ -179,7 +179,7 @@ async fn slow_calls_open_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn it_is_held_by_hand_and_watched() {
+async fn a_breaker_can_be_held_by_hand_and_watched() {
     let layer = layer();
     let (mut service, mut handle) = service(&layer);
     let breaker = layer.breakers().list().remove(0);
@@ -222,7 +222,7 @@ impl Traffic<u16, u16, BoxError> for Codes {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_fails_is_what_the_traffic_says() {
+async fn the_traffic_decides_what_is_a_failure() {
     let echo = tower::service_fn(|code: u16| async move { Ok::<_, BoxError>(code) });
     let mut service = layer().traffic(Codes).layer(echo);
 
@@ -257,7 +257,7 @@ impl Service<()> for Strict {
     }
 
     fn call(&mut self, (): ()) -> Self::Future {
-        assert!(std::mem::take(&mut self.is_ready), "called un-readied");
+        assert!(std::mem::take(&mut self.is_ready), "called before it was ready");
         self.calls.fetch_add(1, SeqCst);
         std::future::ready(if self.fails.load(SeqCst) { Err("down".into()) } else { Ok(()) })
     }
@@ -276,7 +276,7 @@ fn a_rule_that_makes_no_sense_leaves_the_breakers_usable() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_inner_service_is_never_called_unreadied() {
+async fn the_inner_service_is_never_called_before_it_is_ready() {
     let mut rng = evenkeel_core::rng::Rng::with_seed(5);
     let fails = Arc::new(AtomicBool::new(false));
     let calls = Arc::new(AtomicUsize::new(0));

@@ -104,7 +104,7 @@ fn names() -> impl Iterator<Item = &'static str> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_asks_for_five_seconds_without_requests_gets_its_share_after_five_seconds() {
+async fn an_endpoint_that_asks_for_five_seconds_without_requests_gets_its_share_after_them() {
     for name in names() {
         let throttled = Outcome::Throttled(Some(Duration::from_secs(5)));
         let [during, after] = shares(name, throttled).await;

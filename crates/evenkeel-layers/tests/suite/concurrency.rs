@@ -42,7 +42,7 @@ fn limit(layer: &ConcurrencyLimitLayer) -> LimitHandle {
 }
 
 #[tokio::test(start_paused = true)]
-async fn refuses_at_once_what_is_beyond_the_limit_in_every_clone() {
+async fn calls_beyond_the_limit_are_refused_at_once_in_every_clone() {
     let layer = ConcurrencyLimitLayer::fixed(2);
     let (mut service, mut handle) = service(&layer);
     let mut clone = service.clone();
@@ -60,7 +60,7 @@ async fn refuses_at_once_what_is_beyond_the_limit_in_every_clone() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn whoever_is_ready_cloned_or_idle_holds_no_permit() {
+async fn a_service_that_is_ready_cloned_or_idle_holds_no_permit() {
     let layer = ConcurrencyLimitLayer::fixed(1);
     let (mut service, _handle) = service(&layer);
     let mut idle: Vec<_> = (0..10).map(|_| service.clone()).collect();
@@ -119,7 +119,7 @@ fn waiting() -> ConcurrencyLimitLayer {
 }
 
 #[tokio::test(start_paused = true)]
-async fn those_who_wait_are_served_in_the_order_in_which_they_came() {
+async fn waiting_calls_are_served_in_the_order_in_which_they_came() {
     let layer = waiting();
     let (mut service, mut handle) = service(&layer);
     let first = call(&mut service).await;
@@ -156,7 +156,7 @@ async fn those_who_wait_are_served_in_the_order_in_which_they_came() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_waits_too_long_is_refused_and_says_how_long() {
+async fn a_call_that_waits_too_long_is_refused_with_the_time_it_waited() {
     let layer = waiting();
     let (mut service, mut handle) = service(&layer);
     let _first = call(&mut service).await;
@@ -170,7 +170,7 @@ async fn who_waits_too_long_is_refused_and_says_how_long() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_who_was_woken_and_gave_up_passes_it_on() {
+async fn a_call_that_was_woken_and_gave_up_passes_its_permit_on() {
     let layer = waiting();
     let (mut service, mut handle) = service(&layer);
     let first = call(&mut service).await;
@@ -191,7 +191,7 @@ async fn one_who_was_woken_and_gave_up_passes_it_on() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_order_holds_though_one_who_was_woken_gives_up() {
+async fn the_order_holds_even_if_a_call_that_was_woken_gives_up() {
     let layer = ConcurrencyLimitLayer::fixed(1).wait(10, Duration::from_secs(1));
     let (mut service, mut handle) = service(&layer);
     let first = call(&mut service).await;
@@ -222,7 +222,7 @@ async fn the_order_holds_though_one_who_was_woken_gives_up() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_who_waits_and_is_never_polled_stands_in_nobodys_way() {
+async fn a_waiting_call_that_is_never_polled_holds_up_no_other() {
     let layer = waiting();
     let (mut service, mut handle) = service(&layer);
     let first = call(&mut service).await;
@@ -290,7 +290,7 @@ async fn a_limit_that_rises_lets_several_in() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_limit_learns_from_those_that_end_and_not_from_those_that_are_cancelled() {
+async fn a_limit_learns_from_calls_that_end_and_not_from_cancelled_ones() {
     let layer = ConcurrencyLimitLayer::adaptive(|| Aimd::new().bounds(2, 1, 100));
     let (mut service, mut handle) = service(&layer);
     let mut answer = async |answer: fn(SendResponse<u32>)| {
@@ -331,7 +331,7 @@ async fn one_layer_is_a_limit_for_each_service_unless_it_is_shared() {
 }
 
 #[tokio::test]
-async fn sixteen_tasks_never_exceed_the_limit_and_lose_nobody() {
+async fn sixteen_tasks_never_exceed_the_limit_and_lose_no_call() {
     use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
     static UNDER_WAY: AtomicU32 = AtomicU32::new(0);
     static MOST: AtomicU32 = AtomicU32::new(0);

@@ -92,7 +92,7 @@ async fn the_earliest_of_all_deadlines_holds() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_too_late_is_not_begun() {
+async fn a_call_that_is_too_late_is_not_begun() {
     let echo = service_fn(|request: Timed| async move { Ok::<_, BoxError>(request.known) });
     let mut client = DeadlineLayer::new(ms(500)).carry(CarryTimed).layer(echo);
     let known = client.ready().await.unwrap().call(Timed::default()).await.unwrap();
@@ -171,7 +171,7 @@ async fn a_request_that_brings_an_earlier_deadline_waits_for_an_endpoint_no_long
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_gave_up_before_does_not_spend_the_time_of_the_next_call() {
+async fn time_that_passed_before_a_call_does_not_count_against_its_deadline() {
     let mut client = over_a_balancer!(ms(900), DeadlineLayer::new(ms(500)).carry(CarryTimed));
     client.ready().await.unwrap();
     sleep(ms(600)).await;
@@ -226,7 +226,7 @@ async fn a_response_that_comes_with_the_deadline_is_given() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_too_late_keeps_nothing_that_was_reserved_for_it() {
+async fn a_call_that_is_too_late_keeps_nothing_that_was_reserved_for_it() {
     let echo = service_fn(|request: Timed| async move { Ok::<_, BoxError>(request) });
     let limited = limit::ConcurrencyLimitLayer::new(1).layer(echo);
     let mut client = DeadlineLayer::new(ms(500)).carry(CarryTimed).layer(limited.clone());

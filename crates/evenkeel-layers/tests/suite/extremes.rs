@@ -89,7 +89,7 @@ macro_rules! alone {
 }
 
 #[tokio::test(start_paused = true)]
-async fn retries_and_hedges() {
+async fn retries_and_hedges_accept_extreme_values() {
     let retry = || RetryLayer::new(Budget::default()).rules(AnyRules::idempotent());
     let budgets = [
         Budget::share(0.0).floor_per_second(0),
@@ -122,7 +122,7 @@ async fn retries_and_hedges() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn breakers() {
+async fn breakers_accept_extreme_values() {
     let rules = || BreakerRules::default();
     let mut least = rules();
     least.consecutive_failures = Some(1);
@@ -150,7 +150,7 @@ async fn breakers() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn limits() {
+async fn limits_accept_extreme_values() {
     alone!(
         ConcurrencyLimitLayer::fixed(1),
         ConcurrencyLimitLayer::fixed(u32::MAX),
@@ -175,7 +175,7 @@ async fn limits() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn rates() {
+async fn rates_accept_extreme_values() {
     let year = Duration::from_secs(31_536_000);
     for rate in [
         Rate::new(1, MOMENT),
@@ -196,7 +196,7 @@ async fn rates() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn below_a_balancer() {
+async fn layers_below_a_balancer_accept_extreme_values() {
     let connect = |_: &Arc<Node>| service_fn(answer);
     // There may be a sweep each millisecond.
     let silence = Duration::from_secs(2);

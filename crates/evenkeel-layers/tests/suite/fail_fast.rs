@@ -54,7 +54,7 @@ async fn the_first_caller_waits_and_those_after_it_do_not() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn all_who_wait_at_the_same_time_fail_at_the_same_time() {
+async fn calls_that_wait_at_the_same_time_fail_at_the_same_time() {
     let (service, _handle) = service();
     let began = Instant::now();
     let callers: Vec<_> = (0..5)
@@ -105,7 +105,7 @@ async fn a_caller_that_waits_is_woken_by_readiness_before_its_time() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn after_a_pause_in_which_nobody_asked_the_next_caller_waits_again() {
+async fn after_a_pause_without_calls_the_next_caller_waits_again() {
     let (mut service, _handle) = service();
     failure(&mut service).await;
     advance(Duration::from_secs(60)).await;
@@ -159,7 +159,7 @@ async fn above_a_balancer_calls_fail_at_once_until_an_endpoint_is_there() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_is_told_to_wait_for_ever_waits_and_does_not_overflow() {
+async fn a_wait_for_ever_does_not_overflow() {
     let (mock, mut handle) = tower_test::mock::pair::<u8, u8>();
     handle.allow(0);
     let mut service = FailFastLayer::new(Duration::MAX).layer(mock);

@@ -147,7 +147,7 @@ async fn a_hedge_that_cannot_be_sent_leaves_the_first_attempt_alone() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_must_not_be_sent_twice_is_not() {
+async fn a_request_that_must_not_be_sent_twice_is_not_hedged() {
     let script = script([(100, true)]);
     let probe = Probe { script: script.clone(), is_ready: false };
     assert!(after(20).rules(AnyRules::new()).layer(probe).oneshot(()).await.is_ok());
@@ -275,7 +275,7 @@ async fn below_a_retry_a_throttle_hears_of_each_attempt_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_a_layer_below_refuses_hides_no_real_error() {
+async fn a_refusal_by_a_layer_below_does_not_hide_the_real_error() {
     let attempts = Arc::new(AtomicUsize::new(0));
     let service = tower::service_fn({
         let attempts = attempts.clone();

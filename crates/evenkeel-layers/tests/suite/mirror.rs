@@ -74,7 +74,7 @@ async fn all_or_nothing_is_a_share_too() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_mirror_that_hangs_delays_nobody_and_holds_no_more_than_its_bound() {
+async fn a_mirror_that_hangs_delays_no_call_and_holds_no_more_than_its_bound() {
     let (count, mirror) = counter(Duration::from_secs(3_600));
     let layer = MirrorLayer::new(mirror, 100.0).in_flight_max(3).timeout(Duration::from_secs(2));
     let mut service = layer.layer(echo());
@@ -97,7 +97,7 @@ async fn a_mirror_that_hangs_delays_nobody_and_holds_no_more_than_its_bound() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_mirror_that_is_never_ready_fails_or_panics_is_nobodys_trouble() {
+async fn a_mirror_that_is_never_ready_fails_or_panics_affects_no_call() {
     #[derive(Clone)]
     struct NeverReady;
     impl Service<u32> for NeverReady {
@@ -145,7 +145,7 @@ async fn a_call_that_is_cancelled_is_not_copied_and_leaves_its_room() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_request_that_is_not_there_whole_is_not_copied() {
+async fn an_incomplete_request_is_not_copied() {
     #[derive(Clone)]
     struct Gone;
     impl Copies<u32> for Gone {

@@ -87,7 +87,7 @@ async fn sixteen_threads_get_what_there_is_and_not_one_more() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn each_key_has_its_own_quota_and_who_has_none_is_not_limited() {
+async fn each_key_has_its_own_quota_and_a_request_without_one_is_not_limited() {
     let layer = RateLimitLayer::per_second(10)
         .burst(3)
         .keyed(|name: &&'static str| (*name != "free").then_some(*name), 1_000);
@@ -114,7 +114,7 @@ async fn many_keys_take_no_more_memory_and_idle_ones_make_room() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn those_who_wait_go_at_the_rate_and_no_faster() {
+async fn waiting_calls_go_at_the_rate_and_no_faster() {
     let layer =
         RateLimitLayer::new(Rate::per_second(10).burst(1)).wait(Duration::from_secs(60)).seed(3);
     let service = layer.layer(echo());
@@ -141,7 +141,7 @@ async fn those_who_wait_go_at_the_rate_and_no_faster() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn nobody_waits_longer_than_the_bound() {
+async fn no_call_waits_longer_than_the_bound() {
     let layer =
         RateLimitLayer::new(Rate::per_second(1).burst(1)).wait(Duration::from_millis(2_500));
     let service = layer.layer(echo());
@@ -240,7 +240,7 @@ async fn only_a_service_that_was_polled_ready_is_called() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_a_server_says_of_its_quota_is_kept_to() {
+async fn the_quota_that_a_server_announces_is_respected() {
     let layer = RateLimitLayer::per_second(1_000);
     let (limiter, service) = (layer.limiter(), layer.layer(echo()));
 
@@ -255,7 +255,7 @@ async fn what_a_server_says_of_its_quota_is_kept_to() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_left_is_disclosed_in_the_response() {
+async fn the_remaining_quota_is_disclosed_in_the_response() {
     #[derive(Clone)]
     struct Append;
     impl Disclose<String> for Append {
@@ -279,7 +279,7 @@ fn a_refusal_may_be_tried_again_after_its_time() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_may_wait_for_ever_with_any_jitter_waits_and_does_not_overflow() {
+async fn a_wait_for_ever_with_any_jitter_does_not_overflow() {
     let limit = RateLimitLayer::new(Rate::per_second(10).burst(1)).wait(Duration::MAX);
     let (service, late) = (limit.layer(echo()), limit.jitter(Duration::MAX).layer(echo()));
     service.clone().oneshot("a").await.unwrap();

@@ -181,7 +181,7 @@ async fn the_error_stays_if_no_other_attempt_can_be_made() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_may_have_been_processed_is_not_repeated_unasked() {
+async fn a_request_that_may_have_been_processed_is_not_repeated_unasked() {
     for (answer, attempts) in [(RESET, 1), (REFUSED, 4)] {
         let script = Script::new([answer; 9]);
         layer().rules(AnyRules::new()).layer(script.probe()).oneshot(3).await.unwrap_err();
@@ -190,7 +190,7 @@ async fn what_may_have_been_processed_is_not_repeated_unasked() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_was_not_sent_is_sent_again_at_once_and_once_for_free() {
+async fn a_request_that_was_not_sent_is_sent_again_at_once_and_once_for_free() {
     let script = Script::new([REFUSED, REFUSED]);
     let empty = Budget::share(0.0).floor_per_second(0);
     script.retry(&RetryLayer::new(empty)).oneshot(3).await.unwrap_err();
@@ -424,7 +424,7 @@ fn a_call_whose_first_attempt_succeeds_allocates_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_attempt_that_never_gets_to_be_sent_ends_with_what_became_of_the_one_before() {
+async fn an_attempt_that_is_never_sent_ends_with_the_error_of_the_one_before() {
     let script = Script::new([RESET]);
     script.is([Readiness::Ready, Readiness::Pending, Readiness::Pending]);
     let layer = layer().attempt_timeout(ms(50));
@@ -437,7 +437,7 @@ async fn an_attempt_that_never_gets_to_be_sent_ends_with_what_became_of_the_one_
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_a_layer_below_refuses_hides_no_real_error() {
+async fn a_refusal_by_a_layer_below_does_not_hide_the_real_error() {
     let attempts = AtomicUsize::new(0);
     let down = || -> BoxError { io::Error::from(ErrorKind::ConnectionReset).into() };
     let service = tower::service_fn(|_: u32| {

@@ -186,7 +186,7 @@ async fn each_key_and_each_name_has_a_quota_of_its_own_which_expires() {
 
 #[needs("redis-server")]
 #[tokio::test]
-async fn a_server_that_has_forgotten_the_script_is_told_again() {
+async fn a_server_that_has_forgotten_the_script_gets_it_again() {
     let redis = Redis::start().unwrap();
     let quota = machine(&redis, "flush", only(10)).plan(Plan::fixed(1)).failing(Failing::Refuse);
     let client = redis::Client::open(redis.url()).unwrap();
@@ -235,7 +235,7 @@ async fn while_redis_is_dead_requests_go_as_configured_and_at_once_and_then_as_b
 
 #[needs("redis-server")]
 #[tokio::test]
-async fn a_server_that_answers_nobody_holds_no_request_longer_than_the_timeout() {
+async fn a_server_that_does_not_answer_holds_no_request_longer_than_the_timeout() {
     let redis = Redis::start().unwrap();
     let bound = Duration::from_millis(100);
     let quota = machine(&redis, "frozen", only(100))
@@ -288,10 +288,10 @@ async fn after_a_failover_the_new_primary_is_asked_at_once() {
 
 #[needs("redis-server")]
 #[tokio::test]
-async fn while_nobody_may_write_it_is_looked_for_again_after_each_rest() {
+async fn while_no_server_takes_writes_the_primary_is_looked_up_after_each_rest() {
     let (one, two) = (Redis::start().unwrap(), Redis::start().unwrap());
     let address = Address::of(&one).await;
-    let quota = RedisQuota::open(&address.url, "nobody", only(1_000)).unwrap();
+    let quota = RedisQuota::open(&address.url, "read_only", only(1_000)).unwrap();
     let quota = quota.timeout(PATIENCE).rest(Duration::from_millis(50)).plan(Plan::fixed(1));
     let quota = quota.failing(Failing::Refuse);
     quota.spend(b"a").await.unwrap();
@@ -367,7 +367,7 @@ fn requests_of_another_runtime_go_on_when_the_one_that_connected_has_ended() {
 
 #[needs("redis-server")]
 #[tokio::test]
-async fn what_others_wrote_is_no_bucket() {
+async fn a_value_that_another_program_wrote_is_not_taken_for_a_bucket() {
     use std::io::{Read, Write};
 
     let redis = Redis::start().unwrap();
@@ -388,7 +388,7 @@ async fn what_others_wrote_is_no_bucket() {
 }
 
 #[tokio::test]
-async fn a_redis_that_was_never_there_is_no_different() {
+async fn a_redis_that_was_never_there_is_treated_like_one_that_failed() {
     let quota = RedisQuota::open("redis://127.0.0.1:1", "nowhere", only(1))
         .unwrap()
         .failing(Failing::Local(only(2)));

@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_is_at_the_edge() {
+    fn a_value_outside_of_the_axis_is_drawn_at_its_edge() {
         let axis = Axis::over([1.0, 10.0].into_iter(), true, false, (100.0, 0.0));
         assert_eq!(axis.at(0.0), 100.0);
         assert_eq!(axis.at(1e9), 0.0);

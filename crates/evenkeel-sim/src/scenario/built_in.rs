@@ -53,7 +53,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn all_that_come_with_the_program_make_sense() {
+    fn all_scenarios_that_come_with_the_program_are_valid() {
         for (name, _) in BUILT_IN {
             let scenario = Scenario::built_in(name).unwrap();
             assert!(!scenario.about.is_empty(), "{name} says nothing about itself");

@@ -300,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn the_least_set_counts_from_the_first_full_one_on() {
+    fn the_smallest_set_counts_from_the_first_full_set_on() {
         let origin = at(0);
         let all = [
             News::Joined(0, address(1), origin),

@@ -69,7 +69,7 @@ impl BreakerRules {
         assert!(slow.is_none_or(|(_, rate)| is_rate(rate)), "a slow rate is above 0 and up to 1");
         assert!(slow.is_none_or(|(after, _)| Duration::ZERO < after), "every call is slow");
         assert!(0 < self.calls_min, "a rate needs a call");
-        assert!(0 < self.trial_calls, "a breaker that lets nobody try stays open");
+        assert!(0 < self.trial_calls, "a breaker without trial calls stays open");
         assert!(Duration::ZERO < self.trial_timeout, "trials without time for an answer");
         assert!(Duration::ZERO < self.open_min, "open for no time at all");
         assert!(self.open_min <= self.open_max, "the least open time lies above the greatest");

@@ -64,7 +64,7 @@ fn opens_with_the_last_allowed_failure_and_not_before() {
 }
 
 #[test]
-fn a_success_starts_the_row_of_failures_over_and_nothing_else_touches_it() {
+fn only_a_success_resets_the_count_of_consecutive_failures() {
     let breaker = breaker(rules());
     fail(&breaker, 2);
     record(&breaker, Outcome::Success);
@@ -79,7 +79,7 @@ fn a_success_starts_the_row_of_failures_over_and_nothing_else_touches_it() {
 }
 
 #[test]
-fn a_rate_counts_from_the_least_number_of_calls_on() {
+fn a_rate_counts_from_the_minimum_number_of_calls_on() {
     let rules = BreakerRules {
         consecutive_failures: None,
         failure_rate: Some(0.5),
@@ -109,7 +109,7 @@ fn a_rate_counts_from_the_least_number_of_calls_on() {
 }
 
 #[test]
-fn throttled_calls_count_for_the_rate_and_ignored_ones_for_nothing() {
+fn throttled_calls_count_for_the_rate_and_ignored_ones_do_not_count() {
     let rules = BreakerRules {
         consecutive_failures: Some(1),
         failure_rate: Some(1.0),
@@ -227,7 +227,7 @@ fn a_cancelled_or_ignored_trial_gives_its_place_back() {
 }
 
 #[test]
-fn open_times_double_up_to_the_greatest_and_start_over_after_a_success() {
+fn open_times_double_up_to_the_maximum_and_start_over_after_a_success() {
     let breaker = breaker(rules());
     fail(&breaker, 3);
     let mut now = at(0);
@@ -263,7 +263,7 @@ fn open_times_are_jittered_within_their_share_and_differ_between_breakers() {
 }
 
 #[test]
-fn what_is_left_of_an_earlier_trial_counts_for_nothing() {
+fn a_late_result_of_an_earlier_trial_does_not_count() {
     let breaker = breaker(BreakerRules { trial_calls: 2, ..rules() });
     fail(&breaker, 3);
     let (late, fails) = (trial(&breaker, at(1_000)), trial(&breaker, at(1_000)));
@@ -272,13 +272,13 @@ fn what_is_left_of_an_earlier_trial_counts_for_nothing() {
 
     assert!(!end(&breaker, late, Outcome::Failure, at(3_000)));
 
-    assert_eq!(refusal(&breaker, at(3_000)), None, "it had no place in this one to give back");
+    assert_eq!(refusal(&breaker, at(3_000)), None, "it has no place here to give back");
     end(&breaker, first, Outcome::Success, at(3_000));
     assert!(end(&breaker, second, Outcome::Success, at(3_000)));
 }
 
 #[test]
-fn held_open_it_refuses_and_held_closed_it_counts_nothing() {
+fn a_breaker_that_is_held_open_refuses_and_one_that_is_held_closed_counts_nothing() {
     let breaker = breaker(rules());
     breaker.hold_open();
     assert_eq!(refusal(&breaker, at(1_000_000)), None);
@@ -299,7 +299,7 @@ fn held_open_it_refuses_and_held_closed_it_counts_nothing() {
 }
 
 #[test]
-fn of_sixteen_threads_one_opens_it_and_as_many_as_permitted_try_it() {
+fn one_of_sixteen_threads_opens_it_and_as_many_as_permitted_try_it() {
     for seed in 0..200 {
         let rules = BreakerRules { consecutive_failures: Some(16), trial_calls: 5, ..rules() };
         let breaker = Breaker::new(rules, Rng::with_seed(seed));
@@ -446,7 +446,7 @@ fn trials_that_hang_one_after_another_open_it_again_when_the_time_of_the_first_i
 }
 
 #[test]
-fn an_answer_gives_the_trials_after_it_their_whole_time_and_so_does_a_pause() {
+fn an_answer_or_a_pause_gives_later_trials_their_full_time() {
     let breaker = breaker(BreakerRules { trial_calls: 2, ..rules() });
     fail(&breaker, 3);
     breaker.look_after(at(1_000));
@@ -464,7 +464,7 @@ fn an_answer_gives_the_trials_after_it_their_whole_time_and_so_does_a_pause() {
 }
 
 #[test]
-fn a_trial_whose_time_says_nothing_takes_no_place_and_still_tells_how_it_ended() {
+fn an_untimed_trial_takes_no_place_and_its_outcome_still_counts() {
     let breaker = breaker(rules());
     fail(&breaker, 3);
     breaker.look_after(at(1_000));
@@ -490,7 +490,7 @@ fn a_trial_whose_time_says_nothing_takes_no_place_and_still_tells_how_it_ended()
 }
 
 #[test]
-fn a_failure_that_is_told_while_it_is_half_open_opens_it_again() {
+fn a_failure_that_is_reported_while_it_is_half_open_opens_it_again() {
     let breaker = breaker(BreakerRules { trial_calls: 2, ..rules() });
     fail(&breaker, 3);
     breaker.look_after(at(1_000));

@@ -21,7 +21,7 @@ pub type News = Pin<Box<dyn Stream<Item = Result<(), BoxError>> + Send>>;
 /// fn is_probe(_: impl Probe) {}
 ///
 /// is_probe(|node: Arc<Node>| async move {
-///     if node.address().port() == Some(80) { Ok(()) } else { Err("nobody listens there") }
+///     if node.address().port() == Some(80) { Ok(()) } else { Err("the port is closed") }
 /// });
 /// ```
 pub trait Probe: Send + Sync + 'static {

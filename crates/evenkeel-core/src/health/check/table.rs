@@ -114,7 +114,7 @@ impl Table {
                 return Next::At(until);
             }
             let (_, address) = self.lanes[lane as usize].first().cloned().expect("just seen");
-            let member = self.members.get_mut(&address).expect("who is due is a member");
+            let member = self.members.get_mut(&address).expect("due endpoints are members");
             match member.live_node() {
                 None => {
                     self.set_turn(&address, Turn::Gone(now));

@@ -158,7 +158,7 @@ fn the_first_pass_is_enough_however_many_failures_came_before() {
 }
 
 #[test]
-fn three_failures_in_a_row_close_and_two_successes_open() {
+fn three_failures_in_a_row_close_the_gate_and_two_successes_open_it() {
     assert!(told(&[P, F, F], |_| {}).is_open(0));
     assert!(!told(&[P, F, F, F], |_| {}).is_open(0));
     assert!(told(&[P, F, F, P, F, F], |_| {}).is_open(0), "a pass starts the row over");
@@ -168,14 +168,14 @@ fn three_failures_in_a_row_close_and_two_successes_open() {
 }
 
 #[test]
-fn a_denial_needs_no_confirmation() {
+fn one_denial_closes_the_gate_at_once() {
     assert!(!told(&[P, D], |_| {}).is_open(0));
     assert!(!told(&[P, D, P, D, P], |_| {}).is_open(0));
     assert!(told(&[P, D, P, P], |_| {}).is_open(0));
 }
 
 #[test]
-fn closed_at_first_it_opens_with_the_first_pass() {
+fn a_gate_that_is_closed_at_first_opens_with_the_first_pass() {
     let closed = |rules: &mut CheckRules| rules.is_closed_at_first = true;
     let world = World::new(1, 1, closed);
     assert!(world.nodes[0].is_closed_by(Gate::Unchecked));
@@ -188,7 +188,7 @@ fn closed_at_first_it_opens_with_the_first_pass() {
 }
 
 #[test]
-fn on_the_edge_it_is_probed_sooner() {
+fn an_endpoint_that_is_about_to_change_state_is_probed_sooner() {
     let world = told(&[P, F, F, F, F, P, P, P], |_| {});
     assert_eq!(world.gaps(), [2_001, 501, 501, 2_001, 2_001, 501, 2_001]);
     let world = told(&[P, D, D, P], |rules| rules.interval_down = Some(ms(5_000)));
@@ -207,7 +207,7 @@ fn jitter_shortens_each_wait_and_never_lengthens_it() {
 }
 
 #[test]
-fn who_dies_is_closed_and_who_recovers_is_open_within_what_is_promised() {
+fn an_endpoint_that_dies_or_recovers_is_closed_or_opened_within_the_promised_time() {
     let rules = CheckRules::default();
     let closed_after = rules.interval + rules.timeout + (rules.interval_edge + rules.timeout) * 2;
     let opened_after = rules.interval + rules.timeout + rules.interval_edge + ms(2);
@@ -229,7 +229,7 @@ fn who_dies_is_closed_and_who_recovers_is_open_within_what_is_promised() {
         assert!(opened.0 - recovers <= opened_after, "{seed}: {:?}", opened.0 - recovers);
         worst = worst.max(closed.0 - dies);
     }
-    assert!(closed_after - ms(300) < worst, "the bound is no idle promise: {worst:?}");
+    assert!(closed_after - ms(300) < worst, "the bound is tight: {worst:?}");
 }
 
 #[test]
@@ -258,7 +258,7 @@ fn ten_thousand_endpoints_are_probed_at_a_steady_pace() {
 }
 
 #[test]
-fn where_there_is_no_room_the_doubtful_and_the_others_take_turns() {
+fn at_the_limit_of_probes_endpoints_in_doubt_and_the_others_take_turns() {
     let mut world = World::new(1_000, 3, |rules| rules.probes_per_second = 100);
     world.run(Duration::from_secs(20), passes);
     let died = world.elapsed();
@@ -277,7 +277,7 @@ fn where_there_is_no_room_the_doubtful_and_the_others_take_turns() {
     for (at, _) in world.probes.iter().filter(alive) {
         gap = (*at, gap.1.max(*at - gap.0));
     }
-    assert!(gap.1 < ms(10_000), "nobody starves: {:?}", gap.1);
+    assert!(gap.1 < ms(10_000), "no endpoint starves: {:?}", gap.1);
 }
 
 fn address_is_alive(other: &Address) -> bool {
@@ -285,25 +285,25 @@ fn address_is_alive(other: &Address) -> bool {
 }
 
 #[test]
-fn what_is_known_outlives_leaving_and_coming_back() {
+fn the_state_of_an_endpoint_outlives_its_leaving_and_coming_back() {
     let mut world = told(&[P, F, F, F], |_| {});
     world.nodes.clear();
     world.run(Duration::from_secs(20), fails);
-    assert!(matches!(world.checks.next(world.now), Next::Nothing), "nobody is left");
+    assert!(matches!(world.checks.next(world.now), Next::Nothing), "no endpoint is left");
 
     world.join(0);
 
     assert!(!world.is_open(0));
     let before = world.probes.len();
     world.run(ms(5), passes);
-    assert_eq!(world.probes.len(), before + 1, "it is looked at when it comes");
+    assert_eq!(world.probes.len(), before + 1, "it is probed when it comes back");
     assert!(!world.is_open(0));
     world.run(ms(600), passes);
     assert!(world.is_open(0));
 }
 
 #[test]
-fn what_is_known_is_forgotten_after_a_time_and_beyond_a_number() {
+fn the_state_of_absent_endpoints_is_bounded_in_age_and_number() {
     let mut world = told(&[P, F, F, F], |_| {});
     world.nodes.clear();
     world.run(Duration::from_secs(310), fails);
@@ -323,7 +323,7 @@ fn what_is_known_is_forgotten_after_a_time_and_beyond_a_number() {
 }
 
 #[test]
-fn a_set_that_is_always_another_is_not_kept() {
+fn state_does_not_pile_up_if_the_set_always_changes() {
     let mut world = World::new(0, 1, |rules| rules.remembered_max = 100);
     for n in 0..20_000 {
         world.nodes.clear();
@@ -333,7 +333,7 @@ fn a_set_that_is_always_another_is_not_kept() {
 }
 
 #[test]
-fn a_retired_node_is_probed_no_more_though_it_is_kept() {
+fn a_retired_node_is_not_probed_even_if_it_is_kept() {
     let mut world = World::new(2, 1, |_| {});
     world.run(ms(100), passes);
     world.nodes[0].close(Gate::Retired);
@@ -356,7 +356,7 @@ fn two_nodes_of_one_address_are_one_endpoint() {
 }
 
 #[test]
-fn what_an_endpoint_says_of_itself_counts_at_once_and_over_older_probes() {
+fn what_an_endpoint_reports_of_itself_counts_at_once_and_outranks_older_probes() {
     let mut world = told(&[P], |_| {});
     world.run(ms(1_980), passes);
     world.run(ms(20), |_, _| (Verdict::Passed, ms(500)));
@@ -375,7 +375,7 @@ fn what_an_endpoint_says_of_itself_counts_at_once_and_over_older_probes() {
 }
 
 #[test]
-fn who_is_suspected_is_probed_at_once() {
+fn an_endpoint_under_suspicion_is_probed_at_once() {
     let mut world = told(&[P], |_| {});
     world.run(ms(300), passes);
     assert_eq!(world.probes.len(), 1);
@@ -404,12 +404,12 @@ fn rise_passes_in_a_row_end_an_ejection() {
 }
 
 #[test]
-fn without_traffic_it_is_probed_seldom_and_with_the_first_request_often_again() {
+fn endpoints_without_traffic_are_probed_rarely_until_the_first_request() {
     let mut world = World::new(50, 1, |rules| rules.interval_idle = Some(ms(60_000)));
     world.run(ms(50_000), passes);
-    assert_eq!(world.probes.len(), 50, "the first probe waits for nobody");
+    assert_eq!(world.probes.len(), 50, "the first probe does not wait");
 
-    assert!(world.checks.heard(), "the one that drives it has to wake");
+    assert!(world.checks.heard(), "the task that drives the checks has to wake");
     assert!(!world.checks.heard());
     world.run(ms(2_000), passes);
     assert!((100..105).contains(&world.probes.len()), "{}", world.probes.len());
@@ -426,7 +426,7 @@ fn without_traffic_it_is_probed_seldom_and_with_the_first_request_often_again() 
 }
 
 #[test]
-fn on_the_edge_idle_or_not_it_is_probed_soon() {
+fn an_endpoint_that_is_about_to_change_state_is_probed_soon_even_if_idle() {
     let mut world = World::new(1, 1, |rules| rules.interval_idle = Some(ms(60_000)));
     world.run(ms(30_000), passes);
     world.run(ms(32_000), fails);
@@ -477,7 +477,7 @@ fn model(history: &[Verdict], rules: &CheckRules) -> bool {
 }
 
 #[test]
-fn whatever_probes_find_it_agrees_with_a_plain_model() {
+fn any_results_of_probes_give_the_states_of_a_plain_model() {
     for seed in 0..300 {
         let mut rng = Rng::with_seed(seed);
         let (fall, rise) = (1 + rng.below(4) as u32, 1 + rng.below(4) as u32);

@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn the_only_one_that_fails_is_an_outlier_where_enough_have_enough_calls() {
+    fn a_single_failing_node_is_an_outlier_if_enough_nodes_have_enough_calls() {
         let rules = OutlierRules::default();
         let mut five =
             keyed(&[calls(100, 50), calls(100, 0), calls(100, 0), calls(100, 0), calls(100, 0)]);
@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn a_difference_that_matters_to_no_caller_makes_no_outlier() {
+    fn a_difference_too_small_to_matter_makes_no_outlier() {
         let beside_four = |failed| {
             let good = calls(1_600, 0);
             keyed(&[calls(1_600, failed), good, good, good, good])
@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_is_an_outlier_where_all_fail_alike() {
+    fn no_node_is_an_outlier_if_all_fail_alike() {
         let rules = OutlierRules::default();
         assert_eq!(outliers(&keyed(&[calls(200, 200); 5]), &rules), []);
         assert_eq!(outliers(&keyed(&[calls(200, 0); 5]), &rules), []);
@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn slow_is_who_takes_a_multiple_of_the_median() {
+    fn a_node_is_slow_if_it_takes_a_multiple_of_the_median() {
         let rules = OutlierRules {
             success_rate: Some(SuccessRate { nodes_min: 100, ..SuccessRate::default() }),
             latency: Some(SlowerThanOthers::default()),
@@ -205,7 +205,7 @@ mod tests {
         assert_eq!(
             outliers(&keyed(&[took(10), took(50)]), &rules),
             [],
-            "two can not tell who is slow"
+            "two do not show which one is slow"
         );
         let failing = Interval { calls: 100, failed: 81, nanos: u64::MAX / 2 };
         assert_eq!(

@@ -73,14 +73,14 @@ impl Set {
 }
 
 #[test]
-fn rows_of_errors_are_counted_apart_and_the_last_one_ejects_at_once() {
+fn each_kind_of_error_is_counted_apart_and_the_last_one_in_a_row_ejects_at_once() {
     let rules = OutlierRules { consecutive_gateway_errors: Some(3), ..rules() };
     let set = Set::of(20, rules);
     set.fail(0, 4, Fault::Server, at(0));
     set.fail(0, 4, Fault::Local, at(0));
     assert_eq!(set.ejected(), []);
     set.fail(0, 1, Fault::Server, at(0));
-    assert_eq!(set.ejected(), [0], "no answer does not interrupt a row of bad ones");
+    assert_eq!(set.ejected(), [0], "a missing answer does not interrupt a row of errors");
 
     set.fail(1, 2, Fault::Gateway, at(0));
     set.succeed(1, 1);
@@ -93,7 +93,7 @@ fn rows_of_errors_are_counted_apart_and_the_last_one_ejects_at_once() {
 }
 
 #[test]
-fn no_answers_in_a_row_eject_and_any_answer_starts_the_row_over() {
+fn missing_answers_in_a_row_eject_and_any_answer_starts_the_row_over() {
     let set = Set::of(5, rules());
     set.fail(0, 4, Fault::Local, at(0));
     set.fail(0, 1, Fault::Server, at(0));
@@ -104,7 +104,7 @@ fn no_answers_in_a_row_eject_and_any_answer_starts_the_row_over() {
 }
 
 #[test]
-fn throttled_and_ignored_attempts_eject_nobody() {
+fn throttled_and_ignored_attempts_eject_no_node() {
     let set = Set::of(5, rules());
     for outcome in [Outcome::Throttled(None), Outcome::Ignored] {
         for _ in 0..1_000 {
@@ -116,7 +116,7 @@ fn throttled_and_ignored_attempts_eject_nobody() {
 }
 
 #[test]
-fn never_more_are_ejected_than_the_share_allows_in_whole_nodes() {
+fn the_allowed_share_of_ejections_is_rounded_down_to_whole_nodes() {
     for (nodes, percent, always_one, allowed) in [
         (1, 100, true, 0),
         (2, 10, true, 1),
@@ -155,7 +155,7 @@ fn never_more_are_ejected_than_the_share_allows_in_whole_nodes() {
 }
 
 #[test]
-fn one_that_is_closed_for_another_reason_counts_as_nobody_to_rely_on() {
+fn a_node_that_is_closed_for_another_reason_does_not_count_as_available() {
     let rules = OutlierRules { ejected_max_percent: 100, panic_percent: 0, ..rules() };
     let set = Set::of(2, rules);
     set.nodes[1].close(Gate::Unhealthy);
@@ -171,7 +171,7 @@ fn one_that_is_closed_for_another_reason_counts_as_nobody_to_rely_on() {
 }
 
 #[test]
-fn while_too_few_are_open_nobody_is_ejected_and_all_come_back() {
+fn while_too_few_nodes_are_open_none_is_ejected_and_all_come_back() {
     let set = Set::of(10, OutlierRules { ejected_max_percent: 100, ..rules() });
     for index in 0..10 {
         set.fail(index, 5, Fault::Server, at(0));
@@ -184,7 +184,7 @@ fn while_too_few_are_open_nobody_is_ejected_and_all_come_back() {
 }
 
 #[test]
-fn ejections_last_longer_each_time_up_to_the_greatest_and_shorter_after_health() {
+fn ejections_grow_up_to_the_maximum_and_shrink_after_healthy_intervals() {
     let set = Set::of(5, OutlierRules { probation_calls: 0, ..rules() });
     let mut now = 0;
     for seconds in [30, 60, 90, 120, 150, 180, 210, 240, 270, 300, 300] {
@@ -227,7 +227,7 @@ fn jitter_is_added_up_to_its_limit() {
 }
 
 #[test]
-fn who_comes_back_is_on_probation_until_its_trials_succeed() {
+fn a_node_that_comes_back_is_on_probation_until_its_trials_succeed() {
     let set = Set::of(5, OutlierRules { probation_calls: 2, ..rules() });
     set.fail(0, 5, Fault::Server, at(0));
     assert_eq!(set.outlier.sweep(at(30)), [Change::OnProbation(address(0))]);
@@ -302,7 +302,7 @@ fn trials_that_hang_one_after_another_eject_again_when_the_time_of_the_first_is_
 }
 
 #[test]
-fn an_answer_gives_the_trials_after_it_their_whole_time_and_so_does_a_pause() {
+fn an_answer_or_a_pause_gives_later_trials_their_full_time() {
     let set = Set::of(5, OutlierRules { probation_calls: 2, ..rules() });
     set.fail(0, 5, Fault::Server, at(0));
     set.outlier.sweep(at(30));
@@ -322,7 +322,7 @@ fn an_answer_gives_the_trials_after_it_their_whole_time_and_so_does_a_pause() {
 }
 
 #[test]
-fn a_trial_whose_time_says_nothing_takes_no_place_and_still_tells_how_it_ended() {
+fn an_untimed_trial_takes_no_place_and_its_outcome_still_counts() {
     for (outcome, ends) in [
         (Outcome::Success, Change::Returned(address(0))),
         (Outcome::Failure, Change::Ejected(address(0), Cause::Probation, at(160))),
@@ -343,7 +343,7 @@ fn a_trial_whose_time_says_nothing_takes_no_place_and_still_tells_how_it_ended()
 }
 
 #[test]
-fn who_is_on_probation_stays_there_where_the_other_may_not_be_ejected_all_the_same() {
+fn a_node_stays_on_probation_if_its_return_would_not_permit_the_other_ejection() {
     // Without the failing node, three of five are open if one is unhealthy, and two if two are.
     for (unhealthy, is_ejected) in [(1, true), (2, false)] {
         let set = Set::of(5, OutlierRules { panic_percent: 60, ..rules() });
@@ -375,7 +375,7 @@ fn a_passing_check_ends_a_probation_whose_trial_is_under_way() {
 }
 
 #[test]
-fn who_is_on_probation_gives_way_to_the_ejection_of_one_that_fails_now() {
+fn a_node_on_probation_gives_way_to_the_ejection_of_one_that_fails_now() {
     let set = Set::of(5, rules());
     set.fail(0, 5, Fault::Server, at(0));
     set.outlier.sweep(at(30));
@@ -406,7 +406,7 @@ fn an_ejection_outlives_a_flap_of_discovery_and_a_passing_check_ends_it() {
 }
 
 #[test]
-fn a_set_that_shrinks_gets_back_who_is_too_many() {
+fn a_set_that_shrinks_gets_back_the_nodes_ejected_beyond_the_allowed_share() {
     let mut set = Set::of(20, rules());
     set.fail(0, 5, Fault::Server, at(0));
     set.fail(1, 5, Fault::Server, at(1));
@@ -417,11 +417,11 @@ fn a_set_that_shrinks_gets_back_who_is_too_many() {
 
     set.outlier.sweep(at(2));
 
-    assert_eq!(set.ejected(), [1], "the first to come back comes back first");
+    assert_eq!(set.ejected(), [1], "the one due first comes back first");
 }
 
 #[test]
-fn what_is_remembered_of_those_who_left_has_a_bound() {
+fn the_memory_of_nodes_that_left_is_bounded() {
     let mut set =
         Set::of(100, OutlierRules { remembered_max: 3, ejected_max_percent: 50, ..rules() });
     for index in 0..20 {
@@ -437,7 +437,7 @@ fn what_is_remembered_of_those_who_left_has_a_bound() {
     for _ in 0..80 {
         set.leave(0);
     }
-    assert_eq!(set.outlier.due(), None, "nobody is left");
+    assert_eq!(set.outlier.due(), None, "no node is left");
 }
 
 #[test]
@@ -499,7 +499,7 @@ fn scenarios_of_grpc_end_as_they_do_there() {
 }
 
 #[test]
-fn whatever_happens_the_cap_holds_and_one_is_open() {
+fn the_cap_holds_and_one_node_is_open_whatever_happens() {
     for seed in 0..60 {
         let mut rng = Rng::with_seed(seed);
         let rules = OutlierRules {

@@ -76,7 +76,7 @@ fn a_count_window_holds_what_a_queue_would() {
 /// The thread was stopped between the reading and the count, while the numbers of parts wrapped
 /// around.
 #[test]
-fn a_reading_that_comes_a_lap_late_counts_now_and_is_forgotten_after_a_window() {
+fn a_reading_that_is_a_lap_late_counts_as_now_and_is_forgotten_after_a_window() {
     for late in [10, 100, (1 << 15) + 3, 1 << 16, (1 << 16) + 7] {
         let counter = TimeCounter::new(Duration::from_secs(1));
         let millis = 100 * (1 << 17);
@@ -123,7 +123,7 @@ fn a_time_window_forgets_after_its_time_and_not_before() {
 }
 
 #[test]
-fn a_part_that_is_full_keeps_its_rates() {
+fn a_part_whose_counters_are_full_keeps_its_rates() {
     let counter = TimeCounter::new(Duration::from_secs(1));
     let mut seen = Totals::default();
     for n in 0..1_000_000 {
@@ -158,7 +158,7 @@ fn sixteen_threads_lose_no_call() {
 }
 
 #[test]
-fn a_time_window_holds_nothing_after_a_silence_of_whatever_length() {
+fn a_time_window_is_empty_after_a_silence_of_any_length() {
     // The numbers of parts wrap around after 65,536 parts of a tenth of a second: 109 minutes.
     for minutes in [1, 54, 55, 80, 109, 110, 500, 60 * 24 * 30] {
         let counter = TimeCounter::new(Duration::from_secs(1));
@@ -175,7 +175,7 @@ fn a_time_window_holds_nothing_after_a_silence_of_whatever_length() {
 }
 
 #[test]
-fn what_was_counted_in_a_part_that_is_passed_over_ever_after_never_comes_back() {
+fn counts_in_a_part_that_no_later_call_falls_into_never_come_back() {
     let counter = TimeCounter::new(Duration::from_secs(1));
     counter.record(FAILED, at(0));
     let place = at(0).as_nanos() / counter.part_nanos % TimeCounter::PARTS as u64;

@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn everybody_has_as_many_turns_as_with_grpc() {
+    fn each_endpoint_has_as_many_turns_as_with_grpc() {
         let cases: [(&[f64], usize, &[usize]); 4] = [
             (&[1.0, 2.0, 3.0], 6, &[1, 2, 3]),
             (&[3.0, -1.0, 1.0], 6, &[3, 2, 1]),
@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn extreme_weights_and_turns_are_borne() {
+    fn extreme_weights_and_turns_do_not_panic() {
         for weights in [&[f64::MAX, f64::MAX, 1.0][..], &[5e-324, 5e-324], &[f64::MAX, 5e-324]] {
             let strides = strides(weights);
             for from in [0, 1 << 40, u64::MAX - 1_000] {

@@ -67,7 +67,7 @@ fn shares_follow_reports_after_the_blackout_and_until_they_expire() {
 }
 
 #[test]
-fn who_does_not_report_gets_the_mean() {
+fn an_endpoint_that_does_not_report_gets_the_mean_weight() {
     let mut fleet = Fleet::new(&ClientSideWeighted::new().blackout(Duration::ZERO), 3);
     fleet.report(0, 30.0, 0.5, at(0));
     fleet.report(1, 10.0, 0.5, at(0));
@@ -76,7 +76,7 @@ fn who_does_not_report_gets_the_mean() {
 }
 
 #[test]
-fn a_node_that_was_closed_for_its_health_reports_anew() {
+fn a_node_that_was_closed_for_its_health_has_to_report_again() {
     let mut fleet = Fleet::new(&ClientSideWeighted::new(), 3);
     for index in 0..3 {
         fleet.report(index, [30.0, 10.0, 20.0][index], 0.5, at(0));
@@ -88,7 +88,7 @@ fn a_node_that_was_closed_for_its_health_reports_anew() {
 }
 
 #[test]
-fn weights_live_on_through_a_change_of_the_set() {
+fn weights_survive_a_change_of_the_set() {
     let policy = ClientSideWeighted::new().blackout(Duration::ZERO);
     let mut fleet = Fleet::new(&policy, 3);
     for index in 0..3 {
@@ -123,7 +123,7 @@ fn nonsense_reports_and_clocks_change_nothing() {
 }
 
 #[test]
-fn extremes_of_weight_get_a_turn_in_some_hundred() {
+fn nodes_of_extremely_low_weight_still_get_turns() {
     let mut fleet = Fleet::new(&ClientSideWeighted::new().blackout(Duration::ZERO), 20);
     fleet.report(0, 1e12, 0.5, at(0));
     (1..20).for_each(|index| fleet.report(index, 1.0, 0.5, at(0)));

@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn who_fails_every_time_is_soon_avoided_and_forgiven_with_time() {
+    fn a_node_that_always_fails_is_soon_avoided_and_forgiven_with_time() {
         let aversion = Aversion::default();
         assert_eq!(aversion.share(at(0)), 0.0);
         for _ in 0..20 {
@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn what_failed_is_forgiven_after_a_silence_of_weeks() {
+    fn failures_are_forgiven_after_weeks_of_silence() {
         let aversion = Aversion::default();
         (0..20).for_each(|_| aversion.record(true, at(1_000)));
         assert!(0.99 < aversion.share(at(999)), "a reading from before");
@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn the_share_is_that_of_failures() {
+    fn the_share_approaches_the_rate_of_failures() {
         let aversion = Aversion::default();
         let mut sum = 0.0;
         for index in 0..1_000 {
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn who_has_recovered_costs_no_more_writes() {
+    fn a_node_that_has_recovered_costs_no_more_writes() {
         let aversion = Aversion::default();
         aversion.record(true, at(0));
         for _ in 0..100 {
@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_that_stands_or_goes_back_leaves_a_share() {
+    fn a_clock_that_stops_or_goes_back_leaves_a_valid_share() {
         let aversion = Aversion::default();
         aversion.record(true, at(50));
         aversion.record(true, at(0));

@@ -52,7 +52,7 @@ mod tests {
     fn the_limit_is_a_quantile_of_recent_answers() {
         assert_eq!(limit(0.0, 0..100), 0.0);
         assert_eq!(limit(0.5, 0..101), 50.0);
-        assert_eq!(limit(0.999, 0..101), 99.0, "who has the most is hot");
+        assert_eq!(limit(0.999, 0..101), 99.0, "the node with the most is hot");
         assert_eq!(limit(1.0, 0..100), f32::INFINITY);
     }
 

@@ -298,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn who_has_answered_nothing_yet_is_tried_with_one_request() {
+    fn a_node_without_an_answer_yet_is_tried_with_one_request() {
         let mut pool = Pool::default();
         insert(&mut pool, 1, 3.0, 20);
         insert(&mut pool, 2, 0.0, 0);
@@ -350,7 +350,7 @@ mod tests {
     }
 
     #[test]
-    fn a_probe_decides_so_many_requests_and_no_more() {
+    fn a_probe_decides_a_bounded_number_of_requests() {
         let mut pool = Pool::default();
         (1..=3).for_each(|id| insert(&mut pool, id, 4.0, 1));
         (0..8).for_each(|_| pool.take(0, 0));
@@ -388,7 +388,7 @@ mod tests {
     }
 
     #[test]
-    fn scores_are_in_order_and_no_number_is_the_worst() {
+    fn scores_keep_their_order_and_nan_is_the_worst() {
         let scores = [f64::NEG_INFINITY, -3.0, -0.5, 0.0, 1e-9, 2.0, f64::INFINITY, f64::NAN];
         for pair in scores.windows(2) {
             assert!(ordered(pair[0]) <= ordered(pair[1]), "{pair:?}");

@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn reuse_in_a_large_fleet_is_the_papers() {
+    fn reuse_in_a_large_fleet_is_that_of_the_paper() {
         assert_near(reuse(3.0, 1.0, 100), 1.315_789_473_684_210_6);
         assert_near(reuse(2.0, 0.25, 100), 1.398_601_398_601_398_6);
         assert_near(reuse(1.0, 0.25, 100), 3.389_830_508_474_576);
@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn of_a_few_nodes_one_may_be_hot() {
+    fn in_a_small_fleet_one_node_may_be_hot() {
         let rules = Rules::default();
         assert_near(rules.quantile_of(1), rules.quantile);
         assert_near(rules.quantile_of(2), 0.0);

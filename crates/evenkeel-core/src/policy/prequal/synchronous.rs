@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn a_server_that_has_what_it_takes_draws_the_request_by_saying_less() {
+    fn a_server_draws_a_request_by_reporting_less_load() {
         let choice = SyncPrequal::default().quantile(0.0);
         assert_eq!(choice.best(&[answer(4.0, 9), answer(1.2, 9), answer(3.0, 9)]), Some(1));
     }

@@ -66,7 +66,7 @@ fn node(port: u16) -> Arc<Node> {
 }
 
 #[test]
-fn as_many_probes_are_sent_as_the_rate_says_exactly() {
+fn exactly_as_many_probes_are_sent_as_the_rate_says() {
     for (rate, requests, expected) in [(3.0, 100, 300), (0.25, 100, 25), (0.7, 1_000, 700)] {
         let mut fleet = Fleet::new(&Prequal::new().probe_rate(rate), 100);
         fleet.probe(|_| (0.0, 1));
@@ -121,7 +121,7 @@ fn requests_go_where_probes_say_that_they_are_quick() {
 }
 
 #[test]
-fn probes_under_way_are_bounded_and_what_is_dropped_leaves_no_trace() {
+fn probes_under_way_are_bounded_and_dropped_ones_leave_no_trace() {
     let mut fleet = Fleet::new(&Prequal::new().probes_max(8), 100);
     let mut held = fleet.tickets();
     for _ in 0..1_000 {
@@ -137,7 +137,7 @@ fn probes_under_way_are_bounded_and_what_is_dropped_leaves_no_trace() {
 }
 
 #[test]
-fn whoever_sends_probes_is_woken_when_nothing_else_would_do_so() {
+fn the_sender_of_probes_is_woken_if_nothing_else_would_wake_it() {
     let mut fleet = Fleet::new(&Prequal::new(), 100);
     let woken = Arc::new(AtomicU32::new(0));
     let count = woken.clone();
@@ -151,14 +151,14 @@ fn whoever_sends_probes_is_woken_when_nothing_else_would_do_so() {
     assert_eq!(woken.load(SeqCst), 1, "they are owed already");
     let under_way = fleet.tickets();
     fleet.pick();
-    assert_eq!(woken.load(SeqCst), 1, "the next answer will do so");
+    assert_eq!(woken.load(SeqCst), 1, "the next answer will wake it");
     (0..5).for_each(|_| _ = fleet.pick());
     assert_eq!(woken.load(SeqCst), 2, "many are owed while an answer does not come");
     drop(under_way);
 }
 
 #[test]
-fn a_change_of_the_set_keeps_what_was_learnt_and_late_answers_are_passed_over() {
+fn a_change_of_the_set_keeps_what_was_learnt_and_late_answers_are_ignored() {
     let policy = Prequal::new();
     let mut fleet = Fleet::new(&policy, 10);
     fleet.probe(|_| (1.0, 10));
@@ -243,7 +243,7 @@ fn without_probes_a_node_that_fails_fast_is_avoided_too() {
 }
 
 #[test]
-fn a_failed_probe_forgets_what_was_known() {
+fn a_failed_probe_removes_earlier_answers_of_its_node() {
     let mut fleet = Fleet::new(&Prequal::new(), 3);
     fleet.probe(|_| (1.0, 10));
     assert_eq!(fleet.pooled(), 3);
@@ -273,7 +273,7 @@ fn nonsense_answers_and_clocks_neither_panic_nor_draw_traffic() {
 }
 
 #[test]
-fn another_score_may_choose() {
+fn a_custom_score_may_choose() {
     let by_port = |node: &Node, _: ServerLoad| -f64::from(node.address().port().unwrap());
     let mut fleet = Fleet::new(&Prequal::new().scored(by_port), 8);
     fleet.probe(|_| (1.0, 10));
@@ -281,7 +281,7 @@ fn another_score_may_choose() {
 }
 
 #[test]
-fn what_rides_on_responses_is_as_good_as_an_answer() {
+fn a_report_on_a_response_counts_like_an_answer_to_a_probe() {
     let policy = Prequal::new().probe_rate(0.0);
     let mut fleet = Fleet::new(&policy, 10);
     let report = |fleet: &Fleet, index: usize, in_flight: f64, millis| {
@@ -300,7 +300,7 @@ fn what_rides_on_responses_is_as_good_as_an_answer() {
 }
 
 #[test]
-fn failures_are_forgotten_with_time_also_where_nobody_probes() {
+fn failures_are_forgotten_with_time_even_without_probes() {
     let mut fleet = Fleet::new(&Prequal::new(), 2);
     fleet.now = Timestamp::default();
     (0..20).for_each(|_| fleet.end(0, Outcome::Failure));
@@ -311,7 +311,7 @@ fn failures_are_forgotten_with_time_also_where_nobody_probes() {
 }
 
 #[test]
-fn what_rides_on_responses_is_drawn_by_the_seed_of_each_client() {
+fn reports_on_responses_are_drawn_by_the_seed_of_each_client() {
     let draw = |seed| {
         let mut fleet = Fleet::new(&Prequal::new(), 3);
         fleet.rng = Rng::with_seed(seed);

@@ -51,7 +51,7 @@ fn the_worst_check_decides_and_its_weight_counts() {
 }
 
 #[test]
-fn who_is_in_maintenance_is_drained_and_not_gone() {
+fn an_endpoint_in_maintenance_is_drained_and_not_removed() {
     for id in ["_node_maintenance", "_service_maintenance:web-1"] {
         let mut row = row(json!({"ID": "web-1", "Address": "10.0.0.1", "Port": 1}), &["critical"]);
         row["Checks"][0]["CheckID"] = id.into();
@@ -89,7 +89,7 @@ fn ipv6_host_names_and_sockets_are_addresses() {
 }
 
 #[test]
-fn a_row_that_cannot_be_used_costs_no_other() {
+fn a_row_that_cannot_be_used_does_not_affect_the_others() {
     let service = |address: &str, port: i64| json!({"ID": "x", "Address": address, "Port": port});
     let rows = json!([
         row(service("10.0.0.1", 0), &[]),
@@ -160,7 +160,7 @@ fn zone_tags_and_metadata_are_taken_over() {
 }
 
 #[test]
-fn what_is_no_answer_is_an_error() {
+fn an_invalid_answer_is_an_error() {
     for body in ["", "[", "{}", "[{}]", "<html>", "[{\"Node\":{},\"Service\":", "[1]", "\u{0}"] {
         assert!(read(body.as_bytes(), &reading()).is_err(), "{body}");
     }
@@ -169,7 +169,7 @@ fn what_is_no_answer_is_an_error() {
 }
 
 #[test]
-fn an_entry_of_go_micro_says_in_its_tags_what_it_is() {
+fn an_entry_of_go_micro_is_described_by_its_tags() {
     let told = BTreeMap::from([
         ("protocol".to_owned(), "grpc".to_owned()),
         ("zone".to_owned(), "eu-1a".to_owned()),
@@ -198,7 +198,7 @@ fn garbled(text: String, changes: &[(prop::sample::Index, u8)]) -> Vec<u8> {
 
 proptest! {
     #[test]
-    fn no_answer_makes_it_panic_and_what_is_taken_can_be_connected_to(
+    fn no_answer_makes_it_panic_and_every_endpoint_can_be_connected_to(
         port in any::<i32>(),
         weight in any::<i64>(),
         host in "[0-9a-f:.\\[\\]-]{0,12}",

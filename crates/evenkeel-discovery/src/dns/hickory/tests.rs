@@ -59,7 +59,7 @@ async fn a_name_in_the_hosts_file_means_what_stands_there_and_nothing_else() {
 }
 
 #[tokio::test]
-async fn what_a_server_cannot_say_is_told_from_what_it_denies_and_from_silence() {
+async fn a_refusal_of_a_server_is_told_apart_from_a_denial_and_from_silence() {
     let server = Server::start().await;
     server.reply("my_db.a.test.", Reply::ServFail);
     server.reply("my_db.", Reply::Silence);

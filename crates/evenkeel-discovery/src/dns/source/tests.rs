@@ -231,7 +231,7 @@ async fn a_denial_that_is_taken_back_changes_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_name_that_never_existed_is_told_as_an_empty_set_after_two_answers() {
+async fn a_name_that_never_existed_is_announced_as_an_empty_set_after_two_answers() {
     let zone = Simulated::new(&[], 5);
     let mut watch = zone.host().watch();
 

@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn a_weight_is_digits_alone() {
+    fn a_weight_consists_of_digits_only() {
         for (text, weight) in [("7", 7), ("+7", 1), ("-7", 1), ("7.0", 1), ("4294967296", 1)] {
             let metadata = BTreeMap::from([("weight".to_owned(), text.to_owned())]);
             let endpoint = with_metadata("a:1".parse().unwrap(), metadata);

@@ -47,7 +47,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_their_package_and_their_documentation_write_is_read() {
+    fn values_of_etcds_package_and_of_its_documentation_are_read() {
         let read = |value: &str| Naming.read("web", "web/1", value.as_bytes()).unwrap().remove(0);
         let plain: Endpoint = "10.0.0.1:80".parse().unwrap();
         assert_eq!(read(r#"{"Op":0,"Addr":"10.0.0.1:80","Metadata":null}"#), plain);
@@ -59,7 +59,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_is_what_their_package_writes() {
+    fn values_are_written_as_etcds_package_writes_them() {
         let entry = Entry::new("web", "10.0.0.1:80".parse().unwrap()).id("10.0.0.1:80");
         let (key, value) = Naming.write(&entry, 1).unwrap();
         assert_eq!(key, "web/10.0.0.1:80");

@@ -112,7 +112,7 @@ fn is_taken(registered: &Registered) -> bool {
 }
 
 #[tokio::test(start_paused = true)]
-async fn enters_when_ready_and_not_before() {
+async fn a_service_enters_when_it_is_ready_and_not_before() {
     let memory = Memory::default();
     let (ready, is_ready) = oneshot::channel::<()>();
     let registration = registration(memory.client(1)).ready_when(async { drop(is_ready.await) });
@@ -141,7 +141,7 @@ async fn heartbeats_come_at_a_third_of_the_ttl_and_never_late() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn enters_again_at_once_when_the_registry_has_lost_it() {
+async fn a_service_enters_again_at_once_when_the_registry_has_lost_it() {
     let memory = Memory::default();
     let registered = registration(memory.client(1)).start();
     registered.entered().await;
@@ -172,7 +172,7 @@ async fn an_entry_that_is_lost_at_once_again_and_again_makes_no_busy_loop() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_changes_is_entered_at_once_and_the_same_is_not() {
+async fn a_changed_entry_is_entered_at_once_and_an_unchanged_one_is_not() {
     let memory = Memory::default();
     let registered = registration(memory.client(1)).start();
     registered.entered().await;
@@ -192,7 +192,7 @@ async fn what_changes_is_entered_at_once_and_the_same_is_not() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn leaves_first_and_then_waits_for_the_callers() {
+async fn a_service_leaves_first_and_then_waits_for_its_callers() {
     let memory = Memory::default();
     let registered = registration(memory.client(1)).propagation(secs(4)).start();
     registered.entered().await;
@@ -207,7 +207,7 @@ async fn leaves_first_and_then_waits_for_the_callers() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_registry_that_is_down_keeps_nobody_from_stopping() {
+async fn a_registry_that_is_down_keeps_no_service_from_stopping() {
     for hangs in [false, true] {
         let memory = Memory::default();
         let registered =
@@ -245,7 +245,7 @@ async fn leaving_is_tried_again_until_its_time_is_over() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_slow_registry_is_given_half_of_the_time_of_leaving_in_the_end() {
+async fn a_slow_registry_is_in_the_end_given_half_of_the_time_to_leave() {
     let memory = Memory::default();
     let registered = registration(memory.client(1)).timeout(secs(6)).start();
     registered.entered().await;
@@ -273,7 +273,7 @@ async fn a_registry_that_is_down_at_the_start_is_tried_until_it_is_back() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn after_an_outage_longer_than_the_ttl_it_enters_anew() {
+async fn after_an_outage_longer_than_the_ttl_a_service_enters_again() {
     let memory = Memory::default();
     let registered = registration(memory.client(1)).start();
     registered.entered().await;
@@ -289,7 +289,7 @@ async fn after_an_outage_longer_than_the_ttl_it_enters_anew() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn of_two_under_one_id_the_later_counts_and_the_earlier_follows_it() {
+async fn of_two_services_under_one_id_the_later_counts_until_it_leaves() {
     let memory = Memory::default();
     let first = registration(memory.client(1)).start();
     first.entered().await;
@@ -301,7 +301,7 @@ async fn of_two_under_one_id_the_later_counts_and_the_earlier_follows_it() {
 
     first.weight(9);
     sleep(secs(60)).await;
-    assert_eq!(memory.done("enter").len(), 2, "they do not fight");
+    assert_eq!(memory.done("enter").len(), 2, "they do not enter in turns");
     second.leave().await;
     sleep(secs(5)).await;
 
@@ -310,7 +310,7 @@ async fn of_two_under_one_id_the_later_counts_and_the_earlier_follows_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_earlier_of_two_leaves_the_entry_of_the_later() {
+async fn the_earlier_of_two_services_does_not_remove_the_entry_of_the_later() {
     let memory = Memory::default();
     let first = registration(memory.client(1)).start();
     first.entered().await;
@@ -343,7 +343,7 @@ async fn a_handle_that_is_dropped_removes_the_entry_and_a_process_that_dies_leav
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_was_never_ready_leaves_at_once() {
+async fn a_service_that_was_never_ready_leaves_at_once() {
     let memory = Memory::default();
     let registered = registration(memory.client(1)).ready_when(std::future::pending()).start();
     let start = clock::now();
@@ -355,7 +355,7 @@ async fn what_was_never_ready_leaves_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn deregistering_waits_for_nobody_and_says_what_failed() {
+async fn deregistering_does_not_wait_for_callers_and_says_what_failed() {
     let memory = Memory::default();
     let registered = registration(memory.client(1)).propagation(secs(30)).start();
     registered.entered().await;
@@ -371,7 +371,7 @@ async fn deregistering_waits_for_nobody_and_says_what_failed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_stops_a_server_is_given_the_entry_as_it_is() {
+async fn a_registration_can_be_handed_to_a_drain_as_it_is() {
     use evenkeel_core::deregister::Deregister;
 
     let memory = Memory::default();

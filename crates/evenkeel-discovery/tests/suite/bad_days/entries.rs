@@ -6,7 +6,7 @@ use needs::needs;
 #[cfg(feature = "consul")]
 #[needs("consul")]
 #[tokio::test]
-async fn odd_entries_in_consul_cost_no_other() {
+async fn odd_entries_in_consul_do_not_affect_the_others() {
     use serde_json::json;
 
     use crate::bad_days::{consul_real::Agent, watching::Watching};
@@ -54,7 +54,7 @@ async fn odd_entries_in_consul_cost_no_other() {
 #[cfg(feature = "etcd")]
 #[needs("etcd-3.5")]
 #[tokio::test]
-async fn odd_entries_in_etcd_cost_no_other() {
+async fn odd_entries_in_etcd_do_not_affect_the_others() {
     use crate::bad_days::{
         etcd_real::{Etcd, VERSIONS},
         watching::Watching,

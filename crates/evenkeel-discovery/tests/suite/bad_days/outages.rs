@@ -140,7 +140,7 @@ pub(crate) async fn connections_that_are_closed_each_second_lose_no_change<H: Ha
     assert!(tried <= 60, "{tried} connections for 6 that were closed");
 }
 
-pub(crate) async fn whatever_answers_in_its_place_the_last_set_stays<H: Harness>(mut harness: H) {
+pub(crate) async fn the_last_set_stays_whatever_answers_in_its_place<H: Harness>(mut harness: H) {
     for fault in [
         Fault::Status(403),
         Fault::Status(429),
@@ -174,7 +174,7 @@ pub(crate) async fn whatever_answers_in_its_place_the_last_set_stays<H: Harness>
 
 /// Leases expire while they cannot be renewed, and are gone one after the other when the registry
 /// is back.
-pub(crate) async fn what_goes_missing_soon_after_an_outage_is_kept_for_a_while<H: Harness>(
+pub(crate) async fn an_endpoint_missing_soon_after_an_outage_is_kept_for_a_while<H: Harness>(
     mut harness: H,
 ) {
     let mut watching = two(&mut harness).await;
@@ -188,16 +188,16 @@ pub(crate) async fn what_goes_missing_soon_after_an_outage_is_kept_for_a_while<H
     watching.until_addresses(&["10.0.0.1:1", "10.0.0.1:2", "10.0.0.1:3", "10.0.0.1:4"]).await;
     harness.set(&Instance::ports([3, 4])).await;
     watching.during(ms(1_000)).await;
-    assert_eq!(watching.addresses().len(), 4, "who is missing is kept, who is new is used at once");
+    assert_eq!(watching.addresses().len(), 4, "missing ones are kept, new ones used at once");
 
     watching.until_addresses(&["10.0.0.1:3", "10.0.0.1:4"]).await;
     harness.set(&Instance::ports([4])).await;
     let start = Instant::now();
     watching.until_addresses(&["10.0.0.1:4"]).await;
-    assert!(start.elapsed() < HOLD / 2, "and then all is as before: {:?}", start.elapsed());
+    assert!(start.elapsed() < HOLD / 2, "afterwards the set is as before: {:?}", start.elapsed());
 }
 
-pub(crate) async fn who_left_during_an_outage_is_kept_for_a_while_and_no_longer<H: Harness>(
+pub(crate) async fn an_endpoint_that_left_in_an_outage_is_kept_for_a_bounded_time<H: Harness>(
     mut harness: H,
 ) {
     let mut watching = two(&mut harness).await;
@@ -235,7 +235,7 @@ pub(crate) async fn an_outage_is_logged_when_it_begins_and_when_it_ends<H: Harne
     assert_eq!(of("INFO discovery works again"), 1, "{lines:?}");
 }
 
-pub(crate) async fn a_registration_heals_after_all_that_and_never_keeps_a_service<H: Harness>(
+pub(crate) async fn a_registration_heals_after_outages_and_holds_up_no_service<H: Harness>(
     harness: H,
 ) {
     let entry = Entry::new("web", "10.0.0.1:80".parse().unwrap());

@@ -39,7 +39,9 @@ pub(crate) async fn all_parts_make_one_set<H: Harness>(mut harness: H) {
     assert_eq!(watching.least, all.len(), "never a part of it");
 }
 
-pub(crate) async fn readiness_counts_and_silence_is_readiness<H: Harness>(mut harness: H) {
+pub(crate) async fn readiness_counts_and_an_unstated_readiness_means_ready<H: Harness>(
+    mut harness: H,
+) {
     let weight = if H::HAS_WEIGHTS { 7 } else { 1 };
     let draining = Instance::at("10.0.0.1:2").weight(weight).state(State::Draining);
     harness.set(&[Instance::at("10.0.0.1:1"), draining]).await;
@@ -50,7 +52,7 @@ pub(crate) async fn readiness_counts_and_silence_is_readiness<H: Harness>(mut ha
     watching.until_weights(&[("10.0.0.1:1", 1), ("10.0.0.1:2", weight)]).await;
 }
 
-pub(crate) async fn an_empty_set_is_told_as_empty<H: Harness>(mut harness: H) {
+pub(crate) async fn an_empty_set_is_announced_as_empty<H: Harness>(mut harness: H) {
     let mut watching = follow(&harness, &[]).await;
 
     if !H::CHANGES {
@@ -62,7 +64,7 @@ pub(crate) async fn an_empty_set_is_told_as_empty<H: Harness>(mut harness: H) {
     watching.until_addresses(&[]).await;
 }
 
-pub(crate) async fn a_moment_without_knowledge_empties_nothing<H: Harness>(mut harness: H) {
+pub(crate) async fn a_moment_without_data_empties_no_set<H: Harness>(mut harness: H) {
     let instances = Instance::ports([1, 2, 3]);
     harness.set(&instances).await;
     let mut watching = follow(&harness, &instances).await;
@@ -77,7 +79,7 @@ pub(crate) async fn a_moment_without_knowledge_empties_nothing<H: Harness>(mut h
     assert_eq!(watching.least, 3, "no moment with fewer");
 }
 
-pub(crate) async fn a_lost_past_is_answered_by_a_fresh_list<H: Harness>(mut harness: H) {
+pub(crate) async fn a_lost_history_is_answered_by_a_fresh_list<H: Harness>(mut harness: H) {
     let before = Instance::ports([1, 2]);
     harness.set(&before).await;
     let mut watching = follow(&harness, &before).await;
@@ -142,7 +144,7 @@ pub(crate) async fn the_last_set_stays_while_the_registry_fails<H: Harness>(mut 
     assert_eq!(watching.least, 2);
 }
 
-pub(crate) async fn a_registry_that_is_down_is_asked_at_a_rest_that_grows<H: Harness>(
+pub(crate) async fn a_registry_that_is_down_is_asked_at_growing_intervals<H: Harness>(
     mut harness: H,
 ) {
     let instances = Instance::ports([1]);
@@ -189,7 +191,7 @@ pub(crate) async fn a_registration_heals_itself<H: Harness>(mut harness: H) {
     harness.take_out(&entry).await;
     watching.during(ms(3_000)).await;
     watching.until_addresses(&["10.0.0.1:80"]).await;
-    assert_eq!(watching.least, 1, "it was back before anybody believed that it was gone");
+    assert_eq!(watching.least, 1, "it was back before the loss was believed");
 
     harness.go_back(&[]).await;
     // If a registry was away only for a moment, the registration may have seen only the loss of its
@@ -220,7 +222,7 @@ pub(crate) async fn weights_and_tiers_count<H: Harness>(mut harness: H) {
     assert!(weights.iter().all(|(at, _)| watching.find(at).unwrap().priority == tier));
 }
 
-pub(crate) async fn who_fails_is_left_out<H: Harness>(mut harness: H) {
+pub(crate) async fn an_endpoint_that_fails_is_left_out<H: Harness>(mut harness: H) {
     let instances = [Instance::at("10.0.0.1:1"), Instance::at("10.0.0.1:2").state(State::Failing)];
     harness.set(&instances).await;
 

@@ -17,7 +17,7 @@ use crate::consul::{
 
 #[needs("consul", "consul-1.14")]
 #[tokio::test]
-async fn an_agent_that_restarts_with_its_data_disturbs_nobody() {
+async fn an_agent_that_restarts_with_its_data_costs_no_endpoint() {
     for version in VERSIONS {
         let mut agent = Agent::start_lasting_of(version).await.unwrap();
         agent.enter(1).await;
@@ -99,7 +99,7 @@ async fn the_next_agent_is_asked_where_one_ends() {
 }
 
 #[tokio::test]
-async fn an_index_that_goes_backwards_is_asked_anew() {
+async fn an_index_that_goes_backwards_causes_a_full_query() {
     let agent = Simulated::start([
         Reply::Ports(90, vec![1, 2]),
         Reply::Ports(4, vec![2]),
@@ -198,7 +198,7 @@ async fn whatever_an_agent_answers_the_last_set_stays() {
 }
 
 #[tokio::test]
-async fn a_refusal_says_who_refused_and_why() {
+async fn a_refusal_names_the_agent_and_the_reason() {
     let agent = Simulated::start([Reply::Status(429)]).await;
     let mut watching = Watching::new(&web(at(&agent.url)));
     let failed = watching.until_failure().await;
@@ -254,7 +254,7 @@ async fn a_refresh_that_comes_too_early_waits_its_turn() {
 }
 
 #[tokio::test]
-async fn an_agent_that_is_gone_while_it_holds_a_query_back_is_left() {
+async fn an_agent_that_vanishes_while_it_holds_a_query_is_given_up() {
     // The connection stays open, like one with a peer that vanished without closing it.
     let gone = Simulated::start([Reply::HoldBack(7, vec![1])]).await;
     let other = Simulated::start([Reply::HoldBack(7, vec![1, 2])]).await;
@@ -271,7 +271,7 @@ async fn an_agent_that_is_gone_while_it_holds_a_query_back_is_left() {
 
 #[cfg(target_os = "linux")]
 #[tokio::test]
-async fn the_system_looks_for_an_agent_that_says_nothing() {
+async fn the_system_probes_the_connection_to_a_silent_agent() {
     let agent = Simulated::start([Reply::HoldBack(7, vec![1])]).await;
     let mut watching = Watching::new(&web(at(&agent.url)).wait(ms(600_000)));
     watching.until_addresses(&["10.0.0.1:1"]).await;
@@ -290,7 +290,7 @@ async fn the_system_looks_for_an_agent_that_says_nothing() {
 }
 
 #[tokio::test]
-async fn who_cannot_be_reached_costs_no_query_a_second() {
+async fn an_unreachable_endpoint_does_not_cost_a_query_each_second() {
     let agent = Simulated::start([Reply::HoldBack(7, vec![1])]).await;
     let web = web(at(&agent.url)).wait(ms(600_000));
     let mut watching = Watching::new(&web);
@@ -333,7 +333,7 @@ async fn a_quiet_agent_is_asked_for_the_whole_list_once_a_wait() {
 }
 
 #[tokio::test]
-async fn the_same_list_again_brings_back_what_had_become_stale() {
+async fn the_same_list_again_brings_back_stale_endpoints() {
     let agent = Simulated::start([Reply::HoldBack(7, vec![1])]).await;
     let mut watching = Watching::new(&web(at(&agent.url)).stale_max(ms(300)));
     watching.until_addresses(&["10.0.0.1:1"]).await;

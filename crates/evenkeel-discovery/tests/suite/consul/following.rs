@@ -68,7 +68,7 @@ async fn health_weights_and_maintenance_are_followed() {
 
 #[needs("consul")]
 #[tokio::test]
-async fn a_check_that_nobody_passes_takes_its_endpoint_out() {
+async fn a_ttl_check_that_is_not_passed_in_time_takes_its_endpoint_out() {
     let agent = Agent::start().await.unwrap();
     agent.enter(2).await;
     agent.enter_with(1, json!({ "Check": { "TTL": "1s", "Status": "passing" } })).await;

@@ -16,7 +16,7 @@ const NAME: &str = "web.shop.svc.cluster.local.";
 
 #[needs("apiserver", "etcd-3.5", "coredns")]
 #[tokio::test]
-async fn a_headless_service_has_in_dns_whom_its_slices_call_ready() {
+async fn a_headless_service_has_the_ready_endpoints_of_its_slices_in_dns() {
     let cluster = Cluster::start().await.unwrap();
     put(&cluster, "/api/v1/namespaces/shop", json!({ "kind": "Namespace" })).await;
     let spec = json!({ "clusterIP": "None", "ports": [{ "name": "http", "port": 80, "targetPort": 8080 }] });

@@ -150,7 +150,7 @@ async fn refused_reads(member: &Member) -> usize {
 
 #[needs("etcd-3.4", "etcd-3.5", "etcd-3.6")]
 #[tokio::test]
-async fn the_loss_of_a_member_and_of_the_leader_disturbs_nobody() {
+async fn the_loss_of_a_member_and_of_the_leader_costs_no_endpoint() {
     for version in VERSIONS {
         let mut etcd = Etcd::start_three(version).await.unwrap();
         etcd.put("1", "10.0.0.1:1");
@@ -211,7 +211,7 @@ fn enable_auth(etcd: &mut Etcd) {
 
 #[needs("etcd-3.4", "etcd-3.5", "etcd-3.6")]
 #[tokio::test]
-async fn a_user_is_no_hindrance_before_there_is_authentication() {
+async fn a_configured_user_also_works_before_authentication_is_enabled() {
     for version in VERSIONS {
         let mut etcd = Etcd::start(version).await.unwrap();
         let cluster = etcd.cluster().user("reader", "secret");

@@ -38,7 +38,7 @@ async fn endpoints_join_change_and_leave() {
 
 #[needs("etcd-3.4", "etcd-3.5", "etcd-3.6")]
 #[tokio::test]
-async fn an_empty_service_is_told_as_such_and_a_service_that_ends_after_a_while() {
+async fn an_empty_service_is_announced_at_once_and_one_that_ends_after_a_while() {
     for version in VERSIONS {
         let etcd = Etcd::start(version).await.unwrap();
         let mut watching = Watching::new(&web(etcd.cluster()));
@@ -57,7 +57,7 @@ async fn an_empty_service_is_told_as_such_and_a_service_that_ends_after_a_while(
 
 #[needs("etcd-3.4", "etcd-3.5", "etcd-3.6")]
 #[tokio::test]
-async fn what_is_kept_in_doubt_is_what_was_there_last_whatever_else_lies_under_the_prefix() {
+async fn in_doubt_the_last_endpoints_are_kept_whatever_else_lies_under_the_prefix() {
     for version in VERSIONS {
         let etcd = Etcd::start(version).await.unwrap();
         etcd.put("README", "keys of the service web");

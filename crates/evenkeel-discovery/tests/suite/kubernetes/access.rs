@@ -21,7 +21,7 @@ fn at(pod: u32) -> String {
 
 #[needs("apiserver", "etcd-3.5")]
 #[tokio::test]
-async fn want_of_rights_is_a_failure_and_no_empty_set() {
+async fn missing_rights_are_a_failure_and_not_an_empty_set() {
     let cluster = Cluster::start().await.unwrap();
     cluster.put_pods("web-a", [1]).await;
     let mut stranger = Watching::new(&web(ApiServer::kubeconfig(cluster.kubeconfig("stranger"))));
@@ -70,7 +70,7 @@ async fn a_token_that_is_not_known_any_more_is_read_again() {
 
 #[needs("apiserver", "etcd-3.5")]
 #[tokio::test]
-async fn a_client_of_the_program_is_used_as_it_is() {
+async fn a_client_that_the_program_already_has_is_used_as_it_is() {
     let cluster = Cluster::start().await.unwrap();
     cluster.put_pods("web-a", [1]).await;
     let own = Kubernetes::new(ApiServer::from_client(cluster.client()), "web").port("http");
@@ -109,7 +109,7 @@ async fn a_server_that_cannot_be_reached_at_the_start_is_a_typed_error_and_recov
 }
 
 #[tokio::test]
-async fn no_way_to_a_server_is_a_typed_error() {
+async fn missing_access_to_a_server_is_a_typed_error() {
     install_cryptography();
     let nowhere = ApiServer::kubeconfig("/nonexistent/kubeconfig");
     let mut watching = Watching::new(&web(nowhere));

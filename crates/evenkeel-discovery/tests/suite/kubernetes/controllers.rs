@@ -202,7 +202,7 @@ async fn terminate(plane: &ControlPlane, pod: u8) {
 
 #[needs("kube-1.36", "etcd-3.6")]
 #[tokio::test]
-async fn pods_are_followed_that_the_controllers_of_kubernetes_put_into_slices() {
+async fn pods_that_the_controllers_of_kubernetes_put_into_slices_are_followed() {
     let plane = ControlPlane::start().await.unwrap();
     let mut watching = followed(&plane, 1..=3).await;
     let first = watching.find(&at(1)).unwrap();
@@ -250,7 +250,7 @@ async fn pods_that_terminate_and_serve_get_nothing_new_unless_there_are_no_other
 
 #[needs("kube-1.36", "etcd-3.6")]
 #[tokio::test]
-async fn a_port_that_is_renamed_in_the_service_costs_no_pod_that_is_known() {
+async fn a_port_that_is_renamed_in_the_service_removes_no_known_pod() {
     let plane = ControlPlane::start().await.unwrap();
     let mut watching = followed(&plane, 1..=2).await;
     let rename = json!({ "spec": { "ports": [

@@ -64,7 +64,7 @@ async fn an_endpoint_that_moves_between_slices_is_never_missing_and_is_no_news()
 
 #[needs("apiserver", "etcd-3.5")]
 #[tokio::test]
-async fn who_is_ready_serves_who_terminates_drains_and_the_rest_is_gone() {
+async fn ready_endpoints_serve_terminating_ones_drain_and_the_others_are_removed() {
     let cluster = Cluster::start().await.unwrap();
     let in_state = |pod: u32, conditions: Value| {
         let mut endpoint = ready(pod, true);
@@ -204,7 +204,7 @@ async fn hints_are_followed_where_all_have_them() {
 
 #[needs("apiserver", "etcd-3.5")]
 #[tokio::test]
-async fn an_empty_service_is_told_as_such_and_a_service_that_ends_after_a_while() {
+async fn an_empty_service_is_announced_at_once_and_one_that_ends_after_a_while() {
     let cluster = Cluster::start().await.unwrap();
     let mut watching = Watching::new(&web(cluster.reader()));
     watching.until(std::collections::BTreeMap::is_empty).await;

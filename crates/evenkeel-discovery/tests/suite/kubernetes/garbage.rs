@@ -141,7 +141,7 @@ async fn garbled_halved_and_refused_answers_change_nothing() {
 }
 
 #[tokio::test]
-async fn a_slice_or_an_endpoint_that_cannot_be_read_costs_no_other() {
+async fn a_slice_or_an_endpoint_that_cannot_be_read_does_not_affect_the_others() {
     let mut odd = slice("web-a", 4, &[1, 2, 3]);
     odd["endpoints"][1]["addresses"] = json!(["10.0.0.256"]);
     odd["endpoints"][2]["addresses"] = json!([]);
@@ -229,7 +229,7 @@ async fn a_version_that_goes_back_is_answered_by_a_list_that_is_doubted() {
 }
 
 #[tokio::test]
-async fn an_old_server_that_has_the_beta_alone_is_understood() {
+async fn an_old_server_that_has_only_the_beta_version_is_understood() {
     let mut beta = slice("web-a", 4, &[1]);
     beta["endpoints"][0]["topology"] =
         json!({ "topology.kubernetes.io/zone": "a", "kubernetes.io/hostname": "node-1" });
@@ -334,7 +334,7 @@ fn lists_of(simulated: &Simulated) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn an_endpoint_that_cannot_be_reached_costs_no_list() {
+async fn an_endpoint_that_cannot_be_reached_causes_no_further_list() {
     let lists = [list(7, &[slice("web-a", 4, &[1])])];
     let simulated = Simulated::start(lists, [Reply::Held(vec![])]).await;
     let web = web(simulated.server());

@@ -122,13 +122,13 @@ async fn a_service_enters_itself_again_when_its_agent_restarts_without_data() {
 
 #[needs("consul", "consul-1.14")]
 #[tokio::test]
-async fn a_service_that_somebody_deregisters_comes_back_and_stays_in_maintenance() {
+async fn a_service_that_is_deregistered_by_hand_comes_back_and_stays_in_maintenance() {
     for version in VERSIONS {
         let agent = Agent::start_of(version).await.unwrap();
         let mut watching = Watching::new(&web(&agent).hold(ms(50)));
         let registered = registration(&agent, entry(80)).start();
         registered.entered().await;
-        registered.maintenance(Some("by its own will".into()));
+        registered.maintenance(Some("set by the service".into()));
         watching.until_weights(&[("10.0.0.1:80", 0)]).await;
 
         // It may come back so soon that a reader never sees it gone; its index tells it from the former.
@@ -189,7 +189,7 @@ async fn a_process_that_dies_is_gone_when_its_ttl_is_over() {
 
 #[needs("consul")]
 #[tokio::test]
-async fn an_agent_that_is_down_keeps_nobody_from_starting_or_stopping() {
+async fn an_agent_that_is_down_keeps_no_service_from_starting_or_stopping() {
     let mut agent = Agent::start().await.unwrap();
     agent.kill();
     let start = Instant::now();
@@ -212,7 +212,7 @@ async fn an_agent_that_is_down_keeps_nobody_from_starting_or_stopping() {
 
 #[needs("consul")]
 #[tokio::test]
-async fn of_two_under_one_id_the_later_counts_and_leaving_is_its_own() {
+async fn of_two_services_under_one_id_the_later_counts_and_each_removes_only_its_own_entry() {
     let agent = Agent::start().await.unwrap();
     let mut watching = Watching::new(&web(&agent));
     let first = registration(&agent, entry(80).weight(1)).start();
@@ -296,7 +296,7 @@ async fn the_next_agent_has_the_entry_after_the_first_heartbeat_that_failed() {
 
 #[needs("consul")]
 #[tokio::test]
-async fn an_entry_that_comes_back_to_an_agent_says_there_what_it_said_last() {
+async fn an_entry_that_comes_back_to_an_agent_has_its_latest_values() {
     let (first, second) = (Agent::start().await.unwrap(), Agent::start().await.unwrap());
     let ways = [Proxy::to(&first.url).await, Proxy::to(&second.url).await];
     let agents = Agents::at([&*ways[0].url, &*ways[1].url]).unwrap();
@@ -349,7 +349,7 @@ async fn leaving_goes_on_at_another_agent_where_one_hangs() {
 
 #[needs("consul")]
 #[tokio::test]
-async fn what_a_predecessor_set_of_maintenance_ends_with_it_and_what_was_set_by_hand_does_not() {
+async fn maintenance_set_by_a_predecessor_ends_with_it_and_maintenance_set_by_hand_stays() {
     let agent = Agent::start().await.unwrap();
     let mut watching = Watching::new(&web(&agent));
     let mut maintained = entry(80);
@@ -429,7 +429,7 @@ async fn an_entry_that_was_edited_by_hand_is_taken_over() {
 
 #[needs("consul")]
 #[tokio::test]
-async fn of_two_under_one_id_the_survivor_enters_when_the_other_has_died() {
+async fn of_two_services_under_one_id_the_survivor_enters_when_the_other_has_died() {
     let agent = Agent::start().await.unwrap();
     let mut watching = Watching::new(&web(&agent));
     let survivor = registration(&agent, entry(80).weight(1)).start();

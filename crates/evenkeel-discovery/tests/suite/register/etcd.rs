@@ -127,7 +127,7 @@ async fn a_process_that_dies_is_gone_when_its_ttl_is_over() {
 
 #[needs("etcd-3.5")]
 #[tokio::test]
-async fn of_two_under_one_id_the_later_counts_and_leaving_is_its_own() {
+async fn of_two_services_under_one_id_the_later_counts_and_each_removes_only_its_own_entry() {
     let etcd = Etcd::start(VERSIONS[1]).await.unwrap();
     let mut watching = Watching::new(&web(etcd.cluster()));
     let first = registration(&etcd, entry(80).weight(1)).start();
@@ -219,7 +219,7 @@ async fn an_entry_that_another_took_while_the_lease_ran_out_is_taken_and_not_los
 
 #[needs("etcd-3.5")]
 #[tokio::test]
-async fn etcd_that_is_down_keeps_nobody_from_starting_or_stopping() {
+async fn etcd_that_is_down_keeps_no_service_from_starting_or_stopping() {
     let mut etcd = Etcd::start(VERSIONS[1]).await.unwrap();
     etcd.members[0].kill();
     let start = Instant::now();

@@ -84,7 +84,7 @@ async fn half_a_head_behind_a_response_that_still_streams_is_answered() {
 }
 
 #[tokio::test]
-async fn what_comes_behind_a_request_and_is_no_head_is_none_that_was_cut() {
+async fn bytes_behind_a_request_that_are_no_head_do_not_count_as_a_cut_head() {
     // It answers while the upload goes on.
     let answers_early = axum::routing::post(async |body: Body| {
         tokio::spawn(body.collect());
@@ -151,7 +151,7 @@ async fn a_head_that_is_cut_by_the_end_of_the_grace_is_reported() {
 }
 
 #[tokio::test]
-async fn a_peer_of_http2_that_owes_something_does_not_keep_the_server() {
+async fn an_http2_peer_with_an_unfinished_handshake_does_not_keep_the_server_from_stopping() {
     const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
     const SETTINGS: &[u8] = &[0, 0, 0, 4, 0, 0, 0, 0, 0];
     // The peer stops in the preface, before its settings, or before it acknowledges anything.

@@ -70,7 +70,7 @@ async fn callers_over_http2_see_no_error() {
 /// On one thread: on several, hyper's client fails a request that it has sent if the first `GOAWAY` arrives
 /// before it polls the connection again.
 #[tokio::test]
-async fn over_http2_no_request_is_lost_at_the_door() {
+async fn over_http2_no_request_is_lost_when_the_server_closes() {
     let served = Arc::new(AtomicUsize::new(0));
     let counted = served.clone();
     let app = Router::new().route(
@@ -88,7 +88,7 @@ async fn over_http2_no_request_is_lost_at_the_door() {
         callers.spawn(async move {
             let mut answered = 0;
             while let Ok(response) = ask(&caller, address, "/").await {
-                read(response).await.expect("what was begun is ended");
+                read(response).await.expect("a response that has begun is completed");
                 answered += 1;
             }
             answered

@@ -3,7 +3,7 @@
 use super::*;
 
 #[tokio::test]
-async fn a_registry_that_fails_or_hangs_does_not_keep_the_server() {
+async fn a_registry_that_fails_or_hangs_does_not_keep_the_server_from_stopping() {
     let failing = Drain::new().wait(Duration::ZERO).deregister(|| async { Err("away".into()) });
     let server = Running::start(failing, app()).await;
     server.handle.start();

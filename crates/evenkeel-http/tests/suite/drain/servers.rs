@@ -3,7 +3,7 @@
 use super::*;
 
 #[tokio::test]
-async fn a_server_that_one_has_is_drained_too() {
+async fn a_server_that_the_program_already_has_is_drained_too() {
     let drain = Drain::new().wait(Duration::ZERO);
     let handle = drain.handle();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -10,7 +10,7 @@ fn signal(signal: rustix::process::Signal) {
 }
 
 #[tokio::test]
-async fn a_signal_begins_it() {
+async fn a_signal_begins_a_drain() {
     let _alone = SIGNALS.lock().await;
     let server = Running::start(Drain::new().signals().wait(Duration::ZERO), app()).await;
     read(ask(&caller(false), server.address, "/").await.unwrap()).await.unwrap();
@@ -44,7 +44,7 @@ async fn a_second_interrupt_cuts_what_is_under_way_and_reports_it() {
 }
 
 #[tokio::test]
-async fn a_second_interrupt_ends_the_wait_before_the_door_is_closed() {
+async fn a_second_interrupt_ends_the_wait_before_the_server_closes() {
     let _alone = SIGNALS.lock().await;
     for is_deregistering in [true, false] {
         let mut drain = Drain::new().signals().wait(4 * PATIENCE);

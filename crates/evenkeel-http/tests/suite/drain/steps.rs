@@ -43,7 +43,7 @@ async fn the_steps_come_in_their_order() {
 }
 
 #[tokio::test]
-async fn what_is_under_way_is_ended_body_and_all() {
+async fn requests_under_way_are_answered_including_their_bodies() {
     for is_http2 in [false, true] {
         let (begun, go_on) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
         let (server_begun, server_go_on) = (begun.clone(), go_on.clone());
@@ -82,7 +82,7 @@ async fn what_is_under_way_is_ended_body_and_all() {
 }
 
 #[tokio::test]
-async fn what_hangs_is_cut_at_the_bound_and_reported() {
+async fn a_request_that_hangs_is_cut_at_the_bound_and_reported() {
     for is_http2 in [false, true] {
         let held = Arc::new(());
         let hangs = held.clone();
@@ -125,7 +125,7 @@ async fn what_hangs_is_cut_at_the_bound_and_reported() {
 }
 
 #[tokio::test]
-async fn idle_connections_do_not_keep_the_server() {
+async fn idle_connections_do_not_keep_the_server_from_stopping() {
     let server = Running::start(Drain::new().wait(Duration::ZERO), app()).await;
     let callers = [caller(false), caller(true)];
     for caller in &callers {

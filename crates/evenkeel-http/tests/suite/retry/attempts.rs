@@ -3,7 +3,7 @@
 use super::*;
 
 #[tokio::test]
-async fn each_attempt_says_how_many_there_were_before() {
+async fn each_attempt_says_how_many_came_before() {
     let (endpoints, log) = servers(|_| grpc("14", true, None)).await;
     within(client(layer(), endpoints, true).oneshot(idempotent(grpc_call()))).await.unwrap();
     let log = log.0.lock().unwrap();
@@ -13,7 +13,7 @@ async fn each_attempt_says_how_many_there_were_before() {
 }
 
 #[tokio::test]
-async fn what_is_left_of_the_deadline_is_said_to_each_attempt() {
+async fn each_attempt_is_sent_with_the_time_left_until_the_deadline() {
     let (endpoints, log) = servers(|n| grpc(["14", "0"][n], true, None)).await;
     let deadline = DeadlineLayer::new(Duration::from_secs(7)).carry(HttpDeadline);
     let client = ServiceBuilder::new().layer(deadline).service(client(layer(), endpoints, true));

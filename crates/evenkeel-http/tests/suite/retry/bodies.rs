@@ -94,6 +94,6 @@ async fn an_upload_that_was_refused_early_ends_when_another_attempt_takes_it_ove
 
     assert_eq!(text(response).await, "first, the rest");
     let first = within(has_ended.recv()).await.unwrap();
-    assert!(first.is_err(), "what was begun is not taken for a whole body");
+    assert!(first.is_err(), "a partial body is not taken for a whole one");
     drop(frames);
 }

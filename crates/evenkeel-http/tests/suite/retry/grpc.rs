@@ -35,7 +35,7 @@ fn by_the_rules_of_grpc() -> RetryLayer<HttpRetry> {
 }
 
 #[tokio::test]
-async fn by_the_rules_of_grpc_unavailable_is_made_good_elsewhere_unless_the_call_says_no() {
+async fn by_the_rules_of_grpc_unavailable_is_retried_elsewhere_unless_the_call_forbids_it() {
     for is_in_head in [true, false] {
         // Code, the call's own extension, attempts.
         for (code, said, attempts) in [
@@ -61,8 +61,7 @@ async fn by_the_rules_of_grpc_unavailable_is_made_good_elsewhere_unless_the_call
 }
 
 #[tokio::test]
-async fn by_the_rules_of_grpc_a_proxy_that_finds_nobody_is_unavailable_and_other_requests_are_not()
-{
+async fn by_the_rules_of_grpc_a_503_of_a_proxy_is_retried_for_grpc_calls_only() {
     let (endpoints, log) = servers(|n| status([503, 200][n])).await;
     let response = client(by_the_rules_of_grpc(), endpoints.clone(), true).oneshot(grpc_call());
     assert_eq!(within(response).await.unwrap().status(), 200);

@@ -3,7 +3,7 @@
 use super::*;
 
 #[tokio::test]
-async fn a_connection_that_is_refused_costs_nobody_anything() {
+async fn a_refused_connection_costs_no_budget_and_no_error() {
     let gone = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let (log, count) = (Log::default(), Arc::default());
     let there = server(&log, &count, |_| status(200)).await;
@@ -19,7 +19,7 @@ async fn a_connection_that_is_refused_costs_nobody_anything() {
 }
 
 #[tokio::test]
-async fn with_nobody_there_the_caller_gets_the_real_error() {
+async fn without_a_reachable_endpoint_the_caller_gets_the_real_error() {
     let gone = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let client = client(layer(), vec![Endpoint::new(gone)], false);
     let error = within(client.oneshot(request(Method::GET, full("")))).await.unwrap_err();
@@ -27,7 +27,7 @@ async fn with_nobody_there_the_caller_gets_the_real_error() {
 }
 
 #[tokio::test]
-async fn a_bad_status_is_made_good_elsewhere_where_that_does_no_harm() {
+async fn a_bad_status_is_retried_elsewhere_if_that_does_no_harm() {
     let post = || request(Method::POST, full("order"));
     for (request, attempts) in [
         (request(Method::GET, full("")), 2),
@@ -82,7 +82,7 @@ async fn a_500_is_not_retried_unless_it_is_asked_for() {
 
 #[tokio::test]
 #[allow(clippy::disallowed_methods, reason = "a test over sockets measures real time")]
-async fn who_is_told_to_wait_waits_but_not_for_ever() {
+async fn a_retry_waits_as_the_endpoint_asks_but_not_for_ever() {
     let (endpoints, log) = servers(|n| match n {
         0 => header(status(429), "retry-after", "3600"),
         1 => header(status(429), "ratelimit-reset", "3600"),
@@ -98,7 +98,7 @@ async fn who_is_told_to_wait_waits_but_not_for_ever() {
 }
 
 #[tokio::test]
-async fn too_many_requests_without_a_time_are_not_made_more() {
+async fn a_429_without_a_time_to_wait_is_not_retried() {
     let (endpoints, log) = servers(|_| status(429)).await;
     let response =
         within(client(layer(), endpoints, false).oneshot(request(Method::GET, full(""))));
@@ -119,7 +119,7 @@ async fn hangs_up() -> Endpoint {
 }
 
 #[tokio::test]
-async fn a_reset_before_the_response_is_made_good_where_that_does_no_harm() {
+async fn a_reset_before_the_response_is_retried_if_that_does_no_harm() {
     let (log, count) = (Log::default(), Arc::default());
     let there = server(&log, &count, |_| status(200)).await;
     let endpoints = vec![hangs_up().await, there];
@@ -159,7 +159,7 @@ async fn a_refused_stream_is_always_safe_to_send_again() {
 }
 
 #[tokio::test]
-async fn a_response_that_was_made_of_an_error_here_is_judged_by_the_error() {
+async fn a_response_that_this_process_made_of_an_error_is_judged_by_the_error() {
     // Nothing listens at the first; the second answers.
     let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let (log, count) = (Log::default(), Arc::default());
@@ -178,7 +178,7 @@ async fn a_response_that_was_made_of_an_error_here_is_judged_by_the_error() {
 }
 
 #[tokio::test]
-async fn what_the_user_says_of_a_response_that_was_made_here_holds() {
+async fn the_users_verdict_on_a_response_that_this_process_made_holds() {
     let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let (log, count) = (Log::default(), Arc::default());
     let answering = server(&log, &count, |_| grpc("0", true, None)).await;

@@ -308,7 +308,7 @@ async fn a_body_that_is_cut_is_an_error_and_a_failure() {
 }
 
 #[tokio::test]
-async fn what_is_no_http_is_a_request_error() {
+async fn a_response_that_is_not_http_is_a_request_error() {
     let (listener, address) = listen().await;
     tokio::spawn(async move {
         let mut stream = accept_request(&listener).await;

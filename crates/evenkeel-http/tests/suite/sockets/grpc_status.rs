@@ -79,9 +79,9 @@ fn assert_is(status: &Status, code: Code, message: &str) {
 
 #[tokio::test]
 async fn no_endpoints_are_unavailable() {
-    let nobody = Vec::<Endpoint>::new;
-    assert_is(&status(recommended!(nobody())).await, Code::Unavailable, "no endpoints");
-    let fast = recommended!(nobody(), FailFastLayer::new(ms(50)));
+    let no_endpoints = Vec::<Endpoint>::new;
+    assert_is(&status(recommended!(no_endpoints())).await, Code::Unavailable, "no endpoints");
+    let fast = recommended!(no_endpoints(), FailFastLayer::new(ms(50)));
     assert_is(&status(fast).await, Code::Unavailable, "service not ready");
 }
 

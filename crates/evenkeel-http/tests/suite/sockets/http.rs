@@ -54,7 +54,7 @@ async fn the_host_header_names_the_authority_of_a_path() {
 }
 
 #[tokio::test]
-async fn a_request_that_names_nobody_names_the_endpoint() {
+async fn a_request_without_a_host_names_the_endpoint() {
     for connector in [HttpConnector::new(), HttpConnector::new().http2()] {
         let (node, _) = node(serve(echo).await);
         let response = within(connector.connect(&node).oneshot(get("/x"))).await.unwrap();
@@ -64,7 +64,7 @@ async fn a_request_that_names_nobody_names_the_endpoint() {
 }
 
 #[tokio::test]
-async fn who_asks_why_gets_the_record_back_and_nobody_else() {
+async fn only_a_request_that_asks_why_gets_the_record_back() {
     for connector in [HttpConnector::new(), HttpConnector::new().http2()] {
         let (node, _) = node(serve(echo).await);
         let (why, mut request) = (Why::new(), get("/x"));
@@ -82,7 +82,7 @@ async fn who_asks_why_gets_the_record_back_and_nobody_else() {
 }
 
 #[tokio::test]
-async fn a_request_from_another_version_leaves_over_ours() {
+async fn a_request_of_another_http_version_is_sent_in_the_version_of_the_connection() {
     for version in [http::Version::HTTP_09, http::Version::HTTP_10, http::Version::HTTP_2] {
         let (node, _) = node(serve(echo).await);
         let mut request = get("/x");
@@ -94,7 +94,7 @@ async fn a_request_from_another_version_leaves_over_ours() {
 }
 
 #[tokio::test]
-async fn a_host_that_is_none_is_the_requests_fault() {
+async fn an_invalid_host_is_the_fault_of_the_request() {
     let (node, unreachable) = node(serve(echo).await);
     let mut request = get("/x");
     request.headers_mut().insert("host", "a b".parse().unwrap());

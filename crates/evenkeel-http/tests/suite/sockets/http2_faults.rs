@@ -116,7 +116,7 @@ async fn silence_is_noticed_by_pings() {
 }
 
 #[tokio::test]
-async fn nobody_is_pinged_while_no_request_is_under_way() {
+async fn no_ping_is_sent_while_no_request_is_under_way() {
     let (listener, address) = listen().await;
     let (node, _) = node(address);
     let connector = pinging();
@@ -198,7 +198,7 @@ async fn a_hundred_thousand_messages_of_one_byte_are_no_attack() {
 }
 
 #[tokio::test]
-async fn a_slow_reader_holds_up_itself_alone() {
+async fn a_slow_reader_holds_up_only_itself() {
     const FRAMES: usize = 1024;
     let answer = |request: Request<Incoming>| async move {
         let frames = if request.uri().path() == "/large" { FRAMES } else { 1 };
@@ -311,7 +311,7 @@ async fn a_stream_that_a_goaway_names_may_have_been_processed_and_is_a_failure()
 }
 
 #[tokio::test]
-async fn a_cold_burst_above_a_limit_that_is_not_known_yet_counts_as_load_alone() {
+async fn a_cold_burst_above_a_limit_that_is_not_known_yet_counts_only_as_load() {
     const BURST: usize = 20;
     let (listener, address) = listen().await;
     let (node, _) = node(address);

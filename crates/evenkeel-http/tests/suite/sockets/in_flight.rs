@@ -49,7 +49,7 @@ fn both() -> [HttpConnector<Payload>; 2] {
 }
 
 #[tokio::test]
-async fn until_the_end_of_the_body_by_default() {
+async fn a_request_is_in_flight_until_the_end_of_the_body_by_default() {
     for connector in both() {
         let (node, frames) = streaming(200, "text/plain").await;
         let response = within(stack(&connector, &node).oneshot(get("/"))).await.unwrap();
@@ -68,7 +68,7 @@ async fn until_the_end_of_the_body_by_default() {
 }
 
 #[tokio::test]
-async fn until_the_head_if_so_chosen() {
+async fn a_request_is_in_flight_until_the_head_if_so_configured() {
     let (node, frames) = streaming(200, "text/plain").await;
     let connector = HttpConnector::new().in_flight(InFlight::Head);
     let response = within(stack(&connector, &node).oneshot(get("/"))).await.unwrap();
@@ -79,7 +79,7 @@ async fn until_the_head_if_so_chosen() {
 }
 
 #[tokio::test]
-async fn a_body_dropped_midway_ends_it_and_tells_what_the_head_told() {
+async fn a_body_dropped_midway_ends_the_request_with_the_outcome_of_the_head() {
     for (status, content_type, expected) in [
         (200, "text/plain", Told::Latency),
         (503, "text/plain", Told::FailureOrThrottled),
@@ -137,7 +137,7 @@ async fn an_empty_body_ends_with_the_head() {
 }
 
 #[tokio::test]
-async fn a_request_whose_own_body_fails_says_nothing_of_the_endpoint() {
+async fn a_request_whose_own_body_fails_says_nothing_about_the_endpoint() {
     for connector in [HttpConnector::new(), HttpConnector::new().http2()] {
         let (node, _) = node(serve(crate::sockets::support::echo).await);
         let frames = [Ok(data()), Err("the caller's caller is gone")];

@@ -52,7 +52,7 @@ async fn answer(request: Request<Incoming>) -> Response<Payload> {
 }
 
 #[tokio::test]
-async fn what_a_server_asks_to_be_spared_for_is_what_it_costs() {
+async fn a_server_costs_the_time_for_which_it_asks_to_be_spared() {
     let cost = |client: &Client| {
         Duration::from_nanos(client.nodes()[0].latency().cost(0, evenkeel_clock::now()) as u64)
     };
@@ -67,7 +67,7 @@ async fn what_a_server_asks_to_be_spared_for_is_what_it_costs() {
 }
 
 #[tokio::test]
-async fn a_long_poll_that_says_so_is_no_sample() {
+async fn a_request_marked_as_a_long_poll_gives_no_latency_sample() {
     let mut client = client(serve(answer).await);
     let mut poll = get("/poll");
     poll.extensions_mut().insert(Untimed);
@@ -78,7 +78,7 @@ async fn a_long_poll_that_says_so_is_no_sample() {
 }
 
 #[tokio::test]
-async fn a_stream_is_as_late_as_its_head() {
+async fn the_latency_of_a_stream_is_that_of_its_head() {
     let (frames, received) = mpsc::channel::<Bytes>(1);
     let received = std::sync::Mutex::new(Some(received));
     let received = std::sync::Arc::new(received);

@@ -143,7 +143,7 @@ async fn a_cancelled_request_leaves_no_trace() {
 }
 
 #[tokio::test]
-async fn what_fails_gives_no_latency() {
+async fn a_request_that_fails_gives_no_latency() {
     let server = Server::new();
     let address = server.start(ReportLoadLayer::new).await;
     server.is_failing.store(true, SeqCst);
@@ -156,7 +156,7 @@ async fn what_fails_gives_no_latency() {
 }
 
 #[tokio::test]
-async fn a_server_may_answer_by_what_the_probe_asks_with() {
+async fn the_answer_of_a_server_may_depend_on_the_path_and_headers_of_the_probe() {
     let server = Server::new();
     let layer = |meter| {
         ReportLoadLayer::new(meter).path("/load").answer_with(|uri, headers, load| {
@@ -174,7 +174,7 @@ async fn a_server_may_answer_by_what_the_probe_asks_with() {
 }
 
 #[tokio::test]
-async fn who_does_not_tell_its_load_is_an_error() {
+async fn a_server_that_does_not_report_its_load_is_an_error() {
     let address = serve(|_| async { Response::new(Full::from("hello")) }).await;
     let node = alone(&address);
     within(HttpLoadProbe::new().probe(&node)).await.unwrap_err();
@@ -250,7 +250,7 @@ async fn whole(answer: Answer) -> Bytes {
 }
 
 #[tokio::test]
-async fn a_probe_over_http_is_text_for_everybody() {
+async fn a_probe_over_http_is_answered_with_plain_text() {
     let stack =
         ReportLoadLayer::new(LoadMeter::new()).layer(service_fn(|_: Request<Payload>| async {
             Ok::<_, Infallible>(Response::new(Payload::default()))

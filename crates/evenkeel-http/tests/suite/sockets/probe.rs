@@ -164,7 +164,7 @@ async fn headers_and_bodies_are_sent_and_looked_at() {
 }
 
 #[tokio::test]
-async fn who_does_not_answer_has_failed_and_denied_nothing() {
+async fn an_endpoint_that_does_not_answer_has_failed_and_not_denied() {
     let (listener, address) = listen().await;
     let probe = HttpProbe::new("/healthz");
     let closing = tokio::spawn(async move {
@@ -413,7 +413,7 @@ async fn a_check_says_what_the_service_says_of_itself() {
 }
 
 #[tokio::test]
-async fn what_has_no_health_service_is_healthy_and_what_is_no_grpc_is_not() {
+async fn a_server_without_a_health_service_is_healthy_and_one_without_grpc_is_not() {
     let without = serve(|_| async { Status::unimplemented("").into_http::<Body>() }).await;
     probed(&GrpcProbe::new(), &without).await.unwrap();
     let web = Server::start().await;
@@ -439,7 +439,7 @@ async fn a_watched_endpoint_is_closed_and_opened_when_it_says_so() {
 }
 
 #[tokio::test]
-async fn a_watch_that_breaks_is_begun_anew_and_a_reason_to_check() {
+async fn a_watch_that_breaks_is_begun_again_and_causes_a_check() {
     let server = GrpcServer::start(SERVING, true).await;
     let results = follows(&server, ms(60_000));
     until("it is followed", || server.calls("Watch") == 1).await;

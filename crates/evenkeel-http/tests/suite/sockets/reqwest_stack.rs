@@ -107,7 +107,7 @@ async fn a_reqwest_user_keeps_the_calls_and_gets_retries() {
 }
 
 #[tokio::test]
-async fn what_is_not_safe_to_repeat_comes_back_as_it_was_answered() {
+async fn the_answer_to_a_request_that_is_not_safe_to_repeat_comes_back_unchanged() {
     let (address, asked) = fails_once().await;
     let client = over(address);
 
@@ -159,7 +159,7 @@ async fn the_timeout_of_a_request_covers_its_body() {
 }
 
 #[tokio::test]
-async fn a_body_that_is_there_in_time_is_whole() {
+async fn a_body_that_arrives_in_time_is_complete() {
     let (address, asked) = fails_once().await;
     asked.store(1, SeqCst);
     for client in others_over(&address) {
@@ -171,7 +171,7 @@ async fn a_body_that_is_there_in_time_is_whole() {
 }
 
 #[tokio::test]
-async fn a_request_that_is_none_is_refused_before_it_is_sent() {
+async fn an_invalid_request_is_refused_before_it_is_sent() {
     let client = over("10.0.0.1:1".parse().unwrap());
 
     let error = within(client.get("no url").send()).await.unwrap_err();

@@ -124,7 +124,7 @@ fn certificate_error(error: &BoxError) -> CertificateError {
 }
 
 #[tokio::test]
-async fn a_certificate_of_ones_own_authority_is_trusted_and_the_protocol_agreed_on() {
+async fn a_certificate_of_a_configured_authority_is_trusted_and_the_protocol_negotiated() {
     let authority = Authority::new();
     for (protocols, connector, version) in [
         (&["h2", "http/1.1"][..], HttpConnector::new(), "HTTP/2.0"),
@@ -143,7 +143,7 @@ async fn a_certificate_of_ones_own_authority_is_trusted_and_the_protocol_agreed_
 }
 
 #[tokio::test]
-async fn the_server_name_is_the_requests_and_every_connection_is_tls() {
+async fn the_server_name_is_that_of_the_request_and_every_connection_is_tls() {
     let authority = Authority::new();
     for connector in [HttpConnector::new(), HttpConnector::new().http2()] {
         let address = serve_tls(&authority, "a.b", &["h2", "http/1.1"], None).await;
@@ -157,7 +157,7 @@ async fn the_server_name_is_the_requests_and_every_connection_is_tls() {
 }
 
 #[tokio::test]
-async fn a_server_name_of_ones_own_leaves_the_authority_alone() {
+async fn a_configured_server_name_does_not_change_the_authority() {
     let authority = Authority::new();
     let address = serve_tls(&authority, "inside.local", &["h2"], None).await;
     let tls = authority.trusting().server_name("inside.local");
@@ -211,7 +211,7 @@ async fn a_certificate_of_another_authority_is_a_connect_error() {
 }
 
 #[tokio::test]
-async fn the_roots_of_the_system_do_not_trust_just_anybody() {
+async fn the_roots_of_the_system_do_not_trust_an_unknown_authority() {
     let address = serve_tls(&Authority::new(), "a.b", &[], None).await;
     let connector = HttpConnector::new().tls(Tls::system().crypto(crypto()));
 
@@ -231,7 +231,7 @@ async fn without_a_crypto_provider_the_error_says_what_to_do() {
 }
 
 #[tokio::test]
-async fn plain_text_where_tls_is_due_is_a_connect_error() {
+async fn plain_text_where_tls_is_expected_is_a_connect_error() {
     let connector = HttpConnector::new().tls(Authority::new().trusting());
 
     let error = ask(&connector, serve(echo).await, "http://a.b/").await.unwrap_err();

@@ -35,7 +35,7 @@ pub(super) async fn proxy(endpoint: SocketAddr) -> SocketAddr {
 }
 
 #[tokio::test]
-async fn fields_of_the_callers_connection_stay_there() {
+async fn hop_by_hop_fields_of_the_caller_are_not_passed_on() {
     let fields = [
         ("connection", "close, X-Hop"),
         ("connection", "TE, Upgrade, HTTP2-Settings"),
@@ -74,7 +74,7 @@ async fn a_connection_field_takes_nothing_away_that_is_meant_for_the_endpoint() 
 }
 
 #[tokio::test]
-async fn fields_of_the_endpoints_connection_stay_there() {
+async fn hop_by_hop_fields_of_the_endpoint_are_not_passed_on() {
     let answer = "HTTP/1.1 200 OK\r\nConnection: keep-alive, X-Hop\r\nX-Hop: 1\r\nX-End: 1\r\n\
         Keep-Alive: timeout=5\r\nProxy-Connection: keep-alive\r\nUpgrade: h2c\r\n\
         Transfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n";
@@ -89,7 +89,7 @@ async fn fields_of_the_endpoints_connection_stay_there() {
 }
 
 #[tokio::test]
-async fn a_client_that_was_there_keeps_fields_of_one_hop_to_itself_too() {
+async fn a_shared_client_does_not_pass_on_hop_by_hop_fields_either() {
     let (address, mut heads) =
         answering("HTTP/1.1 200 OK\r\nConnection: X-Hop\r\nX-Hop: 1\r\nContent-Length: 0\r\n\r\n")
             .await;
@@ -109,7 +109,7 @@ async fn a_client_that_was_there_keeps_fields_of_one_hop_to_itself_too() {
 }
 
 #[tokio::test]
-async fn a_caller_of_a_proxy_that_closes_costs_the_endpoint_no_connection() {
+async fn a_caller_of_a_proxy_that_closes_does_not_close_the_connection_to_the_endpoint() {
     let (endpoint, mut heads) = answering(OK).await;
     let proxy = proxy(endpoint).await;
 
@@ -157,7 +157,7 @@ async fn an_upgrade_passes_without_the_versions_of_http() {
 }
 
 #[tokio::test]
-async fn an_upgrade_that_the_connection_does_not_name_is_none() {
+async fn an_upgrade_that_the_connection_field_does_not_name_is_removed() {
     let head = sent("GET", &[("upgrade", "websocket")]).await;
 
     assert!(!has_field(&head, "upgrade"), "{head}");
@@ -184,7 +184,7 @@ async fn an_empty_body_says_so_where_one_is_expected() {
 }
 
 #[tokio::test]
-async fn the_zone_of_an_address_stays_on_this_machine() {
+async fn the_zone_of_an_ipv6_address_is_not_sent() {
     for authority in ["[fe80::1%2]:80", "[fe80::1%25eth0]:80"] {
         let request = Request::get("/").body(Payload::default()).unwrap();
         let connector = HttpConnector::new().authority(authority);
@@ -198,7 +198,7 @@ async fn the_zone_of_an_address_stays_on_this_machine() {
 }
 
 #[tokio::test]
-async fn a_service_of_ones_own_keeps_fields_of_one_hop_to_itself_too() {
+async fn a_custom_service_does_not_pass_on_hop_by_hop_fields_either() {
     let (address, mut heads) =
         answering("HTTP/1.1 200 OK\r\nConnection: X-Hop\r\nX-Hop: 1\r\nContent-Length: 0\r\n\r\n")
             .await;

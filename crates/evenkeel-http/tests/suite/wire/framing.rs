@@ -52,7 +52,7 @@ async fn a_transfer_coding_that_a_proxy_does_not_understand_goes_no_further() {
 }
 
 #[tokio::test]
-async fn what_frames_a_body_is_not_taken_away_by_a_connection_field() {
+async fn a_connection_field_does_not_remove_the_framing_of_a_body() {
     for fields in [
         [("x", "1"), ("transfer-encoding", "chunked")],
         [("connection", "transfer-encoding"), ("transfer-encoding", "chunked")],

@@ -128,7 +128,7 @@ async fn a_tunnel_that_is_dropped_or_never_taken_has_ended() {
 }
 
 #[tokio::test]
-async fn both_halves_of_a_tunnel_wake_whoever_waits_on_them() {
+async fn both_halves_of_a_tunnel_wake_the_tasks_that_wait_on_them() {
     let client: Balance<HttpConnector<Payload>> =
         BalanceLayer::round_robin(vec![echoing().await.into()]).layer(HttpConnector::new());
     let tunnel = opened(within(client.clone().oneshot(upgrade())).await.unwrap()).await;

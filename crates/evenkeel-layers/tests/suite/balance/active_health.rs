@@ -162,7 +162,7 @@ fn tasks() -> usize {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_fails_its_checks_gets_nothing_and_who_recovers_gets_its_share() {
+async fn an_endpoint_that_fails_its_checks_gets_no_requests_until_it_recovers() {
     let (world, doctor) = (World::default(), Doctor::default());
     let (mut client, _channel) = running(&world, &doctor.layer()).await;
 
@@ -202,7 +202,7 @@ async fn a_probe_that_panics_has_failed_and_others_go_on() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_probe_that_panics_when_it_is_to_follow_is_asked_on() {
+async fn a_probe_that_panics_in_follow_is_still_made() {
     struct Careless(Arc<AtomicUsize>);
 
     impl Probe for Careless {
@@ -292,7 +292,7 @@ async fn a_hanging_endpoint_delays_no_other_and_is_probed_once_at_a_time() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn closed_at_first_a_request_waits_for_the_first_probe_that_passes() {
+async fn if_endpoints_are_closed_at_first_a_request_waits_for_the_first_passing_probe() {
     let (world, doctor) = (World::default(), Doctor::default());
     for name in NAMES {
         doctor.finds(name, Health::Hangs);
@@ -313,7 +313,7 @@ async fn closed_at_first_a_request_waits_for_the_first_probe_that_passes() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn open_at_first_the_first_request_waits_for_nothing() {
+async fn if_endpoints_are_open_at_first_the_first_request_waits_for_nothing() {
     let (world, doctor) = (World::default(), Doctor::default());
     for name in NAMES {
         doctor.finds(name, Health::Hangs);
@@ -344,13 +344,13 @@ async fn ten_thousand_endpoints_are_never_probed_in_a_burst() {
         }
         assert!(window.len() <= 506, "{} in a second", window.len());
     }
-    assert!(22_000 < probes.len(), "and no fewer than they may: {}", probes.len());
+    assert!(22_000 < probes.len(), "and not fewer than allowed: {}", probes.len());
     let first: std::collections::BTreeSet<_> = probes.iter().map(|(_, address)| address).collect();
     assert_eq!(first.len(), 10_000);
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_was_found_outlives_a_flap_of_discovery_and_a_balancer_made_anew() {
+async fn results_outlive_a_flap_of_discovery_and_a_balancer_that_is_made_again() {
     let (world, doctor) = (World::default(), Doctor::default());
     let layer = doctor.layer();
     let (client_before, channel) = running(&world, &layer).await;
@@ -402,7 +402,7 @@ async fn two_balancers_of_one_layer_probe_each_endpoint_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_tasks_end_with_the_last_clone_whoever_keeps_a_node() {
+async fn the_tasks_end_with_the_last_clone_even_if_nodes_are_kept() {
     let (world, doctor) = (World::default(), Doctor::followed());
     doctor.finds("a", Health::Hangs);
     let layer = doctor.layer().timeout(ms(60_000));
@@ -444,7 +444,7 @@ async fn a_probe_that_was_cut_off_with_its_balancer_is_made_again_by_the_next() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_leaves_is_not_probed_any_more() {
+async fn an_endpoint_that_leaves_is_not_probed_any_more() {
     let (world, doctor) = (World::default(), Doctor::followed());
     let (_client, channel) = running(&world, &doctor.layer()).await;
     assert_eq!(doctor.wires(), 3);
@@ -460,7 +460,7 @@ async fn who_leaves_is_not_probed_any_more() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_an_endpoint_says_of_itself_counts_at_once() {
+async fn what_an_endpoint_reports_of_itself_counts_at_once() {
     let (world, doctor) = (World::default(), Doctor::followed());
     let (_client, _channel) = running(&world, &doctor.layer()).await;
 
@@ -476,7 +476,7 @@ async fn what_an_endpoint_says_of_itself_counts_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stream_that_breaks_makes_a_probe_at_once_and_is_opened_anew() {
+async fn a_stream_that_breaks_causes_a_probe_at_once_and_is_opened_again() {
     let (world, doctor) = (World::default(), Doctor::followed());
     let (_client, _channel) = running(&world, &doctor.layer()).await;
     doctor.says("a", Ok(()));
@@ -529,7 +529,7 @@ async fn probes_that_pass_end_an_ejection() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn idle_it_probes_seldom_and_a_request_wakes_it() {
+async fn idle_endpoints_are_probed_rarely_until_a_request_comes() {
     let (world, doctor) = (World::default(), Doctor::default());
     let layer = doctor.layer().interval_idle(ms(60_000));
     let (mut client, _channel) = running(&world, &layer).await;
@@ -544,7 +544,7 @@ async fn idle_it_probes_seldom_and_a_request_wakes_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn where_all_fail_all_are_closed_by_a_gate_of_health_and_open_again() {
+async fn if_all_endpoints_fail_all_are_closed_by_a_gate_of_health_and_open_again() {
     let (world, doctor) = (World::default(), Doctor::default());
     let (mut client, _channel) = running(&world, &doctor.layer()).await;
     for name in NAMES {

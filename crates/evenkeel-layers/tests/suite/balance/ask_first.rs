@@ -96,7 +96,7 @@ async fn asked(client: &Client) -> String {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_best_of_those_that_answer_gets_the_request_and_who_is_late_is_not_waited_for() {
+async fn the_best_endpoint_that_answers_gets_the_request_and_late_ones_are_not_waited_for() {
     let answers = [("a", 2, Some(7.0)), ("b", 3, Some(1.0)), ("late", 900, Some(0.0))];
     let under_way = UnderWay::default();
     let client = client(&layer(&answers, &under_way).probe_timeout(ms(1_000)));
@@ -105,11 +105,11 @@ async fn the_best_of_those_that_answer_gets_the_request_and_who_is_late_is_not_w
         assert_eq!(asked(&client).await, "b:80");
     }
     assert!(began.elapsed() <= ms(40), "{:?}", began.elapsed());
-    assert_eq!(under_way.0.load(SeqCst), 0, "who is late is asked no longer");
+    assert_eq!(under_way.0.load(SeqCst), 0, "a late endpoint is not asked any longer");
 }
 
 #[tokio::test(start_paused = true)]
-async fn as_many_are_asked_as_is_said_and_no_more() {
+async fn as_many_endpoints_are_asked_as_configured_and_no_more() {
     let answers = ["a", "b", "c", "d", "e", "f"].map(|name| (name, 5, Some(1.0)));
     for count in [2, 3, 5] {
         let under_way = UnderWay::default();
@@ -122,7 +122,7 @@ async fn as_many_are_asked_as_is_said_and_no_more() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn where_nobody_answers_in_time_somebody_is_chosen_all_the_same() {
+async fn an_endpoint_is_chosen_even_if_none_answers_in_time() {
     let answers = [("a", 0, None), ("b", 1, Some(-1.0)), ("c", 0, None)];
     let client = client(&layer(&answers, &UnderWay::default()).probe_timeout(ms(20)));
     let began = Instant::now();
@@ -140,7 +140,7 @@ async fn a_single_endpoint_is_not_asked() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_request_that_is_given_up_while_they_are_asked_leaves_no_trace() {
+async fn a_request_that_is_given_up_while_endpoints_are_asked_leaves_no_trace() {
     let answers = [("a", 5, Some(1.0)), ("b", 5, Some(1.0)), ("c", 5, Some(1.0))];
     let under_way = UnderWay::default();
     let mut balance = balance(&layer(&answers, &under_way));
@@ -155,7 +155,7 @@ async fn a_request_that_is_given_up_while_they_are_asked_leaves_no_trace() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_is_closed_is_neither_asked_nor_sent_anything() {
+async fn a_closed_endpoint_is_neither_asked_nor_sent_anything() {
     let answers = [("a", 1, Some(0.0)), ("b", 1, Some(3.0)), ("c", 1, Some(4.0))];
     let mut balance = balance(&layer(&answers, &UnderWay::default()));
     balance.ready().await.unwrap();

@@ -64,7 +64,7 @@ async fn opened(world: &World, layer: &CircuitBreakerLayer) -> (Client, Channel)
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_endpoint_that_fails_three_times_is_asked_no_more_by_any_clone() {
+async fn an_endpoint_that_fails_three_times_is_not_used_by_any_clone() {
     let world = World::default();
     let (client, _channel) = opened(&world, &layer()).await;
 
@@ -95,7 +95,7 @@ async fn the_gate_opens_without_any_request_and_one_trial_closes_the_breaker() {
     let mut requests: Vec<_> = (0..10).map(|_| tokio_test::task::spawn(client.call(1))).collect();
     requests.retain_mut(|request| request.poll().is_pending());
     assert_eq!(world.host("a").calls(), 4, "one trial, and not one more");
-    assert!(!world.host("a").node().is_open(), "nobody else is to find it open");
+    assert!(!world.host("a").node().is_open(), "no other call finds it open");
 
     world.host("a").release();
     for request in requests {
@@ -189,7 +189,7 @@ impl Connect for Polled {
 }
 
 #[tokio::test(start_paused = true)]
-async fn where_all_requests_are_long_polls_they_open_a_half_open_breaker_again_and_close_it() {
+async fn long_polls_alone_can_open_and_close_a_half_open_breaker() {
     let world = World::default();
     let layer = layer();
     let balance = crate::balance::probe::from_the_first(Channel::of(&["a"])).fail_open(false);
@@ -219,7 +219,7 @@ async fn where_all_requests_are_long_polls_they_open_a_half_open_breaker_again_a
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_began_before_it_opened_says_nothing_after_it_closed() {
+async fn attempts_from_before_a_breaker_opened_do_not_count_after_it_closed() {
     let world = World::default();
     let layer = layer();
     let channel = Channel::of(&["a"]);
@@ -267,8 +267,8 @@ async fn nothing_spins_while_all_breakers_are_open_and_the_refusal_comes_in_time
     assert!(waiting.poll().is_pending());
     advance(Duration::from_secs(2)).await;
     tick().await;
-    assert!(!waiting.is_woken(), "nobody is woken for nothing");
-    let Err(error) = waiting.await else { panic!("nobody is open") };
+    assert!(!waiting.is_woken(), "no call is woken needlessly");
+    let Err(error) = waiting.await else { panic!("no endpoint is open") };
 
     assert!(cause::<AllEndpointsClosed>(error.as_ref()).is_some());
     assert_eq!(world.host("a").ready_polls(), polls);
@@ -338,7 +338,7 @@ async fn a_breaker_and_its_timer_go_with_the_node() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn held_open_by_hand_it_gets_nothing_until_it_is_reset() {
+async fn an_endpoint_that_is_held_open_by_hand_gets_nothing_until_it_is_reset() {
     let world = World::default();
     let layer = layer();
     let channel = Channel::of(&["a", "b"]);
@@ -361,7 +361,7 @@ async fn held_open_by_hand_it_gets_nothing_until_it_is_reset() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_service_that_is_made_anew_keeps_its_breaker() {
+async fn a_service_that_is_made_again_keeps_its_breaker() {
     let world = World::default();
     let layer = layer();
     let channel = Channel::of(&["a"]);
@@ -430,9 +430,9 @@ async fn while_all_breakers_are_open_callers_get_the_answers_of_endpoints_not_re
     let answered = call(&mut client).await.is_ok() || call(&mut client).await.is_ok();
 
     assert!(answered, "one of the two works again");
-    assert_eq!(start.elapsed(), Duration::ZERO, "nobody waits for a breaker");
+    assert_eq!(start.elapsed(), Duration::ZERO, "no call waits for a breaker");
     client.nodes()[0].close(Gate::Draining);
     client.nodes()[1].close(Gate::Limit);
     let error = call(&mut client).await.unwrap_err();
-    assert!(cause::<AllEndpointsClosed>(error.as_ref()).is_some(), "what is a fact still holds");
+    assert!(cause::<AllEndpointsClosed>(error.as_ref()).is_some(), "a closed gate still holds");
 }

@@ -13,7 +13,7 @@ use tower::{
 use crate::balance::probe::{Answer, Channel, Readiness, World, ready};
 
 #[tokio::test(start_paused = true)]
-async fn nobody_is_woken_or_asked_while_everything_is_closed() {
+async fn no_call_is_woken_and_no_service_polled_while_everything_is_closed() {
     let world = World::default();
     let mut balance = world.balance(&BalanceLayer::p2c(Channel::of(&["a", "b"])));
     ready(&mut balance).await.unwrap();

@@ -159,7 +159,7 @@ async fn an_unchanged_announcement_touches_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_was_learnt_lives_on_through_another_set_and_another_weight() {
+async fn what_was_learnt_of_a_node_survives_another_set_and_another_weight() {
     let world = World::default();
     let discovery = Channel::of(&["a"]);
     let mut balance = world.balance(&BalanceLayer::peak_ewma(discovery.clone()));
@@ -267,7 +267,7 @@ async fn a_stream_that_never_pauses_leaves_room_for_others() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn fresh_news_are_asked_for_when_a_node_cannot_be_reached() {
+async fn discovery_is_refreshed_when_a_node_cannot_be_reached() {
     let world = World::default();
     let discovery = Channel::of(&["a", "b"]);
     let balance = world.balance(&crate::balance::probe::from_the_first(discovery.clone()));

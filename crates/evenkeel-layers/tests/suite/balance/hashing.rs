@@ -75,7 +75,7 @@ async fn served_by(balance: &Balance<KeyedConnect>, key: &'static str, tried: &T
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_gate_builds_nothing_and_a_weight_does() {
+async fn a_gate_does_not_rebuild_the_table_and_a_weight_does() {
     let (world, channel) = (World::default(), Channel::of(&["a", "b", "c"]));
     let built = Arc::new(AtomicUsize::new(0));
     let layer = BalanceLayer::with_policy(channel.clone(), Counted(built.clone()));

@@ -182,7 +182,7 @@ async fn a_repaired_endpoint_can_be_preferred() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn whoever_asks_is_told_why_each_attempt_went_where_it_went() {
+async fn a_caller_that_asks_is_told_why_each_attempt_went_to_its_endpoint() {
     let world = World::default();
     let balance = balance(&world, &["a", "b", "c"]).await;
     world.host("b").node().close(Gate::Ejected);
@@ -207,7 +207,7 @@ async fn whoever_asks_is_told_why_each_attempt_went_where_it_went() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_preferred_endpoint_and_one_that_fails_open_are_told_as_such() {
+async fn a_preferred_endpoint_and_one_chosen_by_failing_open_are_reported_as_such() {
     let world = World::default();
     let balance = balance(&world, &["a", "b"]).await;
     let why = Why::new();

@@ -42,7 +42,7 @@ fn a_layer_is_applied_outside_a_runtime_and_starts_at_the_first_poll() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn called_without_having_been_made_ready_it_starts() {
+async fn a_balancer_that_is_called_without_being_made_ready_starts() {
     let world = World::default();
     let mut balance = world.balance(&BalanceLayer::p2c(Channel::of(&["a"])));
 
@@ -56,7 +56,7 @@ async fn called_without_having_been_made_ready_it_starts() {
 }
 
 #[test]
-fn called_without_having_been_made_ready_on_a_second_runtime_it_starts_there() {
+fn a_balancer_that_is_called_unready_on_a_second_runtime_starts_there() {
     let world = World::default();
     let mut balance = world.balance(&BalanceLayer::p2c(Channel::of(&["a"])));
     runtime().block_on(async { balance.call(1).await.unwrap() });
@@ -67,7 +67,7 @@ fn called_without_having_been_made_ready_on_a_second_runtime_it_starts_there() {
 }
 
 #[test]
-fn called_outside_a_runtime_it_says_so() {
+fn a_call_outside_a_runtime_fails_with_that_reason() {
     let world = World::default();
     let mut balance = world.balance(&BalanceLayer::p2c(Channel::of(&["a"])));
     let mut cx = Context::from_waker(Waker::noop());
@@ -79,7 +79,7 @@ fn called_outside_a_runtime_it_says_so() {
 }
 
 #[test]
-fn polled_outside_a_runtime_it_says_so() {
+fn a_poll_outside_a_runtime_fails_with_that_reason() {
     let world = World::default();
     let mut balance = world.balance(&BalanceLayer::p2c(Channel::of(&["a"])));
     let mut cx = Context::from_waker(Waker::noop());
@@ -93,7 +93,7 @@ fn polled_outside_a_runtime_it_says_so() {
 }
 
 #[test]
-fn waited_for_outside_a_runtime_it_says_so_and_does_not_panic() {
+fn a_wait_outside_a_runtime_fails_with_that_reason_and_does_not_panic() {
     let world = World::default();
     let mut balance = world.balance(&BalanceLayer::p2c(Channel::of(&["a"])));
     let mut cx = Context::from_waker(Waker::noop());
@@ -114,7 +114,7 @@ fn waited_for_outside_a_runtime_it_says_so_and_does_not_panic() {
 }
 
 #[test]
-fn it_works_again_on_a_second_runtime_after_the_first_has_ended() {
+fn a_balancer_works_again_on_a_second_runtime_after_the_first_has_ended() {
     let world = World::default();
     let balance = world.balance(&BalanceLayer::p2c(Channel::of(&["a", "b"])));
     for round in 1..4 {
@@ -385,7 +385,7 @@ fn a_runtime_that_is_not_driven_does_not_keep_the_callers_of_others_waiting() {
     for request in 0..3 {
         assert_eq!(driven.block_on(balance.clone().oneshot(request)).unwrap(), "a:80");
     }
-    assert_eq!(world.host("a").connects(), 1, "it begins once");
+    assert_eq!(world.host("a").connects(), 1, "its task begins once");
 
     // When driven again, the first has nothing left of it, and its callers share what there is.
     resting.block_on(async {
@@ -480,7 +480,7 @@ impl Policy for HaltsInBuild {
 }
 
 #[test]
-fn a_task_that_was_replaced_while_it_made_a_set_does_not_put_that_in_the_place_of_the_new_one() {
+fn a_task_that_was_replaced_while_it_made_a_set_does_not_overwrite_the_new_set() {
     let (world, discovery, policy) =
         (World::default(), Channel::of(&["a"]), HaltsInBuild::default());
     let layer = BalanceLayer::with_policy(discovery.clone(), policy.clone());

@@ -162,7 +162,7 @@ async fn an_endpoint_that_is_full_is_still_heard_by_its_breaker() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn that_the_others_are_full_brings_no_ejected_endpoint_back() {
+async fn full_endpoints_do_not_bring_an_ejected_one_back() {
     let world = World::default();
     let channel = Channel::of(&["a", "b"]);
     let mut client = ServiceBuilder::new()
@@ -191,7 +191,7 @@ async fn that_the_others_are_full_brings_no_ejected_endpoint_back() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_limit_lives_on_while_its_service_is_made_anew() {
+async fn a_limit_survives_while_its_service_is_made_again() {
     let world = World::default();
     let channel = Channel::of(&["a"]);
     let layer = ConcurrencyLimitLayer::adaptive(|| Aimd::new().bounds(2, 1, 10));

@@ -42,7 +42,7 @@ async fn ejected(world: &World, layer: &OutlierLayer) -> (Client, Channel) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_fails_five_times_is_ejected_at_once_and_nobody_else() {
+async fn only_the_endpoint_that_fails_five_times_is_ejected_and_at_once() {
     let world = World::default();
     let layer = OutlierLayer::new();
     let (mut client, _channel) = ejected(&world, &layer).await;
@@ -57,7 +57,7 @@ async fn who_fails_five_times_is_ejected_at_once_and_nobody_else() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_is_ejected_comes_back_after_one_trial_that_succeeds() {
+async fn an_ejected_endpoint_comes_back_after_one_trial_that_succeeds() {
     let world = World::default();
     let (mut client, _channel) = ejected(&world, &OutlierLayer::new().seed(1)).await;
     let node = world.host("a").node();
@@ -148,7 +148,7 @@ async fn a_trial_that_is_held_keeps_no_other_from_being_ejected() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn where_all_fail_no_more_are_ejected_than_allowed_and_callers_see_the_real_error() {
+async fn if_all_fail_no_more_are_ejected_than_allowed_and_callers_see_the_real_error() {
     let world = World::default();
     let channel = Channel::of(&NAMES);
     let mut client = client(&world, &channel, &OutlierLayer::new().ejected_max_percent(40));
@@ -189,7 +189,7 @@ async fn an_ejection_outlives_a_flap_of_discovery() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_is_ejected_comes_back_at_once_when_it_is_the_last() {
+async fn an_ejected_endpoint_comes_back_at_once_if_it_is_the_last() {
     let world = World::default();
     let (mut client, channel) = ejected(&world, &OutlierLayer::new()).await;
 
@@ -202,7 +202,7 @@ async fn who_is_ejected_comes_back_at_once_when_it_is_the_last() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_is_slower_than_the_others_is_ejected_at_the_sweep() {
+async fn an_endpoint_that_is_slower_than_the_others_is_ejected_at_the_sweep() {
     let world = World::default();
     let channel = Channel::of(&NAMES);
     let layer = OutlierLayer::new().latency(SlowerThanOthers::default()).success_rate(None);
@@ -225,7 +225,7 @@ async fn who_is_slower_than_the_others_is_ejected_at_the_sweep() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_task_ends_with_the_balancer_whoever_keeps_a_node() {
+async fn the_task_ends_with_the_balancer_even_if_nodes_are_kept() {
     let world = World::default();
     let (client, channel) = ejected(&world, &OutlierLayer::new()).await;
     let kept = client.nodes();
@@ -257,7 +257,7 @@ async fn the_task_ends_with_the_last_node_and_starts_with_the_next() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_passing_check_lets_it_come_back_through_probation() {
+async fn a_passing_check_lets_an_endpoint_come_back_through_probation() {
     let world = World::default();
     let layer = OutlierLayer::new();
     let (mut client, _channel) = ejected(&world, &layer).await;

@@ -57,7 +57,7 @@ impl LoadProbe for Loads {
             .expect("no panic under the lock")
             .get(&node.address().to_string())
             .copied();
-        match millis.ok_or("nobody knows it")? {
+        match millis.ok_or("the load is unknown")? {
             // Hangs.
             u64::MAX => pending().await,
             millis => {
@@ -181,7 +181,7 @@ async fn a_probe_that_panics_is_one_that_failed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn without_a_probe_it_goes_by_requests_in_flight() {
+async fn without_a_probe_requests_in_flight_decide() {
     let layer = BalanceLayer::with_policy(Channel::of(&["a", "b"]), Prequal::new()).seed(1);
     let mut client = layer.layer(|node: &Arc<Node>| {
         let is_slow = node.address().to_string() == "a:80";

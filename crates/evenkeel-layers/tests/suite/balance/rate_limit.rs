@@ -112,7 +112,7 @@ async fn what_is_under_way_when_the_limit_closes_still_counts_for_others() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_service_that_is_made_anew_finds_the_limit_as_it_was() {
+async fn a_service_that_is_made_again_keeps_its_limit() {
     let world = World::default();
     let limit = RateLimitLayer::new(Rate::per_second(1).burst(2)).layer(world.connector());
     let node = Arc::new(Node::new(crate::balance::probe::endpoint("a")));

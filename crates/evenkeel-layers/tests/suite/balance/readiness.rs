@@ -58,7 +58,7 @@ async fn several_are_waited_for_and_the_first_that_is_ready_is_taken() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_endpoint_that_joins_is_taken_by_those_who_wait() {
+async fn an_endpoint_that_joins_is_taken_by_waiting_calls() {
     let world = World::default();
     let (mut balance, discovery) = balance(&world, &["a"]).await;
     world.host("a").is(Readiness::NotReady);
@@ -73,7 +73,7 @@ async fn an_endpoint_that_joins_is_taken_by_those_who_wait() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn nobody_ready_is_refused_at_the_deadline() {
+async fn a_call_without_a_ready_endpoint_is_refused_at_the_deadline() {
     let world = World::default();
     let (mut balance, _discovery) = balance(&world, &["a", "b"]).await;
     ["a", "b"].iter().for_each(|name| world.host(name).is(Readiness::NotReady));
@@ -85,7 +85,7 @@ async fn nobody_ready_is_refused_at_the_deadline() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_service_that_fails_is_made_anew_and_another_takes_the_request() {
+async fn a_service_that_fails_is_made_again_and_another_takes_the_request() {
     let world = World::default();
     let (mut balance, _discovery) = balance(&world, &["a", "b"]).await;
     world.host("a").is(Readiness::Broken);
@@ -96,7 +96,7 @@ async fn a_service_that_fails_is_made_anew_and_another_takes_the_request() {
     world.host("a").is(Readiness::Ready);
     tick().await;
 
-    assert!(node.is_open(), "made anew at once");
+    assert!(node.is_open(), "made again at once");
     assert_eq!((world.host("a").connects(), world.host("a").connections()), (2, 1));
     assert_eq!(world.host("a").node().id(), node.id(), "the node keeps what was learnt");
     world.assert_contract_kept();
@@ -115,7 +115,7 @@ async fn the_last_error_is_given_when_every_service_fails() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_service_that_fails_again_and_again_is_made_anew_at_growing_distances() {
+async fn a_service_that_fails_repeatedly_is_made_again_at_growing_intervals() {
     let world = World::default();
     let (balance, _discovery) = balance(&world, &["a"]).await;
     let host = world.host("a");
@@ -157,7 +157,7 @@ async fn an_old_service_that_fails_once_more_does_not_close_the_new_one() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn services_that_fail_together_are_made_anew_together() {
+async fn services_that_fail_together_are_made_again_together() {
     let world = World::default();
     let names = ["a", "b", "c", "d", "e", "f", "g", "h"];
     let builds = CountBuilds::default();
@@ -282,7 +282,7 @@ impl Picker for Undecided {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_policy_that_picks_none_of_the_open_endpoints_is_told_of_at_once() {
+async fn a_policy_that_picks_none_of_the_open_endpoints_is_reported_at_once() {
     let world = World::default();
     let layer = BalanceLayer::with_policy(Channel::of(&["a", "b", "c"]), Undecided);
     let mut balance = world.balance(&layer);

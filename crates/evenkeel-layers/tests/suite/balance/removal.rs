@@ -113,7 +113,7 @@ async fn an_endpoint_that_joins_drained_gets_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_removed_endpoint_that_is_announced_again_is_connected_to_anew() {
+async fn a_removed_endpoint_that_is_announced_again_gets_a_new_connection() {
     let world = World::default();
     let discovery = Channel::of(&["a"]);
     let balance = world.balance(&BalanceLayer::p2c(discovery.clone()));

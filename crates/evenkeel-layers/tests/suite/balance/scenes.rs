@@ -122,7 +122,7 @@ pub(crate) async fn too_much_is_asked_for() -> u32 {
 }
 
 /// No endpoint can be reached: the first caller waits, the second one does not.
-pub(crate) async fn nobody_is_ready() {
+pub(crate) async fn no_endpoint_is_ready() {
     let (mock, mut handle) = tower_test::mock::pair::<(), ()>();
     handle.allow(0);
     let service = FailFastLayer::new(ms(100)).layer(mock);

@@ -37,7 +37,7 @@ fn channel() -> Channel {
 
 /// tower's p2c sends it 40 %, with either of its loads.
 #[tokio::test(start_paused = true)]
-async fn who_fails_fast_gets_no_more_than_its_share_by_latency_and_little_with_ejection() {
+async fn an_endpoint_that_fails_fast_gets_at_most_its_share_by_latency_and_little_with_ejection() {
     let sent = Arc::new(AtomicUsize::new(0));
     let counted = sent.clone();
     let connect = move |node: &Arc<Node>| {

@@ -221,7 +221,7 @@ impl Stress {
         let poll = self.poll_ready(clone);
         assert_eq!(poll.is_ready(), self.any(|_| true), "ready if and only if one is available");
         if let std::task::Poll::Ready(result) = poll {
-            result.expect("nobody waits so long");
+            result.expect("no call waits that long");
             let call = tokio_test::task::spawn(self.clones[clone].call(1));
             self.calls.push(call);
             if self.poll_call(self.calls.len() - 1) {
@@ -255,7 +255,7 @@ impl Stress {
         }
         if let std::task::Poll::Ready(Err(error)) = &poll {
             assert!(error.is::<crate::balance::probe::Refused>(), "{error}");
-            assert!(fails.contains(&true), "an error, and nobody fails");
+            assert!(fails.contains(&true), "an error although no endpoint fails");
             assert!(!(0..8).any(|i| available[i] && ready[i]), "an error while one is ready");
             self.counts.refused += 1;
         }

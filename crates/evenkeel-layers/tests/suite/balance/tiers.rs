@@ -59,7 +59,7 @@ async fn requests_go_to_the_next_tier_as_the_first_falls_ill_and_come_back() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_tier_that_changes_its_endpoints_is_counted_anew() {
+async fn a_tier_that_changes_its_endpoints_is_counted_again() {
     let world = World::default();
     let channel = channel(two_tiers());
     let layer = BalanceLayer::round_robin(channel.clone()).tiers().seed(1);

@@ -220,7 +220,7 @@ impl Model {
 fn try_one(set: &Set, model: &mut Model, index: usize, end: usize, now: u64) {
     let q = model.rules.probation_calls;
     let Standing::Probation { taken, succeeded } = model.members[index].standing else {
-        panic!("only who is on probation lets trials in")
+        panic!("only a node on probation lets trials in")
     };
     let Admission::Trial(trial) = set.outlier.admit(&address(index), &set.hosts[index], at(now))
     else {
