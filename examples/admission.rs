@@ -33,7 +33,7 @@ fn request(priority: &str) -> Request<Empty<Bytes>> {
 async fn main() -> Result<(), common::BoxError> {
     let shed = ServiceBuilder::new().layer(ErrorToResponseLayer::new()).layer(
         LoadShedLayer::fixed(1)
-            .queue_max(4)
+            .max_queue(4)
             .interval(Duration::from_secs(5))
             .priority(HeaderPriority::default())
             .traffic(HttpTraffic::new())

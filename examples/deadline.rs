@@ -8,7 +8,7 @@ use bytes::Bytes;
 use evenkeel::{
     balance::{Balance, BalanceLayer},
     core::error::{DeadlineExceeded, cause},
-    deadline::{DeadlineLayer, WithDeadline},
+    deadline::{Deadline, DeadlineLayer},
     discovery::Fixed,
     http::{ErrorToResponseLayer, HttpConnector, HttpDeadline},
 };
@@ -18,7 +18,7 @@ use tower::{Layer, ServiceBuilder, ServiceExt};
 
 mod common;
 
-type Client = WithDeadline<Balance<HttpConnector<Empty<Bytes>>>, HttpDeadline>;
+type Client = Deadline<Balance<HttpConnector<Empty<Bytes>>>, HttpDeadline>;
 
 /// A client whose calls end after `after`, or at their caller's deadline if that is earlier.
 fn client(server: std::net::SocketAddr, after: Duration) -> Client {

@@ -50,7 +50,7 @@ fn client(discovery: impl Discovery) -> Client {
         .layer(
             RetryLayer::new(Budget::share(20.0))
                 .rules(HttpRetry::new().statuses([500, 502, 503, 504]))
-                .attempts_max(4)
+                .max_attempts(4)
                 .attempt_timeout(Duration::from_millis(300)),
         )
         .layer(BalanceLayer::peak_ewma(discovery))
@@ -59,7 +59,7 @@ fn client(discovery: impl Discovery) -> Client {
             OutlierLayer::new()
                 .consecutive_errors(3)
                 .consecutive_local_errors(1)
-                .ejected_max_percent(50)
+                .max_ejected_percent(50)
                 .ejection_time(Duration::from_secs(1), Duration::from_secs(30)),
         )
         .layer(

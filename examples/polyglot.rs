@@ -51,7 +51,7 @@ async fn main() -> Result<(), BoxError> {
 /// Returns the answer of the server that a discovery finds.
 async fn ask(discovery: impl Discovery) -> Result<String, BoxError> {
     let client = BalanceLayer::round_robin(discovery)
-        .wait_max(Duration::from_secs(10))
+        .max_wait(Duration::from_secs(10))
         .layer(HttpConnector::new());
     common::text(client.oneshot(Request::get("/").body(Empty::<Bytes>::new())?).await?).await
 }

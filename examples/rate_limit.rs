@@ -47,7 +47,7 @@ async fn main() -> Result<(), BoxError> {
     let limiter = limit.limiter();
     let polite = ServiceBuilder::new()
         .layer(limit)
-        .layer(HeedQuotaLayer::new(move |quota| limiter.told(quota.remaining, quota.reset)))
+        .layer(HeedQuotaLayer::new(move |quota| limiter.heed(quota.remaining, quota.reset)))
         .layer(BalanceLayer::p2c(vec![Endpoint::new(address)]))
         .service(HttpConnector::new());
     assert_eq!(polite.clone().oneshot(request("one")?).await?.status(), 429);

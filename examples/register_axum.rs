@@ -34,7 +34,7 @@ async fn main() -> Result<(), BoxError> {
     let second = serve("two", agents.clone()).await?;
 
     let client = BalanceLayer::round_robin(Consul::new(agents, "greeter"))
-        .wait_max(Duration::from_secs(10))
+        .max_wait(Duration::from_secs(10))
         .layer(HttpConnector::new());
     let ask = || async {
         common::text(client.clone().oneshot(Request::get("/").body(Empty::<Bytes>::new())?).await?)

@@ -42,7 +42,7 @@ async fn main() -> Result<(), BoxError> {
     let stack = ServiceBuilder::new()
         .layer(
             BalanceLayer::weighted_round_robin(Consul::new(agents, "greeter"))
-                .wait_max(Duration::from_secs(10)),
+                .max_wait(Duration::from_secs(10)),
         )
         .service(HttpConnector::grpc().authority("greeter.internal"));
     let client = GreeterClient::new(stack);

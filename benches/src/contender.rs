@@ -23,7 +23,7 @@ pub(crate) trait Contender {
 pub(crate) struct Entry {
     pub(crate) name: String,
     pub(crate) make: Box<dyn Fn(usize) -> Box<dyn Contender>>,
-    endpoints_max: usize,
+    max_endpoints: usize,
     is_shared: bool,
 }
 
@@ -34,13 +34,13 @@ impl Entry {
         make: impl Fn(usize) -> C + 'static,
     ) -> Self {
         let make = Box::new(move |endpoints| Box::new(make(endpoints)) as Box<dyn Contender>);
-        Self { name: name.into(), make, endpoints_max: usize::MAX, is_shared: true }
+        Self { name: name.into(), make, max_endpoints: usize::MAX, is_shared: true }
     }
 
     /// Sets the most endpoints that it supports, or handles in a reasonable time.
     #[cfg(feature = "pingora")]
-    pub(crate) fn endpoints_max(mut self, endpoints_max: usize) -> Self {
-        self.endpoints_max = endpoints_max;
+    pub(crate) fn max_endpoints(mut self, max_endpoints: usize) -> Self {
+        self.max_endpoints = max_endpoints;
         self
     }
 
@@ -52,9 +52,9 @@ impl Entry {
 
     /// Whether it can be measured with this many endpoints and tasks.
     pub(crate) fn fits(&self, endpoints: usize, tasks: u64) -> bool {
-        const UNSHARED_MAX: usize = 100_000;
+        const MAX_UNSHARED: usize = 100_000;
         let services = endpoints * tasks as usize;
-        endpoints <= self.endpoints_max && (self.is_shared || services <= UNSHARED_MAX)
+        endpoints <= self.max_endpoints && (self.is_shared || services <= MAX_UNSHARED)
     }
 }
 

@@ -26,7 +26,7 @@ const ROUNDS: Rounds = Rounds { count: 30, length: std::time::Duration::from_mil
 const FACTOR: f64 = 1.25;
 
 /// How long Maglev for 10,000 endpoints may take.
-const BUILD_MAX_MS: f64 = 50.0;
+const MAX_BUILD_MS: f64 = 50.0;
 
 #[cfg(feature = "pingora")]
 const PINGORA: &str = "pingora, selection only, ketama";
@@ -162,7 +162,8 @@ fn builds() {
     }
     #[cfg(feature = "pingora")]
     {
-        let sizes = ENDPOINTS.into_iter().filter(|&count| count <= peers::pingora::KETAMA_MAX);
+        let sizes =
+            ENDPOINTS.into_iter().filter(|&count| count <= peers::pingora::MAX_KETAMA_ENDPOINTS);
         let build = |count| best(|| drop(black_box(peers::pingora::build_ketama(count))));
         print::row(
             "pingora's ketama, with its backends",
@@ -170,7 +171,7 @@ fn builds() {
         );
     }
     println!();
-    print::at_most("maglev, 10,000 endpoints", maglev, BUILD_MAX_MS, "ms to build");
+    print::at_most("maglev, 10,000 endpoints", maglev, MAX_BUILD_MS, "ms to build");
 }
 
 fn best(mut build: impl FnMut()) -> f64 {

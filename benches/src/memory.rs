@@ -14,7 +14,7 @@ use crate::{
 };
 
 const ENDPOINTS: usize = 10_000;
-const BYTES_MAX: f64 = 1_024.0;
+const MAX_BYTES: f64 = 1_024.0;
 
 pub(crate) fn run() {
     print::title(
@@ -28,7 +28,7 @@ pub(crate) fn run() {
         let name = policy.name;
         let bytes = an_endpoint(|count| {
             let layer = BalanceLayer::with_policy(endpoints(count), policy.make());
-            layer.wait_max(std::time::Duration::ZERO).layer(|_: &Arc<Node>| Nothing)
+            layer.max_wait(std::time::Duration::ZERO).layer(|_: &Arc<Node>| Nothing)
         });
         print::row(name, &[format!("{bytes:.0}")]);
         // Its 160 points of nine bytes each are larger than everything else.
@@ -39,7 +39,7 @@ pub(crate) fn run() {
     let bytes = an_endpoint(|count| tower_balance::pending(&Nothing, count));
     print::row("tower Balance", &[format!("{bytes:.0}")]);
     println!();
-    print::at_most("an endpoint, any policy but ketama", largest, BYTES_MAX, "bytes");
+    print::at_most("an endpoint, any policy but ketama", largest, MAX_BYTES, "bytes");
 }
 
 fn an_endpoint<S: Service<u64>>(make: impl Fn(usize) -> S) -> f64 {

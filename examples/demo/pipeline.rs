@@ -26,7 +26,7 @@ const ATTEMPT_TIMEOUT: Duration = Duration::from_millis(300);
 /// Builds the whole pipeline over the endpoints of `discovery`.
 pub(crate) fn client(discovery: impl Discovery, policy: impl Policy) -> Client {
     let pipeline = ServiceBuilder::new()
-        .layer(RetryLayer::new(Budget::share(20.0)).rules(HttpRetry::new()).attempts_max(4))
+        .layer(RetryLayer::new(Budget::share(20.0)).rules(HttpRetry::new()).max_attempts(4))
         .layer(BalanceLayer::with_policy(discovery, policy))
         .layer(OutlierLayer::new())
         .layer(PerEndpoint::new(TimeoutLayer::new(ATTEMPT_TIMEOUT)))

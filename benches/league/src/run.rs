@@ -25,7 +25,7 @@ const OVERHEAD: Duration = Duration::from_millis(400);
 const PROGRESS_EVERY: Duration = Duration::from_secs(15);
 
 /// At most this many remarks of a cell are kept.
-const REMARKS_MAX: usize = 3;
+const MAX_REMARKS: usize = 3;
 
 /// Runs the trials that `options` choose, and prints the results.
 pub(crate) fn run(options: &Options) -> Result<(), BoxError> {
@@ -135,7 +135,7 @@ async fn collect_trial(
         Err(error) => vec![format!("a trial could not be run: {error}")],
     };
     for remark in remarks {
-        if !cell.remarks.contains(&remark) && cell.remarks.len() < REMARKS_MAX {
+        if !cell.remarks.contains(&remark) && cell.remarks.len() < MAX_REMARKS {
             cell.remarks.push(remark);
         }
     }

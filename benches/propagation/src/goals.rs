@@ -6,12 +6,12 @@ use crate::{event::Event, registries, run::Cell};
 pub(crate) const OURS: &str = "ours";
 
 /// Megabytes that 10,000 endpoints may cost, and milliseconds that a whole set of them may take.
-const MEMORY_MAX: f64 = 20.0;
-const WHOLE_SET_MAX: f64 = 10.0;
+const MAX_MEMORY: f64 = 20.0;
+const MAX_WHOLE_SET: f64 = 10.0;
 const ENDPOINTS: u16 = 10_000;
 
 /// How long local evidence may take to end attempts at a dead endpoint.
-const EVIDENCE_MAX: f64 = 1_000.0;
+const MAX_EVIDENCE: f64 = 1_000.0;
 
 struct Goal {
     what: &'static str,
@@ -38,7 +38,7 @@ fn goals(cell: &Cell, endpoints: u16) -> Vec<Goal> {
         let all = registries::all();
         let registry = all.iter().find(|registry| registry.name() == cell.registry);
         if let (Some(found), Some(registry)) = (cell.applied(), registry) {
-            let limit = registry.delay_max().as_secs_f64() * 1e3;
+            let limit = registry.max_delay().as_secs_f64() * 1e3;
             goals.push(Goal { what, figure: found.p99, limit });
         }
     };
@@ -51,20 +51,20 @@ fn goals(cell: &Cell, endpoints: u16) -> Vec<Goal> {
             let found = cell.request().zip(cell.applied());
             if let Some((last, registry)) = found {
                 let what = "ms to the last attempt at the dead one, worst";
-                let limit = if cell.registry == "dns" { EVIDENCE_MAX } else { registry.p50 / 2.0 };
-                goals.push(Goal { what, figure: last.worst, limit: limit.min(EVIDENCE_MAX) });
+                let limit = if cell.registry == "dns" { MAX_EVIDENCE } else { registry.p50 / 2.0 };
+                goals.push(Goal { what, figure: last.worst, limit: limit.min(MAX_EVIDENCE) });
             }
         }
         Event::Restart | Event::Partition | Event::Leader => {}
         Event::WholeSet => {
             if let Some(found) = cell.applied().filter(|_| endpoints == ENDPOINTS) {
                 let what = "ms until a whole set is applied, median";
-                goals.push(Goal { what, figure: found.p50, limit: WHOLE_SET_MAX });
+                goals.push(Goal { what, figure: found.p50, limit: MAX_WHOLE_SET });
             }
         }
     }
     if let Some(memory) = cell.memory().filter(|_| endpoints == ENDPOINTS) {
-        goals.push(Goal { what: "MB for 10,000 endpoints", figure: memory, limit: MEMORY_MAX });
+        goals.push(Goal { what: "MB for 10,000 endpoints", figure: memory, limit: MAX_MEMORY });
     }
     if cell.event != Event::WholeSet {
         let errors = cell.errors() as f64;

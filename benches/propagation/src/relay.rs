@@ -20,7 +20,7 @@ use crate::{BoxError, moment::Moment};
 
 /// Times are kept for this many pieces: an answer of Consul with 10,000 endpoints comes in a
 /// hundred pieces.
-const NEWS_MAX: usize = 1 << 20;
+const MAX_NEWS: usize = 1 << 20;
 
 /// A client that moves from one member to another may have two connections for this time.
 const PASSING: Duration = Duration::from_millis(500);
@@ -29,10 +29,10 @@ const PASSING: Duration = Duration::from_millis(500);
 #[derive(Debug, Default)]
 pub(crate) struct Counts {
     bytes: AtomicU64,
-    /// When data came from the registry, up to [`NEWS_MAX`] times.
+    /// When data came from the registry, up to [`MAX_NEWS`] times.
     news: Mutex<Vec<Moment>>,
     open: AtomicUsize,
-    open_max: AtomicUsize,
+    max_open: AtomicUsize,
 }
 
 impl Counts {
@@ -50,7 +50,7 @@ impl Counts {
     fn count_bytes(&self, length: usize) {
         self.bytes.fetch_add(length as u64, Relaxed);
         let mut news = self.news.lock().unwrap_or_else(PoisonError::into_inner);
-        if news.len() < NEWS_MAX {
+        if news.len() < MAX_NEWS {
             news.push(Moment::now());
         }
     }
@@ -58,12 +58,12 @@ impl Counts {
     /// The most connections at a time. A connection that closes while another opens is not counted
     /// twice.
     pub(crate) fn connections(&self) -> usize {
-        self.open_max.load(Relaxed)
+        self.max_open.load(Relaxed)
     }
 
     fn opened(&self) {
         let open = self.open.fetch_add(1, Relaxed) + 1;
-        self.open_max.fetch_max(open, Relaxed);
+        self.max_open.fetch_max(open, Relaxed);
     }
 }
 

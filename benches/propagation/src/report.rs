@@ -129,7 +129,7 @@ fn row(event: Event, cell: &Cell) -> Vec<String> {
     if event.is_large() {
         row.push(cell.memory().map(|memory| format!("{memory:.1}")).unwrap_or_default());
     } else {
-        let least = cell.trials.iter().filter_map(|trial| trial.endpoints_min).min();
+        let least = cell.trials.iter().filter_map(|trial| trial.min_endpoints).min();
         row.push(least.map(|least| least.to_string()).unwrap_or_default());
     }
     row

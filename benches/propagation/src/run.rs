@@ -19,7 +19,7 @@ use crate::{
 const PROGRESS_EVERY: Duration = Duration::from_secs(15);
 
 /// At most this many remarks of a cell are kept.
-const REMARKS_MAX: usize = 3;
+const MAX_REMARKS: usize = 3;
 
 /// The registry's name in the tables for a set that comes from a channel.
 const CHANNEL: &str = "channel";
@@ -226,7 +226,7 @@ async fn collect_trial(
     };
     if let Some(remark) = remark
         && !cell.remarks.contains(&remark)
-        && cell.remarks.len() < REMARKS_MAX
+        && cell.remarks.len() < MAX_REMARKS
     {
         cell.remarks.push(remark);
     }

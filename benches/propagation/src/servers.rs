@@ -16,7 +16,7 @@ use tokio::{process::Child, time::sleep};
 use crate::BoxError;
 
 /// How long a server may take to start on a busy machine.
-const START_MAX: Duration = Duration::from_secs(60);
+const START_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The program of a server, from the folder of `.ci/get-servers` or from PATH.
 pub(crate) fn find(server: &str, program: &str) -> Option<PathBuf> {
@@ -115,6 +115,6 @@ pub(crate) async fn until<F: Future<Output = bool>>(
             sleep(Duration::from_millis(10)).await;
         }
     };
-    let in_time = tokio::time::timeout(START_MAX, asked).await;
+    let in_time = tokio::time::timeout(START_TIMEOUT, asked).await;
     in_time.map_err(|_| format!("not in time: {what}").into())
 }

@@ -62,7 +62,7 @@ pub(crate) struct Figures {
     pub(crate) lasted: f64,
     /// Megabytes that many endpoints cost.
     pub(crate) memory: Option<f64>,
-    pub(crate) endpoints_min: Option<usize>,
+    pub(crate) min_endpoints: Option<usize>,
 }
 
 impl Setup {
@@ -219,7 +219,7 @@ impl Setup {
         figures.calls = seen.calls;
         figures.errors = seen.errors;
         figures.first_error.clone_from(&seen.first_error);
-        figures.endpoints_min = seen.endpoints_min;
+        figures.min_endpoints = seen.min_endpoints;
         let tried = seen.attempts.iter().filter(|(endpoint, _)| *endpoint == scene.address(TARGET));
         let tried = tried.map(|(_, at)| *at).max();
         let last = if self.caller.reports_changes() { tried } else { seen.last_error };

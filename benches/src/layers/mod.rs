@@ -15,10 +15,10 @@ mod peers;
 const ROUNDS: Rounds = Rounds { count: 100, length: Duration::from_millis(2) };
 
 /// Nanoseconds that a layer may cost beyond the inner service.
-const LAYER_MAX: f64 = 40.0;
+const MAX_LAYER: f64 = 40.0;
 
 /// Nanoseconds that the whole pipeline may cost.
-const PIPELINE_MAX: f64 = 250.0;
+const MAX_PIPELINE: f64 = 250.0;
 
 /// The number of endpoints below a balancer.
 const ENDPOINTS: usize = 10;
@@ -27,7 +27,7 @@ const ENDPOINTS: usize = 10;
 struct Row {
     entry: Entry,
     /// The most it may cost, if it is ours.
-    cost_max: Option<f64>,
+    max_cost: Option<f64>,
 }
 
 pub(crate) fn run() {
@@ -38,7 +38,7 @@ pub(crate) fn run() {
          same.",
     );
     let runtime = runtime();
-    let bare = Row { entry: Entry::new("no layer", |_| Shared(Nothing)), cost_max: None };
+    let bare = Row { entry: Entry::new("no layer", |_| Shared(Nothing)), max_cost: None };
     let rows: Vec<_> = std::iter::once(bare).chain(rows()).collect();
     let contenders: Vec<_> = {
         let _inside = runtime.enter();
@@ -50,12 +50,12 @@ pub(crate) fn run() {
     print::head("", &["a request", "cost", "allocations"]);
     let bare = figures[0].best();
     let mut targets = Vec::new();
-    for (Row { entry, cost_max }, figure) in rows.iter().zip(&figures) {
+    for (Row { entry, max_cost }, figure) in rows.iter().zip(&figures) {
         let allocations = allocations(|| (entry.make)(ENDPOINTS));
         let (time, cost) = (figure.best(), figure.best() - bare);
         let cells = [print::nanos(time), print::nanos(cost), format!("{allocations:.2}")];
         print::row(&entry.name, &cells);
-        targets.extend(cost_max.map(|max| (&entry.name, cost, max, allocations)));
+        targets.extend(max_cost.map(|max| (&entry.name, cost, max, allocations)));
     }
     println!();
     for (name, cost, max, allocations) in targets {
@@ -66,9 +66,9 @@ pub(crate) fn run() {
 
 /// Each of our layers, followed by its peers.
 fn rows() -> impl Iterator<Item = Row> {
-    let ours = |entry| Row { entry, cost_max: Some(LAYER_MAX) };
-    let peer = |entry| Row { entry, cost_max: None };
-    let whole = |entry| Row { entry, cost_max: Some(PIPELINE_MAX) };
+    let ours = |entry| Row { entry, max_cost: Some(MAX_LAYER) };
+    let peer = |entry| Row { entry, max_cost: None };
+    let whole = |entry| Row { entry, max_cost: Some(MAX_PIPELINE) };
     [
         vec![ours(ours::deadline()), peer(peers::tower_timeout())],
         vec![ours(ours::retry()), peer(peers::tower_retry()), peer(peers::resilience_retry())],

@@ -15,23 +15,23 @@ use crate::{
 };
 
 /// As many backends as an index of 16 bits can name.
-const BACKENDS_MAX: usize = u16::MAX as usize;
+const MAX_BACKENDS: usize = u16::MAX as usize;
 
 /// Three entries: round robin, random and ketama.
 pub(crate) fn entries() -> Vec<Entry> {
     vec![
-        entry::<RoundRobin>("round robin").endpoints_max(BACKENDS_MAX),
-        entry::<Random>("random").endpoints_max(BACKENDS_MAX),
+        entry::<RoundRobin>("round robin").max_endpoints(MAX_BACKENDS),
+        entry::<Random>("random").max_endpoints(MAX_BACKENDS),
         ketama(),
     ]
 }
 
 /// 160 points per backend; with more points, building takes seconds.
-pub(crate) const KETAMA_MAX: usize = 10_000;
+pub(crate) const MAX_KETAMA_ENDPOINTS: usize = 10_000;
 
 /// The entry that hashes.
 pub(crate) fn ketama() -> Entry {
-    entry::<Consistent>("ketama").endpoints_max(KETAMA_MAX)
+    entry::<Consistent>("ketama").max_endpoints(MAX_KETAMA_ENDPOINTS)
 }
 
 /// Builds the hashing selector.

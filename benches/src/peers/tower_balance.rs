@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// As many waiting requests as tonic's channel allows.
-const BUFFERED_MAX: usize = 1_024;
+const MAX_BUFFERED: usize = 1_024;
 
 type PendingList<S> = ServiceList<Vec<PendingRequests<S>>>;
 type EwmaList<S> = ServiceList<Vec<PeakEwma<S>>>;
@@ -34,8 +34,8 @@ pub(crate) fn entries<S: Leaf>(leaf: &S) -> Vec<Entry> {
             Unshared::new(move || ewma(&leaf, count))
         })
         .unshared(),
-        Entry::new(BUFFER, move |count| Shared(Buffer::new(pending(&c, count), BUFFERED_MAX))),
-        Entry::new(BUFFER_EWMA, move |count| Shared(Buffer::new(ewma(&d, count), BUFFERED_MAX))),
+        Entry::new(BUFFER, move |count| Shared(Buffer::new(pending(&c, count), MAX_BUFFERED))),
+        Entry::new(BUFFER_EWMA, move |count| Shared(Buffer::new(ewma(&d, count), MAX_BUFFERED))),
     ]
 }
 

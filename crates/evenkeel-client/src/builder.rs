@@ -9,7 +9,7 @@ use evenkeel_http::{HttpDeadline, HttpRetry};
 use evenkeel_layers::{
     balance::{Balance, BalanceLayer},
     concurrency::{ConcurrencyLimit, ConcurrencyLimitLayer},
-    deadline::{DeadlineLayer, WithDeadline},
+    deadline::{Deadline, DeadlineLayer},
     outlier::{OutlierConnect, OutlierLayer},
     retry::{Retry, RetryLayer},
 };
@@ -17,13 +17,13 @@ use evenkeel_metrics::named;
 use tower_layer::Layer;
 
 /// The stack of a client, over the services of the endpoints.
-pub type Pipeline<C> = WithDeadline<Retry<Balance<Endpoints<C>>, HttpRetry>, HttpDeadline>;
+pub type Pipeline<C> = Deadline<Retry<Balance<Endpoints<C>>, HttpRetry>, HttpDeadline>;
 
 /// The part below the balancer, one for each endpoint.
 type Endpoints<C> = OutlierConnect<ConcurrencyLimit<C, AnyTraffic>>;
 
 const DEADLINE: Duration = Duration::from_secs(5);
-const IN_FLIGHT_MAX: u32 = 256;
+const MAX_IN_FLIGHT: u32 = 256;
 /// Four attempts, each with its own timeout, would fill the deadline. Three leave time for waits
 /// between them.
 const ATTEMPTS: u32 = 4;
@@ -31,7 +31,7 @@ const ATTEMPTS: u32 = 4;
 /// Sets up a client: see [`http()`](crate::http()), [`grpc()`](crate::grpc()) and `reqwest`.
 ///
 /// Each setter except [`name`](Self::name) and [`deadline`](Self::deadline) takes a function, which
-/// gets the current layer and returns its replacement: `.retry(|retry| retry.attempts_max(5))`.
+/// gets the current layer and returns its replacement: `.retry(|retry| retry.max_attempts(5))`.
 #[derive(Clone)]
 #[must_use = "a client is made by `build`"]
 pub struct ClientBuilder<T> {
@@ -55,7 +55,7 @@ impl<T> ClientBuilder<T> {
                 .attempt_timeout(DEADLINE / ATTEMPTS),
             balance: BalanceLayer::peak_ewma(discovery),
             outlier: OutlierLayer::new().consecutive_local_errors(1),
-            limit: ConcurrencyLimitLayer::fixed(IN_FLIGHT_MAX),
+            limit: ConcurrencyLimitLayer::fixed(MAX_IN_FLIGHT),
         }
     }
 

@@ -78,7 +78,7 @@ async fn a_client_without_endpoints_says_so_before_its_deadline() {
 async fn a_client_prints_what_it_is_made_of() {
     let client = http::<Empty<Bytes>>(Vec::<Endpoint>::new())
         .name("orders")
-        .retry(|retry| retry.attempts_max(7))
+        .retry(|retry| retry.max_attempts(7))
         .limit(|_| ConcurrencyLimitLayer::vegas())
         .connector(|connector| connector.authority("orders.internal"))
         .build();
@@ -86,7 +86,7 @@ async fn a_client_prints_what_it_is_made_of() {
     for part in [
         "\"orders\"",
         "5s",
-        "attempts_max: 7",
+        "max_attempts: 7",
         "PeakEwma",
         "OutlierLayer",
         "ConcurrencyLimitLayer",
@@ -131,7 +131,7 @@ async fn a_tonic_client_gets_answers_and_the_status_of_what_failed() {
 
     let hanging = serve(Router::new().fallback(std::future::pending::<()>)).await;
     let client =
-        grpc(endpoints(&[hanging])).deadline(SECOND / 5).retry(|retry| retry.attempts_max(1));
+        grpc(endpoints(&[hanging])).deadline(SECOND / 5).retry(|retry| retry.max_attempts(1));
     let status =
         greet(client.retry(|retry| retry.attempt_timeout(SECOND)).build()).await.unwrap_err();
     assert_eq!(status.code(), Code::DeadlineExceeded, "{status:?}");

@@ -165,7 +165,7 @@ impl<H: Holder + ?Sized> Attempt<H> {
 
     /// The attempt has to wait. Starts the clock, unless it runs already or its time is not needed.
     #[inline]
-    pub fn waits(&mut self) {
+    pub fn start_clock(&mut self) {
         if !self.marks.is_waiting() && !self.marks.is_untimed() {
             self.marks.set_waiting(true);
             // Observers of outcomes are also told how long an attempt waited that is cut off.
@@ -203,7 +203,7 @@ impl<H: Holder + ?Sized> Attempt<H> {
 
     /// Says that the endpoint asks for less traffic for `delay`, however the attempt ends. The
     /// delay counts as what its answer costs.
-    pub fn throttled(&self, delay: Duration) {
+    pub fn record_throttling(&self, delay: Duration) {
         let outcome = Outcome::Throttled(Some(delay));
         self.node().latency().record(outcome, Duration::ZERO, self.holder().now());
     }
@@ -217,7 +217,7 @@ impl<H: Holder + ?Sized> Attempt<H> {
     }
 
     /// Stops the clock: the head of the response has arrived. The attempt stays in flight.
-    pub fn responded(&mut self) {
+    pub fn stop_clock(&mut self) {
         self.marks.set_waiting(false);
         if let Clock::Since(started) = self.clock {
             self.clock = Clock::NotStarted;
@@ -230,7 +230,7 @@ impl<H: Holder + ?Sized> Attempt<H> {
 
     /// Ends its trial, if it is one, with what the head of the response says.
     ///
-    /// Call it after [`responded`](Self::responded) if the attempt goes on. A trial that lasts as
+    /// Call it after [`stop_clock`](Self::stop_clock) if the attempt goes on. A trial that lasts as
     /// long as a download or a stream would keep all other requests out meanwhile. The final
     /// outcome of the attempt then counts like that of any other.
     #[inline]
@@ -263,8 +263,8 @@ impl<H: Holder + ?Sized> Attempt<H> {
 
     /// Passes on what the endpoint has reported of its load, with the head of the response or at
     /// its end.
-    pub fn reported(&self, report: &LoadReport) {
-        self.node().reported(report, self.holder().now());
+    pub fn report_load(&self, report: &LoadReport) {
+        self.node().report_load(report, self.holder().now());
     }
 
     /// Ends the attempt with its outcome.
@@ -273,7 +273,7 @@ impl<H: Holder + ?Sized> Attempt<H> {
     #[inline(always)]
     pub fn finish(mut self, outcome: Outcome) {
         self.marks.set_waiting(false);
-        self.node().judge(outcome);
+        self.node().record_outcome(outcome);
         if self.node().is_heard() {
             self.report(outcome);
         }
@@ -318,7 +318,7 @@ impl<H: Holder + ?Sized> Attempt<H> {
     fn cut(&mut self) {
         let Clock::Since(started) = self.clock else {
             self.trial = None;
-            return self.node().unanswered();
+            return self.node().record_unanswered();
         };
         let now = self.holder().now();
         let waited = now.since(started);
@@ -333,11 +333,11 @@ impl<H: Holder + ?Sized> Attempt<H> {
         node.latency().record_cut(waited, now);
         node.observers().for_each(|observer| observer.cut(node, waited, now));
         if has_failed {
-            node.judge(Outcome::Failure);
+            node.record_outcome(Outcome::Failure);
             self.marks.set_fault(Fault::Local);
             self.report_as(Outcome::Failure, waited, Some(now));
         } else {
-            node.unanswered();
+            node.record_unanswered();
         }
     }
 }
@@ -446,7 +446,7 @@ mod tests {
     /// Drops an attempt that has waited for a millisecond.
     fn cut(held: &Arc<Held>) {
         let mut attempt = Attempt::new(held.clone());
-        attempt.waits();
+        attempt.start_clock();
         drop(attempt.erase());
     }
 
@@ -468,11 +468,11 @@ mod tests {
         let held = held();
         let mut untimed = Attempt::new(held.clone());
         untimed.set_untimed();
-        untimed.waits();
+        untimed.start_clock();
         drop(untimed);
         let mut answered = Attempt::new(held.clone());
-        answered.waits();
-        answered.responded();
+        answered.start_clock();
+        answered.stop_clock();
         drop(answered);
         assert_eq!((held.0.latency().estimate(), held.0.penalty()), (None, 0));
     }
@@ -570,7 +570,7 @@ mod tests {
 
         poll.set_untimed();
         assert!(held.0.is_open(), "others may go ahead");
-        poll.waits();
+        poll.start_clock();
         poll.finish(Outcome::Failure);
 
         assert_eq!(*observer.told.lock().unwrap(), ["failure", "trial ended"]);
@@ -582,7 +582,7 @@ mod tests {
         let observer = HalfOpen::guard(&held.0);
         let mut trial = Attempt::new(held.clone());
         assert!(trial.admit());
-        trial.waits();
+        trial.start_clock();
 
         drop(trial);
 
@@ -598,14 +598,14 @@ mod tests {
         let untimed = || {
             let mut attempt = Attempt::new(held.clone());
             attempt.set_untimed();
-            attempt.waits();
-            attempt.responded();
+            attempt.start_clock();
+            attempt.stop_clock();
             attempt
         };
         untimed().finish(Outcome::Success);
         assert_eq!(held.0.latency().estimate(), None);
         let mut timed = Attempt::new(held.clone());
-        timed.waits();
+        timed.start_clock();
         timed.finish(Outcome::Success);
         let before = held.0.latency().estimate();
         untimed().erase().finish(Outcome::Success);
@@ -618,7 +618,7 @@ mod tests {
     fn a_throttled_answer_costs_its_delay_however_the_attempt_ends() {
         let held = held();
         let attempt = Attempt::new(held.clone());
-        attempt.throttled(Duration::from_secs(30));
+        attempt.record_throttling(Duration::from_secs(30));
         attempt.finish(Outcome::Failure);
         assert!(29e9 < held.0.latency().cost(0, held.now()));
     }
@@ -636,8 +636,8 @@ mod tests {
     fn latency_ends_with_the_head_of_the_response() {
         let held = held();
         let mut attempt = Attempt::new(held.clone());
-        attempt.waits();
-        attempt.responded();
+        attempt.start_clock();
+        attempt.stop_clock();
         for _ in 0..100 {
             held.now();
         }

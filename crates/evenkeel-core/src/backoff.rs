@@ -94,8 +94,8 @@ impl Backoff {
             Shape::Grpc(thousandths) => {
                 let growth = (f64::from(thousandths) / 1_000.0).powf(f64::from(n));
                 // Growth may be infinite: the ratio bounds it before it becomes a duration.
-                let growth_max = self.max.as_secs_f64() / self.min.as_secs_f64();
-                scaled(self.min, growth.min(growth_max) * (0.8 + 0.4 * rng.unit()))
+                let max_growth = self.max.as_secs_f64() / self.min.as_secs_f64();
+                scaled(self.min, growth.min(max_growth) * (0.8 + 0.4 * rng.unit()))
             }
         }
     }

@@ -6,18 +6,18 @@ use crate::time::Timestamp;
 
 /// When the caller of a request gives up, by the clock of this process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Deadline(pub Timestamp);
+pub struct CallDeadline(pub Timestamp);
 
 /// How requests of type `Req` carry their deadline.
 pub trait CarryDeadline<Req>: Clone {
     /// The deadline that this process knows the request to have.
-    fn deadline(&self, request: &Req) -> Option<Deadline>;
+    fn deadline(&self, request: &Req) -> Option<CallDeadline>;
 
     /// The time that the request's sender gave it.
     fn given(&self, request: &Req) -> Option<Duration>;
 
     /// Makes the request carry the deadline, which is `remaining` away.
-    fn carry(&self, request: &mut Req, deadline: Deadline, remaining: Duration);
+    fn carry(&self, request: &mut Req, deadline: CallDeadline, remaining: Duration);
 }
 
 /// Requests carry no deadline.
@@ -25,7 +25,7 @@ pub trait CarryDeadline<Req>: Clone {
 pub struct NotCarried;
 
 impl<Req> CarryDeadline<Req> for NotCarried {
-    fn deadline(&self, _: &Req) -> Option<Deadline> {
+    fn deadline(&self, _: &Req) -> Option<CallDeadline> {
         None
     }
 
@@ -33,5 +33,5 @@ impl<Req> CarryDeadline<Req> for NotCarried {
         None
     }
 
-    fn carry(&self, _: &mut Req, _: Deadline, _: Duration) {}
+    fn carry(&self, _: &mut Req, _: CallDeadline, _: Duration) {}
 }

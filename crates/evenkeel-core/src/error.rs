@@ -130,7 +130,7 @@ impl RateLimited {
 
 /// The limit of calls under way is reached: the request was not sent.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
-#[error("limit of {limit} calls at once reached after waiting {waited:?}")]
+#[error("limit of {limit} concurrent calls reached after waiting {waited:?}")]
 #[non_exhaustive]
 pub struct LimitReached {
     /// How many may be under way at the same time.
@@ -166,7 +166,7 @@ impl RequestThrottled {
 
 /// This server is overloaded: the request's service did not begin.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
-#[error("request of priority {priority} shed after waiting {waited:?}")]
+#[error("overloaded: request of priority {priority} shed after waiting {waited:?}")]
 #[non_exhaustive]
 pub struct Overloaded {
     /// The priority of the request, 0 for what matters most.
@@ -208,7 +208,7 @@ pub struct NoRuntime;
 
 /// An attempt gave no answer in the time that it had. The endpoint may have processed it.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
-#[error("no answer to this attempt within {after:?}")]
+#[error("attempt timed out after {after:?}")]
 #[non_exhaustive]
 pub struct AttemptTimeout {
     /// How much time it had.

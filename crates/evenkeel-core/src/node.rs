@@ -308,7 +308,7 @@ impl Node {
         self.hearing.load(Ordering::Relaxed) & TIMED != 0
     }
 
-    /// Whether an observer reads the [load reports](Self::reported) of the endpoint.
+    /// Whether an observer reads the [load reports](Self::report_load) of the endpoint.
     #[must_use]
     #[inline]
     pub fn is_reporting(&self) -> bool {
@@ -316,7 +316,7 @@ impl Node {
     }
 
     /// Tells observers what the endpoint has reported of its load, with a response or separately.
-    pub fn reported(&self, report: &LoadReport, now: Timestamp) {
+    pub fn report_load(&self, report: &LoadReport, now: Timestamp) {
         self.observers.iter().for_each(|observer| observer.reported(self, report, now));
     }
 

@@ -14,11 +14,11 @@ pub(crate) const TICKS: u64 = 16;
 pub(crate) const TICKS: u64 = 2;
 
 /// 2²⁵ ns, 34 ms, is the shortest tick for which 39 bits hold every [`Timestamp`].
-const TICK_NANOS_MIN: u64 = 1 << (64 - TICK_BITS);
+const MIN_TICK_NANOS: u64 = 1 << (64 - TICK_BITS);
 const TICK_BITS: u32 = 39;
 
 const COUNT_BITS: u32 = 64 - TICK_BITS;
-pub(crate) const COUNT_MAX: u64 = (1 << COUNT_BITS) - 1;
+pub(crate) const MAX_COUNT: u64 = (1 << COUNT_BITS) - 1;
 
 /// The length of a tick of `window`. A window below half a second counts as half a second.
 ///
@@ -27,7 +27,7 @@ pub(crate) const COUNT_MAX: u64 = (1 << COUNT_BITS) - 1;
 pub(crate) fn tick_nanos(window: Duration) -> u64 {
     let nanos = u64::try_from(window.as_nanos()).unwrap_or(u64::MAX) / TICKS;
     assert!(0 < nanos, "a window of no time");
-    nanos.max(TICK_NANOS_MIN)
+    nanos.max(MIN_TICK_NANOS)
 }
 
 /// The tick of `now`.
@@ -54,7 +54,7 @@ impl Ring {
     /// Adds `amount` at `tick`, unless the slot is full. Older counts have to be forgotten first.
     #[inline]
     pub(crate) fn add(&self, amount: u64, tick: u64) -> bool {
-        let add = |word: u64| (amount <= COUNT_MAX - (word & COUNT_MAX)).then(|| word + amount);
+        let add = |word: u64| (amount <= MAX_COUNT - (word & MAX_COUNT)).then(|| word + amount);
         let added = self.slot(tick).fetch_update(Ordering::AcqRel, Ordering::Acquire, add);
         debug_assert!(tick <= added.unwrap_or_else(|full| full) >> COUNT_BITS, "an old slot");
         added.is_ok()
@@ -63,7 +63,7 @@ impl Ring {
     /// The count at `tick`.
     #[inline]
     pub(crate) fn count(&self, tick: u64) -> u64 {
-        self.slot(tick).load(Ordering::Relaxed) & COUNT_MAX
+        self.slot(tick).load(Ordering::Relaxed) & MAX_COUNT
     }
 
     /// Empties the slots of all ticks before the window that ends with `tick`.
@@ -76,7 +76,7 @@ impl Ring {
             let slot = self.slot(tick);
             let mut word = slot.load(Ordering::Acquire);
             while word >> COUNT_BITS < tick {
-                let held = (word & COUNT_MAX) as i64;
+                let held = (word & MAX_COUNT) as i64;
                 let empty = tick << COUNT_BITS;
                 before(held);
                 match slot.compare_exchange(word, empty, Ordering::AcqRel, Ordering::Acquire) {
@@ -142,11 +142,11 @@ mod tests {
     #[test]
     fn a_slot_counts_up_to_its_last_bit_and_then_no_more() {
         let ring = Ring::new();
-        assert!(ring.add(COUNT_MAX - 1, 0));
+        assert!(ring.add(MAX_COUNT - 1, 0));
         assert!(!ring.add(2, 0));
         assert!(ring.add(1, 0));
         assert!(!ring.add(1, 0));
-        assert_eq!(forget(&ring, 16), COUNT_MAX as i64);
+        assert_eq!(forget(&ring, 16), MAX_COUNT as i64);
     }
 
     #[test]

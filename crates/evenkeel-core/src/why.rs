@@ -10,8 +10,8 @@
 //! those. A request without it costs one comparison; a request with it costs the allocations of its
 //! record.
 //!
-//! A record has at most [`LOOKED_MAX`] endpoints for each choice, and a `Why` keeps the last
-//! [`DECISIONS_MAX`] choices. There is one choice for each attempt, and one for each time that the
+//! A record has at most [`MAX_LOOKED`] endpoints for each choice, and a `Why` keeps the last
+//! [`MAX_DECISIONS`] choices. There is one choice for each attempt, and one for each time that the
 //! chosen endpoint was not ready.
 //!
 //! ```
@@ -54,10 +54,10 @@ use crate::{
 };
 
 /// How many endpoints are recorded of one choice. Further ones are only counted.
-pub const LOOKED_MAX: usize = 64;
+pub const MAX_LOOKED: usize = 64;
 
 /// How many choices are kept: the last ones.
-pub const DECISIONS_MAX: usize = 16;
+pub const MAX_DECISIONS: usize = 16;
 
 /// Asks for the reasons of the choices that are made for one request, and keeps them.
 ///
@@ -81,13 +81,13 @@ impl Why {
         self.0.lock().expect("no panic under the lock").iter().cloned().collect()
     }
 
-    /// Adds a choice. If there are [`DECISIONS_MAX`] already, the oldest one is dropped.
+    /// Adds a choice. If there are [`MAX_DECISIONS`] already, the oldest one is dropped.
     ///
     /// # Panics
     /// Never: nothing panics while the lock is held.
     pub fn add(&self, decision: Decision) {
         let mut decisions = self.0.lock().expect("no panic under the lock");
-        if decisions.len() == DECISIONS_MAX {
+        if decisions.len() == MAX_DECISIONS {
             decisions.pop_front();
         }
         decisions.push_back(decision);
@@ -190,7 +190,7 @@ pub struct Recorder {
 
 impl Recorder {
     /// How many rules are kept.
-    const RULES_MAX: usize = 32;
+    const MAX_RULES: usize = 32;
 
     /// A picker has looked at `node`.
     #[cold]
@@ -199,7 +199,7 @@ impl Recorder {
         if looked.iter().any(|before| before.address == *node.address()) {
             return;
         }
-        if looked.len() == LOOKED_MAX {
+        if looked.len() == MAX_LOOKED {
             self.left_out.set(self.left_out.get() + 1);
             return;
         }
@@ -218,7 +218,7 @@ impl Recorder {
     #[cold]
     pub fn rule(&self, rule: String) {
         let mut rules = self.rules.borrow_mut();
-        if rules.len() < Self::RULES_MAX {
+        if rules.len() < Self::MAX_RULES {
             rules.push(rule);
         }
     }
@@ -297,11 +297,11 @@ mod tests {
     fn a_record_is_bounded() {
         let nodes = nodes(1_000);
         let (_, decision) = decide("least_loaded", &nodes, 1);
-        assert_eq!(decision.looked.len(), LOOKED_MAX);
-        assert_eq!(decision.left_out, 1_000 - LOOKED_MAX);
+        assert_eq!(decision.looked.len(), MAX_LOOKED);
+        assert_eq!(decision.left_out, 1_000 - MAX_LOOKED);
         let why = Why::new();
         (0..100).for_each(|_| why.add(decision.clone()));
-        assert_eq!(why.decisions().len(), DECISIONS_MAX);
+        assert_eq!(why.decisions().len(), MAX_DECISIONS);
     }
 
     #[test]

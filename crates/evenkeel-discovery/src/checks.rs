@@ -14,16 +14,16 @@ use crate::{clock, session::Session};
 #[derive(Clone, Debug)]
 pub(crate) struct Checks {
     rest: Duration,
-    rest_max: Duration,
+    max_rest: Duration,
     made: u32,
     next: Option<Instant>,
 }
 
 impl Checks {
     /// The first check is made at once. The rest after it is up to `rest`, and after many checks up
-    /// to `rest_max`. A calm of `rest_max` makes the next check a first one.
-    pub(crate) fn new(rest: Duration, rest_max: Duration) -> Self {
-        Self { rest, rest_max, made: 0, next: None }
+    /// to `max_rest`. A calm of `max_rest` makes the next check a first one.
+    pub(crate) fn new(rest: Duration, max_rest: Duration) -> Self {
+        Self { rest, max_rest, made: 0, next: None }
     }
 
     /// Waits until a watcher asks for fresh news and a check may be made. It counts as made then.
@@ -31,7 +31,7 @@ impl Checks {
         if let Some(next) = self.next {
             sleep_until(next).await;
         }
-        session.refresh_wanted().await;
+        session.wait_for_refresh().await;
         self.make(clock::now(), session.rng());
     }
 
@@ -42,10 +42,10 @@ impl Checks {
     }
 
     fn make(&mut self, now: Instant, rng: &mut Rng) {
-        if self.next.is_none_or(|next| next + self.rest_max <= now) {
+        if self.next.is_none_or(|next| next + self.max_rest <= now) {
             self.made = 0;
         }
-        self.next = Some(now + Backoff::new(self.rest, self.rest_max).delay(self.made, rng));
+        self.next = Some(now + Backoff::new(self.rest, self.max_rest).delay(self.made, rng));
         self.made += 1;
     }
 }
@@ -55,7 +55,7 @@ mod tests {
     use super::*;
 
     const REST: Duration = Duration::from_secs(2);
-    const REST_MAX: Duration = Duration::from_secs(60);
+    const MAX_REST: Duration = Duration::from_secs(60);
 
     /// How many checks are made in ten minutes in which an endpoint cannot be reached.
     fn made(checks: &mut Checks, start: Instant) -> usize {
@@ -72,13 +72,13 @@ mod tests {
 
     #[test]
     fn checks_that_are_asked_for_all_the_time_become_rare_until_a_calm() {
-        let (mut checks, start) = (Checks::new(REST, REST_MAX), clock::now());
+        let (mut checks, start) = (Checks::new(REST, MAX_REST), clock::now());
         assert_eq!(checks.next, None, "the first is made at once");
 
         let of_ten_minutes = made(&mut checks, start);
         assert!((10..=26).contains(&of_ten_minutes), "{of_ten_minutes}");
 
-        let calm = checks.next.unwrap() + REST_MAX;
+        let calm = checks.next.unwrap() + MAX_REST;
         checks.make(calm, &mut Rng::with_seed(1));
         assert!(checks.next.unwrap() <= calm + REST);
     }

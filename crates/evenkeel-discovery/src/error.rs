@@ -25,10 +25,8 @@ impl SourceFailed {
 
 impl fmt::Display for SourceFailed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.kept {
-            0 => write!(f, "{} failed and no endpoint is known from it", self.origin),
-            kept => write!(f, "{} failed and its last {kept} endpoints stay in use", self.origin),
-        }
+        let Self { origin, kept, cause } = self;
+        write!(f, "{origin} failed (endpoints kept: {kept}): {}", chain(&**cause))
     }
 }
 
@@ -49,10 +47,15 @@ pub struct NotConfirmed {
 
 /// An error and what caused it, in one line, for a log.
 pub(crate) fn chain(error: &(dyn Error + 'static)) -> String {
-    std::iter::successors(Some(error), |&error| error.source())
-        .map(ToString::to_string)
-        .collect::<Vec<_>>()
-        .join(": ")
+    let mut text = error.to_string();
+    for cause in std::iter::successors(error.source(), |&error| error.source()) {
+        let cause = cause.to_string();
+        // Some errors repeat their causes.
+        if !text.contains(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    text
 }
 
 #[cfg(test)]
@@ -67,8 +70,8 @@ mod tests {
 
         let failed = SourceFailed::new("dns db:1".into(), 3, refused.into());
 
-        assert_eq!(failed.to_string(), "dns db:1 failed and its last 3 endpoints stay in use");
+        assert_eq!(failed.to_string(), "dns db:1 failed (endpoints kept: 3): connection refused");
         assert!(cause::<std::io::Error>(&failed).is_some());
-        assert_eq!(chain(&failed), format!("{failed}: connection refused"));
+        assert_eq!(chain(&failed), failed.to_string());
     }
 }

@@ -1,6 +1,6 @@
 //! The current set and the last changes to it: what all watchers of one source read.
 //!
-//! A watcher that keeps up gets each change. One that falls behind by more than [`CHANGES_MAX`]
+//! A watcher that keeps up gets each change. One that falls behind by more than [`MAX_CHANGES`]
 //! changes gets the whole set again, so a slow watcher costs no memory and misses nothing that
 //! still matters.
 
@@ -17,10 +17,10 @@ use tokio::sync::watch;
 use crate::{error::SourceFailed, set::EndpointSet};
 
 /// How many changes are remembered for watchers that are behind.
-const CHANGES_MAX: usize = 1_024;
+const MAX_CHANGES: usize = 1_024;
 
 /// More differences at once than this are told as a whole set.
-const DIFFERENCES_MAX: usize = 256;
+const MAX_DIFFERENCES: usize = 256;
 
 #[derive(Clone, Debug)]
 enum News {
@@ -100,7 +100,7 @@ impl Journal {
         let is_gone = |endpoint: &&Endpoint| new.find(&endpoint.address).is_none();
         let gone: Vec<_> = old.iter().filter(is_gone).map(|old| old.address.clone()).collect();
         let differences = joined.len() + gone.len();
-        if DIFFERENCES_MAX < differences {
+        if MAX_DIFFERENCES < differences {
             return self.put_set(new);
         }
         // Endpoints that join come before those that leave.
@@ -171,7 +171,7 @@ impl Journal {
     }
 
     fn note(&mut self, news: News) {
-        if self.changes.len() == CHANGES_MAX {
+        if self.changes.len() == MAX_CHANGES {
             self.changes.pop_front();
             self.first += 1;
         }
@@ -309,7 +309,7 @@ mod tests {
         let mut at = 0;
         read(&journal, &mut at);
 
-        for weight in 2..=CHANGES_MAX as u32 + 1 {
+        for weight in 2..=MAX_CHANGES as u32 + 1 {
             journal.set_weight(&endpoint(1).address, weight);
         }
         let mut keeps_up = at;
@@ -322,7 +322,7 @@ mod tests {
         journal.set_weight(&endpoint(1).address, 0);
         assert_eq!(read(&journal, &mut at), Some(Update::Set(vec![endpoint(1).weight(0)])));
         assert_eq!(read(&journal, &mut at), None);
-        assert_eq!(journal.changes.len(), CHANGES_MAX);
+        assert_eq!(journal.changes.len(), MAX_CHANGES);
     }
 
     #[test]

@@ -9,7 +9,7 @@ const BURST: u32 = 5;
 /// The rest between two queries that brought news.
 const REST: Duration = Duration::from_millis(100);
 /// The rest after many queries without news; each of them doubles it up to here.
-const REST_MAX: Duration = Duration::from_secs(1);
+const MAX_REST: Duration = Duration::from_secs(1);
 
 /// A token bucket that refills more slowly the more queries return without news.
 ///
@@ -29,17 +29,17 @@ impl Pace {
 
     /// How long the next query has to wait. Called once for each.
     pub(crate) fn delay(&mut self, now: Instant) -> Duration {
-        let rest = REST.saturating_mul(2_u32.saturating_pow(self.fruitless)).min(REST_MAX);
+        let rest = REST.saturating_mul(2_u32.saturating_pow(self.fruitless)).min(MAX_REST);
         let burst = if self.fruitless == 0 { BURST } else { 1 };
         let start = (self.full_at).max(now);
         let delay = start.duration_since(now).saturating_sub(rest * (burst - 1));
         // The debt of the bucket is bounded, so that a calm pays all of it.
-        self.full_at = (start + rest).min(now + delay + REST_MAX * BURST);
+        self.full_at = (start + rest).min(now + delay + MAX_REST * BURST);
         delay
     }
 
     /// Records whether a query brought news, or waited for as long as it was meant to.
-    pub(crate) fn answered(&mut self, was_worth_it: bool) {
+    pub(crate) fn record_answer(&mut self, was_worth_it: bool) {
         self.fruitless = if was_worth_it { 0 } else { (self.fruitless + 1).min(8) };
     }
 }
@@ -57,7 +57,7 @@ mod tests {
         for _ in 0..queries {
             now += pace.delay(now);
             made.push((now - start).as_millis() as u64);
-            pace.answered(was_worth_it);
+            pace.record_answer(was_worth_it);
         }
         made
     }
@@ -82,13 +82,13 @@ mod tests {
         let mut now = start;
         for _ in 0..12 {
             now += pace.delay(now);
-            pace.answered(false);
+            pace.record_answer(false);
         }
-        pace.answered(true);
+        pace.record_answer(true);
 
         let delay = pace.delay(now);
 
-        assert!(delay <= REST_MAX, "{delay:?}");
+        assert!(delay <= MAX_REST, "{delay:?}");
         now += delay + Duration::from_secs(5);
         assert_eq!(pace.delay(now), Duration::ZERO);
     }

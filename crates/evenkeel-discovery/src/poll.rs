@@ -91,7 +91,7 @@ impl Poll {
     }
 }
 
-follows!(Poll by Polled, with backoff stale_max seed);
+follows!(Poll by Polled, with backoff max_stale seed);
 
 type Answer = BoxFuture<'static, Result<Vec<Endpoint>, BoxError>>;
 

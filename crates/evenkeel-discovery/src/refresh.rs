@@ -34,7 +34,7 @@ impl Refresh {
     }
 
     /// Waits until a request for fresh news is granted. A wait that is dropped loses no request.
-    pub(crate) async fn granted(&mut self) {
+    pub(crate) async fn wait_for_grant(&mut self) {
         if !self.is_asked {
             self.asked.notified().await;
             self.is_asked = true;
@@ -50,7 +50,7 @@ impl Refresh {
     pub(crate) async fn wait(&mut self, delay: Duration) {
         tokio::select! {
             () = sleep(delay) => {}
-            () = self.granted() => {}
+            () = self.wait_for_grant() => {}
         }
     }
 }
@@ -65,14 +65,14 @@ mod tests {
         let mut refresh = Refresh::new(asked.clone());
         for _ in 0..BURST {
             asked.notify_one();
-            refresh.granted().await;
+            refresh.wait_for_grant().await;
         }
 
         asked.notify_one();
-        let too_short = tokio::time::timeout(INTERVAL / 2, refresh.granted()).await;
+        let too_short = tokio::time::timeout(INTERVAL / 2, refresh.wait_for_grant()).await;
         assert!(too_short.is_err());
 
-        let in_time = tokio::time::timeout(INTERVAL, refresh.granted()).await;
+        let in_time = tokio::time::timeout(INTERVAL, refresh.wait_for_grant()).await;
         assert!(in_time.is_ok(), "it is granted later");
     }
 
@@ -85,7 +85,7 @@ mod tests {
 
         for _ in 0..6 {
             asked.notify_one();
-            refresh.granted().await;
+            refresh.wait_for_grant().await;
             granted.push(start.elapsed().as_secs());
         }
         assert_eq!(granted, [0, 0, 0, 1, 2, 3]);
@@ -94,7 +94,7 @@ mod tests {
         let start = clock::now();
         for _ in 0..4 {
             asked.notify_one();
-            refresh.granted().await;
+            refresh.wait_for_grant().await;
         }
         assert_eq!(start.elapsed().as_secs(), 1, "a long calm fills the bucket, and no more");
     }

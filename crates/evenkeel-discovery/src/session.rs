@@ -80,7 +80,7 @@ impl Session {
     /// [rebuilt](Answer::rebuilt), and if no session worked for more than 3 s before it. Endpoints
     /// that it misses are kept for [`hold`](crate::watch::Reconnect::hold), and watchers get
     /// [`NotConfirmed`](crate::error::NotConfirmed) as an error. New endpoints are used at once.
-    /// Report the answer again when [`doubt_ends`](Self::doubt_ends).
+    /// Report the answer again when [`wait_out_doubt`](Self::wait_out_doubt).
     pub fn answer(&mut self, answer: Answer) -> bool {
         self.tell(|trust, journal, now| trust.take(journal, answer, now))
     }
@@ -123,7 +123,7 @@ impl Session {
     }
 
     /// Waits until the doubt ends that there is now; for ever if there is none.
-    pub fn doubt_ends(&self) -> impl Future<Output = ()> + Send + use<> {
+    pub fn wait_out_doubt(&self) -> impl Future<Output = ()> + Send + use<> {
         let until = self.doubted_until();
         async move {
             match until {
@@ -141,8 +141,8 @@ impl Session {
     }
 
     /// Waits until a watcher asks for fresh news, at the rate of [`wait`](Self::wait).
-    pub async fn refresh_wanted(&mut self) {
-        self.refresh.granted().await;
+    pub async fn wait_for_refresh(&mut self) {
+        self.refresh.wait_for_grant().await;
     }
 
     /// The randomness for jitter.
@@ -180,12 +180,12 @@ impl Session {
             match event {
                 Event::Fails(error) => {
                     tracing::warn!(origin, error, kept = endpoints, "discovery fails");
-                    evenkeel_metrics::source_failed();
-                    self.counted = Some(evenkeel_metrics::source_failing());
+                    evenkeel_metrics::count_source_failure();
+                    self.counted = Some(evenkeel_metrics::mark_source_failing());
                 }
                 Event::FailsStill(error) => {
                     tracing::debug!(origin, error, "discovery fails still");
-                    evenkeel_metrics::source_failed();
+                    evenkeel_metrics::count_source_failure();
                 }
                 Event::Works(failed_for) => {
                     tracing::info!(origin, endpoints, ?failed_for, "discovery works again");

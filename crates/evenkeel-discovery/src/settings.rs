@@ -9,7 +9,7 @@ use evenkeel_core::backoff::Backoff;
 pub(crate) struct Settings {
     pub(crate) backoff: Backoff,
     pub(crate) hold: Duration,
-    pub(crate) stale_max: Option<Duration>,
+    pub(crate) max_stale: Option<Duration>,
     pub(crate) seed: Option<u64>,
 }
 
@@ -18,7 +18,7 @@ impl Default for Settings {
         Self {
             backoff: Backoff::new(Duration::from_secs(1), Duration::from_secs(10)),
             hold: Duration::from_secs(5),
-            stale_max: None,
+            max_stale: None,
             seed: None,
         }
     }
@@ -48,15 +48,15 @@ macro_rules! setters {
             self.set(|settings| settings.hold = hold)
         }
     };
-    (stale_max) => {
+    (max_stale) => {
         /// Sets how long the last good set is used while no answer comes. Default: for ever.
         ///
         /// After that the set becomes empty. A short one turns an outage of the registry into an
         /// outage of the service; with a long one, an address may belong to another service by
         /// then.
         #[must_use]
-        pub fn stale_max(self, age: std::time::Duration) -> Self {
-            self.set(|settings| settings.stale_max = Some(age))
+        pub fn max_stale(self, age: std::time::Duration) -> Self {
+            self.set(|settings| settings.max_stale = Some(age))
         }
     };
     (seed) => {

@@ -27,7 +27,7 @@ use crate::{
 const AWAY: Duration = Duration::from_secs(3);
 
 /// How many errors of one outage are passed on.
-const TOLD_MAX: usize = 8;
+const MAX_REPORTED_ERRORS: usize = 8;
 
 /// All endpoints that a registry has at one moment, and what is to be known of this answer.
 #[derive(Debug)]
@@ -89,18 +89,18 @@ pub enum Change {
 
 /// The source failed for so long that its last endpoints are no longer used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("no news for {age_max:?}, so the last endpoints are no longer used")]
+#[error("no news for {max_age:?}, so the last endpoints are no longer used")]
 #[non_exhaustive]
 pub struct Stale {
     /// How long the last endpoints were used while the source failed.
-    pub age_max: Duration,
+    pub max_age: Duration,
 }
 
 /// How far a source is believed, from its first session to its last.
 #[derive(Debug, Default)]
 pub(crate) struct Trust {
     hold: Duration,
-    stale_max: Option<Duration>,
+    max_stale: Option<Duration>,
     doubt: Option<Doubt>,
     /// How many sessions have ended since the last answer.
     ended: u32,
@@ -141,7 +141,7 @@ pub(crate) enum Event {
 
 impl Trust {
     pub(crate) fn new(settings: &Settings) -> Self {
-        Self { hold: settings.hold, stale_max: settings.stale_max, ..Self::default() }
+        Self { hold: settings.hold, max_stale: settings.max_stale, ..Self::default() }
     }
 
     /// Takes an answer; true if watchers get another set.
@@ -240,7 +240,7 @@ impl Trust {
 
     /// When the last set is too old to be used, unless an answer comes.
     pub(crate) fn stale_at(&self) -> Option<Instant> {
-        self.silent.zip(self.stale_max).map(|(silent, age_max)| silent + age_max)
+        self.silent.zip(self.max_stale).map(|(silent, max_age)| silent + max_age)
     }
 
     /// Drops the last set, which is too old.
@@ -248,16 +248,16 @@ impl Trust {
         journal.drop_set();
         // This is passed on, whatever was passed on before.
         self.failing.iter_mut().for_each(|failing| failing.told.clear());
-        self.tell(journal, Stale { age_max: self.stale_max.unwrap_or_default() }.into(), now);
+        self.tell(journal, Stale { max_age: self.max_stale.unwrap_or_default() }.into(), now);
     }
 
-    /// Passes an error on: of one outage each once, and no more than [`TOLD_MAX`].
+    /// Passes an error on: of one outage each once, and no more than [`MAX_REPORTED_ERRORS`].
     fn tell(&mut self, journal: &mut Journal, error: BoxError, now: Instant) {
         let text = chain(&*error);
         match &mut self.failing {
             Some(failing) => {
                 self.events.push(Event::FailsStill(text.clone()));
-                if TOLD_MAX <= failing.told.len() || failing.told.contains(&text) {
+                if MAX_REPORTED_ERRORS <= failing.told.len() || failing.told.contains(&text) {
                     return;
                 }
                 failing.told.push(text);

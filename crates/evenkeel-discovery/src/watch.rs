@@ -6,7 +6,7 @@
 //! - When a session ends, another follows after a back-off with jitter (1 s to 10 s). The back-off
 //!   starts again from its minimum once a session has brought news.
 //! - The last good set stays in use while sessions fail, without a limit unless
-//!   [`stale_max`](Reconnect::stale_max) sets one.
+//!   [`max_stale`](Reconnect::max_stale) sets one.
 //! - What a [suspicious answer](Session::answer) misses stays in use for [`hold`](Reconnect::hold).
 //! - There is one session, however many watchers and clones of the handle there are. It starts with
 //!   the first watcher and ends with the last.
@@ -104,7 +104,7 @@ impl<S: Source> Reconnect<S> {
         Self { source, settings: Settings::default(), running: Arc::default() }
     }
 
-    setters!(backoff hold stale_max seed);
+    setters!(backoff hold max_stale seed);
 
     pub(crate) fn set(mut self, change: impl FnOnce(&mut Settings)) -> Self {
         change(&mut self.settings);

@@ -11,7 +11,7 @@ use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
 use crate::{
-    classify::{Classify, StatusClassifier, Verdict},
+    classify::{Classification, Classify, StatusClassifier},
     traffic::ThrottleMax,
 };
 
@@ -127,29 +127,29 @@ fn end<C: Classify>(pending: &mut Option<Pending<C>>, trailers: Option<&http::He
 pub(crate) fn report(attempt: &Attempt, headers: &http::HeaderMap) {
     #[cfg(feature = "orca")]
     if let Some(report) = crate::load::read_any(headers) {
-        attempt.reported(&report);
+        attempt.report_load(&report);
     }
     #[cfg(not(feature = "orca"))]
     let _ = (attempt, headers);
 }
 
 /// An attempt in flight; `None` once its outcome was reported.
-pub(crate) struct Pending<C: Classify>(Option<(Attempt, Verdict<C::End>)>, ThrottleMax);
+pub(crate) struct Pending<C: Classify>(Option<(Attempt, Classification<C::End>)>, ThrottleMax);
 
 impl<C: Classify> Pending<C> {
     pub(crate) fn new(
         attempt: Attempt,
-        verdict: Verdict<C::End>,
-        throttle_max: ThrottleMax,
+        verdict: Classification<C::End>,
+        max_throttle: ThrottleMax,
     ) -> Self {
-        Self(Some((attempt, verdict)), throttle_max)
+        Self(Some((attempt, verdict)), max_throttle)
     }
 
     fn end(mut self, trailers: Option<&http::HeaderMap>) {
         if let Some((attempt, verdict)) = self.0.take() {
             attempt.finish(match verdict {
-                Verdict::Reached(outcome) => outcome,
-                Verdict::AtEnd(end) => self.1.bound(C::end(end, trailers)),
+                Classification::Reached(outcome) => outcome,
+                Classification::AtEnd(end) => self.1.bound(C::end(end, trailers)),
             });
         }
     }
@@ -170,7 +170,7 @@ impl<C: Classify> Pending<C> {
 impl<C: Classify> Drop for Pending<C> {
     fn drop(&mut self) {
         // A caller that reads only the status drops the body: the outcome is what it has seen.
-        if let Some((attempt, Verdict::Reached(outcome))) = self.0.take() {
+        if let Some((attempt, Classification::Reached(outcome))) = self.0.take() {
             attempt.finish(outcome);
         }
     }

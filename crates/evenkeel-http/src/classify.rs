@@ -23,7 +23,7 @@ pub trait Classify: Clone + Send + Sync + 'static {
     type End: Send + 'static;
 
     /// What the head of a response says.
-    fn response<R>(&self, response: &Response<R>) -> Verdict<Self::End>;
+    fn response<R>(&self, response: &Response<R>) -> Classification<Self::End>;
 
     /// What an error in place of a response says.
     fn error<E: fmt::Display + 'static>(&self, error: &E) -> Outcome;
@@ -34,7 +34,7 @@ pub trait Classify: Clone + Send + Sync + 'static {
 
 /// What the head of a response says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict<End> {
+pub enum Classification<End> {
     /// The outcome is known.
     Reached(Outcome),
     /// The end of the response decides.
@@ -77,18 +77,18 @@ pub struct GrpcTrailers(());
 impl Classify for StatusClassifier {
     type End = GrpcTrailers;
 
-    fn response<R>(&self, response: &Response<R>) -> Verdict<GrpcTrailers> {
+    fn response<R>(&self, response: &Response<R>) -> Classification<GrpcTrailers> {
         let headers = response.headers();
         match response.status() {
             StatusCode::OK if is_grpc(headers) => match headers.get(GRPC_STATUS) {
-                Some(_) => Verdict::Reached(grpc_outcome(headers)),
-                None => Verdict::AtEnd(GrpcTrailers(())),
+                Some(_) => Classification::Reached(grpc_outcome(headers)),
+                None => Classification::AtEnd(GrpcTrailers(())),
             },
             StatusCode::TOO_MANY_REQUESTS => {
-                Verdict::Reached(Outcome::Throttled(delay::retry_after(headers)))
+                Classification::Reached(Outcome::Throttled(delay::retry_after(headers)))
             }
-            status if status.is_server_error() => Verdict::Reached(Outcome::Failure),
-            _ => Verdict::Reached(Outcome::Success),
+            status if status.is_server_error() => Classification::Reached(Outcome::Failure),
+            _ => Classification::Reached(Outcome::Success),
         }
     }
 
@@ -178,17 +178,17 @@ mod tests {
         response.body(()).unwrap()
     }
 
-    fn outcome(status: u16, headers: &[(&'static str, &str)]) -> Verdict<GrpcTrailers> {
+    fn outcome(status: u16, headers: &[(&'static str, &str)]) -> Classification<GrpcTrailers> {
         StatusClassifier.response(&response(status, headers))
     }
 
     #[test]
     fn only_server_errors_fail_over_http() {
         for status in [100, 200, 204, 301, 400, 401, 404, 499] {
-            assert_eq!(outcome(status, &[]), Verdict::Reached(Outcome::Success), "{status}");
+            assert_eq!(outcome(status, &[]), Classification::Reached(Outcome::Success), "{status}");
         }
         for status in [500, 501, 502, 503, 504, 599] {
-            assert_eq!(outcome(status, &[]), Verdict::Reached(Outcome::Failure), "{status}");
+            assert_eq!(outcome(status, &[]), Classification::Reached(Outcome::Failure), "{status}");
         }
     }
 
@@ -220,7 +220,7 @@ mod tests {
 
     #[test]
     fn too_many_requests_throttles_for_as_long_as_it_says() {
-        let throttled = |delay| Verdict::Reached(Outcome::Throttled(delay));
+        let throttled = |delay| Classification::Reached(Outcome::Throttled(delay));
         assert_eq!(outcome(429, &[]), throttled(None));
         assert_eq!(outcome(429, &[("retry-after", "7")]), throttled(Some(Duration::from_secs(7))));
         assert_eq!(outcome(429, &[("retry-after", "-7")]), throttled(None));
@@ -232,10 +232,10 @@ mod tests {
     #[test]
     fn grpc_status_decides_in_the_head_or_in_the_trailers() {
         let grpc = ("content-type", "application/grpc+proto");
-        assert_eq!(outcome(200, &[grpc]), Verdict::AtEnd(GrpcTrailers(())));
-        assert_eq!(outcome(503, &[grpc]), Verdict::Reached(Outcome::Failure));
+        assert_eq!(outcome(200, &[grpc]), Classification::AtEnd(GrpcTrailers(())));
+        assert_eq!(outcome(503, &[grpc]), Classification::Reached(Outcome::Failure));
         let grpc_web = ("content-type", "application/grpc-web+proto");
-        assert_eq!(outcome(200, &[grpc_web]), Verdict::Reached(Outcome::Success));
+        assert_eq!(outcome(200, &[grpc_web]), Classification::Reached(Outcome::Success));
         for (status, expected) in [
             ("0", Outcome::Success),
             ("1", Outcome::Ignored),
@@ -253,7 +253,11 @@ mod tests {
             ("x", Outcome::Failure),
         ] {
             let head = response(200, &[grpc, ("grpc-status", status)]);
-            assert_eq!(StatusClassifier.response(&head), Verdict::Reached(expected), "{status}");
+            assert_eq!(
+                StatusClassifier.response(&head),
+                Classification::Reached(expected),
+                "{status}"
+            );
             let end = StatusClassifier::end(GrpcTrailers(()), Some(head.headers()));
             assert_eq!(end, expected, "{status}");
         }

@@ -86,7 +86,7 @@ pub(crate) struct Settings {
     is_tls_forced: bool,
     dial: DialOptions,
     ping: Option<(Duration, Duration)>,
-    idle_max: usize,
+    max_idle: usize,
     idle_timeout: Duration,
     stream_window: u32,
     connection_window: u32,
@@ -123,7 +123,7 @@ impl<B> HttpConnector<B> {
                 is_watched: false,
             },
             ping: Some((Duration::from_secs(1), Duration::from_secs(1))),
-            idle_max: 256,
+            max_idle: 256,
             idle_timeout: Duration::from_secs(30),
             stream_window: 2 << 20,
             connection_window: 8 << 20,
@@ -194,10 +194,10 @@ impl<B, C> HttpConnector<B, C> {
 
     /// Sets the longest delay that an endpoint may ask for. Default: 5 minutes.
     ///
-    /// See [`HttpTraffic::throttle_max`].
+    /// See [`HttpTraffic::max_throttle`].
     #[must_use]
-    pub fn throttle_max(mut self, throttle_max: Duration) -> Self {
-        self.traffic = self.traffic.throttle_max(throttle_max);
+    pub fn max_throttle(mut self, max_throttle: Duration) -> Self {
+        self.traffic = self.traffic.max_throttle(max_throttle);
         self
     }
 
@@ -289,8 +289,8 @@ impl<B, C> HttpConnector<B, C> {
     /// are kept longer than the server keeps them, requests meet closed connections. Those are sent again
     /// if no part of them was sent.
     #[must_use]
-    pub fn pool(mut self, idle_max: usize, idle_timeout: Duration) -> Self {
-        self.set().idle_max = idle_max;
+    pub fn pool(mut self, max_idle: usize, idle_timeout: Duration) -> Self {
+        self.set().max_idle = max_idle;
         self.set().idle_timeout = idle_timeout;
         self
     }
@@ -327,7 +327,7 @@ impl Settings {
             // Without its own timer the pool never closes an idle connection.
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(self.idle_timeout)
-            .pool_max_idle_per_host(self.idle_max)
+            .pool_max_idle_per_host(self.max_idle)
             .http2_initial_stream_window_size(self.stream_window)
             .http2_initial_connection_window_size(self.connection_window);
         if let Some((interval, timeout)) = self.ping {

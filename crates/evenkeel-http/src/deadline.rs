@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use evenkeel_core::{
-    deadline::{CarryDeadline, Deadline},
+    deadline::{CallDeadline, CarryDeadline},
     number,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Request};
@@ -15,7 +15,7 @@ const TIMEOUT_MS: HeaderName = HeaderName::from_static("x-envoy-expected-rq-time
 
 /// Carries deadlines in HTTP requests, for a deadline layer on either side.
 ///
-/// Within a process the request's extension [`Deadline`] says when the caller gives up. Retries and hedges
+/// Within a process the request's extension [`CallDeadline`] says when the caller gives up. Retries and hedges
 /// read it there. Between processes a header says how much time is left when the attempt is made:
 /// `grpc-timeout` for a gRPC request, else `x-envoy-expected-rq-timeout-ms`, which Envoy also sets. So a
 /// timeout that a tonic client sets with `Request::set_timeout` is respected as well.
@@ -24,11 +24,11 @@ const TIMEOUT_MS: HeaderName = HeaderName::from_static("x-envoy-expected-rq-time
 ///
 /// ```
 /// use std::time::Duration;
-/// use evenkeel_core::{deadline::{CarryDeadline, Deadline}, time::Timestamp};
+/// use evenkeel_core::{deadline::{CarryDeadline, CallDeadline}, time::Timestamp};
 /// use evenkeel_http::HttpDeadline;
 ///
 /// let mut request = http::Request::new(());
-/// let deadline = Deadline(Timestamp::from_nanos(1_000));
+/// let deadline = CallDeadline(Timestamp::from_nanos(1_000));
 /// HttpDeadline.carry(&mut request, deadline, Duration::from_millis(250));
 ///
 /// assert_eq!(request.headers()["x-envoy-expected-rq-timeout-ms"], "250");
@@ -39,8 +39,8 @@ const TIMEOUT_MS: HeaderName = HeaderName::from_static("x-envoy-expected-rq-time
 pub struct HttpDeadline;
 
 impl<B> CarryDeadline<Request<B>> for HttpDeadline {
-    fn deadline(&self, request: &Request<B>) -> Option<Deadline> {
-        request.extensions().get::<Deadline>().copied()
+    fn deadline(&self, request: &Request<B>) -> Option<CallDeadline> {
+        request.extensions().get::<CallDeadline>().copied()
     }
 
     fn given(&self, request: &Request<B>) -> Option<Duration> {
@@ -51,7 +51,7 @@ impl<B> CarryDeadline<Request<B>> for HttpDeadline {
         }
     }
 
-    fn carry(&self, request: &mut Request<B>, deadline: Deadline, remaining: Duration) {
+    fn carry(&self, request: &mut Request<B>, deadline: CallDeadline, remaining: Duration) {
         request.extensions_mut().insert(deadline);
         set_remaining(request.headers_mut(), remaining);
     }

@@ -14,13 +14,13 @@ use crate::{
 ///
 /// Envoy's bound for the wait of a rate-limited request (`RateLimitedRetryBackOff`). A server that needs
 /// longer says so again.
-pub(crate) const BELIEVED_MAX: Duration = Duration::from_secs(300);
+pub(crate) const MAX_DELAY: Duration = Duration::from_secs(300);
 
 /// Numbers from here on are dates: more than 31 years in seconds are counted since 1970.
-const EPOCH_SECONDS_MIN: u64 = 1_000_000_000;
+const MIN_EPOCH_SECONDS: u64 = 1_000_000_000;
 
 /// The same in milliseconds.
-const EPOCH_MILLISECONDS_MIN: u64 = EPOCH_SECONDS_MIN * 1_000;
+const MIN_EPOCH_MILLISECONDS: u64 = MIN_EPOCH_SECONDS * 1_000;
 
 const PUSHBACK: HeaderName = HeaderName::from_static("grpc-retry-pushback-ms");
 const RATE_LIMIT_RESET: HeaderName = HeaderName::from_static("ratelimit-reset");
@@ -46,8 +46,8 @@ pub(crate) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
 /// A delay of `seconds`, or until that time if the number can only be seconds since 1970.
 pub(crate) fn delay_of(headers: &HeaderMap, seconds: u64) -> Duration {
     let since_epoch = match seconds {
-        ..EPOCH_SECONDS_MIN => return Duration::from_secs(seconds),
-        EPOCH_SECONDS_MIN..EPOCH_MILLISECONDS_MIN => Duration::from_secs(seconds),
+        ..MIN_EPOCH_SECONDS => return Duration::from_secs(seconds),
+        MIN_EPOCH_SECONDS..MIN_EPOCH_MILLISECONDS => Duration::from_secs(seconds),
         _ => Duration::from_millis(seconds),
     };
     match SystemTime::UNIX_EPOCH.checked_add(since_epoch) {

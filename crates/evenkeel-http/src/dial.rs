@@ -95,7 +95,7 @@ impl Dial {
     /// Checks whether the node, which closed a connection, still accepts one.
     ///
     /// A process that dies closes all its connections, including idle ones. Some milliseconds later its node
-    /// is [lost](Node::lost). Without the check, the next request would fail first.
+    /// is [lost](Node::mark_lost). Without the check, the next request would fail first.
     pub(crate) fn look_again(self) {
         let now = clock::now();
         let last = self.looked.load(Relaxed);
@@ -109,7 +109,7 @@ impl Dial {
                 Ok(_) => {}
                 // This says nothing about the node.
                 Err(error) if is_of_this_host(&*error) => {}
-                Err(_) => self.node.lost(clock::now()),
+                Err(_) => self.node.mark_lost(clock::now()),
             }
         });
     }

@@ -127,11 +127,11 @@ pub enum InvalidRequest {
 impl fmt::Display for InvalidRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Authority => "the Host header is no valid authority, or there are several",
-            Self::Address => "the client cannot speak to a Unix socket",
+            Self::Authority => "invalid or repeated Host header",
+            Self::Address => "the client cannot connect to a Unix socket",
             Self::Uri => "the URI has neither a path nor an authority",
-            Self::TransferCoding => "the transfer coding of the request is not understood",
-            Self::ContentLength => "the length of the request is no number, or there are several",
+            Self::TransferCoding => "unsupported transfer coding of the request",
+            Self::ContentLength => "invalid or conflicting Content-Length of the request",
         })
     }
 }
@@ -151,8 +151,8 @@ pub enum InvalidResponse {
 impl fmt::Display for InvalidResponse {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::TransferCoding => "the transfer coding of the response is not understood",
-            Self::ContentLength => "the length of the response is no number, or there are several",
+            Self::TransferCoding => "unsupported transfer coding of the response",
+            Self::ContentLength => "invalid or conflicting Content-Length of the response",
         })
     }
 }

@@ -36,7 +36,7 @@ const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 
 /// The most bytes of an error's text in a message, before it is encoded.
-const MESSAGE_MAX: usize = 1_024;
+const MAX_MESSAGE: usize = 1_024;
 
 /// The gRPC code for `error`; `None` for errors not in this table.
 ///
@@ -323,7 +323,7 @@ fn chain(error: &(dyn Error + 'static)) -> String {
     for error in std::iter::successors(Some(error), |&error| error.source()) {
         let cause = error.to_string();
         // Some errors repeat their cause.
-        if text.ends_with(&cause) {
+        if text.contains(&cause) {
             continue;
         }
         if !text.is_empty() {
@@ -336,7 +336,7 @@ fn chain(error: &(dyn Error + 'static)) -> String {
 
 /// A message as gRPC writes it: all but printable ASCII is percent-encoded (PROTOCOL-HTTP2).
 fn encode(message: &str) -> HeaderValue {
-    let message = &message[..message.floor_char_boundary(MESSAGE_MAX)];
+    let message = &message[..message.floor_char_boundary(MAX_MESSAGE)];
     let mut encoded = String::with_capacity(message.len());
     for byte in message.bytes() {
         if matches!(byte, b' '..=b'~') && byte != b'%' {
@@ -401,13 +401,13 @@ mod tests {
 
         let mut headers = HeaderMap::new();
         tell(&mut headers, 14, &chain(&no_endpoints));
-        let long = encode(&"ä".repeat(MESSAGE_MAX));
+        let long = encode(&"ä".repeat(MAX_MESSAGE));
 
         assert_eq!(
             headers[GRPC_MESSAGE],
             "no endpoints after waiting 0ns: connecting to 10.0.0.1:80 failed: \
              80 %25 of %C2%AB all %C2%BB%0A"
         );
-        assert_eq!(long.len(), MESSAGE_MAX * 3);
+        assert_eq!(long.len(), MAX_MESSAGE * 3);
     }
 }

@@ -12,7 +12,7 @@ use http::{Extensions, HeaderMap, HeaderName, HeaderValue, Method, Request, Uri}
 use crate::cookie;
 
 /// The most values of one header that count.
-const VALUES_MAX: usize = 16;
+const MAX_VALUES: usize = 16;
 
 /// Rules that compute the hash of a request, for a policy that hashes.
 ///
@@ -224,7 +224,7 @@ impl HashBy {
         let Some(second) = found.next() else {
             return (!first.is_empty()).then(|| self.value(first));
         };
-        let mut values = [&b""[..]; VALUES_MAX];
+        let mut values = [&b""[..]; MAX_VALUES];
         (values[0], values[1]) = (first, second);
         let mut count = 2;
         for (place, value) in values[2..].iter_mut().zip(found) {
@@ -252,16 +252,16 @@ fn parameter<'a>(query: &'a str, name: &str) -> Option<&'a str> {
 
 /// An IP address as it is written, without a string.
 struct Text {
-    bytes: [u8; Self::LENGTH_MAX],
+    bytes: [u8; Self::MAX_LENGTH],
     length: usize,
 }
 
 impl Text {
     /// The length of an IPv6 address with an IPv4 address at its end.
-    const LENGTH_MAX: usize = 45;
+    const MAX_LENGTH: usize = 45;
 
     fn of(address: IpAddr) -> Self {
-        let mut text = Self { bytes: [0; Self::LENGTH_MAX], length: 0 };
+        let mut text = Self { bytes: [0; Self::MAX_LENGTH], length: 0 };
         write!(text, "{address}").expect("every address fits");
         text
     }

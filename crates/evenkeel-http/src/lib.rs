@@ -127,7 +127,7 @@ pub use evenkeel_net::ConnectTimeout;
 pub use evenkeel_net::{Identity, Tls, TlsError};
 
 pub use body::ResponseBody;
-pub use classify::{Classify, GrpcTrailers, StatusClassifier, Verdict};
+pub use classify::{Classification, Classify, GrpcTrailers, StatusClassifier};
 pub use connector::{HttpConnector, RequestBody};
 pub use deadline::HttpDeadline;
 #[cfg(feature = "server")]

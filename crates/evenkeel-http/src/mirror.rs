@@ -9,7 +9,7 @@ use crate::retry::{ReplayBody, Replayed};
 /// Copies requests over HTTP and gRPC for `MirrorLayer`, with bodies up to a bound.
 ///
 /// A body is kept while it is sent, so it is neither delayed nor read in advance. A body that is longer than
-/// [`body_max`](Self::body_max) is not copied. The service below gets requests with a
+/// [`max_body`](Self::max_body) is not copied. The service below gets requests with a
 /// [`ReplayBody`](crate::ReplayBody), whether they are copied or not.
 ///
 /// A copy has the method, URI, version and headers of the request. Its only extension is [`Mirrored`]. To mark
@@ -29,7 +29,7 @@ use crate::retry::{ReplayBody, Replayed};
 /// ```
 #[derive(Clone, Copy, Debug)]
 pub struct HttpMirror {
-    body_max: usize,
+    max_body: usize,
 }
 
 /// Request extension: this is a copy, and its answer is not read.
@@ -40,15 +40,15 @@ impl HttpMirror {
     /// Copies requests with bodies of at most 64 KiB.
     #[must_use]
     pub const fn new() -> Self {
-        Self { body_max: 64 << 10 }
+        Self { max_body: 64 << 10 }
     }
 
     /// Sets how many bytes of a body are kept. Default: 64 KiB.
     ///
-    /// All copies in flight together keep at most this times the layer's `in_flight_max`.
+    /// All copies in flight together keep at most this times the layer's `max_in_flight`.
     #[must_use]
-    pub const fn body_max(mut self, bytes: usize) -> Self {
-        self.body_max = bytes;
+    pub const fn max_body(mut self, bytes: usize) -> Self {
+        self.max_body = bytes;
         self
     }
 }
@@ -79,7 +79,7 @@ impl<B: Body> Copies<Request<B>> for HttpMirror {
 
     fn keep(&self, request: Request<B>) -> (KeptRequest<B>, Self::Request) {
         let (head, body) = request.into_parts();
-        let (body, replayed) = ReplayBody::new(body, self.body_max);
+        let (body, replayed) = ReplayBody::new(body, self.max_body);
         let kept = KeptRequest {
             method: head.method.clone(),
             uri: head.uri.clone(),
@@ -138,7 +138,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_body_that_was_not_read_or_is_too_long_is_not_copied() {
-        let mirror = HttpMirror::new().body_max(4);
+        let mirror = HttpMirror::new().max_body(4);
         let (kept, sent) = mirror.keep(request("abc"));
         assert!(mirror.copy(kept).is_none(), "not read yet");
         assert_eq!(read(sent).await, b"abc", "and the request has its body all the same");

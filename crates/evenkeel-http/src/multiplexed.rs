@@ -27,14 +27,14 @@ use crate::{
     connector::RequestBody,
     dial::Dial,
     error::{ConnectError, RequestError, RuntimeEnded},
-    per_runtime::{RUNTIMES_MAX, resting_runtime},
+    per_runtime::{MAX_RUNTIMES, resting_runtime},
 };
 
 /// How often a request that was provably not sent is tried on a new connection.
-const RECONNECTS_MAX: usize = 2;
+const MAX_RECONNECTS: usize = 2;
 
 /// The most server names for one node at the same time, over TLS without a fixed name, from one runtime.
-const CONNECTIONS_MAX: usize = 8;
+const MAX_CONNECTIONS: usize = 8;
 
 type Sender<B> = http2::SendRequest<B>;
 type Connecting<B> = Shared<oneshot::Receiver<Result<Sender<B>, ConnectError>>>;
@@ -66,7 +66,7 @@ impl<B: RequestBody> Multiplexed<B> {
     /// Sends a request with a complete URI.
     pub(crate) fn request(self: Arc<Self>, mut request: Request<B>) -> Answer {
         Box::pin(async move {
-            for _ in 0..RECONNECTS_MAX {
+            for _ in 0..MAX_RECONNECTS {
                 let mut sender = self.sender(request.uri()).await?;
                 match sender.try_send_request(request).await {
                     Ok(response) => return Ok(response),
@@ -89,7 +89,7 @@ impl<B: RequestBody> Multiplexed<B> {
 
     /// The open connection, else the one that is being made, else a new one.
     async fn sender(&self, uri: &Uri) -> Result<Sender<B>, ConnectError> {
-        for _ in 0..=RECONNECTS_MAX {
+        for _ in 0..=MAX_RECONNECTS {
             // No answer: the runtime that was connecting has ended. This one can connect.
             if let Ok(connected) = self.connection(uri).await {
                 return connected;
@@ -110,10 +110,10 @@ impl<B: RequestBody> Multiplexed<B> {
         }
         lines.retain(|line| is_usable(&line.connecting));
         let of_runtime = lines.iter().filter(|line| line.runtime == runtime).count();
-        let oldest = if of_runtime == CONNECTIONS_MAX {
+        let oldest = if of_runtime == MAX_CONNECTIONS {
             lines.iter().position(|line| line.runtime == runtime)
         } else {
-            (lines.len() == CONNECTIONS_MAX * RUNTIMES_MAX).then_some(0)
+            (lines.len() == MAX_CONNECTIONS * MAX_RUNTIMES).then_some(0)
         };
         if let Some(oldest) = oldest {
             drop(lines.remove(oldest));

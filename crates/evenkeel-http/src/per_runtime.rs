@@ -9,7 +9,7 @@ use tokio::{
 
 /// How many current-thread runtimes have their own value at the same time: more than there are cores, since
 /// a server may have one on each core.
-pub(crate) const RUNTIMES_MAX: usize = 256;
+pub(crate) const MAX_RUNTIMES: usize = 256;
 
 /// The caller's runtime, if it runs its tasks only while a thread blocks on it.
 ///
@@ -22,7 +22,7 @@ pub(crate) fn resting_runtime() -> Option<Id> {
 
 /// One value for all multi-threaded runtimes, and one for each current-thread runtime.
 ///
-/// If there are more of the latter than [`RUNTIMES_MAX`], those of ended runtimes are dropped, else the one
+/// If there are more of the latter than [`MAX_RUNTIMES`], those of ended runtimes are dropped, else the one
 /// that was used least recently.
 pub(crate) struct PerRuntime<T> {
     shared: OnceLock<T>,
@@ -62,10 +62,10 @@ impl<T> PerRuntime<T> {
             own.used = *uses;
             return with(&own.value);
         }
-        if values.len() == RUNTIMES_MAX {
+        if values.len() == MAX_RUNTIMES {
             values.retain(|own| !own.life.is_closed());
         }
-        if values.len() == RUNTIMES_MAX {
+        if values.len() == MAX_RUNTIMES {
             let oldest = (0..values.len()).min_by_key(|&at| values[at].used);
             values.swap_remove(oldest.expect("there are as many as may be"));
         }
@@ -99,11 +99,11 @@ mod tests {
         assert_eq!((value(&first, 1), value(&second, 2)), (1, 2));
         assert_eq!((value(&threaded(), 3), value(&threaded(), 4)), (3, 3));
         assert_eq!((value(&first, 5), value(&second, 6)), (1, 2));
-        for new in 0..2 * RUNTIMES_MAX {
+        for new in 0..2 * MAX_RUNTIMES {
             value(&current_thread(), new as u32);
         }
         assert_eq!((value(&first, 7), value(&second, 8)), (1, 2), "those that ended went first");
-        assert!(values.own.lock().unwrap().values.len() <= RUNTIMES_MAX);
+        assert!(values.own.lock().unwrap().values.len() <= MAX_RUNTIMES);
     }
 
     #[test]
@@ -113,16 +113,16 @@ mod tests {
             let _entered = runtime.enter();
             values.with(|| new, |value| *value)
         };
-        let runtimes: Vec<_> = (0..=RUNTIMES_MAX).map(|_| current_thread()).collect();
-        for (new, runtime) in runtimes.iter().take(RUNTIMES_MAX).enumerate() {
+        let runtimes: Vec<_> = (0..=MAX_RUNTIMES).map(|_| current_thread()).collect();
+        for (new, runtime) in runtimes.iter().take(MAX_RUNTIMES).enumerate() {
             assert_eq!(value(runtime, new), new);
         }
         assert_eq!(value(&runtimes[0], usize::MAX), 0);
 
-        assert_eq!(value(&runtimes[RUNTIMES_MAX], 7), 7);
+        assert_eq!(value(&runtimes[MAX_RUNTIMES], 7), 7);
 
         assert_eq!(value(&runtimes[0], usize::MAX), 0, "it had come again");
         assert_eq!(value(&runtimes[1], 8), 8);
-        assert_eq!(values.own.lock().unwrap().values.len(), RUNTIMES_MAX);
+        assert_eq!(values.own.lock().unwrap().values.len(), MAX_RUNTIMES);
     }
 }

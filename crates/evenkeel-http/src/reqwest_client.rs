@@ -7,7 +7,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use evenkeel_core::{BoxError, deadline::Deadline, error::DeadlineExceeded};
+use evenkeel_core::{BoxError, deadline::CallDeadline, error::DeadlineExceeded};
 use http::{Request, Response, header::HOST, uri::Authority};
 use http_body::Body;
 use hyper::body::Bytes;
@@ -90,9 +90,9 @@ impl<B: Into<reqwest::Body>> Service<Request<B>> for ReqwestService {
 
 /// The request of an attempt. Its timeout, if it has one, is what is left of the call's.
 fn attempt<B: Into<reqwest::Body>>(request: Request<B>) -> Result<reqwest::Request, BoxError> {
-    let deadline = request.extensions().get::<Deadline>().copied();
+    let deadline = request.extensions().get::<CallDeadline>().copied();
     let mut request = reqwest::Request::try_from(request)?;
-    if let (Some(timeout), Some(Deadline(at))) = (request.timeout_mut(), deadline) {
+    if let (Some(timeout), Some(CallDeadline(at))) = (request.timeout_mut(), deadline) {
         let remaining = at.since(clock::now());
         if remaining.is_zero() {
             return Err(DeadlineExceeded::new(*timeout).into());

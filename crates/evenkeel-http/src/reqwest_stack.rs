@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use evenkeel_core::{BoxError, deadline::Deadline, error::DeadlineExceeded};
+use evenkeel_core::{BoxError, deadline::CallDeadline, error::DeadlineExceeded};
 use evenkeel_metrics::Client;
 use futures_util::future::BoxFuture;
 use http::{Extensions, HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Version};
@@ -36,7 +36,7 @@ use crate::clock;
 ///   top of the stack.
 /// - [`Response::url`](reqwest::Response::url) is the URL that the request named, or where redirects led, not
 ///   the address of the endpoint.
-/// - A retry sends the body again from memory, up to [`HttpRetry::body_max`](crate::HttpRetry::body_max). A POST is
+/// - A retry sends the body again from memory, up to [`HttpRetry::max_body`](crate::HttpRetry::max_body). A POST is
 ///   repeated only if [`Idempotent`](crate::Idempotent) says so: `.extension(Idempotent(true))`.
 /// - Under retries, reqwest gets bodies as streams. So it does not follow redirects that need the body again,
 ///   307 and 308, but returns them as the response.
@@ -150,8 +150,8 @@ impl ReqwestStack {
         request.extensions_mut().extend(extensions);
         let Some(timeout) = timeout else { return Ok((self.call)(request).await?.into()) };
         // The leaf gives each attempt what is left of it, and retries end when it passes.
-        let ours = Deadline(clock::now() + timeout);
-        let known = request.extensions().get::<Deadline>().copied();
+        let ours = CallDeadline(clock::now() + timeout);
+        let known = request.extensions().get::<CallDeadline>().copied();
         request.extensions_mut().insert(known.map_or(ours, |known| known.min(ours)));
         let mut sleep = Box::pin(tokio::time::sleep(timeout));
         let mut answer = (self.call)(request);
@@ -160,7 +160,7 @@ impl ReqwestStack {
             answer => answer.map(Some),
         });
         let Some(answer) = answer.await else {
-            evenkeel_metrics::deadline_exceeded(&self.name);
+            evenkeel_metrics::count_deadline_exceeded(&self.name);
             return Err(DeadlineExceeded::new(timeout).into());
         };
         let name = self.name.clone();
@@ -205,7 +205,7 @@ impl Body for InTime {
         }
         ready!(sleep.as_mut().poll(cx));
         *this.sleep = None;
-        evenkeel_metrics::deadline_exceeded(this.name);
+        evenkeel_metrics::count_deadline_exceeded(this.name);
         let late = Late(DeadlineExceeded::new(*this.timeout));
         Poll::Ready(Some(Err(io::Error::new(io::ErrorKind::TimedOut, late).into())))
     }
@@ -226,7 +226,7 @@ struct Late(DeadlineExceeded);
 
 impl fmt::Display for Late {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the response was not whole in time")
+        f.write_str("the response was not complete in time")
     }
 }
 

@@ -74,10 +74,10 @@ impl<S, C> SharedClient<S, C> {
 
     /// Sets the longest delay that an endpoint may ask for. Default: 5 minutes.
     ///
-    /// See [`HttpTraffic::throttle_max`].
+    /// See [`HttpTraffic::max_throttle`].
     #[must_use]
-    pub fn throttle_max(mut self, throttle_max: Duration) -> Self {
-        self.traffic = self.traffic.throttle_max(throttle_max);
+    pub fn max_throttle(mut self, max_throttle: Duration) -> Self {
+        self.traffic = self.traffic.max_throttle(max_throttle);
         self
     }
 

@@ -6,7 +6,7 @@ use evenkeel_core::outcome::Outcome;
 use http::{HeaderMap, Response};
 use tower_http::classify::{ClassifiedResponse, ClassifyEos, ClassifyResponse};
 
-use crate::classify::{Classify, StatusClassifier, Verdict};
+use crate::classify::{Classification, Classify, StatusClassifier};
 
 /// Lets a classifier of tower-http decide what counts as a failure.
 ///
@@ -39,10 +39,10 @@ where
 {
     type End = C::ClassifyEos;
 
-    fn response<R>(&self, response: &Response<R>) -> Verdict<C::ClassifyEos> {
+    fn response<R>(&self, response: &Response<R>) -> Classification<C::ClassifyEos> {
         match self.0.clone().classify_response(response) {
-            ClassifiedResponse::Ready(result) => Verdict::Reached(outcome(&result)),
-            ClassifiedResponse::RequiresEos(end) => Verdict::AtEnd(end),
+            ClassifiedResponse::Ready(result) => Classification::Reached(outcome(&result)),
+            ClassifiedResponse::RequiresEos(end) => Classification::AtEnd(end),
         }
     }
 
@@ -74,8 +74,8 @@ mod tests {
     fn the_head_decides_where_the_classifier_says_so() {
         let classifier = TowerClassifier::new(ServerErrorsAsFailures::new());
         let reached = |status| match classifier.response(&head(status)) {
-            Verdict::Reached(outcome) => outcome,
-            Verdict::AtEnd(_) => panic!("the head decides"),
+            Classification::Reached(outcome) => outcome,
+            Classification::AtEnd(_) => panic!("the head decides"),
         };
         assert_eq!(reached(500), Outcome::Failure);
         assert_eq!(reached(429), Outcome::Success);
@@ -96,7 +96,7 @@ mod tests {
         type Grpc = TowerClassifier<GrpcErrorsAsFailures>;
         let end = |status: &'static str| {
             let classifier = Grpc::new(GrpcErrorsAsFailures::new());
-            let Verdict::AtEnd(end) = classifier.response(&head(200)) else {
+            let Classification::AtEnd(end) = classifier.response(&head(200)) else {
                 panic!("the trailers decide")
             };
             let mut trailers = HeaderMap::new();

@@ -13,7 +13,7 @@ use http_body::Body;
 
 use crate::{
     body::{self, Pending, ResponseBody},
-    classify::{self, Classify, StatusClassifier, Verdict},
+    classify::{self, Classification, Classify, StatusClassifier},
     delay,
     hash_by::{HashBy, RequestHead},
     hints::{self, Untimed},
@@ -69,7 +69,7 @@ pub enum InFlight {
 #[derive(Clone, Debug, Default)]
 pub struct HttpTraffic<C = StatusClassifier> {
     in_flight: InFlight,
-    throttle_max: ThrottleMax,
+    max_throttle: ThrottleMax,
     classifier: C,
     reads_reports: bool,
     hash_by: Option<Arc<HashBy>>,
@@ -97,8 +97,8 @@ impl<C> HttpTraffic<C> {
     /// close gates for that long. Longer delays count as this one: a header that is wrong by a factor must
     /// not take an endpoint out for days.
     #[must_use]
-    pub fn throttle_max(mut self, throttle_max: Duration) -> Self {
-        self.throttle_max = ThrottleMax(throttle_max);
+    pub fn max_throttle(mut self, max_throttle: Duration) -> Self {
+        self.max_throttle = ThrottleMax(max_throttle);
         self
     }
 
@@ -118,7 +118,7 @@ impl<C> HttpTraffic<C> {
     pub fn classify<D: Classify>(self, classifier: D) -> HttpTraffic<D> {
         HttpTraffic {
             in_flight: self.in_flight,
-            throttle_max: self.throttle_max,
+            max_throttle: self.max_throttle,
             classifier,
             reads_reports: self.reads_reports,
             hash_by: self.hash_by,
@@ -174,12 +174,14 @@ where
                 return Err(error);
             }
         };
-        let throttle_max = self.throttle_max;
+        let max_throttle = self.max_throttle;
         let verdict = match self.classifier.response(&response) {
-            Verdict::Reached(outcome) => Verdict::Reached(throttle_max.bound(outcome)),
+            Classification::Reached(outcome) => {
+                Classification::Reached(max_throttle.bound(outcome))
+            }
             to_come => to_come,
         };
-        attempt.responded();
+        attempt.stop_clock();
         let reads_reports = self.reads_reports && attempt.wants_report();
         if reads_reports {
             body::report(&attempt, response.headers());
@@ -188,29 +190,29 @@ where
             attempt.blame(Fault::Gateway);
             // A failure that says when to try again costs that delay, as a 429 does.
             if let Some(delay) = delay::retry_after(response.headers()) {
-                attempt.throttled(delay.min(throttle_max.0));
+                attempt.record_throttling(delay.min(max_throttle.0));
             }
         }
         // A gRPC response that has begun counts as an answer, with any status at its end.
         attempt.judge_trial(match verdict {
-            Verdict::Reached(outcome) => outcome,
-            Verdict::AtEnd(_) => Outcome::Success,
+            Classification::Reached(outcome) => outcome,
+            Classification::AtEnd(_) => Outcome::Success,
         });
         if let Some(tunnel) = Tunnel::of_response(response.status(), response.extensions_mut()) {
             // A tunnel that has ended returns it, and dropping it reports the outcome.
-            drop(tunnel.hold(Pending::<C>::new(attempt, verdict, throttle_max)));
+            drop(tunnel.hold(Pending::<C>::new(attempt, verdict, max_throttle)));
             return Ok(response.map(ResponseBody::ended));
         }
         Ok(match self.in_flight {
             InFlight::Body => response.map(|body| {
                 let body =
-                    ResponseBody::tracked(body, Pending::new(attempt, verdict, throttle_max));
+                    ResponseBody::tracked(body, Pending::new(attempt, verdict, max_throttle));
                 if reads_reports { body.reading_reports() } else { body }
             }),
             InFlight::Head => {
                 attempt.finish(match verdict {
-                    Verdict::Reached(outcome) => outcome,
-                    Verdict::AtEnd(_) => Outcome::Success,
+                    Classification::Reached(outcome) => outcome,
+                    Classification::AtEnd(_) => Outcome::Success,
                 });
                 response.map(ResponseBody::ended)
             }
@@ -233,7 +235,7 @@ impl ThrottleMax {
 
 impl Default for ThrottleMax {
     fn default() -> Self {
-        Self(delay::BELIEVED_MAX)
+        Self(delay::MAX_DELAY)
     }
 }
 

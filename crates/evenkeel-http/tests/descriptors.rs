@@ -80,7 +80,7 @@ async fn no_endpoint_is_blamed_for_a_lack_of_file_descriptors() {
     // Separate clients: outlier detection does not count calls of a client after its checks have failed.
     let client = ServiceBuilder::new()
         .layer(BalanceLayer::round_robin(endpoints.clone()))
-        .layer(OutlierLayer::new().consecutive_local_errors(3).ejected_max_percent(50))
+        .layer(OutlierLayer::new().consecutive_local_errors(3).max_ejected_percent(50))
         .layer(CircuitBreakerLayer::new().consecutive_failures(3))
         .service(HttpConnector::new());
     let (failed, mut failures) = mpsc::unbounded_channel();

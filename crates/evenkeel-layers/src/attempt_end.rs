@@ -25,7 +25,7 @@ where
 {
     let Poll::Ready(result) = future.poll(cx) else {
         // Only an attempt that waits can be cut off by a deadline.
-        attempt.as_mut().expect("under way").waits();
+        attempt.as_mut().expect("under way").start_clock();
         return Poll::Pending;
     };
     let attempt = attempt.take().expect("a future is not polled after its end");

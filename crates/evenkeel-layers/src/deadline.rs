@@ -58,7 +58,7 @@ use std::{
 
 use evenkeel_core::{
     BoxError, cut,
-    deadline::{CarryDeadline, Deadline, NotCarried},
+    deadline::{CallDeadline, CarryDeadline, NotCarried},
     error::DeadlineExceeded,
     time::Timestamp,
 };
@@ -96,16 +96,16 @@ impl<C> DeadlineLayer<C> {
 }
 
 impl<C: Clone, S> Layer<S> for DeadlineLayer<C> {
-    type Service = WithDeadline<S, C>;
+    type Service = Deadline<S, C>;
 
-    fn layer(&self, inner: S) -> WithDeadline<S, C> {
-        WithDeadline { inner, layer: self.clone(), is_waiting: false, client: Client::current() }
+    fn layer(&self, inner: S) -> Deadline<S, C> {
+        Deadline { inner, layer: self.clone(), is_waiting: false, client: Client::current() }
     }
 }
 
 /// Ends calls that take too long. See the [module docs](self).
 #[derive(Clone, Debug)]
-pub struct WithDeadline<S, C = NotCarried> {
+pub struct Deadline<S, C = NotCarried> {
     inner: S,
     layer: DeadlineLayer<C>,
     /// Whether the inner service was not ready when it was asked: the call waits for it.
@@ -113,7 +113,7 @@ pub struct WithDeadline<S, C = NotCarried> {
     client: Client,
 }
 
-impl<S, C, Req> Service<Req> for WithDeadline<S, C>
+impl<S, C, Req> Service<Req> for Deadline<S, C>
 where
     S: Service<Req> + Clone,
     S::Error: Into<BoxError>,
@@ -139,7 +139,7 @@ where
         let now = clock::now();
         let given = carry.given(&request).map_or(*after, |given| given.min(*after));
         let at = match carry.deadline(&request) {
-            Some(Deadline(known)) => known.min(now + given),
+            Some(CallDeadline(known)) => known.min(now + given),
             None => now + given,
         };
         let after = at.since(now);
@@ -153,7 +153,7 @@ where
             let waiting = Waiting { service, request: Some(request), carry: carry.clone() };
             State::Readying { waiting: Box::new(waiting) }
         } else {
-            carry.carry(&mut request, Deadline(at), after);
+            carry.carry(&mut request, CallDeadline(at), after);
             State::Called { future: self.inner.call(request) }
         };
         DeadlineFuture { state, at, after, patience, timer: None, client: self.client.clone() }
@@ -223,7 +223,7 @@ where
                         continue;
                     }
                     let mut request = request.take().expect("called once");
-                    carry.carry(&mut request, Deadline(*this.at), remaining);
+                    carry.carry(&mut request, CallDeadline(*this.at), remaining);
                     let future = service.call(request);
                     this.state.set(State::Called { future });
                 }
@@ -254,7 +254,7 @@ where
 
 #[cold]
 fn exceeded(client: &Client, after: Duration, error: Option<&BoxError>) -> BoxError {
-    evenkeel_metrics::deadline_exceeded(client);
+    evenkeel_metrics::count_deadline_exceeded(client);
     tracing::debug!(
         target: "evenkeel::deadline",
         client = client.name(),

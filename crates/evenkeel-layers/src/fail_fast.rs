@@ -2,7 +2,7 @@
 //!
 //! **Use it** above a balancer. If no endpoint can be reached, the first callers wait as long as
 //! this layer is configured to. From then on every caller gets an error at once, until an endpoint
-//! is available again. Without it each of them waits as long as the balancer's `wait_max`. **Not**
+//! is available again. Without it each of them waits as long as the balancer's `max_wait`. **Not**
 //! above a service that becomes ready only while it is polled, such as tower's `Reconnect`: callers
 //! that give up at once would never make it ready. A balancer has a task of its own that does.
 //!
@@ -31,7 +31,7 @@
 //!
 //! # Configured
 //! The time is the only setting. A good value is about ten times what a reconnect takes; linkerd
-//! uses three seconds. It should be less than the balancer's `wait_max`, since otherwise the
+//! uses three seconds. It should be less than the balancer's `max_wait`, since otherwise the
 //! balancer refuses first.
 //!
 //! # What it costs
@@ -110,7 +110,7 @@ struct Known {
 }
 
 /// How late a caller that waits may ask again: its timer may fire a little late.
-const TIMER_LATE_MAX: Duration = Duration::from_millis(20);
+const MAX_TIMER_LATENESS: Duration = Duration::from_millis(20);
 
 /// No time: the service is ready.
 const READY: u64 = 0;
@@ -129,8 +129,8 @@ impl Known {
         let asked = self.asked.swap(now.as_nanos(), Ordering::Relaxed);
         let since = self.since.load(Ordering::Relaxed);
         let pause = now.since(Timestamp::from_nanos(asked));
-        let pause_max = after.saturating_mul(2).saturating_add(TIMER_LATE_MAX);
-        let is_known = since != READY && pause <= pause_max;
+        let max_pause = after.saturating_mul(2).saturating_add(MAX_TIMER_LATENESS);
+        let is_known = since != READY && pause <= max_pause;
         if is_known {
             return now.since(Timestamp::from_nanos(since));
         }
@@ -180,7 +180,7 @@ where
         match self.failing.take() {
             Some(failed) => {
                 let client = &self.known.client;
-                evenkeel_metrics::failed_fast(client);
+                evenkeel_metrics::count_fail_fast_refusal(client);
                 let unready = failed.unready;
                 tracing::debug!(target: "evenkeel::fail_fast", client = client.name(), ?unready, "call failed at once");
                 FailFastFuture { future: None, failed }

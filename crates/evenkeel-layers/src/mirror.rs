@@ -8,7 +8,7 @@
 //!   task sends the copy when the service has answered; the mirror's answer is dropped.
 //! * Nothing of the mirror reaches the caller: no failure, no panic, no wait. If a mirror is slow
 //!   or down, copies are not sent.
-//! * At most [`in_flight_max`](MirrorLayer::in_flight_max) copies are kept or under way at any
+//! * At most [`max_in_flight`](MirrorLayer::max_in_flight) copies are kept or under way at any
 //!   time, each for at most [`timeout`](MirrorLayer::timeout) from when it is sent. Requests beyond
 //!   that are not copied.
 //! * A call that is cancelled before it is answered is not copied. Nor is a call whose request was
@@ -48,7 +48,7 @@
 //! # let shadow = service_fn(|n: u32| async move { Ok::<_, std::io::Error>(n) });
 //!
 //! let layer = MirrorLayer::new(shadow, 1.0) // one request in a hundred
-//!     .in_flight_max(16)
+//!     .max_in_flight(16)
 //!     .timeout(Duration::from_secs(1));
 //! # let _ = layer;
 //! ```
@@ -93,7 +93,7 @@ pub struct MirrorLayer<T, P = CloneRequest> {
     rules: P,
     /// Out of 2³² tickets.
     tickets: u64,
-    in_flight_max: u32,
+    max_in_flight: u32,
     timeout: Duration,
     seed: Option<u64>,
 }
@@ -113,7 +113,7 @@ impl<T> MirrorLayer<T> {
             mirror,
             rules: CloneRequest,
             tickets: (percent / 100.0 * TICKETS as f64) as u64,
-            in_flight_max: 64,
+            max_in_flight: 64,
             timeout: Duration::from_secs(5),
             seed: None,
         }
@@ -124,8 +124,8 @@ impl<T, P> MirrorLayer<T, P> {
     /// Sets how requests are copied. Default [`CloneRequest`]; evenkeel-http has `HttpMirror`.
     #[must_use]
     pub fn rules<Q>(self, rules: Q) -> MirrorLayer<T, Q> {
-        let Self { mirror, tickets, in_flight_max, timeout, seed, .. } = self;
-        MirrorLayer { mirror, rules, tickets, in_flight_max, timeout, seed }
+        let Self { mirror, tickets, max_in_flight, timeout, seed, .. } = self;
+        MirrorLayer { mirror, rules, tickets, max_in_flight, timeout, seed }
     }
 
     /// Sets how many copies are kept or under way at most. Default 64.
@@ -133,8 +133,8 @@ impl<T, P> MirrorLayer<T, P> {
     /// This bounds what a mirror that hangs costs: this many requests in memory, and as many tasks.
     /// With a small number, little of a burst is copied.
     #[must_use]
-    pub fn in_flight_max(mut self, copies: u32) -> Self {
-        self.in_flight_max = copies;
+    pub fn max_in_flight(mut self, copies: u32) -> Self {
+        self.max_in_flight = copies;
         self
     }
 
@@ -227,8 +227,8 @@ where
         if layer.tickets <= self.rng.below_u64(TICKETS) {
             return MirrorFuture { future: self.inner.call(layer.rules.pass(request)), copy: None };
         }
-        let Some(permit) = Permit::take(&self.shared, layer.in_flight_max) else {
-            not_sent(&self.shared.client, "full");
+        let Some(permit) = Permit::take(&self.shared, layer.max_in_flight) else {
+            log_not_sent(&self.shared.client, "full");
             return MirrorFuture { future: self.inner.call(layer.rules.pass(request)), copy: None };
         };
         let (kept, request) = layer.rules.keep(request);
@@ -269,7 +269,9 @@ where
     T::Response: Send,
 {
     let Kept { kept, mut mirror, rules, timeout: time, permit, .. } = copy;
-    let Some(request) = rules.copy(kept) else { return not_sent(&permit.0.client, "incomplete") };
+    let Some(request) = rules.copy(kept) else {
+        return log_not_sent(&permit.0.client, "incomplete");
+    };
     // Without a runtime no task can send it.
     let Ok(runtime) = Handle::try_current() else { return };
     runtime.spawn(async move {
@@ -283,28 +285,28 @@ where
         if result.is_none() {
             cut::by_deadline(time, || drop(call));
         }
-        ended(&client, result);
+        log_end(&client, result);
     });
 }
 
 /// Logs what became of a copy. Logs nothing if it was cut off.
-fn ended(client: &Client, result: Option<Result<(), BoxError>>) {
+fn log_end(client: &Client, result: Option<Result<(), BoxError>>) {
     match result {
-        Some(Ok(())) => evenkeel_metrics::mirrored(client, "success"),
+        Some(Ok(())) => evenkeel_metrics::count_mirror_copy(client, "success"),
         Some(Err(error)) => {
-            evenkeel_metrics::mirrored(client, "failure");
+            evenkeel_metrics::count_mirror_copy(client, "failure");
             tracing::debug!(target: TARGET, client = client.name(), %error, "a mirrored call failed");
         }
         None => {
-            evenkeel_metrics::mirrored(client, "timeout");
+            evenkeel_metrics::count_mirror_copy(client, "timeout");
             tracing::debug!(target: TARGET, client = client.name(), "a mirrored call took too long");
         }
     }
 }
 
 #[cold]
-fn not_sent(client: &Client, reason: &'static str) {
-    evenkeel_metrics::mirrored(client, reason);
+fn log_not_sent(client: &Client, reason: &'static str) {
+    evenkeel_metrics::count_mirror_copy(client, reason);
     tracing::debug!(target: TARGET, client = client.name(), reason, "a call was not mirrored");
 }
 

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 
 /// The list has room for at least this many before dead entries are removed.
-const ROOM_MIN: usize = 16;
+const MIN_ROOM: usize = 16;
 
 /// A list of what is in use. Dead entries are removed before it grows, so it stays little longer
 /// than the living need.
@@ -19,7 +19,7 @@ impl<T> WeakList<T> {
         let mut known = self.lock();
         if known.len() == known.capacity() {
             known.retain(|known| 0 < known.strong_count());
-            let room = known.len().max(ROOM_MIN);
+            let room = known.len().max(MIN_ROOM);
             known.reserve(room);
         }
         known.push(Arc::downgrade(item));
@@ -56,7 +56,7 @@ mod tests {
         }
 
         assert_eq!(list.living(), [first.clone()]);
-        assert!(list.lock().len() <= 2 * ROOM_MIN);
+        assert!(list.lock().len() <= 2 * MIN_ROOM);
         list.remove(&first);
         assert_eq!(list.living(), []);
     }

@@ -140,7 +140,7 @@ async fn a_call_that_ends_unretried_says_why() {
     let idempotent = retry.clone().rules(AnyRules::idempotent());
     let broke = RetryLayer::new(Budget::share(0.0).floor_per_second(0));
     let slow = service_fn(|_: u32| std::future::pending::<Result<(), BoxError>>());
-    let timeout = idempotent.clone().attempt_timeout(ms(5)).attempts_max(2);
+    let timeout = idempotent.clone().attempt_timeout(ms(5)).max_attempts(2);
     let call = |layer: RetryLayer<AnyRules>| {
         ServiceBuilder::new().layer(layer).service(failing()).oneshot(1)
     };
@@ -261,7 +261,7 @@ async fn attempts_that_end_after_the_breaker_opened_are_counted_all_the_same() {
 async fn requests_refused_and_endpoints_passed_over_by_a_balancer_are_counted() {
     let mut recorded = Recorded::new();
     let (world, channel) = (World::default(), Channel::of(&[]));
-    let layer = crate::probe::from_the_first(channel.clone()).wait_max(ms(20));
+    let layer = crate::probe::from_the_first(channel.clone()).max_wait(ms(20));
     let mut client = world.balance(&layer);
     ready(&mut client).await.map(drop).unwrap_err();
     channel.fail();
@@ -303,7 +303,7 @@ async fn endpoints_beyond_the_bound_share_their_series() {
     let (world, channel) = (World::default(), Channel::of(&["a", "b", "c"]));
     let mut client = ServiceBuilder::new()
         .layer(crate::probe::from_the_first(channel))
-        .layer(ObserveLayer::new().endpoints_max(1))
+        .layer(ObserveLayer::new().max_endpoints(1))
         .service(world.connector());
 
     for _ in 0..6 {
@@ -428,7 +428,7 @@ async fn every_series_of_a_stack_that_was_named_has_the_name() {
         ServiceBuilder::new()
             .layer(DeadlineLayer::new(ms(100)))
             .layer(ObserveLayer::new())
-            .layer(RetryLayer::new(Budget::default()).rules(idempotent).attempts_max(2))
+            .layer(RetryLayer::new(Budget::default()).rules(idempotent).max_attempts(2))
             .layer(HedgeLayer::after(ms(10), Budget::default()).rules(idempotent))
             .layer(BalanceLayer::round_robin(channel))
             .layer(OutlierLayer::new())

@@ -193,7 +193,7 @@ async fn a_gate_is_logged_at_info_with_its_name_and_that_of_a_limit_is_not() {
 async fn a_retry_logs_cause_number_and_delay_and_its_end_logs_the_reason() {
     let lines = Lines::listen(Level::DEBUG);
     let retry =
-        RetryLayer::new(Budget::default()).rules(AnyRules::idempotent()).attempts_max(2).seed(1);
+        RetryLayer::new(Budget::default()).rules(AnyRules::idempotent()).max_attempts(2).seed(1);
     let client = ServiceBuilder::new()
         .layer(retry)
         .service(service_fn(|(): ()| async { Err::<(), BoxError>("broken pipe".into()) }));
@@ -356,7 +356,7 @@ async fn every_event_and_span_of_a_stack_that_was_named_has_the_name() {
         ServiceBuilder::new()
             .layer(DeadlineLayer::new(ms(100)))
             .layer(ObserveLayer::new())
-            .layer(RetryLayer::new(Budget::default()).rules(idempotent).attempts_max(2))
+            .layer(RetryLayer::new(Budget::default()).rules(idempotent).max_attempts(2))
             .layer(HedgeLayer::after(ms(10), Budget::default()).rules(idempotent))
             .layer(BalanceLayer::round_robin(channel.clone()))
             .layer(OutlierLayer::new())

@@ -16,7 +16,7 @@
 //!
 //! // What `RetryLayer` does in a stack that was built within `named("orders", ..)`.
 //! let client = evenkeel_metrics::named("orders", evenkeel_metrics::Client::current);
-//! evenkeel_metrics::retried(&client, "timeout");
+//! evenkeel_metrics::count_retry(&client, "timeout");
 //!
 //! let (key, unit, ..) = snapshotter.snapshot().into_vec().remove(0);
 //! assert_eq!(key.key().to_string(), "Key(evenkeel.retries, [client = orders, error.type = timeout])");
@@ -46,7 +46,7 @@
 //! # What remains of an endpoint that has left
 //! Its gauges fall to zero. Its counters and histograms keep their values, because the facade
 //! cannot remove a series. Exporters can remove it after an idle time (`idle_timeout` of the
-//! Prometheus exporter), and `ObserveLayer::endpoints_max` limits how many endpoints get their own
+//! Prometheus exporter), and `ObserveLayer::max_endpoints` limits how many endpoints get their own
 //! series.
 //!
 //! # What it costs
@@ -108,27 +108,27 @@ macro_rules! count {
 
 /// Counts a retry after an attempt that ended with `error_type`.
 #[inline]
-pub fn retried(client: &Client, error_type: &str) {
+pub fn count_retry(client: &Client, error_type: &str) {
     count!(client, "evenkeel.retries", 1, "error.type", error_type,
         ["unsent" "timeout" "throttled" "failed"]);
 }
 
 /// Counts a failed call that is not retried, for `reason`.
 #[inline]
-pub fn not_retried(client: &Client, reason: &str) {
+pub fn count_retry_refusal(client: &Client, reason: &str) {
     count!(client, "evenkeel.retry.refusals", 1, "reason", reason,
         ["exhausted" "no_budget" "too_late" "not_repeatable" "forbidden"]);
 }
 
 /// Counts a second attempt that was sent.
 #[inline]
-pub fn hedged(client: &Client) {
+pub fn count_hedge(client: &Client) {
     count!(client, "evenkeel.hedges", 1);
 }
 
 /// Counts a second attempt that was due but not made, for `reason`.
 #[inline]
-pub fn not_hedged(client: &Client, reason: &str) {
+pub fn count_hedge_refusal(client: &Client, reason: &str) {
     count!(client, "evenkeel.hedge.refusals", 1, "reason", reason,
         ["no_budget" "too_late" "not_repeatable" "not_ready"]);
 }
@@ -136,7 +136,7 @@ pub fn not_hedged(client: &Client, reason: &str) {
 /// Counts the end of a hedged call: whether the second attempt answered it, and whether an attempt
 /// was cancelled.
 #[inline]
-pub fn hedge_ended(client: &Client, has_won: bool, is_cancelled: bool) {
+pub fn count_hedge_end(client: &Client, has_won: bool, is_cancelled: bool) {
     if has_won {
         count!(client, "evenkeel.hedge.wins", 1);
     }
@@ -147,20 +147,20 @@ pub fn hedge_ended(client: &Client, has_won: bool, is_cancelled: bool) {
 
 /// Counts a circuit breaker that went to `state`.
 #[inline]
-pub fn breaker_changed(client: &Client, state: &str) {
+pub fn count_breaker_transition(client: &Client, state: &str) {
     count!(client, "evenkeel.breaker.transitions", 1, "state", state,
         ["closed" "open" "half_open" "held_open" "held_closed"]);
 }
 
 /// Counts a call that a circuit breaker outside a balancer refused.
 #[inline]
-pub fn breaker_refused(client: &Client) {
+pub fn count_breaker_refusal(client: &Client) {
     count!(client, "evenkeel.breaker.refusals", 1);
 }
 
 /// Counts an ejection of an endpoint for `cause`.
 #[inline]
-pub fn ejected(client: &Client, cause: &str) {
+pub fn count_ejection(client: &Client, cause: &str) {
     count!(client, "evenkeel.outlier.ejections", 1, "cause", cause,
         ["consecutive_errors" "consecutive_gateway_errors" "consecutive_local_errors" "success_rate"
          "failure_percentage" "latency" "probation"]);
@@ -168,21 +168,21 @@ pub fn ejected(client: &Client, cause: &str) {
 
 /// Counts an ejection that ended.
 #[inline]
-pub fn returned(client: &Client) {
+pub fn count_return(client: &Client) {
     count!(client, "evenkeel.outlier.returns", 1);
 }
 
 /// Counts a published set of a balancer, which has `difference` endpoints more or fewer than
 /// before.
 #[inline]
-pub fn published(client: &Client, difference: isize) {
+pub fn count_snapshot(client: &Client, difference: isize) {
     count!(client, "evenkeel.balance.snapshots", 1);
-    endpoints_changed(client, difference);
+    add_endpoints(client, difference);
 }
 
 /// Adds `difference` to the number of endpoints in the sets of all balancers.
 #[inline]
-pub fn endpoints_changed(client: &Client, difference: isize) {
+pub fn add_endpoints(client: &Client, difference: isize) {
     #[cfg(feature = "metrics")]
     {
         let labels: Vec<_> = client.label().into_iter().collect();
@@ -194,13 +194,13 @@ pub fn endpoints_changed(client: &Client, difference: isize) {
 
 /// Counts a failure of a source of endpoints, also if it failed before.
 #[inline]
-pub fn source_failed() {
+pub fn count_source_failure() {
     count!(&Client::default(), "evenkeel.discovery.failures", 1);
 }
 
 /// Marks a source of endpoints as failing, until the returned value is dropped.
 #[inline]
-pub fn source_failing() -> Held {
+pub fn mark_source_failing() -> Held {
     #[cfg(feature = "metrics")]
     return Held::new(::metrics::gauge!("evenkeel.discovery.failing"));
     #[cfg(not(feature = "metrics"))]
@@ -209,31 +209,31 @@ pub fn source_failing() -> Held {
 
 /// Counts a failure of a discovery.
 #[inline]
-pub fn discovery_failed(client: &Client) {
+pub fn count_discovery_failure(client: &Client) {
     count!(client, "evenkeel.balance.discovery_errors", 1);
 }
 
 /// Counts the start of a wait, because no endpoint is open.
 #[inline]
-pub fn balancer_waits(client: &Client) {
+pub fn count_balancer_wait(client: &Client) {
     count!(client, "evenkeel.balance.waits", 1);
 }
 
 /// Counts another pick for the same request, for `reason`.
 #[inline]
-pub fn repicked(client: &Client, reason: &str) {
+pub fn count_repick(client: &Client, reason: &str) {
     count!(client, "evenkeel.balance.repicks", 1, "reason", reason, ["not_ready" "failed"]);
 }
 
 /// Counts a request to an endpoint that only its health closes.
 #[inline]
-pub fn failed_open(client: &Client) {
+pub fn count_fail_open(client: &Client) {
     count!(client, "evenkeel.balance.fail_open", 1);
 }
 
 /// Counts a request that a balancer refused with `error_type`.
 #[inline]
-pub fn balancer_refused(client: &Client, error_type: &str) {
+pub fn count_balancer_refusal(client: &Client, error_type: &str) {
     count!(client, "evenkeel.balance.refusals", 1, "error.type", error_type,
         ["no_endpoints" "all_endpoints_closed" "all_endpoints_excluded"
          "no_endpoint_picked"]);
@@ -241,78 +241,78 @@ pub fn balancer_refused(client: &Client, error_type: &str) {
 
 /// Counts a call that exceeded its deadline.
 #[inline]
-pub fn deadline_exceeded(client: &Client) {
+pub fn count_deadline_exceeded(client: &Client) {
     count!(client, "evenkeel.deadline.exceeded", 1);
 }
 
 /// Counts a probe of an endpoint's load.
 #[inline]
-pub fn load_probed(client: &Client, is_answered: bool) {
+pub fn count_load_probe(client: &Client, is_answered: bool) {
     let outcome = if is_answered { "success" } else { "failure" };
     count!(client, "evenkeel.balance.load_probes", 1, "outcome", outcome, ["success" "failure"]);
 }
 
 /// Counts an active health check.
 #[inline]
-pub fn health_checked(client: &Client, has_passed: bool) {
+pub fn count_health_check(client: &Client, has_passed: bool) {
     let outcome = if has_passed { "success" } else { "failure" };
     count!(client, "evenkeel.health.checks", 1, "outcome", outcome, ["success" "failure"]);
 }
 
 /// Counts a change of an endpoint's state by active health checks.
 #[inline]
-pub fn health_changed(client: &Client, is_healthy: bool) {
+pub fn count_health_transition(client: &Client, is_healthy: bool) {
     let state = if is_healthy { "healthy" } else { "unhealthy" };
     count!(client, "evenkeel.health.transitions", 1, "state", state, ["healthy" "unhealthy"]);
 }
 
 /// Counts a request that a concurrency limit refused.
 #[inline]
-pub fn limit_reached(client: &Client) {
+pub fn count_limit_refusal(client: &Client) {
     count!(client, "evenkeel.limit.refusals", 1);
 }
 
 /// Counts a request that a rate limit refused. `scope` is `service`, `key` or `endpoint`.
 #[inline]
-pub fn rate_limited(client: &Client, scope: &str) {
+pub fn count_rate_limit_refusal(client: &Client, scope: &str) {
     count!(client, "evenkeel.rate_limit.refusals", 1, "scope", scope, ["service" "key" "endpoint"]);
 }
 
 /// Counts a request that a server refused because of its queue.
 #[inline]
-pub fn shed(client: &Client) {
+pub fn count_shed(client: &Client) {
     count!(client, "evenkeel.admission.shed", 1);
 }
 
 /// Counts a request that a client refused because the server would have refused it.
 #[inline]
-pub fn throttled(client: &Client) {
+pub fn count_throttle(client: &Client) {
     count!(client, "evenkeel.admission.throttled", 1);
 }
 
 /// Counts a request that was refused while no endpoint could be reached.
 #[inline]
-pub fn failed_fast(client: &Client) {
+pub fn count_fail_fast_refusal(client: &Client) {
     count!(client, "evenkeel.fail_fast.refusals", 1);
 }
 
 /// Counts a call that was to be mirrored, by the outcome of its copy.
 #[inline]
-pub fn mirrored(client: &Client, outcome: &str) {
+pub fn count_mirror_copy(client: &Client, outcome: &str) {
     count!(client, "evenkeel.mirror.copies", 1, "outcome", outcome,
         ["success" "failure" "timeout" "full" "incomplete"]);
 }
 
 /// Counts a request for which the shared quota could not be asked. It was allowed or refused.
 #[inline]
-pub fn quota_failed(is_allowed: bool) {
+pub fn count_quota_failure(is_allowed: bool) {
     let action = if is_allowed { "allowed" } else { "refused" };
     count!(&Client::default(), "evenkeel.quota.failures", 1, "action", action, ["allowed" "refused"]);
 }
 
 /// Counts the requests that a graceful stop cut off.
 #[inline]
-pub fn drain_cut(requests: u64) {
+pub fn count_drain_cut(requests: u64) {
     count!(&Client::default(), "evenkeel.drain.cut", requests);
 }
 

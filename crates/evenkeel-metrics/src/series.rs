@@ -74,7 +74,7 @@ impl Series {
 
     /// Counts the end of an attempt or a call.
     #[inline]
-    pub fn ended(&self, report: &Report) {
+    pub fn end(&self, report: &Report) {
         let counter = match (report.outcome, report.fault) {
             (Outcome::Success, _) => &self.succeeded,
             (Outcome::Throttled(_), _) => &self.throttled,

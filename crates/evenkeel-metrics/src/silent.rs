@@ -30,7 +30,7 @@ impl Series {
 
     /// Counts the end of an attempt or a call.
     #[inline]
-    pub const fn ended(&self, _: &Report) {}
+    pub const fn end(&self, _: &Report) {}
 
     /// Updates the endpoint's `gate` after it closed or opened.
     #[inline]

@@ -17,19 +17,19 @@ fn events_allocate_nothing_without_a_recorder() {
     let client = Client::default();
 
     let allocations = measure(|| {
-        evenkeel_metrics::retried(&client, "timeout");
-        evenkeel_metrics::retried(&client, "a word of no list");
-        evenkeel_metrics::not_retried(&client, "exhausted");
-        evenkeel_metrics::hedged(&client);
-        evenkeel_metrics::not_hedged(&client, "no_budget");
-        evenkeel_metrics::hedge_ended(&client, true, true);
-        evenkeel_metrics::breaker_changed(&client, "open");
-        evenkeel_metrics::ejected(&client, "latency");
-        evenkeel_metrics::published(&client, 3);
-        evenkeel_metrics::balancer_refused(&client, "no_endpoints");
-        evenkeel_metrics::rate_limited(&client, "key");
-        evenkeel_metrics::quota_failed(true);
-        evenkeel_metrics::drain_cut(3);
+        evenkeel_metrics::count_retry(&client, "timeout");
+        evenkeel_metrics::count_retry(&client, "a word of no list");
+        evenkeel_metrics::count_retry_refusal(&client, "exhausted");
+        evenkeel_metrics::count_hedge(&client);
+        evenkeel_metrics::count_hedge_refusal(&client, "no_budget");
+        evenkeel_metrics::count_hedge_end(&client, true, true);
+        evenkeel_metrics::count_breaker_transition(&client, "open");
+        evenkeel_metrics::count_ejection(&client, "latency");
+        evenkeel_metrics::count_snapshot(&client, 3);
+        evenkeel_metrics::count_balancer_refusal(&client, "no_endpoints");
+        evenkeel_metrics::count_rate_limit_refusal(&client, "key");
+        evenkeel_metrics::count_quota_failure(true);
+        evenkeel_metrics::count_drain_cut(3);
     });
 
     assert_eq!(allocations.count_total, 0);
@@ -43,7 +43,7 @@ fn an_attempt_allocates_nothing_and_a_gate_only_the_first_time() {
 
     let attempt = || {
         let active = series.begin();
-        series.ended(&failure);
+        series.end(&failure);
         drop(active);
     };
     let turn = || {

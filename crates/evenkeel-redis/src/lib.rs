@@ -36,7 +36,7 @@
 //! # fn main() -> Result<(), evenkeel_core::BoxError> {
 //! let quota = RedisQuota::open("redis://10.0.0.1:6379", "tenants", Rate::per_second(100).burst(200))?
 //!     .plan(Plan::fixed(10))
-//!     .keys_max(50_000)
+//!     .max_keys(50_000)
 //!     .timeout(Duration::from_millis(20))
 //!     .rest(Duration::from_secs(1))
 //!     .failing(Failing::Local(Rate::per_second(10)));

@@ -54,7 +54,7 @@ struct Rules {
     name: Box<str>,
     rate: Rate,
     plan: Plan,
-    keys_max: usize,
+    max_keys: usize,
     timeout: Duration,
     rest: Duration,
     failing: Failing,
@@ -105,12 +105,12 @@ impl RedisQuota {
     #[must_use]
     pub fn from_client(client: Client, name: &str, rate: Rate) -> Self {
         check_tls(&client).unwrap_or_else(|reason| panic!("{reason}"));
-        let batch_max = (rate.burst_size() / 10).clamp(1, 100);
+        let max_batch = (rate.burst_size() / 10).clamp(1, 100);
         let rules = Rules {
             name: name.into(),
             rate,
-            plan: Plan::adaptive(batch_max, Duration::from_millis(50)),
-            keys_max: 10_000,
+            plan: Plan::adaptive(max_batch, Duration::from_millis(50)),
+            max_keys: 10_000,
             timeout: Duration::from_millis(50),
             rest: Duration::from_millis(250),
             failing: Failing::default(),
@@ -135,11 +135,11 @@ impl RedisQuota {
     /// it and asks Redis again.
     ///
     /// # Panics
-    /// If `keys_max` is zero.
+    /// If `max_keys` is zero.
     #[must_use]
-    pub fn keys_max(self, keys_max: usize) -> Self {
-        assert!(0 < keys_max, "room for one key at least");
-        self.with(|rules| rules.keys_max = keys_max)
+    pub fn max_keys(self, max_keys: usize) -> Self {
+        assert!(0 < max_keys, "room for one key at least");
+        self.with(|rules| rules.max_keys = max_keys)
     }
 
     /// Sets how long a request waits for Redis at most. Default: 50 milliseconds.
@@ -220,7 +220,7 @@ impl RedisQuota {
             let prefix = format!("evenkeel:quota:{}:", rules.name);
             Arc::new(Running {
                 server: Server::new(self.client.clone(), self.dialer.clone(), rules.timeout),
-                slots: Slots::new(&prefix, rules.plan, rules.keys_max),
+                slots: Slots::new(&prefix, rules.plan, rules.max_keys),
                 reach: Reach::new(&rules.name, rules.rest),
                 rules,
             })
@@ -260,10 +260,10 @@ impl Running {
             let taken = running.server.take(&fetching.slot.key, &running.rules.rate, wanted).await;
             match taken {
                 Ok(grant) => {
-                    running.reach.answered();
-                    fetching.granted(grant);
+                    running.reach.record_answer();
+                    fetching.add_grant(grant);
                 }
-                Err(error) => running.reach.failed(clock::now(), error.as_ref()),
+                Err(error) => running.reach.record_failure(clock::now(), error.as_ref()),
             }
         });
         true
@@ -302,7 +302,7 @@ impl Running {
             }
         };
         let is_allowed = spent.is_ok();
-        evenkeel_metrics::quota_failed(is_allowed);
+        evenkeel_metrics::count_quota_failure(is_allowed);
         tracing::debug!(target: TARGET, quota = &**name, is_allowed, "redis could not be asked");
         spent
     }
@@ -324,7 +324,7 @@ struct Fetching {
 }
 
 impl Fetching {
-    fn granted(&mut self, grant: Grant) {
+    fn add_grant(&mut self, grant: Grant) {
         self.grant = Some(grant);
     }
 }
@@ -333,8 +333,8 @@ impl Drop for Fetching {
     fn drop(&mut self) {
         let mut state = self.slot.lock();
         match &self.grant {
-            Some(grant) => state.allowance.granted(clock::now(), grant),
-            None => state.allowance.failed(),
+            Some(grant) => state.allowance.add_grant(clock::now(), grant),
+            None => state.allowance.record_failure(),
         }
         drop(state);
         self.slot.changed.notify_waiters();

@@ -15,11 +15,11 @@ pub(crate) const TARGET: &str = "evenkeel::redis";
 
 /// Whether the server answers.
 ///
-/// All counting and logging about the server happens here: [`answered`] and [`failed`] are called
+/// All counting and logging about the server happens here: [`record_answer`] and [`record_failure`] are called
 /// at the end of every question.
 ///
-/// [`answered`]: Reach::answered
-/// [`failed`]: Reach::failed
+/// [`record_answer`]: Reach::record_answer
+/// [`record_failure`]: Reach::record_failure
 pub(crate) struct Reach {
     name: Box<str>,
     /// How long the server is not asked after a failure.
@@ -52,13 +52,13 @@ impl Reach {
                 .is_ok()
     }
 
-    pub(crate) fn answered(&self) {
+    pub(crate) fn record_answer(&self) {
         if self.ask_again.swap(0, Ordering::AcqRel) != 0 {
             tracing::info!(target: TARGET, quota = &*self.name, "redis answers again");
         }
     }
 
-    pub(crate) fn failed(&self, now: Timestamp, error: &(dyn Error + 'static)) {
+    pub(crate) fn record_failure(&self, now: Timestamp, error: &(dyn Error + 'static)) {
         let before = self.ask_again.swap((now + self.rest).as_nanos(), Ordering::AcqRel);
         let refusal = cause(error).map(Refusal::of);
         if before == 0 && refusal == Some(Refusal::Configuration) {
@@ -109,11 +109,11 @@ mod tests {
         tracing::subscriber::with_default(levels.clone(), || {
             let reach = Reach::new("test", Duration::from_secs(1));
             let start = Timestamp::from_nanos(1 << 62);
-            reach.answered();
-            reach.failed(start, &std::io::Error::other("down"));
-            reach.failed(start, &std::io::Error::other("down"));
-            reach.answered();
-            reach.answered();
+            reach.record_answer();
+            reach.record_failure(start, &std::io::Error::other("down"));
+            reach.record_failure(start, &std::io::Error::other("down"));
+            reach.record_answer();
+            reach.record_answer();
         });
         assert_eq!(*levels.0.lock().unwrap(), [Level::WARN, Level::DEBUG, Level::INFO]);
     }
@@ -124,13 +124,13 @@ mod tests {
         let start = Timestamp::from_nanos(1 << 62);
         assert!(reach.may_ask(start) && reach.is_up());
 
-        reach.failed(start, &std::io::Error::other("down"));
+        reach.record_failure(start, &std::io::Error::other("down"));
         assert!(!reach.may_ask(start) && !reach.is_up());
         let later = start + Duration::from_secs(1);
         assert!(reach.may_ask(later));
         assert!(!reach.may_ask(later), "another request asks already");
 
-        reach.answered();
+        reach.record_answer();
         assert!(reach.may_ask(later) && reach.is_up());
     }
 }

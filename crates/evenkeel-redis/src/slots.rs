@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 const WAYS: usize = 8;
 
 /// How many bytes of a key count.
-const KEY_MAX: usize = 256;
+const MAX_KEY: usize = 256;
 
 /// One key.
 pub(crate) struct Slot {
@@ -45,13 +45,13 @@ pub(crate) struct Slots {
 }
 
 impl Slots {
-    pub(crate) fn new(prefix: &str, plan: Plan, keys_max: usize) -> Self {
-        let sets = (0..keys_max.div_ceil(WAYS)).map(|_| Mutex::default()).collect();
+    pub(crate) fn new(prefix: &str, plan: Plan, max_keys: usize) -> Self {
+        let sets = (0..max_keys.div_ceil(WAYS)).map(|_| Mutex::default()).collect();
         Self { prefix: prefix.as_bytes().into(), plan, hasher: RandomState::new(), sets }
     }
 
     pub(crate) fn slot(&self, key: &[u8]) -> Arc<Slot> {
-        let key = &key[..key.len().min(KEY_MAX)];
+        let key = &key[..key.len().min(MAX_KEY)];
         let hash = self.hasher.hash_one(key);
         // The upper bits choose the set, without a division (Lemire 2019).
         let set = ((u128::from(hash) * self.sets.len() as u128) >> 64) as usize;
@@ -104,6 +104,6 @@ mod tests {
     #[test]
     fn no_key_is_longer_than_the_bound() {
         let slots = Slots::new("quota:", Plan::fixed(1), 64);
-        assert_eq!(slots.slot(&[b'x'; 10_000]).key.len(), 6 + KEY_MAX);
+        assert_eq!(slots.slot(&[b'x'; 10_000]).key.len(), 6 + MAX_KEY);
     }
 }

@@ -80,7 +80,7 @@ pub(crate) struct Choice {
 }
 
 /// At most this many nodes are asked to admit an attempt.
-const REFUSALS_MAX: usize = 8;
+const MAX_REFUSALS: usize = 8;
 
 impl Client {
     pub(crate) fn new(zone: u16, rng: Rng, policy: Arc<dyn Policy>) -> Self {
@@ -188,9 +188,9 @@ impl Client {
         hash: Option<u64>,
         tried: &[u64],
     ) -> Option<Choice> {
-        let mut avoid = [0; 2 * REFUSALS_MAX];
+        let mut avoid = [0; 2 * MAX_REFUSALS];
         avoid[..tried.len()].copy_from_slice(tried);
-        for refused in tried.len()..(tried.len() + REFUSALS_MAX).min(avoid.len()) {
+        for refused in tried.len()..(tried.len() + MAX_REFUSALS).min(avoid.len()) {
             let index = match self.pick(now, hash, &avoid[..refused], false) {
                 Some(index) => index,
                 None if self.nodes.iter().any(|node| node.is_open()) => return None,
@@ -229,7 +229,7 @@ impl Client {
     }
 
     fn start_attempt(&mut self, index: usize, mut attempt: Attempt<Slot>) -> Choice {
-        attempt.waits();
+        attempt.start_clock();
         let is_first = !std::mem::replace(&mut self.is_used[index], true);
         Choice { attempt, server: self.servers[index], is_first }
     }

@@ -86,7 +86,7 @@ pub(crate) struct Bucket {
 }
 
 /// Later buckets are not drawn.
-const BUCKETS_MAX: usize = 2_000;
+const MAX_BUCKETS: usize = 2_000;
 
 impl Series {
     pub(crate) fn new(groups: usize) -> Self {
@@ -95,7 +95,7 @@ impl Series {
 
     fn at(&mut self, since_start: u64, width: u64) -> Option<&mut Bucket> {
         let index = (since_start / width) as usize;
-        if BUCKETS_MAX <= index {
+        if MAX_BUCKETS <= index {
             return None;
         }
         while self.buckets.len() <= index {

@@ -121,8 +121,8 @@ fn with_ejection_a_failing_server_gets_at_most_a_hundredth_after_a_second() {
 fn an_ejected_server_returns_when_it_is_well() {
     let servers = "count = 1\nfaults = [{ kind = 'fails', lasts = '2s' }]\n[[servers]]\ncount = 4";
     let mut scenario = scenario("rate = 100\nlasts = '20s'", servers);
-    let ejection_min = Some(Time::millis(3_000));
-    scenario.outlier = Some(Outlier { ejection_min, ..Outlier::default() });
+    let min_ejection = Some(Time::millis(3_000));
+    scenario.outlier = Some(Outlier { min_ejection, ..Outlier::default() });
 
     let report = run(&scenario, "round_robin");
 

@@ -52,11 +52,11 @@ fn mean(scenario: &Scenario, policy: &str) -> (f64, f64) {
 
 /// `bias` is how far the model itself may be off, as a share: it is exact only for infinitely many
 /// servers.
-fn assert_is(what: &str, (mean, half_width): (f64, f64), expected: f64, bias: f64, width_max: f64) {
+fn assert_is(what: &str, (mean, half_width): (f64, f64), expected: f64, bias: f64, max_width: f64) {
     let text = format!("{what}: {mean:.4} ± {half_width:.4}, expected {expected:.4}");
     println!("{text}");
     assert!((mean - expected).abs() <= half_width + bias * expected, "{text}");
-    assert!(half_width <= width_max * expected, "too uncertain: {text}");
+    assert!(half_width <= max_width * expected, "too uncertain: {text}");
 }
 
 /// The mean time in an M/M/n system with a central queue, in multiples of the mean work (Erlang's C

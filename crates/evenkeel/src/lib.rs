@@ -160,7 +160,7 @@
 //!
 //! | policy | does | use it when |
 //! |---|---|---|
-//! | [`priority`](core::policy::Priority) | sends to the next tier what the first cannot carry | there is a stand-by |
+//! | [`priority`](core::policy::Tiers) | sends to the next tier what the first cannot carry | there is a stand-by |
 //! | [`zone_aware`](core::policy::ZoneAware) | keeps as many requests in the caller's zone as that can carry | crossing zones costs |
 //! | [`zone_weighted`](core::policy::ZoneWeighted) | gives each zone a share | you decide the shares of zones |
 //! | [`prefer_zone`](core::policy::PreferZone) | stays in the caller's zone while that has an endpoint | each zone can carry all its callers |

@@ -13,10 +13,10 @@ use syn::{
 use crate::workspace::{File, assert_none, file, files};
 
 /// The limit of lines of a file without its tests.
-const FILE_LINES_MAX: usize = 400;
+const MAX_FILE_LINES: usize = 400;
 
 /// The limit of lines of a function, from `fn` to its closing brace.
-const FUNCTION_LINES_MAX: usize = 70;
+const MAX_FUNCTION_LINES: usize = 70;
 
 /// The only file that turns readings of the clock into points in time, for all crates.
 const CLOCK: &str = "crates/evenkeel-clock/src/lib.rs";
@@ -180,10 +180,10 @@ fn at<'a>(file: &'a File, lines: &'a [usize]) -> impl Iterator<Item = String> + 
 fn a_file_is_read_in_one_sitting() {
     let broken: Vec<_> = shipped()
         .map(|(file, found)| (file.text.lines().count() - found.test_lines, &file.path))
-        .filter(|(lines, _)| FILE_LINES_MAX < *lines)
+        .filter(|(lines, _)| MAX_FILE_LINES < *lines)
         .map(|(lines, path)| format!("{path} has {lines} lines without its tests"))
         .collect();
-    assert_none(&format!("{FILE_LINES_MAX} lines at most"), &broken);
+    assert_none(&format!("{MAX_FILE_LINES} lines at most"), &broken);
 }
 
 #[test]
@@ -191,12 +191,12 @@ fn a_function_fits_a_screen() {
     let mut broken = Vec::new();
     for (file, found) in sources() {
         for (name, line, lines) in &found.functions {
-            if FUNCTION_LINES_MAX < *lines {
+            if MAX_FUNCTION_LINES < *lines {
                 broken.push(format!("{}:{line}: {name} has {lines} lines", file.path));
             }
         }
     }
-    assert_none(&format!("{FUNCTION_LINES_MAX} lines at most"), &broken);
+    assert_none(&format!("{MAX_FUNCTION_LINES} lines at most"), &broken);
 }
 
 #[test]

@@ -79,7 +79,7 @@ pub(crate) struct Seen {
     /// The attempts, with endpoint and time. Only for ours.
     pub(crate) attempts: Vec<(SocketAddr, Moment)>,
     /// The fewest endpoints that a balancer had after it first had all. Only for ours.
-    pub(crate) endpoints_min: Option<usize>,
+    pub(crate) min_endpoints: Option<usize>,
 }
 
 /// All callers, in the order of the tables.

@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// The most operations in one transaction.
-const OPERATIONS_MAX: usize = 64;
+const MAX_OPERATIONS: usize = 64;
 
 #[derive(Debug)]
 pub(super) struct Consul;
@@ -84,7 +84,7 @@ impl Agent {
     }
 
     async fn transact(&self, operations: &[Value]) -> Result<(), BoxError> {
-        for part in operations.chunks(OPERATIONS_MAX) {
+        for part in operations.chunks(MAX_OPERATIONS) {
             self.admin.put(self.http, "/v1/txn", &json!(part)).await?;
         }
         Ok(())

@@ -51,7 +51,7 @@ impl Registry for Dns {
         matches!(event, Event::Join | Event::Leave | Event::Crash)
     }
 
-    fn delay_max(&self) -> Duration {
+    fn max_delay(&self) -> Duration {
         TTL + Duration::from_millis(100)
     }
 

@@ -19,7 +19,7 @@ use crate::{
 pub(super) const VERSION: &str = "etcd-3.5";
 
 /// The most operations in one transaction.
-const OPERATIONS_MAX: usize = 128;
+const MAX_OPERATIONS: usize = 128;
 
 #[derive(Debug)]
 pub(super) struct Etcd {
@@ -124,7 +124,7 @@ impl Cluster {
 
     async fn transact(&self, operations: &[Value]) -> Result<(), BoxError> {
         let member = self.alive().next().ok_or("no member is left")?.client;
-        for part in operations.chunks(OPERATIONS_MAX) {
+        for part in operations.chunks(MAX_OPERATIONS) {
             self.admin.post(member, "/v3/kv/txn", &json!({ "success": part })).await?;
         }
         Ok(())

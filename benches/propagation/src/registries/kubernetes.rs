@@ -26,7 +26,7 @@ const TOKENS: &str = "admin *\nreader shop\n";
 const NAMESPACE: &str = "shop";
 
 /// How many endpoints the controllers put into a slice.
-const SLICE_MAX: usize = 100;
+const MAX_SLICE: usize = 100;
 
 #[derive(Debug)]
 pub(super) struct Kubernetes;
@@ -160,7 +160,7 @@ impl Running for Cluster {
             let mut changed = Vec::new();
             for address in many {
                 self.endpoint_port = address.port();
-                if self.slices.last().is_none_or(|slice| SLICE_MAX <= slice.len()) {
+                if self.slices.last().is_none_or(|slice| MAX_SLICE <= slice.len()) {
                     self.slices.push(vec![]);
                 }
                 let last = self.slices.len() - 1;

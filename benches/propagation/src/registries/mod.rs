@@ -28,7 +28,7 @@ pub(crate) trait Registry: fmt::Debug + Send + Sync {
     fn supports(&self, event: Event) -> bool;
 
     /// The longest delay until a change is in every balancer, if the registry announces changes.
-    fn delay_max(&self) -> Duration {
+    fn max_delay(&self) -> Duration {
         Duration::from_millis(100)
     }
 

@@ -17,26 +17,26 @@ use crate::time::Timestamp;
 /// overload.
 ///
 /// ```
-/// use evenkeel_core::{limit::Throttle, time::Timestamp};
+/// use evenkeel_core::{limit::AdaptiveThrottle, time::Timestamp};
 ///
-/// let throttle = Throttle::new();
+/// let throttle = AdaptiveThrottle::new();
 /// let now = || Timestamp::from_nanos(1 << 62);
 /// for _ in 0..99 {
 ///     assert!(throttle.admit(|| 0.99, now).is_ok());
-///     throttle.refused(now());
+///     throttle.record_refusal(now());
 /// }
 /// // 99 requests, none accepted.
 /// assert_eq!(throttle.admit(|| 0.98, now), Err(0.99));
 /// ```
 #[derive(Debug)]
-pub struct Throttle {
+pub struct AdaptiveThrottle {
     ratio: f64,
     padding: u32,
     /// Requests, and how many of them were refused, by the server or here.
     tally: Tally,
 }
 
-impl Throttle {
+impl AdaptiveThrottle {
     /// K = 2, over two minutes.
     #[must_use]
     pub fn new() -> Self {
@@ -101,7 +101,7 @@ impl Throttle {
     }
 
     /// The server refused a request.
-    pub fn refused(&self, now: Timestamp) {
+    pub fn record_refusal(&self, now: Timestamp) {
         self.tally.add(0, 1, now);
     }
 
@@ -119,7 +119,7 @@ impl Throttle {
     }
 }
 
-impl Default for Throttle {
+impl Default for AdaptiveThrottle {
     fn default() -> Self {
         Self::new()
     }

@@ -2,7 +2,7 @@
 //! time.
 //!
 //! A [`Limit`] says how many calls may be under way, and learns from those that end; [`Permits`]
-//! counts them. [`Throttle`] keeps a client from sending requests that would be refused. [`Shed`]
+//! counts them. [`AdaptiveThrottle`] keeps a client from sending requests that would be refused. [`Shed`]
 //! keeps a server from work that it cannot finish in time.
 //!
 //! | limit | follows | use it when |
@@ -28,7 +28,7 @@ mod window;
 mod windowed;
 
 pub use self::{
-    admission::Throttle,
+    admission::AdaptiveThrottle,
     aimd::Aimd,
     gradient::Gradient2,
     permits::Permits,

@@ -90,8 +90,8 @@ impl<Req, F: Fn(&Req) -> Priority + Clone> ReadPriority<Req> for F {
 /// let shed = Shed::new();
 /// let now = Timestamp::from_nanos(1 << 62);
 /// assert!(shed.admit(Priority::SHEDDABLE, || 0.5, || now));
-/// shed.began(Duration::from_millis(1), || now);
-/// assert_eq!(shed.wait_max(now), Duration::from_millis(100));
+/// shed.record_start(Duration::from_millis(1), || now);
+/// assert_eq!(shed.max_wait(now), Duration::from_millis(100));
 /// ```
 #[derive(Debug)]
 pub struct Shed {
@@ -100,7 +100,7 @@ pub struct Shed {
     /// When the interval began.
     began: AtomicU64,
     /// The least waiting time of the interval, in nanoseconds.
-    wait_min: AtomicU64,
+    min_wait: AtomicU64,
     is_overloaded: AtomicU32,
     /// Priorities below it are let in. Of the priority in which it lies, the fraction is let in.
     level: AtomicU32,
@@ -112,10 +112,10 @@ pub struct Shed {
 
 /// Levels are kept in units of 1/65,536.
 const ONE: u32 = 1 << 16;
-const LEVEL_MAX: u32 = Priority::COUNT as u32 * ONE;
+const MAX_LEVEL: u32 = Priority::COUNT as u32 * ONE;
 
 /// No more than this are counted in one interval.
-const ASKED_MAX: u32 = 1 << 30;
+const MAX_REQUESTS: u32 = 1 << 30;
 
 /// After an interval of overload, this much less of what was let in is let in. After an interval
 /// without, this much more of the traffic.
@@ -124,7 +124,7 @@ const INCREASE: f64 = 0.01;
 
 /// This much of the traffic is let in, however great the overload: with none, its end could not be
 /// seen.
-const SHARE_MIN: f64 = 0.01;
+const MIN_SHARE: f64 = 0.01;
 
 impl Shed {
     /// A target of 5 milliseconds over an interval of 100.
@@ -134,9 +134,9 @@ impl Shed {
             target: Duration::from_millis(5),
             interval: Duration::from_millis(100),
             began: AtomicU64::new(0),
-            wait_min: AtomicU64::new(u64::MAX),
+            min_wait: AtomicU64::new(u64::MAX),
             is_overloaded: AtomicU32::new(0),
-            level: AtomicU32::new(LEVEL_MAX),
+            level: AtomicU32::new(MAX_LEVEL),
             asked: std::array::from_fn(|_| AtomicU32::new(0)),
             closing: AtomicU32::new(0),
         }
@@ -203,10 +203,10 @@ impl Shed {
     /// The service of a request has begun, `waited` after it arrived.
     ///
     /// If it did not wait at all, `now` is not called.
-    pub fn began(&self, waited: Duration, now: impl FnOnce() -> Timestamp) {
+    pub fn record_start(&self, waited: Duration, now: impl FnOnce() -> Timestamp) {
         let waited = waited.as_nanos() as u64;
-        if waited < self.wait_min.load(Ordering::Relaxed) {
-            self.wait_min.fetch_min(waited, Ordering::AcqRel);
+        if waited < self.min_wait.load(Ordering::Relaxed) {
+            self.min_wait.fetch_min(waited, Ordering::AcqRel);
         }
         // After it is noted: it waited in the interval that may end now.
         if 0 < waited {
@@ -215,13 +215,13 @@ impl Shed {
     }
 
     /// A request was refused after it had waited for `waited`, before its service began.
-    pub fn gave_up(&self, waited: Duration, now: Timestamp) {
-        self.began(waited, || now);
+    pub fn record_refusal(&self, waited: Duration, now: Timestamp) {
+        self.record_start(waited, || now);
     }
 
     /// How long a request that arrives now may wait.
     #[must_use]
-    pub fn wait_max(&self, now: Timestamp) -> Duration {
+    pub fn max_wait(&self, now: Timestamp) -> Duration {
         self.tell(now);
         if self.is_overloaded() { self.target } else { self.interval }
     }
@@ -241,14 +241,14 @@ impl Shed {
 
     fn count(&self, priority: Priority) {
         let asked = &self.asked[usize::from(priority.level())];
-        if asked.load(Ordering::Relaxed) < ASKED_MAX {
+        if asked.load(Ordering::Relaxed) < MAX_REQUESTS {
             asked.fetch_add(1, Ordering::Relaxed);
         }
     }
 
     /// Whether it refuses some requests, or may soon.
     fn is_refusing(&self) -> bool {
-        self.level.load(Ordering::Relaxed) != LEVEL_MAX || self.is_overloaded()
+        self.level.load(Ordering::Relaxed) != MAX_LEVEL || self.is_overloaded()
     }
 
     /// Ends the interval if it is over.
@@ -268,20 +268,20 @@ impl Shed {
         // Another thread may have ended it just before.
         if self.began.load(Ordering::Acquire) == began {
             self.began.store(now.as_nanos(), Ordering::Release);
-            let wait_min = self.wait_min.swap(u64::MAX, Ordering::AcqRel);
+            let min_wait = self.min_wait.swap(u64::MAX, Ordering::AcqRel);
             let asked = self.asked.each_ref().map(|asked| asked.swap(0, Ordering::Relaxed));
             let silence = now.since(Timestamp::from_nanos(began)).as_nanos();
             let intervals = silence / self.interval.as_nanos().max(1);
             // An interval in which nothing waited had no overload, nor had the time before the
             // first.
             let is_overloaded =
-                began != 0 && wait_min != u64::MAX && self.target <= Duration::from_nanos(wait_min);
+                began != 0 && min_wait != u64::MAX && self.target <= Duration::from_nanos(min_wait);
             self.is_overloaded.store(u32::from(is_overloaded), Ordering::Relaxed);
             let level = f64::from(self.level.load(Ordering::Relaxed)) / f64::from(ONE);
             let recovered = INCREASE * intervals.min(100) as f64;
             let level = next_level(level, asked, is_overloaded, recovered);
             let level = (level * f64::from(ONE)).round() as u32;
-            self.level.store(level.min(LEVEL_MAX), Ordering::Relaxed);
+            self.level.store(level.min(MAX_LEVEL), Ordering::Relaxed);
         }
         self.closing.store(0, Ordering::Release);
     }
@@ -309,7 +309,7 @@ fn next_level(
         let_in += f64::from(asked) * (level - index as f64).clamp(0.0, 1.0);
     }
     let mut wanted = if is_overloaded {
-        (let_in * (1.0 - DECREASE)).max(total * SHARE_MIN)
+        (let_in * (1.0 - DECREASE)).max(total * MIN_SHARE)
     } else if total <= let_in + total * recovered {
         return Priority::COUNT as f64;
     } else {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::{
-    ring::{COUNT_MAX, Ring, tick_nanos, tick_of},
+    ring::{MAX_COUNT, Ring, tick_nanos, tick_of},
     sync::{AtomicI64, AtomicU64, Ordering},
     time::Timestamp,
 };
@@ -50,7 +50,7 @@ impl Tally {
         let first = self.first.slots.count(head);
         // Few calls may be spread over more than a window: each has to count when it came. A full
         // slot no longer changes, and would never ask again.
-        let is_known = (UNTOLD..COUNT_MAX).contains(&first) && !first.is_multiple_of(UNTOLD);
+        let is_known = (UNTOLD..MAX_COUNT).contains(&first) && !first.is_multiple_of(UNTOLD);
         is_known.then(|| Timestamp::from_nanos(head * self.tick_nanos))
     }
 
@@ -112,7 +112,7 @@ mod tests {
     #[test]
     fn a_tick_whose_counter_is_full_asks_for_the_time_with_each_call() {
         let (tally, now) = (Tally::new(Duration::from_secs(16)), Timestamp::from_nanos(1 << 60));
-        tally.add(COUNT_MAX, 0, now);
+        tally.add(MAX_COUNT, 0, now);
         assert_eq!(tally.lately(), None);
 
         tally.add(1, 0, tally.lately().unwrap_or(now + Duration::from_secs(20)));

@@ -19,7 +19,7 @@ pub(super) struct Window {
     /// The number of samples and the sum of their latencies, in one word.
     sums: AtomicU64,
     dropped: AtomicU32,
-    in_flight_max: AtomicU32,
+    max_in_flight: AtomicU32,
     /// 1 while a thread closes a window. No thread waits for it: others go on and sample.
     closing: AtomicU32,
 }
@@ -29,19 +29,19 @@ pub(super) struct Window {
 pub(super) struct Seen {
     /// The mean latency in nanoseconds, if enough calls were not dropped.
     pub(super) latency: Option<f64>,
-    pub(super) in_flight_max: u32,
+    pub(super) max_in_flight: u32,
     /// Whether more than a tenth of the calls were dropped.
     pub(super) is_overloaded: bool,
 }
 
 /// Fewer samples than this say nothing.
-pub(super) const SAMPLES_MIN: u64 = 16;
+pub(super) const MIN_SAMPLES: u64 = 16;
 
 const COUNT_BITS: u32 = 16;
-const COUNT_MAX: u64 = (1 << COUNT_BITS) - 1;
+const MAX_COUNT: u64 = (1 << COUNT_BITS) - 1;
 /// Latencies are summed in units of 64 nanoseconds, so that 65,535 of up to 4 minutes fit.
 const UNIT_BITS: u32 = 6;
-const LATENCY_MAX: u64 = (1 << (64 - COUNT_BITS)) / COUNT_MAX - 1;
+const MAX_LATENCY: u64 = (1 << (64 - COUNT_BITS)) / MAX_COUNT - 1;
 
 impl Window {
     pub(super) fn new(length: Duration) -> Self {
@@ -50,7 +50,7 @@ impl Window {
             began: AtomicU64::new(0),
             sums: AtomicU64::new(0),
             dropped: AtomicU32::new(0),
-            in_flight_max: AtomicU32::new(0),
+            max_in_flight: AtomicU32::new(0),
             closing: AtomicU32::new(0),
         }
     }
@@ -79,11 +79,11 @@ impl Window {
         } else {
             self.count(latency >> UNIT_BITS);
         }
-        if self.in_flight_max.load(Ordering::Relaxed) < sample.in_flight {
-            self.in_flight_max.fetch_max(sample.in_flight, Ordering::Relaxed);
+        if self.max_in_flight.load(Ordering::Relaxed) < sample.in_flight {
+            self.max_in_flight.fetch_max(sample.in_flight, Ordering::Relaxed);
         }
         let is_over = self.length <= now.since(Timestamp::from_nanos(began));
-        let is_enough = SAMPLES_MIN <= self.samples();
+        let is_enough = MIN_SAMPLES <= self.samples();
         if is_over && is_enough && self.closing.swap(1, Ordering::AcqRel) == 0 {
             // Another thread may have closed it just before.
             if self.began.load(Ordering::Acquire) == began {
@@ -104,15 +104,15 @@ impl Window {
 
     fn count(&self, units: u64) {
         let add = |sums: u64| {
-            let is_full = sums & COUNT_MAX == COUNT_MAX;
-            (!is_full).then(|| sums + (units.min(LATENCY_MAX) << COUNT_BITS) + 1)
+            let is_full = sums & MAX_COUNT == MAX_COUNT;
+            (!is_full).then(|| sums + (units.min(MAX_LATENCY) << COUNT_BITS) + 1)
         };
         // A full window closes with the samples that it has.
         let _ = self.sums.fetch_update(Ordering::AcqRel, Ordering::Relaxed, add);
     }
 
     fn samples(&self) -> u64 {
-        let answered = self.sums.load(Ordering::Relaxed) & COUNT_MAX;
+        let answered = self.sums.load(Ordering::Relaxed) & MAX_COUNT;
         answered + u64::from(self.dropped.load(Ordering::Relaxed))
     }
 
@@ -121,12 +121,12 @@ impl Window {
         self.began.store(now.as_nanos().max(1), Ordering::Release);
         let sums = self.sums.swap(0, Ordering::AcqRel);
         let dropped = u64::from(self.dropped.swap(0, Ordering::AcqRel));
-        let in_flight_max = self.in_flight_max.swap(0, Ordering::AcqRel);
-        let (count, units) = (sums & COUNT_MAX, sums >> COUNT_BITS);
+        let max_in_flight = self.max_in_flight.swap(0, Ordering::AcqRel);
+        let (count, units) = (sums & MAX_COUNT, sums >> COUNT_BITS);
         let mean = || (units << UNIT_BITS) as f64 / count as f64;
         Seen {
-            latency: (SAMPLES_MIN / 2 <= count).then(mean),
-            in_flight_max,
+            latency: (MIN_SAMPLES / 2 <= count).then(mean),
+            max_in_flight,
             is_overloaded: count + dropped < 10 * dropped,
         }
     }

@@ -90,7 +90,7 @@ impl Windowed {
             // This was the dip. It takes half, because a mean of few calls is off now and then.
             return self.show(limit, f64::midpoint(baseline, latency), 0);
         }
-        let is_used = limit <= 2.0 * f64::from(seen.in_flight_max);
+        let is_used = limit <= 2.0 * f64::from(seen.max_in_flight);
         let follow = baseline + WEIGHT * (latency - baseline);
         if !is_used {
             return self.show(limit, follow, windows);

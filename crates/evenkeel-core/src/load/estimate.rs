@@ -29,7 +29,7 @@ use crate::{
 /// let now = Timestamp::from_nanos(1 << 40);
 ///
 /// let arrival = estimate.enter();
-/// arrival.took(Duration::from_millis(20), now);
+/// arrival.record_success(Duration::from_millis(20), now);
 /// drop(arrival);
 /// let _cancelled = estimate.enter();
 ///
@@ -152,7 +152,7 @@ pub struct Arrival {
 impl Arrival {
     /// Records that the request was successfully answered after `latency`. Call it once. The
     /// request stays in flight.
-    pub fn took(&self, latency: Duration, now: Timestamp) {
+    pub fn record_success(&self, latency: Duration, now: Timestamp) {
         let nanos = latency.as_nanos().clamp(1, u64::MAX.into()) as f32;
         let sample = u64::from(nanos.to_bits()) << 32 | u64::from(tick_of(now));
         let bucket = &self.estimate.buckets[bucket(self.before)];
@@ -210,7 +210,7 @@ mod tests {
     fn sample(estimate: &Arc<LoadEstimate>, others: u32, millis: &[u64], now: Timestamp) {
         let others: Vec<_> = (0..others).map(|_| estimate.enter()).collect();
         for &millis in millis {
-            estimate.enter().took(Duration::from_millis(millis), now);
+            estimate.enter().record_success(Duration::from_millis(millis), now);
         }
         drop(others);
     }
@@ -256,7 +256,7 @@ mod tests {
         let estimate = estimate();
         for now in [at(1_000), at(0), Timestamp::default(), Timestamp::from_nanos(u64::MAX)] {
             for latency in [Duration::ZERO, Duration::MAX, Duration::from_nanos(1)] {
-                estimate.enter().took(latency, now);
+                estimate.enter().record_success(latency, now);
                 assert!(estimate.latency(0, now) <= Duration::from_nanos(u64::MAX));
             }
         }

@@ -24,7 +24,7 @@ use crate::time::Timestamp;
 ///
 /// let window = LatencyWindow::new(90.0);
 /// for millis in 1..=100 {
-///     window.answered(Duration::from_millis(millis), Timestamp::default());
+///     window.record_success(Duration::from_millis(millis), Timestamp::default());
 /// }
 /// window.refresh(Timestamp::from_nanos(1_000_000_000));
 /// let percentile = window.percentile().unwrap();
@@ -34,7 +34,7 @@ use crate::time::Timestamp;
 pub struct LatencyWindow {
     share: f64,
     /// With fewer answers than this, the percentile is not known.
-    answers_min: u64,
+    min_answers: u64,
     tick: AtomicU64,
     /// In nanoseconds. `u64::MAX` while it is not known.
     percentile: AtomicU64,
@@ -77,7 +77,7 @@ impl LatencyWindow {
         };
         Self {
             share,
-            answers_min: (1.0 / (1.0 - share)).ceil().max(10.0) as u64,
+            min_answers: (1.0 / (1.0 - share)).ceil().max(10.0) as u64,
             tick: AtomicU64::new(0),
             percentile: AtomicU64::new(u64::MAX),
             slots: (0..SLOTS).map(slot).collect(),
@@ -85,14 +85,14 @@ impl LatencyWindow {
     }
 
     /// Records that an attempt was answered successfully after `latency`.
-    pub fn answered(&self, latency: Duration, now: Timestamp) {
+    pub fn record_success(&self, latency: Duration, now: Timestamp) {
         self.refresh(now);
         self.slot().answered[bucket(latency)].fetch_add(1, Relaxed);
     }
 
     /// Records that an attempt was cut off or failed after `latency`. It would have taken at least
     /// that long.
-    pub fn at_least(&self, latency: Duration, now: Timestamp) {
+    pub fn record_at_least(&self, latency: Duration, now: Timestamp) {
         self.refresh(now);
         self.slot().cut[bucket(latency)].fetch_add(1, Relaxed);
     }
@@ -138,7 +138,7 @@ impl LatencyWindow {
             .map(|bucket| (sum(|slot| &slot.answered, bucket), sum(|slot| &slot.cut, bucket)))
             .collect();
         let answers: u64 = counts.iter().map(|(answered, _)| answered).sum();
-        if answers < self.answers_min {
+        if answers < self.min_answers {
             return None;
         }
         // How many attempts lasted until here, and which share of all would have.
@@ -212,10 +212,10 @@ mod tests {
     #[test]
     fn too_few_answers_give_no_percentile() {
         let window = LatencyWindow::new(95.0);
-        (0..19).for_each(|_| window.answered(ms(5), at(0)));
+        (0..19).for_each(|_| window.record_success(ms(5), at(0)));
         window.refresh(at(500));
         assert_eq!(window.percentile(), None);
-        window.answered(ms(5), at(500));
+        window.record_success(ms(5), at(500));
         window.refresh(at(1_000));
         assert_near(&window, 5);
     }
@@ -223,13 +223,13 @@ mod tests {
     #[test]
     fn old_answers_are_forgotten_even_after_a_long_silence() {
         let window = LatencyWindow::new(50.0);
-        (0..100).for_each(|_| window.answered(ms(5), at(0)));
+        (0..100).for_each(|_| window.record_success(ms(5), at(0)));
         for step in 0..7 {
-            window.answered(ms(400), at(2_000 * step));
+            window.record_success(ms(400), at(2_000 * step));
         }
         window.refresh(at(13_000));
         assert_near(&window, 5);
-        (0..10).for_each(|_| window.answered(ms(400), at(17_900)));
+        (0..10).for_each(|_| window.record_success(ms(400), at(17_900)));
         window.refresh(at(18_200));
         assert_near(&window, 400);
         window.refresh(at(100_000_000));
@@ -242,10 +242,10 @@ mod tests {
         let (blind, seeing) = (LatencyWindow::new(95.0), LatencyWindow::new(95.0));
         for call in 0..1_000 {
             if call % 10 == 0 {
-                seeing.at_least(ms(20), at(0));
+                seeing.record_at_least(ms(20), at(0));
             } else {
                 for window in [&blind, &seeing] {
-                    window.answered(ms(1 + call % 9), at(0));
+                    window.record_success(ms(1 + call % 9), at(0));
                 }
             }
         }
@@ -259,7 +259,7 @@ mod tests {
     fn without_attempts_that_were_cut_off_the_result_is_the_plain_percentile() {
         for (percent, millis) in [(50.0, 50), (90.0, 90), (99.0, 99)] {
             let window = LatencyWindow::new(percent);
-            (1..=100).for_each(|millis| window.answered(ms(millis), at(0)));
+            (1..=100).for_each(|millis| window.record_success(ms(millis), at(0)));
             window.refresh(at(500));
             assert_near(&window, millis);
         }
@@ -316,9 +316,9 @@ mod tests {
             let now = at(step * 10);
             // One of five endpoints hangs: its attempts are cut off once the hedge has answered.
             if step % 5 == 0 {
-                window.at_least(window.percentile().unwrap_or(ms(100)) + ms(10), now);
+                window.record_at_least(window.percentile().unwrap_or(ms(100)) + ms(10), now);
             }
-            window.answered(ms(10), now);
+            window.record_success(ms(10), now);
         }
         let percentile = window.percentile().unwrap();
         assert!((ms(10)..ms(43)).contains(&percentile), "{percentile:?}");
@@ -342,9 +342,9 @@ mod tests {
                 model.refresh(now, percent);
                 let is_answered = cut <= rng.below(10);
                 if is_answered {
-                    window.answered(latency, now);
+                    window.record_success(latency, now);
                 } else {
-                    window.at_least(latency, now);
+                    window.record_at_least(latency, now);
                 }
                 model.seen.push((model.tick / 8, latency, is_answered));
 

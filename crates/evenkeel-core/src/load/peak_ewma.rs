@@ -47,14 +47,14 @@ pub struct PeakEwma {
 const TICK_BITS: u32 = 20;
 
 /// Estimates stay above zero, which means "never measured".
-const ESTIMATE_MIN: f32 = 1.0;
+const MIN_ESTIMATE: f32 = 1.0;
 
 /// The maximum number of ticks for which an endpoint is spared: a day and a half. A point that
 /// seems to be further ahead passed weeks ago, since ticks wrap around.
-const SPARED_MAX: u32 = 1 << 27;
+const MAX_SPARED_TICKS: u32 = 1 << 27;
 
 /// A failure costs at least a millisecond: a new node that fails at once has no latency to double.
-const FAILURE_MIN: f32 = 1e6;
+const MIN_FAILURE: f32 = 1e6;
 
 #[derive(Clone, Copy)]
 struct State {
@@ -118,7 +118,7 @@ impl PeakEwma {
     }
 
     fn record_measured(&self, outcome: Outcome, latency: Duration, now: Timestamp) {
-        let latency = nanos(latency).max(ESTIMATE_MIN);
+        let latency = nanos(latency).max(MIN_ESTIMATE);
         match outcome {
             Outcome::Success => {
                 self.change(now, |state, elapsed| self.succeeded(state, latency, elapsed));
@@ -139,7 +139,7 @@ impl PeakEwma {
         if !self.is_measured() {
             return;
         }
-        let waited = nanos(waited).max(ESTIMATE_MIN);
+        let waited = nanos(waited).max(MIN_ESTIMATE);
         self.change(now, |state, elapsed| {
             // The cost while it is idle. A shorter wait adds no knowledge.
             let is_news = state.estimate * self.weight(elapsed) <= waited;
@@ -151,7 +151,7 @@ impl PeakEwma {
     /// to its cost. The answer itself does not say how long others take.
     fn spare(&self, delay: Duration, now: Timestamp) {
         let ticks = nanos(delay) / (1_u64 << TICK_BITS) as f32;
-        let until = tick_of(now).wrapping_add((ticks as u32).min(SPARED_MAX));
+        let until = tick_of(now).wrapping_add((ticks as u32).min(MAX_SPARED_TICKS));
         // The longest counts, since they need not come in order.
         let latest = |before: u32| {
             let is_later = remaining(before, now) < remaining(until, now);
@@ -210,7 +210,7 @@ impl PeakEwma {
     /// traffic.
     fn failed(&self, state: State, latency: f32) -> f32 {
         let max = self.decay * (1_u64 << TICK_BITS) as f32;
-        (state.estimate * 2.0).min(max).max(state.estimate).max(latency).max(FAILURE_MIN)
+        (state.estimate * 2.0).min(max).max(state.estimate).max(latency).max(MIN_FAILURE)
     }
 
     #[inline]
@@ -227,7 +227,7 @@ impl PeakEwma {
             // A clock that stands still or goes back must not move the stamp back.
             let tick = state.tick.wrapping_add(elapsed);
             let tick = if state.is_measured() { tick } else { tick_of(now) };
-            let new = State { estimate: estimate.max(ESTIMATE_MIN), tick }.pack();
+            let new = State { estimate: estimate.max(MIN_ESTIMATE), tick }.pack();
             if new == word {
                 return;
             }
@@ -248,16 +248,16 @@ fn tick_of(now: Timestamp) -> u32 {
 /// Ticks until then. Zero if that has passed.
 fn remaining(until: u32, now: Timestamp) -> u32 {
     let remaining = until.wrapping_sub(tick_of(now));
-    if until == 0 || SPARED_MAX < remaining { 0 } else { remaining }
+    if until == 0 || MAX_SPARED_TICKS < remaining { 0 } else { remaining }
 }
 
 /// Ticks since the last observation. Zero if it lies ahead, as clock readings do by milliseconds.
 #[inline]
 fn elapsed(state: State, now: Timestamp) -> u32 {
     /// About a quarter of an hour.
-    const AHEAD_MAX: u32 = 1 << 20;
+    const MAX_TICKS_AHEAD: u32 = 1 << 20;
     let elapsed = tick_of(now).wrapping_sub(state.tick);
-    if u32::MAX - AHEAD_MAX < elapsed { 0 } else { elapsed }
+    if u32::MAX - MAX_TICKS_AHEAD < elapsed { 0 } else { elapsed }
 }
 
 fn nanos(duration: Duration) -> f32 {

@@ -41,7 +41,7 @@ struct Last {
 }
 
 /// Rates over shorter spans are too inaccurate.
-const SPAN_MIN: Duration = Duration::from_millis(500);
+const MIN_SPAN: Duration = Duration::from_millis(500);
 
 /// Older counts weigh less by a factor of e after this many seconds.
 const DECAY: f64 = 3.0;
@@ -78,7 +78,7 @@ impl Rates {
 
     fn update(&self, last: &mut Last, now: Timestamp) {
         let span = now.since(last.at);
-        if span < SPAN_MIN {
+        if span < MIN_SPAN {
             return;
         }
         let seconds = span.as_secs_f64();

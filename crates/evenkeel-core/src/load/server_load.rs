@@ -14,7 +14,7 @@ use std::time::Duration;
 /// let load = ServerLoad::new(7.0, Duration::from_millis(12));
 /// assert_eq!((load.in_flight(), load.latency().as_millis()), (7.0, 12));
 /// assert_eq!(ServerLoad::new(-1.0, Duration::ZERO).in_flight(), 0.0);
-/// assert_eq!(ServerLoad::new(f64::NAN, Duration::ZERO).in_flight(), ServerLoad::IN_FLIGHT_MAX);
+/// assert_eq!(ServerLoad::new(f64::NAN, Duration::ZERO).in_flight(), ServerLoad::MAX_IN_FLIGHT);
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ServerLoad {
@@ -24,7 +24,7 @@ pub struct ServerLoad {
 
 impl ServerLoad {
     /// More requests in flight than this count as this many.
-    pub const IN_FLIGHT_MAX: f32 = 1e9;
+    pub const MAX_IN_FLIGHT: f32 = 1e9;
 
     /// A server with `in_flight` requests in flight, where requests take `latency` at that load.
     ///
@@ -34,7 +34,7 @@ impl ServerLoad {
     #[must_use]
     pub fn new(in_flight: f64, latency: Duration) -> Self {
         let in_flight = if in_flight.is_nan() { f64::INFINITY } else { in_flight };
-        Self { in_flight: in_flight.clamp(0.0, Self::IN_FLIGHT_MAX.into()) as f32, latency }
+        Self { in_flight: in_flight.clamp(0.0, Self::MAX_IN_FLIGHT.into()) as f32, latency }
     }
 
     /// Requests that it has received and not answered yet.

@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// Hardly any client has more than this in flight at one endpoint.
-const PENALTY_MAX: u32 = 1_023;
+const MAX_PENALTY: u32 = 1_023;
 
 impl Node {
     /// Extra load, in requests for each unit of its weight, because attempts at it have failed. It
@@ -36,7 +36,7 @@ impl Node {
 
     /// Takes in the outcome of an attempt.
     #[inline]
-    pub(crate) fn judge(&self, outcome: Outcome) {
+    pub(crate) fn record_outcome(&self, outcome: Outcome) {
         match outcome {
             Outcome::Success if self.penalty() == 0 => {}
             Outcome::Success => self.reduce_penalty(|penalty| penalty - penalty.div_ceil(4)),
@@ -47,7 +47,7 @@ impl Node {
 
     #[cold]
     pub(crate) fn penalise(&self) {
-        let more = |penalty: u32| Some((2 * penalty + 1).min(PENALTY_MAX));
+        let more = |penalty: u32| Some((2 * penalty + 1).min(MAX_PENALTY));
         // The closure always returns `Some`.
         let _ = self.penalty.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
     }
@@ -55,7 +55,7 @@ impl Node {
     /// An attempt was given up without an answer: it counts as if it were still in flight. At most
     /// one such attempt counts: callers that give up often do so at every endpoint, and must not
     /// hide what is in flight.
-    pub(crate) fn unanswered(&self) {
+    pub(crate) fn record_unanswered(&self) {
         self.penalty.fetch_max(1, Ordering::Relaxed);
     }
 
@@ -81,7 +81,7 @@ impl Node {
     /// Says that it cannot be connected to any more, before any attempt has found out.
     ///
     /// It counts as [unreachable](Self::unreachable), and as if an attempt had got no answer.
-    pub fn lost(&self, now: Timestamp) {
+    pub fn mark_lost(&self, now: Timestamp) {
         self.unreachable();
         if self.is_open() {
             self.penalise();
@@ -118,13 +118,13 @@ mod tests {
             (Node::new("10.0.0.1:80".parse().unwrap()), Arc::new(Ends(AtomicI32::new(0))));
         node.observe(ends.clone());
 
-        node.lost(Timestamp::from_nanos(1 << 40));
+        node.mark_lost(Timestamp::from_nanos(1 << 40));
         node.follow(Gate::Limit, || Access::Guarded);
-        node.lost(Timestamp::from_nanos(1 << 40));
+        node.mark_lost(Timestamp::from_nanos(1 << 40));
         assert_eq!((ends.0.load(SeqCst), node.penalty()), (2, 3));
 
         node.close(Gate::Retired);
-        node.lost(Timestamp::from_nanos(1 << 40));
+        node.mark_lost(Timestamp::from_nanos(1 << 40));
         assert_eq!(ends.0.load(SeqCst), 2, "a retired node is not used any more");
     }
 }

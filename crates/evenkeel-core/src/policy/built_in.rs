@@ -2,8 +2,8 @@
 
 use super::{
     ClientSideWeighted, Ketama, LeastLoaded, Maglev, P2c, PanicThreshold, PeakEwma, PickFirst,
-    Policy, PreferZone, Prequal, Priority, Random, Rendezvous, RingHash, RoundRobin, SlowStart,
-    Split, WeightedP2c, WeightedRandom, WeightedRoundRobin, ZoneAware, ZoneWeighted,
+    Policy, PreferZone, Prequal, Random, Rendezvous, RingHash, RoundRobin, SlowStart, Split, Tiers,
+    WeightedP2c, WeightedRandom, WeightedRoundRobin, ZoneAware, ZoneWeighted,
     laws::Spread::{self, ByWeight, Even, Not, Roughly},
 };
 
@@ -46,7 +46,7 @@ pub static BUILT_IN: &[BuiltIn] = &[
         None => Box::new(Rendezvous::new()),
         Some(factor) => Box::new(Rendezvous::new().bounded_load(factor)),
     }),
-    wrapping("priority", |child| Box::new(Priority::new(child))),
+    wrapping("priority", |child| Box::new(Tiers::new(child))),
     wrapping("zone_aware", |child| Box::new(ZoneAware::anywhere(child))),
     wrapping("zone_weighted", |child| Box::new(ZoneWeighted::new(child))),
     wrapping("prefer_zone", |child| Box::new(PreferZone::anywhere(child))),

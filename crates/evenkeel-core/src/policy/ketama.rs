@@ -22,7 +22,7 @@ use crate::node::Node;
 /// **Use it** beside nginx or pingora, or where few keys may move: its points do not depend on the
 /// number of endpoints, so when one of `n` changes, no more than `1 / n` of the keys move. **Not**
 /// for weights in the hundreds, which make a large ring: they are scaled down above
-/// [`points_max`](Self::points_max).
+/// [`max_points`](Self::max_points).
 ///
 /// * If a request's node is closed, full or already tried, it goes to the next other node on the
 ///   ring.
@@ -46,7 +46,7 @@ use crate::node::Node;
 /// ```
 #[derive(Clone, Copy, Debug)]
 pub struct Ketama {
-    points_max: usize,
+    max_points: usize,
     factor: Option<f64>,
     has_brackets: bool,
 }
@@ -58,7 +58,7 @@ impl Ketama {
     /// Makes a ring of 160 points for each unit of weight, up to 262,144 points or 160 a node.
     #[must_use]
     pub fn new() -> Self {
-        Self { points_max: 1 << 18, factor: None, has_brackets: true }
+        Self { max_points: 1 << 18, factor: None, has_brackets: true }
     }
 
     /// Makes the ring of pingora, in which hosts have neither brackets around IPv6 addresses nor a
@@ -80,9 +80,9 @@ impl Ketama {
     /// # Panics
     /// If `points` is 0.
     #[must_use]
-    pub fn points_max(mut self, points: usize) -> Self {
+    pub fn max_points(mut self, points: usize) -> Self {
         assert!(0 < points, "a ring needs points");
-        self.points_max = points;
+        self.max_points = points;
         self
     }
 
@@ -102,7 +102,7 @@ impl Ketama {
     fn ring(self, nodes: &[Keyed]) -> Points<u32> {
         let wanted: u64 =
             nodes.iter().map(|node| u64::from(node.weight) * Self::POINTS as u64).sum();
-        let most = self.points_max.max(nodes.len() * Self::POINTS) as u64;
+        let most = self.max_points.max(nodes.len() * Self::POINTS) as u64;
         let mut points = Vec::with_capacity(wanted.min(most) as usize);
         for node in nodes {
             let own = u128::from(node.weight) * Self::POINTS as u128;

@@ -51,10 +51,10 @@ pub struct Maglev {
 
 impl Maglev {
     /// The maximum size of a table, as in Envoy.
-    pub const TABLE_SIZE_MAX: u32 = 5_000_011;
+    pub const MAX_TABLE_SIZE: u32 = 5_000_011;
 
     /// Primes that are used if a table is too small for all nodes.
-    const LARGER: [u32; 2] = [655_373, Self::TABLE_SIZE_MAX];
+    const LARGER: [u32; 2] = [655_373, Self::MAX_TABLE_SIZE];
 
     /// Makes a table of 65,537 slots.
     #[must_use]
@@ -69,10 +69,10 @@ impl Maglev {
     /// so that no node is left without one.
     ///
     /// # Panics
-    /// If `slots` is not a prime, or more than [`TABLE_SIZE_MAX`](Self::TABLE_SIZE_MAX).
+    /// If `slots` is not a prime, or more than [`MAX_TABLE_SIZE`](Self::MAX_TABLE_SIZE).
     #[must_use]
     pub fn table_size(mut self, slots: u32) -> Self {
-        assert!(slots <= Self::TABLE_SIZE_MAX, "{slots} slots are too many");
+        assert!(slots <= Self::MAX_TABLE_SIZE, "{slots} slots are too many");
         assert!(is_prime(slots), "{slots} is no prime");
         self.table_size = slots;
         self
@@ -97,7 +97,7 @@ impl Maglev {
         let size = if fits(self.table_size) {
             self.table_size
         } else {
-            larger.unwrap_or(Self::TABLE_SIZE_MAX)
+            larger.unwrap_or(Self::MAX_TABLE_SIZE)
         };
         Slots::new(nodes, size)
     }

@@ -22,7 +22,7 @@
 //!
 //! | name | does | cost of a pick, beside the child's |
 //! |---|---|---|
-//! | [`priority`](Priority) | tiers: the next carries what the first cannot | a counter a tier |
+//! | [`priority`](Tiers) | tiers: the next carries what the first cannot | a counter a tier |
 //! | [`zone_aware`](ZoneAware) | keeps in the client's zone what that can carry | a counter, or one a zone |
 //! | [`zone_weighted`](ZoneWeighted) | a share for each zone | a counter a zone |
 //! | [`prefer_zone`](PreferZone) | stays in the client's zone while that has an open node | none |
@@ -85,7 +85,7 @@ pub use peak_ewma::PeakEwma;
 pub use pick_first::PickFirst;
 pub use prefer_zone::PreferZone;
 pub use prequal::{Prequal, Probing, SyncPrequal, Ticket};
-pub use priority::Priority;
+pub use priority::Tiers;
 pub use random::Random;
 pub use rendezvous::Rendezvous;
 pub use ring_hash::RingHash;

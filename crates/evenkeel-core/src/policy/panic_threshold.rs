@@ -19,7 +19,7 @@ use crate::{node::Node, time::Timestamp};
 /// **Use it** for fleets that are loaded near their capacity. **Not** where a request to an
 /// unhealthy endpoint does harm, or where half of the fleet can carry all of the load. There, keep
 /// the balancer's default, which uses unhealthy nodes only while no other is open.
-/// [`Priority`](super::Priority) has its own threshold for each of its tiers.
+/// [`Tiers`](super::Tiers) has its own threshold for each of its tiers.
 ///
 /// A pick reads one more counter than the child's. The rule and its default of 50 % are Envoy's.
 #[derive(Clone, Copy, Debug)]
@@ -65,8 +65,8 @@ impl<P: Policy> Policy for PanicThreshold<P> {
         // Nodes that have left are closed for good, so they no longer count.
         nodes.iter().for_each(|node| roll.enlist(node, &census));
         let child = self.child.build(nodes, previous.map(|previous| &*previous.child));
-        let fit_min = (nodes.len() as u64 * u64::from(self.percent)).div_ceil(100);
-        Box::new(PanicPicker { roll, census, fit_min, child })
+        let min_fit = (nodes.len() as u64 * u64::from(self.percent)).div_ceil(100);
+        Box::new(PanicPicker { roll, census, min_fit, child })
     }
 
     fn latency_decay(&self) -> Option<std::time::Duration> {
@@ -82,7 +82,7 @@ struct PanicPicker {
     roll: Arc<Roll>,
     census: Arc<Census>,
     /// It panics if fewer are fit.
-    fit_min: u64,
+    min_fit: u64,
     child: Box<dyn Picker>,
 }
 
@@ -90,7 +90,7 @@ impl PanicPicker {
     #[inline]
     fn is_in_panic(&self) -> bool {
         // If no node is fit, whether to fail open is up to the balancer.
-        (1..self.fit_min).contains(&self.census.fit())
+        (1..self.min_fit).contains(&self.census.fit())
     }
 }
 
@@ -100,8 +100,8 @@ impl Picker for PanicPicker {
             return self.child.pick(nodes, cx);
         }
         cx.tell(|| {
-            let (fit, fit_min) = (self.census.fit(), self.fit_min);
-            format!("{fit} are fit where {fit_min} have to be: in panic, the ill are used, too")
+            let (fit, min_fit) = (self.census.fit(), self.min_fit);
+            format!("{fit} are fit where {min_fit} have to be: in panic, the ill are used, too")
         });
         cx.fails_open = true;
         let picked = self.child.pick(nodes, cx);

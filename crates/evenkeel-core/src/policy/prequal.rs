@@ -140,9 +140,9 @@ impl Prequal {
     /// # Panics
     /// If it is zero.
     #[must_use]
-    pub fn age_max(mut self, age_max: Duration) -> Self {
-        assert!(Duration::ZERO < age_max, "a probe grows older than nothing");
-        self.rules.age_max = age_max;
+    pub fn max_age(mut self, max_age: Duration) -> Self {
+        assert!(Duration::ZERO < max_age, "a probe grows older than nothing");
+        self.rules.max_age = max_age;
         self
     }
 
@@ -167,9 +167,9 @@ impl Prequal {
     /// # Panics
     /// If it is zero.
     #[must_use]
-    pub fn probes_max(mut self, probes: u32) -> Self {
+    pub fn max_probes(mut self, probes: u32) -> Self {
         assert!(0 < probes, "no probe may be sent");
-        self.rules.probes_max = probes;
+        self.rules.max_probes = probes;
         self
     }
 
@@ -267,7 +267,7 @@ impl PrequalPicker {
         if !self.probing.is_current() {
             return None;
         }
-        pool.age_out(cx.now, state.rules.age_max);
+        pool.age_out(cx.now, state.rules.max_age);
         if pool.len() < 2 {
             return None;
         }
@@ -295,7 +295,7 @@ impl PrequalPicker {
     #[inline(never)]
     fn unprobed(&self, nodes: &[Arc<Node>], cx: &mut PickContext<'_>) -> Option<usize> {
         /// A wait below this is forgotten.
-        const WAIT_MIN: Duration = Duration::from_millis(1);
+        const MIN_WAIT: Duration = Duration::from_millis(1);
 
         let (first, second) = draw::two(nodes, cx)?;
         let Some(second) = second else { return Some(first) };
@@ -306,7 +306,7 @@ impl PrequalPicker {
             let counts = share == 0.0 || f64::from(share) <= cx.rng.unit();
             let succeeds = if counts { 1.0 } else { (1.0 - share).max(0.001) };
             // A request that was given up counts as if it were still in flight.
-            let given_up = u32::from(WAIT_MIN <= peer.waited_in_vain(now));
+            let given_up = u32::from(MIN_WAIT <= peer.waited_in_vain(now));
             // A request that was turned away has not failed: only the penalty accounts for it.
             let load = nodes[index].load().max(nodes[index].in_flight() + given_up);
             (load as f32 + 1.0) / succeeds

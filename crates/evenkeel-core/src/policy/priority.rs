@@ -46,14 +46,14 @@ use crate::{node::Node, time::Timestamp};
 /// use evenkeel_core::{
 ///     endpoint::Endpoint,
 ///     node::{Gate, Node},
-///     policy::{PickContext, Policy, Priority, RoundRobin},
+///     policy::{PickContext, Policy, Tiers, RoundRobin},
 ///     rng::Rng,
 /// };
 ///
 /// let endpoint = |address: &str| address.parse::<Endpoint>().unwrap();
 /// let (first, second) = (endpoint("10.0.0.1:80"), endpoint("10.1.0.1:80").priority(1));
 /// let nodes = [first, second].map(|endpoint| Arc::new(Node::new(endpoint)));
-/// let picker = Priority::new(RoundRobin).build(&nodes, None);
+/// let picker = Tiers::new(RoundRobin).build(&nodes, None);
 /// let mut rng = Rng::with_seed(1);
 ///
 /// assert_eq!(picker.pick(&nodes, &mut PickContext::new(&mut rng)), Some(0));
@@ -61,13 +61,13 @@ use crate::{node::Node, time::Timestamp};
 /// assert_eq!(picker.pick(&nodes, &mut PickContext::new(&mut rng)), Some(1));
 /// ```
 #[derive(Clone, Copy, Debug)]
-pub struct Priority<P = P2c> {
+pub struct Tiers<P = P2c> {
     child: P,
     overprovisioning: u32,
     panic_threshold: u32,
 }
 
-impl<P: Policy> Priority<P> {
+impl<P: Policy> Tiers<P> {
     /// Makes the policy. `child` chooses within each tier.
     #[must_use]
     pub fn new(child: P) -> Self {
@@ -101,13 +101,13 @@ impl<P: Policy> Priority<P> {
     }
 }
 
-impl Default for Priority {
+impl Default for Tiers {
     fn default() -> Self {
         Self::new(P2c)
     }
 }
 
-impl<P: Policy> Policy for Priority<P> {
+impl<P: Policy> Policy for Tiers<P> {
     fn name(&self) -> &'static str {
         "priority"
     }
@@ -298,7 +298,7 @@ mod tests {
     #[test]
     fn requests_follow_the_loads_as_gates_change() {
         let nodes = tiers(&[100, 100]);
-        let policy = Priority::new(RoundRobin);
+        let policy = Tiers::new(RoundRobin);
         let picker = policy.build(&nodes, None);
         let mut rng = Rng::with_seed(3);
         let mut share = || {
@@ -315,17 +315,17 @@ mod tests {
 
     #[test]
     fn tiers_that_cannot_carry_all_requests_panic_and_use_all_nodes() {
-        let (counts, closed) = picks(&tiers(&[25, 25]), &Priority::new(RoundRobin));
+        let (counts, closed) = picks(&tiers(&[25, 25]), &Tiers::new(RoundRobin));
         assert!((4_600..5_400).contains(&counts[0]), "{counts:?}");
         assert!((7_200..7_800).contains(&closed), "{closed} at the ill three quarters");
 
-        let off = Priority::new(RoundRobin).panic_threshold(0);
+        let off = Tiers::new(RoundRobin).panic_threshold(0);
         assert_eq!(picks(&tiers(&[25, 25]), &off).1, 0);
     }
 
     #[test]
     fn no_tier_panics_while_another_can_take_over() {
-        let (counts, closed) = picks(&tiers(&[10, 100]), &Priority::new(RoundRobin));
+        let (counts, closed) = picks(&tiers(&[10, 100]), &Tiers::new(RoundRobin));
         assert!((1_200..1_600).contains(&counts[0]), "{counts:?}");
         assert_eq!(closed, 0);
     }
@@ -333,7 +333,7 @@ mod tests {
     #[test]
     fn a_picker_panics_for_the_nodes_of_tiers_in_panic_alone() {
         let nodes = tiers(&[5, 65]);
-        let picker = Priority::new(RoundRobin).build(&nodes, None);
+        let picker = Tiers::new(RoundRobin).build(&nodes, None);
         assert!(picker.panics(&nodes[99]));
         assert!(!picker.panics(&nodes[199]), "65 % are enough");
     }
@@ -341,7 +341,7 @@ mod tests {
     #[test]
     fn a_tier_that_is_full_leaves_requests_to_the_next() {
         let nodes = tiers(&[100, 100]);
-        let picker = Priority::new(RoundRobin).build(&nodes, None);
+        let picker = Tiers::new(RoundRobin).build(&nodes, None);
         nodes[..100].iter().for_each(|node| _ = node.close(Gate::Limit));
         let picked = picker.pick(&nodes, &mut PickContext::new(&mut Rng::with_seed(1)));
         assert!(100 <= picked.unwrap());
@@ -350,7 +350,7 @@ mod tests {
     #[test]
     fn requests_of_one_hash_stay_in_one_tier() {
         let nodes = tiers(&[50, 100]);
-        let picker = Priority::new(RoundRobin).build(&nodes, None);
+        let picker = Tiers::new(RoundRobin).build(&nodes, None);
         let mut rng = Rng::with_seed(1);
         let mut in_first = 0;
         for hash in 0..1_000_u64 {
@@ -369,7 +369,7 @@ mod tests {
     #[test]
     fn the_turns_of_a_tier_go_on_when_the_set_changes() {
         let nodes = tiers(&[100, 100]);
-        let policy = Priority::new(RoundRobin);
+        let policy = Tiers::new(RoundRobin);
         let mut rng = Rng::with_seed(1);
         let mut picker = policy.build(&nodes, None);
         let mut pick = |picker: &dyn Picker| {

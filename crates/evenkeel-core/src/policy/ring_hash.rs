@@ -55,20 +55,20 @@ use crate::{hash::xxh64, node::Node};
 /// ```
 #[derive(Clone, Copy, Debug)]
 pub struct RingHash {
-    size_min: usize,
-    size_max: usize,
+    min_size: usize,
+    max_size: usize,
     points: Option<u32>,
     factor: Option<f64>,
 }
 
 impl RingHash {
     /// The maximum size of a ring.
-    pub const SIZE_MAX: usize = 8 << 20;
+    pub const MAX_SIZE: usize = 8 << 20;
 
     /// Makes a ring of at least 1,024 points, and if possible at most 65,536.
     #[must_use]
     pub fn new() -> Self {
-        Self { size_min: 1_024, size_max: 65_536, points: None, factor: None }
+        Self { min_size: 1_024, max_size: 65_536, points: None, factor: None }
     }
 
     /// Sets how many points the ring has. Default: at least 1,024 and at most 65,536.
@@ -76,16 +76,16 @@ impl RingHash {
     /// As in Envoy and gRPC, the node of the least weight gets enough points for a ring of at least
     /// `min`, and the others get points in proportion. If that exceeds `max`, all get fewer. But
     /// each node gets at least one: a ring of more nodes than `max` has a point for each, where
-    /// Envoy leaves some out. Envoy's default is 1,024 to [`SIZE_MAX`](Self::SIZE_MAX), gRPC's
+    /// Envoy leaves some out. Envoy's default is 1,024 to [`MAX_SIZE`](Self::MAX_SIZE), gRPC's
     /// 1,024 to 4,096. A small ring spreads unevenly. A large one takes memory and time to build.
     ///
     /// # Panics
-    /// If `min` is 0 or more than `max`, or `max` more than [`SIZE_MAX`](Self::SIZE_MAX).
+    /// If `min` is 0 or more than `max`, or `max` more than [`MAX_SIZE`](Self::MAX_SIZE).
     #[must_use]
     pub fn ring_size(mut self, min: usize, max: usize) -> Self {
         assert!(0 < min && min <= max, "a ring of {min} to {max} points");
-        assert!(max <= Self::SIZE_MAX, "{max} points are more than {}", Self::SIZE_MAX);
-        (self.size_min, self.size_max) = (min, max);
+        assert!(max <= Self::MAX_SIZE, "{max} points are more than {}", Self::MAX_SIZE);
+        (self.min_size, self.max_size) = (min, max);
         self
     }
 
@@ -126,9 +126,9 @@ impl RingHash {
         let least = nodes.iter().map(|node| node.weight).min().map_or(1.0, f64::from) / sum;
         let wanted = match self.points {
             Some(points) => f64::from(points) * sum,
-            None => (least * self.size_min as f64).ceil() / least,
+            None => (least * self.min_size as f64).ceil() / least,
         };
-        let scale = wanted.min(self.size_max as f64);
+        let scale = wanted.min(self.max_size as f64);
 
         let mut points = Vec::new();
         let mut text = String::new();

@@ -6,10 +6,10 @@ use super::{P2c, PickContext, Picker, Policy, Visit, previous_as};
 use crate::{node::Node, time::Timestamp};
 
 /// How many nodes may be turned down for one request.
-const TURNED_DOWN_MAX: usize = 8;
+const MAX_TURNED_DOWN: usize = 8;
 
 /// Room for nodes that must be avoided in any case, and for those that are turned down.
-const AVOID_MAX: usize = 32;
+const MAX_AVOIDED: usize = 32;
 
 /// Gives a node that is new, or back from an ejection, a growing share of what `child` would give
 /// it.
@@ -180,14 +180,14 @@ impl SlowStartPicker {
     /// Returns the first node that is not turned down.
     #[cold]
     fn pick_again(&self, nodes: &[Arc<Node>], first: usize, cx: &mut PickContext<'_>) -> usize {
-        let mut avoid = [0; AVOID_MAX];
+        let mut avoid = [0; MAX_AVOIDED];
         let given = cx.avoid.len();
-        if AVOID_MAX < given + TURNED_DOWN_MAX {
+        if MAX_AVOIDED < given + MAX_TURNED_DOWN {
             return first;
         }
         avoid[..given].copy_from_slice(cx.avoid);
         let mut picked = first;
-        for count in given..given + TURNED_DOWN_MAX {
+        for count in given..given + MAX_TURNED_DOWN {
             if self.lets_in(&nodes[picked], cx) {
                 return picked;
             }

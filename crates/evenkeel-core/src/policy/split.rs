@@ -28,7 +28,7 @@ pub const REST: &str = "rest";
 ///   request that no node in its subset takes. Subsets of weight 0 take over nothing.
 ///
 /// **Use it** for canaries, blue and green, experiments. **Not** to retire single endpoints (their
-/// weight does that), nor for tiers ([`Priority`](super::Priority)).
+/// weight does that), nor for tiers ([`Tiers`](super::Tiers)).
 ///
 /// A pick reads one more counter for each subset than the child's. Compare Envoy's weighted
 /// clusters and subsets, Istio's `VirtualService`.

@@ -19,15 +19,15 @@ const DRAWN: u64 = 1;
 
 /// The first turn is drawn below this. It is large enough to be as good as uniform over tables of a
 /// million, and small because dividing small numbers takes less time.
-const FIRST_MAX: u64 = 1 << 30;
+const MAX_FIRST_TURN: u64 = 1 << 30;
 
 impl Turns {
     /// How many turns may hit closed nodes before the open ones are searched for.
-    const CLOSED_MAX: usize = 16;
+    const MAX_CLOSED_TURNS: usize = 16;
 
     /// How many turns a pick takes. Enough where turns are skipped by weight, since a weight is at
     /// least a hundredth of the greatest.
-    const TAKEN_MAX: usize = 128;
+    const MAX_TURNS: usize = 128;
 
     /// Takes turns until one belongs to a node that is admitted. If too many belong to closed
     /// nodes, it draws among the open ones by `weight`.
@@ -43,14 +43,14 @@ impl Turns {
         weight: impl Fn(&Node) -> u64,
     ) -> Option<usize> {
         let mut closed = 0;
-        let turns = if nodes.is_empty() { 0 } else { Self::TAKEN_MAX };
+        let turns = if nodes.is_empty() { 0 } else { Self::MAX_TURNS };
         for _ in 0..turns {
             let Some(index) = holder(self.take(cx.rng)) else { continue };
             if cx.admits(&nodes[index]) {
                 return Some(index);
             }
             closed += 1;
-            if closed == Self::CLOSED_MAX {
+            if closed == Self::MAX_CLOSED_TURNS {
                 break;
             }
         }
@@ -67,7 +67,7 @@ impl Turns {
     /// all.
     #[cold]
     fn begin(&self, rng: &mut Rng) -> u64 {
-        let first = rng.below_u64(FIRST_MAX) << 1 | DRAWN;
+        let first = rng.below_u64(MAX_FIRST_TURN) << 1 | DRAWN;
         let begin = |turn| (turn & DRAWN == 0).then_some(first);
         // An error means that another thread has begun.
         let _ = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, begin);

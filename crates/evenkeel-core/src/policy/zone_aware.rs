@@ -22,7 +22,7 @@ use crate::{node::Node, time::Timestamp};
 /// assumed to have the same number of callers.
 ///
 /// **Use it** where crossing zones costs money or milliseconds, and the load of nodes must be even.
-/// **Not** for a handful of endpoints: with fewer than [`nodes_min`](Self::nodes_min) fit nodes,
+/// **Not** for a handful of endpoints: with fewer than [`min_nodes`](Self::min_nodes) fit nodes,
 /// zones are ignored. They are also ignored if the caller's zone is unknown or empty. Where nodes
 /// differ much in weight, counting them misleads. Use [`ZoneWeighted`](super::ZoneWeighted) there.
 ///
@@ -42,7 +42,7 @@ pub struct ZoneAware<P = P2c> {
     child: P,
     own: Option<Arc<str>>,
     callers: Vec<(Arc<str>, u32)>,
-    nodes_min: u32,
+    min_nodes: u32,
 }
 
 impl<P: Policy> ZoneAware<P> {
@@ -54,7 +54,7 @@ impl<P: Policy> ZoneAware<P> {
 
     /// For a caller whose zone is unknown.
     pub(super) fn anywhere(child: P) -> Self {
-        Self { child, own: None, callers: Vec::new(), nodes_min: 6 }
+        Self { child, own: None, callers: Vec::new(), min_nodes: 6 }
     }
 
     /// Sets how many callers a zone has, relative to the others. Default: the same number in each
@@ -73,8 +73,8 @@ impl<P: Policy> ZoneAware<P> {
     ///
     /// With few nodes, one more or less is a large share of what a zone can carry.
     #[must_use]
-    pub fn nodes_min(mut self, nodes: u32) -> Self {
-        self.nodes_min = nodes;
+    pub fn min_nodes(mut self, nodes: u32) -> Self {
+        self.min_nodes = nodes;
         self
     }
 
@@ -110,8 +110,8 @@ impl<P: Policy> Policy for ZoneAware<P> {
             self.callers.iter().filter(|(zone, _)| zones.find(&Some(zone.clone())).is_none());
         let callers_sum =
             callers.iter().sum::<u64>() + away.map(|(_, n)| u64::from(*n)).sum::<u64>();
-        let nodes_min = self.nodes_min.into();
-        Box::new(ZoneAwarePicker { zones, everywhere, own, callers, callers_sum, nodes_min })
+        let min_nodes = self.min_nodes.into();
+        Box::new(ZoneAwarePicker { zones, everywhere, own, callers, callers_sum, min_nodes })
     }
 
     fn latency_decay(&self) -> Option<std::time::Duration> {
@@ -130,14 +130,14 @@ struct ZoneAwarePicker {
     own: Option<usize>,
     callers: Box<[u64]>,
     callers_sum: u64,
-    nodes_min: u64,
+    min_nodes: u64,
 }
 
 impl Picker for ZoneAwarePicker {
     fn pick(&self, nodes: &[Arc<Node>], cx: &mut PickContext<'_>) -> Option<usize> {
         let fit = self.zones.fit();
         let zone = match self.own {
-            Some(own) if self.nodes_min <= fit => self.zone(own, fit, cx),
+            Some(own) if self.min_nodes <= fit => self.zone(own, fit, cx),
             _ => None,
         };
         cx.tell(|| match zone.map(|zone| &self.zones.list()[zone]) {

@@ -12,7 +12,7 @@ use crate::{node::Node, time::Timestamp};
 /// Spreads requests over zones by weights that an operator sets. Within a zone, `child` chooses.
 ///
 /// The weight of a zone counts in full while it can carry its share: while 72 of 100 nodes are fit,
-/// at a factor of 1.4, as with [`Priority`](super::Priority). Below that its weight sinks with the
+/// at a factor of 1.4, as with [`Tiers`](super::Tiers). Below that its weight sinks with the
 /// number of fit nodes, and the others get more.
 ///
 /// **Use it** where shares are a decision: a zone that is being drained, one that is paid for, one

@@ -8,7 +8,7 @@ use crate::time::Timestamp;
 /// How many requests are fetched at a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Plan {
-    batch_max: u32,
+    max_batch: u32,
     horizon: Option<Duration>,
 }
 
@@ -20,25 +20,25 @@ impl Plan {
     #[must_use]
     pub const fn fixed(batch: u32) -> Self {
         assert!(0 < batch, "one request at a time is the least");
-        Self { batch_max: batch, horizon: None }
+        Self { max_batch: batch, horizon: None }
     }
 
-    /// From one request up to `batch_max`: twice the last batch if that lasted for less than
+    /// From one request up to `max_batch`: twice the last batch if that lasted for less than
     /// `horizon`, half of it if it lasted for more than four times `horizon`.
     ///
     /// # Panics
-    /// If `batch_max` is zero.
+    /// If `max_batch` is zero.
     #[must_use]
-    pub const fn adaptive(batch_max: u32, horizon: Duration) -> Self {
-        assert!(0 < batch_max, "one request at a time is the least");
-        Self { batch_max, horizon: Some(horizon) }
+    pub const fn adaptive(max_batch: u32, horizon: Duration) -> Self {
+        assert!(0 < max_batch, "one request at a time is the least");
+        Self { max_batch, horizon: Some(horizon) }
     }
 
     /// The most that a process holds at any time. By this much it may exceed the quota in some span
     /// of time.
     #[must_use]
-    pub const fn batch_max(&self) -> u32 {
-        self.batch_max
+    pub const fn max_batch(&self) -> u32 {
+        self.max_batch
     }
 }
 
@@ -64,12 +64,12 @@ pub enum Draw {
 ///
 /// Each request that is spent here was taken from the quota before, so the total is never exceeded.
 /// But it may be spent later than it was taken. In some span of time one process can send up to
-/// [`Plan::batch_max`] more than the quota allows, or as many as were waiting for the same fetch if
+/// [`Plan::max_batch`] more than the quota allows, or as many as were waiting for the same fetch if
 /// those are more: they are served by the next fetch, whatever the batch.
 ///
 /// More is fetched when a quarter of a batch is left, so that steady traffic never waits. A caller
-/// that is told to fetch must end the fetch by [`granted`](Self::granted) or
-/// [`failed`](Self::failed).
+/// that is told to fetch must end the fetch by [`add_grant`](Self::add_grant) or
+/// [`record_failure`](Self::record_failure).
 #[derive(Clone, Debug)]
 pub struct Allowance {
     plan: Plan,
@@ -92,7 +92,7 @@ impl Allowance {
     /// An allowance with nothing in it yet.
     #[must_use]
     pub fn new(plan: Plan) -> Self {
-        let batch = if plan.horizon.is_some() { 1 } else { plan.batch_max };
+        let batch = if plan.horizon.is_some() { 1 } else { plan.max_batch };
         Self {
             plan,
             tokens: 0,
@@ -136,7 +136,7 @@ impl Allowance {
     }
 
     /// The server granted `grant`.
-    pub fn granted(&mut self, now: Timestamp, grant: &Grant) {
+    pub fn add_grant(&mut self, now: Timestamp, grant: &Grant) {
         self.ended();
         self.unserved = self.unserved.saturating_sub(grant.tokens);
         self.tokens = self.tokens.saturating_add(grant.tokens);
@@ -149,7 +149,7 @@ impl Allowance {
     }
 
     /// The server could not be asked.
-    pub fn failed(&mut self) {
+    pub fn record_failure(&mut self) {
         self.ended();
     }
 
@@ -164,7 +164,7 @@ impl Allowance {
         };
         let lasted = now.since(granted_at);
         if lasted < horizon {
-            self.batch.saturating_mul(2).min(self.plan.batch_max)
+            self.batch.saturating_mul(2).min(self.plan.max_batch)
         } else if horizon.saturating_mul(4) < lasted {
             (self.batch / 2).max(1)
         } else {
@@ -189,19 +189,19 @@ mod tests {
         let mut allowance = Allowance::new(Plan::fixed(8));
         assert_eq!(allowance.draw(START), Draw::Fetch(8));
         assert_eq!(allowance.draw(START), Draw::Wait);
-        allowance.granted(START, &grant(8));
+        allowance.add_grant(START, &grant(8));
         assert_eq!(allowance.draw(START), Draw::Spent { remaining: 7, fetch: None });
     }
 
     #[test]
     fn more_is_fetched_before_the_last_is_spent_and_never_more_than_a_batch_is_held() {
         let mut allowance = Allowance::new(Plan::fixed(8));
-        allowance.granted(START, &grant(8));
+        allowance.add_grant(START, &grant(8));
         for _ in 0..5 {
             assert!(matches!(allowance.draw(START), Draw::Spent { fetch: None, .. }));
         }
         assert_eq!(allowance.draw(START), Draw::Spent { remaining: 2, fetch: Some(6) });
-        allowance.granted(START, &grant(6));
+        allowance.add_grant(START, &grant(6));
         assert_eq!(allowance.draw(START), Draw::Spent { remaining: 7, fetch: None });
     }
 
@@ -212,10 +212,10 @@ mod tests {
         for _ in 0..100 {
             assert_eq!(allowance.draw(START), Draw::Wait);
         }
-        allowance.granted(START, &grant(1));
+        allowance.add_grant(START, &grant(1));
         assert!(matches!(allowance.draw(START), Draw::Spent { .. }));
         assert_eq!(allowance.draw(START), Draw::Fetch(99));
-        allowance.granted(START, &grant(99));
+        allowance.add_grant(START, &grant(99));
         for _ in 0..99 {
             assert!(matches!(allowance.draw(START), Draw::Spent { .. }));
         }
@@ -225,7 +225,7 @@ mod tests {
     fn an_empty_quota_is_not_asked_again_before_it_can_have_any() {
         let mut allowance = Allowance::new(Plan::fixed(8));
         assert_eq!(allowance.draw(START), Draw::Fetch(8));
-        allowance.granted(START, &grant(0));
+        allowance.add_grant(START, &grant(0));
         assert_eq!(allowance.draw(START), Draw::Refused(Duration::from_millis(100)));
         let later = START + Duration::from_millis(99);
         assert_eq!(allowance.draw(later), Draw::Refused(Duration::from_millis(1)));
@@ -236,7 +236,7 @@ mod tests {
     fn a_failed_fetch_is_made_again() {
         let mut allowance = Allowance::new(Plan::fixed(1));
         assert_eq!(allowance.draw(START), Draw::Fetch(1));
-        allowance.failed();
+        allowance.record_failure();
         assert_eq!(allowance.draw(START), Draw::Fetch(1));
     }
 
@@ -252,7 +252,7 @@ mod tests {
                     allowance.draw(now)
                 {
                     fetched.push(wanted);
-                    allowance.granted(now, &grant(wanted));
+                    allowance.add_grant(now, &grant(wanted));
                 }
             }
             fetched
@@ -280,7 +280,7 @@ mod tests {
             let allowance = &mut all[rng.below(machines)];
             let draw = allowance.draw(now);
             if let Draw::Fetch(wanted) | Draw::Spent { fetch: Some(wanted), .. } = draw {
-                allowance.granted(now, &bucket.take(&rate, now, wanted));
+                allowance.add_grant(now, &bucket.take(&rate, now, wanted));
             }
             if matches!(draw, Draw::Spent { .. }) {
                 sent.push(now);

@@ -21,7 +21,7 @@ use crate::time::Timestamp;
 /// use evenkeel_core::{quota::Pace, time::Timestamp};
 ///
 /// let (pace, now) = (Pace::default(), Timestamp::from_nanos(1));
-/// pace.told(now, 10, Duration::from_secs(1));
+/// pace.heed(now, 10, Duration::from_secs(1));
 /// assert_eq!(pace.check(now), Ok(()));
 /// assert_eq!(pace.check(now), Err(Duration::from_millis(100)));
 /// assert_eq!(pace.check(now + Duration::from_millis(100)), Ok(()));
@@ -41,7 +41,7 @@ pub struct Pace {
 impl Pace {
     /// The server says that `remaining` requests may be sent until the quota is full again, after
     /// `reset`.
-    pub fn told(&self, now: Timestamp, remaining: u32, reset: Duration) {
+    pub fn heed(&self, now: Timestamp, remaining: u32, reset: Duration) {
         let until = (now + reset).as_nanos();
         let interval = match remaining {
             0 => 0,
@@ -95,7 +95,7 @@ mod tests {
     #[test]
     fn with_nothing_left_no_request_goes_until_the_reset() {
         let pace = Pace::default();
-        pace.told(START, 0, Duration::from_secs(3));
+        pace.heed(START, 0, Duration::from_secs(3));
         assert_eq!(pace.check(START), Err(Duration::from_secs(3)));
         assert_eq!(pace.check(START + Duration::from_millis(2_999)), Err(Duration::from_millis(1)));
         assert_eq!(pace.check(START + Duration::from_secs(3)), Ok(()));
@@ -104,7 +104,7 @@ mod tests {
     #[test]
     fn the_remaining_quota_is_spread_over_the_time_until_the_reset() {
         let pace = Pace::default();
-        pace.told(START, 4, Duration::from_secs(2));
+        pace.heed(START, 4, Duration::from_secs(2));
         let sent = (0..2_000)
             .filter(|&ms| pace.check(START + Duration::from_millis(ms)).is_ok())
             .collect::<Vec<_>>();
@@ -114,8 +114,8 @@ mod tests {
     #[test]
     fn a_newer_answer_with_quota_left_ends_a_long_wait() {
         let pace = Pace::default();
-        pace.told(START, 0, Duration::from_secs(60));
-        pace.told(START, 100, Duration::from_secs(1));
+        pace.heed(START, 0, Duration::from_secs(60));
+        pace.heed(START, 100, Duration::from_secs(1));
         assert_eq!(pace.check(START + Duration::from_millis(10)), Ok(()));
     }
 }

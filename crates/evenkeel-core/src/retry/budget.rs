@@ -58,15 +58,15 @@ impl Budget {
 
     /// Retries as gRPC throttles them (gRFC A6).
     ///
-    /// It starts with `tokens_max` tokens. A failure takes one. A success gives `token_ratio`,
+    /// It starts with `max_tokens` tokens. A failure takes one. A success gives `token_ratio`,
     /// which is rounded to thousandths. Retries are allowed while more than half of the tokens are
     /// there. They cost nothing themselves, but each retry that fails does.
     ///
     /// # Panics
-    /// If `tokens_max` is not between 1 and 1,000 or `token_ratio` not between 0.001 and 1,000.
+    /// If `max_tokens` is not between 1 and 1,000 or `token_ratio` not between 0.001 and 1,000.
     #[must_use]
-    pub fn throttle(tokens_max: u32, token_ratio: f64) -> Self {
-        Self(Arc::new(Kind::Throttle(Throttle::new(tokens_max, token_ratio))))
+    pub fn throttle(max_tokens: u32, token_ratio: f64) -> Self {
+        Self(Arc::new(Kind::Throttle(Throttle::new(max_tokens, token_ratio))))
     }
 
     /// Sets how many retries a second are always allowed, on average over the window. Default 10.
@@ -132,17 +132,17 @@ impl Budget {
 
     /// An attempt succeeded.
     #[inline]
-    pub fn succeeded(&self) {
+    pub fn record_success(&self) {
         if let Kind::Throttle(throttle) = &*self.0 {
-            throttle.succeeded();
+            throttle.record_success();
         }
     }
 
     /// An attempt failed and may be repeated, or the endpoint forbids repeating it.
     #[inline]
-    pub fn failed(&self) {
+    pub fn record_failure(&self) {
         if let Kind::Throttle(throttle) = &*self.0 {
-            throttle.failed();
+            throttle.record_failure();
         }
     }
 

@@ -31,11 +31,11 @@ use crate::{
 pub struct Schedule {
     /// How many attempts a call may make, including the first. One more is free, after an attempt
     /// that was provably not processed.
-    pub attempts_max: u32,
+    pub max_attempts: u32,
     /// How long to wait if the endpoint does not say.
     pub backoff: Backoff,
     /// The longest delay that an endpoint may ask for. A longer one is cut to this.
-    pub delay_max: Duration,
+    pub max_delay: Duration,
 }
 
 impl Default for Schedule {
@@ -43,9 +43,9 @@ impl Default for Schedule {
     /// seconds.
     fn default() -> Self {
         Self {
-            attempts_max: 3,
+            max_attempts: 3,
             backoff: Backoff::full_jitter(Duration::from_millis(25), Duration::from_millis(250)),
-            delay_max: Duration::from_secs(5),
+            max_delay: Duration::from_secs(5),
         }
     }
 }
@@ -101,7 +101,7 @@ impl Progress {
     /// Whether no attempt can follow those that were made or scheduled.
     #[must_use]
     pub fn is_last(&self, schedule: &Schedule) -> bool {
-        self.is_free_one_used && schedule.attempts_max <= self.retries + 1
+        self.is_free_one_used && schedule.max_attempts <= self.retries + 1
     }
 }
 
@@ -133,13 +133,13 @@ impl Schedule {
             let is_in_time = deadline.is_none_or(|deadline| now < deadline);
             return if is_in_time { Ok(Duration::ZERO) } else { Err(Stop::TooLate) };
         }
-        if self.attempts_max <= progress.retries + 1 {
+        if self.max_attempts <= progress.retries + 1 {
             return Err(Stop::Exhausted);
         }
         let delay = match after {
             // Callers that were told the same delay do not come back together, and none comes too
             // early.
-            Some(after) => scaled(after.min(self.delay_max), 1.0 + rng.unit() / 2.0),
+            Some(after) => scaled(after.min(self.max_delay), 1.0 + rng.unit() / 2.0),
             None => self.backoff.delay(progress.retries, rng),
         };
         if deadline.is_some_and(|deadline| deadline <= now + delay) {
@@ -203,7 +203,7 @@ mod tests {
 
     #[test]
     fn the_last_attempt_is_known_before_it_is_made() {
-        let schedule = Schedule { attempts_max: 2, ..Schedule::default() };
+        let schedule = Schedule { max_attempts: 2, ..Schedule::default() };
         let (mut progress, mut rng) = (Progress::default(), Rng::with_seed(1));
         assert!(!progress.is_last(&schedule));
         schedule.next(&mut progress, UNSENT, None, NOW, None, &mut rng).unwrap();
@@ -258,7 +258,7 @@ mod tests {
 
     #[test]
     fn extreme_requested_delays_and_bounds_do_not_overflow() {
-        let schedule = Schedule { delay_max: Duration::MAX, ..Schedule::default() };
+        let schedule = Schedule { max_delay: Duration::MAX, ..Schedule::default() };
         for after in [Duration::from_secs(u64::MAX), Duration::MAX] {
             for seed in 0..50 {
                 let delay = delays(&schedule, told(after), &Budget::default(), seed)[0];

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::{
-    ring::{COUNT_MAX, Ring, tick_nanos, tick_of},
+    ring::{MAX_COUNT, Ring, tick_nanos, tick_of},
     sync::{AtomicI64, AtomicU64, Ordering},
     time::Timestamp,
 };
@@ -110,7 +110,7 @@ impl Share {
         // Few calls may be spread over more than a window: each has to count when it was made. A
         // full slot no longer changes, and would never ask again.
         let is_known =
-            (CALLS_UNTOLD..COUNT_MAX).contains(&calls) && !calls.is_multiple_of(CALLS_UNTOLD);
+            (CALLS_UNTOLD..MAX_COUNT).contains(&calls) && !calls.is_multiple_of(CALLS_UNTOLD);
         is_known.then(|| Timestamp::from_nanos(head * self.tick_nanos))
     }
 
@@ -254,8 +254,8 @@ mod tests {
         let share = share(100.0);
         share.deposit(at(0));
         let tick = tick_of(at(0), share.tick_nanos);
-        assert!(share.calls.add(COUNT_MAX - 1, tick));
-        share.balance.fetch_add((COUNT_MAX - 1) as i64 * share.deposit, Ordering::AcqRel);
+        assert!(share.calls.add(MAX_COUNT - 1, tick));
+        share.balance.fetch_add((MAX_COUNT - 1) as i64 * share.deposit, Ordering::AcqRel);
 
         assert_eq!(share.lately(), None);
         share.deposit(share.lately().unwrap_or(at(20_000)));

@@ -6,39 +6,39 @@ use crate::sync::{AtomicU32, Ordering};
 #[derive(Debug)]
 pub(super) struct Throttle {
     tokens: AtomicU32,
-    tokens_max: u32,
+    max_tokens: u32,
     ratio: u32,
 }
 
 const TOKEN: u32 = 1_000;
 
 impl Throttle {
-    pub(super) fn new(tokens_max: u32, token_ratio: f64) -> Self {
-        assert!((1..=1_000).contains(&tokens_max), "{tokens_max} tokens");
+    pub(super) fn new(max_tokens: u32, token_ratio: f64) -> Self {
+        assert!((1..=1_000).contains(&max_tokens), "{max_tokens} tokens");
         assert!((0.001..=1_000.0).contains(&token_ratio), "a token ratio of {token_ratio}");
-        let tokens_max = tokens_max * TOKEN;
+        let max_tokens = max_tokens * TOKEN;
         // gRPC rounds in the same way: places beyond the third do not count.
         let ratio = (token_ratio * f64::from(TOKEN)).round() as u32;
-        Self { tokens: AtomicU32::new(tokens_max), tokens_max, ratio }
+        Self { tokens: AtomicU32::new(max_tokens), max_tokens, ratio }
     }
 
     pub(super) fn is_allowed(&self) -> bool {
-        self.tokens_max / 2 < self.tokens.load(Ordering::Relaxed)
+        self.max_tokens / 2 < self.tokens.load(Ordering::Relaxed)
     }
 
-    pub(super) fn succeeded(&self) {
+    pub(super) fn record_success(&self) {
         // A full bucket is the normal case: only reading it leaves the cache line shared.
-        if self.tokens.load(Ordering::Relaxed) < self.tokens_max {
-            self.update(|tokens| (tokens + self.ratio).min(self.tokens_max));
+        if self.tokens.load(Ordering::Relaxed) < self.max_tokens {
+            self.update(|tokens| (tokens + self.ratio).min(self.max_tokens));
         }
     }
 
-    pub(super) fn failed(&self) {
+    pub(super) fn record_failure(&self) {
         self.update(|tokens| tokens.saturating_sub(TOKEN));
     }
 
     pub(super) fn failures_left(&self) -> u64 {
-        let above = self.tokens.load(Ordering::Relaxed).saturating_sub(self.tokens_max / 2);
+        let above = self.tokens.load(Ordering::Relaxed).saturating_sub(self.max_tokens / 2);
         u64::from(above.div_ceil(TOKEN))
     }
 
@@ -75,8 +75,8 @@ mod tests {
         let throttle = Throttle::new(4, 0.8);
         for (number, (step, tokens, is_allowed)) in steps.into_iter().enumerate() {
             match step {
-                'S' => throttle.succeeded(),
-                _ => throttle.failed(),
+                'S' => throttle.record_success(),
+                _ => throttle.record_failure(),
             }
             let thousandths = throttle.tokens.load(Ordering::Relaxed);
             assert_eq!(f64::from(thousandths) / 1_000.0, tokens, "step {number}");
@@ -90,7 +90,7 @@ mod tests {
         for left in (1..=5).rev() {
             assert_eq!(throttle.failures_left(), left);
             assert!(throttle.is_allowed());
-            throttle.failed();
+            throttle.record_failure();
         }
         assert_eq!(throttle.failures_left(), 0);
         assert!(!throttle.is_allowed());

@@ -75,7 +75,7 @@ impl Aperture {
 
 impl Subset for Aperture {
     fn choose(&self, endpoints: &[Endpoint], _: &Numbers) -> Vec<Endpoint> {
-        const WEIGHT_MAX: u128 = 65_535;
+        const MAX_WEIGHT: u128 = 65_535;
         let ring = in_hash_order(endpoints.iter().filter(|endpoint| 0 < endpoint.weight), 0);
         // The unit makes both arcs of endpoints and distances of clients whole numbers: the ring is
         // as long as all weights together times the number of clients.
@@ -97,7 +97,7 @@ impl Subset for Aperture {
         let longest = overlaps.values().copied().max().unwrap_or(0);
         keep(endpoints, |endpoint| {
             let overlap = *overlaps.get(&endpoint.address).filter(|overlap| **overlap != 0)?;
-            Some((overlap * WEIGHT_MAX).div_ceil(longest) as u32)
+            Some((overlap * MAX_WEIGHT).div_ceil(longest) as u32)
         })
     }
 }

@@ -53,7 +53,7 @@ const LOT: u32 = 10;
 
 /// How many numbers are considered at most for each endpoint present: given numbers may have large
 /// gaps.
-const GAPS_MAX: usize = 64;
+const MAX_GAPS: usize = 64;
 
 impl Rocksteadier {
     /// Uses `size` endpoints, as the client with this number.
@@ -86,7 +86,7 @@ impl Rocksteadier {
         endpoints: &'a [Endpoint],
         numbers: &Numbers,
     ) -> HashMap<u32, &'a Endpoint> {
-        let max = (endpoints.len().max(1) * GAPS_MAX).min(u32::MAX as usize / 2) as u32;
+        let max = (endpoints.len().max(1) * MAX_GAPS).min(u32::MAX as usize / 2) as u32;
         let mut numbered = HashMap::with_capacity(endpoints.len());
         let mut unnumbered = Vec::new();
         for endpoint in endpoints.iter().filter(|endpoint| 0 < endpoint.weight) {

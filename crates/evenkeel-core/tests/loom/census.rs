@@ -7,7 +7,7 @@ use std::sync::Arc;
 use evenkeel_core::{
     endpoint::{Address, Endpoint},
     node::{Gate, Node},
-    policy::{P2c, PanicThreshold, Picker, Policy, Priority},
+    policy::{P2c, PanicThreshold, Picker, Policy, Tiers},
 };
 use loom::thread;
 
@@ -62,7 +62,7 @@ fn a_gate_that_changes_while_a_picker_is_built_is_counted() {
 fn a_gate_that_changes_while_its_node_moves_to_another_tier_is_counted_there() {
     loom::model(|| {
         let nodes = [node(1, 0), node(2, 1)];
-        let policy = Priority::new(P2c).overprovisioning(100).panic_threshold(100);
+        let policy = Tiers::new(P2c).overprovisioning(100).panic_threshold(100);
         let picker = policy.build(&nodes, None);
         let closes = {
             let node = nodes[0].clone();

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use evenkeel_core::{
-    limit::{Fixed, Permits, Throttle},
+    limit::{AdaptiveThrottle, Fixed, Permits},
     node::{Access, Gate, Node},
     time::Timestamp,
 };
@@ -104,13 +104,13 @@ fn the_gate_of_a_node_with_room_is_open_in_the_end() {
 #[test]
 fn a_throttle_counts_calls_that_come_while_another_thread_moves_its_window() {
     loom::model(|| {
-        let throttle = Arc::new(Throttle::new().ratio(1.0));
-        throttle.refused(START);
+        let throttle = Arc::new(AdaptiveThrottle::new().ratio(1.0));
+        throttle.record_refusal(START);
         // Two slots of a minute: the thread that comes first clears the slot in which both count.
         let later = START + Duration::from_secs(60);
         let other = throttle.clone();
-        let thread = thread::spawn(move || other.refused(later));
-        throttle.refused(later);
+        let thread = thread::spawn(move || other.record_refusal(later));
+        throttle.record_refusal(later);
         thread.join().unwrap();
 
         for _ in 0..4 {

@@ -8,8 +8,8 @@ use evenkeel_core::{
     attempt::{Attempt, Holder},
     endpoint::{Address, Endpoint},
     health::{
-        breaker::{Admission, Breaker, BreakerRules},
-        check::{CheckRules, Checks, Next, Standing, Verdict},
+        breaker::{Breaker, BreakerAdmission, BreakerRules},
+        check::{CheckRules, Checks, Next, ProbeResult, Standing},
     },
     load::{LoadEstimate, LoadReport, PeakEwma, ServerLoad},
     node::{Gate, Listener, Node},
@@ -337,7 +337,7 @@ fn one_thread_opens_a_breaker_and_one_call_tries_it() {
         let try_it = {
             let (breaker, trials, node) = (breaker.clone(), trials.clone(), node.clone());
             move || {
-                if let Admission::Trial(trial) = breaker.admit(later) {
+                if let BreakerAdmission::Trial(trial) = breaker.admit(later) {
                     trials.fetch_add(1, SeqCst);
                     node.follow(Gate::Breaker, || breaker.access());
                     breaker.finish_trial(trial, Outcome::Success, Duration::ZERO, later);
@@ -369,7 +369,7 @@ fn in_the_end_the_gate_agrees_with_the_known_state_of_its_endpoint() {
             thread::spawn(move || _ = checks.report(node.address(), false, now))
         };
 
-        checks.finish(ticket, Verdict::Passed, now);
+        checks.finish(ticket, ProbeResult::Passed, now);
         other.join().unwrap();
 
         assert_eq!(checks.standing(node.address()), Standing::Down, "what it says is newer");
@@ -386,11 +386,11 @@ fn a_request_that_ends_an_idle_time_wakes_the_prober_or_is_seen_by_it() {
         rules.interval_idle = Some(Duration::from_secs(60));
         let checks = Arc::new(Checks::new(rules, Rng::with_seed(1)));
         checks.join(&nodes(1).remove(0), start);
-        assert!(checks.heard(), "it was idle at first");
+        assert!(checks.record_request(), "it was idle at first");
         _ = checks.next(start);
         let other = {
             let checks = checks.clone();
-            thread::spawn(move || checks.heard())
+            thread::spawn(move || checks.record_request())
         };
 
         // A minute later the request and the look race: whichever comes first, the request is not
@@ -398,7 +398,7 @@ fn a_request_that_ends_an_idle_time_wakes_the_prober_or_is_seen_by_it() {
         _ = checks.next(start + Duration::from_secs(60));
         let has_to_wake = other.join().unwrap();
 
-        let is_noted = !checks.heard();
+        let is_noted = !checks.record_request();
         assert!(has_to_wake || is_noted);
     });
 }
@@ -425,7 +425,7 @@ fn a_request_for_a_probe_is_seen_by_the_prober_or_wakes_it() {
             })
         };
 
-        under_way.unwrap().answered(ServerLoad::new(1.0, Duration::from_millis(1)), now);
+        under_way.unwrap().record_answer(ServerLoad::new(1.0, Duration::from_millis(1)), now);
         let mut seen = 0;
         probing.due(&nodes, &mut rng, now, &mut |_| seen += 1);
         other.join().unwrap();
@@ -446,7 +446,7 @@ fn a_pool_that_another_thread_uses_stops_no_request() {
         let probing = picker.probing().unwrap();
         probing.due(&nodes, &mut rng, now, &mut |ticket| tickets.push(ticket));
         for ticket in tickets {
-            ticket.answered(ServerLoad::new(1.0, Duration::from_millis(1)), now);
+            ticket.record_answer(ServerLoad::new(1.0, Duration::from_millis(1)), now);
         }
         let pick = move || {
             let mut rng = Rng::with_seed(2);
@@ -468,10 +468,10 @@ fn a_report_counts_as_a_whole_or_not_yet() {
         let picker: Arc<dyn Picker> = policy.build(&nodes, None).into();
         let report =
             LoadReport { requests_per_second: 10.0, cpu_utilization: 0.5, ..LoadReport::default() };
-        nodes[0].reported(&report, now);
+        nodes[0].report_load(&report, now);
         let other = {
             let (node, report) = (nodes[1].clone(), report.clone());
-            thread::spawn(move || node.reported(&report, now))
+            thread::spawn(move || node.report_load(&report, now))
         };
         picker.tend(now);
         other.join().unwrap();
@@ -495,7 +495,7 @@ fn a_servers_requests_in_flight_are_counted_exactly() {
                 thread::spawn(move || {
                     let arrival = estimate.enter();
                     if index == 0 {
-                        arrival.took(Duration::from_millis(3), now);
+                        arrival.record_success(Duration::from_millis(3), now);
                     }
                 })
             })

@@ -148,14 +148,14 @@ fn sixteen_threads_lose_no_token_of_a_throttle() {
     let budget = Budget::throttle(1_000, 0.5);
     thread::scope(|scope| {
         for _ in 0..THREADS {
-            scope.spawn(|| (0..20).for_each(|_| budget.failed()));
+            scope.spawn(|| (0..20).for_each(|_| budget.record_failure()));
         }
     });
     // 320 of 1,000 are gone, 180 more until half is left.
     assert_eq!(budget.balance(Timestamp::default()), 180);
     thread::scope(|scope| {
         for _ in 0..THREADS {
-            scope.spawn(|| (0..20).for_each(|_| budget.succeeded()));
+            scope.spawn(|| (0..20).for_each(|_| budget.record_success()));
         }
     });
     assert_eq!(budget.balance(Timestamp::default()), 340);

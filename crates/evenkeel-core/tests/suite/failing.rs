@@ -113,7 +113,7 @@ impl Fleet {
         let index = self.picker.pick(&self.nodes, &mut cx).expect("all are open");
         let held = Held { node: self.nodes[index].clone(), clock: self.clock.clone() };
         let mut attempt = Attempt::new(Arc::new(held));
-        attempt.waits();
+        attempt.start_clock();
         let fails = index < self.failing && self.rng.below(100) < self.fails_percent;
         let takes = if fails { FAILING } else { WELL.mul_f64(0.5 + self.rng.unit()) };
         self.calls += 1;

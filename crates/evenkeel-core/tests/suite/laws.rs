@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use evenkeel_core::policy::{
-    BUILT_IN, BuiltIn, Maglev, PickFirst, Policy, PreferZone, Priority, RoundRobin, SlowStart,
-    Split, WeightedP2c, WeightedRoundRobin, ZoneAware, ZoneWeighted,
+    BUILT_IN, BuiltIn, Maglev, PickFirst, Policy, PreferZone, RoundRobin, SlowStart, Split, Tiers,
+    WeightedP2c, WeightedRoundRobin, ZoneAware, ZoneWeighted,
     laws::{self, Spread},
     split,
 };
@@ -62,11 +62,11 @@ fn every_policy_that_wraps_others_keeps_the_laws_of_its_child() {
 #[test]
 fn policies_that_wrap_each_other_keep_the_laws_of_the_innermost() {
     let second = Duration::from_secs(1);
-    laws::check(&Priority::new(PickFirst), Spread::Not);
+    laws::check(&Tiers::new(PickFirst), Spread::Not);
     laws::check(&ZoneAware::new("here", WeightedP2c), Spread::ByWeight);
-    let nested = Priority::new(ZoneAware::new("here", SlowStart::new(second, RoundRobin)));
+    let nested = Tiers::new(ZoneAware::new("here", SlowStart::new(second, RoundRobin)));
     laws::check(&nested, Spread::Even);
-    let hashed = Priority::new(ZoneAware::new("here", SlowStart::new(second, Maglev::new())));
+    let hashed = Tiers::new(ZoneAware::new("here", SlowStart::new(second, Maglev::new())));
     laws::check(&hashed, Spread::ByWeight);
     laws::check_hashing(&hashed);
 }

@@ -12,7 +12,9 @@ use std::{
 };
 
 use evenkeel_core::{
-    limit::{Aimd, Fixed, Gradient2, Limit, Permits, Priority, Sample, Shed, Throttle, Vegas},
+    limit::{
+        AdaptiveThrottle, Aimd, Fixed, Gradient2, Limit, Permits, Priority, Sample, Shed, Vegas,
+    },
     rng::Rng,
     time::Timestamp,
 };
@@ -33,7 +35,7 @@ fn at(time: Duration) -> Timestamp {
 struct Endpoint {
     workers: usize,
     service: Duration,
-    queue_max: usize,
+    max_queue: usize,
     busy: usize,
     queue: VecDeque<Duration>,
 }
@@ -44,7 +46,7 @@ struct Stretch {
     done: u32,
     limit_sum: f64,
     asked: u32,
-    limit_max: u32,
+    max_limit: u32,
     latency_sum: f64,
 }
 
@@ -71,7 +73,7 @@ struct Simulation {
 impl Simulation {
     fn new(limit: impl Limit, workers: usize, seed: u64) -> Self {
         let queue = VecDeque::new();
-        let endpoint = Endpoint { workers, service: ms(50), queue_max: 10_000, busy: 0, queue };
+        let endpoint = Endpoint { workers, service: ms(50), max_queue: 10_000, busy: 0, queue };
         let permits = Permits::new(limit);
         let rng = Rng::with_seed(seed);
         Self { endpoint, permits, rng, now: Duration::ZERO, ends: BinaryHeap::new() }
@@ -105,13 +107,13 @@ impl Simulation {
         let limit = self.permits.limit().limit();
         stretch.asked += 1;
         stretch.limit_sum += f64::from(limit);
-        stretch.limit_max = stretch.limit_max.max(limit);
+        stretch.max_limit = stretch.max_limit.max(limit);
         if !self.permits.acquire() {
             return;
         }
         if self.endpoint.busy < self.endpoint.workers {
             self.begin(self.now);
-        } else if self.endpoint.queue.len() < self.endpoint.queue_max {
+        } else if self.endpoint.queue.len() < self.endpoint.max_queue {
             self.endpoint.queue.push_back(self.now);
         } else {
             self.sample(Duration::from_micros(100), true);
@@ -194,7 +196,7 @@ fn gradient2_settles_below_twice_what_the_endpoint_works_on_at_once_and_does_not
 fn aimd_settles_where_the_endpoint_begins_to_refuse() {
     for seed in 0..SEEDS {
         let mut simulation = simulation(Box::new(Aimd::new()), seed);
-        simulation.endpoint.queue_max = 20;
+        simulation.endpoint.max_queue = 20;
         simulation.run(HALF_A_MINUTE, RATE);
 
         let settled = simulation.run(HALF_A_MINUTE, RATE);
@@ -245,7 +247,7 @@ fn a_limit_that_is_not_used_does_not_grow() {
         let mut simulation = simulation(make(), 1);
         // One at once on average, hardly ever ten.
         let quiet = simulation.run(HALF_A_MINUTE, 20.0);
-        assert_eq!(quiet.limit_max, 20, "{:?}", simulation.permits.limit());
+        assert_eq!(quiet.max_limit, 20, "{:?}", simulation.permits.limit());
     }
 }
 
@@ -328,7 +330,7 @@ fn sixteen_threads_lose_no_growth_of_aimd() {
 
 #[test]
 fn sixteen_threads_are_all_counted_by_the_throttle() {
-    let throttle = Throttle::new().ratio(1.0);
+    let throttle = AdaptiveThrottle::new().ratio(1.0);
     thread::scope(|scope| {
         for thread in 0..THREADS {
             let throttle = &throttle;
@@ -337,7 +339,7 @@ fn sixteen_threads_are_all_counted_by_the_throttle() {
                     // All of them in one window, each thread with its own view of the time.
                     let now = at(ms(call * 100 + thread as u64));
                     assert!(throttle.admit(|| 1.0, || now).is_ok());
-                    throttle.refused(now);
+                    throttle.record_refusal(now);
                 }
             });
         }
@@ -349,14 +351,14 @@ fn sixteen_threads_are_all_counted_by_the_throttle() {
 #[test]
 fn the_throttle_has_the_formula_of_the_sre_book() {
     for (accepted, refused) in [(0, 0), (10, 0), (10, 10), (10, 11), (5, 100), (1_000, 3_000)] {
-        let throttle = Throttle::new();
+        let throttle = AdaptiveThrottle::new();
         let now = at(ms(0));
         for _ in 0..accepted {
             assert!(throttle.admit(|| 1.0, || now).is_ok());
         }
         for _ in 0..refused {
             assert!(throttle.admit(|| 1.0, || now).is_ok());
-            throttle.refused(now);
+            throttle.record_refusal(now);
         }
         let requests = f64::from(accepted + refused);
         let expected = ((requests - 2.0 * f64::from(accepted)) / (requests + 1.0)).max(0.0);
@@ -368,14 +370,14 @@ fn the_throttle_has_the_formula_of_the_sre_book() {
 #[test]
 fn the_throttle_decides_as_grpc_javas_does() {
     for (ratio, expected) in [(1.1, "nnnnnnnnyyyyynnnyyy"), (1.4, "nnnnnnnnyynnnnnnnnn")] {
-        let throttle = Throttle::new().ratio(ratio).padding(8);
+        let throttle = AdaptiveThrottle::new().ratio(ratio).padding(8);
         let now = || at(ms(0));
         let mut decisions = String::new();
         for answer in "TTTTTTTTTAAAAAATTTT".chars() {
             // There the answer comes first, and then a request that only counts if it is refused.
             assert!(throttle.admit(|| 1.0, now).is_ok());
             if answer == 'T' {
-                throttle.refused(now());
+                throttle.record_refusal(now());
             }
             let is_refused = 0.5 < throttle.probability(now());
             decisions.push(if is_refused { 'y' } else { 'n' });
@@ -384,13 +386,13 @@ fn the_throttle_decides_as_grpc_javas_does() {
         assert_eq!(decisions, expected, "K = {ratio}");
     }
 
-    let throttle = Throttle::new().ratio(1.0);
+    let throttle = AdaptiveThrottle::new().ratio(1.0);
     let now = at(ms(0));
     let mut seen = Vec::new();
     assert!(throttle.admit(|| 1.0, || now).is_ok());
     for _ in 0..3 {
         assert!(throttle.admit(|| 1.0, || now).is_ok());
-        throttle.refused(now);
+        throttle.record_refusal(now);
         seen.push(throttle.probability(now));
     }
     assert_eq!(seen, [1.0 / 3.0, 2.0 / 4.0, 3.0 / 5.0]);
@@ -398,24 +400,24 @@ fn the_throttle_decides_as_grpc_javas_does() {
 
 #[test]
 fn the_throttle_forgets_after_two_minutes_even_after_a_long_silence() {
-    let throttle = Throttle::new();
+    let throttle = AdaptiveThrottle::new();
     for _ in 0..50 {
         assert!(throttle.admit(|| 1.0, || at(ms(0))).is_ok());
-        throttle.refused(at(ms(0)));
+        throttle.record_refusal(at(ms(0)));
     }
     assert!(0.9 < throttle.probability(at(ms(112_000))));
     assert_eq!(throttle.probability(at(ms(120_001))), 0.0);
     for days in [1, 3, 5, 7, 30] {
         let now = at(Duration::from_secs(days * 86_400));
         assert!(throttle.admit(|| 1.0, || now).is_ok());
-        throttle.refused(now);
+        throttle.record_refusal(now);
         assert_eq!(throttle.probability(now), 0.5, "one of one, after {days} days");
     }
 }
 
 #[test]
 fn a_throttled_client_asks_little_more_than_twice_what_is_accepted() {
-    let throttle = Throttle::new();
+    let throttle = AdaptiveThrottle::new();
     let mut rng = Rng::with_seed(5);
     let (mut sent, mut accepted) = (0, 0);
     let mut free_at = 0;
@@ -429,7 +431,7 @@ fn a_throttled_client_asks_little_more_than_twice_what_is_accepted() {
                 free_at = millis + 10;
                 accepted += u32::from(is_late);
             } else {
-                throttle.refused(now);
+                throttle.record_refusal(now);
             }
         }
     }
@@ -448,7 +450,7 @@ fn a_standing_queue_sheds_the_least_important_first_and_lets_them_back_in() {
             for (index, priority) in [Priority::CRITICAL, Priority::SHEDDABLE].iter().enumerate() {
                 if shed.admit(*priority, || rng.unit(), || now) {
                     let_in[index] += 1;
-                    shed.began(ms(waited), || now);
+                    shed.record_start(ms(waited), || now);
                 }
             }
         }
@@ -472,17 +474,17 @@ fn a_standing_queue_sheds_the_least_important_first_and_lets_them_back_in() {
 fn a_request_that_did_not_wait_shows_that_no_queue_stands() {
     let shed = Shed::new();
     for millis in 0..100 {
-        shed.began(ms(50), || at(ms(millis)));
+        shed.record_start(ms(50), || at(ms(millis)));
     }
-    assert_eq!(shed.wait_max(at(ms(100))), ms(5));
+    assert_eq!(shed.max_wait(at(ms(100))), ms(5));
     assert!(shed.is_overloaded());
 
     for millis in 100..200 {
-        shed.began(if millis == 150 { ms(4) } else { ms(50) }, || at(ms(millis)));
+        shed.record_start(if millis == 150 { ms(4) } else { ms(50) }, || at(ms(millis)));
     }
-    assert_eq!(shed.wait_max(at(ms(200))), ms(100));
+    assert_eq!(shed.max_wait(at(ms(200))), ms(100));
     assert!(!shed.is_overloaded());
-    assert_eq!(shed.wait_max(at(ms(10_000))), ms(100), "after a silence");
+    assert_eq!(shed.max_wait(at(ms(10_000))), ms(100), "after a silence");
 }
 
 #[test]
@@ -493,7 +495,7 @@ fn a_hundredth_is_let_in_under_any_overload() {
     for millis in 0..60_000 {
         let now = at(ms(millis));
         let is_in = shed.admit(Priority::CRITICAL_PLUS, || rng.unit(), || now);
-        shed.gave_up(ms(5), now);
+        shed.record_refusal(ms(5), now);
         let_in += u32::from(is_in && 30_000 <= millis);
     }
     assert!((200..=450).contains(&let_in), "{let_in} of 30,000");
@@ -501,13 +503,13 @@ fn a_hundredth_is_let_in_under_any_overload() {
 
 #[test]
 fn a_client_that_calls_little_and_well_is_not_throttled_by_its_first_failures() {
-    let throttle = Throttle::new();
+    let throttle = AdaptiveThrottle::new();
     for call in 0..34_u64 {
         // One in ten seconds: twelve in two minutes. The last four of them are refused.
         let now = at(ms(call * 10_000));
         assert!(throttle.admit(|| 0.0, || now).is_ok(), "call {call}");
         if 30 <= call {
-            throttle.refused(now);
+            throttle.record_refusal(now);
         }
         assert_eq!(throttle.probability(now), 0.0, "call {call}");
     }
@@ -515,7 +517,7 @@ fn a_client_that_calls_little_and_well_is_not_throttled_by_its_first_failures() 
 
 #[test]
 fn a_client_that_was_busy_and_calls_little_is_not_throttled_by_its_first_failure() {
-    let throttle = Throttle::new();
+    let throttle = AdaptiveThrottle::new();
     // A thousand at once, an hour of silence, and then one in ten seconds.
     (0..1_001).for_each(|_| assert!(throttle.admit(|| 1.0, || at(ms(0))).is_ok()));
     for call in 0..20_u64 {
@@ -524,7 +526,7 @@ fn a_client_that_was_busy_and_calls_little_is_not_throttled_by_its_first_failure
     }
     let now = at(ms(3_800_000));
     assert!(throttle.admit(|| 0.0, || now).is_ok());
-    throttle.refused(now);
+    throttle.record_refusal(now);
     assert!(throttle.admit(|| 0.0, || now).is_ok());
     assert_eq!(throttle.probability(now), 0.0);
 }
@@ -534,7 +536,7 @@ fn the_throttle_counts_what_a_list_of_all_calls_does() {
     const TICK: u64 = 7_500;
     let mut rng = Rng::with_seed(17);
     for seed in 0..20 {
-        let throttle = Throttle::new().ratio(1.5);
+        let throttle = AdaptiveThrottle::new().ratio(1.5);
         let mut calls: Vec<(u64, bool)> = Vec::new();
         let (mut millis, mut share) = (0, 0.0);
         for step in 0..2_000 {
@@ -550,7 +552,7 @@ fn the_throttle_counts_what_a_list_of_all_calls_does() {
             let is_refused = rng.unit() < share;
             assert!(throttle.admit(|| 1.0, || now).is_ok());
             if is_refused {
-                throttle.refused(now);
+                throttle.record_refusal(now);
             }
             calls.push((tick, is_refused));
             let requests = calls.len() as f64;
@@ -569,9 +571,9 @@ fn aimd_does_what_a_plain_model_does() {
         let (mut model, mut shrank, mut now) = (20.0_f64, None, ms(0));
         for step in 0..2_000 {
             now += ms(rng.below_u64(20));
-            let latency_max = if rng.below(20) == 0 { 1_000 } else { 100 };
+            let max_latency = if rng.below(20) == 0 { 1_000 } else { 100 };
             let sample = Sample {
-                latency: ms(rng.below_u64(latency_max)),
+                latency: ms(rng.below_u64(max_latency)),
                 in_flight: 1 + rng.below(80) as u32,
                 is_dropped: rng.below(25) == 0,
             };

@@ -3,7 +3,7 @@
 //! The second source is used while the first's set is empty. It is also used when the first has
 //! never had a set: it failed, ended, or was silent for the [`patience`](Fallback::patience). As
 //! soon as the first has endpoints, only they are used. A first source that fails later keeps its
-//! last good set, so there is no fallback then; the source's own `stale_max` decides what happens
+//! last good set, so there is no fallback then; the source's own `max_stale` decides what happens
 //! after a long failure. Both sources are followed all the time, so switching takes no round trip.
 //! Errors of both are passed on. While both fail and neither has endpoints, the error is
 //! [`BothFailed`](super::BothFailed), which names both.

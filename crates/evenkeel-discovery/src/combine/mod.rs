@@ -134,7 +134,7 @@ pub struct BothFailed {
 impl fmt::Display for BothFailed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (other, this) = if self.is_second { ("first", "second") } else { ("second", "first") };
-        write!(f, "both sources fail, the {other} one with `{}`, the {this} one", self.other)
+        write!(f, "both sources fail ({other}: {}; {this}: {})", self.other, chain(&*self.source))
     }
 }
 

@@ -46,7 +46,7 @@ use tokio::sync::watch;
 use super::Known;
 
 /// How many updates are taken in at most before a subset is chosen.
-const BATCH_MAX: usize = 1_024;
+const MAX_BATCH: usize = 1_024;
 
 /// See the [module docs](self).
 pub struct Subsetted<D> {
@@ -83,7 +83,7 @@ impl<D: Discovery> Discovery for Subsetted<D> {
                 let subset = choice.borrow_and_update().clone();
                 Some((Event::Subset(subset), (choice, false)))
             });
-        let batches = self.source.watch().ready_chunks(BATCH_MAX).map(Event::Batch);
+        let batches = self.source.watch().ready_chunks(MAX_BATCH).map(Event::Batch);
         let mut chosen = Chosen::default();
         // It ends when neither can change any more.
         let events = stream::select(changes, batches);

@@ -12,7 +12,7 @@ use http_body_util::Full;
 
 use super::{
     agents::{Agents, Token},
-    error::{AgentRefused, NoAnswer},
+    error::{AgentRefused, AgentTimeout},
     line::Line,
 };
 use crate::{
@@ -117,7 +117,7 @@ impl Agent {
     ) -> Result<Answer, BoxError> {
         let request = self.request(method, path, body).await?;
         let answered = tokio::time::timeout(after, self.line.ask(request)).await;
-        let (head, body) = answered.map_err(|_| NoAnswer { agent: self.name(), after })??;
+        let (head, body) = answered.map_err(|_| AgentTimeout { agent: self.name(), after })??;
         if !head.status.is_success() {
             let message = String::from_utf8_lossy(&body[..body.len().min(200)]).trim().to_owned();
             let status = head.status.as_u16();
@@ -174,7 +174,7 @@ pub(crate) fn is_gone(error: &BoxError) -> bool {
 }
 
 /// The status with which an agent refused, if the error is a refusal.
-pub(crate) fn refused_with(error: &BoxError) -> Option<u16> {
+pub(crate) fn refusal_status(error: &BoxError) -> Option<u16> {
     error.downcast_ref::<AgentRefused>().map(|refused| refused.status)
 }
 

@@ -12,7 +12,7 @@ use serde::{Deserialize, Deserializer};
 use super::micro;
 
 /// The greatest weight that is used, which is that of an SRV record.
-const WEIGHT_MAX: i64 = 65_535;
+const MAX_WEIGHT: i64 = 65_535;
 
 /// How rows become endpoints.
 #[derive(Clone, Debug)]
@@ -227,7 +227,7 @@ impl Row<'_> {
             Health::Warning | Health::Critical => return Ok(None),
         };
         let address = self.address(&reading.address)?;
-        let weight = u32::try_from(weight.clamp(0, WEIGHT_MAX)).unwrap_or(0);
+        let weight = u32::try_from(weight.clamp(0, MAX_WEIGHT)).unwrap_or(0);
         let (mut tags, mut meta) = (self.service.tags, self.service.meta);
         if reading.is_micro {
             let told = micro::read(tags);

@@ -19,7 +19,7 @@ pub struct AgentRefused {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{agent} gave no answer within {after:?}")]
 #[non_exhaustive]
-pub struct NoAnswer {
+pub struct AgentTimeout {
     /// The agent.
     pub agent: String,
     /// How much time it had.

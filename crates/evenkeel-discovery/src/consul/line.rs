@@ -14,7 +14,7 @@ use hyper::{
 use crate::client::Dial;
 
 /// The most bytes of an answer that are read: about 30,000 endpoints.
-const ANSWER_BYTES_MAX: usize = 64 << 20;
+const MAX_ANSWER_BYTES: usize = 64 << 20;
 
 type Sender = SendRequest<Full<Bytes>>;
 
@@ -69,7 +69,7 @@ impl Line {
         response: Response<Incoming>,
     ) -> Result<(Parts, Bytes), BoxError> {
         let (head, body) = response.into_parts();
-        let body = Limited::new(body, ANSWER_BYTES_MAX).collect().await?.to_bytes();
+        let body = Limited::new(body, MAX_ANSWER_BYTES).collect().await?.to_bytes();
         *self.idle() = Some(sender);
         Ok((head, body))
     }

@@ -97,7 +97,7 @@ pub use self::{
     agents::Agents,
     answer::AddressOf,
     environment::EnvironmentError,
-    error::{AgentRefused, NoAnswer, NotPermitted, TokenUnreadable},
+    error::{AgentRefused, AgentTimeout, NotPermitted, TokenUnreadable},
     query::Consistency,
 };
 
@@ -201,4 +201,4 @@ impl Consul {
     }
 }
 
-follows!(Consul by ConsulSource, with backoff hold stale_max seed);
+follows!(Consul by ConsulSource, with backoff hold max_stale seed);

@@ -7,7 +7,7 @@ use evenkeel_core::BoxError;
 use tokio::time::Instant;
 
 use super::{
-    agent::{Agent, Answer, refused_with},
+    agent::{Agent, Answer, refusal_status},
     agents::Agents,
     answer::{self, Found, Reading, hash_of},
     error::NotPermitted,
@@ -90,7 +90,7 @@ impl ConsulSource {
             };
             let has_waited = wait / 2 <= clock::now() - asked_at && blocks_on.is_some();
             let is_news = self.take(session, &agent, &answer).await?;
-            pace.answered(is_news || has_waited);
+            pace.record_answer(is_news || has_waited);
         }
     }
 
@@ -174,7 +174,7 @@ impl ConsulSource {
         let body = Bytes::from(serde_json::Value::from(rights).to_string());
         match agent.post("/v1/internal/acl/authorize", body).await {
             Ok(answer) => !is_denied(&answer.body),
-            Err(error) => refused_with(&error) != Some(403),
+            Err(error) => refusal_status(&error) != Some(403),
         }
     }
 }

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::resolver::Answer;
 
 /// How many answers in a row must deny the records before that is believed.
-const DENIALS_MIN: u32 = 2;
+const MIN_DENIALS: u32 = 2;
 
 /// The last good answer to one question, and how often its records were denied since.
 #[derive(Clone, Debug)]
@@ -50,12 +50,12 @@ impl<T> Default for Memory<T> {
 }
 
 impl<T: Clone> Memory<T> {
-    /// Takes an answer. The last good answer is used for `stale_max` after it was given.
+    /// Takes an answer. The last good answer is used for `max_stale` after it was given.
     pub(super) fn believe(
         &mut self,
         answer: Result<Answer<T>, BoxError>,
         now: Instant,
-        stale_max: Duration,
+        max_stale: Duration,
     ) -> Belief<T> {
         let failed = match answer {
             Ok(answer) if !answer.records.is_empty() => {
@@ -66,7 +66,7 @@ impl<T: Clone> Memory<T> {
             Ok(answer) => {
                 self.denials = self.denials.saturating_add(1);
                 self.ttl = Some(answer.ttl);
-                if DENIALS_MIN <= self.denials {
+                if MIN_DENIALS <= self.denials {
                     self.last.clear();
                 }
                 None
@@ -76,7 +76,7 @@ impl<T: Clone> Memory<T> {
                 Some(error)
             }
         };
-        let belief = self.recall(now, stale_max);
+        let belief = self.recall(now, max_stale);
         match failed {
             Some(error) => Belief { fresh: Freshness::Failed(error), ..belief },
             None => belief,
@@ -84,15 +84,15 @@ impl<T: Clone> Memory<T> {
     }
 
     /// What is believed while the question is not asked again.
-    pub(super) fn recall(&mut self, now: Instant, stale_max: Duration) -> Belief<T> {
+    pub(super) fn recall(&mut self, now: Instant, max_stale: Duration) -> Belief<T> {
         let fresh = match self.ttl {
-            Some(ttl) if (1..DENIALS_MIN).contains(&self.denials) => Freshness::Denied(ttl),
+            Some(ttl) if (1..MIN_DENIALS).contains(&self.denials) => Freshness::Denied(ttl),
             Some(ttl) => Freshness::Fresh(ttl),
             None => Freshness::Failed("the last question had no answer".into()),
         };
         // An answer holds until the next question, however late that is.
         let is_unanswered = self.ttl.is_none();
-        if is_unanswered && self.good_at.is_none_or(|good_at| stale_max <= now - good_at) {
+        if is_unanswered && self.good_at.is_none_or(|good_at| max_stale <= now - good_at) {
             self.last.clear();
         }
         Belief { records: self.last.clone(), fresh }
@@ -105,7 +105,7 @@ mod tests {
     use crate::clock;
 
     const TTL: Duration = Duration::from_secs(5);
-    const STALE_MAX: Duration = Duration::from_secs(300);
+    const MAX_STALE: Duration = Duration::from_secs(300);
 
     fn said(records: &[u8]) -> Result<Answer<u8>, BoxError> {
         Ok(Answer { records: records.to_vec(), ttl: TTL })
@@ -114,17 +114,17 @@ mod tests {
     #[test]
     fn a_denial_is_believed_the_second_time_unless_an_answer_comes_in_between() {
         let (mut memory, now) = (Memory::default(), clock::now());
-        memory.believe(said(&[1]), now, STALE_MAX);
+        memory.believe(said(&[1]), now, MAX_STALE);
 
-        let once = memory.believe(said(&[]), now, STALE_MAX);
+        let once = memory.believe(said(&[]), now, MAX_STALE);
         assert!(matches!(once.fresh, Freshness::Denied(TTL)));
         assert_eq!(once.records, [1]);
 
-        memory.believe(said(&[2]), now, STALE_MAX);
-        assert_eq!(memory.believe(said(&[]), now, STALE_MAX).records, [2]);
-        assert_eq!(memory.believe(Err("lost".into()), now, STALE_MAX).records, [2]);
+        memory.believe(said(&[2]), now, MAX_STALE);
+        assert_eq!(memory.believe(said(&[]), now, MAX_STALE).records, [2]);
+        assert_eq!(memory.believe(Err("lost".into()), now, MAX_STALE).records, [2]);
 
-        let twice = memory.believe(said(&[]), now, STALE_MAX);
+        let twice = memory.believe(said(&[]), now, MAX_STALE);
         assert!(matches!(twice.fresh, Freshness::Fresh(TTL)));
         assert!(twice.records.is_empty());
     }
@@ -132,18 +132,18 @@ mod tests {
     #[test]
     fn an_answer_holds_until_it_is_asked_for_again_however_late_that_is() {
         let (mut memory, now) = (Memory::default(), clock::now());
-        memory.believe(said(&[1]), now, STALE_MAX);
+        memory.believe(said(&[1]), now, MAX_STALE);
 
-        assert_eq!(memory.recall(now + 2 * STALE_MAX, STALE_MAX).records, [1]);
+        assert_eq!(memory.recall(now + 2 * MAX_STALE, MAX_STALE).records, [1]);
     }
 
     #[test]
     fn remembered_records_are_used_until_they_are_too_old() {
         let (mut memory, now) = (Memory::default(), clock::now());
-        memory.believe(said(&[1]), now, STALE_MAX);
+        memory.believe(said(&[1]), now, MAX_STALE);
 
-        let almost = now + STALE_MAX - Duration::from_millis(1);
-        assert_eq!(memory.believe(Err("lost".into()), almost, STALE_MAX).records, [1]);
-        assert!(memory.believe(Err("lost".into()), now + STALE_MAX, STALE_MAX).records.is_empty());
+        let almost = now + MAX_STALE - Duration::from_millis(1);
+        assert_eq!(memory.believe(Err("lost".into()), almost, MAX_STALE).records, [1]);
+        assert!(memory.believe(Err("lost".into()), now + MAX_STALE, MAX_STALE).records.is_empty());
     }
 }

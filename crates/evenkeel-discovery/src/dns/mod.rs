@@ -11,7 +11,7 @@
 //! calm, then once a second. A handle and all its clones ask once, however many balancers watch.
 //!
 //! **What it believes.** SERVFAIL, a timeout or an unreachable server change nothing: the last
-//! addresses stay in use for [`stale_max`](Dns::stale_max) (5 min), and then the set becomes empty.
+//! addresses stay in use for [`max_stale`](Dns::max_stale) (5 min), and then the set becomes empty.
 //! If a server answers that a name does not exist or has no address, that is believed when a second
 //! answer confirms it, at least one negative TTL later (within the same bounds). If one address
 //! family fails and the other answers, the answer is used together with the last known addresses of
@@ -137,7 +137,7 @@ impl Dns {
     fn ask(question: Question, server: Option<SocketAddr>) -> Self {
         let resolver = Hickory::new(server.into_iter().collect());
         let source = DnsSource::new(question, resolver);
-        Self { reconnect: Reconnect::new(source).stale_max(STALE_MAX) }
+        Self { reconnect: Reconnect::new(source).max_stale(MAX_STALE) }
     }
 
     /// Asks this server instead of those of the system. Can be called again to add more servers.
@@ -167,8 +167,8 @@ impl Dns {
     /// A short one turns an outage of DNS into an outage of the service; with a long one, an
     /// address may belong to another service by then.
     #[must_use]
-    pub fn stale_max(self, age: Duration) -> Self {
-        self.with(|source| source.stale_max = age).set(|settings| settings.stale_max = Some(age))
+    pub fn max_stale(self, age: Duration) -> Self {
+        self.with(|source| source.max_stale = age).set(|settings| settings.max_stale = Some(age))
     }
 
     /// Sets how long one question may take, all tries together. Default: 10 s.
@@ -183,7 +183,7 @@ impl Dns {
 
 follows!(Dns by DnsSource<Hickory>, with backoff seed);
 
-const STALE_MAX: Duration = Duration::from_secs(300);
+const MAX_STALE: Duration = Duration::from_secs(300);
 
 /// The server that a `dns:` name specifies, and the rest of the name.
 fn split_server(text: &str) -> Result<(Option<SocketAddr>, &str), &'static str> {

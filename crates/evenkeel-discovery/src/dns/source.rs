@@ -33,13 +33,13 @@ const TTL_OF_A_PART: Duration = Duration::from_secs(5);
 
 /// The name does not exist or has no addresses; two answers have said so.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the name does not exist or has no addresses; is it written right?")]
+#[error("the name does not exist or has no addresses")]
 #[non_exhaustive]
 pub struct NoSuchName;
 
 /// A server says that the name does not exist or has no addresses; it is asked once more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the name does not exist or has no addresses, says one answer; another has to confirm it")]
+#[error("one answer says that the name does not exist or has no addresses")]
 #[non_exhaustive]
 pub struct NotConfirmed;
 
@@ -54,7 +54,7 @@ pub(super) struct DnsSource<R> {
     question: Question,
     pub(super) resolver: R,
     pub(super) ttl_bounds: (Duration, Duration),
-    pub(super) stale_max: Duration,
+    pub(super) max_stale: Duration,
     /// For each full name that the service's name may stand for.
     services: HashMap<Arc<str>, Memory<Service>>,
     /// For each full name that the host may stand for, or each target in the last SRV answer.
@@ -83,7 +83,7 @@ impl<R: Resolver> DnsSource<R> {
             question,
             resolver,
             ttl_bounds: (Duration::from_secs(1), Duration::from_secs(30)),
-            stale_max: Duration::from_secs(300),
+            max_stale: Duration::from_secs(300),
             services: HashMap::new(),
             hosts: HashMap::new(),
             asked: HashMap::new(),
@@ -129,7 +129,7 @@ impl<R: Resolver> DnsSource<R> {
         for name in ask.names(service) {
             let answer = ask.services(&name).await.map(without_portless);
             let memory = self.services.entry(name.clone()).or_default();
-            if search.take(&name, memory.believe(answer, clock::now(), self.stale_max)) {
+            if search.take(&name, memory.believe(answer, clock::now(), self.max_stale)) {
                 break;
             }
         }
@@ -228,18 +228,18 @@ impl<R: Resolver> DnsSource<R> {
         host: &Arc<str>,
         answers: [Result<Answer<IpAddr>, BoxError>; 2],
     ) -> Belief<IpAddr> {
-        let (now, stale_max) = (clock::now(), self.stale_max);
+        let (now, max_stale) = (clock::now(), self.max_stale);
         let [v4, v6] = answers;
-        let v4 = self.memory(host, false).believe(v4, now, stale_max);
-        let v6 = self.memory(host, true).believe(v6, now, stale_max);
+        let v4 = self.memory(host, false).believe(v4, now, max_stale);
+        let v6 = self.memory(host, true).believe(v6, now, max_stale);
         both(v4, v6)
     }
 
     /// What is believed about a target while it is not asked for.
     fn recall(&mut self, host: &Arc<str>) -> Belief<IpAddr> {
-        let (now, stale_max) = (clock::now(), self.stale_max);
-        let v4 = self.memory(host, false).recall(now, stale_max);
-        let v6 = self.memory(host, true).recall(now, stale_max);
+        let (now, max_stale) = (clock::now(), self.max_stale);
+        let v4 = self.memory(host, false).recall(now, max_stale);
+        let v6 = self.memory(host, true).recall(now, max_stale);
         both(v4, v6)
     }
 

@@ -17,7 +17,7 @@ use tokio::{sync::mpsc, time::Instant};
 use tonic::{Request, Status, Streaming, body::Body, metadata::AsciiMetadataValue};
 
 use super::{
-    error::{MemberRefused, NoAnswer, WatchEnded},
+    error::{MemberRefused, MemberTimeout, WatchEnded},
     proto::{
         AuthenticateRequest, KeyValue, LeaseGrantRequest, LeaseKeepAliveRequest,
         LeaseRevokeRequest, PutRequest, RangeRequest, RequestOp, TxnRequest, WatchCreateRequest,
@@ -36,7 +36,7 @@ const PAGE: i64 = 1_000;
 
 /// The most bytes of one message. A member splits responses of a watch above 2 MiB; a page of a
 /// list may be larger.
-const MESSAGE_BYTES_MAX: usize = 64 << 20;
+const MAX_MESSAGE_BYTES: usize = 64 << 20;
 
 /// The interval of pings to a member. It must not be below the 5 s that members allow.
 const PING_INTERVAL: Duration = Duration::from_secs(10);
@@ -194,7 +194,7 @@ impl Client {
         let create = watch_request::RequestUnion::CreateRequest(create);
         sender.send(WatchRequest { request_union: Some(create) }).await?;
         let mut client = WatchClient::with_origin(self.http.clone(), self.origin.clone())
-            .max_decoding_message_size(MESSAGE_BYTES_MAX);
+            .max_decoding_message_size(MAX_MESSAGE_BYTES);
         let mut request = self.request(Requests(requests));
         // A member that has lost its leader then ends the watch instead of falling silent.
         request.metadata_mut().insert("hasleader", AsciiMetadataValue::from_static("true"));
@@ -204,7 +204,7 @@ impl Client {
 
     fn kv(&self) -> KvClient<legacy::Client<Dial, Body>> {
         KvClient::with_origin(self.http.clone(), self.origin.clone())
-            .max_decoding_message_size(MESSAGE_BYTES_MAX)
+            .max_decoding_message_size(MAX_MESSAGE_BYTES)
     }
 
     fn lease(&self) -> LeaseClient<legacy::Client<Dial, Body>> {
@@ -225,8 +225,8 @@ impl Client {
     ) -> Result<T, BoxError> {
         let after = self.timeout;
         match tokio::time::timeout(after, call).await {
-            Ok(answer) => answer.map_err(|status| refused(self.name(), &status)),
-            Err(_) => Err(NoAnswer { member: self.name(), after }.into()),
+            Ok(answer) => answer.map_err(|status| refusal(self.name(), &status)),
+            Err(_) => Err(MemberTimeout { member: self.name(), after }.into()),
         }
     }
 }
@@ -261,9 +261,9 @@ impl Watching {
                     let reason = "the stream is over".to_owned();
                     return Err(WatchEnded { member: self.member.clone(), reason }.into());
                 }
-                Ok(Err(status)) => return Err(refused(self.member.clone(), &status)),
+                Ok(Err(status)) => return Err(refusal(self.member.clone(), &status)),
                 Err(_) if owed_at.is_some_and(|at| at <= clock::now()) => {
-                    return Err(NoAnswer { member: self.member.clone(), after: quiet }.into());
+                    return Err(MemberTimeout { member: self.member.clone(), after: quiet }.into());
                 }
                 Err(_) => self.ask(),
             }
@@ -289,7 +289,7 @@ impl Stream for Requests {
     }
 }
 
-fn refused(member: String, status: &Status) -> BoxError {
+fn refusal(member: String, status: &Status) -> BoxError {
     let cause = std::error::Error::source(status).map(crate::error::chain);
     let message = match cause {
         Some(cause) => format!("{}: {cause}", status.message()),

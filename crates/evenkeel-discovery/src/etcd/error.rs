@@ -33,7 +33,7 @@ impl MemberRefused {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{member} gave no answer within {after:?}")]
 #[non_exhaustive]
-pub struct NoAnswer {
+pub struct MemberTimeout {
     /// The member.
     pub member: String,
     /// How much time it had.

@@ -67,7 +67,7 @@ use crate::{settings::follows, watch::Reconnect};
 pub use self::{
     cluster::Cluster,
     dialect::Dialect,
-    error::{MemberRefused, NoAnswer, WatchEnded},
+    error::{MemberRefused, MemberTimeout, WatchEnded},
 };
 
 /// Follows the instances of a service in etcd.
@@ -106,4 +106,4 @@ impl Etcd {
     }
 }
 
-follows!(Etcd by EtcdSource, with backoff hold stale_max seed);
+follows!(Etcd by EtcdSource, with backoff hold max_stale seed);

@@ -125,11 +125,11 @@ impl EtcdSource {
         loop {
             let response = tokio::select! {
                 response = watching.next(self.quiet) => response?,
-                () = session.doubt_ends() => {
+                () = session.wait_out_doubt() => {
                     session.answer(Answer::new(self.table.endpoints()));
                     continue;
                 }
-                () = session.refresh_wanted() => {
+                () = session.wait_for_refresh() => {
                     watching.ask();
                     continue;
                 }

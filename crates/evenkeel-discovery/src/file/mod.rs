@@ -46,13 +46,13 @@ use std::{
     time::Duration,
 };
 
-pub use self::parse::{FILE_SIZE_MAX, FileError, Format, Position, parse};
+pub use self::parse::{FileError, Format, MAX_FILE_SIZE, Position, parse};
 use self::source::FileSource;
 use crate::{settings::follows, watch::Reconnect};
 
 /// Follows a file of endpoints.
 ///
-/// A clone shares the reading of the file. At most [`FILE_SIZE_MAX`] bytes are read and kept.
+/// A clone shares the reading of the file. At most [`MAX_FILE_SIZE`] bytes are read and kept.
 #[derive(Clone, Debug)]
 pub struct File {
     reconnect: Reconnect<FileSource>,

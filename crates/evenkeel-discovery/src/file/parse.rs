@@ -14,7 +14,7 @@ use serde::{
 };
 
 /// The largest endpoint file that is read: 8 MiB, which is room for about 100,000 endpoints.
-pub const FILE_SIZE_MAX: usize = 8 << 20;
+pub const MAX_FILE_SIZE: usize = 8 << 20;
 
 /// The format of an endpoint file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -115,11 +115,11 @@ impl std::error::Error for FileError {}
 /// ```
 ///
 /// # Errors
-/// If the text is longer than [`FILE_SIZE_MAX`], empty, not well-formed, has unknown keys, or names
+/// If the text is longer than [`MAX_FILE_SIZE`], empty, not well-formed, has unknown keys, or names
 /// an address twice.
 pub fn parse(text: &str, format: Format) -> Result<Vec<Endpoint>, FileError> {
-    if FILE_SIZE_MAX < text.len() {
-        let reason = format!("the file is longer than {FILE_SIZE_MAX} bytes; split the list");
+    if MAX_FILE_SIZE < text.len() {
+        let reason = format!("the file is longer than {MAX_FILE_SIZE} bytes; split the list");
         return Err(FileError::new(None, reason));
     }
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);

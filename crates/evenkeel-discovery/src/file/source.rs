@@ -17,11 +17,11 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::parse::{FILE_SIZE_MAX, FileError, Format, parse};
+use super::parse::{FileError, Format, MAX_FILE_SIZE, parse};
 use crate::watch::{Session, Source};
 
 /// A healthy disk answers long before this; an unreachable network file system never does.
-const READ_TIME_MAX: Duration = Duration::from_secs(10);
+const READ_TIMEOUT: Duration = Duration::from_secs(10);
 
 #[derive(Clone, Debug)]
 pub(super) struct FileSource {
@@ -33,17 +33,17 @@ pub(super) struct FileSource {
 
 #[derive(Debug, thiserror::Error)]
 enum ReadError {
-    #[error("it cannot be read; it is read again as soon as that changes")]
+    #[error("the file cannot be read")]
     Read(#[source] io::Error),
-    #[error("it is no regular file; put one there, or a symbolic link to one")]
+    #[error("not a regular file")]
     NotAFile,
-    #[error("it is larger than {FILE_SIZE_MAX} bytes; split the list")]
+    #[error("the file is larger than {MAX_FILE_SIZE} bytes")]
     TooLarge,
     #[error("byte {0} is not UTF-8; save the file as UTF-8")]
     NotText(usize),
-    #[error("it is broken; correct it, and it is read again")]
+    #[error("the file is not valid")]
     Broken(#[source] FileError),
-    #[error("reading it takes longer than {READ_TIME_MAX:?}; is its file system there?")]
+    #[error("the file was not read within {READ_TIMEOUT:?}")]
     Slow,
 }
 
@@ -81,7 +81,7 @@ impl FileSource {
     async fn read(&self, session: &mut Session) -> Result<Vec<u8>, ReadError> {
         let path = self.path.clone();
         let mut reading = spawn_blocking(move || read_bounded(&path));
-        let read = match timeout(READ_TIME_MAX, &mut reading).await {
+        let read = match timeout(READ_TIMEOUT, &mut reading).await {
             Ok(read) => read,
             Err(_) => {
                 session.fail(ReadError::Slow);
@@ -159,8 +159,8 @@ fn read_bounded(path: &Path) -> Result<Vec<u8>, ReadError> {
     }
     let file = fs::File::open(path).map_err(ReadError::Read)?;
     let mut content = vec![];
-    file.take(FILE_SIZE_MAX as u64 + 1).read_to_end(&mut content).map_err(ReadError::Read)?;
-    if FILE_SIZE_MAX < content.len() {
+    file.take(MAX_FILE_SIZE as u64 + 1).read_to_end(&mut content).map_err(ReadError::Read)?;
+    if MAX_FILE_SIZE < content.len() {
         return Err(ReadError::TooLarge);
     }
     Ok(content)

@@ -9,8 +9,8 @@ use std::collections::HashMap;
 
 /// The most bytes that are searched for repetitions; longer texts are stored as they are.
 const WINDOW: usize = 1 << 15;
-const MATCH_MIN: usize = 4;
-const MATCH_MAX: usize = 258;
+const MIN_MATCH: usize = 4;
+const MAX_MATCH: usize = 258;
 /// Go's level 6: how many earlier places are tried, a length that is good enough to take, and one
 /// that is good enough not to look for a better one a byte later.
 const TRIES: usize = 128;
@@ -18,11 +18,11 @@ const NICE: usize = 128;
 const LAZY: usize = 16;
 
 /// The most bytes of a decompressed text.
-const TEXT_MAX: usize = 64 << 10;
+const MAX_TEXT: usize = 64 << 10;
 
 /// The text of a zlib stream; none if it is invalid or too long.
 pub(crate) fn decompress(stream: &[u8]) -> Option<Vec<u8>> {
-    miniz_oxide::inflate::decompress_to_vec_zlib_with_limit(stream, TEXT_MAX).ok()
+    miniz_oxide::inflate::decompress_to_vec_zlib_with_limit(stream, MAX_TEXT).ok()
 }
 
 /// `text` as a zlib stream.
@@ -69,21 +69,21 @@ impl Token {
 fn tokens(text: &[u8]) -> Vec<Token> {
     let mut chains = Chains { last: HashMap::new(), before: vec![None; text.len()] };
     let mut tokens = vec![];
-    let (mut index, mut length, mut distance, mut has_pending) = (0, MATCH_MIN - 1, 0, false);
+    let (mut index, mut length, mut distance, mut has_pending) = (0, MIN_MATCH - 1, 0, false);
     while index < text.len() {
         let head = chains.insert(text, index);
         let (length_before, distance_before) = (length, distance);
-        (length, distance) = (MATCH_MIN - 1, 0);
+        (length, distance) = (MIN_MATCH - 1, 0);
         if length_before < text.len() - index && length_before < LAZY {
             (length, distance) = chains.longest(text, index, head);
         }
-        if MATCH_MIN <= length_before && length <= length_before {
+        if MIN_MATCH <= length_before && length <= length_before {
             tokens.push(Token::Match { length: length_before, distance: distance_before });
             let end = index + length_before - 1;
             for place in index + 1..end {
                 chains.insert(text, place);
             }
-            (index, length, has_pending) = (end, MATCH_MIN - 1, false);
+            (index, length, has_pending) = (end, MIN_MATCH - 1, false);
         } else {
             if has_pending {
                 tokens.push(Token::Literal(text[index - 1]));
@@ -99,14 +99,14 @@ fn tokens(text: &[u8]) -> Vec<Token> {
 
 /// For each sequence of four bytes, the places where it begins.
 struct Chains {
-    last: HashMap<[u8; MATCH_MIN], usize>,
+    last: HashMap<[u8; MIN_MATCH], usize>,
     before: Vec<Option<usize>>,
 }
 
 impl Chains {
     /// Records the sequence at `index`; returns where it began last before.
     fn insert(&mut self, text: &[u8], index: usize) -> Option<usize> {
-        let key = text.get(index..index + MATCH_MIN)?.try_into().ok()?;
+        let key = text.get(index..index + MIN_MATCH)?.try_into().ok()?;
         let before = self.last.insert(key, index);
         self.before[index] = before;
         before
@@ -114,12 +114,12 @@ impl Chains {
 
     /// The longest repetition of the text at `index`, and how far back it begins.
     fn longest(&self, text: &[u8], index: usize, head: Option<usize>) -> (usize, usize) {
-        let most = MATCH_MAX.min(text.len() - index);
-        let (mut length, mut distance) = (MATCH_MIN - 1, 0);
+        let most = MAX_MATCH.min(text.len() - index);
+        let (mut length, mut distance) = (MIN_MATCH - 1, 0);
         let places = std::iter::successors(head, |place| self.before[*place]);
         for place in places.take(TRIES) {
             let same = (0..most).take_while(|n| text[place + n] == text[index + n]).count();
-            if length < same && (MATCH_MIN < same || index - place <= 4_096) {
+            if length < same && (MIN_MATCH < same || index - place <= 4_096) {
                 (length, distance) = (same, index - place);
                 if NICE.min(most) <= same {
                     break;
@@ -132,7 +132,7 @@ impl Chains {
 
 /// The code of a length, and its extra bits (RFC 1951, section 3.2.5).
 fn length_code(length: usize) -> (u32, u32, u32) {
-    if length == MATCH_MAX {
+    if length == MAX_MATCH {
         return (285, 0, 0);
     }
     let (step, extra, rest) = split(length - 3, 4);
@@ -228,8 +228,8 @@ mod tests {
 
     #[test]
     fn a_text_that_is_too_long_or_an_invalid_stream_is_refused() {
-        assert_eq!(decompress(&compress(&[b'a'; TEXT_MAX])).unwrap().len(), TEXT_MAX);
-        assert_eq!(decompress(&compress(&[b'a'; TEXT_MAX + 1])), None);
+        assert_eq!(decompress(&compress(&[b'a'; MAX_TEXT])).unwrap().len(), MAX_TEXT);
+        assert_eq!(decompress(&compress(&[b'a'; MAX_TEXT + 1])), None);
         assert_eq!(decompress(b""), None);
         assert_eq!(decompress(&compress(b"cut off")[..10]), None);
     }

@@ -19,18 +19,18 @@ use kube::{
 use serde::de::DeserializeOwned;
 
 use super::{
-    error::{NoAnswer, ServerRefused},
+    error::{ServerRefused, ServerTimeout},
     slice::{Line, Object, Page, Slice, Status},
 };
 
 /// The number of slices in one page of a list.
 const PAGE: u32 = 500;
 /// The most pages of a list: ten million endpoints, at 100 a slice.
-const PAGES_MAX: usize = 200;
+const MAX_PAGES: usize = 200;
 /// The most bytes of one page.
-const PAGE_BYTES_MAX: usize = 64 << 20;
+const MAX_PAGE_BYTES: usize = 64 << 20;
 /// The most bytes of one line of a watch. The largest object that etcd accepts has 1.5 MiB.
-const LINE_BYTES_MAX: usize = 16 << 20;
+const MAX_LINE_BYTES: usize = 16 << 20;
 
 /// Lists and watches the slices of one service.
 #[derive(Clone)]
@@ -77,7 +77,7 @@ impl Client {
         let mut params = ListParams { limit, ..ListParams::default().labels(&self.label) };
         params.resource_version = version.map(ToOwned::to_owned);
         params.version_match = version.map(|_| VersionMatch::NotOlderThan);
-        for _ in 0..PAGES_MAX {
+        for _ in 0..MAX_PAGES {
             let request = self.asked().list(&params)?;
             let page: Page = self.bounded(self.answer(request)).await?;
             for item in page.items {
@@ -92,7 +92,7 @@ impl Client {
             params.continue_token = Some(page.metadata.r#continue);
             (params.resource_version, params.version_match) = (None, None);
         }
-        Err(format!("a list of more than {PAGES_MAX} pages").into())
+        Err(format!("a list of more than {MAX_PAGES} pages").into())
     }
 
     /// What changes after `version`, for at most `time`.
@@ -117,12 +117,12 @@ impl Client {
         answer: impl Future<Output = Result<T, BoxError>>,
     ) -> Result<T, BoxError> {
         let after = self.timeout;
-        tokio::time::timeout(after, answer).await.map_err(|_| NoAnswer { after })?
+        tokio::time::timeout(after, answer).await.map_err(|_| ServerTimeout { after })?
     }
 
     async fn answer<T: DeserializeOwned>(&self, request: Request<Vec<u8>>) -> Result<T, BoxError> {
         let body = self.send(request).await?.into_body();
-        let body = Limited::new(body, PAGE_BYTES_MAX).collect().await?.to_bytes();
+        let body = Limited::new(body, MAX_PAGE_BYTES).collect().await?.to_bytes();
         Ok(serde_json::from_slice(&body)?)
     }
 
@@ -135,7 +135,7 @@ impl Client {
             return Ok(response);
         }
         let (head, body) = response.into_parts();
-        let read = Limited::new(body, LINE_BYTES_MAX).collect().await;
+        let read = Limited::new(body, MAX_LINE_BYTES).collect().await;
         let text = read.map(http_body_util::Collected::to_bytes).unwrap_or_default();
         let mut status: Status = serde_json::from_slice(&text).unwrap_or_default();
         if status.message.is_empty() {
@@ -180,8 +180,8 @@ impl Events {
             if !events.is_empty() {
                 return Ok(Some(events));
             }
-            if LINE_BYTES_MAX < self.read.len() {
-                return Err(format!("a line of more than {LINE_BYTES_MAX} bytes").into());
+            if MAX_LINE_BYTES < self.read.len() {
+                return Err(format!("a line of more than {MAX_LINE_BYTES} bytes").into());
             }
             match self.body.frame().await.transpose()? {
                 Some(frame) => {
@@ -245,13 +245,13 @@ fn refusal(status: Status, headers: Option<&HeaderMap>) -> ServerRefused {
 }
 
 /// The refusal, if the error is one.
-pub(super) fn refused(error: &BoxError) -> Option<&ServerRefused> {
+pub(super) fn find_refusal(error: &BoxError) -> Option<&ServerRefused> {
     error.downcast_ref()
 }
 
 /// Whether the version that was asked for is older than the server remembers.
 pub(super) fn is_expired(error: &BoxError) -> bool {
-    refused(error).is_some_and(|refused| refused.status == 410)
+    find_refusal(error).is_some_and(|refused| refused.status == 410)
 }
 
 #[cfg(test)]

@@ -21,7 +21,7 @@ pub struct ServerRefused {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the API server gave no answer within {after:?}")]
 #[non_exhaustive]
-pub struct NoAnswer {
+pub struct ServerTimeout {
     /// How much time it had.
     pub after: Duration,
 }
@@ -41,7 +41,7 @@ pub struct NoSuchPort {
 
 /// The address of the API server, or the credentials for it, cannot be determined.
 #[derive(Debug, thiserror::Error)]
-#[error("there is no way to the API server")]
+#[error("no usable address or credentials for the API server")]
 #[non_exhaustive]
 pub struct NoAccess {
     #[source]

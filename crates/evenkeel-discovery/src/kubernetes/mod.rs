@@ -100,7 +100,7 @@ use crate::{settings::follows, watch::Reconnect};
 
 pub use self::{
     api_server::ApiServer,
-    error::{NoAccess, NoAnswer, NoSuchPort, ServerRefused},
+    error::{NoAccess, NoSuchPort, ServerRefused, ServerTimeout},
     reading::Family,
 };
 
@@ -203,7 +203,7 @@ impl Kubernetes {
     }
 }
 
-follows!(Kubernetes by KubernetesSource, with backoff hold stale_max seed);
+follows!(Kubernetes by KubernetesSource, with backoff hold max_stale seed);
 
 /// Whether a text is a valid name of a service or a namespace: a label of DNS (RFC 1123).
 pub(crate) fn is_name(text: &str) -> bool {

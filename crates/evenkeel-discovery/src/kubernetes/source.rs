@@ -6,7 +6,7 @@ use evenkeel_core::{BoxError, number::digits};
 
 use super::{
     ApiServer,
-    client::{Client, Event, Events, is_expired, refused},
+    client::{Client, Event, Events, find_refusal, is_expired},
     error::NoSuchPort,
     reading::{Family, PortChoice, Reading},
     table::Table,
@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// The longest rest that an API server can ask for.
-const RETRY_AFTER_MAX: Duration = Duration::from_secs(60);
+const MAX_RETRY_AFTER: Duration = Duration::from_secs(60);
 
 /// The least and the greatest rest between two checks whether the server answers.
 const CHECKS: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(60));
@@ -100,11 +100,11 @@ impl KubernetesSource {
                 match self.watch(session, &client, &mut version).await? {
                     Ended::Again { brought_news } => {
                         let has_lasted = self.wait.min(self.quiet) / 2 <= clock::now() - began;
-                        pace.answered(brought_news || has_lasted);
+                        pace.record_answer(brought_news || has_lasted);
                     }
                     Ended::Check => {}
                     Ended::List => {
-                        pace.answered(false);
+                        pace.record_answer(false);
                         break;
                     }
                 }
@@ -161,7 +161,7 @@ impl KubernetesSource {
         let ended = loop {
             let news = tokio::select! {
                 news = heard(self.quiet, &mut events) => news,
-                () = session.doubt_ends() => {
+                () = session.wait_out_doubt() => {
                     self.tell(session, false);
                     continue;
                 }
@@ -226,7 +226,7 @@ impl KubernetesSource {
 
 /// Whether the server does not have the resource that was asked for.
 fn is_missing(error: &BoxError) -> bool {
-    refused(error).is_some_and(|refused| refused.status == 404)
+    find_refusal(error).is_some_and(|refused| refused.status == 404)
 }
 
 /// The events of a watch; none if it was silent for too long.
@@ -249,7 +249,7 @@ impl Source for KubernetesSource {
     async fn session(&mut self, session: &mut Session) -> Result<(), BoxError> {
         let Err(error) = self.follow(session).await else { return Ok(()) };
         let (status, retry_after) =
-            refused(&error).map_or((0, None), |refused| (refused.status, refused.retry_after));
+            find_refusal(&error).map_or((0, None), |refused| (refused.status, refused.retry_after));
         if status == 401 {
             // The token is no longer known, so credentials are read again.
             self.kube = None;
@@ -258,7 +258,7 @@ impl Source for KubernetesSource {
             Some(delay) => {
                 session.fail(error);
                 // Clients that were sent away together must not come back together.
-                let delay = delay.min(RETRY_AFTER_MAX).mul_f64(1.0 + session.rng().unit() / 2.0);
+                let delay = delay.min(MAX_RETRY_AFTER).mul_f64(1.0 + session.rng().unit() / 2.0);
                 tokio::time::sleep(delay).await;
                 Ok(())
             }

@@ -62,7 +62,7 @@ const ROUND: &str = "evenkeel-round";
 const LOOK_EVERY: u32 = 3;
 
 /// How long the catalogue may take to answer. A heartbeat does not fail with it.
-const LOOK_MAX: Duration = Duration::from_secs(1);
+const LOOK_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Enters services at an agent of Consul. See the [module docs](self).
 ///
@@ -247,7 +247,9 @@ impl At {
     async fn look(&mut self, entry: &Entry, service: &Value) -> bool {
         let Some(node) = &self.node else { return true };
         let look = standing::is_in_catalogue(&self.agent, node, entry, service);
-        let Ok(Some(is_there)) = tokio::time::timeout(LOOK_MAX, look).await else { return true };
+        let Ok(Some(is_there)) = tokio::time::timeout(LOOK_TIMEOUT, look).await else {
+            return true;
+        };
         let is_lost = self.was_in_catalogue && !is_there;
         self.was_in_catalogue = is_there;
         !is_lost

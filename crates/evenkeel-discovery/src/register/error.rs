@@ -4,7 +4,7 @@ use std::time::Duration;
 
 /// Another instance entered later under the same id; its entry counts.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("another instance has entered as `{id}` after this one")]
+#[error("another instance registered as `{id}` after this one")]
 #[non_exhaustive]
 pub struct Taken {
     /// The id of both.

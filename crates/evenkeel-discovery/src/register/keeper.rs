@@ -17,7 +17,7 @@ use super::{
 use crate::{clock, error::chain};
 
 /// The first rest after a failed try.
-const REST_MIN: Duration = Duration::from_millis(200);
+const MIN_REST: Duration = Duration::from_millis(200);
 
 pub(super) struct Keeper<R> {
     registry: R,
@@ -138,11 +138,11 @@ impl<R: Registry> Keeper<R> {
                 self.failures = 0;
                 // At once, but only once: an entry that is lost again and again waits like any
                 // failure.
-                return if self.alive_at + REST_MIN < clock::now() {
+                return if self.alive_at + MIN_REST < clock::now() {
                     self.alive_at = clock::now();
                     Duration::ZERO
                 } else {
-                    REST_MIN
+                    MIN_REST
                 };
             }
             Ok(Kept::Taken) => {
@@ -156,7 +156,7 @@ impl<R: Registry> Keeper<R> {
             // It has expired by now; the registry may not be able to keep it any more.
             self.stands = Stands::Outdated;
         }
-        let rest = Backoff::new(REST_MIN, (ttl / 3).max(REST_MIN));
+        let rest = Backoff::new(MIN_REST, (ttl / 3).max(MIN_REST));
         self.failures = self.failures.saturating_add(1);
         rest.delay(self.failures - 1, &mut self.rng)
     }
@@ -181,7 +181,7 @@ impl<R: Registry> Keeper<R> {
     /// registry that hangs costs little of the time, and a slow one gets half of it in the end.
     async fn try_to_leave(&mut self, entry: &Entry) -> Result<(), BoxError> {
         let ends_at = clock::now() + self.timeout;
-        let rest = Backoff::new(REST_MIN, 2 * REST_MIN);
+        let rest = Backoff::new(MIN_REST, 2 * MIN_REST);
         let (mut patience, mut tries) = (self.timeout / 6, 0);
         loop {
             let next_at = clock::now() + rest.delay(tries, &mut self.rng);

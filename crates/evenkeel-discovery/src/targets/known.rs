@@ -159,7 +159,7 @@ fn consul(target: &Target) -> Made {
     only(
         target,
         "tag filter dc near peer consistency dialect ns partition passing healthy wait \
-         hold timeout stale_max token token_file tls ca_file cert_file key_file",
+         hold timeout max_stale token token_file tls ca_file cert_file key_file",
     )?;
     if target.user.is_some() {
         return Err("Consul knows no users: write `token_file`".into());
@@ -184,7 +184,7 @@ fn consul(target: &Target) -> Made {
         consul = consul.wait(wait);
     }
     consul = with(consul, target.time("hold")?, Consul::hold);
-    consul = with(consul, target.time("stale_max")?, Consul::stale_max);
+    consul = with(consul, target.time("max_stale")?, Consul::max_stale);
     Ok(Arc::new(of_consul(target, consul)?))
 }
 
@@ -238,7 +238,7 @@ fn etcd(target: &Target) -> Made {
 
     use crate::etcd::{Cluster, Etcd};
 
-    only(target, "dialect quiet hold timeout stale_max tls ca_file cert_file key_file")?;
+    only(target, "dialect quiet hold timeout max_stale tls ca_file cert_file key_file")?;
     let servers = servers(target, "127.0.0.1", 2_379)?;
     let mut cluster = Cluster::at(servers.iter().map(|server| &**server))?;
     match &target.user {
@@ -261,7 +261,7 @@ fn etcd(target: &Target) -> Made {
         etcd = etcd.quiet(quiet);
     }
     etcd = with(etcd, target.time("hold")?, Etcd::hold);
-    etcd = with(etcd, target.time("stale_max")?, Etcd::stale_max);
+    etcd = with(etcd, target.time("max_stale")?, Etcd::max_stale);
     Ok(Arc::new(etcd))
 }
 

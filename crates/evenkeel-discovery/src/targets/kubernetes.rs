@@ -11,7 +11,7 @@ use super::{
 use crate::kubernetes::{ApiServer, Family, Kubernetes, is_name};
 
 pub(super) fn kubernetes(target: &Target) -> Made {
-    only(target, "kubeconfig context in_cluster zone node family timeout hold stale_max")?;
+    only(target, "kubeconfig context in_cluster zone node family timeout hold max_stale")?;
     if target.user.is_some() {
         return Err("who asks stands in the kubeconfig: write `context`".into());
     }
@@ -47,7 +47,7 @@ pub(super) fn kubernetes(target: &Target) -> Made {
         kubernetes = kubernetes.family(family_of(family)?);
     }
     kubernetes = with(kubernetes, target.time("hold")?, Kubernetes::hold);
-    kubernetes = with(kubernetes, target.time("stale_max")?, Kubernetes::stale_max);
+    kubernetes = with(kubernetes, target.time("max_stale")?, Kubernetes::max_stale);
     Ok(Arc::new(kubernetes))
 }
 

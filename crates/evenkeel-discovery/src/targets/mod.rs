@@ -21,9 +21,9 @@
 //!
 //! | registry | options |
 //! |---|---|
-//! | Consul | `tag` (may be repeated), `filter`, `dc`, `near`, `peer`, `consistency` (`leader`, `stale`, `consistent`), `dialect` (`plain`, `kit`, `micro`), `ns`, `partition`, `passing=true` (or `healthy=true`), `wait=30s`, `hold=5s`, `timeout=5s`, `stale_max=1h`, `token`, `token_file`, `tls=true` with `ca_file`, `cert_file`, `key_file` |
-//! | etcd | `dialect` (`plain`, `naming`, `micro`, `zero`, `kratos-grpc`, `kratos-http`, `kit`, where the path is the prefix), `quiet=5s`, `hold=5s`, `timeout=5s`, `stale_max=1h`, `tls=true` with `ca_file`, `cert_file`, `key_file`; the user before the hosts: `etcd://name:password@host/web` |
-//! | Kubernetes | `kubeconfig` (a path), `context`, `in_cluster=true`, `zone`, `node`, `family` (`prefer_ipv4`, `prefer_ipv6`, `ipv4`, `ipv6`, `both`), `timeout=10s`, `hold=5s`, `stale_max=1h`; the port is a name of the service, or a number of the pods |
+//! | Consul | `tag` (may be repeated), `filter`, `dc`, `near`, `peer`, `consistency` (`leader`, `stale`, `consistent`), `dialect` (`plain`, `kit`, `micro`), `ns`, `partition`, `passing=true` (or `healthy=true`), `wait=30s`, `hold=5s`, `timeout=5s`, `max_stale=1h`, `token`, `token_file`, `tls=true` with `ca_file`, `cert_file`, `key_file` |
+//! | etcd | `dialect` (`plain`, `naming`, `micro`, `zero`, `kratos-grpc`, `kratos-http`, `kit`, where the path is the prefix), `quiet=5s`, `hold=5s`, `timeout=5s`, `max_stale=1h`, `tls=true` with `ca_file`, `cert_file`, `key_file`; the user before the hosts: `etcd://name:password@host/web` |
+//! | Kubernetes | `kubeconfig` (a path), `context`, `in_cluster=true`, `zone`, `node`, `family` (`prefer_ipv4`, `prefer_ipv6`, `ipv4`, `ipv6`, `both`), `timeout=10s`, `hold=5s`, `max_stale=1h`; the port is a name of the service, or a number of the pods |
 //!
 //! ```
 //! use evenkeel_discovery::targets::discover;
@@ -99,8 +99,8 @@ pub struct TargetError {
     pub reason: String,
 }
 
-const ADDRESS_MAX: usize = 120;
-const REASON_MAX: usize = 400;
+const MAX_ADDRESS: usize = 120;
+const MAX_REASON: usize = 400;
 
 impl Targets {
     /// The schemes of this crate.
@@ -129,8 +129,8 @@ impl Targets {
     pub fn discover(&self, address: &str) -> Result<Arc<dyn Discovery>, TargetError> {
         let address = address.trim();
         self.make(address).map_err(|error| TargetError {
-            address: hidden::shortened(&hidden::without_secrets(address), ADDRESS_MAX),
-            reason: hidden::shortened(&crate::error::chain(&*error), REASON_MAX),
+            address: hidden::shortened(&hidden::without_secrets(address), MAX_ADDRESS),
+            reason: hidden::shortened(&crate::error::chain(&*error), MAX_REASON),
         })
     }
 
@@ -404,7 +404,7 @@ mod tests {
             "kubernetes://shop/web:8080",
             "kubernetes:///web.shop:8080",
             "kubernetes:///web.shop.svc.cluster.local:http",
-            "k8s:///web.shop:http?zone=a&node=n&family=both&hold=1s&timeout=2s&stale_max=1h",
+            "k8s:///web.shop:http?zone=a&node=n&family=both&hold=1s&timeout=2s&max_stale=1h",
             "k8s://shop/web:http?kubeconfig=/home/me/.kube/config&context=staging",
             "k8s://shop/web:http?in_cluster=true",
         ] {

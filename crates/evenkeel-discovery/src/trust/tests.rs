@@ -25,7 +25,7 @@ struct Play {
 /// 2`), an endpoint that joins (`+3`) or leaves (`-1`), a doubt (`?2`), an error (`!refused`).
 /// Endpoints are ports.
 fn play(table: &str) -> Play {
-    let settings = Settings { stale_max: Some(Duration::from_secs(60)), ..Settings::default() };
+    let settings = Settings { max_stale: Some(Duration::from_secs(60)), ..Settings::default() };
     let (trust, journal) = (Trust::new(&settings), Journal::new("registry"));
     let mut play = Play { trust, journal, start: clock::now(), read: 0 };
     for line in table.lines().map(str::trim).filter(|line| !line.is_empty()) {

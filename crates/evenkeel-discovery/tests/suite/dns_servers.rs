@@ -64,7 +64,7 @@ async fn powerdns_is_followed_through_changes_denials_and_its_end() {
     powerdns.stop();
     watching.failures.clear();
     let failed = watching.until_failure().await.to_string();
-    assert!(failed.contains("its last 1 endpoints stay in use"), "{failed}");
+    assert!(failed.contains("endpoints kept: 1"), "{failed}");
 }
 
 #[needs("pdns_server")]

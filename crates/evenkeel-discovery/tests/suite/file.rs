@@ -111,7 +111,7 @@ async fn a_broken_file_keeps_the_last_good_set_and_says_where_it_is_broken() {
 
     let text = error.to_string();
     assert!(text.contains(path.to_str().unwrap()), "{text}");
-    assert!(text.contains("its last 2 endpoints stay in use"), "{text}");
+    assert!(text.contains("endpoints kept: 2"), "{text}");
     let cause = cause::<FileError>(&*error).unwrap();
     assert_eq!(cause.position.unwrap().line, 3, "{cause}");
     assert!(cause.reason.contains("wieght"), "{cause}");

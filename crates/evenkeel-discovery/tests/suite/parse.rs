@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use evenkeel_core::{endpoint::Endpoint, rng::Rng};
-use evenkeel_discovery::file::{FILE_SIZE_MAX, Format, parse};
+use evenkeel_discovery::file::{Format, MAX_FILE_SIZE, parse};
 use proptest::{prelude::*, test_runner::RngSeed};
 
 const FORMATS: [Format; 3] = [Format::Json, Format::Yaml, Format::Toml];
@@ -148,7 +148,7 @@ fn an_address_that_is_listed_twice_is_refused_with_both_places() {
 
 #[test]
 fn a_text_that_is_too_long_is_refused_before_it_is_read() {
-    let text = format!("[]{}", " ".repeat(FILE_SIZE_MAX - 2));
+    let text = format!("[]{}", " ".repeat(MAX_FILE_SIZE - 2));
     assert!(parse(&text, Format::Json).is_ok());
     assert!(error(&format!("{text} "), Format::Json).contains("longer"));
 }

@@ -30,7 +30,7 @@ pub(super) struct Server<S> {
     listener: TcpListener,
     service: S,
     handle: DrainHandle,
-    idle_max: Duration,
+    max_idle: Duration,
     connections: JoinSet<()>,
 }
 
@@ -45,14 +45,14 @@ where
         listener: TcpListener,
         service: S,
         handle: DrainHandle,
-        idle_max: Duration,
+        max_idle: Duration,
     ) -> Self {
-        Self { listener, service, handle, idle_max, connections: JoinSet::new() }
+        Self { listener, service, handle, max_idle, connections: JoinSet::new() }
     }
 
     /// Serves until it has to close and all connections have ended.
     pub(super) async fn run(self) -> Result<(), Infallible> {
-        let Self { listener, service, handle, idle_max, mut connections } = self;
+        let Self { listener, service, handle, max_idle, mut connections } = self;
         let mut closing = pin!(handle.reached(Phase::Closing));
         loop {
             tokio::select! {
@@ -60,7 +60,7 @@ where
                 accepted = listener.accept() => match accepted {
                     Ok((stream, _)) => {
                         let (service, handle) = (service.clone(), handle.clone());
-                        connections.spawn(serve(stream, service, handle, idle_max));
+                        connections.spawn(serve(stream, service, handle, max_idle));
                     }
                     // An error of one connection needs nothing. One of the process may pass: too many files.
                     Err(error) if is_of_connection(&error) => {}
@@ -75,7 +75,7 @@ where
     }
 }
 
-async fn serve<S, B>(stream: TcpStream, service: S, handle: DrainHandle, idle_max: Duration)
+async fn serve<S, B>(stream: TcpStream, service: S, handle: DrainHandle, max_idle: Duration)
 where
     S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
     S::Future: Send + 'static,
@@ -91,7 +91,7 @@ where
     let service = TowerToHyperService::new(counting.layer(service));
     let (stream, line) = Watched::new(stream);
     let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
-    drive(connection.into_owned(), line, visits, handle, idle_max).await;
+    drive(connection.into_owned(), line, visits, handle, max_idle).await;
 }
 
 fn is_of_connection(error: &std::io::Error) -> bool {

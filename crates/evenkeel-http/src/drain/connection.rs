@@ -30,14 +30,14 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// Drives a connection until it has ended or may be dropped.
 ///
 /// When hyper is told to close, it drops a kept-alive HTTP/1.1 connection even if part of a request's head
-/// has arrived. Such a head gets `idle_max` to become complete. hyper also waits without a bound for an HTTP/2
-/// preface and for the acknowledgement of a `GOAWAY`. If no request is in flight, a peer gets `idle_max` for them.
+/// has arrived. Such a head gets `max_idle` to become complete. hyper also waits without a bound for an HTTP/2
+/// preface and for the acknowledgement of a `GOAWAY`. If no request is in flight, a peer gets `max_idle` for them.
 pub(super) async fn drive<C: GracefulConnection>(
     connection: C,
     line: Arc<Line>,
     visits: Arc<Visits>,
     handle: DrainHandle,
-    idle_max: Duration,
+    max_idle: Duration,
 ) {
     let seen = Seen { connection, line, visits, handle: handle.clone(), tail: None };
     let mut seen = pin!(seen);
@@ -55,7 +55,7 @@ pub(super) async fn drive<C: GracefulConnection>(
             tokio::select! {
                 has_ended = seen.as_mut().until_whole() => break has_ended,
                 // The response before it is not bounded.
-                () = sleep(idle_max) => if was_idle && seen.is_idle() { return },
+                () = sleep(max_idle) => if was_idle && seen.is_idle() { return },
             }
         };
         handle.0.half_heads.fetch_sub(1, Relaxed);
@@ -68,7 +68,7 @@ pub(super) async fn drive<C: GracefulConnection>(
         let before = seen.moved();
         tokio::select! {
             () = seen.as_mut() => return,
-            () = sleep(idle_max) => {
+            () = sleep(max_idle) => {
                 if seen.is_idle() && seen.moved() == before {
                     return;
                 }

@@ -3,7 +3,7 @@
 use evenkeel_core::number;
 
 /// The longest part of a line that can matter: `content-length` and any number.
-const LINE_MAX: usize = 64;
+const MAX_LINE: usize = 64;
 
 /// Reads the same bytes as hyper, to know whether part of a request's head has arrived.
 ///
@@ -56,7 +56,7 @@ impl Heads {
     }
 
     fn keep(&mut self, bytes: &[u8]) {
-        let room = LINE_MAX - self.line.len();
+        let room = MAX_LINE - self.line.len();
         self.line.extend_from_slice(&bytes[..room.min(bytes.len())]);
     }
 
@@ -153,7 +153,7 @@ mod tests {
             let mut heads = Heads::default();
             heads.read(head.as_bytes());
             heads.read(&[b'a'; 1_000]);
-            assert!(heads.line.len() <= LINE_MAX);
+            assert!(heads.line.len() <= MAX_LINE);
         }
     }
 }

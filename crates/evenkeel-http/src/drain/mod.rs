@@ -44,7 +44,7 @@ pub use self::{
 ///    caller to make its next request elsewhere (`Connection: close`).
 /// 4. It takes no new connections and closes idle ones. Over HTTP/2 it sends `GOAWAY`, in two steps,
 ///    so that requests already on the way are still served. Over HTTP/1.1 a request's head that has partly
-///    arrived may become complete. A connection that its peer does not use [is closed](Self::idle_max).
+///    arrived may become complete. A connection that its peer does not use [is closed](Self::max_idle).
 /// 5. It waits for what is in flight, including WebSockets and other upgraded connections, up to a
 ///    [bound](Self::grace), and cuts the rest.
 /// 6. It reports.
@@ -92,7 +92,7 @@ pub use self::{
 /// # let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
 /// let drain = Drain::new()
 ///     .deregister(|| async { Ok(()) }) // tell the registry
-///     .deregister_max(Duration::from_secs(2))
+///     .deregister_timeout(Duration::from_secs(2))
 ///     .wait(Duration::from_secs(10))
 ///     .grace(Duration::from_secs(20));
 /// # let drain = drain.wait(Duration::ZERO);
@@ -108,15 +108,15 @@ pub use self::{
 /// # }
 /// ```
 ///
-/// Axum and tonic run connections in their own tasks. Neither the cut nor [`idle_max`](Self::idle_max)
+/// Axum and tonic run connections in their own tasks. Neither the cut nor [`max_idle`](Self::max_idle)
 /// reaches those; they end with the runtime. [`serve`](Self::serve) cuts them.
 pub struct Drain {
     shared: Arc<Shared>,
     deregister: Vec<Leave>,
-    deregister_max: Duration,
+    deregister_timeout: Duration,
     wait: Duration,
     grace: Duration,
-    idle_max: Duration,
+    max_idle: Duration,
     has_signals: bool,
 }
 
@@ -127,10 +127,10 @@ impl Drain {
         Self {
             shared: Arc::default(),
             deregister: vec![],
-            deregister_max: Duration::from_secs(5),
+            deregister_timeout: Duration::from_secs(5),
             wait: Duration::from_secs(5),
             grace: Duration::from_secs(30),
-            idle_max: Duration::from_secs(5),
+            max_idle: Duration::from_secs(5),
             has_signals: false,
         }
     }
@@ -204,8 +204,8 @@ impl Drain {
 
     /// Sets how long deregistering may take, for each entry. Default: 5 seconds.
     #[must_use]
-    pub fn deregister_max(mut self, max: Duration) -> Self {
-        self.deregister_max = max;
+    pub fn deregister_timeout(mut self, max: Duration) -> Self {
+        self.deregister_timeout = max;
         self
     }
 
@@ -237,8 +237,8 @@ impl Drain {
     /// `GOAWAY`. Less than a round trip cuts requests that are on the way. An incomplete head that is cut
     /// counts among [`requests_cut`](DrainReport::requests_cut).
     #[must_use]
-    pub fn idle_max(mut self, max: Duration) -> Self {
-        self.idle_max = max;
+    pub fn max_idle(mut self, max: Duration) -> Self {
+        self.max_idle = max;
         self
     }
 
@@ -281,7 +281,7 @@ impl Drain {
         S::Error: Into<BoxError>,
         B: Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
     {
-        let server = Server::new(listener, service, self.handle(), self.idle_max);
+        let server = Server::new(listener, service, self.handle(), self.max_idle);
         self.run(server.run()).await
     }
 
@@ -315,7 +315,7 @@ impl Drain {
             .map(|count| count.load(Ordering::Acquire));
         let requests_cut = handle.in_flight() + half_heads + tails;
         if 0 < requests_cut {
-            evenkeel_metrics::drain_cut(requests_cut as u64);
+            evenkeel_metrics::count_drain_cut(requests_cut as u64);
             tracing::warn!(target: TARGET, requests_cut, grace = ?self.grace, "requests were cut");
         }
         self.shared.advance(Phase::Ended);
@@ -343,7 +343,8 @@ impl Drain {
 
     /// Tells callers that the server leaves, and waits until they can have seen that.
     async fn announce(&mut self, deregistered: &mut Deregistered) {
-        *deregistered = take_out(std::mem::take(&mut self.deregister), self.deregister_max).await;
+        *deregistered =
+            take_out(std::mem::take(&mut self.deregister), self.deregister_timeout).await;
         self.shared.advance(Phase::Waiting);
         tokio::time::sleep(self.wait).await;
     }
@@ -361,7 +362,7 @@ impl fmt::Debug for Drain {
             .field("phase", &self.handle().phase())
             .field("wait", &self.wait)
             .field("grace", &self.grace)
-            .field("idle_max", &self.idle_max)
+            .field("max_idle", &self.max_idle)
             .finish_non_exhaustive()
     }
 }

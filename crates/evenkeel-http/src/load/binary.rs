@@ -11,7 +11,7 @@ use evenkeel_core::load::LoadReport;
 use prost::Message;
 
 use super::{
-    invalid::{InvalidReport, METRICS_MAX},
+    invalid::{InvalidReport, MAX_METRICS},
     proto::OrcaLoadReport,
     text::{Carried, IN_FLIGHT, LATENCY},
 };
@@ -34,7 +34,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<LoadReport, InvalidReport> {
 pub(super) fn from_message(message: OrcaLoadReport) -> Result<LoadReport, InvalidReport> {
     let mut named_metrics = message.named_metrics;
     let count = named_metrics.len() + message.utilization.len() + message.request_cost.len();
-    if METRICS_MAX < count {
+    if MAX_METRICS < count {
         return Err(InvalidReport::new("it has too many metrics"));
     }
     // Older servers send only the integer.

@@ -20,19 +20,21 @@ use crate::classify::{self, Classify, StatusClassifier};
 
 /// What the head of a response says about the outcome of the request.
 #[derive(Clone, Copy)]
-pub(super) enum Verdict {
+pub(super) enum HeadOutcome {
     Good,
     Bad,
     /// The gRPC status is in the trailers.
     ToCome,
 }
 
-impl Verdict {
+impl HeadOutcome {
     pub(super) fn of<R>(response: &Response<R>) -> Self {
         match StatusClassifier.response(response) {
-            classify::Verdict::Reached(Outcome::Failure | Outcome::Throttled(_)) => Self::Bad,
-            classify::Verdict::Reached(_) => Self::Good,
-            classify::Verdict::AtEnd(_) => Self::ToCome,
+            classify::Classification::Reached(Outcome::Failure | Outcome::Throttled(_)) => {
+                Self::Bad
+            }
+            classify::Classification::Reached(_) => Self::Good,
+            classify::Classification::AtEnd(_) => Self::ToCome,
         }
     }
 

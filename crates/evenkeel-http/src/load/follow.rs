@@ -36,7 +36,7 @@ use crate::{
 };
 
 /// The most bytes of a report.
-const REPORT_MAX: usize = 64 << 10;
+const MAX_REPORT: usize = 64 << 10;
 
 /// The status of a server without this service. It is not asked again.
 const UNIMPLEMENTED: u32 = 12;
@@ -179,8 +179,8 @@ async fn listen(node: &Weak<Node>, line: &Line, interval: Duration) -> Result<En
     let Some(current) = present(node) else { return Ok(Ended::ForGood) };
     let service = line.fresh(&current);
     drop(current);
-    let silence_max = interval * 3 + Duration::from_secs(1);
-    let response = timeout(silence_max, send_over(&service, request(interval))).await??;
+    let max_silence = interval * 3 + Duration::from_secs(1);
+    let response = timeout(max_silence, send_over(&service, request(interval))).await??;
     if grpc_status(response.headers()) == Some(UNIMPLEMENTED) {
         return Ok(Ended::ForGood);
     }
@@ -188,7 +188,7 @@ async fn listen(node: &Weak<Node>, line: &Line, interval: Duration) -> Result<En
         return Err(format!("HTTP status {}", response.status().as_u16()).into());
     }
     let (mut body, mut arrived, mut has_worked) = (response.into_body(), Vec::new(), false);
-    while let Some(frame) = timeout(silence_max, frame(&mut body)).await? {
+    while let Some(frame) = timeout(max_silence, frame(&mut body)).await? {
         let data = match frame?.into_data() {
             Ok(data) => data,
             Err(frame) => {
@@ -198,9 +198,9 @@ async fn listen(node: &Weak<Node>, line: &Line, interval: Duration) -> Result<En
             }
         };
         arrived.extend_from_slice(&data);
-        while let Some(message) = take_message(&mut arrived, REPORT_MAX)? {
+        while let Some(message) = take_message(&mut arrived, MAX_REPORT)? {
             let Some(node) = present(node) else { return Ok(Ended::ForGood) };
-            node.reported(&ReportForm::Binary.read(&message)?, clock::now());
+            node.report_load(&ReportForm::Binary.read(&message)?, clock::now());
             has_worked = true;
         }
     }

@@ -17,7 +17,7 @@ pub(super) const REPORT_BIN: HeaderName = HeaderName::from_static("endpoint-load
 pub(super) const REPORT_JSON: HeaderName = HeaderName::from_static("endpoint-load-metrics-json");
 
 /// The most bytes of a header that are read.
-const HEADER_MAX: usize = 8 << 10;
+const MAX_HEADER: usize = 8 << 10;
 
 /// The form of a report in a response.
 ///
@@ -82,13 +82,13 @@ impl ReportForm {
 pub(crate) fn read_text(headers: &HeaderMap) -> Option<LoadReport> {
     let value = headers.get(REPORT)?.as_bytes();
     let value = value.strip_prefix(b"TEXT ").unwrap_or(value);
-    ReportForm::Text.read(value.get(..HEADER_MAX).map_or(value, |_| b"")).ok()
+    ReportForm::Text.read(value.get(..MAX_HEADER).map_or(value, |_| b"")).ok()
 }
 
 /// The report in these headers or trailers, in any form; `None` if there is none or it is invalid.
 #[cfg(feature = "orca")]
 pub(crate) fn read_any(headers: &HeaderMap) -> Option<LoadReport> {
-    let fits = |value: &HeaderValue| value.len() < HEADER_MAX;
+    let fits = |value: &HeaderValue| value.len() < MAX_HEADER;
     if let Some(value) = headers.get(REPORT_BIN) {
         return fits(value).then(|| super::binary::read_base64(value.as_bytes()).ok())?;
     }

@@ -1,11 +1,11 @@
 //! What a report of load must not be.
 
 /// The most metrics of a report.
-pub(super) const METRICS_MAX: usize = 128;
+pub(super) const MAX_METRICS: usize = 128;
 
 /// A report that cannot be read, and why.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the report of load is invalid: {reason}")]
+#[error("invalid load report: {reason}")]
 #[non_exhaustive]
 pub struct InvalidReport {
     /// What is wrong with it.

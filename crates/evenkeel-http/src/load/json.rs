@@ -7,7 +7,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use super::{
     binary::{carried, carrying},
-    invalid::{InvalidReport, METRICS_MAX},
+    invalid::{InvalidReport, MAX_METRICS},
 };
 
 #[derive(Default, Deserialize, Serialize)]
@@ -69,7 +69,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<LoadReport, InvalidReport> {
     let report: Report = serde_json::from_slice(bytes)
         .map_err(|_| InvalidReport::new("it is no JSON of such a report"))?;
     let count = report.named_metrics.len() + report.utilization.len() + report.request_cost.len();
-    if METRICS_MAX < count {
+    if MAX_METRICS < count {
         return Err(InvalidReport::new("it has too many metrics"));
     }
     let rps = if report.rps_fractional.is_zero() { report.rps } else { report.rps_fractional };

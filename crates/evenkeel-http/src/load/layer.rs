@@ -21,7 +21,7 @@ use tower_service::Service;
 
 use super::{
     LoadMeter, ReportForm, ReportLoadBody,
-    body::{Answer, Verdict},
+    body::{Answer, HeadOutcome},
     message,
 };
 use crate::{clock, tunnel::Offer};
@@ -256,10 +256,10 @@ where
                 return Poll::Ready(Err(error));
             }
         };
-        let verdict = Verdict::of(&response);
+        let verdict = HeadOutcome::of(&response);
         if verdict.is_good() {
             let now = clock::now();
-            arrival.took(now.since(*inner.since), now);
+            arrival.record_success(now.since(*inner.since), now);
         }
         if let Some(has_failed) = verdict.has_failed() {
             inner.meter.count(has_failed);

@@ -81,6 +81,6 @@ mod tests {
         assert!(read(&[0x09, 1]).is_err());
         let message = Load { in_flight: f64::NAN, latency_seconds: -1.0, later: 0 };
         let load = read(&message.encode_to_vec()).unwrap();
-        assert_eq!((load.in_flight(), load.latency()), (ServerLoad::IN_FLIGHT_MAX, Duration::MAX));
+        assert_eq!((load.in_flight(), load.latency()), (ServerLoad::MAX_IN_FLIGHT, Duration::MAX));
     }
 }

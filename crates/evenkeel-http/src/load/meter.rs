@@ -10,7 +10,7 @@ use evenkeel_core::load::{Arrival, LoadEstimate, LoadReport, Rates, ServerLoad};
 use crate::clock;
 
 /// The most metrics of the application.
-const OWN_MAX: usize = 64;
+const MAX_OWN_METRICS: usize = 64;
 
 /// A server's measurement of its own load, for its reports. Clones share it.
 ///
@@ -108,7 +108,8 @@ impl LoadMeter {
     /// Sets a metric of the application, and returns whether there was room: there may be 64.
     pub fn metric(&self, name: impl Into<String>, value: f64) -> bool {
         let (name, mut own) = (name.into(), self.own());
-        let has_room = own.named_metrics.len() < OWN_MAX || own.named_metrics.contains_key(&name);
+        let has_room =
+            own.named_metrics.len() < MAX_OWN_METRICS || own.named_metrics.contains_key(&name);
         if has_room {
             own.named_metrics.insert(name, value);
         }

@@ -11,7 +11,7 @@ const EVERY: Duration = Duration::from_secs(1);
 pub(super) struct System {
     cpus: f64,
     /// In bytes; `None` if it is not known.
-    memory_max: Option<f64>,
+    max_memory: Option<f64>,
     last: Mutex<Look>,
 }
 
@@ -28,7 +28,7 @@ impl System {
     pub(super) fn new(now: Timestamp) -> Self {
         let cpus = available_parallelism().map_or(1, NonZero::get) as f64;
         let last = Look { at: now, used: cpu_time(), cpu: 0.0, memory: 0.0 };
-        Self { cpus, memory_max: memory_max(), last: Mutex::new(last) }
+        Self { cpus, max_memory: max_memory(), last: Mutex::new(last) }
     }
 
     /// Adds to a report the values that it lacks.
@@ -38,7 +38,7 @@ impl System {
         if EVERY <= span {
             let used = cpu_time();
             let cpu = used.saturating_sub(last.used).as_secs_f64() / span.as_secs_f64() / self.cpus;
-            let memory = self.memory_max.map_or(0.0, |max| memory_used().unwrap_or(0.0) / max);
+            let memory = self.max_memory.map_or(0.0, |max| memory_used().unwrap_or(0.0) / max);
             *last = Look { at: now, used, cpu, memory };
         }
         if report.cpu_utilization == 0.0 {
@@ -64,7 +64,7 @@ fn cpu_time() -> Duration {
 }
 
 /// Bytes of memory that the process may use: its control group's limit, else the system's memory.
-fn memory_max() -> Option<f64> {
+fn max_memory() -> Option<f64> {
     let group = fs::read_to_string("/sys/fs/cgroup/memory.max");
     let group = group.ok().and_then(|max| max.trim().parse().ok());
     group.or_else(|| kilobytes("/proc/meminfo", "MemTotal:"))

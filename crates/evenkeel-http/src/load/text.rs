@@ -7,7 +7,7 @@ use evenkeel_core::{
     number::decimal,
 };
 
-use super::invalid::{InvalidReport, METRICS_MAX};
+use super::invalid::{InvalidReport, MAX_METRICS};
 
 /// The named metrics in which a report carries the answer that a probe would get.
 pub(super) const IN_FLIGHT: &str = "evenkeel.in_flight";
@@ -26,7 +26,7 @@ pub(super) fn read(text: &str) -> Result<LoadReport, InvalidReport> {
     let mut load = Carried::default();
     let mut seen = [false; 5];
     for (count, entry) in text.split(',').enumerate() {
-        if METRICS_MAX <= count {
+        if MAX_METRICS <= count {
             return Err(InvalidReport::new("it has too many metrics"));
         }
         let pair = entry.trim().split_once(['=', ':']);
@@ -169,7 +169,7 @@ mod tests {
         for text in ["eps=1,eps=2", "named_metrics.a=1,named_metrics.a=1"] {
             assert!(read(text).is_err(), "{text}");
         }
-        assert!(read(&"x=1,".repeat(METRICS_MAX + 1)).is_err());
+        assert!(read(&"x=1,".repeat(MAX_METRICS + 1)).is_err());
     }
 
     #[test]

@@ -15,7 +15,7 @@ use hyper::body::Incoming;
 use super::{
     body::{Whole, frame},
     line::{Line, apart, send_over},
-    message::{self, MESSAGE_MAX},
+    message::{self, MAX_MESSAGE},
 };
 use crate::{classify::grpc_status, connector::HttpConnector, service::HttpService};
 
@@ -167,7 +167,7 @@ pub(super) async fn answer(
         match frame?.into_data() {
             Ok(data) => {
                 arrived.extend_from_slice(&data);
-                message = message.or(message::take(&mut arrived, MESSAGE_MAX)?);
+                message = message.or(message::take(&mut arrived, MAX_MESSAGE)?);
             }
             Err(frame) => {
                 let status = |trailers: HeaderMap| grpc_status(&trailers);
@@ -203,7 +203,7 @@ async fn next(watching: Watching) -> Option<(Result<(), BoxError>, Watching)> {
         Watching::Listening(service, body, arrived) => (service, body, arrived),
     };
     loop {
-        if let Some(message) = message::take(&mut arrived, MESSAGE_MAX).ok()? {
+        if let Some(message) = message::take(&mut arrived, MAX_MESSAGE).ok()? {
             let health = message::health(&message);
             return Some((health, Watching::Listening(service, body, arrived)));
         }

@@ -20,7 +20,7 @@ use super::{
 use crate::connector::HttpConnector;
 
 /// How many bytes of a body are read by default.
-const BODY_MAX: usize = 16 << 10;
+const MAX_BODY: usize = 16 << 10;
 
 /// Asks an endpoint for a path, and checks the answer: status, headers, body.
 ///
@@ -51,7 +51,7 @@ pub struct HttpProbe {
     doubtful: Vec<RangeInclusive<u16>>,
     expected_headers: Vec<(HeaderName, Option<HeaderValue>)>,
     expects_body: Option<ExpectsBody>,
-    body_max: usize,
+    max_body: usize,
 }
 
 /// Decides from a body whether an endpoint is healthy.
@@ -74,7 +74,7 @@ impl HttpProbe {
             doubtful: Vec::new(),
             expected_headers: Vec::new(),
             expects_body: None,
-            body_max: BODY_MAX,
+            max_body: MAX_BODY,
         }
     }
 
@@ -160,7 +160,7 @@ impl HttpProbe {
         })
     }
 
-    /// Expects a body for which `is_healthy` is true. It sees [`body_max`](Self::body_max) bytes at most.
+    /// Expects a body for which `is_healthy` is true. It sees [`max_body`](Self::max_body) bytes at most.
     #[must_use]
     pub fn expect_body_with(
         mut self,
@@ -172,8 +172,8 @@ impl HttpProbe {
 
     /// Sets how many bytes of a body are read at most. Default: 16 KiB. The probe does not wait for the rest.
     #[must_use]
-    pub fn body_max(mut self, bytes: usize) -> Self {
-        self.body_max = bytes;
+    pub fn max_body(mut self, bytes: usize) -> Self {
+        self.max_body = bytes;
         self
     }
 
@@ -221,7 +221,7 @@ impl Probe for HttpProbe {
         self.check_head(&response)?;
         // Also read if it is not checked: a connection cannot be kept before its answer has ended.
         if self.expects_body.is_some() || self.line.is_kept {
-            let (body, is_cut) = read(response.into_body(), self.body_max).await?;
+            let (body, is_cut) = read(response.into_body(), self.max_body).await?;
             if self.expects_body.as_ref().is_some_and(|is_healthy| !is_healthy(&body)) {
                 return Err(NotServing::new("the body is not as expected").into());
             }

@@ -22,7 +22,7 @@ use super::body::Whole;
 use crate::{connector::HttpConnector, service::HttpService};
 
 /// Up to this number it is cheap to look for those that have left each time.
-const SWEEP_MIN: usize = 64;
+const MIN_SWEEP: usize = 64;
 
 /// How a probe reaches endpoints by HTTP.
 pub(crate) struct Line {
@@ -66,9 +66,9 @@ impl Line {
         }
         let mut kept = self.kept.lock().expect("no panic under the lock");
         let count = kept.services.len();
-        if count < SWEEP_MIN || kept.sweep_from <= count {
+        if count < MIN_SWEEP || kept.sweep_from <= count {
             kept.services.retain(|_, (node, _)| 0 < node.strong_count());
-            kept.sweep_from = SWEEP_MIN.max(2 * kept.services.len());
+            kept.sweep_from = MIN_SWEEP.max(2 * kept.services.len());
         }
         kept.services.insert(node.address().clone(), (Arc::downgrade(node), service));
     }

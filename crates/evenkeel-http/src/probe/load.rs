@@ -19,7 +19,7 @@ use crate::{
 const HASH_HEADER: HeaderName = HeaderName::from_static("evenkeel-hash");
 
 /// How many bytes of an answer's body are read.
-const BODY_MAX: usize = 4 << 10;
+const MAX_BODY: usize = 4 << 10;
 
 /// Asks a server for its load over HTTP, for [`Prequal`](evenkeel_core::policy::Prequal).
 ///
@@ -114,7 +114,7 @@ impl LoadProbe for HttpLoadProbe {
         }
         let report = read_text(response.headers()).ok_or("the answer has no report of load")?;
         let load = report.server_load.ok_or("the report says nothing of requests in flight")?;
-        let (_, is_cut) = read(response.into_body(), BODY_MAX).await?;
+        let (_, is_cut) = read(response.into_body(), MAX_BODY).await?;
         if !is_cut {
             self.line.keep(node, service);
         }

@@ -6,7 +6,7 @@
 use evenkeel_core::{BoxError, health::check::NotServing};
 
 /// An answer is two bytes long. It is longer only if the service has new fields.
-pub(super) const MESSAGE_MAX: usize = 4 << 10;
+pub(super) const MAX_MESSAGE: usize = 4 << 10;
 
 const LENGTH_DELIMITED_FIELD_1: u8 = 0x0A;
 const SERVING: u64 = 1;
@@ -127,7 +127,7 @@ mod tests {
         for service in ["", "a", "orders.v1.Orders", &"x".repeat(300)] {
             let expected = Request { service: service.to_owned() }.encode_to_vec();
             let mut sent = request(service);
-            assert_eq!(take(&mut sent, MESSAGE_MAX).unwrap().unwrap(), expected);
+            assert_eq!(take(&mut sent, MAX_MESSAGE).unwrap().unwrap(), expected);
             assert!(sent.is_empty());
         }
     }
@@ -151,24 +151,24 @@ mod tests {
         let whole = request("orders");
         for cut in 0..whole.len() {
             let mut arrived = whole[..cut].to_vec();
-            assert_eq!(take(&mut arrived, MESSAGE_MAX).unwrap(), None);
+            assert_eq!(take(&mut arrived, MAX_MESSAGE).unwrap(), None);
             assert_eq!(arrived.len(), cut);
         }
         let mut two = [whole.clone(), whole].concat();
-        assert!(take(&mut two, MESSAGE_MAX).unwrap().is_some());
-        assert!(take(&mut two, MESSAGE_MAX).unwrap().is_some());
-        assert_eq!(take(&mut two, MESSAGE_MAX).unwrap(), None);
+        assert!(take(&mut two, MAX_MESSAGE).unwrap().is_some());
+        assert!(take(&mut two, MAX_MESSAGE).unwrap().is_some());
+        assert_eq!(take(&mut two, MAX_MESSAGE).unwrap(), None);
     }
 
     #[test]
     fn nonsense_is_an_error_and_never_a_panic() {
-        assert!(take(&mut vec![1, 0, 0, 0, 0], MESSAGE_MAX).is_err());
-        assert!(take(&mut vec![0, 0xFF, 0xFF, 0xFF, 0xFF], MESSAGE_MAX).is_err());
+        assert!(take(&mut vec![1, 0, 0, 0, 0], MAX_MESSAGE).is_err());
+        assert!(take(&mut vec![0, 0xFF, 0xFF, 0xFF, 0xFF], MAX_MESSAGE).is_err());
         let mut rng = evenkeel_core::rng::Rng::with_seed(1);
         for _ in 0..100_000 {
             let mut bytes: Vec<u8> = (0..rng.below(24)).map(|_| rng.below(256) as u8).collect();
             _ = health(&bytes);
-            _ = take(&mut bytes, MESSAGE_MAX);
+            _ = take(&mut bytes, MAX_MESSAGE);
         }
         assert!(health(&[0x08]).is_err());
         assert!(health(&[0x12, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 1]).is_err());

@@ -62,17 +62,17 @@ impl ServerQuota {
 
     fn new(remaining: u64, reset: Duration) -> Self {
         let remaining = u32::try_from(remaining).unwrap_or(u32::MAX);
-        Self { remaining, reset: reset.min(RESET_MAX) }
+        Self { remaining, reset: reset.min(MAX_RESET) }
     }
 
-    /// The same pace for no longer than `reset_max`.
-    pub(super) fn within(self, reset_max: Duration) -> Self {
-        if self.reset <= reset_max {
+    /// The same pace for no longer than `max_reset`.
+    pub(super) fn within(self, max_reset: Duration) -> Self {
+        if self.reset <= max_reset {
             return self;
         }
-        let share = reset_max.as_secs_f64() / self.reset.as_secs_f64();
+        let share = max_reset.as_secs_f64() / self.reset.as_secs_f64();
         let remaining = (f64::from(self.remaining) * share).ceil() as u32;
-        Self { remaining, reset: reset_max }
+        Self { remaining, reset: max_reset }
     }
 
     /// Reads `"name";r=50;t=30`. Only the parameters matter.
@@ -94,7 +94,7 @@ impl ServerQuota {
 }
 
 /// The longest reset.
-const RESET_MAX: Duration = Duration::from_secs(86_400);
+const MAX_RESET: Duration = Duration::from_secs(86_400);
 
 /// Splits at `separator`, but not within quotation marks.
 fn split(text: &str, separator: char) -> impl Iterator<Item = &str> {

@@ -34,7 +34,7 @@ use crate::delay;
 /// let limiter = limit.limiter();
 /// let client = ServiceBuilder::new()
 ///     .layer(limit)
-///     .layer(HeedQuotaLayer::new(move |quota| limiter.told(quota.remaining, quota.reset)))
+///     .layer(HeedQuotaLayer::new(move |quota| limiter.heed(quota.remaining, quota.reset)))
 ///     .service(service_fn(|_: Request<()>| async {
 ///         let response = Response::builder().header("ratelimit", "\"default\";r=0;t=60");
 ///         Ok::<_, BoxError>(response.body(()).expect("a response"))
@@ -48,14 +48,14 @@ use crate::delay;
 #[derive(Clone, Copy)]
 pub struct HeedQuotaLayer<F> {
     told: F,
-    reset_max: Duration,
+    max_reset: Duration,
 }
 
 impl<F: Fn(ServerQuota)> HeedQuotaLayer<F> {
     /// Calls `told` with what each response says. It runs on the request's path and must not block.
     #[must_use]
     pub fn new(told: F) -> Self {
-        Self { told, reset_max: delay::BELIEVED_MAX }
+        Self { told, max_reset: delay::MAX_DELAY }
     }
 
     /// Sets the longest time for which the quota of a response is believed. Default: 5 minutes.
@@ -64,8 +64,8 @@ impl<F: Fn(ServerQuota)> HeedQuotaLayer<F> {
     /// is tried again after this time. Zero lets everything through. With days, one wrong header blocks a
     /// client for days.
     #[must_use]
-    pub fn reset_max(mut self, reset_max: Duration) -> Self {
-        self.reset_max = reset_max;
+    pub fn max_reset(mut self, max_reset: Duration) -> Self {
+        self.max_reset = max_reset;
         self
     }
 }
@@ -74,7 +74,7 @@ impl<F: Clone, S> Layer<S> for HeedQuotaLayer<F> {
     type Service = HeedQuota<S, F>;
 
     fn layer(&self, inner: S) -> HeedQuota<S, F> {
-        HeedQuota { inner, told: self.told.clone(), reset_max: self.reset_max }
+        HeedQuota { inner, told: self.told.clone(), max_reset: self.max_reset }
     }
 }
 
@@ -89,7 +89,7 @@ impl<F> fmt::Debug for HeedQuotaLayer<F> {
 pub struct HeedQuota<S, F> {
     inner: S,
     told: F,
-    reset_max: Duration,
+    max_reset: Duration,
 }
 
 impl<S, F, B, R> Service<Request<B>> for HeedQuota<S, F>
@@ -106,8 +106,8 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let (told, reset_max) = (self.told.clone(), self.reset_max);
-        HeedQuotaFuture { future: self.inner.call(request), told, reset_max }
+        let (told, max_reset) = (self.told.clone(), self.max_reset);
+        HeedQuotaFuture { future: self.inner.call(request), told, max_reset }
     }
 }
 
@@ -123,7 +123,7 @@ pin_project! {
         #[pin]
         future: T,
         told: F,
-        reset_max: Duration,
+        max_reset: Duration,
     }
 }
 
@@ -138,7 +138,7 @@ where
         let this = self.project();
         let response = ready!(this.future.poll(cx))?;
         if let Some(quota) = ServerQuota::read(response.status(), response.headers()) {
-            (this.told)(quota.within(*this.reset_max));
+            (this.told)(quota.within(*this.max_reset));
         }
         Poll::Ready(Ok(response))
     }

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use evenkeel_core::{
-    deadline::Deadline,
+    deadline::CallDeadline,
     retry::{Next, Replay},
     time::Timestamp,
     traffic::Tried,
@@ -44,7 +44,7 @@ pub struct HttpCall<B> {
     repeats_unavailable: bool,
     /// Whether the last attempt found the service unavailable, in gRPC's sense.
     pub(super) is_unavailable: bool,
-    deadline: Option<Deadline>,
+    deadline: Option<CallDeadline>,
 }
 
 impl<B: Body> Replay<Request<B>> for HttpRetry {
@@ -63,7 +63,7 @@ impl<B: Body> Replay<Request<B>> for HttpRetry {
         let repeats_unavailable =
             self.repeats_unavailable && said.is_none() && is_grpc(request.headers());
         let (head, body) = request.into_parts();
-        let (body, replayed) = ReplayBody::new(body, self.body_max);
+        let (body, replayed) = ReplayBody::new(body, self.max_body);
         let call = HttpCall {
             method: head.method.clone(),
             uri: head.uri.clone(),
@@ -74,7 +74,7 @@ impl<B: Body> Replay<Request<B>> for HttpRetry {
             is_idempotent,
             repeats_unavailable,
             is_unavailable: false,
-            deadline: head.extensions.get::<Deadline>().copied(),
+            deadline: head.extensions.get::<CallDeadline>().copied(),
         };
         (call, Request::from_parts(head, body))
     }
@@ -115,7 +115,7 @@ impl<B: Body> Replay<Request<B>> for HttpRetry {
     }
 
     fn deadline(&self, call: &HttpCall<B>) -> Option<Timestamp> {
-        call.deadline.map(|Deadline(at)| at)
+        call.deadline.map(|CallDeadline(at)| at)
     }
 }
 

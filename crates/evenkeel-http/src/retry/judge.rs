@@ -29,7 +29,7 @@ impl<B: Body, R: Body + Unpin> Rules<Request<B>, Response<R>> for HttpRetry {
     type Peek = Peek<R>;
 
     fn peek(&self, response: Response<R>) -> Peek<R> {
-        Peek::new(response, self.peek_max)
+        Peek::new(response, self.max_peek)
     }
 
     fn judge(

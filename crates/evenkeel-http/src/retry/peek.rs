@@ -21,15 +21,15 @@ pin_project! {
     pub struct Peek<R: Body> {
         // Taken when it is returned.
         response: Option<Response<R>>,
-        wait_max: Duration,
+        max_wait: Duration,
         #[pin]
         timer: Option<Sleep>,
     }
 }
 
 impl<R: Body> Peek<R> {
-    pub(super) fn new(response: Response<R>, wait_max: Duration) -> Self {
-        Self { response: Some(response), wait_max, timer: None }
+    pub(super) fn new(response: Response<R>, max_wait: Duration) -> Self {
+        Self { response: Some(response), max_wait, timer: None }
     }
 }
 
@@ -41,13 +41,13 @@ impl<R: Body + Unpin> Future for Peek<R> {
         let response = this.response.as_mut().expect("a future is not polled after its end");
         let mut first = None;
         if is_grpc_to_come(response.status(), response.headers())
-            && *this.wait_max != Duration::ZERO
+            && *this.max_wait != Duration::ZERO
         {
             match Pin::new(response.body_mut()).poll_frame(cx) {
                 Poll::Ready(frame) => first = Some(frame),
                 Poll::Pending => {
                     if this.timer.is_none() {
-                        this.timer.set(Some(sleep(*this.wait_max)));
+                        this.timer.set(Some(sleep(*this.max_wait)));
                     }
                     let timer = this.timer.as_mut().as_pin_mut().expect("set above");
                     if timer.poll(cx).is_pending() {

@@ -31,7 +31,7 @@ use crate::grpc_status::UNAVAILABLE;
 /// answer `UNAVAILABLE` after it has done its work. If that is the only reason not to repeat a call, the retry
 /// layer says `not_repeatable` in its event and its metric. [`grpc`](Self::grpc) has the rules of gRPC's own retries.
 ///
-/// The body of a request is kept while it is sent, up to [`body_max`](Self::body_max). Once more than that was
+/// The body of a request is kept while it is sent, up to [`max_body`](Self::max_body). Once more than that was
 /// sent, the request is not sent again. So the service below gets requests with a
 /// [`ReplayBody`](super::ReplayBody). A call without [`Tried`](evenkeel_core::traffic::Tried) in its extensions
 /// gets one, so that its attempts avoid each other's endpoints. The second and later attempts carry
@@ -47,7 +47,7 @@ use crate::grpc_status::UNAVAILABLE;
 /// let rules = HttpRetry::new()
 ///     .statuses([500, 502, 503, 504])
 ///     .grpc_codes([10, 14]) // ABORTED, UNAVAILABLE
-///     .body_max(1 << 20);
+///     .max_body(1 << 20);
 /// # drop(rules);
 ///
 /// // A POST that the server knows by its key.
@@ -62,8 +62,8 @@ pub struct HttpRetry {
     /// Whether gRPC calls are repeated if the service was unavailable, idempotent or not.
     pub(super) repeats_unavailable: bool,
     pub(super) is_all_idempotent: bool,
-    pub(super) body_max: usize,
-    pub(super) peek_max: Duration,
+    pub(super) max_body: usize,
+    pub(super) max_peek: Duration,
     pub(super) predicate: Option<Arc<Predicate>>,
 }
 
@@ -100,8 +100,8 @@ impl HttpRetry {
             grpc_codes: 1 << UNAVAILABLE,
             repeats_unavailable: false,
             is_all_idempotent: false,
-            body_max: 64 * 1024,
-            peek_max: Duration::from_millis(10),
+            max_body: 64 * 1024,
+            max_peek: Duration::from_millis(10),
             predicate: None,
         }
     }
@@ -168,8 +168,8 @@ impl HttpRetry {
     /// Each call in flight takes this memory. With zero, a request is sent again only if it has no body or
     /// nothing of the body was read.
     #[must_use]
-    pub fn body_max(mut self, bytes: usize) -> Self {
-        self.body_max = bytes;
+    pub fn max_body(mut self, bytes: usize) -> Self {
+        self.max_body = bytes;
         self
     }
 
@@ -179,8 +179,8 @@ impl HttpRetry {
     /// With zero it is not held back. Much more delays streams if the server sends the head long before the
     /// first message.
     #[must_use]
-    pub fn peek_max(mut self, wait: Duration) -> Self {
-        self.peek_max = wait;
+    pub fn max_peek(mut self, wait: Duration) -> Self {
+        self.max_peek = wait;
         self
     }
 
@@ -221,7 +221,7 @@ impl fmt::Debug for HttpRetry {
         f.debug_struct("HttpRetry")
             .field("statuses", &self.statuses)
             .field("is_all_idempotent", &self.is_all_idempotent)
-            .field("body_max", &self.body_max)
+            .field("max_body", &self.max_body)
             .finish_non_exhaustive()
     }
 }

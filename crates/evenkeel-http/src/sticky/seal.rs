@@ -12,10 +12,10 @@ use hmac::{Hmac, Mac};
 use sha2::Sha256;
 
 /// A longer value was not written here.
-const VALUE_MAX: usize = 512;
+const MAX_VALUE: usize = 512;
 
 /// The fewest bytes of a secret.
-const SECRET_MIN: usize = 16;
+const MIN_SECRET: usize = 16;
 
 /// How many bytes of a signature are kept: 128 bits.
 const SIGNATURE_LENGTH: usize = 16;
@@ -43,7 +43,7 @@ impl Seal {
     /// # Panics
     /// If the secret is shorter than 16 bytes.
     pub(super) fn new(form: Form, secret: &[u8]) -> Self {
-        assert!(SECRET_MIN <= secret.len(), "a secret has {SECRET_MIN} bytes at least");
+        assert!(MIN_SECRET <= secret.len(), "a secret has {MIN_SECRET} bytes at least");
         let mac =
             <Hmac<Sha256> as hmac::KeyInit>::new_from_slice(secret).expect("any length will do");
         // From the same secret, but no signature can equal this key: signatures begin with another word.
@@ -77,7 +77,7 @@ impl Seal {
 
     /// The address in a value of the cookie `name`, if this secret wrote it.
     pub(super) fn read(&self, name: &str, value: &[u8]) -> Option<Address> {
-        if VALUE_MAX < value.len() {
+        if MAX_VALUE < value.len() {
             return None;
         }
         let text = match self.form {

@@ -12,7 +12,7 @@ use super::{
 use crate::cookie;
 
 /// How many cookies of the name are read from one request.
-const COOKIES_MAX: usize = 8;
+const MAX_COOKIES: usize = 8;
 
 /// The settings of sticky sessions.
 #[derive(Clone, Debug)]
@@ -27,7 +27,7 @@ pub(super) struct Settings {
 impl Settings {
     /// The endpoints that a request's cookies of the name stand for, in order.
     pub(super) fn endpoints(&self, headers: &HeaderMap) -> impl Iterator<Item = Address> {
-        let values = cookie::values(headers, &self.name).take(COOKIES_MAX);
+        let values = cookie::values(headers, &self.name).take(MAX_COOKIES);
         values.filter_map(|value| self.seals.iter().find_map(|seal| seal.read(&self.name, value)))
     }
 

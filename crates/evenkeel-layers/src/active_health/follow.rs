@@ -23,7 +23,7 @@ use tokio::{
 };
 
 /// How much unread news is kept. When it is full, the tasks that bring more wait.
-const NEWS_MAX: usize = 64;
+const MAX_NEWS: usize = 64;
 
 /// A stream that lived this long has worked: the next one is opened with the delay of a first one.
 const WORKED_AFTER: Duration = Duration::from_secs(30);
@@ -66,7 +66,7 @@ enum State {
 
 impl<P: Probe> Following<P> {
     pub(super) fn new(probe: Arc<P>, rng: Rng, sweep_every: Duration) -> Self {
-        let (sender, news) = mpsc::channel(NEWS_MAX);
+        let (sender, news) = mpsc::channel(MAX_NEWS);
         Self {
             probe,
             rng,

@@ -98,7 +98,7 @@ impl<P: Probe> ActiveHealthLayer<P> {
     /// Sets whether an endpoint gets no request before its first probe has passed. Default false.
     ///
     /// If true, requests wait for the first endpoint as long as the balancer lets them
-    /// ([`wait_max`](crate::balance::BalanceLayer::wait_max)).
+    /// ([`max_wait`](crate::balance::BalanceLayer::max_wait)).
     #[must_use]
     pub fn closed_at_first(self, is_closed: bool) -> Self {
         self.change(|rules| rules.is_closed_at_first = is_closed)

@@ -98,7 +98,7 @@
 //! has to notice requests: an observer of the node, one atomic load at the end of each attempt. One
 //! task for all endpoints of a layer, and one for each probe that is under way. A few hundred bytes
 //! for each endpoint, and for a bounded number of those that have left
-//! ([`remembered_max`](evenkeel_core::health::check::CheckRules::remembered_max)).
+//! ([`max_remembered`](evenkeel_core::health::check::CheckRules::max_remembered)).
 
 mod follow;
 mod layer;

@@ -6,7 +6,7 @@ use evenkeel_core::{
     BoxError,
     endpoint::Address,
     error::{cause, is_of_this_host},
-    health::check::{Effect, Next, NotServing, Probe, Standing, Ticket, Verdict},
+    health::check::{Effect, Next, NotServing, Probe, ProbeResult, Standing, Ticket},
     node::Node,
     rng::Rng,
     time::Timestamp,
@@ -138,15 +138,15 @@ impl<P: Probe> Task<P> {
             return self.watch.checks.abandon(ticket, clock::now());
         }
         let verdict = match &found {
-            Ok(()) => Verdict::Passed,
-            Err(error) if cause::<NotServing>(&**error).is_some() => Verdict::Denied,
-            Err(_) => Verdict::Failed,
+            Ok(()) => ProbeResult::Passed,
+            Err(error) if cause::<NotServing>(&**error).is_some() => ProbeResult::Denied,
+            Err(_) => ProbeResult::Failed,
         };
-        evenkeel_metrics::health_checked(&self.watch.client, found.is_ok());
+        evenkeel_metrics::count_health_check(&self.watch.client, found.is_ok());
         let (node, now) = (ticket.node().clone(), clock::now());
         let effect = self.watch.checks.finish(ticket, verdict, now);
         self.tell(node.address(), effect, &found);
-        if verdict != Verdict::Failed {
+        if verdict != ProbeResult::Failed {
             self.following.begin(&node, now);
         }
     }
@@ -167,11 +167,11 @@ impl<P: Probe> Task<P> {
         let reason = found.as_ref().err().map(|error| &**error as &(dyn Error + 'static));
         match effect.change {
             Some(Standing::Up) => {
-                evenkeel_metrics::health_changed(&self.watch.client, true);
+                evenkeel_metrics::count_health_transition(&self.watch.client, true);
                 tracing::info!(target: TARGET, client, %endpoint, "endpoint passes its health check: open");
             }
             Some(_) => {
-                evenkeel_metrics::health_changed(&self.watch.client, false);
+                evenkeel_metrics::count_health_transition(&self.watch.client, false);
                 tracing::warn!(target: TARGET, client, %endpoint, reason, "endpoint fails its health check: closed");
             }
             None if found.is_err() => {

@@ -88,7 +88,7 @@ struct Traffic(Arc<Watch>);
 
 impl Observer for Traffic {
     fn ended(&self, _: &Node, _: &Report) {
-        if self.0.checks.heard() {
+        if self.0.checks.record_request() {
             self.0.attention.notify_one();
         }
     }

@@ -26,13 +26,13 @@ use crate::concurrency::{
 /// docs](super).
 ///
 /// Requests beyond the limit wait, more important ones in front of less important ones, up to
-/// [`queue_max`](Self::queue_max). A more important request takes the place of a less important
+/// [`max_queue`](Self::max_queue). A more important request takes the place of a less important
 /// one. How long they wait decides the rest: see [`Shed`]. A refused request fails with
 /// [`Overloaded`](evenkeel_core::error::Overloaded).
 #[derive(Clone)]
 pub struct LoadShedLayer<P = AllAlike, X = AnyTraffic> {
     make: Arc<dyn Fn() -> Box<dyn Limit> + Send + Sync>,
-    queue_max: u32,
+    max_queue: u32,
     target: Duration,
     interval: Duration,
     seed: Option<u64>,
@@ -59,7 +59,7 @@ impl LoadShedLayer {
     pub fn adaptive<L: Limit>(make: impl Fn() -> L + Send + Sync + 'static) -> Self {
         Self {
             make: Arc::new(move || Box::new(make())),
-            queue_max: 1_000,
+            max_queue: 1_000,
             target: Duration::from_millis(5),
             interval: Duration::from_millis(100),
             seed: None,
@@ -76,8 +76,8 @@ impl<P, X> LoadShedLayer<P, X> {
     ///
     /// It bounds memory. Waiting times are bounded without it.
     #[must_use]
-    pub fn queue_max(mut self, requests: u32) -> Self {
-        self.queue_max = requests;
+    pub fn max_queue(mut self, requests: u32) -> Self {
+        self.max_queue = requests;
         self
     }
 
@@ -133,8 +133,8 @@ impl<P, X> LoadShedLayer<P, X> {
     /// It may be a closure; `HeaderPriority` of evenkeel-http reads a header.
     #[must_use]
     pub fn priority<Q>(self, priority: Q) -> LoadShedLayer<Q, X> {
-        let Self { make, queue_max, target, interval, seed, limits, shared, traffic, .. } = self;
-        LoadShedLayer { make, queue_max, target, interval, seed, limits, shared, priority, traffic }
+        let Self { make, max_queue, target, interval, seed, limits, shared, traffic, .. } = self;
+        LoadShedLayer { make, max_queue, target, interval, seed, limits, shared, priority, traffic }
     }
 
     /// Sets until when a request is worked on, and, for limits that learn, how it ended. Default:
@@ -143,8 +143,8 @@ impl<P, X> LoadShedLayer<P, X> {
     /// `HttpTraffic` of evenkeel-http counts it until the end of the response's body.
     #[must_use]
     pub fn traffic<Y>(self, traffic: Y) -> LoadShedLayer<P, Y> {
-        let Self { make, queue_max, target, interval, seed, limits, shared, priority, .. } = self;
-        LoadShedLayer { make, queue_max, target, interval, seed, limits, shared, priority, traffic }
+        let Self { make, max_queue, target, interval, seed, limits, shared, priority, .. } = self;
+        LoadShedLayer { make, max_queue, target, interval, seed, limits, shared, priority, traffic }
     }
 
     /// The limits that this layer and its clones have made and will make. They can be read.
@@ -154,8 +154,8 @@ impl<P, X> LoadShedLayer<P, X> {
     }
 
     fn make_shared(&self) -> Arc<Shared> {
-        let Self { queue_max, target, interval, seed, .. } = *self;
-        Arc::new(shedding(self.make.clone(), self.limits.clone(), queue_max, move || {
+        let Self { max_queue, target, interval, seed, .. } = *self;
+        Arc::new(shedding(self.make.clone(), self.limits.clone(), max_queue, move || {
             let seeds = seed.map_or_else(Seeds::from_entropy, Seeds::new);
             (Shed::new().target(target).interval(interval), seeds)
         }))
@@ -178,7 +178,7 @@ impl<S, P: Clone, X: Clone> Layer<S> for LoadShedLayer<P, X> {
 impl<P, X> fmt::Debug for LoadShedLayer<P, X> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("LoadShedLayer")
-            .field("queue_max", &self.queue_max)
+            .field("max_queue", &self.max_queue)
             .field("target", &self.target)
             .field("interval", &self.interval)
             .finish_non_exhaustive()

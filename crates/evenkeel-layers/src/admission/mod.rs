@@ -42,7 +42,7 @@
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), BoxError> {
 //! let shed = LoadShedLayer::fixed(64)
-//!     .queue_max(500)
+//!     .max_queue(500)
 //!     .target(Duration::from_millis(2))
 //!     .interval(Duration::from_millis(50))
 //!     .priority(|request: &&str| match *request {

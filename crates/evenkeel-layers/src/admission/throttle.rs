@@ -110,8 +110,10 @@ impl<S, X: Clone> Layer<S> for ThrottleLayer<X> {
     /// # Panics
     /// If the ratio is not between 1 and 100, or the window is zero.
     fn layer(&self, inner: S) -> Self::Service {
-        let throttle =
-            limit::Throttle::new().ratio(self.ratio).padding(self.padding).window(self.window);
+        let throttle = limit::AdaptiveThrottle::new()
+            .ratio(self.ratio)
+            .padding(self.padding)
+            .window(self.window);
         let seeds = self.seed.map_or_else(Seeds::from_entropy, Seeds::new);
         let monitor = Arc::new(Monitor { throttle, seeds, client: Client::current() });
         Throttle { inner, traffic: self.traffic.clone(), alone: Alone::new(|_| monitor) }
@@ -126,7 +128,7 @@ pub struct Throttle<S, X = AnyTraffic> {
 }
 
 struct Monitor {
-    throttle: limit::Throttle,
+    throttle: limit::AdaptiveThrottle,
     seeds: Seeds,
     client: Client,
 }
@@ -134,7 +136,7 @@ struct Monitor {
 impl Observer for Monitor {
     fn ended(&self, _: &Node, report: &Report) {
         if matches!(report.outcome, Outcome::Failure | Outcome::Throttled(_)) {
-            self.throttle.refused(clock::now());
+            self.throttle.record_refusal(clock::now());
         }
     }
 }
@@ -173,7 +175,7 @@ where
                 ThrottleFuture { traffic, attempt, state }
             }
             Err(probability) => {
-                evenkeel_metrics::throttled(client);
+                evenkeel_metrics::count_throttle(client);
                 let client = client.name();
                 tracing::debug!(target: "evenkeel::admission", client, probability, "request not sent");
                 let state = State::Refused { refused: RequestThrottled::new(probability) };

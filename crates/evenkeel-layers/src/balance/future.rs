@@ -167,7 +167,7 @@ where
     let slot = attempt.holder();
     let reason = if error.is_some() { "failed" } else { "not_ready" };
     let client = &slot.shared.client;
-    evenkeel_metrics::repicked(client, reason);
+    evenkeel_metrics::count_repick(client, reason);
     tracing::debug!(
         target: "evenkeel::balance",
         client = client.name(),

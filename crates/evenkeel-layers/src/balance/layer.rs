@@ -7,8 +7,8 @@ use evenkeel_core::{
     discover::Discovery,
     policy::{
         ClientSideWeighted, Ketama, LeastLoaded, Maglev, P2c, PanicThreshold, PeakEwma, PickFirst,
-        Policy, Prequal, Priority, Random, Rendezvous, RingHash, RoundRobin, SlowStart,
-        SyncPrequal, WeightedP2c, WeightedRandom, WeightedRoundRobin, ZoneAware,
+        Policy, Prequal, Random, Rendezvous, RingHash, RoundRobin, SlowStart, SyncPrequal, Tiers,
+        WeightedP2c, WeightedRandom, WeightedRoundRobin, ZoneAware,
     },
     probe::LoadProbe,
 };
@@ -180,7 +180,7 @@ impl BalanceLayer {
         let settings = Settings {
             discovery: Arc::new(discovery),
             policy: Arc::new(policy),
-            wait_max: Duration::from_secs(3),
+            max_wait: Duration::from_secs(3),
             fail_open: true,
             seed: None,
             probes: None,
@@ -190,10 +190,10 @@ impl BalanceLayer {
     }
 
     /// Uses endpoints by their tiers: what the first cannot carry goes to the next. Within each
-    /// tier the policy set so far chooses. See [`Priority`]. Default off: tiers are ignored.
+    /// tier the policy set so far chooses. See [`Tiers`]. Default off: tiers are ignored.
     #[must_use]
     pub fn tiers(self) -> Self {
-        self.wrap(Priority::new)
+        self.wrap(Tiers::new)
     }
 
     /// Keeps as much in the zone `own` as its endpoints can carry. Within each zone the policy set
@@ -237,8 +237,8 @@ impl BalanceLayer {
     /// Zero refuses at once, also at the start, before discovery has had a chance to answer. A
     /// value much longer than callers wait piles up requests whose callers have left.
     #[must_use]
-    pub fn wait_max(mut self, wait_max: Duration) -> Self {
-        self.settings.wait_max = wait_max;
+    pub fn max_wait(mut self, max_wait: Duration) -> Self {
+        self.settings.max_wait = max_wait;
         self
     }
 
@@ -246,7 +246,7 @@ impl BalanceLayer {
     /// used while no other is left. Default true.
     ///
     /// When all endpoints look bad, the judgement is more likely wrong than the endpoints, and
-    /// callers get an endpoint's own answer, not ours. If false, requests wait for `wait_max` and
+    /// callers get an endpoint's own answer, not ours. If false, requests wait for `max_wait` and
     /// get [`AllEndpointsClosed`](evenkeel_core::error::AllEndpointsClosed). While no endpoint is
     /// open, a pick looks at all of them.
     #[must_use]
@@ -307,7 +307,7 @@ impl std::fmt::Debug for BalanceLayer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("BalanceLayer")
             .field("policy", &self.settings.policy)
-            .field("wait_max", &self.settings.wait_max)
+            .field("max_wait", &self.settings.max_wait)
             .finish_non_exhaustive()
     }
 }

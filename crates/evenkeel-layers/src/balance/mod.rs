@@ -37,7 +37,7 @@
 //! # async fn main() {
 //! let no_endpoints: Vec<Endpoint> = Vec::new();
 //! let client = BalanceLayer::p2c(no_endpoints)
-//!     .wait_max(Duration::from_millis(20))
+//!     .max_wait(Duration::from_millis(20))
 //!     .layer(|_: &Arc<Node>| service_fn(|n: u32| async move { Ok::<_, Infallible>(n) }));
 //!
 //! let error = client.oneshot(1).await.unwrap_err();

@@ -28,7 +28,7 @@ use super::{
 const TARGET: &str = "evenkeel::balance";
 
 /// The most updates that are applied before a snapshot is published.
-const BATCH_MAX: usize = 1_024;
+const MAX_BATCH: usize = 1_024;
 
 /// Why a batch of updates is over.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -151,7 +151,7 @@ where
                 }
             }
             applied += 1;
-            if applied == BATCH_MAX {
+            if applied == MAX_BATCH {
                 return Batch::Cut;
             }
             next = watch.next().now_or_never();
@@ -175,7 +175,7 @@ where
     /// goes.
     fn note_discovery(&self, error: Option<BoxError>) {
         if error.is_some() {
-            evenkeel_metrics::discovery_failed(&self.shared.client);
+            evenkeel_metrics::count_discovery_failure(&self.shared.client);
         }
         let error = error.map(SharedError::new);
         let mut known = self.shared.discovery_error.lock().expect("no panic under the lock");
@@ -329,7 +329,7 @@ where
             // nodes.
             return;
         }
-        evenkeel_metrics::published(&self.shared.client, change);
+        evenkeel_metrics::count_snapshot(&self.shared.client, change);
         self.joining.drain(..).for_each(|node| _ = node.open(Gate::Joining));
         self.repaired.drain(..).for_each(|node| _ = node.open(Gate::Broken));
         self.retired.drain(..).for_each(|slot| _ = slot.node.close(Gate::Retired));
@@ -359,7 +359,7 @@ impl<C: Connect> Drop for Pool<C> {
             return;
         }
         let left = self.shared.snapshots.current().nodes.len();
-        evenkeel_metrics::endpoints_changed(&self.shared.client, -(left as isize));
+        evenkeel_metrics::add_endpoints(&self.shared.client, -(left as isize));
         if !self.has_panicked {
             self.running.end();
         }

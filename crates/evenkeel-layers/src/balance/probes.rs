@@ -34,7 +34,7 @@ impl Probes {
         hash: Option<u64>,
     ) -> Option<ServerLoad> {
         let answer = timeout(self.timeout, self.probe.ask(node.clone(), hash)).await;
-        evenkeel_metrics::load_probed(client, matches!(answer, Ok(Ok(_))));
+        evenkeel_metrics::count_load_probe(client, matches!(answer, Ok(Ok(_))));
         let (client, endpoint) = (client.name(), node.address());
         match answer {
             Ok(Ok(load)) => return Some(load),

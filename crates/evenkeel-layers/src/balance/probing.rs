@@ -51,7 +51,7 @@ async fn probe(probes: Probes, client: Client, ticket: Ticket) {
     let load = probes.ask(&client, ticket.node(), None).await;
     let now = clock::now();
     match load {
-        Some(load) => ticket.answered(load, now),
-        None => ticket.failed(now),
+        Some(load) => ticket.record_answer(load, now),
+        None => ticket.record_failure(now),
     }
 }

@@ -23,17 +23,17 @@ use tokio::{runtime::Handle, task::yield_now, time::timeout};
 
 use super::{
     ask_first::About,
-    shared::{AVOID_MAX, Shared, Slot, Snapshot},
+    shared::{MAX_AVOIDED, Shared, Slot, Snapshot},
 };
 
 /// `Service::poll_ready` of a service, without the type of its requests.
 pub(super) type PollReady<S> = fn(&mut S, &mut Context<'_>) -> Poll<Result<(), BoxError>>;
 
 /// How many services are waited for at the same time.
-const CANDIDATES_MAX: usize = AVOID_MAX;
+const MAX_CANDIDATES: usize = MAX_AVOIDED;
 
 /// How many services may fail before the caller gets the last error.
-const FAILURES_MAX: usize = 8;
+const MAX_FAILURES: usize = 8;
 
 /// A service that is ready, and its attempt.
 pub(super) type Selected<S> = (S, Attempt<Slot<S>>);
@@ -160,13 +160,13 @@ where
             never = shared.keep_task_driven() => match never {},
         }
     };
-    match timeout(shared.wait_max, wait).await {
+    match timeout(shared.max_wait, wait).await {
         Ok(Ok(selected)) => Ok(selected),
         Ok(Err(Unselected::Excluded(excluded))) => {
-            Err(shared.refused("all_endpoints_excluded", excluded.into()))
+            Err(shared.log_refusal("all_endpoints_excluded", excluded.into()))
         }
         Ok(Err(Unselected::NonePicked(picked))) => {
-            Err(shared.refused("no_endpoint_picked", picked.into()))
+            Err(shared.log_refusal("no_endpoint_picked", picked.into()))
         }
         // The last error tells more than that no service was ready.
         Ok(Err(Unselected::Failed)) | Err(_) => Err(error.unwrap_or_else(|| shared.refusal())),
@@ -198,7 +198,7 @@ where
         candidates.retain(|Candidate { slot, .. }| {
             shared.is_available(&slot.node) && shared.is_current(slot)
         });
-        let is_last = failures == FAILURES_MAX;
+        let is_last = failures == MAX_FAILURES;
         if !is_last {
             // One that failed may be among them again, if it was replaced.
             match fill(shared, wish, &mut candidates) {
@@ -233,8 +233,8 @@ where
                 *last_error = Some(error);
                 let candidate = candidates.pop().expect("the failed one was moved to the end");
                 report_broken(&candidate.slot);
-                failures = FAILURES_MAX.min(failures + 1);
-                if failures < FAILURES_MAX {
+                failures = MAX_FAILURES.min(failures + 1);
+                if failures < MAX_FAILURES {
                     match fill(shared, wish, &mut candidates) {
                         // Looks again, and watches for changes meanwhile.
                         Err(Unselected::NonePicked(_)) => continue,
@@ -269,7 +269,7 @@ fn fill<S: Clone>(
 ) -> Result<(), Unselected> {
     let snapshot = shared.snapshots.current();
     let mut rng = shared.rng();
-    while candidates.len() < CANDIDATES_MAX.min(snapshot.nodes.len()) {
+    while candidates.len() < MAX_CANDIDATES.min(snapshot.nodes.len()) {
         let avoid: Vec<_> = candidates.iter().map(|candidate| candidate.slot.node.id()).collect();
         match shared.pick(&snapshot, &mut rng, &wish.hints(), &avoid) {
             // It may have closed meanwhile, or the policy ignores gates. Neither is a reason to

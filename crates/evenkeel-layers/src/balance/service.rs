@@ -103,7 +103,7 @@ where
         let runtime = Handle::try_current().map_err(|_| NoRuntime::default())?.id();
         let (_, mut waiting) =
             self.waiting.take().filter(|(began_on, _)| *began_on == runtime).unwrap_or_else(|| {
-                self.owner.shared.waits();
+                self.owner.shared.log_wait();
                 (runtime, Box::pin(wait_until_one_is_open(self.owner.shared.clone())))
             });
         let result = waiting.as_mut().poll(cx);
@@ -190,7 +190,7 @@ where
             task.abort();
         }
         let left = self.shared.snapshots.current().nodes.len();
-        evenkeel_metrics::endpoints_changed(&self.shared.client, -(left as isize));
+        evenkeel_metrics::add_endpoints(&self.shared.client, -(left as isize));
         self.spawn(runtime, task);
     }
 }
@@ -253,7 +253,7 @@ where
         if let Some(slot) = shared.pick(snapshot, &mut self.rng, &hints, &[]) {
             return BalanceFuture::picked(request, traffic, Attempt::new(slot));
         }
-        shared.waits();
+        shared.log_wait();
         let selecting = select(shared.clone(), poll_ready, Wish::new(&hints), First::Nobody);
         BalanceFuture::selecting(request, traffic, selecting)
     }
@@ -276,7 +276,7 @@ async fn wait_until_one_is_open<S>(shared: Arc<Shared<S>>) -> Result<(), BoxErro
             never = shared.keep_task_driven() => match never {},
         }
     };
-    timeout(shared.wait_max, waited).await.map_err(|_| shared.refusal())
+    timeout(shared.max_wait, waited).await.map_err(|_| shared.refusal())
 }
 
 impl<C> Clone for Balance<C>

@@ -14,7 +14,7 @@ use super::probes::Probes;
 pub(super) struct Settings {
     pub(super) discovery: Arc<dyn Discovery>,
     pub(super) policy: Arc<dyn Policy>,
-    pub(super) wait_max: Duration,
+    pub(super) max_wait: Duration,
     pub(super) fail_open: bool,
     pub(super) seed: Option<u64>,
     pub(super) probes: Option<Probes>,

@@ -38,7 +38,7 @@ pub(super) struct Shared<S> {
     /// The slot of each address, for requests that name a preferred endpoint.
     pub(super) by_address: RwLock<HashMap<Address, Weak<Slot<S>>>>,
     pub(super) discovery_error: Mutex<Option<SharedError>>,
-    pub(super) wait_max: Duration,
+    pub(super) max_wait: Duration,
     fail_open: bool,
     pub(super) ask_first: Option<AskFirst>,
     /// Whether the policy has to know the time.
@@ -95,7 +95,7 @@ impl<S> Shared<S> {
             signals: Arc::default(),
             by_address: RwLock::default(),
             discovery_error: Mutex::default(),
-            wait_max: settings.wait_max,
+            max_wait: settings.max_wait,
             fail_open: settings.fail_open,
             ask_first: settings.ask_first.clone(),
             reads_time: settings.policy.reads_time(),
@@ -214,7 +214,7 @@ impl<S> Shared<S> {
         cx.tell(|| "no endpoint is open: those are used that only their health closes".into());
         cx.fails_open = true;
         let picked = self.pick_by_wish(snapshot, cx, hints, avoid)?;
-        evenkeel_metrics::failed_open(&self.client);
+        evenkeel_metrics::count_fail_open(&self.client);
         let (client, endpoint) = (self.client.name(), picked.node.address());
         tracing::debug!(target: "evenkeel::balance", client, %endpoint, "closed, but no other is open");
         Some(picked)
@@ -252,7 +252,7 @@ impl<S> Shared<S> {
         hints: &Hints<'_>,
         avoid: &'a [u64],
     ) -> Option<Arc<Slot<S>>> {
-        let mut untried = [0; TRIED_MAX];
+        let mut untried = [0; MAX_TRIED];
         let tried = hints.tried.map(Tried::ids).unwrap_or_default();
         let count = tried.len() + avoid.len();
         untried[..tried.len()].copy_from_slice(&tried);
@@ -291,17 +291,17 @@ impl<S> Shared<S> {
     pub(super) fn refusal(&self) -> BoxError {
         let endpoints = self.snapshots.current().nodes.len();
         if 0 < endpoints {
-            let closed = AllEndpointsClosed::new(endpoints, self.wait_max);
-            return self.refused("all_endpoints_closed", closed.into());
+            let closed = AllEndpointsClosed::new(endpoints, self.max_wait);
+            return self.log_refusal("all_endpoints_closed", closed.into());
         }
         let error = self.discovery_error.lock().expect("no panic under the lock").clone();
-        self.refused("no_endpoints", NoEndpoints::new(self.wait_max, error).into())
+        self.log_refusal("no_endpoints", NoEndpoints::new(self.max_wait, error).into())
     }
 
     /// Logs that a request is refused, and why.
     #[cold]
-    pub(super) fn refused(&self, error_type: &'static str, error: BoxError) -> BoxError {
-        evenkeel_metrics::balancer_refused(&self.client, error_type);
+    pub(super) fn log_refusal(&self, error_type: &'static str, error: BoxError) -> BoxError {
+        evenkeel_metrics::count_balancer_refusal(&self.client, error_type);
         let client = self.client.name();
         tracing::debug!(target: "evenkeel::balance", client, %error, "error.type" = error_type, "refused");
         error
@@ -309,18 +309,18 @@ impl<S> Shared<S> {
 
     /// Logs that no endpoint is open and a request begins to wait.
     #[cold]
-    pub(super) fn waits(&self) {
-        evenkeel_metrics::balancer_waits(&self.client);
+    pub(super) fn log_wait(&self) {
+        evenkeel_metrics::count_balancer_wait(&self.client);
         let client = self.client.name();
         tracing::debug!(target: "evenkeel::balance", client, "waits for an open endpoint");
     }
 }
 
 /// How many nodes a pick may have to avoid besides those that were tried.
-pub(super) const AVOID_MAX: usize = 8;
+pub(super) const MAX_AVOIDED: usize = 8;
 
 /// Room for the endpoints that a call has tried, and those it avoids besides.
-const TRIED_MAX: usize = Tried::MAX + AVOID_MAX;
+const MAX_TRIED: usize = Tried::MAX + MAX_AVOIDED;
 
 #[inline]
 fn pick_once<S>(snapshot: &Snapshot<S>, cx: &mut PickContext<'_>) -> Option<Arc<Slot<S>>> {

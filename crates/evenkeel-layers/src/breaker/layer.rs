@@ -70,8 +70,8 @@ impl<X> CircuitBreakerLayer<X> {
 
     /// Sets how many calls must be in the window before a rate counts. Default 100.
     #[must_use]
-    pub fn calls_min(mut self, calls: u32) -> Self {
-        self.rules.calls_min = calls;
+    pub fn min_calls(mut self, calls: u32) -> Self {
+        self.rules.min_calls = calls;
         self
     }
 
@@ -96,7 +96,7 @@ impl<X> CircuitBreakerLayer<X> {
     /// Short times risk a request more often. Long ones keep a recovered endpoint idle.
     #[must_use]
     pub fn open_time(mut self, min: Duration, max: Duration) -> Self {
-        (self.rules.open_min, self.rules.open_max) = (min, max);
+        (self.rules.min_open, self.rules.max_open) = (min, max);
         self
     }
 

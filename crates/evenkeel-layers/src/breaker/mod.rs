@@ -59,7 +59,7 @@
 //!     .failure_rate(0.3)
 //!     .slow_calls(Duration::from_secs(2), 0.8)
 //!     .window(Window::Time(Duration::from_secs(10)))
-//!     .calls_min(20)
+//!     .min_calls(20)
 //!     .trial_calls(3)
 //!     .open_time(Duration::from_millis(500), Duration::from_secs(30));
 //! let breakers = breaker.breakers();

@@ -203,7 +203,7 @@ impl Monitor {
         let state = self.breaker.state();
         let is_new = self.states.send_if_modified(|known| std::mem::replace(known, state) != state);
         if is_new {
-            evenkeel_metrics::breaker_changed(&self.client, state.name());
+            evenkeel_metrics::count_breaker_transition(&self.client, state.name());
             let client = self.client.name();
             let endpoint = self.address.as_ref().map(tracing::field::display);
             let state = state.name();
@@ -260,10 +260,10 @@ impl Observer for Monitor {
             return Admission::Free;
         }
         let admission = self.breaker.admit(clock::now());
-        if !matches!(admission, breaker::Admission::Free) {
+        if !matches!(admission, breaker::BreakerAdmission::Free) {
             node.follow(Gate::Breaker, || self.breaker.access());
         }
-        if matches!(admission, breaker::Admission::Trial(_)) {
+        if matches!(admission, breaker::BreakerAdmission::Trial(_)) {
             self.start_timer();
         }
         admission.for_attempt(&self.me)

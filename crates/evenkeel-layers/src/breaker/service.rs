@@ -96,7 +96,7 @@ where
         if !std::mem::take(&mut self.is_ready) || !attempt.admit() {
             let refused = CircuitOpen::new(retry_after(&alone.monitor.breaker));
             let client = &alone.monitor.client;
-            evenkeel_metrics::breaker_refused(client);
+            evenkeel_metrics::count_breaker_refusal(client);
             tracing::debug!(target: "evenkeel::breaker", client = client.name(), retry_after = ?refused.retry_after, "call refused");
             let state = State::Refused { refused };
             return CircuitBreakerFuture { traffic, attempt: None, state };

@@ -18,7 +18,7 @@ use tower_service::Service;
 
 use super::{
     monitor::{Entry, Monitor},
-    queue::{Place, Verdict},
+    queue::{Place, QueueExit},
 };
 use crate::{
     alone::{Alone, Doorkeeper},
@@ -67,7 +67,7 @@ where
         // Holds the permit from here on.
         let attempt = Attempt::new(alone.clone());
         if let Some(waiting) = &monitor.waiting {
-            waiting.began(Duration::ZERO);
+            waiting.record_start(Duration::ZERO);
         }
         let state = State::Called { future: service.call(request) };
         return ConcurrencyLimitFuture { traffic, attempt: Some(attempt), state };
@@ -151,7 +151,7 @@ type Admitted<S, R> = (S, R, Attempt<Alone<Monitor>>);
 impl<S, R> Turn<S, R> {
     fn new(service: S, request: R, alone: Arc<Alone<Monitor>>, priority: Priority) -> Self {
         let waiting = alone.monitor.waiting.as_ref().expect("only who may wait gets here");
-        let timer = sleep(waiting.wait_max());
+        let timer = sleep(waiting.max_wait());
         let arrived = clock::now();
         Self { call: Some((service, request)), alone, priority, arrived, place: None, timer }
     }
@@ -167,19 +167,19 @@ impl<S, R> Turn<S, R> {
             waiting.queue.admit(&monitor.permits);
         }
         let verdict = match this.place.as_ref().map(|place| place.poll(cx)) {
-            None => Poll::Ready(Verdict::Evicted),
+            None => Poll::Ready(QueueExit::Evicted),
             Some(verdict) => verdict,
         };
         match verdict {
-            Poll::Ready(Verdict::Admitted) => {
+            Poll::Ready(QueueExit::Admitted) => {
                 // Holds the permit from here on.
                 let attempt = Attempt::new(this.alone.clone());
                 _ = this.place.take().map(Place::leave);
-                waiting.began(waited());
+                waiting.record_start(waited());
                 let (service, request) = this.call.take().expect("let in once");
                 return Poll::Ready(Ok((service, request, attempt)));
             }
-            Poll::Ready(Verdict::Evicted) => {
+            Poll::Ready(QueueExit::Evicted) => {
                 let refusal = monitor.refusal(*this.priority, waited());
                 leave(this.place, monitor);
                 return Poll::Ready(Err(refusal));
@@ -188,7 +188,7 @@ impl<S, R> Turn<S, R> {
         }
         ready!(this.timer.poll(cx));
         let waited = waited();
-        waiting.gave_up(waited);
+        waiting.record_refusal(waited);
         let refusal = monitor.refusal(*this.priority, waited);
         leave(this.place, monitor);
         Poll::Ready(Err(refusal))
@@ -197,7 +197,7 @@ impl<S, R> Turn<S, R> {
 
 /// Gives up a place. Passes on a permit that was given to it meanwhile.
 fn leave(place: &mut Option<Place>, monitor: &Monitor) {
-    if place.take().and_then(Place::leave) == Some(Verdict::Admitted) {
+    if place.take().and_then(Place::leave) == Some(QueueExit::Admitted) {
         monitor.exit();
     }
 }

@@ -76,14 +76,14 @@ impl ConcurrencyLimitLayer {
 }
 
 impl<X> ConcurrencyLimitLayer<X> {
-    /// Lets up to `callers_max` calls wait where the limit stands alone, each for up to `wait_max`.
+    /// Lets up to `max_callers` calls wait where the limit stands alone, each for up to `max_wait`.
     /// By default none waits: calls are refused at once.
     ///
     /// A long queue answers late instead of refusing soon, and each waiting call keeps its request
     /// in memory. Below a balancer this has no effect: another endpoint is chosen.
     #[must_use]
-    pub fn wait(mut self, callers_max: u32, wait_max: Duration) -> Self {
-        self.wait = Some((callers_max, wait_max));
+    pub fn wait(mut self, max_callers: u32, max_wait: Duration) -> Self {
+        self.wait = Some((max_callers, max_wait));
         self
     }
 
@@ -119,9 +119,9 @@ impl<X> ConcurrencyLimitLayer<X> {
     fn make_shared(&self) -> Arc<Shared> {
         let wait = self.wait;
         let waiting = move || {
-            let (callers_max, wait_max) = wait?;
-            let queue = Arc::new(Queue::new(callers_max));
-            Some(Waiting { queue, patience: Patience::Fixed(wait_max) })
+            let (max_callers, max_wait) = wait?;
+            let queue = Arc::new(Queue::new(max_callers));
+            Some(Waiting { queue, patience: Patience::Fixed(max_wait) })
         };
         Arc::new(Shared::new(self.make.clone(), self.limits.clone(), waiting))
     }

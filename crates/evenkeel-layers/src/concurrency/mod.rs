@@ -8,7 +8,7 @@
 //! * **Below a balancer**, around a `Connect`: one limit for each endpoint. While it is full, the
 //!   node's gate [`Limit`](evenkeel_core::node::Gate::Limit) is closed and other endpoints are
 //!   chosen; no call is refused because of it. While all are full the balancer waits, and refuses
-//!   after its `wait_max`.
+//!   after its `max_wait`.
 //!
 //! **Use it** on a client where an endpoint that slows down should not take up all of the client's
 //! memory and time, and on a server so that it can answer what it accepts. **Not** to divide up how

@@ -193,13 +193,13 @@ impl Monitor {
         match self.waiting.as_ref().map(|waiting| &waiting.patience) {
             Some(Patience::Shed { .. }) => {
                 let priority = priority.level();
-                evenkeel_metrics::shed(&self.client);
+                evenkeel_metrics::count_shed(&self.client);
                 tracing::debug!(target: "evenkeel::admission", client, priority, ?waited, "request shed");
                 Overloaded::new(priority, waited).into()
             }
             Some(Patience::Fixed(_)) | None => {
                 let limit = self.permits.limit().limit();
-                evenkeel_metrics::limit_reached(&self.client);
+                evenkeel_metrics::count_limit_refusal(&self.client);
                 tracing::debug!(target: "evenkeel::concurrency", client, limit, ?waited, "limit reached");
                 LimitReached::new(limit, waited).into()
             }
@@ -208,25 +208,25 @@ impl Monitor {
 }
 
 impl Waiting {
-    pub(super) fn wait_max(&self) -> Duration {
+    pub(super) fn max_wait(&self) -> Duration {
         match &self.patience {
             Patience::Fixed(max) => *max,
-            Patience::Shed { shed, .. } => shed.wait_max(clock::now()),
+            Patience::Shed { shed, .. } => shed.max_wait(clock::now()),
         }
     }
 
     /// The service of a request begins.
     #[inline]
-    pub(super) fn began(&self, waited: Duration) {
+    pub(super) fn record_start(&self, waited: Duration) {
         if let Patience::Shed { shed, .. } = &self.patience {
-            shed.began(waited, clock::now);
+            shed.record_start(waited, clock::now);
         }
     }
 
     /// Records a request that has waited too long.
-    pub(super) fn gave_up(&self, waited: Duration) {
+    pub(super) fn record_refusal(&self, waited: Duration) {
         if let Patience::Shed { shed, .. } = &self.patience {
-            shed.gave_up(waited, clock::now());
+            shed.record_refusal(waited, clock::now());
         }
     }
 }

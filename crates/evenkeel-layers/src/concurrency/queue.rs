@@ -35,14 +35,14 @@ struct Lists {
     next: u64,
     /// At most as many as may wait.
     waiting: BTreeMap<Key, Waker>,
-    /// Verdicts of calls that no longer wait and have not asked since: at most one for each permit,
+    /// The exits of calls that no longer wait and have not asked since: at most one for each permit,
     /// and those of calls that had to give way.
-    told: BTreeMap<Key, Verdict>,
+    told: BTreeMap<Key, QueueExit>,
 }
 
 /// What has become of a call that waited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(super) enum QueueExit {
     /// It has a permit.
     Admitted,
     /// A more important call took its place.
@@ -79,7 +79,7 @@ impl Queue {
             let last = lists.waiting.last_entry().filter(|last| priority.level() < last.key().0)?;
             let (key, evicted) = last.remove_entry();
             self.count(key, -1);
-            lists.told.insert(key, Verdict::Evicted);
+            lists.told.insert(key, QueueExit::Evicted);
             Some(evicted)
         };
         let key = (priority.level(), lists.next);
@@ -106,7 +106,7 @@ impl Queue {
         }
         let (key, waker) = first.remove_entry();
         self.count(key, -1);
-        lists.told.insert(key, Verdict::Admitted);
+        lists.told.insert(key, QueueExit::Admitted);
         drop(lists);
         waker.wake();
         true
@@ -137,7 +137,7 @@ pub(super) struct Place {
 
 impl Place {
     /// Waits for the verdict.
-    pub(super) fn poll(&self, cx: &Context<'_>) -> Poll<Verdict> {
+    pub(super) fn poll(&self, cx: &Context<'_>) -> Poll<QueueExit> {
         let mut waker = cx.waker().clone();
         let mut lists = self.queue.lock();
         if let Some(verdict) = lists.told.get(&self.key) {
@@ -151,7 +151,7 @@ impl Place {
     }
 
     /// Gives up the place, and returns its verdict. A call that was admitted has a permit.
-    pub(super) fn leave(self) -> Option<Verdict> {
+    pub(super) fn leave(self) -> Option<QueueExit> {
         let mut lists = self.queue.lock();
         let waker = lists.waiting.remove(&self.key);
         if waker.is_some() {

@@ -130,12 +130,12 @@ impl<T: fmt::Debug, X> fmt::Debug for ConcurrencyLimit<T, X> {
 pub(crate) fn shedding(
     make: Arc<dyn Fn() -> Box<dyn Limit> + Send + Sync>,
     limits: Limits,
-    queue_max: u32,
+    max_queue: u32,
     shed: impl Fn() -> (Shed, Seeds) + Send + Sync + 'static,
 ) -> Shared {
     Shared::new(make, limits, move || {
         let (shed, seeds) = shed();
-        let queue = Arc::new(Queue::new(queue_max));
+        let queue = Arc::new(Queue::new(max_queue));
         Some(Waiting { queue, patience: Patience::Shed { shed, seeds } })
     })
 }

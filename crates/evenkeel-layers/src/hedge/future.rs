@@ -111,11 +111,11 @@ impl<P> Clocks<P> {
     }
 
     /// Records that the attempt was answered well.
-    fn answered(&mut self, attempt: usize) {
+    fn record_answer(&mut self, attempt: usize) {
         if let (Some(latency), Some(started)) = (&self.shared.latency, self.started[attempt].take())
         {
             let now = clock::now();
-            latency.answered(now.since(started), now);
+            latency.record_success(now.since(started), now);
         }
     }
 
@@ -125,7 +125,7 @@ impl<P> Clocks<P> {
         if let (Some(latency), Some(started)) = (&self.shared.latency, self.started[attempt].take())
         {
             let now = clock::now();
-            latency.at_least(now.since(started), now);
+            latency.record_at_least(now.since(started), now);
         }
     }
 }
@@ -208,9 +208,9 @@ where
             shared.tell_budget(verdict, is_final);
             if verdict == Verdict::Success {
                 if index == SECOND || is_other_under_way {
-                    shared.counters.ended(index == SECOND, is_other_under_way);
+                    shared.counters.record_end(index == SECOND, is_other_under_way);
                 }
-                this.clocks.answered(index);
+                this.clocks.record_answer(index);
                 return Poll::Ready(result);
             }
             this.clocks.cut(index);
@@ -255,11 +255,11 @@ where
             let now = clock::now();
             let deadline = rules.deadline(this.call);
             if deadline.is_some_and(|deadline| deadline <= now) {
-                shared.counters.not_sent("too_late");
+                shared.counters.record_not_sent("too_late");
             } else if !rules.may_double(this.call) {
-                shared.counters.not_sent("not_repeatable");
+                shared.counters.record_not_sent("not_repeatable");
             } else if !shared.layer.budget.withdraw(now) {
-                shared.counters.not_sent("no_budget");
+                shared.counters.record_not_sent("no_budget");
             } else {
                 let remaining = deadline.map(|deadline| deadline.since(now));
                 *this.request = rules.again(this.call, Next::new(1, true, remaining));
@@ -277,10 +277,10 @@ where
         *this.stage = Stage::Settled;
         if let Some(request) = this.request.take().filter(|_| is_ready) {
             this.second.set(Attempt::Called { future: this.service.call(request) });
-            shared.counters.sent();
+            shared.counters.record_sent();
             this.clocks.start(SECOND, clock::now());
         } else {
-            shared.counters.not_sent(if is_ready { "not_repeatable" } else { "not_ready" });
+            shared.counters.record_not_sent(if is_ready { "not_repeatable" } else { "not_ready" });
         }
         Poll::Ready(())
     }

@@ -53,7 +53,7 @@
 //!
 //! let budget = Budget::share(10.0);
 //! let hedge = HedgeLayer::percentile(95.0, budget.clone())
-//!     .delay_min(Duration::from_millis(2))
+//!     .min_delay(Duration::from_millis(2))
 //!     .rules(AnyRules::idempotent())
 //!     .below_retry();
 //! let retry = RetryLayer::new(budget).rules(AnyRules::idempotent());
@@ -97,7 +97,7 @@ pub struct HedgeLayer<P = NoRules> {
     rules: P,
     budget: Budget,
     delay: Delay,
-    delay_min: Duration,
+    min_delay: Duration,
     is_below_retry: bool,
 }
 
@@ -130,8 +130,8 @@ impl HedgeLayer {
     }
 
     fn new(delay: Delay, budget: Budget) -> Self {
-        let delay_min = Duration::from_millis(1);
-        Self { rules: NoRules::default(), budget, delay, delay_min, is_below_retry: false }
+        let min_delay = Duration::from_millis(1);
+        Self { rules: NoRules::default(), budget, delay, min_delay, is_below_retry: false }
     }
 }
 
@@ -145,7 +145,7 @@ impl<P> HedgeLayer<P> {
             rules,
             budget: self.budget,
             delay: self.delay,
-            delay_min: self.delay_min,
+            min_delay: self.min_delay,
             is_below_retry: self.is_below_retry,
         }
     }
@@ -154,8 +154,8 @@ impl<P> HedgeLayer<P> {
     ///
     /// For a service that answers in microseconds, a timer of a millisecond is not worth its cost.
     #[must_use]
-    pub fn delay_min(mut self, delay: Duration) -> Self {
-        self.delay_min = delay;
+    pub fn min_delay(mut self, delay: Duration) -> Self {
+        self.min_delay = delay;
         self
     }
 
@@ -197,9 +197,9 @@ impl<P> Shared<P> {
     fn tell_budget(&self, verdict: Verdict, is_final: bool) {
         let HedgeLayer { budget, is_below_retry, .. } = &self.layer;
         match verdict {
-            Verdict::Success if !is_below_retry => budget.succeeded(),
+            Verdict::Success if !is_below_retry => budget.record_success(),
             Verdict::Again { .. } | Verdict::Forbidden if !is_below_retry || !is_final => {
-                budget.failed();
+                budget.record_failure();
             }
             _ => {}
         }
@@ -208,7 +208,7 @@ impl<P> Shared<P> {
     fn delay(&self) -> Option<Duration> {
         match (self.layer.delay, &self.latency) {
             (Delay::Fixed(delay), _) => Some(delay),
-            (_, latency) => latency.as_ref()?.percentile().map(|p| p.max(self.layer.delay_min)),
+            (_, latency) => latency.as_ref()?.percentile().map(|p| p.max(self.layer.min_delay)),
         }
     }
 }
@@ -224,9 +224,9 @@ struct Counters {
 impl Counters {
     /// Records that a second attempt was sent.
     #[cold]
-    fn sent(&self) {
+    fn record_sent(&self) {
         self.sent.fetch_add(1, Relaxed);
-        evenkeel_metrics::hedged(&self.client);
+        evenkeel_metrics::count_hedge(&self.client);
         let client = self.client.name();
         tracing::debug!(target: "evenkeel::hedge", client, "second attempt");
     }
@@ -234,18 +234,18 @@ impl Counters {
     /// Records whether the second attempt's answer was taken, and whether the other attempt was cut
     /// off.
     #[cold]
-    fn ended(&self, has_won: bool, is_cancelled: bool) {
+    fn record_end(&self, has_won: bool, is_cancelled: bool) {
         self.won.fetch_add(has_won.into(), Relaxed);
         self.cancelled.fetch_add(is_cancelled.into(), Relaxed);
-        evenkeel_metrics::hedge_ended(&self.client, has_won, is_cancelled);
+        evenkeel_metrics::count_hedge_end(&self.client, has_won, is_cancelled);
         let client = self.client.name();
         tracing::debug!(target: "evenkeel::hedge", client, has_won, is_cancelled, "answered");
     }
 
     /// Records that it was time for a second attempt and none was made.
     #[cold]
-    fn not_sent(&self, reason: &'static str) {
-        evenkeel_metrics::not_hedged(&self.client, reason);
+    fn record_not_sent(&self, reason: &'static str) {
+        evenkeel_metrics::count_hedge_refusal(&self.client, reason);
         let client = self.client.name();
         tracing::debug!(target: "evenkeel::hedge", client, reason, "no second attempt");
     }

@@ -12,7 +12,7 @@ use super::{Observe, monitor::Scope};
 #[derive(Clone, Debug)]
 pub struct ObserveLayer<X = AnyTraffic> {
     client: Option<Arc<str>>,
-    endpoints_max: usize,
+    max_endpoints: usize,
     traffic: X,
 }
 
@@ -20,7 +20,7 @@ impl ObserveLayer {
     /// Observes without a name.
     #[must_use]
     pub fn new() -> Self {
-        Self { client: None, endpoints_max: 1_000, traffic: AnyTraffic }
+        Self { client: None, max_endpoints: 1_000, traffic: AnyTraffic }
     }
 }
 
@@ -44,8 +44,8 @@ impl<X> ObserveLayer<X> {
     /// All later endpoints share the series of `server.address` `_OTHER`. A recorder keeps about
     /// eight series for each endpoint. Only an exporter that drops idle series removes them.
     #[must_use]
-    pub fn endpoints_max(mut self, endpoints: usize) -> Self {
-        self.endpoints_max = endpoints;
+    pub fn max_endpoints(mut self, endpoints: usize) -> Self {
+        self.max_endpoints = endpoints;
         self
     }
 
@@ -55,7 +55,7 @@ impl<X> ObserveLayer<X> {
     /// Below a balancer the traffic of the innermost `Connect` decides.
     #[must_use]
     pub fn traffic<Y>(self, traffic: Y) -> ObserveLayer<Y> {
-        ObserveLayer { client: self.client, endpoints_max: self.endpoints_max, traffic }
+        ObserveLayer { client: self.client, max_endpoints: self.max_endpoints, traffic }
     }
 }
 
@@ -65,7 +65,7 @@ impl<T, X: Clone> Layer<T> for ObserveLayer<X> {
     fn layer(&self, inner: T) -> Observe<T, X> {
         let named = self.client.clone().map(|name| Client::from(Some(name)));
         let client = named.unwrap_or_else(Client::current);
-        let scope = Scope::new(client, self.endpoints_max);
+        let scope = Scope::new(client, self.max_endpoints);
         Observe::new(inner, self.traffic.clone(), Arc::new(scope))
     }
 }

@@ -29,7 +29,7 @@
 //! ```
 //! use evenkeel_layers::observe::ObserveLayer;
 //!
-//! let observe = ObserveLayer::new().client("greeter").endpoints_max(200);
+//! let observe = ObserveLayer::new().client("greeter").max_endpoints(200);
 //! # drop(observe);
 //! ```
 //!

@@ -20,14 +20,14 @@ use crate::{alone::Doorkeeper, observers::observers_of};
 #[derive(Debug)]
 pub(super) struct Scope {
     client: Client,
-    endpoints_max: usize,
+    max_endpoints: usize,
     /// The endpoints that have series of their own.
     endpoints: Mutex<HashSet<Address>>,
 }
 
 impl Scope {
-    pub(super) fn new(client: Client, endpoints_max: usize) -> Self {
-        Self { client, endpoints_max, endpoints: Mutex::default() }
+    pub(super) fn new(client: Client, max_endpoints: usize) -> Self {
+        Self { client, max_endpoints, endpoints: Mutex::default() }
     }
 
     /// Observes `node`, once: a service that is made again continues with what is there.
@@ -61,7 +61,7 @@ impl Scope {
             return false;
         }
         let mut endpoints = self.endpoints.lock().expect("no panic under the lock");
-        let has_room = endpoints.contains(address) || endpoints.len() < self.endpoints_max;
+        let has_room = endpoints.contains(address) || endpoints.len() < self.max_endpoints;
         if has_room {
             endpoints.insert(address.clone());
         }
@@ -103,7 +103,7 @@ impl Monitor {
 
 impl Observer for Monitor {
     fn ended(&self, _: &Node, report: &Report) {
-        self.series.ended(report);
+        self.series.end(report);
         let failed = report.outcome == Outcome::Failure;
         tracing::debug!(
             target: "evenkeel::observe",

@@ -60,14 +60,14 @@ impl OutlierLayer {
     }
 
     /// Sets how far below the mean of all, in percentage points, a success rate must lie at least
-    /// to count as an outlier's. Default 5. See [`SuccessRate::difference_min`].
+    /// to count as an outlier's. Default 5. See [`SuccessRate::min_difference`].
     ///
     /// With 0, an endpoint that failed one call in a hundred is ejected if the others failed none.
     /// It has no effect if success rates are not compared.
     #[must_use]
     pub fn success_rate_difference(mut self, points: f64) -> Self {
         if let Some(rule) = &mut self.rules.success_rate {
-            rule.difference_min = points;
+            rule.min_difference = points;
         }
         self
     }
@@ -99,15 +99,15 @@ impl OutlierLayer {
     /// 300 seconds.
     #[must_use]
     pub fn ejection_time(mut self, min: Duration, max: Duration) -> Self {
-        (self.rules.ejection_min, self.rules.ejection_max) = (min, max);
+        (self.rules.min_ejection, self.rules.max_ejection) = (min, max);
         self.rules.ejection_jitter = min / 10;
         self
     }
 
     /// Sets the largest share of the nodes that may be ejected. Default 10 %, but always one.
     #[must_use]
-    pub fn ejected_max_percent(mut self, percent: u32) -> Self {
-        self.rules.ejected_max_percent = percent;
+    pub fn max_ejected_percent(mut self, percent: u32) -> Self {
+        self.rules.max_ejected_percent = percent;
         self
     }
 

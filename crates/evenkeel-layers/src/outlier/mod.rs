@@ -66,7 +66,7 @@
 //!     .latency(SlowerThanOthers::default())
 //!     .interval(Duration::from_secs(1))
 //!     .ejection_time(Duration::from_secs(1), Duration::from_secs(30))
-//!     .ejected_max_percent(40);
+//!     .max_ejected_percent(40);
 //! let ejected = outlier.ejected();
 //!
 //! let endpoints: Vec<Endpoint> = vec!["10.0.0.1:80".parse()?, "10.0.0.2:80".parse()?];

@@ -164,14 +164,14 @@ impl Watch {
             match change {
                 Change::Ejected(endpoint, cause, _) => {
                     let cause = cause.name();
-                    evenkeel_metrics::ejected(&self.client, cause);
+                    evenkeel_metrics::count_ejection(&self.client, cause);
                     tracing::info!(target: "evenkeel::outlier", client, %endpoint, cause, "endpoint ejected");
                 }
                 Change::OnProbation(endpoint) => {
                     tracing::info!(target: "evenkeel::outlier", client, %endpoint, "endpoint on probation");
                 }
                 Change::Returned(endpoint) => {
-                    evenkeel_metrics::returned(&self.client);
+                    evenkeel_metrics::count_return(&self.client);
                     tracing::info!(target: "evenkeel::outlier", client, %endpoint, "ejection over");
                 }
                 _ => {}
@@ -221,10 +221,10 @@ impl Observer for Monitor {
             return Admission::Free;
         }
         let admission = self.watch.outlier.admit(&self.address, &self.host, clock::now());
-        if !matches!(admission, outlier::Admission::Free) {
+        if !matches!(admission, outlier::OutlierAdmission::Free) {
             self.follow();
         }
-        if matches!(admission, outlier::Admission::Trial(_)) {
+        if matches!(admission, outlier::OutlierAdmission::Trial(_)) {
             // Its time may be over before the planned sweep.
             self.watch.attention.notify_one();
         }

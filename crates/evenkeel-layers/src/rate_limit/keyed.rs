@@ -33,9 +33,9 @@ struct Cell {
 }
 
 impl Keyed {
-    pub(super) fn new(keys_max: usize) -> Self {
-        assert!(0 < keys_max, "room for one key at least");
-        let sets = keys_max.div_ceil(WAYS);
+    pub(super) fn new(max_keys: usize) -> Self {
+        assert!(0 < max_keys, "room for one key at least");
+        let sets = max_keys.div_ceil(WAYS);
         Self { hasher: RandomState::new(), sets: (0..sets).map(|_| Mutex::default()).collect() }
     }
 
@@ -68,6 +68,6 @@ impl StateStore for Keyed {
 
 impl std::fmt::Debug for Keyed {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Keyed").field("keys_max", &(self.sets.len() * WAYS)).finish_non_exhaustive()
+        f.debug_struct("Keyed").field("max_keys", &(self.sets.len() * WAYS)).finish_non_exhaustive()
     }
 }

@@ -41,9 +41,9 @@ impl RateLimitLayer {
     #[must_use]
     pub fn shared(limiter: RateLimiter) -> Self {
         let rules = Rules {
-            wait_max: Duration::ZERO,
+            max_wait: Duration::ZERO,
             jitter: limiter.rate().interval(),
-            throttle_max: Duration::ZERO,
+            max_throttle: Duration::ZERO,
             seeds: Arc::new(Seeds::from_entropy()),
             client: Client::default(),
         };
@@ -52,7 +52,7 @@ impl RateLimitLayer {
 }
 
 impl<D> RateLimitLayer<Everyone, D> {
-    /// Gives each key a quota of its own. `keys_max` keys are known at the same time, rounded up to
+    /// Gives each key a quota of its own. `max_keys` keys are known at the same time, rounded up to
     /// a multiple of eight.
     ///
     /// Call it after setting the rate and the burst. It takes 17 bytes a key, allocated all at
@@ -60,11 +60,11 @@ impl<D> RateLimitLayer<Everyone, D> {
     /// hardly ever forgotten. A forgotten key has its whole quota again.
     ///
     /// # Panics
-    /// If `keys_max` is zero.
+    /// If `max_keys` is zero.
     #[must_use]
-    pub fn keyed<K>(self, spender: K, keys_max: usize) -> RateLimitLayer<K, D> {
+    pub fn keyed<K>(self, spender: K, max_keys: usize) -> RateLimitLayer<K, D> {
         RateLimitLayer {
-            limiter: RateLimiter::keyed(self.limiter.rate(), keys_max),
+            limiter: RateLimiter::keyed(self.limiter.rate(), max_keys),
             spender,
             disclose: self.disclose,
             rules: self.rules,
@@ -84,13 +84,13 @@ impl<D> RateLimitLayer<Everyone, D> {
 }
 
 impl<K, D> RateLimitLayer<K, D> {
-    /// Lets requests wait, up to `wait_max`. By default they are refused at once.
+    /// Lets requests wait, up to `max_wait`. By default they are refused at once.
     ///
     /// A request that would have to wait longer is refused at once. Waiting requests are not served
     /// in the order of arrival. Below a balancer no request waits here: another endpoint is chosen.
     #[must_use]
-    pub fn wait(mut self, wait_max: Duration) -> Self {
-        self.rules.wait_max = wait_max;
+    pub fn wait(mut self, max_wait: Duration) -> Self {
+        self.rules.max_wait = max_wait;
         self
     }
 
@@ -105,12 +105,12 @@ impl<K, D> RateLimitLayer<K, D> {
     }
 
     /// Below a balancer: if an endpoint throttles a request, it gets none for as long as it asks,
-    /// up to `throttle_max`. By default this is off.
+    /// up to `max_throttle`. By default this is off.
     ///
     /// Over HTTP that is a 429 with `Retry-After`, over gRPC `RESOURCE_EXHAUSTED` with a pushback.
     #[must_use]
-    pub fn heed_throttling(mut self, throttle_max: Duration) -> Self {
-        self.rules.throttle_max = throttle_max;
+    pub fn heed_throttling(mut self, max_throttle: Duration) -> Self {
+        self.rules.max_throttle = max_throttle;
         self
     }
 

@@ -67,17 +67,17 @@ impl RateLimiter {
         Self::with(rate, Cells::One(Governed::new(quota(&rate), InMemoryState::default(), Ticks)))
     }
 
-    /// A quota for each key. `keys_max` keys are known at the same time, rounded up to a multiple
+    /// A quota for each key. `max_keys` keys are known at the same time, rounded up to a multiple
     /// of eight.
     ///
     /// It takes 17 bytes a key, allocated all at once. If more keys are busy than there is room
     /// for, those least in debt are forgotten, and start again with a whole quota.
     ///
     /// # Panics
-    /// If `keys_max` is zero.
+    /// If `max_keys` is zero.
     #[must_use]
-    pub fn keyed(rate: Rate, keys_max: usize) -> Self {
-        let store = Store(Arc::new(Keyed::new(keys_max)));
+    pub fn keyed(rate: Rate, max_keys: usize) -> Self {
+        let store = Store(Arc::new(Keyed::new(max_keys)));
         Self::with(rate, Cells::Each(Governed::new(quota(&rate), store.clone(), Ticks), store))
     }
 
@@ -104,8 +104,8 @@ impl RateLimiter {
     /// after `reset`.
     ///
     /// It applies to all keys together. The rest is spread evenly; see [`Pace`].
-    pub fn told(&self, remaining: u32, reset: Duration) {
-        self.0.pace.told(clock::now(), remaining, reset);
+    pub fn heed(&self, remaining: u32, reset: Duration) {
+        self.0.pace.heed(clock::now(), remaining, reset);
     }
 
     /// Whether both are the same limiter.
@@ -152,8 +152,8 @@ impl RateLimiter {
 
 /// Logs that a request is refused, and by which limit.
 #[cold]
-pub(super) fn refused(client: &Client, scope: &'static str, limited: &RateLimited) {
-    evenkeel_metrics::rate_limited(client, scope);
+pub(super) fn log_refusal(client: &Client, scope: &'static str, limited: &RateLimited) {
+    evenkeel_metrics::count_rate_limit_refusal(client, scope);
     let client = client.name();
     tracing::debug!(target: TARGET, client, scope, retry_after = ?limited.retry_after, "request refused");
 }

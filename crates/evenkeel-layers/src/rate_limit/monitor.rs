@@ -22,7 +22,7 @@ use tokio::{
 
 use super::{
     RateLimiter,
-    limiter::{TARGET, refused},
+    limiter::{TARGET, log_refusal},
 };
 use crate::{clock, observers::observers_of};
 
@@ -31,7 +31,7 @@ pub(super) struct Monitor {
     limiter: RateLimiter,
     /// The limiter of the layer, which identifies the layer's monitors.
     of: RateLimiter,
-    throttle_max: Duration,
+    max_throttle: Duration,
     client: Client,
     me: Weak<Self>,
     node: Weak<Node>,
@@ -43,7 +43,7 @@ pub(super) struct Monitor {
 impl Monitor {
     /// Gives `node` a limiter of its own, unless it has one of this layer. Requests that were spent
     /// stay spent when its service is made again.
-    pub(super) fn watch(of: &RateLimiter, throttle_max: Duration, node: &Arc<Node>) {
+    pub(super) fn watch(of: &RateLimiter, max_throttle: Duration, node: &Arc<Node>) {
         if observers_of::<Self>(node).any(|monitor| monitor.of.is(of)) {
             return;
         }
@@ -54,7 +54,7 @@ impl Monitor {
         let monitor = Arc::new_cyclic(|me| Self {
             limiter: RateLimiter::new(of.rate()),
             of: of.clone(),
-            throttle_max,
+            max_throttle,
             client: Client::current(),
             me: Weak::clone(me),
             node: Arc::downgrade(node),
@@ -101,10 +101,10 @@ async fn wake(monitor: Weak<Monitor>, due: Instant) {
 impl Observer for Monitor {
     fn ended(&self, node: &Node, report: &Report) {
         if let Outcome::Throttled(Some(wait)) = report.outcome
-            && !self.throttle_max.is_zero()
+            && !self.max_throttle.is_zero()
             && !wait.is_zero()
         {
-            self.close(node, wait.min(self.throttle_max));
+            self.close(node, wait.min(self.max_throttle));
         }
     }
 
@@ -118,7 +118,7 @@ impl Observer for Monitor {
             }
             Ok(_) => Admission::Free,
             Err(limited) => {
-                refused(&self.client, "endpoint", &limited);
+                log_refusal(&self.client, "endpoint", &limited);
                 self.close(node, limited.retry_after);
                 Admission::Refused
             }

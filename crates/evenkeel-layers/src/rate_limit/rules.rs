@@ -8,9 +8,9 @@ use evenkeel_metrics::Client;
 /// Settings that are not the limiter's.
 #[derive(Clone, Debug)]
 pub(super) struct Rules {
-    pub(super) wait_max: Duration,
+    pub(super) max_wait: Duration,
     pub(super) jitter: Duration,
-    pub(super) throttle_max: Duration,
+    pub(super) max_throttle: Duration,
     pub(super) seeds: Arc<Seeds>,
     pub(super) client: Client,
 }

@@ -18,7 +18,7 @@ use evenkeel_core::{
 use pin_project_lite::pin_project;
 use tower_service::Service;
 
-use super::{RateLimiter, limiter::refused, monitor::Monitor, rules::Rules, wait::Waiting};
+use super::{RateLimiter, limiter::log_refusal, monitor::Monitor, rules::Rules, wait::Waiting};
 
 /// Lets through what its limiter allows. See the [module docs](super).
 #[derive(Clone, Debug)]
@@ -47,7 +47,7 @@ impl<C: Connect, D> Connect for RateLimit<C, Everyone, D> {
     type Traffic = C::Traffic;
 
     fn connect(&self, node: &Arc<Node>) -> C::Service {
-        Monitor::watch(&self.limiter, self.rules.throttle_max, node);
+        Monitor::watch(&self.limiter, self.rules.max_throttle, node);
         self.inner.connect(node)
     }
 
@@ -87,14 +87,14 @@ where
                 // A service that was made ready and is not called would keep what it holds for the
                 // call.
                 self.inner = self.inner.clone();
-                let state = if limited.retry_after <= self.rules.wait_max {
+                let state = if limited.retry_after <= self.rules.max_wait {
                     let service = self.inner.clone();
                     let limiter = self.limiter.clone();
                     let waiting =
                         Waiting::new(service, request, limiter, key, &self.rules, &limited);
                     State::Waiting { waiting: Box::pin(waiting) }
                 } else {
-                    refused(&self.rules.client, self.limiter.scope(), &limited);
+                    log_refusal(&self.rules.client, self.limiter.scope(), &limited);
                     State::Refused { limited }
                 };
                 RateLimitFuture { disclose, quota: None, state }

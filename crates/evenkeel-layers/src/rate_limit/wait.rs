@@ -18,7 +18,7 @@ use pin_project_lite::pin_project;
 use tokio::time::{Instant, Sleep, sleep_until};
 use tower_service::Service;
 
-use super::{RateLimiter, keyed::KeyHash, limiter::refused, rules::Rules};
+use super::{RateLimiter, keyed::KeyHash, limiter::log_refusal, rules::Rules};
 use crate::clock;
 
 pin_project! {
@@ -50,7 +50,7 @@ impl<S, R> Waiting<S, R> {
         rules: &Rules,
         limited: &RateLimited,
     ) -> Self {
-        let until = clock::after(rules.wait_max);
+        let until = clock::after(rules.max_wait);
         let mut rng = Seeds::rng(&rules.seeds);
         let sleep = sleep_until(wake(limited.retry_after, rules.jitter, until, &mut rng));
         Self {
@@ -87,7 +87,7 @@ impl<S, R> Waiting<S, R> {
                 Err(limited) => {
                     // Other requests came first.
                     if *this.until < clock::after(limited.retry_after) {
-                        refused(this.client, this.limiter.scope(), &limited);
+                        log_refusal(this.client, this.limiter.scope(), &limited);
                         return Poll::Ready(Err(limited.into()));
                     }
                     let again = wake(limited.retry_after, *this.jitter, *this.until, this.rng);

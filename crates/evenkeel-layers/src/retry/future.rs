@@ -201,7 +201,7 @@ where
             if !*this.is_counted {
                 budget.deposit_lazily(clock::now);
             }
-            budget.succeeded();
+            budget.record_success();
         }
         Some(result)
     }
@@ -219,7 +219,7 @@ where
                 budget.deposit(now);
             }
             if matches!(verdict, Verdict::Again { .. } | Verdict::Forbidden) {
-                budget.failed();
+                budget.record_failure();
             }
         }
         let next = next(this.shared, this.call, this.progress, verdict, now).and_then(|next| {
@@ -230,12 +230,12 @@ where
             Ok(next) => next,
             Err(stop) => {
                 let result = real(result, this.error);
-                return Some(told(&this.shared.client, result, verdict, stop));
+                return Some(log_stop(&this.shared.client, result, verdict, stop));
             }
         };
         let error_type = error_type(verdict, &result);
         let client = &this.shared.client;
-        evenkeel_metrics::retried(client, error_type);
+        evenkeel_metrics::count_retry(client, error_type);
         tracing::debug!(
             target: "evenkeel::retry",
             client = client.name(),
@@ -273,14 +273,14 @@ fn error_type<R>(verdict: Verdict, result: &Result<R, BoxError>) -> &'static str
 }
 
 /// Logs why the call ends with this result and not with another attempt.
-fn told<R>(
+fn log_stop<R>(
     client: &Client,
     result: Result<R, BoxError>,
     verdict: Verdict,
     stop: Stop,
 ) -> Result<R, BoxError> {
     if stop != Stop::Final {
-        evenkeel_metrics::not_retried(client, stop.name());
+        evenkeel_metrics::count_retry_refusal(client, stop.name());
         tracing::debug!(
             target: "evenkeel::retry",
             client = client.name(),

@@ -40,7 +40,7 @@ impl<T, Res> RetryLayer<PolicyRules<T, Res>> {
     /// The policy sees errors as [`BoxError`](evenkeel_core::BoxError).
     #[must_use]
     pub fn with_policy(policy: T) -> Self {
-        let schedule = Schedule { attempts_max: u32::MAX, ..Schedule::default() };
+        let schedule = Schedule { max_attempts: u32::MAX, ..Schedule::default() };
         Self { settings: Settings::new(PolicyRules::new(policy), schedule) }
     }
 }
@@ -70,9 +70,9 @@ impl<P> RetryLayer<P> {
     /// # Panics
     /// If it is zero.
     #[must_use]
-    pub fn attempts_max(mut self, attempts: u32) -> Self {
+    pub fn max_attempts(mut self, attempts: u32) -> Self {
         assert!(0 < attempts, "a call without an attempt");
-        self.settings.schedule.attempts_max = attempts;
+        self.settings.schedule.max_attempts = attempts;
         self
     }
 
@@ -90,8 +90,8 @@ impl<P> RetryLayer<P> {
     /// that callers that were told the same delay do not come back together. Zero ignores what
     /// endpoints ask for.
     #[must_use]
-    pub fn delay_max(mut self, delay: Duration) -> Self {
-        self.settings.schedule.delay_max = delay;
+    pub fn max_delay(mut self, delay: Duration) -> Self {
+        self.settings.schedule.max_delay = delay;
         self
     }
 

@@ -13,7 +13,7 @@
 //!   attempts are used up, or the caller's deadline would pass, the caller gets the last real error
 //!   or response.
 //! * Back-off has full jitter, drawn again for each call. A delay that the endpoint asks for is
-//!   respected, up to [`delay_max`](RetryLayer::delay_max).
+//!   respected, up to [`max_delay`](RetryLayer::max_delay).
 //! * The budget also pays for [hedges](crate::hedge), if both layers are given the same one.
 //!
 //! ```
@@ -49,10 +49,10 @@
 //! let budget = Budget::share(10.0).floor_per_second(3);
 //! let layer = RetryLayer::new(budget)
 //!     .rules(AnyRules::new())
-//!     .attempts_max(4)
+//!     .max_attempts(4)
 //!     .attempt_timeout(Duration::from_millis(300))
 //!     .backoff(Backoff::full_jitter(Duration::from_millis(10), Duration::from_secs(1)))
-//!     .delay_max(Duration::from_secs(2));
+//!     .max_delay(Duration::from_secs(2));
 //! # drop(layer);
 //! ```
 //!

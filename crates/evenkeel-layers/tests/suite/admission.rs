@@ -119,10 +119,10 @@ async fn calls_that_a_deadline_cuts_off_count_as_refused() {
 type Server = LoadShed<Mock<u8, u8>, fn(&u8) -> Priority>;
 
 /// A server that works on one request at a time; a request is its priority.
-fn server(queue_max: u32) -> (Server, Handle) {
+fn server(max_queue: u32) -> (Server, Handle) {
     let (mock, handle) = tower_test::mock::pair();
     let priority: fn(&u8) -> Priority = |request| Priority::new(*request);
-    (LoadShedLayer::fixed(1).queue_max(queue_max).priority(priority).seed(1).layer(mock), handle)
+    (LoadShedLayer::fixed(1).max_queue(max_queue).priority(priority).seed(1).layer(mock), handle)
 }
 
 type Call = tokio_test::task::Spawn<<Server as Service<u8>>::Future>;
@@ -269,7 +269,7 @@ async fn under_overload_critical_requests_are_answered_soon() {
     struct Seen {
         answered: u32,
         refused: u32,
-        latency_max: Duration,
+        max_latency: Duration,
     }
     let work = service_fn(|priority: u8| async move {
         sleep(ms(10)).await;
@@ -292,7 +292,7 @@ async fn under_overload_critical_requests_are_answered_soon() {
                 }
                 if is_answered {
                     seen[index].answered += 1;
-                    seen[index].latency_max = seen[index].latency_max.max(began.elapsed());
+                    seen[index].max_latency = seen[index].max_latency.max(began.elapsed());
                 } else {
                     seen[index].refused += 1;
                 }
@@ -305,7 +305,7 @@ async fn under_overload_critical_requests_are_answered_soon() {
     let [critical, sheddable] = &*seen.lock().unwrap();
     let share = f64::from(critical.answered) / f64::from(critical.answered + critical.refused);
     assert!(0.95 < share, "{share} of what is critical");
-    assert!(critical.latency_max < ms(120), "{:?}", critical.latency_max);
+    assert!(critical.max_latency < ms(120), "{:?}", critical.max_latency);
     assert!(sheddable.answered < sheddable.refused, "{} answered", sheddable.answered);
 }
 

@@ -288,7 +288,7 @@ async fn a_refused_call_keeps_nothing_that_its_service_had_reserved() {
     let pending = service_fn(|_: u32| std::future::pending::<Result<u32, BoxError>>());
     let inner = limit::ConcurrencyLimitLayer::new(2).layer(pending);
     let limit = ConcurrencyLimitLayer::fixed(1).layer(inner.clone());
-    let shed = LoadShedLayer::fixed(1).queue_max(0).layer(inner);
+    let shed = LoadShedLayer::fixed(1).max_queue(0).layer(inner);
 
     async fn refused<S>(service: S) -> BoxError
     where

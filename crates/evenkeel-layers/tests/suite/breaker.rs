@@ -153,7 +153,7 @@ async fn a_breaker_that_opens_between_ready_and_call_refuses_that_call_and_recov
 
 #[tokio::test(start_paused = true)]
 async fn slow_calls_open_a_breaker() {
-    let layer = layer().slow_calls(Duration::from_millis(100), 1.0).calls_min(3);
+    let layer = layer().slow_calls(Duration::from_millis(100), 1.0).min_calls(3);
     let (mut service, mut handle) = service(&layer);
     for millis in [100, 99, 100, 150] {
         let mut call = tokio_test::task::spawn(service.ready().await.unwrap().call("slow"));
@@ -165,7 +165,7 @@ async fn slow_calls_open_a_breaker() {
     }
     assert_eq!(layer.breakers().list()[0].state(), State::Closed, "three of four");
 
-    let layer = layer.slow_calls(Duration::from_millis(100), 0.75).calls_min(4);
+    let layer = layer.slow_calls(Duration::from_millis(100), 0.75).min_calls(4);
     let (mut service, mut handle) = self::service(&layer);
     for millis in [100, 99, 100, 150] {
         let mut call = tokio_test::task::spawn(service.ready().await.unwrap().call("slow"));

@@ -12,7 +12,7 @@ use std::{
 
 use evenkeel_core::{
     BoxError,
-    deadline::{CarryDeadline, Deadline},
+    deadline::{CallDeadline, CarryDeadline},
     discover::{Discovery, Update, Watch},
     endpoint::Endpoint,
     error::{DeadlineExceeded, cause},
@@ -35,7 +35,7 @@ const fn ms(millis: u64) -> Duration {
 /// A request that carries its deadline, and the time that its sender gave it.
 #[derive(Clone, Copy, Debug, Default)]
 struct Timed {
-    known: Option<Deadline>,
+    known: Option<CallDeadline>,
     given: Option<Duration>,
 }
 
@@ -43,13 +43,13 @@ struct Timed {
 struct CarryTimed;
 
 impl CarryDeadline<Timed> for CarryTimed {
-    fn deadline(&self, request: &Timed) -> Option<Deadline> {
+    fn deadline(&self, request: &Timed) -> Option<CallDeadline> {
         request.known
     }
     fn given(&self, request: &Timed) -> Option<Duration> {
         request.given
     }
-    fn carry(&self, request: &mut Timed, deadline: Deadline, remaining: Duration) {
+    fn carry(&self, request: &mut Timed, deadline: CallDeadline, remaining: Duration) {
         *request = Timed { known: Some(deadline), given: Some(remaining) };
     }
 }
@@ -64,7 +64,7 @@ async fn a_call_ends_at_its_deadline_whatever_the_retries_do() {
             RetryLayer::new(Budget::default())
                 .rules(AnyRules::idempotent())
                 .attempt_timeout(ms(200))
-                .attempts_max(10),
+                .max_attempts(10),
         )
         .service(service_fn(move |_: ()| {
             counted.fetch_add(1, Relaxed);
@@ -210,7 +210,7 @@ async fn an_error_that_comes_with_the_deadline_does_not_hide_it() {
 async fn a_refusal_that_comes_with_the_deadline_does_not_hide_it() {
     let client = ServiceBuilder::new()
         .layer(DeadlineLayer::new(ms(100)))
-        .layer(BalanceLayer::p2c(Vec::<Endpoint>::new()).wait_max(ms(100)))
+        .layer(BalanceLayer::p2c(Vec::<Endpoint>::new()).max_wait(ms(100)))
         .service(|_: &Arc<Node>| service_fn(|_: ()| async { Ok::<_, BoxError>(()) }));
     let error = client.oneshot(()).await.unwrap_err();
     assert!(cause::<DeadlineExceeded>(error.as_ref()).is_some(), "{error}");

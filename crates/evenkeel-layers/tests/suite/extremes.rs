@@ -103,18 +103,18 @@ async fn retries_and_hedges_accept_extreme_values() {
             retry().budget(budget.clone()),
             HedgeLayer::after(Duration::ZERO, budget.clone()).rules(AnyRules::idempotent()),
             HedgeLayer::percentile(1.0, budget.clone())
-                .delay_min(Duration::ZERO)
+                .min_delay(Duration::ZERO)
                 .rules(AnyRules::idempotent()),
-            HedgeLayer::percentile(99.9, budget).delay_min(AGES).rules(AnyRules::idempotent()),
+            HedgeLayer::percentile(99.9, budget).min_delay(AGES).rules(AnyRules::idempotent()),
         );
     }
     alone!(
-        retry().attempts_max(1),
-        retry().attempts_max(u32::MAX),
+        retry().max_attempts(1),
+        retry().max_attempts(u32::MAX),
         retry().attempt_timeout(MOMENT),
         retry().attempt_timeout(AGES),
-        retry().delay_max(Duration::ZERO),
-        retry().delay_max(AGES),
+        retry().max_delay(Duration::ZERO),
+        retry().max_delay(AGES),
         retry().backoff(Backoff::full_jitter(MOMENT, MOMENT)),
         retry().backoff(Backoff::full_jitter(MOMENT, AGES)),
         HedgeLayer::after(AGES, Budget::default()).rules(AnyRules::idempotent()),
@@ -128,15 +128,15 @@ async fn breakers_accept_extreme_values() {
     least.consecutive_failures = Some(1);
     least.failure_rate = Some(f64::MIN_POSITIVE);
     least.slow_calls = Some((MOMENT, f64::MIN_POSITIVE));
-    (least.window, least.calls_min, least.trial_calls) = (Window::Calls(1), 1, 1);
-    (least.open_min, least.open_max, least.jitter) = (MOMENT, MOMENT, 1.0);
+    (least.window, least.min_calls, least.trial_calls) = (Window::Calls(1), 1, 1);
+    (least.min_open, least.max_open, least.jitter) = (MOMENT, MOMENT, 1.0);
     let mut greatest = rules();
     greatest.consecutive_failures = Some(u32::MAX);
     greatest.failure_rate = Some(1.0);
     greatest.slow_calls = Some((AGES, 1.0));
-    greatest.window = Window::Calls(Window::CALLS_MAX);
-    (greatest.calls_min, greatest.trial_calls) = (u32::MAX, u32::MAX);
-    (greatest.open_min, greatest.open_max, greatest.jitter) = (AGES, AGES, 0.0);
+    greatest.window = Window::Calls(Window::MAX_CALLS);
+    (greatest.min_calls, greatest.trial_calls) = (u32::MAX, u32::MAX);
+    (greatest.min_open, greatest.max_open, greatest.jitter) = (AGES, AGES, 0.0);
     greatest.open_factor = f64::MAX;
     let mut opening = greatest.clone();
     (opening.consecutive_failures, opening.window) = (Some(1), Window::Time(AGES));
@@ -163,8 +163,8 @@ async fn limits_accept_extreme_values() {
         ConcurrencyLimitLayer::adaptive(|| Vegas::new().bounds(u32::MAX, 1, u32::MAX).window(AGES)),
         ConcurrencyLimitLayer::adaptive(|| Gradient2::new().tolerance(1.0).window(Duration::ZERO)),
         ConcurrencyLimitLayer::adaptive(|| Gradient2::new().bounds(u32::MAX, u32::MAX, u32::MAX)),
-        LoadShedLayer::fixed(1).queue_max(0).target(MOMENT).interval(MOMENT),
-        LoadShedLayer::fixed(1).queue_max(u32::MAX).target(AGES).interval(AGES),
+        LoadShedLayer::fixed(1).max_queue(0).target(MOMENT).interval(MOMENT),
+        LoadShedLayer::fixed(1).max_queue(u32::MAX).target(AGES).interval(AGES),
         ThrottleLayer::new().ratio(1.0).padding(0).window(Duration::from_nanos(16)),
         ThrottleLayer::new().ratio(100.0).padding(u32::MAX).window(AGES),
         DeadlineLayer::new(Duration::ZERO),
@@ -209,27 +209,27 @@ async fn layers_below_a_balancer_accept_extreme_values() {
     least.consecutive_gateway_errors = Some(1);
     least.success_rate = Some(SuccessRate {
         deviations: f64::MIN_POSITIVE,
-        difference_min: 0.0,
-        nodes_min: 0,
-        calls_min: 0,
+        min_difference: 0.0,
+        min_nodes: 0,
+        min_calls: 0,
     });
-    least.failure_percentage = Some(FailurePercentage { percent: 1, nodes_min: 0, calls_min: 0 });
+    least.failure_percentage = Some(FailurePercentage { percent: 1, min_nodes: 0, min_calls: 0 });
     least.latency = Some(SlowerThanOthers {
         factor: 1.0 + f64::EPSILON,
-        latency_min: Duration::ZERO,
-        nodes_min: 0,
-        calls_min: 0,
+        min_latency: Duration::ZERO,
+        min_nodes: 0,
+        min_calls: 0,
     });
-    (least.interval, least.ejection_min, least.ejection_max) =
+    (least.interval, least.min_ejection, least.max_ejection) =
         (Duration::from_millis(1), MOMENT, MOMENT);
-    (least.ejection_jitter, least.ejected_max_percent, least.panic_percent) = (MOMENT, 100, 0);
-    (least.probation_calls, least.remembered_max) = (0, 0);
+    (least.ejection_jitter, least.max_ejected_percent, least.panic_percent) = (MOMENT, 100, 0);
+    (least.probation_calls, least.max_remembered) = (0, 0);
     let mut greatest = OutlierRules::default();
     (greatest.consecutive_errors, greatest.consecutive_local_errors) = (Some(1), Some(u32::MAX));
-    (greatest.interval, greatest.ejection_min, greatest.ejection_max) = (AGES, AGES, AGES);
-    (greatest.ejection_jitter, greatest.ejected_max_percent, greatest.panic_percent) =
+    (greatest.interval, greatest.min_ejection, greatest.max_ejection) = (AGES, AGES, AGES);
+    (greatest.ejection_jitter, greatest.max_ejected_percent, greatest.panic_percent) =
         (AGES, 100, 100);
-    (greatest.probation_calls, greatest.remembered_max) = (u32::MAX, usize::MAX);
+    (greatest.probation_calls, greatest.max_remembered) = (u32::MAX, usize::MAX);
     for rules in [least, greatest] {
         let connect = OutlierLayer::new().rules(rules).layer(connect);
         calls("outlier", silence, BalanceLayer::p2c(endpoints()).layer(connect)).await;
@@ -242,7 +242,7 @@ async fn layers_below_a_balancer_accept_extreme_values() {
     (greatest.jitter_percent, greatest.fall, greatest.rise) = (100, u32::MAX, u32::MAX);
     (greatest.probes_per_second, greatest.remembered_for) = (1_000_000, AGES);
     let mut plain = greatest.clone();
-    (plain.jitter_percent, plain.remembered_max, plain.probes_per_second) = (0, 0, 1);
+    (plain.jitter_percent, plain.max_remembered, plain.probes_per_second) = (0, 0, 1);
     for rules in [greatest, plain] {
         let connect = ActiveHealthLayer::new(probe).rules(rules).layer(connect);
         calls("checks", silence, BalanceLayer::p2c(endpoints()).layer(connect)).await;
@@ -250,6 +250,6 @@ async fn layers_below_a_balancer_accept_extreme_values() {
 
     let rate = RateLimitLayer::new(Rate::new(1, Duration::from_secs(31_536_000)).burst(1));
     let connect = rate.heed_throttling(AGES).layer(connect);
-    let client = BalanceLayer::p2c(endpoints()).wait_max(Duration::from_millis(10));
+    let client = BalanceLayer::p2c(endpoints()).max_wait(Duration::from_millis(10));
     calls("rate", silence, client.layer(connect)).await;
 }

@@ -267,7 +267,7 @@ async fn below_a_retry_a_throttle_hears_of_each_attempt_once() {
         let script = script(answers);
         let hedge = hedge(&script, HedgeLayer::after(ms(20), budget.clone()).below_retry());
         let retry =
-            RetryLayer::new(budget.clone()).rules(AnyRules::new()).attempts_max(1).layer(hedge);
+            RetryLayer::new(budget.clone()).rules(AnyRules::new()).max_attempts(1).layer(hedge);
         assert_eq!(retry.oneshot(()).await.is_ok(), is_good);
         // Of six, three may be missing: two failures, or one that a success made up for.
         assert_eq!(budget.balance(Timestamp::default()), left);

@@ -76,7 +76,7 @@ async fn all_or_nothing_is_a_share_too() {
 #[tokio::test(start_paused = true)]
 async fn a_mirror_that_hangs_delays_no_call_and_holds_no_more_than_its_bound() {
     let (count, mirror) = counter(Duration::from_secs(3_600));
-    let layer = MirrorLayer::new(mirror, 100.0).in_flight_max(3).timeout(Duration::from_secs(2));
+    let layer = MirrorLayer::new(mirror, 100.0).max_in_flight(3).timeout(Duration::from_secs(2));
     let mut service = layer.layer(echo());
 
     let began = Instant::now();
@@ -134,7 +134,7 @@ async fn a_mirror_that_is_never_ready_fails_or_panics_affects_no_call() {
 async fn a_call_that_is_cancelled_is_not_copied_and_leaves_its_room() {
     let (count, mirror) = counter(ms(0));
     let hangs = service_fn(|_: u32| pending::<Result<u32, BoxError>>());
-    let layer = MirrorLayer::new(mirror.clone(), 100.0).in_flight_max(1);
+    let layer = MirrorLayer::new(mirror.clone(), 100.0).max_in_flight(1);
     let mut service = layer.layer(hangs);
     for n in 0..5 {
         let mut call = Box::pin(service.ready().await.unwrap().call(n));
@@ -162,7 +162,7 @@ async fn an_incomplete_request_is_not_copied() {
         }
     }
     let (count, mirror) = counter(ms(0));
-    let mut service = MirrorLayer::new(mirror, 100.0).rules(Gone).in_flight_max(1).layer(echo());
+    let mut service = MirrorLayer::new(mirror, 100.0).rules(Gone).max_in_flight(1).layer(echo());
     for n in 0..5 {
         assert_eq!(service.ready().await.unwrap().call(n).await, Ok(n));
         tick().await;

@@ -244,11 +244,11 @@ async fn the_quota_that_a_server_announces_is_respected() {
     let layer = RateLimitLayer::per_second(1_000);
     let (limiter, service) = (layer.limiter(), layer.layer(echo()));
 
-    limiter.told(0, Duration::from_secs(3));
+    limiter.heed(0, Duration::from_secs(3));
     assert_eq!(limited(service.clone().oneshot("a").await).retry_after, Duration::from_secs(3));
     advance(Duration::from_secs(3)).await;
     assert_eq!(passes(&service, "a"), 100);
-    limiter.told(4, Duration::from_secs(2));
+    limiter.heed(4, Duration::from_secs(2));
     assert_eq!(passes(&service, "a"), 1);
     advance(Duration::from_millis(500)).await;
     assert_eq!(passes(&service, "a"), 1);

@@ -79,7 +79,7 @@ async fn machines_that_share_a_quota_never_spend_more_than_there_is() {
         let all = one + two + three;
         assert!(all <= 300, "{plan:?}: {one} + {two} + {three}");
         // The rest is held by machines that have no more requests for it: a batch each at most.
-        let held = 3 * plan.batch_max() as usize;
+        let held = 3 * plan.max_batch() as usize;
         assert!(300 <= all + held, "{plan:?}: {one} + {two} + {three}");
         if plan == Plan::fixed(1) {
             assert_eq!(all, 300);
@@ -166,7 +166,7 @@ async fn not_every_request_asks_redis() {
 #[tokio::test]
 async fn each_key_and_each_name_has_a_quota_of_its_own_which_expires() {
     let redis = Redis::start().unwrap();
-    let quota = machine(&redis, "keys", only(3)).plan(Plan::fixed(1)).keys_max(8);
+    let quota = machine(&redis, "keys", only(3)).plan(Plan::fixed(1)).max_keys(8);
     assert_eq!(passed(&quota, b"a", 5).await, 3);
     assert_eq!(passed(&quota, b"b", 5).await, 3);
     let other = machine(&redis, "others", only(3)).plan(Plan::fixed(1));

@@ -11,7 +11,7 @@ pub(super) struct Axis {
 }
 
 /// At most this many labels stand beside an axis.
-const TICKS_MAX: usize = 9;
+const MAX_TICKS: usize = 9;
 
 impl Axis {
     /// An axis that shows all of `values`, from `from` to `to` on the canvas. A linear axis begins
@@ -59,7 +59,7 @@ impl Axis {
     }
 
     fn linear_ticks(&self) -> Vec<f64> {
-        let rough = (self.high - self.low) / (TICKS_MAX - 2) as f64;
+        let rough = (self.high - self.low) / (MAX_TICKS - 2) as f64;
         let power = 10_f64.powf(rough.log10().floor());
         let step = [1.0, 2.0, 5.0, 10.0].map(|step| step * power);
         let step = step.into_iter().find(|step| rough <= *step).unwrap_or(power * 10.0);
@@ -76,7 +76,7 @@ impl Axis {
             let ticks: Vec<_> =
                 powers.flat_map(|power| digits.iter().map(move |digit| digit * power)).collect();
             let shown = ticks.iter().filter(|tick| self.low <= **tick && **tick <= self.high);
-            if shown.count() <= TICKS_MAX {
+            if shown.count() <= MAX_TICKS {
                 return ticks;
             }
         }

@@ -97,10 +97,10 @@ impl Observer for Monitor {
 
     fn admit(&self, node: &Node) -> Admission {
         let admission = self.breaker.admit(self.clock().now());
-        if !matches!(admission, breaker::Admission::Free) {
+        if !matches!(admission, breaker::BreakerAdmission::Free) {
             node.follow(Gate::Breaker, || self.breaker.access());
         }
-        if matches!(admission, breaker::Admission::Trial(_)) {
+        if matches!(admission, breaker::BreakerAdmission::Trial(_)) {
             self.plan();
         }
         admission.for_attempt(&self.me)

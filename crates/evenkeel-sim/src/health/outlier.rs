@@ -91,10 +91,10 @@ impl Observer for Monitor {
 
     fn admit(&self, _: &Node) -> Admission {
         let admission = self.watch.outlier.admit(&self.address, &self.host, self.watch.clock.now());
-        if !matches!(admission, outlier::Admission::Free) {
+        if !matches!(admission, outlier::OutlierAdmission::Free) {
             self.follow();
         }
-        if matches!(admission, outlier::Admission::Trial(_)) {
+        if matches!(admission, outlier::OutlierAdmission::Trial(_)) {
             self.watch.attention.store(true, Relaxed);
         }
         admission.for_attempt(&self.me)

@@ -17,7 +17,7 @@ fn problem(section: &str, key: &'static str, text: impl Into<String>) -> Problem
 }
 
 /// More connections would not fit into memory.
-const NODES_MAX: u64 = 40_000_000;
+const MAX_NODES: u64 = 40_000_000;
 
 impl Scenario {
     pub(super) fn check(&self) -> Result<(), Problem> {
@@ -64,9 +64,9 @@ impl Scenario {
         if self.clients.count == 0 {
             return Err(problem("clients", "count", "there is no client; write count = 1"));
         }
-        if NODES_MAX < nodes {
+        if MAX_NODES < nodes {
             let text = format!(
-                "{nodes} connections do not fit into memory (at most {NODES_MAX}); write subset = 100"
+                "{nodes} connections do not fit into memory (at most {MAX_NODES}); write subset = 100"
             );
             return Err(problem("clients", "count", text));
         }

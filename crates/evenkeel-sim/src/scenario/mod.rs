@@ -287,9 +287,9 @@ pub struct Outlier {
     /// How often failure rates are checked.
     pub interval: Option<Time>,
     /// How long the first ejection lasts.
-    pub ejection_min: Option<Time>,
+    pub min_ejection: Option<Time>,
     /// The largest percentage of servers that may be ejected.
-    pub ejected_max_percent: Option<u32>,
+    pub max_ejected_percent: Option<u32>,
     /// Ejects servers that are this many times slower than the median. Default: off.
     pub slower: Option<Positive>,
 }
@@ -303,7 +303,7 @@ pub struct Breaker {
     /// The share of failures that opens the breaker.
     pub failure_rate: Option<Share>,
     /// How long the breaker stays open the first time.
-    pub open_min: Option<Time>,
+    pub min_open: Option<Time>,
 }
 
 /// Keys of calls, some more frequent than others (Zipf). Servers remember the keys that they saw

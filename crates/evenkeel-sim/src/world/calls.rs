@@ -10,7 +10,7 @@ use evenkeel_core::{
     time::Timestamp,
 };
 
-use super::{ANY_CLIENT, Call, Event, Place, TRIED_MAX, Try, World};
+use super::{ANY_CLIENT, Call, Event, MAX_TRIED, Place, Try, World};
 use crate::{
     dice,
     slab::Ticket,
@@ -20,7 +20,7 @@ use crate::{
 
 impl World<'_> {
     /// Starts a call of a client, and schedules the next one.
-    pub(super) fn call_comes(&mut self, client: u32) {
+    pub(super) fn begin_call(&mut self, client: u32) {
         if self.is_over || self.calls_left == 0 {
             self.is_over = true;
             return;
@@ -45,7 +45,7 @@ impl World<'_> {
             work,
             key,
             progress: Progress::default(),
-            tried: [0; TRIED_MAX],
+            tried: [0; MAX_TRIED],
             tried_count: 0,
             attempts: [None; 2],
             is_hedged: false,
@@ -72,7 +72,7 @@ impl World<'_> {
             }
             return;
         };
-        if usize::from(call.tried_count) < TRIED_MAX {
+        if usize::from(call.tried_count) < MAX_TRIED {
             call.tried[usize::from(call.tried_count)] = choice.attempt.node().id();
             call.tried_count += 1;
         }
@@ -117,7 +117,7 @@ impl World<'_> {
         };
         if attempt.node().is_reporting() && outcome == Outcome::Success {
             let report = self.report_of(server);
-            attempt.node().reported(&report, Timestamp::from_nanos(self.now));
+            attempt.node().report_load(&report, Timestamp::from_nanos(self.now));
         }
         attempt.blame(fault);
         attempt.finish(outcome);
@@ -126,13 +126,13 @@ impl World<'_> {
         let now = Timestamp::from_nanos(self.now);
         let client = &self.clients[client as usize];
         match (&client.latency, outcome) {
-            (Some(latency), Outcome::Success) => latency.answered(took, now),
-            (Some(latency), _) => latency.at_least(took, now),
+            (Some(latency), Outcome::Success) => latency.record_success(took, now),
+            (Some(latency), _) => latency.record_at_least(took, now),
             (None, _) => {}
         }
         if outcome == Outcome::Success {
             if let Some(budget) = &client.budget {
-                budget.succeeded();
+                budget.record_success();
             }
             self.forget(call, ticket);
             self.end(call, End::Success);
@@ -152,7 +152,7 @@ impl World<'_> {
     }
 
     /// Ends a call that has taken too long.
-    pub(super) fn deadline_passed(&mut self, ticket: Ticket) {
+    pub(super) fn expire_call(&mut self, ticket: Ticket) {
         if self.calls.find(ticket).is_some() {
             let patience = self.scenario.call.deadline.map_or(Duration::ZERO, |time| time.0);
             cut::by_deadline(patience, || self.end(ticket, End::Timeout));
@@ -196,7 +196,7 @@ impl World<'_> {
         let client = &mut self.clients[call.client as usize];
         let budget = client.budget.as_ref();
         if let Some(budget) = budget {
-            budget.failed();
+            budget.record_failure();
         }
         let began = Timestamp::from_nanos(call.began);
         let deadline = self.scenario.call.deadline.map(|deadline| began + deadline.0);
@@ -232,7 +232,7 @@ impl World<'_> {
         self.cancel_at_server(server, ticket, place);
         if let Some(latency) = &self.clients[client as usize].latency {
             let took = std::time::Duration::from_nanos(self.now - began);
-            latency.at_least(took, Timestamp::from_nanos(self.now));
+            latency.record_at_least(took, Timestamp::from_nanos(self.now));
         }
         self.react(client);
         self.count_wasted(call);

@@ -56,7 +56,7 @@ impl World<'_> {
         }
     }
 
-    pub(super) fn antagonist_changes(&mut self, number: u32) {
+    pub(super) fn change_antagonist(&mut self, number: u32) {
         let server = &mut self.servers[number as usize];
         let antagonist = self.scenario.servers[server.group as usize].antagonist.as_ref();
         let antagonist = antagonist.expect("planned for those that have one");
@@ -79,7 +79,7 @@ impl World<'_> {
         members
     }
 
-    pub(super) fn fault_begins(&mut self, group: u32, number: u32) {
+    pub(super) fn begin_fault(&mut self, group: u32, number: u32) {
         let fault = &self.scenario.servers[group as usize].faults[number as usize];
         for server in self.struck_servers(group, number) {
             self.servers[server as usize].faults |= 1 << number;
@@ -99,7 +99,7 @@ impl World<'_> {
         }
     }
 
-    pub(super) fn fault_ends(&mut self, group: u32, number: u32) {
+    pub(super) fn end_fault(&mut self, group: u32, number: u32) {
         for server in self.struck_servers(group, number) {
             self.servers[server as usize].faults &= !(1 << number);
             self.servers[server as usize].set_capacity(self.scenario, self.now);

@@ -97,7 +97,7 @@ pub(crate) struct Call {
     work: f64,
     key: Option<u32>,
     progress: Progress,
-    tried: [u64; TRIED_MAX],
+    tried: [u64; MAX_TRIED],
     tried_count: u8,
     attempts: [Option<Ticket>; 2],
     is_hedged: bool,
@@ -105,7 +105,7 @@ pub(crate) struct Call {
     phase: Option<u16>,
 }
 
-const TRIED_MAX: usize = 8;
+const MAX_TRIED: usize = 8;
 
 /// An attempt in flight.
 pub(crate) struct Try {
@@ -211,18 +211,18 @@ impl World<'_> {
 
     fn handle(&mut self, event: Event) {
         match event {
-            Event::Call(client) => self.call_comes(client),
+            Event::Call(client) => self.begin_call(client),
             Event::Reach(ticket) => self.reach(ticket),
             Event::Refuse(ticket) => self.answer_without_work(ticket),
             Event::Answer(ticket) => self.deliver_answer(ticket),
             Event::AttemptTimeout(ticket) => self.attempt_timed_out(ticket),
-            Event::Deadline(ticket) => self.deadline_passed(ticket),
+            Event::Deadline(ticket) => self.expire_call(ticket),
             Event::Hedge(ticket) => self.hedge(ticket),
             Event::Retry(ticket) => self.attempt(ticket),
             Event::Work(server) => self.work(server),
-            Event::FaultBegins { group, fault } => self.fault_begins(group, fault),
-            Event::FaultEnds { group, fault } => self.fault_ends(group, fault),
-            Event::Antagonist(server) => self.antagonist_changes(server),
+            Event::FaultBegins { group, fault } => self.begin_fault(group, fault),
+            Event::FaultEnds { group, fault } => self.end_fault(group, fault),
+            Event::Antagonist(server) => self.change_antagonist(server),
             Event::WarmUp { group, step } => self.warm_up(group, step),
             Event::Join(group) => self.join(group),
             Event::Leave(group) => self.leave(group),
@@ -233,8 +233,8 @@ impl World<'_> {
                 }
             }
             Event::Probe(client) => self.probe_due(client),
-            Event::ProbeReach(ticket) => self.probe_reaches(ticket),
-            Event::ProbeAnswer(ticket) => self.probe_answered(ticket),
+            Event::ProbeReach(ticket) => self.answer_probe(ticket),
+            Event::ProbeAnswer(ticket) => self.finish_probe(ticket),
             Event::ProbeTimeout(ticket) => self.probe_timed_out(ticket),
             Event::Tend(client) => self.tend(client),
             Event::Step(step) => self.step(step as usize),

@@ -117,7 +117,7 @@ impl World<'_> {
     }
 
     /// Delivers a probe to its server.
-    pub(super) fn probe_reaches(&mut self, ticket: Ticket) {
+    pub(super) fn answer_probe(&mut self, ticket: Ticket) {
         let Some(probe) = self.probes.find_mut(ticket) else { return };
         let server = &self.servers[probe.server as usize];
         let group = &self.scenario.servers[server.group as usize];
@@ -136,16 +136,16 @@ impl World<'_> {
     }
 
     /// Delivers the answer of a probe to its client.
-    pub(super) fn probe_answered(&mut self, ticket: Ticket) {
+    pub(super) fn finish_probe(&mut self, ticket: Ticket) {
         if let Some(Probe { begun, answer: Some(load), .. }) = self.probes.take(ticket) {
-            begun.answered(load, Timestamp::from_nanos(self.now));
+            begun.record_answer(load, Timestamp::from_nanos(self.now));
         }
     }
 
     /// Ends a probe that has taken too long.
     pub(super) fn probe_timed_out(&mut self, ticket: Ticket) {
         if let Some(Probe { begun, .. }) = self.probes.take(ticket) {
-            begun.failed(Timestamp::from_nanos(self.now));
+            begun.record_failure(Timestamp::from_nanos(self.now));
         }
     }
 

@@ -179,7 +179,7 @@ impl World<'_> {
             && attempt.outcome == Outcome::Success
         {
             let took = std::time::Duration::from_nanos(self.now - attempt.arrived);
-            arrival.took(took, Timestamp::from_nanos(self.now));
+            arrival.record_success(took, Timestamp::from_nanos(self.now));
         }
         let (client, server) = (attempt.client, attempt.server);
         self.count_departure(server);

@@ -93,7 +93,7 @@ impl<'a> World<'a> {
             law: WorkLaw::new(&scenario.work),
             zipf: scenario.keys.map(|keys| Zipf::new(keys.count, keys.exponent.0)),
             schedule: scenario.retry.map(|retry| Schedule {
-                attempts_max: retry.attempts,
+                max_attempts: retry.attempts,
                 backoff: Backoff::full_jitter(
                     std::time::Duration::from_millis(25),
                     std::time::Duration::from_millis(250),
@@ -258,13 +258,13 @@ fn outlier_rules(outlier: Outlier) -> OutlierRules {
     if let Some(interval) = outlier.interval {
         rules.interval = interval.0;
     }
-    if let Some(min) = outlier.ejection_min {
-        rules.ejection_min = min.0;
-        rules.ejection_max = rules.ejection_max.max(min.0);
+    if let Some(min) = outlier.min_ejection {
+        rules.min_ejection = min.0;
+        rules.max_ejection = rules.max_ejection.max(min.0);
         rules.ejection_jitter = min.0 / 10;
     }
-    if let Some(percent) = outlier.ejected_max_percent {
-        rules.ejected_max_percent = percent;
+    if let Some(percent) = outlier.max_ejected_percent {
+        rules.max_ejected_percent = percent;
     }
     rules.latency = outlier
         .slower
@@ -280,9 +280,9 @@ fn breaker_rules(breaker: Breaker) -> BreakerRules {
     if let Some(rate) = breaker.failure_rate {
         rules.failure_rate = Some(rate.0);
     }
-    if let Some(min) = breaker.open_min {
-        rules.open_min = min.0;
-        rules.open_max = rules.open_max.max(min.0);
+    if let Some(min) = breaker.min_open {
+        rules.min_open = min.0;
+        rules.max_open = rules.max_open.max(min.0);
     }
     rules
 }

@@ -20,10 +20,10 @@ use crate::{
 };
 
 /// The minimum number of servers that are well. Without any, no request could be answered.
-const WELL_MIN: usize = 3;
+const MIN_WELL: usize = 3;
 
-const SERVERS_MIN: usize = 5;
-const SERVERS_MAX: usize = 10;
+const MIN_SERVERS: usize = 5;
+const MAX_SERVERS: usize = 10;
 
 /// The servers, and the registry that lists them.
 pub(crate) struct Churn {
@@ -50,7 +50,7 @@ impl Churn {
             connections: Arc::default(),
             changes: 0,
         };
-        for _ in 0..SERVERS_MIN {
+        for _ in 0..MIN_SERVERS {
             churn.join().await;
         }
         (churn, discovery)
@@ -77,16 +77,16 @@ impl Churn {
 
     async fn change(&mut self) {
         let index = self.rng.below(self.servers.len());
-        let can_lose = !self.servers[index].is_well() || WELL_MIN < self.well();
+        let can_lose = !self.servers[index].is_well() || MIN_WELL < self.well();
         match self.rng.below(10) {
-            0 | 1 if self.servers.len() < SERVERS_MAX => self.join().await,
-            2 if can_lose && SERVERS_MIN < self.servers.len() => {
+            0 | 1 if self.servers.len() < MAX_SERVERS => self.join().await,
+            2 if can_lose && MIN_SERVERS < self.servers.len() => {
                 // A graceful leave: removed from the registry, then stopped.
                 let server = self.servers.swap_remove(index);
                 self.registry.remove(&server.address.into());
                 sleep(Duration::from_millis(300)).await;
             }
-            3 if can_lose && SERVERS_MIN < self.servers.len() => {
+            3 if can_lose && MIN_SERVERS < self.servers.len() => {
                 let server = self.servers.swap_remove(index);
                 self.dead.push(server.address);
             }

@@ -10,7 +10,7 @@ pub(crate) struct Memory(Vec<u64>);
 const SAMPLES: u32 = 40;
 
 /// Allowed growth: fragmentation and buffers, which a longer run does not increase.
-const GROWTH_MAX: u64 = 8 << 20;
+const MAX_GROWTH: u64 = 8 << 20;
 
 impl Memory {
     pub(crate) async fn watch(duration: Duration) -> Self {
@@ -37,7 +37,7 @@ impl Memory {
         let before = median(&self.0[quarter..2 * quarter]);
         let after = median(&self.0[self.0.len() - quarter..]);
         println!("resident memory: {} MiB, then {} MiB", before >> 20, after >> 20);
-        (before + before / 10 + GROWTH_MAX < after)
+        (before + before / 10 + MAX_GROWTH < after)
             .then(|| format!("memory has grown from {before} to {after} bytes"))
     }
 }

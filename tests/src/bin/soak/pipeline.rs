@@ -39,7 +39,7 @@ pub(crate) fn pipeline(discovery: impl Discovery) -> Pipeline {
             OutlierLayer::new()
                 .interval(Duration::from_secs(1))
                 .ejection_time(Duration::from_millis(500), Duration::from_secs(5))
-                .ejected_max_percent(50),
+                .max_ejected_percent(50),
         )
         .layer(CircuitBreakerLayer::new())
         .service(HttpConnector::new().authority("soak.internal"));
@@ -50,7 +50,7 @@ pub(crate) fn pipeline(discovery: impl Discovery) -> Pipeline {
     let retry = RetryLayer::new(Budget::share(20.0))
         .rules(HttpRetry::new().statuses([500, 502, 503, 504]))
         .attempt_timeout(Duration::from_millis(250))
-        .attempts_max(4);
+        .max_attempts(4);
     let pipeline =
         DeadlineLayer::new(Duration::from_secs(2)).carry(HttpDeadline).layer(retry.layer(balance));
     let client = service_fn(move |request: Request<Full<Bytes>>| {

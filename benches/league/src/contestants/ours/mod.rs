@@ -55,7 +55,7 @@ fn pipeline(
             RetryLayer::new(Budget::share(20.0))
                 // After a 500, only idempotent requests are repeated, such as a GET.
                 .rules(HttpRetry::new().statuses([500, 502, 503, 504]))
-                .attempts_max(4)
+                .max_attempts(4)
                 .backoff(Backoff::full_jitter(Duration::from_millis(5), Duration::from_millis(50)))
                 .seed(seed),
         )
@@ -91,8 +91,8 @@ fn pipeline(
 fn outlier() -> OutlierLayer {
     let much_slower = SlowerThanOthers {
         factor: 10.0,
-        latency_min: Duration::from_millis(50),
-        calls_min: 1,
+        min_latency: Duration::from_millis(50),
+        min_calls: 1,
         ..SlowerThanOthers::default()
     };
     OutlierLayer::new()
@@ -100,7 +100,7 @@ fn outlier() -> OutlierLayer {
         .consecutive_local_errors(1)
         .latency(much_slower)
         .interval(Duration::from_millis(250))
-        .ejected_max_percent(40)
+        .max_ejected_percent(40)
 }
 
 impl Contestant for Ours {

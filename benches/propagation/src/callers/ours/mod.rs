@@ -198,7 +198,7 @@ impl Calling for Callers {
             let seen = self.process.until(ENDS_WITHIN, ended).await;
             let mut seen = seen.ok_or("callers do not end")?;
             let least = self.process.so_far(|all| least(all, self.balancers, self.began_with));
-            seen.endpoints_min = least;
+            seen.min_endpoints = least;
             Ok(seen)
         }
         .boxed()

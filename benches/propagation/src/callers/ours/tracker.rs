@@ -25,7 +25,7 @@ use crate::{lines::tell, moment::Moment};
 const TICK: Duration = Duration::from_millis(1);
 
 /// The weights of at most this many nodes are watched.
-const WATCHED_MAX: usize = 64;
+const MAX_WATCHED_NODES: usize = 64;
 
 /// The attempts, with endpoint and time.
 pub(super) type Attempts = Arc<Mutex<Vec<(SocketAddr, Moment)>>>;
@@ -95,7 +95,9 @@ fn joined(joining: Vec<Watched>, watched: &mut Vec<Watched>) -> Vec<Watched> {
     // Nodes of one batch open in the order of joining: while the first is closed, the others need
     // no look.
     let first = joining.first().and_then(|first| first.node.upgrade());
-    if first.is_some_and(|node| node.is_closed_by(Gate::Joining)) && WATCHED_MAX < joining.len() {
+    if first.is_some_and(|node| node.is_closed_by(Gate::Joining))
+        && MAX_WATCHED_NODES < joining.len()
+    {
         return joining;
     }
     let (mut still, mut open) = (Vec::new(), Vec::new());
@@ -112,7 +114,7 @@ fn joined(joining: Vec<Watched>, watched: &mut Vec<Watched>) -> Vec<Watched> {
     let now = Moment::now();
     for one in open {
         tell(&News::Joined(one.balancer, one.address, now));
-        if watched.len() < WATCHED_MAX {
+        if watched.len() < MAX_WATCHED_NODES {
             watched.push(one);
         }
     }

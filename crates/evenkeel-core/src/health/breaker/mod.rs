@@ -21,7 +21,7 @@
 //! ```
 //! use std::time::Duration;
 //! use evenkeel_core::{
-//!     health::breaker::{Admission, Breaker, BreakerRules, State},
+//!     health::breaker::{BreakerAdmission, Breaker, BreakerRules, State},
 //!     outcome::Outcome, rng::Rng, time::Timestamp,
 //! };
 //!
@@ -35,7 +35,7 @@
 //! assert_eq!(breaker.state(), State::Open);
 //!
 //! let later = now + Duration::from_secs(1);
-//! let Admission::Trial(trial) = breaker.admit(later) else { panic!("time for a trial") };
+//! let BreakerAdmission::Trial(trial) = breaker.admit(later) else { panic!("time for a trial") };
 //! breaker.finish_trial(trial, Outcome::Success, Duration::ZERO, later);
 //! assert_eq!(breaker.state(), State::Closed);
 //! ```
@@ -49,7 +49,7 @@ mod trial;
 pub use rules::BreakerRules;
 pub use state::State;
 use trial::Trials;
-pub use trial::{Admission, Trial};
+pub use trial::{BreakerAdmission, Trial};
 
 use super::window::{Call, Counter};
 use crate::{
@@ -98,7 +98,7 @@ impl Breaker {
     ///
     /// # Panics
     /// If a rule makes no sense: a limit of zero, a rate outside `(0, 1]`, a window of nothing or
-    /// of more than [`Window::CALLS_MAX`](super::Window::CALLS_MAX) calls, or a least open time of
+    /// of more than [`Window::MAX_CALLS`](super::Window::MAX_CALLS) calls, or a least open time of
     /// zero or above the greatest.
     #[must_use]
     pub fn new(rules: BreakerRules, rng: Rng) -> Self {
@@ -189,20 +189,20 @@ impl Breaker {
     }
 
     /// Whether a call may go ahead. If its open time is over, the breaker becomes half open.
-    pub fn admit(&self, now: Timestamp) -> Admission {
+    pub fn admit(&self, now: Timestamp) -> BreakerAdmission {
         match self.phase.load(Ordering::Acquire) & KIND {
-            CLOSED | HELD_CLOSED => return Admission::Free,
-            HELD_OPEN => return Admission::Refused(None),
-            FULL if !self.look_after(now) => return Admission::Refused(None),
+            CLOSED | HELD_CLOSED => return BreakerAdmission::Free,
+            HELD_OPEN => return BreakerAdmission::Refused(None),
+            FULL if !self.look_after(now) => return BreakerAdmission::Refused(None),
             _ => self.look_after(now),
         };
         let mut cold = self.lock();
         let phase = self.phase.load(Ordering::Acquire);
         match phase & KIND {
-            CLOSED | HELD_CLOSED => Admission::Free,
+            CLOSED | HELD_CLOSED => BreakerAdmission::Free,
             OPEN => {
                 let until = Timestamp::from_nanos(self.until.load(Ordering::Acquire));
-                Admission::Refused(Some(until.since(now)))
+                BreakerAdmission::Refused(Some(until.since(now)))
             }
             HALF_OPEN => {
                 // After a pause in which the time ran out, a new call gets its own time.
@@ -213,9 +213,9 @@ impl Breaker {
                 if cold.trials.taken == self.rules.trial_calls {
                     self.phase.store(phase - HALF_OPEN + FULL, Ordering::Release);
                 }
-                Admission::Trial(Trial { round: phase / ROUND, is_placed: true })
+                BreakerAdmission::Trial(Trial { round: phase / ROUND, is_placed: true })
             }
-            _ => Admission::Refused(None),
+            _ => BreakerAdmission::Refused(None),
         }
     }
 

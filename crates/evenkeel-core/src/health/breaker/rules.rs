@@ -23,7 +23,7 @@ pub struct BreakerRules {
     pub window: Window,
     /// How many calls must be in the window before a rate counts, at most as many as it holds.
     /// Default 100 (resilience4j).
-    pub calls_min: u32,
+    pub min_calls: u32,
     /// How many calls are let in as a trial. If all of them succeed, the breaker closes. Default 1
     /// (Finagle, linkerd).
     pub trial_calls: u32,
@@ -32,11 +32,11 @@ pub struct BreakerRules {
     /// the slowest good answer, it keeps out endpoints that work.
     pub trial_timeout: Duration,
     /// How long it stays open the first time. Default 1 s (linkerd).
-    pub open_min: Duration,
+    pub min_open: Duration,
     /// The factor by which the open time grows with each failed trial. Default 2.
     pub open_factor: f64,
     /// How long it stays open at most. Default 60 s (linkerd).
-    pub open_max: Duration,
+    pub max_open: Duration,
     /// The share of the open time that is drawn at random, so that many breakers do not try again
     /// in step. The time lies between `1 - jitter` and 1 of the full time. Default 0.5 (linkerd).
     pub jitter: f64,
@@ -49,12 +49,12 @@ impl Default for BreakerRules {
             failure_rate: Some(0.5),
             slow_calls: None,
             window: Window::Calls(100),
-            calls_min: 100,
+            min_calls: 100,
             trial_calls: 1,
             trial_timeout: Duration::from_secs(10),
-            open_min: Duration::from_secs(1),
+            min_open: Duration::from_secs(1),
             open_factor: 2.0,
-            open_max: Duration::from_secs(60),
+            max_open: Duration::from_secs(60),
             jitter: 0.5,
         }
     }
@@ -68,11 +68,11 @@ impl BreakerRules {
         let slow = self.slow_calls;
         assert!(slow.is_none_or(|(_, rate)| is_rate(rate)), "a slow rate is above 0 and up to 1");
         assert!(slow.is_none_or(|(after, _)| Duration::ZERO < after), "every call is slow");
-        assert!(0 < self.calls_min, "a rate needs a call");
+        assert!(0 < self.min_calls, "a rate needs a call");
         assert!(0 < self.trial_calls, "a breaker without trial calls stays open");
         assert!(Duration::ZERO < self.trial_timeout, "trials without time for an answer");
-        assert!(Duration::ZERO < self.open_min, "open for no time at all");
-        assert!(self.open_min <= self.open_max, "the least open time lies above the greatest");
+        assert!(Duration::ZERO < self.min_open, "open for no time at all");
+        assert!(self.min_open <= self.max_open, "the least open time lies above the greatest");
         assert!(1.0 <= self.open_factor, "open times that shrink");
         assert!((0.0..=1.0).contains(&self.jitter), "jitter is a share of the time");
     }
@@ -80,12 +80,12 @@ impl BreakerRules {
     /// Whether the window holds too many. A product instead of a quotient: 1 of 2 is exactly one
     /// half.
     pub(super) fn is_too_much(&self, totals: Totals) -> bool {
-        let calls_min = match self.window {
-            Window::Calls(calls) => self.calls_min.min(calls),
-            Window::Time(_) => self.calls_min,
+        let min_calls = match self.window {
+            Window::Calls(calls) => self.min_calls.min(calls),
+            Window::Time(_) => self.min_calls,
         };
         let reaches = |count: u32, rate: f64| rate * f64::from(totals.calls) <= f64::from(count);
-        calls_min <= totals.calls
+        min_calls <= totals.calls
             && (self.failure_rate.is_some_and(|rate| reaches(totals.failed, rate))
                 || self.slow_calls.is_some_and(|(_, rate)| reaches(totals.slow, rate)))
     }
@@ -97,10 +97,10 @@ impl BreakerRules {
     /// How long it stays open after `openings` openings in a row.
     pub(super) fn open_time(&self, openings: u32, rng: &mut Rng) -> Duration {
         let growth = self.open_factor.powi(i32::try_from(openings).unwrap_or(i32::MAX));
-        let (min, max) = (self.open_min.as_secs_f64(), self.open_max.as_secs_f64());
+        let (min, max) = (self.min_open.as_secs_f64(), self.max_open.as_secs_f64());
         let full = (min * growth).min(max);
         let drawn = Duration::try_from_secs_f64(full * (1.0 - self.jitter * rng.unit()));
         // Never zero, which would make it spin.
-        drawn.unwrap_or(self.open_max).max(Duration::from_nanos(1))
+        drawn.unwrap_or(self.max_open).max(Duration::from_nanos(1))
     }
 }

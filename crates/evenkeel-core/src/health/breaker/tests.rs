@@ -34,14 +34,14 @@ fn fail(breaker: &Breaker, times: usize) {
 
 fn trial(breaker: &Breaker, now: Timestamp) -> Trial {
     match breaker.admit(now) {
-        Admission::Trial(trial) => trial,
+        BreakerAdmission::Trial(trial) => trial,
         other => panic!("no trial but {other:?}"),
     }
 }
 
 fn refusal(breaker: &Breaker, now: Timestamp) -> Option<Duration> {
     match breaker.admit(now) {
-        Admission::Refused(after) => after,
+        BreakerAdmission::Refused(after) => after,
         other => panic!("no refusal but {other:?}"),
     }
 }
@@ -84,7 +84,7 @@ fn a_rate_counts_from_the_minimum_number_of_calls_on() {
         consecutive_failures: None,
         failure_rate: Some(0.5),
         window: Window::Calls(10),
-        calls_min: 4,
+        min_calls: 4,
         ..rules()
     };
     let early = breaker(rules.clone());
@@ -101,7 +101,7 @@ fn a_rate_counts_from_the_minimum_number_of_calls_on() {
         assert_eq!(below.state(), State::Closed, "a third is below one half");
     }
 
-    let never = breaker(BreakerRules { calls_min: 1_000, ..rules });
+    let never = breaker(BreakerRules { min_calls: 1_000, ..rules });
     fail(&never, 9);
     assert_eq!(never.state(), State::Closed);
     fail(&never, 1);
@@ -114,7 +114,7 @@ fn throttled_calls_count_for_the_rate_and_ignored_ones_do_not_count() {
         consecutive_failures: Some(1),
         failure_rate: Some(1.0),
         window: Window::Calls(2),
-        calls_min: 2,
+        min_calls: 2,
         ..rules()
     };
     let breaker = breaker(rules);
@@ -134,7 +134,7 @@ fn a_call_is_slow_from_the_limit_on() {
         consecutive_failures: None,
         slow_calls: Some((limit, 1.0)),
         window: Window::Calls(2),
-        calls_min: 2,
+        min_calls: 2,
         ..rules()
     };
     let breaker = breaker(rules);
@@ -158,7 +158,7 @@ fn a_time_window_forgets_failures() {
         consecutive_failures: None,
         failure_rate: Some(1.0),
         window: Window::Time(Duration::from_secs(10)),
-        calls_min: 3,
+        min_calls: 3,
         ..rules()
     };
     let breaker = breaker(rules);
@@ -286,7 +286,7 @@ fn a_breaker_that_is_held_open_refuses_and_one_that_is_held_closed_counts_nothin
 
     breaker.hold_closed();
     fail(&breaker, 100);
-    assert!(matches!(breaker.admit(at(0)), Admission::Free));
+    assert!(matches!(breaker.admit(at(0)), BreakerAdmission::Free));
     assert_eq!(breaker.state(), State::HeldClosed);
 
     breaker.reset();
@@ -316,7 +316,7 @@ fn one_of_sixteen_threads_opens_it_and_as_many_as_permitted_try_it() {
         };
         assert_eq!(count(&|| record(&breaker, Outcome::Failure)), 1);
         assert_eq!(breaker.state(), State::Open);
-        assert_eq!(count(&|| matches!(breaker.admit(at(1_000)), Admission::Trial(_))), 5);
+        assert_eq!(count(&|| matches!(breaker.admit(at(1_000)), BreakerAdmission::Trial(_))), 5);
     }
 }
 
@@ -352,7 +352,7 @@ impl Model {
         let share = |is: &dyn Fn(&(bool, bool)) -> bool| {
             self.calls.iter().filter(|call| is(call)).count() as f64 / self.calls.len() as f64
         };
-        let is_counted = self.rules.calls_min as usize <= self.calls.len();
+        let is_counted = self.rules.min_calls as usize <= self.calls.len();
         let is_over_rate = is_counted
             && (self.rules.failure_rate.expect("set") <= share(&|call| call.0)
                 || self.rules.slow_calls.expect("set").1 <= share(&|call| call.1));
@@ -515,7 +515,7 @@ fn it_does_what_a_plain_model_does() {
             failure_rate: Some([0.25, 0.5, 1.0][rng.below(3)]),
             slow_calls: Some((slow, [0.25, 0.75][rng.below(2)])),
             window: Window::Calls(8),
-            calls_min: 1 + rng.below(8) as u32,
+            min_calls: 1 + rng.below(8) as u32,
             trial_calls: 1 + rng.below(3) as u32,
             jitter: 0.0,
             ..BreakerRules::default()
@@ -556,16 +556,16 @@ fn it_does_what_a_plain_model_does() {
             } else {
                 let expected = model.admit(number, now);
                 match breaker.admit(at(now)) {
-                    Admission::Free => {
+                    BreakerAdmission::Free => {
                         assert_eq!(expected, Some(false), "seed {seed}, call {number}");
                         breaker.record(outcome, latency, || at(now));
                         model.record(outcome, is_slow, now);
                     }
-                    Admission::Trial(trial) => {
+                    BreakerAdmission::Trial(trial) => {
                         assert_eq!(expected, Some(true), "seed {seed}, call {number}");
                         trials.insert(number, trial);
                     }
-                    Admission::Refused(_) => {
+                    BreakerAdmission::Refused(_) => {
                         assert_eq!(expected, None, "seed {seed}, call {number}");
                     }
                 }

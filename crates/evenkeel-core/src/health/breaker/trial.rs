@@ -9,7 +9,7 @@ use crate::{
 
 /// Whether a call may go ahead.
 #[derive(Debug)]
-pub enum Admission {
+pub enum BreakerAdmission {
     /// It may, and is recorded with [`Breaker::record`](super::Breaker::record).
     Free,
     /// It may, and must be given to [`Breaker::finish_trial`](super::Breaker::finish_trial) or
@@ -19,7 +19,7 @@ pub enum Admission {
     Refused(Option<Duration>),
 }
 
-impl Admission {
+impl BreakerAdmission {
     /// The same for an attempt at a node. `judge` learns how a trial ends.
     #[must_use]
     pub fn for_attempt(self, judge: &Weak<impl Judge<Trial = Trial>>) -> observe::Admission {

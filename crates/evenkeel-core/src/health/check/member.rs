@@ -4,7 +4,7 @@ use std::sync::{Arc, Weak};
 
 use super::{
     rules::CheckRules,
-    standing::{Standing, Verdict},
+    standing::{ProbeResult, Standing},
 };
 use crate::{
     node::{Access, Gate, Node},
@@ -109,31 +109,33 @@ impl Member {
     }
 
     /// Takes in the result of a probe. Returns whether the gate has changed.
-    pub(super) fn probed(&mut self, verdict: Verdict, rules: &CheckRules) -> bool {
+    pub(super) fn take_result(&mut self, verdict: ProbeResult, rules: &CheckRules) -> bool {
         let is_contrary = match self.standing {
             Standing::Unknown => true,
-            Standing::Up => verdict != Verdict::Passed,
-            Standing::Down => verdict == Verdict::Passed,
+            Standing::Up => verdict != ProbeResult::Passed,
+            Standing::Down => verdict == ProbeResult::Passed,
         };
         self.contrary = if is_contrary { self.contrary + 1 } else { 0 };
         let enough = match (self.standing, verdict) {
             // The first result decides alone, as in HAProxy and Envoy: there is nothing to weigh it
             // against.
-            (Standing::Unknown, _) | (_, Verdict::Denied) => 1,
-            (_, Verdict::Passed) if self.failed_at_first.is_some() => 1,
-            (_, Verdict::Passed) => rules.rise,
-            (_, Verdict::Failed) => rules.fall,
+            (Standing::Unknown, _) | (_, ProbeResult::Denied) => 1,
+            (_, ProbeResult::Passed) if self.failed_at_first.is_some() => 1,
+            (_, ProbeResult::Passed) => rules.rise,
+            (_, ProbeResult::Failed) => rules.fall,
         };
         self.failed_at_first = match (self.failed_at_first, verdict) {
-            (Some(failed), Verdict::Failed | Verdict::Denied) => Some(failed.saturating_add(1)),
+            (Some(failed), ProbeResult::Failed | ProbeResult::Denied) => {
+                Some(failed.saturating_add(1))
+            }
             _ => None,
         };
-        is_contrary && enough <= self.contrary && self.stands(verdict)
+        is_contrary && enough <= self.contrary && self.settle(verdict)
     }
 
     /// Takes a result as final. Returns whether the gate has changed.
-    pub(super) fn stands(&mut self, verdict: Verdict) -> bool {
-        let is_up = verdict == Verdict::Passed;
+    pub(super) fn settle(&mut self, verdict: ProbeResult) -> bool {
+        let is_up = verdict == ProbeResult::Passed;
         self.contrary = 0;
         if is_up {
             self.failed_at_first = None;
@@ -150,10 +152,10 @@ impl Member {
     }
 
     /// Whether enough probes in a row have passed, with this one, to end an ejection.
-    pub(super) fn ends_ejection(&mut self, verdict: Verdict, rules: &CheckRules) -> bool {
+    pub(super) fn ends_ejection(&mut self, verdict: ProbeResult, rules: &CheckRules) -> bool {
         let mut nodes = self.nodes.iter().filter_map(live);
         let is_ejected = nodes.any(|node| node.is_closed_by(Gate::Ejected));
-        if !rules.ends_ejections || !is_ejected || verdict != Verdict::Passed {
+        if !rules.ends_ejections || !is_ejected || verdict != ProbeResult::Passed {
             self.passed_ejected = 0;
             return false;
         }

@@ -7,7 +7,7 @@
 //!
 //! > interval + timeout + (fall − 1) · (interval on the edge + timeout)
 //!
-//! of its death, and within one interval if it [denies](Verdict::Denied) being healthy. The very
+//! of its death, and within one interval if it [denies](ProbeResult::Denied) being healthy. The very
 //! first result decides alone, and so does the first one that passes. What an endpoint
 //! [reports](Checks::report) by itself counts at once.
 //!
@@ -19,14 +19,14 @@
 //! and all of these follow the results. Results are kept when an endpoint leaves, so that they hold
 //! when it comes back, for a time and for a number of endpoints
 //! ([`remembered_for`](CheckRules::remembered_for),
-//! [`remembered_max`](CheckRules::remembered_max)).
+//! [`max_remembered`](CheckRules::max_remembered)).
 //!
 //! The time is an argument: [`next`](Checks::next) says which node to probe, or when to ask again.
 //!
 //! ```
 //! use std::{sync::Arc, time::Duration};
 //! use evenkeel_core::{
-//!     health::check::{CheckRules, Checks, Next, Verdict},
+//!     health::check::{CheckRules, Checks, Next, ProbeResult},
 //!     node::{Gate, Node}, rng::Rng, time::Timestamp,
 //! };
 //!
@@ -37,7 +37,7 @@
 //!
 //! let Next::Probe(ticket) = checks.next(now) else { panic!("it was never probed") };
 //! assert_eq!(ticket.node().address(), node.address());
-//! checks.finish(ticket, Verdict::Failed, now + Duration::from_secs(1));
+//! checks.finish(ticket, ProbeResult::Failed, now + Duration::from_secs(1));
 //!
 //! assert!(node.is_closed_by(Gate::Unhealthy), "the first result decides alone");
 //! ```
@@ -54,7 +54,7 @@ mod ticket;
 
 pub use probe::{News, NotServing, Probe};
 pub use rules::CheckRules;
-pub use standing::{Standing, Verdict};
+pub use standing::{ProbeResult, Standing};
 pub use ticket::{Next, Ticket};
 
 use self::{
@@ -132,7 +132,7 @@ impl Checks {
     }
 
     /// Ends a probe.
-    pub fn finish(&self, ticket: Ticket, verdict: Verdict, now: Timestamp) -> Effect {
+    pub fn finish(&self, ticket: Ticket, verdict: ProbeResult, now: Timestamp) -> Effect {
         let Ticket { number, node } = ticket;
         let mut table = self.lock();
         let Some(member) = table.members.get_mut(node.address()) else { return Effect::default() };
@@ -140,7 +140,7 @@ impl Checks {
             // The endpoint has reported something meanwhile, which is newer.
             return Effect::default();
         }
-        let is_changed = member.probed(verdict, &self.rules);
+        let is_changed = member.take_result(verdict, &self.rules);
         let ends_ejection = member.ends_ejection(verdict, &self.rules);
         let change = is_changed.then_some(member.standing);
         table.plan(node.address(), now, &self.rules);
@@ -162,13 +162,13 @@ impl Checks {
     /// The endpoint of this address reports that it is healthy, or that it is not. That counts at
     /// once.
     pub fn report(&self, address: &Address, is_healthy: bool, now: Timestamp) -> Effect {
-        let verdict = if is_healthy { Verdict::Passed } else { Verdict::Denied };
+        let verdict = if is_healthy { ProbeResult::Passed } else { ProbeResult::Denied };
         let mut table = self.lock();
         let Some(member) = table.members.get_mut(address) else { return Effect::default() };
         if matches!(member.turn, Turn::Gone(_)) {
             return Effect::default();
         }
-        let change = member.stands(verdict).then_some(member.standing);
+        let change = member.settle(verdict).then_some(member.standing);
         table.plan(address, now, &self.rules);
         follow(table, address);
         Effect { change, ends_ejection: false }
@@ -199,7 +199,7 @@ impl Checks {
     /// It costs one atomic load if nothing has changed. Only
     /// [`interval_idle`](CheckRules::interval_idle) needs this call.
     #[inline]
-    pub fn heard(&self) -> bool {
+    pub fn record_request(&self) -> bool {
         self.traffic.load(Ordering::Relaxed) != BUSY
             && self.traffic.swap(BUSY, Ordering::AcqRel) == IDLE
     }

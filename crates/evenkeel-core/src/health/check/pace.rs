@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::time::Timestamp;
 
 /// Timers are late by a millisecond or more: up to this much is made up for at once.
-const LATE_MAX: Duration = Duration::from_millis(10);
+const MAX_LATENESS: Duration = Duration::from_millis(10);
 
 /// A steady pace over all endpoints: the generic cell rate algorithm (ITU-T I.371), almost without
 /// bursts.
@@ -22,9 +22,9 @@ impl Pace {
 
     /// When the next probe may begin; `None` for now.
     pub(super) fn wait_until(&self, now: Timestamp) -> Option<Timestamp> {
-        (now + LATE_MAX < self.next).then(|| {
+        (now + MAX_LATENESS < self.next).then(|| {
             // In steps of half of the greatest lateness: each wakes for several probes.
-            let early = self.next.as_nanos() - LATE_MAX.as_nanos() as u64 / 2;
+            let early = self.next.as_nanos() - MAX_LATENESS.as_nanos() as u64 / 2;
             Timestamp::from_nanos(early)
         })
     }

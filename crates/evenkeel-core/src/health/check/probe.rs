@@ -61,7 +61,7 @@ where
 /// endpoint says of itself can be believed (Envoy: a status that is not expected ignores the
 /// threshold).
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the endpoint says that it is not healthy: {reason}")]
+#[error("the endpoint reports that it is unhealthy: {reason}")]
 #[non_exhaustive]
 pub struct NotServing {
     /// What the endpoint said.

@@ -42,7 +42,7 @@ pub struct CheckRules {
     /// How long the results of an endpoint that has left are kept. Default 5 minutes.
     pub remembered_for: Duration,
     /// For how many endpoints that have left results are kept. Default 4,096.
-    pub remembered_max: usize,
+    pub max_remembered: usize,
 }
 
 impl Default for CheckRules {
@@ -60,7 +60,7 @@ impl Default for CheckRules {
             probes_per_second: 500,
             ends_ejections: true,
             remembered_for: Duration::from_secs(300),
-            remembered_max: 4_096,
+            max_remembered: 4_096,
         }
     }
 }

@@ -2,7 +2,7 @@
 
 /// The result of a probe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Verdict {
+pub enum ProbeResult {
     /// The endpoint is healthy.
     Passed,
     /// There was no answer, or none that is conclusive.

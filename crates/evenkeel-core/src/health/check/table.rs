@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// Up to this many members there is no sweep.
-const SWEEP_MIN: usize = 64;
+const MIN_SWEEP: usize = 64;
 
 /// All endpoints, and those that left recently.
 #[derive(Debug)]
@@ -48,7 +48,7 @@ impl Table {
             pace: Pace::new(rules.probes_per_second),
             last: Lane::Settled,
             probes: 0,
-            sweep_from: SWEEP_MIN,
+            sweep_from: MIN_SWEEP,
             is_idle: rules.interval_idle.is_some(),
             traffic_at: None,
         }
@@ -169,13 +169,13 @@ impl Table {
         }
         left.iter().for_each(|address| self.set_turn(address, Turn::Gone(now)));
         self.forget(now, rules);
-        self.sweep_from = SWEEP_MIN.max(2 * self.members.len());
+        self.sweep_from = MIN_SWEEP.max(2 * self.members.len());
     }
 
     /// Forgets endpoints that left long ago, and if there are too many, those that left first.
     fn forget(&mut self, now: Timestamp, rules: &CheckRules) {
         while let Some((at, address)) = self.gone.first().cloned()
-            && (rules.remembered_max < self.gone.len() || at + rules.remembered_for < now)
+            && (rules.max_remembered < self.gone.len() || at + rules.remembered_for < now)
         {
             self.gone.remove(&(at, address.clone()));
             self.members.remove(&address);

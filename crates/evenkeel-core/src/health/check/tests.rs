@@ -23,7 +23,7 @@ struct World {
     now: Timestamp,
     nodes: Vec<Arc<Node>>,
     under_way: BinaryHeap<Reverse<(Timestamp, u64)>>,
-    tickets: BTreeMap<u64, (Ticket, Verdict)>,
+    tickets: BTreeMap<u64, (Ticket, ProbeResult)>,
     /// When each probe was made, and of which endpoint.
     probes: Vec<(Duration, Address)>,
     changes: Vec<(Duration, Address, Standing)>,
@@ -62,7 +62,7 @@ impl World {
     fn run(
         &mut self,
         time: Duration,
-        mut answer: impl FnMut(&Address, Duration) -> (Verdict, Duration),
+        mut answer: impl FnMut(&Address, Duration) -> (ProbeResult, Duration),
     ) {
         let end = self.now + time;
         loop {
@@ -115,16 +115,16 @@ impl World {
     }
 }
 
-fn passes(_: &Address, _: Duration) -> (Verdict, Duration) {
-    (Verdict::Passed, ms(1))
+fn passes(_: &Address, _: Duration) -> (ProbeResult, Duration) {
+    (ProbeResult::Passed, ms(1))
 }
 
-fn fails(_: &Address, _: Duration) -> (Verdict, Duration) {
-    (Verdict::Failed, ms(1))
+fn fails(_: &Address, _: Duration) -> (ProbeResult, Duration) {
+    (ProbeResult::Failed, ms(1))
 }
 
 /// One endpoint that gives these verdicts in this order, without jitter.
-fn told(verdicts: &[Verdict], set: impl FnOnce(&mut CheckRules)) -> World {
+fn told(verdicts: &[ProbeResult], set: impl FnOnce(&mut CheckRules)) -> World {
     let mut world = World::new(1, 1, |rules| {
         rules.jitter_percent = 0;
         set(rules);
@@ -139,7 +139,7 @@ fn told(verdicts: &[Verdict], set: impl FnOnce(&mut CheckRules)) -> World {
     world
 }
 
-use Verdict::{Denied as D, Failed as F, Passed as P};
+use ProbeResult::{Denied as D, Failed as F, Passed as P};
 
 #[test]
 fn the_first_result_decides_alone() {
@@ -219,7 +219,7 @@ fn an_endpoint_that_dies_or_recovers_is_closed_or_opened_within_the_promised_tim
         let mut world = World::new(20, seed, |_| {});
         world.run(Duration::from_secs(60), |at, now| {
             let is_dead = *at == address(7) && (dies..recovers).contains(&now);
-            if is_dead { (Verdict::Failed, ms(1_000)) } else { (Verdict::Passed, ms(1)) }
+            if is_dead { (ProbeResult::Failed, ms(1_000)) } else { (ProbeResult::Passed, ms(1)) }
         });
 
         let [closed, opened] = &*world.changes else { panic!("{seed}: {:?}", world.changes) };
@@ -266,7 +266,7 @@ fn at_the_limit_of_probes_endpoints_in_doubt_and_the_others_take_turns() {
     // Half of them die: each has to be probed three times.
     world.run(Duration::from_secs(50), |at, _| {
         let is_dead = (0..500).any(|n| *at == address(n));
-        if is_dead { (Verdict::Failed, ms(1)) } else { (Verdict::Passed, ms(1)) }
+        if is_dead { (ProbeResult::Failed, ms(1)) } else { (ProbeResult::Passed, ms(1)) }
     });
 
     let closed = world.changes.iter().map(|(at, ..)| *at - died).collect::<Vec<_>>();
@@ -310,21 +310,21 @@ fn the_state_of_absent_endpoints_is_bounded_in_age_and_number() {
     world.join(0);
     assert!(world.is_open(0));
 
-    let mut world = World::new(300, 1, |rules| rules.remembered_max = 100);
-    world.run(Duration::from_secs(3), |_, _| (Verdict::Denied, ms(1)));
+    let mut world = World::new(300, 1, |rules| rules.max_remembered = 100);
+    world.run(Duration::from_secs(3), |_, _| (ProbeResult::Denied, ms(1)));
     for _ in 0..5 {
         world.nodes.clear();
         world.run(Duration::from_secs(3), fails);
         assert!(world.checks.list().len() <= 100);
         (0..300).for_each(|n| world.join(n));
         assert_eq!(world.nodes.iter().filter(|node| !node.is_open()).count(), 100);
-        world.run(Duration::from_secs(3), |_, _| (Verdict::Denied, ms(1)));
+        world.run(Duration::from_secs(3), |_, _| (ProbeResult::Denied, ms(1)));
     }
 }
 
 #[test]
 fn state_does_not_pile_up_if_the_set_always_changes() {
-    let mut world = World::new(0, 1, |rules| rules.remembered_max = 100);
+    let mut world = World::new(0, 1, |rules| rules.max_remembered = 100);
     for n in 0..20_000 {
         world.nodes.clear();
         world.join(n);
@@ -359,7 +359,7 @@ fn two_nodes_of_one_address_are_one_endpoint() {
 fn what_an_endpoint_reports_of_itself_counts_at_once_and_outranks_older_probes() {
     let mut world = told(&[P], |_| {});
     world.run(ms(1_980), passes);
-    world.run(ms(20), |_, _| (Verdict::Passed, ms(500)));
+    world.run(ms(20), |_, _| (ProbeResult::Passed, ms(500)));
     assert_eq!(world.under_way.len(), 1);
 
     let effect = world.checks.report(&address(0), false, world.now);
@@ -409,8 +409,8 @@ fn endpoints_without_traffic_are_probed_rarely_until_the_first_request() {
     world.run(ms(50_000), passes);
     assert_eq!(world.probes.len(), 50, "the first probe does not wait");
 
-    assert!(world.checks.heard(), "the task that drives the checks has to wake");
-    assert!(!world.checks.heard());
+    assert!(world.checks.record_request(), "the task that drives the checks has to wake");
+    assert!(!world.checks.record_request());
     world.run(ms(2_000), passes);
     assert!((100..105).contains(&world.probes.len()), "{}", world.probes.len());
     let latest = world.probes[50..].iter().map(|(at, _)| *at).max().unwrap();
@@ -446,20 +446,20 @@ fn lost_probes_are_made_again_after_a_restart() {
     assert_eq!(world.probes.len(), 3);
     for next in lost {
         let Next::Probe(ticket) = next else { panic!("there were three") };
-        assert_eq!(world.checks.finish(ticket, Verdict::Denied, world.now), Effect::default());
+        assert_eq!(world.checks.finish(ticket, ProbeResult::Denied, world.now), Effect::default());
     }
     assert!(world.is_open(0));
 }
 
 /// What the rules mean, as plainly as possible: a look at the whole history.
-fn model(history: &[Verdict], rules: &CheckRules) -> bool {
+fn model(history: &[ProbeResult], rules: &CheckRules) -> bool {
     let Some((first, rest)) = history.split_first() else { return true };
     let mut is_up = *first == P;
     let mut has_passed = is_up;
     let mut since = 0;
     for end in 1..=rest.len() {
         let row = &rest[since..end];
-        let last = |n: u32, is: fn(&Verdict) -> bool| {
+        let last = |n: u32, is: fn(&ProbeResult) -> bool| {
             n as usize <= row.len() && row[row.len() - n as usize..].iter().all(is)
         };
         let flips = if is_up {
@@ -485,7 +485,7 @@ fn any_results_of_probes_give_the_states_of_a_plain_model() {
             (rules.fall, rules.rise) = (fall, rise);
             rules.probes_per_second = 1 + seed as u32 % 40;
         });
-        let mut histories: BTreeMap<Address, Vec<Verdict>> = BTreeMap::new();
+        let mut histories: BTreeMap<Address, Vec<ProbeResult>> = BTreeMap::new();
         let likely_to_pass = rng.unit();
         for _ in 0..40 {
             world.run(ms(1 + rng.below_u64(3_000)), |address, _| {
@@ -525,7 +525,7 @@ fn rules_that_make_no_sense_are_refused() {
 #[test]
 fn a_probe_that_could_not_be_made_changes_nothing_and_is_made_again() {
     let mut world = World::new(1, 1, |rules| rules.fall = 1);
-    world.run(ms(10_000), |_, _| (Verdict::Passed, ms(1)));
+    world.run(ms(10_000), |_, _| (ProbeResult::Passed, ms(1)));
     let abandoned = loop {
         match world.checks.next(world.now) {
             Next::Probe(ticket) => break ticket,
@@ -538,6 +538,6 @@ fn a_probe_that_could_not_be_made_changes_nothing_and_is_made_again() {
 
     assert_eq!(world.checks.standing(&address(0)), Standing::Up);
     let before = world.probes.len();
-    world.run(ms(10_000), |_, _| (Verdict::Passed, ms(1)));
+    world.run(ms(10_000), |_, _| (ProbeResult::Passed, ms(1)));
     assert!(before < world.probes.len());
 }

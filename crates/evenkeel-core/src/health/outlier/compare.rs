@@ -29,13 +29,13 @@ fn by_success_rate<K: Copy>(intervals: &[(K, Interval)], rules: &OutlierRules) -
     let rate = |interval: &Interval| {
         100.0 * f64::from(interval.calls - interval.failed) / f64::from(interval.calls)
     };
-    let rates = with_enough(intervals, rule.calls_min, |interval| interval.calls, rate);
-    if rates.is_empty() || rates.len() < rule.nodes_min {
+    let rates = with_enough(intervals, rule.min_calls, |interval| interval.calls, rate);
+    if rates.is_empty() || rates.len() < rule.min_nodes {
         return Vec::new();
     }
     let values: Vec<_> = rates.iter().map(|(_, rate)| *rate).collect();
     let (mean, deviation) = mean_and_deviation(&values);
-    let threshold = mean - (rule.deviations * deviation).max(rule.difference_min);
+    let threshold = mean - (rule.deviations * deviation).max(rule.min_difference);
     worst_first(rates, |rate| rate < threshold, |rate| rate, Cause::SuccessRate)
 }
 
@@ -45,8 +45,8 @@ fn by_failure_percentage<K: Copy>(
 ) -> Vec<(K, Cause)> {
     let Some(rule) = rules.failure_percentage else { return Vec::new() };
     let share = |i: &Interval| 100.0 * f64::from(i.failed) / f64::from(i.calls);
-    let shares = with_enough(intervals, rule.calls_min, |interval| interval.calls, share);
-    if shares.len() < rule.nodes_min {
+    let shares = with_enough(intervals, rule.min_calls, |interval| interval.calls, share);
+    if shares.len() < rule.min_nodes {
         return Vec::new();
     }
     let percent = f64::from(rule.percent);
@@ -57,24 +57,24 @@ fn by_latency<K: Copy>(intervals: &[(K, Interval)], rules: &OutlierRules) -> Vec
     let Some(rule) = rules.latency else { return Vec::new() };
     let successes = |interval: &Interval| interval.calls - interval.failed;
     let mean = |interval: &Interval| interval.nanos as f64 / f64::from(successes(interval));
-    let means = with_enough(intervals, rule.calls_min, successes, mean);
-    if means.is_empty() || means.len() < rule.nodes_min {
+    let means = with_enough(intervals, rule.min_calls, successes, mean);
+    if means.is_empty() || means.len() < rule.min_nodes {
         return Vec::new();
     }
     let values: Vec<_> = means.iter().map(|(_, mean)| *mean).collect();
-    let limit = (rule.factor * median(values)).max(rule.latency_min.as_nanos() as f64);
+    let limit = (rule.factor * median(values)).max(rule.min_latency.as_nanos() as f64);
     worst_first(means, |mean| limit <= mean, |mean| -mean, Cause::Latency)
 }
 
 fn with_enough<K: Copy>(
     intervals: &[(K, Interval)],
-    calls_min: u32,
+    min_calls: u32,
     calls: impl Fn(&Interval) -> u32,
     value: impl Fn(&Interval) -> f64,
 ) -> Vec<(K, f64)> {
     intervals
         .iter()
-        .filter(|(_, interval)| calls_min.max(1) <= calls(interval))
+        .filter(|(_, interval)| min_calls.max(1) <= calls(interval))
         .map(|(key, interval)| (*key, value(interval)))
         .collect()
 }
@@ -154,7 +154,7 @@ mod tests {
         assert_eq!(outliers(&beside_four(100), &rules), []);
         assert_eq!(outliers(&beside_four(101), &rules), [(0, Cause::SuccessRate)]);
 
-        let rule = SuccessRate { difference_min: 0.0, ..SuccessRate::default() };
+        let rule = SuccessRate { min_difference: 0.0, ..SuccessRate::default() };
         let envoy = OutlierRules { success_rate: Some(rule), ..OutlierRules::default() };
         assert_eq!(outliers(&beside_four(1), &envoy), [(0, Cause::SuccessRate)]);
     }
@@ -191,7 +191,7 @@ mod tests {
     #[test]
     fn a_node_is_slow_if_it_takes_a_multiple_of_the_median() {
         let rules = OutlierRules {
-            success_rate: Some(SuccessRate { nodes_min: 100, ..SuccessRate::default() }),
+            success_rate: Some(SuccessRate { min_nodes: 100, ..SuccessRate::default() }),
             latency: Some(SlowerThanOthers::default()),
             ..OutlierRules::default()
         };

@@ -35,7 +35,7 @@ pub(super) struct Fleet {
 pub(super) type Followers = Vec<(Weak<Node>, Arc<Host>)>;
 
 /// The least value of `room_at`.
-const ROOM_MIN: usize = 64;
+const MIN_ROOM: usize = 64;
 
 /// What is known of one address.
 #[derive(Debug)]
@@ -71,7 +71,7 @@ const PROBATION: State = State::Probation { taken: 0, succeeded: 0, until: None 
 impl Fleet {
     pub(super) fn new(rng: Rng) -> Self {
         let next_sweep = Timestamp::default();
-        Self { rng, members: BTreeMap::new(), next_sweep, room_at: ROOM_MIN }
+        Self { rng, members: BTreeMap::new(), next_sweep, room_at: MIN_ROOM }
     }
 
     pub(super) fn eject(
@@ -102,7 +102,7 @@ impl Fleet {
             }
             return;
         }
-        if member.ejection_time(rules) < rules.ejection_max || member.multiplier == 0 {
+        if member.ejection_time(rules) < rules.max_ejection || member.multiplier == 0 {
             member.multiplier += 1;
         }
         let until = now + member.ejection_time(rules) + jitter;
@@ -117,7 +117,7 @@ impl Fleet {
     fn in_the_way(&self, address: &Address, rules: &OutlierRules) -> Vec<Address> {
         let is_healthy = |member: &Member| matches!(member.state, State::Healthy);
         let nodes = self.members.values().filter(|member| member.is_live()).count();
-        let room = rules.ejected_max(nodes).checked_sub(1);
+        let room = rules.max_ejected(nodes).checked_sub(1);
         let (Some(room), true) = (room, self.members.get(address).is_some_and(is_healthy)) else {
             return Vec::new();
         };
@@ -161,7 +161,7 @@ impl Fleet {
             ejected += usize::from(is_out);
             open += usize::from(!is_out && is_open_otherwise(&node));
         }
-        ejected <= rules.ejected_max(nodes) && is_enough(open, nodes, rules)
+        ejected <= rules.max_ejected(nodes) && is_enough(open, nodes, rules)
     }
 
     /// Lets nodes come back if their time is over.
@@ -206,7 +206,7 @@ impl Fleet {
             .collect();
         if is_enough(open, nodes, rules) {
             out.sort();
-            out.truncate(out.len().saturating_sub(rules.ejected_max(nodes)));
+            out.truncate(out.len().saturating_sub(rules.max_ejected(nodes)));
         }
         for (_, address) in out {
             if let Some(member) = self.members.get_mut(&address) {
@@ -239,7 +239,7 @@ impl Fleet {
 
     /// Forgets nodes that have left and would come back as new, and if too many are left, the
     /// longest gone.
-    pub(super) fn forget(&mut self, remembered_max: usize) {
+    pub(super) fn forget(&mut self, max_remembered: usize) {
         self.members.retain(|_, member| {
             member.is_live() || 0 < member.multiplier || !matches!(member.state, State::Healthy)
         });
@@ -252,9 +252,9 @@ impl Fleet {
                 (member.ejected_until(), member.healthy_since, address.clone())
             })
             .collect();
-        if remembered_max < left.len() {
+        if max_remembered < left.len() {
             left.sort();
-            left.truncate(left.len() - remembered_max);
+            left.truncate(left.len() - max_remembered);
             for (_, _, address) in left {
                 self.members.remove(&address);
             }
@@ -263,10 +263,10 @@ impl Fleet {
 
     /// Forgets when twice as many are known as were kept the last time. Looking at all of them for
     /// each node that joins would take seconds in a set of ten thousand.
-    pub(super) fn make_room(&mut self, remembered_max: usize) {
+    pub(super) fn make_room(&mut self, max_remembered: usize) {
         if self.room_at <= self.members.len() {
-            self.forget(remembered_max);
-            self.room_at = (2 * self.members.len()).max(ROOM_MIN);
+            self.forget(max_remembered);
+            self.room_at = (2 * self.members.len()).max(MIN_ROOM);
         }
     }
 
@@ -360,12 +360,12 @@ impl Member {
         }
         *succeeded += 1;
         let is_last = *succeeded == calls;
-        self.answered(until);
+        self.note_answer(until);
         is_last
     }
 
     /// Notes an answer: other trials under way have until `then`.
-    pub(super) fn answered(&mut self, then: Timestamp) {
+    pub(super) fn note_answer(&mut self, then: Timestamp) {
         if let State::Probation { taken, succeeded, until } = &mut self.state {
             *until = (succeeded < taken).then_some(then);
         }
@@ -384,7 +384,7 @@ impl Member {
     }
 
     fn ejection_time(&self, rules: &OutlierRules) -> Duration {
-        rules.ejection_min.saturating_mul(self.multiplier).min(rules.ejection_max)
+        rules.min_ejection.saturating_mul(self.multiplier).min(rules.max_ejection)
     }
 }
 

@@ -29,7 +29,7 @@ mod trial;
 pub use change::Change;
 pub use host::{Cause, Host};
 pub use rules::{FailurePercentage, OutlierRules, SlowerThanOthers, SuccessRate};
-pub use trial::{Admission, Trial};
+pub use trial::{OutlierAdmission, Trial};
 
 use self::fleet::{Fleet, Followers, Member, State};
 use crate::{
@@ -75,7 +75,7 @@ impl Outlier {
         if !fleet.members.values().any(Member::is_live) {
             fleet.next_sweep = now + self.rules.interval;
         }
-        fleet.make_room(self.rules.remembered_max);
+        fleet.make_room(self.rules.max_remembered);
         let member = fleet.members.entry(node.address().clone()).or_insert_with(Member::new);
         member.node = Arc::downgrade(node);
         member.restart_probation();
@@ -132,7 +132,7 @@ impl Outlier {
                 fleet.eject(&address, cause, now, &self.rules, &mut changes, &mut followers);
             }
             fleet.decay(now, self.rules.interval);
-            fleet.forget(self.rules.remembered_max);
+            fleet.forget(self.rules.max_remembered);
         }
         fleet.release_needed(now, &self.rules, &mut changes, &mut followers);
         drop(fleet);
@@ -179,18 +179,18 @@ impl Outlier {
 
     /// Whether an attempt may go ahead at a node. If it is a trial, something may be
     /// [due](Self::due) sooner.
-    pub fn admit(&self, address: &Address, host: &Host, now: Timestamp) -> Admission {
+    pub fn admit(&self, address: &Address, host: &Host, now: Timestamp) -> OutlierAdmission {
         if host.access() == Access::Open {
-            return Admission::Free;
+            return OutlierAdmission::Free;
         }
         let mut fleet = self.lock();
-        let Some(member) = fleet.members.get_mut(address) else { return Admission::Free };
+        let Some(member) = fleet.members.get_mut(address) else { return OutlierAdmission::Free };
         let State::Probation { taken, succeeded, until } = &mut member.state else {
             let is_open = member.host.access() == Access::Open;
-            return if is_open { Admission::Free } else { Admission::Refused };
+            return if is_open { OutlierAdmission::Free } else { OutlierAdmission::Refused };
         };
         if *taken == self.rules.probation_calls {
-            return Admission::Refused;
+            return OutlierAdmission::Refused;
         }
         // Trials that are given up one after another would otherwise never run out of time. If none
         // was under way when the time ran out, there was a pause, which says nothing.
@@ -202,7 +202,7 @@ impl Outlier {
         if *taken == self.rules.probation_calls {
             member.host.set_access(Access::Closed);
         }
-        Admission::Trial(Trial { round: member.round, is_placed: true })
+        OutlierAdmission::Trial(Trial { round: member.round, is_placed: true })
     }
 
     /// Ends a trial request. The first failure ejects the node again. When enough trials have
@@ -235,7 +235,7 @@ impl Outlier {
                 if trial.is_placed {
                     member.give_back();
                 }
-                member.answered(now + self.rules.trial_timeout);
+                member.note_answer(now + self.rules.trial_timeout);
             }
         }
         drop(fleet);

@@ -25,14 +25,14 @@ pub struct OutlierRules {
     /// The time between sweeps that compare rates. Default 10 s.
     pub interval: Duration,
     /// How long the first ejection lasts. Each later one lasts longer by this much. Default 30 s.
-    pub ejection_min: Duration,
+    pub min_ejection: Duration,
     /// How long an ejection lasts at most, before jitter. Default 300 s.
-    pub ejection_max: Duration,
+    pub max_ejection: Duration,
     /// Up to this much is added at random. Default 3 s; Envoy's is none. Many clients eject a node
     /// at the same moment, and should not all let it back at the same moment.
     pub ejection_jitter: Duration,
     /// The largest share of the nodes that may be ejected, rounded down. Default 10 %.
-    pub ejected_max_percent: u32,
+    pub max_ejected_percent: u32,
     /// Whether one node may be ejected if that share is less than one node. Default true, as in
     /// gRPC: otherwise a set of five would not be protected at all.
     pub always_eject_one: bool,
@@ -51,7 +51,7 @@ pub struct OutlierRules {
     pub check_ends_ejection: bool,
     /// How many nodes are remembered that left while they were ejected or soon after. Between two
     /// sweeps, as many again as are known. Default 1,024.
-    pub remembered_max: usize,
+    pub max_remembered: usize,
 }
 
 /// A node is an outlier if its success rate lies far below that of the others.
@@ -66,11 +66,11 @@ pub struct SuccessRate {
     /// capacity for that does more harm than good. Envoy has no such floor, and its users ask for
     /// one (envoy#18752, envoy#37723); 0 is Envoy's rule. At the default, one node of five is not
     /// ejected at a success rate of 93.75 % or more, beside four at 100 %.
-    pub difference_min: f64,
+    pub min_difference: f64,
     /// How many nodes must have enough calls. Default 5.
-    pub nodes_min: usize,
+    pub min_nodes: usize,
     /// How many calls in an interval are enough. Default 100.
-    pub calls_min: u32,
+    pub min_calls: u32,
 }
 
 /// A node is an outlier if too many of its calls fail, whatever the others do.
@@ -79,9 +79,9 @@ pub struct FailurePercentage {
     /// The share of its calls that fail, at least. Default 85 %.
     pub percent: u32,
     /// How many nodes must have enough calls. Default 5.
-    pub nodes_min: usize,
+    pub min_nodes: usize,
     /// How many calls in an interval are enough. Default 50.
-    pub calls_min: u32,
+    pub min_calls: u32,
 }
 
 /// A node is an outlier if its successes take much longer than those of the others.
@@ -90,28 +90,28 @@ pub struct SlowerThanOthers {
     /// How many times the median of all nodes' means its mean latency is, at least. Default 5.
     pub factor: f64,
     /// A node with a mean below this is never an outlier. Default 10 ms.
-    pub latency_min: Duration,
+    pub min_latency: Duration,
     /// How many nodes must have enough successes. Default 3.
-    pub nodes_min: usize,
+    pub min_nodes: usize,
     /// How many successes in an interval are enough. Default 20: a slow node answers little.
-    pub calls_min: u32,
+    pub min_calls: u32,
 }
 
 impl Default for SuccessRate {
     fn default() -> Self {
-        Self { deviations: 1.9, difference_min: 5.0, nodes_min: 5, calls_min: 100 }
+        Self { deviations: 1.9, min_difference: 5.0, min_nodes: 5, min_calls: 100 }
     }
 }
 
 impl Default for FailurePercentage {
     fn default() -> Self {
-        Self { percent: 85, nodes_min: 5, calls_min: 50 }
+        Self { percent: 85, min_nodes: 5, min_calls: 50 }
     }
 }
 
 impl Default for SlowerThanOthers {
     fn default() -> Self {
-        Self { factor: 5.0, latency_min: Duration::from_millis(10), nodes_min: 3, calls_min: 20 }
+        Self { factor: 5.0, min_latency: Duration::from_millis(10), min_nodes: 3, min_calls: 20 }
     }
 }
 
@@ -125,16 +125,16 @@ impl Default for OutlierRules {
             failure_percentage: None,
             latency: None,
             interval: Duration::from_secs(10),
-            ejection_min: Duration::from_secs(30),
-            ejection_max: Duration::from_secs(300),
+            min_ejection: Duration::from_secs(30),
+            max_ejection: Duration::from_secs(300),
             ejection_jitter: Duration::from_secs(3),
-            ejected_max_percent: 10,
+            max_ejected_percent: 10,
             always_eject_one: true,
             panic_percent: 50,
             probation_calls: 1,
             trial_timeout: Duration::from_secs(10),
             check_ends_ejection: true,
-            remembered_max: 1_024,
+            max_remembered: 1_024,
         }
     }
 }
@@ -150,20 +150,20 @@ impl OutlierRules {
         }
         assert!(Duration::ZERO < self.interval, "a sweep without end");
         assert!(Duration::ZERO < self.trial_timeout, "trials without time for an answer");
-        assert!(Duration::ZERO < self.ejection_min, "ejected for no time at all");
-        assert!(self.ejection_min <= self.ejection_max, "the least time lies above the greatest");
-        assert!(self.ejected_max_percent <= 100, "more than all nodes");
+        assert!(Duration::ZERO < self.min_ejection, "ejected for no time at all");
+        assert!(self.min_ejection <= self.max_ejection, "the least time lies above the greatest");
+        assert!(self.max_ejected_percent <= 100, "more than all nodes");
         assert!(self.panic_percent <= 100, "more than all nodes");
         assert!(self.success_rate.is_none_or(|rule| 0.0 < rule.deviations), "half of all nodes");
-        let is_share = |rule: SuccessRate| (0.0..=100.0).contains(&rule.difference_min);
+        let is_share = |rule: SuccessRate| (0.0..=100.0).contains(&rule.min_difference);
         assert!(self.success_rate.is_none_or(is_share), "a difference of more than all calls");
         assert!(self.failure_percentage.is_none_or(|rule| (1..=100).contains(&rule.percent)));
         assert!(self.latency.is_none_or(|rule| 1.0 < rule.factor), "half of all nodes");
     }
 
     /// How many of `nodes` nodes may be ejected: never all of them.
-    pub(super) fn ejected_max(&self, nodes: usize) -> usize {
-        let share = nodes * self.ejected_max_percent as usize / 100;
+    pub(super) fn max_ejected(&self, nodes: usize) -> usize {
+        let share = nodes * self.max_ejected_percent as usize / 100;
         share.max(usize::from(self.always_eject_one)).min(nodes.saturating_sub(1))
     }
 }

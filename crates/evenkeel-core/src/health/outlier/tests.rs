@@ -140,7 +140,7 @@ fn the_allowed_share_of_ejections_is_rounded_down_to_whole_nodes() {
         (20, 10, false, 2),
     ] {
         let rules = OutlierRules {
-            ejected_max_percent: percent,
+            max_ejected_percent: percent,
             always_eject_one: always_one,
             panic_percent: 0,
             ..rules()
@@ -156,7 +156,7 @@ fn the_allowed_share_of_ejections_is_rounded_down_to_whole_nodes() {
 
 #[test]
 fn a_node_that_is_closed_for_another_reason_does_not_count_as_available() {
-    let rules = OutlierRules { ejected_max_percent: 100, panic_percent: 0, ..rules() };
+    let rules = OutlierRules { max_ejected_percent: 100, panic_percent: 0, ..rules() };
     let set = Set::of(2, rules);
     set.nodes[1].close(Gate::Unhealthy);
     set.fail(0, 100, Fault::Server, at(0));
@@ -172,7 +172,7 @@ fn a_node_that_is_closed_for_another_reason_does_not_count_as_available() {
 
 #[test]
 fn while_too_few_nodes_are_open_none_is_ejected_and_all_come_back() {
-    let set = Set::of(10, OutlierRules { ejected_max_percent: 100, ..rules() });
+    let set = Set::of(10, OutlierRules { max_ejected_percent: 100, ..rules() });
     for index in 0..10 {
         set.fail(index, 5, Fault::Server, at(0));
     }
@@ -211,7 +211,7 @@ fn jitter_is_added_up_to_its_limit() {
         40,
         OutlierRules {
             ejection_jitter: Duration::from_secs(6),
-            ejected_max_percent: 50,
+            max_ejected_percent: 50,
             ..rules()
         },
     );
@@ -232,16 +232,17 @@ fn a_node_that_comes_back_is_on_probation_until_its_trials_succeed() {
     set.fail(0, 5, Fault::Server, at(0));
     assert_eq!(set.outlier.sweep(at(30)), [Change::OnProbation(address(0))]);
     let admit = || set.outlier.admit(&address(0), &set.hosts[0], at(30));
-    let (Admission::Trial(first), Admission::Trial(second)) = (admit(), admit()) else {
+    let (OutlierAdmission::Trial(first), OutlierAdmission::Trial(second)) = (admit(), admit())
+    else {
         panic!("two may try")
     };
-    assert!(matches!(admit(), Admission::Refused));
+    assert!(matches!(admit(), OutlierAdmission::Refused));
     set.outlier.cancel_trial(first, &address(0));
-    let Admission::Trial(third) = admit() else { panic!("its place is free") };
+    let OutlierAdmission::Trial(third) = admit() else { panic!("its place is free") };
     let finish = |trial, outcome| set.outlier.finish_trial(trial, &address(0), outcome, at(31));
     assert_eq!(finish(second, Outcome::Success), []);
     assert_eq!(finish(third, Outcome::Success), [Change::Returned(address(0))]);
-    assert!(matches!(admit(), Admission::Free));
+    assert!(matches!(admit(), OutlierAdmission::Free));
 }
 
 #[test]
@@ -249,7 +250,8 @@ fn a_trial_that_fails_ejects_for_longer() {
     let set = Set::of(5, rules());
     set.fail(0, 5, Fault::Server, at(0));
     set.outlier.sweep(at(30));
-    let Admission::Trial(trial) = set.outlier.admit(&address(0), &set.hosts[0], at(30)) else {
+    let OutlierAdmission::Trial(trial) = set.outlier.admit(&address(0), &set.hosts[0], at(30))
+    else {
         panic!("one may try")
     };
 
@@ -265,7 +267,7 @@ fn a_trial_without_an_answer_ejects_again_when_its_time_is_over() {
     set.outlier.sweep(at(30));
     assert_eq!(set.outlier.due(), Some(at(40)), "the next sweep");
     let admit = |now| set.outlier.admit(&address(0), &set.hosts[0], at(now));
-    let Admission::Trial(trial) = admit(33) else { panic!("one may try") };
+    let OutlierAdmission::Trial(trial) = admit(33) else { panic!("one may try") };
 
     assert_eq!(set.outlier.sweep(at(40)), []);
     assert_eq!(set.outlier.due(), Some(at(43)), "the trial has ten seconds");
@@ -276,7 +278,7 @@ fn a_trial_without_an_answer_ejects_again_when_its_time_is_over() {
     let late = set.outlier.finish_trial(trial, &address(0), Outcome::Success, at(44));
     assert_eq!((late, set.ejected()), (vec![], vec![0]), "too late");
     set.outlier.sweep(at(103));
-    let Admission::Trial(given_back) = admit(103) else { panic!("one may try") };
+    let OutlierAdmission::Trial(given_back) = admit(103) else { panic!("one may try") };
     set.outlier.cancel_trial(given_back, &address(0));
     assert_eq!(set.outlier.sweep(at(200)), [], "nothing is under way");
 }
@@ -287,7 +289,7 @@ fn trials_that_hang_one_after_another_eject_again_when_the_time_of_the_first_is_
     set.fail(0, 5, Fault::Server, at(0));
     set.outlier.sweep(at(30));
     let admit = |now| match set.outlier.admit(&address(0), &set.hosts[0], at(now)) {
-        Admission::Trial(trial) => trial,
+        OutlierAdmission::Trial(trial) => trial,
         other => panic!("no trial but {other:?}"),
     };
     for begins in [31, 35] {
@@ -307,7 +309,7 @@ fn an_answer_or_a_pause_gives_later_trials_their_full_time() {
     set.fail(0, 5, Fault::Server, at(0));
     set.outlier.sweep(at(30));
     let admit = |now| match set.outlier.admit(&address(0), &set.hosts[0], at(now)) {
-        Admission::Trial(trial) => trial,
+        OutlierAdmission::Trial(trial) => trial,
         other => panic!("no trial but {other:?}"),
     };
     let (answered, held) = (admit(31), admit(33));
@@ -331,7 +333,7 @@ fn an_untimed_trial_takes_no_place_and_its_outcome_still_counts() {
         set.fail(0, 5, Fault::Server, at(0));
         set.outlier.sweep(at(30));
         let admit = || set.outlier.admit(&address(0), &set.hosts[0], at(30));
-        let Admission::Trial(mut poll) = admit() else { panic!("one may try") };
+        let OutlierAdmission::Trial(mut poll) = admit() else { panic!("one may try") };
         set.outlier.give_place(&mut poll, &address(0));
         assert_eq!(set.hosts[0].access(), Access::Guarded);
         assert_eq!(set.outlier.sweep(at(90)), [], "it may take long");
@@ -370,7 +372,10 @@ fn a_passing_check_ends_a_probation_whose_trial_is_under_way() {
     let changes = set.outlier.passed_check(&address(0), at(31));
 
     assert_eq!(changes, [Change::Returned(address(0))]);
-    assert!(matches!(set.outlier.admit(&address(0), &set.hosts[0], at(31)), Admission::Free));
+    assert!(matches!(
+        set.outlier.admit(&address(0), &set.hosts[0], at(31)),
+        OutlierAdmission::Free
+    ));
     assert_eq!(set.outlier.passed_check(&address(0), at(32)), []);
 }
 
@@ -384,7 +389,10 @@ fn a_node_on_probation_gives_way_to_the_ejection_of_one_that_fails_now() {
     set.fail(1, 5, Fault::Server, at(31));
 
     assert_eq!(set.ejected(), [1]);
-    assert!(matches!(set.outlier.admit(&address(0), &set.hosts[0], at(31)), Admission::Free));
+    assert!(matches!(
+        set.outlier.admit(&address(0), &set.hosts[0], at(31)),
+        OutlierAdmission::Free
+    ));
     set.fail(0, 5, Fault::Server, at(32));
     assert_eq!(set.ejected(), [1], "one that is ejected does not give way");
 }
@@ -423,7 +431,7 @@ fn a_set_that_shrinks_gets_back_the_nodes_ejected_beyond_the_allowed_share() {
 #[test]
 fn the_memory_of_nodes_that_left_is_bounded() {
     let mut set =
-        Set::of(100, OutlierRules { remembered_max: 3, ejected_max_percent: 50, ..rules() });
+        Set::of(100, OutlierRules { max_remembered: 3, max_ejected_percent: 50, ..rules() });
     for index in 0..20 {
         set.fail(index, 5, Fault::Server, at(index as u64));
     }
@@ -458,13 +466,13 @@ fn addresses_that_come_and_go_between_two_sweeps_do_not_pile_up() {
 /// one interval. Where gRPC overshoots its share, we do not.
 #[test]
 fn scenarios_of_grpc_end_as_they_do_there() {
-    let success_rate = |deviations, calls_min| OutlierRules {
+    let success_rate = |deviations, min_calls| OutlierRules {
         consecutive_errors: None,
         success_rate: Some(SuccessRate {
             deviations,
-            difference_min: 0.0,
-            nodes_min: 3,
-            calls_min,
+            min_difference: 0.0,
+            min_nodes: 3,
+            min_calls,
         }),
         ..rules()
     };
@@ -481,18 +489,18 @@ fn scenarios_of_grpc_end_as_they_do_there() {
         set.ejected()
     };
     let twenty = [20; 5];
-    let half = |rules| OutlierRules { ejected_max_percent: 50, ..rules };
+    let half = |rules| OutlierRules { max_ejected_percent: 50, ..rules };
 
     assert_eq!(run(half(success_rate(1.9, 10)), &[], &twenty), []);
     assert_eq!(run(half(success_rate(1.9, 20)), &[0], &[19, 20, 20, 20, 20]), []);
     assert_eq!(run(half(success_rate(1.9, 10)), &[0], &twenty), [0]);
     let off = OutlierRules { success_rate: None, ..success_rate(1.9, 10) };
     assert_eq!(run(off, &[0], &twenty), []);
-    let share = OutlierRules { ejected_max_percent: 30, ..success_rate(0.001, 10) };
+    let share = OutlierRules { max_ejected_percent: 30, ..success_rate(0.001, 10) };
     assert_eq!(run(share, &[0, 1, 2], &twenty).len(), 1, "gRPC ejects two of five at 30 %");
     let failures = OutlierRules {
         success_rate: None,
-        failure_percentage: Some(FailurePercentage { nodes_min: 3, calls_min: 100, percent: 85 }),
+        failure_percentage: Some(FailurePercentage { min_nodes: 3, min_calls: 100, percent: 85 }),
         ..success_rate(1.9, 10)
     };
     assert_eq!(run(failures, &[0], &twenty), [], "too few calls");
@@ -503,7 +511,7 @@ fn the_cap_holds_and_one_node_is_open_whatever_happens() {
     for seed in 0..60 {
         let mut rng = Rng::with_seed(seed);
         let rules = OutlierRules {
-            ejected_max_percent: [10, 40, 100][rng.below(3)],
+            max_ejected_percent: [10, 40, 100][rng.below(3)],
             panic_percent: [0, 50][rng.below(2)],
             probation_calls: rng.below(3) as u32,
             consecutive_errors: Some(2),
@@ -526,7 +534,7 @@ fn the_cap_holds_and_one_node_is_open_whatever_happens() {
                 5 => {
                     match set.outlier.admit(set.nodes[index].address(), &set.hosts[index], at(now))
                     {
-                        Admission::Trial(trial) => {
+                        OutlierAdmission::Trial(trial) => {
                             let outcome = [Outcome::Success, Outcome::Failure][rng.below(2)];
                             let node = &set.nodes[index];
                             set.outlier.finish_trial(trial, node.address(), outcome, at(now));
@@ -539,7 +547,7 @@ fn the_cap_holds_and_one_node_is_open_whatever_happens() {
             }
             set.outlier.sweep(at(now));
             let (nodes, ejected) = (set.nodes.len(), set.ejected().len());
-            let allowed = set.outlier.rules().ejected_max(nodes);
+            let allowed = set.outlier.rules().max_ejected(nodes);
             assert!(ejected <= allowed, "seed {seed}, step {step}: {ejected} of {nodes}");
             assert!(set.nodes.iter().any(|node| node.is_open()), "seed {seed}, step {step}");
         }
@@ -549,7 +557,7 @@ fn the_cap_holds_and_one_node_is_open_whatever_happens() {
 #[test]
 fn sixteen_threads_eject_no_more_than_allowed() {
     for _ in 0..50 {
-        let set = Set::of(16, OutlierRules { ejected_max_percent: 25, ..rules() });
+        let set = Set::of(16, OutlierRules { max_ejected_percent: 25, ..rules() });
         std::thread::scope(|scope| {
             for index in 0..16 {
                 let set = &set;

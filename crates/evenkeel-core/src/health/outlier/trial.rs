@@ -9,7 +9,7 @@ use crate::{
 
 /// Whether an attempt may go ahead at a node that is on probation.
 #[derive(Debug)]
-pub enum Admission {
+pub enum OutlierAdmission {
     /// It may: the node is not on probation.
     Free,
     /// It may, as a trial.
@@ -18,7 +18,7 @@ pub enum Admission {
     Refused,
 }
 
-impl Admission {
+impl OutlierAdmission {
     /// The same for an attempt at a node. `judge` learns how a trial ends.
     #[must_use]
     pub fn for_attempt(self, judge: &Weak<impl Judge<Trial = Trial>>) -> observe::Admission {

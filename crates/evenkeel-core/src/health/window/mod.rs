@@ -21,7 +21,7 @@ pub enum Window {
 
 impl Window {
     /// The largest number of calls that a window can count.
-    pub const CALLS_MAX: u32 = 1 << 16;
+    pub const MAX_CALLS: u32 = 1 << 16;
 }
 
 /// What one call adds.
@@ -87,7 +87,7 @@ const FIELD: u64 = (1 << FIELD_BITS) - 1;
 impl CallCounter {
     fn new(calls: u32) -> Self {
         assert!(0 < calls, "a window of no calls");
-        assert!(calls <= Window::CALLS_MAX, "a window of more than {} calls", Window::CALLS_MAX);
+        assert!(calls <= Window::MAX_CALLS, "a window of more than {} calls", Window::MAX_CALLS);
         let slots = (0..calls).map(|_| AtomicU8::new(0)).collect();
         let all_well = u64::from(calls) * weight(1);
         Self { next: AtomicU32::new(0), slots, all_well, totals: AtomicU64::new(0) }
@@ -182,7 +182,7 @@ impl TimeCounter {
     const PARTS: usize = 10;
 
     /// Up to this many parts, an old number can be told from a new one.
-    const SILENCE_MAX: u64 = 1 << 14;
+    const MAX_SILENCE: u64 = 1 << 14;
 
     fn new(span: Duration) -> Self {
         let nanos = u64::try_from(span.as_nanos()).unwrap_or(u64::MAX);
@@ -227,7 +227,7 @@ impl TimeCounter {
         if !is_first {
             return;
         }
-        if Self::SILENCE_MAX < tick - last {
+        if Self::MAX_SILENCE < tick - last {
             return self.clear();
         }
         for passed_over in (last + 1..tick).rev().take(Self::PARTS) {

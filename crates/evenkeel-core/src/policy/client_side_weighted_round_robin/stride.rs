@@ -6,7 +6,7 @@ use crate::sync::{AtomicU32, Ordering};
 const SCALE: u64 = 65_535;
 
 /// How far above or below the mean a weight may be. It bounds how many turns a pick takes.
-const RATIO_MAX: f64 = 10.0;
+const MAX_RATIO: f64 = 10.0;
 
 /// How often each index has a turn, scaled so that the one with most has one in every round.
 #[derive(Debug)]
@@ -31,9 +31,9 @@ impl Strides {
             self.0.iter().for_each(|stride| stride.store(SCALE as u32, Ordering::Relaxed));
             return;
         }
-        let max = known.fold(0.0, f64::max).min(mean * RATIO_MAX);
+        let max = known.fold(0.0, f64::max).min(mean * MAX_RATIO);
         let scale = SCALE as f64 / max;
-        let min = (mean / RATIO_MAX * scale).ceil();
+        let min = (mean / MAX_RATIO * scale).ceil();
         for (stride, weight) in self.0.iter().zip(weights) {
             let scaled = (weight.unwrap_or(mean).min(max) * scale).round().max(min);
             stride.store(scaled as u32, Ordering::Relaxed);

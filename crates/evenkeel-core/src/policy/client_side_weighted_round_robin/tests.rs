@@ -25,7 +25,7 @@ impl Fleet {
             cpu_utilization: utilization,
             ..LoadReport::default()
         };
-        self.nodes[index].reported(&report, now);
+        self.nodes[index].report_load(&report, now);
     }
 
     fn counts(&mut self, picks: usize) -> Vec<usize> {

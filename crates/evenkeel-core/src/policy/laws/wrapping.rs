@@ -33,9 +33,9 @@ const LATE: Timestamp = Timestamp::from_nanos(1_000_000);
 /// * A child is rebuilt from its previous picker.
 ///
 /// ```
-/// use evenkeel_core::policy::{Priority, laws};
+/// use evenkeel_core::policy::{Tiers, laws};
 ///
-/// laws::check_wrapping(|child| Box::new(Priority::new(child)));
+/// laws::check_wrapping(|child| Box::new(Tiers::new(child)));
 /// ```
 ///
 /// # Panics

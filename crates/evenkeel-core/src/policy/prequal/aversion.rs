@@ -25,7 +25,7 @@ const DECAY_TICKS: f32 = 10e9 / (1 << TICK_BITS) as f32;
 const GAIN: f32 = 0.25;
 
 /// A smaller share counts as none, so that a node that has recovered costs no writes.
-const SHARE_MIN: f32 = 1e-3;
+const MIN_SHARE: f32 = 1e-3;
 
 impl Aversion {
     /// Records how an attempt ended.
@@ -55,7 +55,7 @@ impl Aversion {
         let mut word = self.state.load(Ordering::Relaxed);
         loop {
             let share = decayed(word, now) * (1.0 - GAIN) + if has_failed { GAIN } else { 0.0 };
-            let share = if share < SHARE_MIN { 0.0 } else { share };
+            let share = if share < MIN_SHARE { 0.0 } else { share };
             // A clock that goes back must not move the stamp back.
             let tick = (word as u32).wrapping_add(elapsed(word, now));
             let tick = if word == 0 { tick_of(now) } else { tick };
@@ -84,9 +84,9 @@ fn tick_of(now: Timestamp) -> u32 {
 /// range, not half of it, stands for elapsed time.
 fn elapsed(word: u64, now: Timestamp) -> u32 {
     /// About a quarter of an hour.
-    const AHEAD_MAX: u32 = 1 << 20;
+    const MAX_TICKS_AHEAD: u32 = 1 << 20;
     let elapsed = tick_of(now).wrapping_sub(word as u32);
-    if u32::MAX - AHEAD_MAX < elapsed { 0 } else { elapsed }
+    if u32::MAX - MAX_TICKS_AHEAD < elapsed { 0 } else { elapsed }
 }
 
 #[cfg(test)]

@@ -151,11 +151,11 @@ impl Pool {
         }
     }
 
-    /// Removes probes older than `age_max`.
+    /// Removes probes older than `max_age`.
     #[inline]
-    pub(super) fn age_out(&mut self, now: Timestamp, age_max: Duration) {
-        if age_max < now.since(self.oldest) {
-            self.retain(|probe| now.since(probe.arrived) <= age_max);
+    pub(super) fn age_out(&mut self, now: Timestamp, max_age: Duration) {
+        if max_age < now.since(self.oldest) {
+            self.retain(|probe| now.since(probe.arrived) <= max_age);
             let arrivals = self.probes[..self.len].iter().map(|probe| probe.arrived);
             self.oldest = arrivals.min().unwrap_or(now);
         }

@@ -13,8 +13,8 @@ use crate::{load::ServerLoad, node::Node, rng::Rng, sync::Ordering, time::Timest
 ///
 /// [`Picker::probing`](crate::policy::Picker::probing) returns it. Call [`due`](Self::due) once at
 /// first, when it [wakes](Self::wake_with) you, after each answer, and at the time that `due` last
-/// returned. Each probe that it begins is a [`Ticket`], to be [answered](Ticket::answered),
-/// [failed](Ticket::failed), or dropped.
+/// returned. Each probe that it begins is a [`Ticket`], to be [answered](Ticket::record_answer),
+/// [failed](Ticket::record_failure), or dropped.
 ///
 /// The balancer of evenkeel-layers does that. A simulator does it like this:
 ///
@@ -37,7 +37,7 @@ use crate::{load::ServerLoad, node::Node, rng::Rng, sync::Ordering, time::Timest
 /// now = now + Duration::from_millis(1);
 /// for ticket in tickets {
 ///     let busy = if ticket.index() == 2 { 1.0 } else { 50.0 };
-///     ticket.answered(ServerLoad::new(busy, Duration::from_millis(10)), now);
+///     ticket.record_answer(ServerLoad::new(busy, Duration::from_millis(10)), now);
 /// }
 /// let mut cx = PickContext { now, ..PickContext::new(&mut rng) };
 /// assert_eq!(picker.pick(&nodes, &mut cx), Some(2));
@@ -53,7 +53,7 @@ impl Probing {
     /// Begins the probes that are due now, and returns the time by which to call it again.
     ///
     /// `nodes` are those that the picker was built for. At most
-    /// [`probes_max`](super::Prequal::probes_max) probes are under way. Probes that requests ask
+    /// [`max_probes`](super::Prequal::max_probes) probes are under way. Probes that requests ask
     /// for beyond that are forgotten.
     pub fn due(
         &self,
@@ -73,7 +73,7 @@ impl Probing {
         let probed = Timestamp::from_nanos(state.probed.load(Ordering::Relaxed));
         let is_idle = rules.idle_interval <= state.now().since(probed);
         let owed = state.owed.swap(0, Ordering::AcqRel).max(is_idle.into());
-        let room = rules.probes_max.saturating_sub(state.under_way.load(Ordering::Acquire));
+        let room = rules.max_probes.saturating_sub(state.under_way.load(Ordering::Acquire));
         let count = owed.min(room);
         if count != 0 && !nodes.is_empty() {
             state.probed.store(state.now().as_nanos(), Ordering::Relaxed);
@@ -171,7 +171,7 @@ impl Ticket {
     }
 
     /// Reports that the node has answered.
-    pub fn answered(self, load: ServerLoad, now: Timestamp) {
+    pub fn record_answer(self, load: ServerLoad, now: Timestamp) {
         self.state.advance(now);
         let probe = Pooled {
             index: self.index as u32,
@@ -190,7 +190,7 @@ impl Ticket {
     }
 
     /// Reports that no answer came, or not in time. Nothing is then known about the node's load.
-    pub fn failed(self, now: Timestamp) {
+    pub fn record_failure(self, now: Timestamp) {
         self.state.advance(now);
         self.state.pool().forget(self.node.id());
     }

@@ -17,9 +17,9 @@ pub(super) struct Rules {
     pub(super) remove_rate: f64,
     pub(super) delta: f64,
     pub(super) quantile: f64,
-    pub(super) age_max: Duration,
+    pub(super) max_age: Duration,
     pub(super) idle_interval: Duration,
-    pub(super) probes_max: u32,
+    pub(super) max_probes: u32,
     pub(super) score: Option<Score>,
 }
 
@@ -31,9 +31,9 @@ impl Default for Rules {
             delta: 1.0,
             // 2^(-1/4), the paper's baseline.
             quantile: 0.840_896_415_253_714_6,
-            age_max: Duration::from_secs(1),
+            max_age: Duration::from_secs(1),
             idle_interval: Duration::from_millis(100),
-            probes_max: 64,
+            max_probes: 64,
             score: None,
         }
     }
@@ -76,9 +76,9 @@ impl fmt::Debug for Rules {
             .field("remove_rate", &self.remove_rate)
             .field("delta", &self.delta)
             .field("quantile", &self.quantile)
-            .field("age_max", &self.age_max)
+            .field("max_age", &self.max_age)
             .field("idle_interval", &self.idle_interval)
-            .field("probes_max", &self.probes_max)
+            .field("max_probes", &self.max_probes)
             .field("is_scored", &self.score.is_some())
             .finish()
     }

@@ -83,7 +83,7 @@ impl State {
     pub(super) fn ask(&self) {
         const UNIT: f64 = (1_u64 << 32) as f64;
         // Read first: if no sender takes the owed probes, a request costs no more than this load.
-        if self.rules.probes_max <= self.owed.load(Ordering::Relaxed) {
+        if self.rules.max_probes <= self.owed.load(Ordering::Relaxed) {
             return;
         }
         let step = (self.rules.probe_rate * UNIT) as u64;
@@ -137,7 +137,7 @@ impl State {
 
     /// Removes the probes that are too old.
     pub(super) fn age_out(&self) {
-        self.pool().age_out(self.now(), self.rules.age_max);
+        self.pool().age_out(self.now(), self.rules.max_age);
     }
 
     /// The pool, for callers that may wait a moment for it.

@@ -118,7 +118,7 @@ mod tests {
         let choice = SyncPrequal::default();
         let answers = [answer(0.0, 1), answer(3.0, 9), answer(3.0, 9)];
         assert_eq!(choice.best(&answers), Some(0));
-        (0..5).for_each(|_| answers[0].0.judge(Outcome::Failure));
+        (0..5).for_each(|_| answers[0].0.record_outcome(Outcome::Failure));
         assert_eq!(choice.best(&answers), Some(1));
     }
 }

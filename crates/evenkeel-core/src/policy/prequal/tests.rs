@@ -39,7 +39,7 @@ impl Fleet {
         for ticket in tickets {
             let (in_flight, millis) = load(ticket.index());
             let load = ServerLoad::new(in_flight, Duration::from_millis(millis));
-            ticket.answered(load, self.now);
+            ticket.record_answer(load, self.now);
         }
         count
     }
@@ -122,7 +122,7 @@ fn requests_go_where_probes_say_that_they_are_quick() {
 
 #[test]
 fn probes_under_way_are_bounded_and_dropped_ones_leave_no_trace() {
-    let mut fleet = Fleet::new(&Prequal::new().probes_max(8), 100);
+    let mut fleet = Fleet::new(&Prequal::new().max_probes(8), 100);
     let mut held = fleet.tickets();
     for _ in 0..1_000 {
         fleet.pick();
@@ -175,7 +175,7 @@ fn a_change_of_the_set_keeps_what_was_learnt_and_late_answers_are_ignored() {
     let before = fleet.pooled();
     assert!((8..=9).contains(&before), "{before} of nine that stayed, one was removed");
     late.into_iter()
-        .for_each(|ticket| ticket.answered(ServerLoad::new(0.0, Duration::ZERO), fleet.now));
+        .for_each(|ticket| ticket.record_answer(ServerLoad::new(0.0, Duration::ZERO), fleet.now));
     assert_eq!(fleet.pooled(), before);
 
     for _ in 0..100 {
@@ -196,7 +196,7 @@ fn an_old_picker_neither_panics_nor_uses_what_a_newer_one_knows() {
     probing.due(&many, &mut fleet.rng, fleet.now, &mut |ticket| tickets.push(ticket));
     tickets
         .into_iter()
-        .for_each(|ticket| ticket.answered(ServerLoad::new(0.0, Duration::ZERO), fleet.now));
+        .for_each(|ticket| ticket.record_answer(ServerLoad::new(0.0, Duration::ZERO), fleet.now));
     for _ in 0..100 {
         assert!(fleet.pick() < 2);
     }
@@ -250,7 +250,7 @@ fn a_failed_probe_removes_earlier_answers_of_its_node() {
     fleet.pick();
     let tickets = fleet.tickets();
     let before = fleet.pooled();
-    tickets.into_iter().for_each(|ticket| ticket.failed(fleet.now));
+    tickets.into_iter().for_each(|ticket| ticket.record_failure(fleet.now));
     assert_eq!((before, fleet.pooled()), (2, 0));
 }
 
@@ -264,7 +264,7 @@ fn nonsense_answers_and_clocks_neither_panic_nor_draw_traffic() {
         let now = Timestamp::from_nanos([0, 1 << 50, u64::MAX, 7][round % 4]);
         for (number, ticket) in fleet.tickets().into_iter().enumerate() {
             let in_flight = nonsense[(round + number) % 4];
-            ticket.answered(ServerLoad::new(in_flight, latencies[round % 3]), now);
+            ticket.record_answer(ServerLoad::new(in_flight, latencies[round % 3]), now);
         }
     }
     let mut fleet = Fleet::new(&Prequal::new(), 2);
@@ -287,7 +287,7 @@ fn a_report_on_a_response_counts_like_an_answer_to_a_probe() {
     let report = |fleet: &Fleet, index: usize, in_flight: f64, millis| {
         let load = Some(ServerLoad::new(in_flight, Duration::from_millis(millis)));
         let report = LoadReport { server_load: load, ..LoadReport::default() };
-        fleet.nodes[index].reported(&report, fleet.now);
+        fleet.nodes[index].report_load(&report, fleet.now);
     };
     (0..10).for_each(|index| report(&fleet, index, 9.0 - index as f64, 10));
     report(&fleet, 3, 1.0, 2);

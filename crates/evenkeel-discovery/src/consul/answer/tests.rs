@@ -213,7 +213,7 @@ proptest! {
         if let Ok(found) = read(&garbled(body.to_string(), &changes), &reading) {
             for endpoint in found.endpoints {
                 prop_assert_ne!(endpoint.address.port(), Some(0));
-                prop_assert!(i64::from(endpoint.weight) <= WEIGHT_MAX);
+                prop_assert!(i64::from(endpoint.weight) <= MAX_WEIGHT);
             }
         }
     }

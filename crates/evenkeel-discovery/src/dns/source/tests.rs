@@ -68,7 +68,7 @@ impl Simulated {
     fn host(&self) -> Reconnect<DnsSource<Self>> {
         let question = Question::Host { host: "db.test".into(), port: 80 };
         let source = DnsSource::new(question, self.clone());
-        Reconnect::new(source).stale_max(Duration::from_secs(300)).seed(1)
+        Reconnect::new(source).max_stale(Duration::from_secs(300)).seed(1)
     }
 
     fn service(&self) -> Reconnect<DnsSource<Self>> {
@@ -339,7 +339,7 @@ async fn a_full_name_that_fails_is_not_hidden_by_others_that_are_denied() {
 
     zone.answer_for("db.a.", Err("SERVFAIL"));
     let failed = next(&mut watch).await.unwrap_err();
-    assert!(failed.to_string().contains("its last 1 endpoints stay in use"), "{failed}");
+    assert!(failed.to_string().contains("endpoints kept: 1"), "{failed}");
     assert!(timeout(Duration::from_secs(290), watch.next()).await.is_err());
 }
 

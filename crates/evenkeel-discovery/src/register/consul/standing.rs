@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use super::{OWNER, definition};
 use crate::{
     consul::{
-        agent::{Agent, encode, refused_with},
+        agent::{Agent, encode, refusal_status},
         query::quoted,
     },
     register::Entry,
@@ -35,7 +35,7 @@ pub(super) async fn owner(agent: &Agent, entry: &Entry) -> Result<Option<String>
             let service: Value = serde_json::from_slice(&answer.body)?;
             Ok(Some(service["Meta"][OWNER].as_str().unwrap_or_default().to_owned()))
         }
-        Err(error) if refused_with(&error) == Some(404) => Ok(None),
+        Err(error) if refusal_status(&error) == Some(404) => Ok(None),
         Err(error) => Err(error),
     }
 }
@@ -103,7 +103,7 @@ pub(super) async fn is_in_catalogue(
     let answer = match agent.put("/v1/txn?stale", both.to_string().into()).await {
         Ok(answer) => answer,
         // One of the two does not exist.
-        Err(error) if refused_with(&error) == Some(409) => return Some(false),
+        Err(error) if refusal_status(&error) == Some(409) => return Some(false),
         Err(_) => return None,
     };
     let found: Value = serde_json::from_slice(&answer.body).ok()?;

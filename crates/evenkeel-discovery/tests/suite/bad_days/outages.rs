@@ -53,7 +53,7 @@ pub(crate) async fn a_registry_that_is_away_at_the_start_is_found_when_it_comes<
 ) {
     harness.set(&Instance::ports([1])).await;
     harness.way().shut();
-    let balance = BalanceLayer::round_robin(harness.discovery()).wait_max(ms(700)).layer(
+    let balance = BalanceLayer::round_robin(harness.discovery()).max_wait(ms(700)).layer(
         |node: &Arc<Node>| {
             let address = node.address().to_string();
             service_fn(move |_: ()| std::future::ready(Ok::<_, BoxError>(address.clone())))
@@ -92,7 +92,7 @@ pub(crate) async fn an_answer_that_is_held_is_given_up<H: Harness>(mut harness: 
 
     harness.way().set(Motion::Held);
     let failed = watching.until_failure().await.to_string();
-    assert!(failed.contains("its last 2 endpoints stay in use"), "{failed}");
+    assert!(failed.contains("endpoints kept: 2"), "{failed}");
     harness.way().open();
 
     recovers(&mut harness, &mut watching).await;
@@ -163,7 +163,7 @@ pub(crate) async fn the_last_set_stays_whatever_answers_in_its_place<H: Harness>
         let faulty = Faulty::start(fault).await;
         harness.way().lead_to(&faulty.url);
         let failed = watching.until_failure().await.to_string();
-        assert!(failed.contains("its last 2 endpoints stay in use"), "{fault:?}: {failed}");
+        assert!(failed.contains("endpoints kept: 2"), "{fault:?}: {failed}");
         watching.during(ms(200)).await;
         assert_eq!(watching.addresses(), ["10.0.0.1:1", "10.0.0.1:2"], "{fault:?}");
 

@@ -84,7 +84,7 @@ where
     Balance<C>: Service<u32> + Clone,
 {
     let balance = BalanceLayer::round_robin(harness.discovery())
-        .wait_max(Duration::from_secs(60))
+        .max_wait(Duration::from_secs(60))
         .layer(connect);
     let mut first = balance.clone();
     assert!(first.ready().await.is_ok(), "an endpoint within a minute");
@@ -179,7 +179,7 @@ pub(crate) async fn no_request_comes_before_the_first_good_check<H: Harness>(mut
         service_fn(move |_: u32| std::future::ready(Ok::<_, BoxError>(address.clone())))
     };
     let client = ServiceBuilder::new()
-        .layer(BalanceLayer::round_robin(harness.discovery()).wait_max(Duration::from_secs(60)))
+        .layer(BalanceLayer::round_robin(harness.discovery()).max_wait(Duration::from_secs(60)))
         .layer(health)
         .service(served_by);
     let ask = || async { client.clone().oneshot(0).await.unwrap() };

@@ -131,7 +131,7 @@ pub(crate) async fn the_last_set_stays_while_the_registry_fails<H: Harness>(mut 
 
     harness.fail().await;
     let failed = watching.until_failure().await.to_string();
-    assert!(failed.contains("its last 2 endpoints stay in use"), "{failed}");
+    assert!(failed.contains("endpoints kept: 2"), "{failed}");
     watching.during(ms(2_000)).await;
     let mut told: Vec<_> = watching.failures.iter().map(|error| format!("{error:?}")).collect();
     told.sort_unstable();

@@ -72,7 +72,7 @@ async fn an_agent_that_hangs_costs_no_endpoint_and_is_followed_again() {
 
     agent.process.pause();
     let failed = watching.until_failure().await.to_string();
-    assert!(failed.contains("its last 1 endpoints stay in use"), "{failed}");
+    assert!(failed.contains("endpoints kept: 1"), "{failed}");
     watching.during(ms(1_000)).await;
     agent.process.resume();
     agent.enter(2).await;
@@ -187,7 +187,7 @@ async fn whatever_an_agent_answers_the_last_set_stays() {
 
         agent.play([fault.clone()]);
         let failed = watching.until_failure().await.to_string();
-        assert!(failed.contains("its last 1 endpoints stay in use"), "{fault:?}: {failed}");
+        assert!(failed.contains("endpoints kept: 1"), "{fault:?}: {failed}");
         watching.during(ms(600)).await;
         assert_eq!(watching.addresses(), ["10.0.0.1:1"], "{fault:?}");
 
@@ -335,7 +335,7 @@ async fn a_quiet_agent_is_asked_for_the_whole_list_once_a_wait() {
 #[tokio::test]
 async fn the_same_list_again_brings_back_stale_endpoints() {
     let agent = Simulated::start([Reply::HoldBack(7, vec![1])]).await;
-    let mut watching = Watching::new(&web(at(&agent.url)).stale_max(ms(300)));
+    let mut watching = Watching::new(&web(at(&agent.url)).max_stale(ms(300)));
     watching.until_addresses(&["10.0.0.1:1"]).await;
 
     agent.play([Reply::Status(500)]);

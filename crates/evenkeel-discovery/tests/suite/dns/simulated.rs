@@ -22,9 +22,9 @@ use tokio::{
 };
 
 /// The size limit of an answer over UDP.
-const UDP_SIZE_MAX: usize = 1_232;
+const MAX_UDP_SIZE: usize = 1_232;
 /// The limit without EDNS (RFC 1035).
-const UDP_SIZE_MIN: usize = 512;
+const MIN_UDP_SIZE: usize = 512;
 
 #[derive(Clone, Debug)]
 pub(crate) enum Reply {
@@ -131,7 +131,7 @@ async fn serve_udp(socket: UdpSocket, state: Arc<State>) {
     while let Ok((length, from)) = socket.recv_from(&mut buffer).await {
         state.udp.fetch_add(1, SeqCst);
         state.asked.notify_one();
-        if let Some(answer) = state.answer(&buffer[..length], UDP_SIZE_MAX) {
+        if let Some(answer) = state.answer(&buffer[..length], MAX_UDP_SIZE) {
             let _ = socket.send_to(&answer, from).await;
         }
     }
@@ -156,7 +156,7 @@ async fn serve_stream(mut stream: TcpStream, state: Arc<State>) -> std::io::Resu
 }
 
 impl State {
-    fn answer(&self, question: &[u8], size_max: usize) -> Option<Vec<u8>> {
+    fn answer(&self, question: &[u8], max_size: usize) -> Option<Vec<u8>> {
         let question = Message::from_vec(question).ok()?;
         let query = question.queries.first()?.clone();
         let name = query.name().to_ascii().to_lowercase();
@@ -174,9 +174,9 @@ impl State {
             }
             return Some(answer.to_vec().unwrap());
         }
-        let size_max = match question.edns {
-            None if size_max == UDP_SIZE_MAX => UDP_SIZE_MIN,
-            _ => size_max,
+        let max_size = match question.edns {
+            None if max_size == MAX_UDP_SIZE => MIN_UDP_SIZE,
+            _ => max_size,
         };
         let once = self.once.lock().unwrap().remove(&name);
         let reply = once
@@ -207,7 +207,7 @@ impl State {
         let records = records.into_iter().filter(|data| data.record_type() == kind);
         answer.add_answers(records.map(|data| Record::from_rdata(query.name().clone(), 60, data)));
         let bytes = answer.to_vec().unwrap();
-        if bytes.len() <= size_max {
+        if bytes.len() <= max_size {
             return Some(bytes);
         }
         answer.answers.clear();

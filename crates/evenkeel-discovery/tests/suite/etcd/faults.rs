@@ -52,7 +52,7 @@ async fn a_member_that_hangs_costs_no_endpoint_and_is_followed_again() {
 
         etcd.members[0].process.pause();
         let failed = watching.until_failure().await.to_string();
-        assert!(failed.contains("its last 1 endpoints stay in use"), "{failed}");
+        assert!(failed.contains("endpoints kept: 1"), "{failed}");
         watching.during(ms(500)).await;
         etcd.members[0].process.resume();
         etcd.put("2", "10.0.0.1:2");

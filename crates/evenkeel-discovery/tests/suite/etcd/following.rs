@@ -51,7 +51,7 @@ async fn an_empty_service_is_announced_at_once_and_one_that_ends_after_a_while()
         watching.until_addresses(&[]).await;
 
         assert!(ms(350) < deleted_at.elapsed(), "{:?}", deleted_at.elapsed());
-        assert!(watching.failures[0].to_string().contains("its last 1 endpoints stay in use"));
+        assert!(watching.failures[0].to_string().contains("endpoints kept: 1"));
     }
 }
 

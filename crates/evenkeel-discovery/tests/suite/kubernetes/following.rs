@@ -213,7 +213,7 @@ async fn an_empty_service_is_announced_at_once_and_one_that_ends_after_a_while()
     watching.until_addresses(&[&at(1)]).await;
     cluster.put("web-a", json!({ "endpoints": [ready(1, false)] })).await;
     let failed = watching.until_failure().await.to_string();
-    assert!(failed.contains("its last 1 endpoints stay in use"), "{failed}");
+    assert!(failed.contains("endpoints kept: 1"), "{failed}");
     watching.until(std::collections::BTreeMap::is_empty).await;
 }
 

@@ -224,7 +224,7 @@ async fn a_version_that_goes_back_is_answered_by_a_list_that_is_doubted() {
     let mut watching = Watching::new(&web(simulated.server()).hold(ms(300)));
     watching.until_addresses(&[&at(1), &at(2)]).await;
     let failed = watching.until_failure().await.to_string();
-    assert!(failed.contains("its last 2 endpoints stay in use"), "{failed}");
+    assert!(failed.contains("endpoints kept: 2"), "{failed}");
     watching.until_addresses(&[&at(1)]).await;
 }
 

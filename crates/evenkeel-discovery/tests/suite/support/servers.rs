@@ -14,7 +14,7 @@ use std::{
 use rustix::process::{Pid, Signal, kill_process};
 
 /// How long a server may take to start, on a busy machine.
-const START_MAX: Duration = Duration::from_secs(180);
+const START_TIMEOUT: Duration = Duration::from_secs(180);
 
 /// The program of a server, from the folder of `.ci/get-servers` or from PATH.
 ///
@@ -106,7 +106,9 @@ pub(crate) async fn until<F: Future<Output = bool>>(what: &str, mut is_so: impl 
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
-    tokio::time::timeout(START_MAX, asked).await.unwrap_or_else(|_| panic!("not in time: {what}"));
+    tokio::time::timeout(START_TIMEOUT, asked)
+        .await
+        .unwrap_or_else(|_| panic!("not in time: {what}"));
 }
 
 /// A proxy to a server that can be shut and opened: connections are cut, or let through.

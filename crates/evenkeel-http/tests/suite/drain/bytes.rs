@@ -7,7 +7,7 @@ const HEAD: [&str; 2] = ["GET / HTTP/1.1\r\nho", "st: a\r\n\r\n"];
 #[tokio::test]
 async fn a_request_of_which_half_the_head_had_come_is_answered() {
     for is_kept_alive in [false, true] {
-        let drain = Drain::new().wait(Duration::ZERO).idle_max(PATIENCE);
+        let drain = Drain::new().wait(Duration::ZERO).max_idle(PATIENCE);
         let server = Running::start(drain, app()).await;
         let mut peer = Raw::to(&server).await;
         if is_kept_alive {
@@ -30,7 +30,7 @@ async fn a_request_of_which_half_the_head_had_come_is_answered() {
 
 #[tokio::test]
 async fn half_a_head_that_came_along_with_a_request_is_answered() {
-    let server = Running::start(Drain::new().wait(Duration::ZERO).idle_max(PATIENCE), app()).await;
+    let server = Running::start(Drain::new().wait(Duration::ZERO).max_idle(PATIENCE), app()).await;
     let mut peer = Raw::to(&server).await;
     // In one piece, so that it has arrived before the first request is answered.
     peer.send([HEAD[0], HEAD[1], HEAD[0]].concat()).await;
@@ -62,8 +62,8 @@ async fn half_a_head_behind_a_response_that_still_streams_is_answered() {
         );
         Body::from_stream(parts)
     });
-    let idle_max = Duration::from_millis(20);
-    let drain = Drain::new().wait(Duration::ZERO).idle_max(idle_max).grace(4 * PATIENCE);
+    let max_idle = Duration::from_millis(20);
+    let drain = Drain::new().wait(Duration::ZERO).max_idle(max_idle).grace(4 * PATIENCE);
     let server = Running::start(drain, app().route("/streams", streamed)).await;
     let mut peer = Raw::to(&server).await;
     peer.send(["GET /streams HTTP/1.1\r\nhost: a\r\n\r\n", HEAD[0]].concat()).await;
@@ -74,7 +74,7 @@ async fn half_a_head_behind_a_response_that_still_streams_is_answered() {
     server.handle.start();
     server.handle.reached(Phase::Closing).await;
     // Under test: the response goes on for longer than an incomplete head may wait.
-    tokio::time::sleep(4 * idle_max).await;
+    tokio::time::sleep(4 * max_idle).await;
     peer.send(HEAD[1]).await;
     go_on.notify_one();
 
@@ -97,8 +97,8 @@ async fn bytes_behind_a_request_that_are_no_head_do_not_count_as_a_cut_head() {
         // Some clients end a body like this, and servers skip it (RFC 9112, section 2.2).
         (HEAD.concat(), "\r\n"),
     ] {
-        let idle_max = Duration::from_millis(50);
-        let drain = Drain::new().wait(Duration::ZERO).idle_max(idle_max).grace(4 * PATIENCE);
+        let max_idle = Duration::from_millis(50);
+        let drain = Drain::new().wait(Duration::ZERO).max_idle(max_idle).grace(4 * PATIENCE);
         let server = Running::start(drain, app().route("/early", answers_early.clone())).await;
         let mut peer = Raw::to(&server).await;
         peer.send(&request).await;
@@ -116,8 +116,8 @@ async fn bytes_behind_a_request_that_are_no_head_do_not_count_as_a_cut_head() {
 #[tokio::test]
 async fn a_head_that_never_becomes_whole_is_cut_soon_and_reported() {
     for is_kept_alive in [false, true] {
-        let idle_max = Duration::from_millis(50);
-        let drain = Drain::new().wait(Duration::ZERO).idle_max(idle_max).grace(4 * PATIENCE);
+        let max_idle = Duration::from_millis(50);
+        let drain = Drain::new().wait(Duration::ZERO).max_idle(max_idle).grace(4 * PATIENCE);
         let server = Running::start(drain, app()).await;
         let mut peer = Raw::to(&server).await;
         if is_kept_alive {
@@ -138,7 +138,7 @@ async fn a_head_that_never_becomes_whole_is_cut_soon_and_reported() {
 #[tokio::test]
 async fn a_head_that_is_cut_by_the_end_of_the_grace_is_reported() {
     let grace = Duration::from_millis(50);
-    let drain = Drain::new().wait(Duration::ZERO).idle_max(PATIENCE).grace(grace);
+    let drain = Drain::new().wait(Duration::ZERO).max_idle(PATIENCE).grace(grace);
     let server = Running::start(drain, app()).await;
     let mut peer = Raw::to(&server).await;
     peer.send(HEAD[0]).await;
@@ -156,8 +156,8 @@ async fn an_http2_peer_with_an_unfinished_handshake_does_not_keep_the_server_fro
     const SETTINGS: &[u8] = &[0, 0, 0, 4, 0, 0, 0, 0, 0];
     // The peer stops in the preface, before its settings, or before it acknowledges anything.
     for sent in [PREFACE[..20].to_vec(), PREFACE.to_vec(), [PREFACE, SETTINGS].concat()] {
-        let idle_max = Duration::from_millis(50);
-        let drain = Drain::new().wait(Duration::ZERO).idle_max(idle_max).grace(4 * PATIENCE);
+        let max_idle = Duration::from_millis(50);
+        let drain = Drain::new().wait(Duration::ZERO).max_idle(max_idle).grace(4 * PATIENCE);
         let server = Running::start(drain, app()).await;
         let mut peer = Raw::to(&server).await;
         peer.send(&sent).await;
@@ -206,8 +206,8 @@ async fn a_response_whose_rest_was_not_taken_by_the_end_of_the_grace_is_reported
 #[tokio::test]
 async fn a_response_that_its_reader_has_not_taken_yet_is_not_cut_for_being_idle() {
     let app = app().route("/large", get(async || vec![7; LENGTH]));
-    let idle_max = Duration::from_millis(20);
-    let drain = Drain::new().wait(Duration::ZERO).idle_max(idle_max).grace(4 * PATIENCE);
+    let max_idle = Duration::from_millis(20);
+    let drain = Drain::new().wait(Duration::ZERO).max_idle(max_idle).grace(4 * PATIENCE);
     let server = Running::start(drain, app).await;
     let mut reader = Raw::to(&server).await;
     reader.send("GET /large HTTP/1.1\r\nhost: a\r\n\r\n").await;
@@ -217,7 +217,7 @@ async fn a_response_that_its_reader_has_not_taken_yet_is_not_cut_for_being_idle(
     server.handle.start();
     server.handle.reached(Phase::Closing).await;
     // Under test: it reads nothing for many times as long as a connection may be idle.
-    tokio::time::sleep(20 * idle_max).await;
+    tokio::time::sleep(20 * max_idle).await;
 
     let mut rest = Vec::new();
     reader.0.read_to_end(&mut rest).await.unwrap();

@@ -12,7 +12,7 @@ async fn a_registry_that_fails_or_hangs_does_not_keep_the_server_from_stopping()
     let hanging = Drain::new()
         .wait(Duration::ZERO)
         .deregister(std::future::pending)
-        .deregister_max(Duration::from_millis(20));
+        .deregister_timeout(Duration::from_millis(20));
     let server = Running::start(hanging, app()).await;
     server.handle.start();
     assert_eq!(server.report().await.deregistered, Deregistered::TimedOut);
@@ -130,7 +130,7 @@ async fn an_entry_whose_registry_hangs_keeps_no_other_from_leaving() {
         let drain = Drain::new()
             .registered(entry("a", answer))
             .registered(entry("b", Some(Ok(()))))
-            .deregister_max(Duration::from_millis(20));
+            .deregister_timeout(Duration::from_millis(20));
         let running = Running::start(drain, app()).await;
         running.handle.start();
 

@@ -49,7 +49,7 @@ async fn a_second_interrupt_ends_the_wait_before_the_server_closes() {
     for is_deregistering in [true, false] {
         let mut drain = Drain::new().signals().wait(4 * PATIENCE);
         if is_deregistering {
-            drain = drain.deregister(std::future::pending).deregister_max(4 * PATIENCE);
+            drain = drain.deregister(std::future::pending).deregister_timeout(4 * PATIENCE);
         }
         let server = Running::start(drain, app()).await;
         settle(&server).await;

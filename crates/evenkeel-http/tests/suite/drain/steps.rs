@@ -13,7 +13,7 @@ async fn the_steps_come_in_their_order() {
             Ok(())
         })
         .wait(Duration::from_secs(2))
-        .deregister_max(PATIENCE);
+        .deregister_timeout(PATIENCE);
     let server = Running::start(drain, app()).await;
     let (address, handle) = (server.address, server.handle.clone());
     // Each on its own connection.

@@ -5,7 +5,7 @@ use super::*;
 #[tokio::test]
 async fn a_streaming_body_is_sent_again_whole_up_to_its_bound() {
     let (endpoints, log) = servers(|n| status([503, 200, 503][n])).await;
-    let rules = HttpRetry::new().body_max(10);
+    let rules = HttpRetry::new().max_body(10);
     let client = client(layer().rules(rules), endpoints, false);
 
     let short = request(Method::PUT, stream("hello", "world"));
@@ -25,7 +25,7 @@ async fn a_body_of_any_length_is_sent_elsewhere_while_nothing_of_it_was_read() {
     let (log, count) = (Log::default(), Arc::default());
     let there = server(&log, &count, |_| status(200)).await;
     let endpoints = vec![Endpoint::new(gone), there];
-    let client = client(layer().rules(HttpRetry::new().body_max(0)), endpoints, false);
+    let client = client(layer().rules(HttpRetry::new().max_body(0)), endpoints, false);
     let response = within(client.oneshot(request(Method::POST, stream("hello", "world")))).await;
     assert_eq!(response.unwrap().status(), 200);
     assert_eq!(log.bodies(), ["helloworld"]);

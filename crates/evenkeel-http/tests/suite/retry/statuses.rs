@@ -89,7 +89,7 @@ async fn a_retry_waits_as_the_endpoint_asks_but_not_for_ever() {
         _ => status(200),
     })
     .await;
-    let client = client(layer().delay_max(Duration::from_millis(60)), endpoints, false);
+    let client = client(layer().max_delay(Duration::from_millis(60)), endpoints, false);
     let start = tokio::time::Instant::now();
     let post = request(Method::POST, full("order"));
     assert_eq!(within(client.oneshot(post)).await.unwrap().status(), 200);

@@ -52,7 +52,7 @@ macro_rules! recommended {
             .layer(GrpcStatusLayer::new())
             $(.layer($layer))*
             .layer(RetryLayer::new(Budget::share(20.0)).rules(HttpRetry::grpc()))
-            .layer(BalanceLayer::p2c($endpoints).wait_max(ms(300)))
+            .layer(BalanceLayer::p2c($endpoints).max_wait(ms(300)))
             .service(connector())
     };
 }

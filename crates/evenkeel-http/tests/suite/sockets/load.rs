@@ -209,7 +209,7 @@ async fn a_client_with_prequal_leaves_a_server_that_is_full_before_its_own_reque
     let mut client = ServiceBuilder::new()
         .layer(
             // A busy machine is no reason to forget what a server said.
-            BalanceLayer::with_policy(endpoints, Prequal::default().age_max(MINUTE))
+            BalanceLayer::with_policy(endpoints, Prequal::default().max_age(MINUTE))
                 .probe(HttpLoadProbe::new())
                 .probe_timeout(MINUTE)
                 .seed(1),

@@ -147,7 +147,7 @@ async fn headers_and_bodies_are_sent_and_looked_at() {
         probe().expect_body("OPTIONS all is"),
         probe().expect_body(""),
         probe().expect_body_with(|body| body.ends_with(b"well")),
-        probe().body_max(7).expect_body_with(|body| body == b"OPTIONS"),
+        probe().max_body(7).expect_body_with(|body| body == b"OPTIONS"),
     ];
     for probe in good {
         probed(&probe, &server.address).await.unwrap();
@@ -156,7 +156,7 @@ async fn headers_and_bodies_are_sent_and_looked_at() {
         probe().expect_header(name("saw-host"), value("other")),
         probe().expect_header(name("missing"), None),
         probe().expect_body("ill"),
-        probe().body_max(7).expect_body("well"),
+        probe().max_body(7).expect_body("well"),
     ];
     for probe in bad {
         assert!(is_denied(probed(&probe, &server.address).await), "{probe:?}");

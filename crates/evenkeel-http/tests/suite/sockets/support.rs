@@ -222,7 +222,7 @@ where
 
     fn call(&mut self, request: Q) -> Self::Future {
         let mut attempt = Attempt::new(self.held.clone()).erase();
-        attempt.waits();
+        attempt.start_clock();
         let answer = self.service.call(request);
         let traffic = self.traffic.clone();
         Box::pin(async move { traffic.finish(attempt, answer.await) })

@@ -56,7 +56,7 @@ async fn an_endpoint_that_asks_for_decades_is_believed_for_minutes() {
         let believed = outcome(HttpConnector::new(), answer).await;
         assert_eq!(believed, Outcome::Throttled(Some(Duration::from_secs(300))), "{answer}");
 
-        let connector = HttpConnector::new().throttle_max(Duration::from_secs(2));
+        let connector = HttpConnector::new().max_throttle(Duration::from_secs(2));
         let believed = outcome(connector, answer).await;
         assert_eq!(believed, Outcome::Throttled(Some(Duration::from_secs(2))), "{answer}");
     }

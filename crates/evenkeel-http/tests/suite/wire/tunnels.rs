@@ -150,7 +150,7 @@ async fn both_halves_of_a_tunnel_wake_the_tasks_that_wait_on_them() {
 #[tokio::test]
 async fn a_limit_counts_tunnels() {
     let client = ServiceBuilder::new()
-        .layer(BalanceLayer::round_robin(vec![echoing().await.into()]).wait_max(Duration::ZERO))
+        .layer(BalanceLayer::round_robin(vec![echoing().await.into()]).max_wait(Duration::ZERO))
         .layer(ConcurrencyLimitLayer::fixed(2))
         .service(HttpConnector::<Payload>::new());
     let mut tunnels = Vec::new();

@@ -62,7 +62,7 @@ async fn an_empty_set_is_refused_at_the_deadline_and_recovers_when_endpoints_com
 async fn a_discovery_that_ends_at_once_is_refused_at_the_deadline() {
     let world = World::default();
     let discovery = Streamed(|| Box::pin(stream::empty()) as Watch);
-    let balance = world.balance(&BalanceLayer::p2c(discovery).wait_max(Duration::from_millis(7)));
+    let balance = world.balance(&BalanceLayer::p2c(discovery).max_wait(Duration::from_millis(7)));
 
     let start = now();
     let error = balance.oneshot(1).await.unwrap_err();

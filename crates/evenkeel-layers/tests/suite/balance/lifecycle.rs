@@ -267,7 +267,7 @@ async fn a_policy_that_panics_leaves_a_refusal_and_nothing_that_looks_open() {
     let world = World::default();
     let discovery = Channel::of(&["a"]);
     let layer = BalanceLayer::with_policy(discovery.clone(), PanicsLater::default());
-    let mut balance = world.balance(&layer.wait_max(Duration::from_millis(50)));
+    let mut balance = world.balance(&layer.max_wait(Duration::from_millis(50)));
     ready(&mut balance).await.unwrap();
 
     discovery.insert(endpoint("b"));
@@ -521,7 +521,7 @@ fn a_task_that_was_replaced_while_it_made_a_set_does_not_overwrite_the_new_set()
 fn a_task_that_panicked_is_not_begun_again_for_callers_on_another_runtime() {
     let (world, discovery) = (World::default(), Channel::of(&["a"]));
     let layer = BalanceLayer::with_policy(discovery.clone(), PanicsLater::default());
-    let mut balance = world.balance(&layer.wait_max(Duration::from_secs(1)));
+    let mut balance = world.balance(&layer.max_wait(Duration::from_secs(1)));
     let first = runtime();
     first.block_on(async {
         ready(&mut balance).await.unwrap();

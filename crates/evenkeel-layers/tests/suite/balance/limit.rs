@@ -168,7 +168,7 @@ async fn full_endpoints_do_not_bring_an_ejected_one_back() {
     let mut client = ServiceBuilder::new()
         .layer(
             crate::balance::probe::from_the_first(channel.clone())
-                .wait_max(Duration::from_millis(100)),
+                .max_wait(Duration::from_millis(100)),
         )
         .layer(OutlierLayer::new())
         .layer(ConcurrencyLimitLayer::fixed(1))

@@ -151,7 +151,7 @@ async fn a_trial_that_is_held_keeps_no_other_from_being_ejected() {
 async fn if_all_fail_no_more_are_ejected_than_allowed_and_callers_see_the_real_error() {
     let world = World::default();
     let channel = Channel::of(&NAMES);
-    let mut client = client(&world, &channel, &OutlierLayer::new().ejected_max_percent(40));
+    let mut client = client(&world, &channel, &OutlierLayer::new().max_ejected_percent(40));
     for name in NAMES {
         world.host(name).answers(Answer::Error);
     }

@@ -245,7 +245,7 @@ impl Traffic<u32, String, BoxError> for Reports {
         let rps = if served_by == "a:80" { 30.0 } else { 10.0 };
         let report =
             LoadReport { requests_per_second: rps, cpu_utilization: 0.5, ..LoadReport::default() };
-        attempt.reported(&report);
+        attempt.report_load(&report);
         attempt.finish(Outcome::Success);
         Ok(served_by)
     }

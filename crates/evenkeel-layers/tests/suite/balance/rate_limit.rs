@@ -51,7 +51,7 @@ async fn where_all_are_used_up_requests_wait_for_their_turn() {
     let world = World::default();
     let channel = Channel::of(&["a", "b"]);
     let mut client = ServiceBuilder::new()
-        .layer(crate::balance::probe::from_the_first(channel).wait_max(Duration::from_secs(60)))
+        .layer(crate::balance::probe::from_the_first(channel).max_wait(Duration::from_secs(60)))
         .layer(RateLimitLayer::new(Rate::per_second(10).burst(1)))
         .service(world.connector());
     let begun = now();
@@ -72,7 +72,7 @@ async fn a_crowd_at_the_same_moment_gets_no_more_than_there_is() {
     let world = World::default();
     let channel = Channel::of(&["a", "b"]);
     let mut client = ServiceBuilder::new()
-        .layer(BalanceLayer::p2c(channel).wait_max(Duration::from_millis(5)))
+        .layer(BalanceLayer::p2c(channel).max_wait(Duration::from_millis(5)))
         .layer(RateLimitLayer::new(Rate::per_second(1).burst(10)))
         .service(world.connector());
     ready(&mut client).await.unwrap();

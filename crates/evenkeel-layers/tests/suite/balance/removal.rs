@@ -159,7 +159,7 @@ async fn a_removal_and_an_announcement_in_one_batch_make_a_new_node() {
 async fn a_replaced_set_leaves_no_moment_without_an_open_endpoint() {
     let world = World::default();
     let discovery = Channel::of(&["a"]);
-    let layer = BalanceLayer::p2c(discovery.clone()).wait_max(Duration::ZERO);
+    let layer = BalanceLayer::p2c(discovery.clone()).max_wait(Duration::ZERO);
     let mut balance = world.balance(&layer);
     while ready(&mut balance).await.is_err() {
         tick().await;

@@ -113,7 +113,7 @@ pub(crate) async fn too_much_is_asked_for() -> u32 {
     }
 
     let busy = service_fn(|(): ()| pending::<Result<(), BoxError>>());
-    let mut server = LoadShedLayer::fixed(1).queue_max(1).seed(1).layer(busy);
+    let mut server = LoadShedLayer::fixed(1).max_queue(1).seed(1).layer(busy);
     let _under_way = server.ready().await.unwrap().call(());
     let mut waits = Box::pin(server.clone().oneshot(()));
     assert!(waits.as_mut().now_or_never().is_none());
@@ -142,7 +142,7 @@ pub(crate) async fn calls_are_mirrored() {
     });
     let service = service_fn(|n: u32| async move { Ok::<_, BoxError>(n) });
     let mut mirrored =
-        MirrorLayer::new(mirror, 100.0).in_flight_max(1).timeout(ms(100)).layer(service);
+        MirrorLayer::new(mirror, 100.0).max_in_flight(1).timeout(ms(100)).layer(service);
     for n in 0..4 {
         mirrored.ready().await.unwrap().call(n).await.unwrap();
         sleep(ms(10)).await;

@@ -23,7 +23,7 @@ const STEPS: usize = 100_000;
 const NAMES: [&str; 8] = ["a", "b", "c", "d", "e", "f", "g", "h"];
 
 /// Calls at the same time.
-const CALLS_MAX: usize = 16;
+const MAX_CALLS: usize = 16;
 
 type Call = BalanceFuture<Probe, evenkeel_core::traffic::AnyTraffic, u32>;
 
@@ -63,7 +63,7 @@ impl Stress {
         let policy = policy::by_name(name).expect("a built-in policy");
         let fail_open = seed % 2 == 1;
         let layer = BalanceLayer::with_policy(discovery.clone(), policy)
-            .wait_max(Duration::from_secs(1_000_000))
+            .max_wait(Duration::from_secs(1_000_000))
             .fail_open(fail_open)
             .seed(seed);
         let world = World::default();
@@ -214,7 +214,7 @@ impl Stress {
     }
 
     fn call(&mut self) {
-        if self.calls.len() == CALLS_MAX {
+        if self.calls.len() == MAX_CALLS {
             return self.cancel();
         }
         let clone = self.rng.below(self.clones.len());

@@ -85,7 +85,7 @@ impl Model {
 
     fn most(&self) -> usize {
         let nodes = self.members.len();
-        let share = nodes * self.rules.ejected_max_percent as usize / 100;
+        let share = nodes * self.rules.max_ejected_percent as usize / 100;
         if share == 0 && self.rules.always_eject_one {
             1.min(nodes - 1)
         } else {
@@ -101,7 +101,7 @@ impl Model {
         self.make_way(index, now);
         let others = self.out(Some(index)).len();
         if others < self.most() && self.is_enough(self.open(Some(index))) {
-            let (min, max) = (self.rules.ejection_min.as_secs(), self.rules.ejection_max.as_secs());
+            let (min, max) = (self.rules.min_ejection.as_secs(), self.rules.max_ejection.as_secs());
             let member = &mut self.members[index];
             if member.multiplier * min < max {
                 member.multiplier += 1;
@@ -178,13 +178,13 @@ impl Model {
     fn outliers(&mut self) -> Vec<usize> {
         let rule = self.rules.failure_percentage.expect("the tests have it");
         let mut known: Vec<_> = (0..self.members.len())
-            .filter(|index| rule.calls_min <= self.members[*index].calls)
+            .filter(|index| rule.min_calls <= self.members[*index].calls)
             .map(|index| {
                 let Member { calls, failed, .. } = self.members[index];
                 (index, f64::from(failed) * 100.0 / f64::from(calls))
             })
             .collect();
-        if known.len() < rule.nodes_min {
+        if known.len() < rule.min_nodes {
             known.clear();
         }
         for member in &mut self.members {
@@ -222,7 +222,8 @@ fn try_one(set: &Set, model: &mut Model, index: usize, end: usize, now: u64) {
     let Standing::Probation { taken, succeeded } = model.members[index].standing else {
         panic!("only a node on probation lets trials in")
     };
-    let Admission::Trial(trial) = set.outlier.admit(&address(index), &set.hosts[index], at(now))
+    let OutlierAdmission::Trial(trial) =
+        set.outlier.admit(&address(index), &set.hosts[index], at(now))
     else {
         panic!("there is room for one")
     };
@@ -253,9 +254,9 @@ fn it_does_what_a_plain_model_does() {
             consecutive_errors: Some(2),
             consecutive_local_errors: Some(3),
             success_rate: None,
-            failure_percentage: Some(FailurePercentage { percent: 60, nodes_min: 2, calls_min: 4 }),
-            ejection_max: Duration::from_secs(100),
-            ejected_max_percent: [0, 10, 40, 60, 100][rng.below(5)],
+            failure_percentage: Some(FailurePercentage { percent: 60, min_nodes: 2, min_calls: 4 }),
+            max_ejection: Duration::from_secs(100),
+            max_ejected_percent: [0, 10, 40, 60, 100][rng.below(5)],
             always_eject_one: rng.below(2) == 0,
             panic_percent: [0, 30, 50][rng.below(3)],
             probation_calls: rng.below(3) as u32,
