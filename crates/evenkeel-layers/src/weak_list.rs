@@ -55,7 +55,7 @@ mod tests {
             list.add(&Arc::new(number));
         }
 
-        assert_eq!(list.living(), [first.clone()]);
+        assert_eq!(list.living(), std::slice::from_ref(&first));
         assert!(list.lock().len() <= 2 * MIN_ROOM);
         list.remove(&first);
         assert_eq!(list.living(), []);
