@@ -20,6 +20,7 @@ use tokio::time::Instant;
 use crate::{
     error::{NotConfirmed, chain},
     journal::Journal,
+    set::EndpointSet,
     settings::Settings,
 };
 
@@ -277,7 +278,7 @@ fn unite(journal: &Journal, answer: &[Endpoint]) -> (Vec<Endpoint>, usize) {
     let mut new: HashMap<_, _> = answer.iter().map(|named| (&named.address, named)).collect();
     let mut missing = 0;
     let mut union = Vec::with_capacity(answer.len());
-    for known in journal.last().into_iter().flat_map(|last| last.iter()) {
+    for known in journal.last().into_iter().flat_map(EndpointSet::iter) {
         let named = new.remove(&known.address);
         missing += usize::from(named.is_none());
         union.push(named.unwrap_or(known).clone());
