@@ -22,8 +22,8 @@
 //! ```
 //! use std::time::Duration;
 //! use bytes::Bytes;
-//! use evenkeel_client::{HttpClient, http};
-//! use evenkeel_core::{BoxError, endpoint::Endpoint};
+//! use evenkeel::client::{HttpClient, http};
+//! use evenkeel::core::{BoxError, endpoint::Endpoint};
 //! use ::http::Request;
 //! use http_body_util::Empty;
 //! use tower::ServiceExt;

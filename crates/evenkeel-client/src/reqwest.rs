@@ -9,10 +9,10 @@ use crate::ClientBuilder;
 /// stack of the [crate's docs](crate).
 ///
 /// ```
-/// use evenkeel_core::{BoxError, endpoint::Endpoint};
+/// use evenkeel::core::{BoxError, endpoint::Endpoint};
 ///
 /// # async fn run(endpoints: Vec<Endpoint>) -> Result<(), BoxError> {
-/// let client = evenkeel_client::reqwest(endpoints, reqwest::Client::new()).build();
+/// let client = evenkeel::client::reqwest(endpoints, reqwest::Client::new()).build();
 /// let orders = client.get("http://orders.internal/orders").query(&[("page", "2")]).send().await?;
 /// println!("{}", orders.error_for_status()?.text().await?);
 /// # Ok(())

@@ -17,7 +17,7 @@ use crate::{rng::Rng, time::scaled};
 ///
 /// ```
 /// use std::time::Duration;
-/// use evenkeel_core::{backoff::Backoff, rng::Rng};
+/// use evenkeel::core::{backoff::Backoff, rng::Rng};
 ///
 /// let mut rng = Rng::with_seed(1);
 /// let equal = Backoff::new(Duration::from_millis(100), Duration::from_secs(10));

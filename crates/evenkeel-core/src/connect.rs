@@ -11,7 +11,7 @@ use crate::{node::Node, traffic::AnyTraffic};
 ///
 /// ```
 /// use std::sync::Arc;
-/// use evenkeel_core::{connect::Connect, node::Node};
+/// use evenkeel::core::{connect::Connect, node::Node};
 ///
 /// let connect = |node: &Arc<Node>| node.address().to_string();
 /// let node = Arc::new(Node::new("10.0.0.1:80".parse().unwrap()));

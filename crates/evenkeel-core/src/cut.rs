@@ -47,7 +47,7 @@ thread_local! {
 ///
 /// ```
 /// use std::time::Duration;
-/// use evenkeel_core::cut;
+/// use evenkeel::core::cut;
 ///
 /// let under_way = Some("a future that holds attempts");
 /// cut::by_deadline(Duration::from_secs(2), || drop(under_way));

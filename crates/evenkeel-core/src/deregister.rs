@@ -12,7 +12,7 @@ use crate::BoxError;
 ///
 /// ```
 /// use std::{future::{Future, ready}, pin::Pin, time::Duration};
-/// use evenkeel_core::{BoxError, deregister::Deregister};
+/// use evenkeel::core::{BoxError, deregister::Deregister};
 ///
 /// struct InDns;
 ///

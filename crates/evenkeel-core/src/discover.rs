@@ -40,7 +40,7 @@ pub type Watch = Pin<Box<dyn Stream<Item = Result<Update, BoxError>> + Send>>;
 ///
 /// The simplest source is a list:
 /// ```
-/// use evenkeel_core::{discover::Discovery, endpoint::Endpoint};
+/// use evenkeel::core::{discover::Discovery, endpoint::Endpoint};
 ///
 /// let fixed: Vec<Endpoint> = vec!["10.0.0.1:80".parse().unwrap()];
 /// let watch = fixed.watch();

@@ -14,7 +14,7 @@ use crate::number::digits;
 /// Where an endpoint listens. It is also the endpoint's identity.
 ///
 /// ```
-/// use evenkeel_core::endpoint::Address;
+/// use evenkeel::core::endpoint::Address;
 ///
 /// assert!(matches!("[::1]:80".parse(), Ok(Address::Socket(_))));
 /// assert!(matches!("db.internal:5432".parse(), Ok(Address::Name { .. })));
@@ -143,7 +143,7 @@ impl From<SocketAddr> for Address {
 /// What a discovery names: an address, its weight, its zone, and what else is known of it.
 ///
 /// ```
-/// use evenkeel_core::endpoint::Endpoint;
+/// use evenkeel::core::endpoint::Endpoint;
 ///
 /// let endpoint: Endpoint = "10.0.0.1:80".parse().unwrap();
 /// let endpoint = endpoint.weight(10).zone("eu-1a").metadata("version", "7");

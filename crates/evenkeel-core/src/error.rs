@@ -283,7 +283,7 @@ fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn 
 ///
 /// ```
 /// use std::time::Duration;
-/// use evenkeel_core::{BoxError, error::{NoEndpoints, cause}};
+/// use evenkeel::core::{BoxError, error::{NoEndpoints, cause}};
 ///
 /// let error: BoxError = NoEndpoints::new(Duration::from_secs(3), None).into();
 /// assert_eq!(cause::<NoEndpoints>(error.as_ref()).unwrap().waited, Duration::from_secs(3));
@@ -297,7 +297,7 @@ pub fn cause<'a, T: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option
 ///
 /// ```
 /// use std::time::Duration;
-/// use evenkeel_core::error::{LimitReached, is_refusal};
+/// use evenkeel::core::error::{LimitReached, is_refusal};
 ///
 /// assert!(is_refusal(&LimitReached::new(64, Duration::ZERO)));
 /// assert!(!is_refusal(&std::io::Error::other("down")));
@@ -327,7 +327,7 @@ pub fn is_refusal(error: &(dyn Error + 'static)) -> bool {
 ///
 /// ```
 /// use std::io;
-/// use evenkeel_core::error::is_of_this_host;
+/// use evenkeel::core::error::is_of_this_host;
 ///
 /// assert!(is_of_this_host(&io::Error::from(io::ErrorKind::AddrNotAvailable)));
 /// assert!(!is_of_this_host(&io::Error::from(io::ErrorKind::ConnectionRefused)));

@@ -6,7 +6,7 @@
 /// xxHash64 with seed 0: what Envoy and gRPC hash keys with.
 ///
 /// ```
-/// assert_eq!(evenkeel_core::hash::xxh64(b"foo"), 0x33bf_00a8_59c4_ba3f);
+/// assert_eq!(evenkeel::core::hash::xxh64(b"foo"), 0x33bf_00a8_59c4_ba3f);
 /// ```
 #[must_use]
 #[inline]
@@ -24,7 +24,7 @@ pub fn xxh64_seeded(bytes: &[u8], seed: u64) -> u64 {
 /// CRC-32 (IEEE 802.3): what nginx and pingora hash keys with for ketama.
 ///
 /// ```
-/// assert_eq!(evenkeel_core::hash::crc32(b"123456789"), 0xCBF4_3926);
+/// assert_eq!(evenkeel::core::hash::crc32(b"123456789"), 0xCBF4_3926);
 /// ```
 #[must_use]
 #[inline]

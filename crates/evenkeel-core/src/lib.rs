@@ -8,7 +8,7 @@
 //!
 //! ```
 //! use std::sync::Arc;
-//! use evenkeel_core::{endpoint::Endpoint, node::Node, policy::{self, PickContext}, rng::Rng};
+//! use evenkeel::core::{endpoint::Endpoint, node::Node, policy::{self, PickContext}, rng::Rng};
 //!
 //! let nodes: Vec<Arc<Node>> = ["10.0.0.1:80", "10.0.0.2:80"]
 //!     .into_iter()

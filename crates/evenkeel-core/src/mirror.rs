@@ -20,7 +20,7 @@ pub trait Copies<Req>: Clone {
 /// Clones requests.
 ///
 /// ```
-/// use evenkeel_core::mirror::{CloneRequest, Copies};
+/// use evenkeel::core::mirror::{CloneRequest, Copies};
 ///
 /// let (kept, request) = CloneRequest.keep("hello");
 /// assert_eq!((request, CloneRequest.copy(kept)), ("hello", Some("hello")));

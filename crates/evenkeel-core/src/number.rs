@@ -8,7 +8,7 @@
 /// `None` for any other text, and for a number that does not fit into `T`.
 ///
 /// ```
-/// use evenkeel_core::number::digits;
+/// use evenkeel::core::number::digits;
 ///
 /// assert_eq!(digits("007"), Some(7_u32));
 /// assert_eq!(digits::<u32>("+7"), None);
@@ -31,7 +31,7 @@ pub fn digits<T: TryFrom<u64>>(text: impl AsRef<[u8]>) -> Option<T> {
 /// `None` for any other text, and for a number that does not fit into an `f64`.
 ///
 /// ```
-/// use evenkeel_core::number::decimal;
+/// use evenkeel::core::number::decimal;
 ///
 /// assert_eq!(decimal("-0.5e1"), Some(-5.0));
 /// for text in ["+1", ".5", "1.", "01", "inf", "NaN", "1e999"] {

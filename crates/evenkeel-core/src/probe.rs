@@ -10,7 +10,7 @@ use crate::{BoxError, load::ServerLoad, node::Node};
 ///
 /// ```
 /// use std::{sync::Arc, time::Duration};
-/// use evenkeel_core::{BoxError, load::ServerLoad, node::Node, probe::LoadProbe};
+/// use evenkeel::core::{BoxError, load::ServerLoad, node::Node, probe::LoadProbe};
 ///
 /// fn is_probe(_: impl LoadProbe) {}
 ///

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// independent generator.
 ///
 /// ```
-/// use evenkeel_core::rng::Rng;
+/// use evenkeel::core::rng::Rng;
 ///
 /// let mut rng = Rng::with_seed(42);
 /// assert!(rng.below(10) < 10);
@@ -79,7 +79,7 @@ impl Rng {
 /// Seeds for generators that many threads may need at once, now and then.
 ///
 /// ```
-/// use evenkeel_core::rng::Seeds;
+/// use evenkeel::core::rng::Seeds;
 ///
 /// let seeds = Seeds::new(42);
 /// assert_ne!(seeds.rng().below(1 << 30), seeds.rng().below(1 << 30));

@@ -9,7 +9,7 @@ use std::time::Duration;
 ///
 /// ```
 /// use std::time::Duration;
-/// use evenkeel_core::time::Timestamp;
+/// use evenkeel::core::time::Timestamp;
 ///
 /// let start = Timestamp::from_nanos(1_000);
 /// let end = start + Duration::from_nanos(500);

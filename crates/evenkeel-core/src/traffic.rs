@@ -85,7 +85,7 @@ pub struct Hints<'a> {
 /// before while another is open. It remembers the last eight.
 ///
 /// ```
-/// use evenkeel_core::traffic::Tried;
+/// use evenkeel::core::traffic::Tried;
 ///
 /// let tried = Tried::default();
 /// tried.add(7);

@@ -16,7 +16,7 @@
 //!
 //! ```
 //! use std::sync::Arc;
-//! use evenkeel_core::{
+//! use evenkeel::core::{
 //!     node::{Gate, Node},
 //!     policy::{P2c, PickContext, Policy},
 //!     rng::Rng,

@@ -7,8 +7,8 @@
 //! after an error, and after the stream has ended.
 //!
 //! ```
-//! use evenkeel_core::{discover::{Discovery, Update}, endpoint::Endpoint};
-//! use evenkeel_discovery::Changes;
+//! use evenkeel::core::{discover::{Discovery, Update}, endpoint::Endpoint};
+//! use evenkeel::discovery::Changes;
 //! use futures_util::{StreamExt, stream};
 //! use tower::discover::Change;
 //!

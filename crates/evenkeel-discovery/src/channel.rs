@@ -10,11 +10,11 @@
 //! or [`watch`](crate::watch).
 //!
 //! ```
-//! use evenkeel_core::{discover::{Discovery, Update}, endpoint::Endpoint};
+//! use evenkeel::core::{discover::{Discovery, Update}, endpoint::Endpoint};
 //! use futures_util::StreamExt;
 //!
 //! # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
-//! let (sender, discovery) = evenkeel_discovery::channel();
+//! let (sender, discovery) = evenkeel::discovery::channel();
 //! let a: Endpoint = "10.0.0.1:80".parse().unwrap();
 //! let mut watch = discovery.watch();
 //!

@@ -8,7 +8,7 @@ use evenkeel_core::endpoint::Address;
 ///
 /// ```
 /// use std::time::Duration;
-/// use evenkeel_discovery::register::{Check, Entry};
+/// use evenkeel::discovery::register::{Check, Entry};
 ///
 /// let entry = Entry::new("web", "10.0.0.1:8080".parse()?)
 ///     .weight(10)
@@ -17,7 +17,7 @@ use evenkeel_core::endpoint::Address;
 ///     .version("2.4.1")
 ///     .check(Check::http("http://10.0.0.1:8080/health", Duration::from_secs(5)));
 /// assert_eq!(entry.id, "web-10.0.0.1-8080");
-/// # Ok::<(), evenkeel_core::endpoint::AddressError>(())
+/// # Ok::<(), evenkeel::core::endpoint::AddressError>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]

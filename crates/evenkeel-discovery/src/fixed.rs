@@ -4,12 +4,12 @@
 //! shared or written as text.
 //!
 //! ```
-//! use evenkeel_discovery::Fixed;
+//! use evenkeel::discovery::Fixed;
 //!
 //! let fixed = Fixed::parse(["10.0.0.1:80", "10.0.0.2:80"])?;
 //! assert_eq!(fixed.endpoints().len(), 2);
 //! assert!(Fixed::parse(["10.0.0.1"]).is_err(), "the port is missing");
-//! # Ok::<(), evenkeel_core::endpoint::AddressError>(())
+//! # Ok::<(), evenkeel::core::endpoint::AddressError>(())
 //! ```
 
 use std::sync::Arc;

@@ -5,8 +5,8 @@
 //! yields the current set first and then what changes. A balancer does the watching.
 //!
 //! ```
-//! use evenkeel_core::{discover::{Discovery, Update}, endpoint::Endpoint};
-//! use evenkeel_discovery::{DiscoveryExt, Fixed, channel};
+//! use evenkeel::core::{discover::{Discovery, Update}, endpoint::Endpoint};
+//! use evenkeel::discovery::{DiscoveryExt, Fixed, channel};
 //! use futures_util::StreamExt;
 //!
 //! # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
@@ -20,7 +20,7 @@
 //!
 //! sender.remove(&a.address);
 //! assert_eq!(watch.next().await.unwrap().unwrap(), Update::Set(vec!["10.9.0.1:80".parse()?]));
-//! # Ok::<(), evenkeel_core::endpoint::AddressError>(())
+//! # Ok::<(), evenkeel::core::endpoint::AddressError>(())
 //! # }).unwrap();
 //! ```
 //!

@@ -8,8 +8,8 @@
 //!
 //! ```
 //! use std::time::Duration;
-//! use evenkeel_core::{discover::{Discovery, Update}, endpoint::{AddressError, Endpoint}};
-//! use evenkeel_discovery::Poll;
+//! use evenkeel::core::{discover::{Discovery, Update}, endpoint::{AddressError, Endpoint}};
+//! use evenkeel::discovery::Poll;
 //! use futures_util::StreamExt;
 //!
 //! # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {

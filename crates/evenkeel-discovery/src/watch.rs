@@ -17,8 +17,8 @@
 //! only be asked again and again, [`Poll`](crate::Poll) takes less code.
 //!
 //! ```
-//! use evenkeel_core::{BoxError, discover::{Discovery, Update}, endpoint::Endpoint};
-//! use evenkeel_discovery::watch::{Reconnect, Session, Source};
+//! use evenkeel::core::{BoxError, discover::{Discovery, Update}, endpoint::Endpoint};
+//! use evenkeel::discovery::watch::{Reconnect, Session, Source};
 //! use futures_util::StreamExt;
 //!
 //! #[derive(Clone)]

@@ -62,8 +62,8 @@ where
 ///
 /// ```
 /// use std::{sync::Arc, time::Duration};
-/// use evenkeel_core::{connect::Connect, node::Node};
-/// use evenkeel_http::HttpConnector;
+/// use evenkeel::core::{connect::Connect, node::Node};
+/// use evenkeel::http::HttpConnector;
 ///
 /// let connector: HttpConnector<String> = HttpConnector::new()
 ///     .authority("orders.internal")

@@ -24,8 +24,8 @@ const TIMEOUT_MS: HeaderName = HeaderName::from_static("x-envoy-expected-rq-time
 ///
 /// ```
 /// use std::time::Duration;
-/// use evenkeel_core::{deadline::{CarryDeadline, CallDeadline}, time::Timestamp};
-/// use evenkeel_http::HttpDeadline;
+/// use evenkeel::core::{deadline::{CarryDeadline, CallDeadline}, time::Timestamp};
+/// use evenkeel::http::HttpDeadline;
 ///
 /// let mut request = http::Request::new(());
 /// let deadline = CallDeadline(Timestamp::from_nanos(1_000));

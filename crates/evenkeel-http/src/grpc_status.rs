@@ -56,11 +56,11 @@ const MAX_MESSAGE: usize = 1_024;
 ///
 /// ```
 /// use std::time::Duration;
-/// use evenkeel_core::error::{DeadlineExceeded, NoEndpoints};
+/// use evenkeel::core::error::{DeadlineExceeded, NoEndpoints};
 ///
-/// assert_eq!(evenkeel_http::grpc_code(&NoEndpoints::new(Duration::ZERO, None)), Some(14));
-/// assert_eq!(evenkeel_http::grpc_code(&DeadlineExceeded::new(Duration::ZERO)), Some(4));
-/// assert_eq!(evenkeel_http::grpc_code(&std::fmt::Error), None);
+/// assert_eq!(evenkeel::http::grpc_code(&NoEndpoints::new(Duration::ZERO, None)), Some(14));
+/// assert_eq!(evenkeel::http::grpc_code(&DeadlineExceeded::new(Duration::ZERO)), Some(4));
+/// assert_eq!(evenkeel::http::grpc_code(&std::fmt::Error), None);
 /// ```
 #[must_use]
 pub fn grpc_code(error: &(dyn Error + 'static)) -> Option<u32> {
@@ -116,9 +116,9 @@ fn code_of_http2(error: &h2::Error) -> u32 {
 ///
 /// ```
 /// use std::time::Duration;
-/// use evenkeel_core::{endpoint::Endpoint, retry::Budget};
-/// use evenkeel_http::{GrpcStatusLayer, HttpConnector, HttpDeadline, HttpRetry};
-/// use evenkeel_layers::{balance::BalanceLayer, deadline::DeadlineLayer, retry::RetryLayer};
+/// use evenkeel::core::{endpoint::Endpoint, retry::Budget};
+/// use evenkeel::http::{GrpcStatusLayer, HttpConnector, HttpDeadline, HttpRetry};
+/// use evenkeel::{balance::BalanceLayer, deadline::DeadlineLayer, retry::RetryLayer};
 /// use http::{Request, header::CONTENT_TYPE};
 /// # use http_body_util::Empty;
 /// # use hyper::body::Bytes;

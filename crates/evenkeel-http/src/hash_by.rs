@@ -30,7 +30,7 @@ const MAX_VALUES: usize = 16;
 /// base64.
 ///
 /// ```
-/// use evenkeel_http::{HashBy, HashKey, HttpConnector, RequestHead};
+/// use evenkeel::http::{HashBy, HashKey, HttpConnector, RequestHead};
 /// use http::{HeaderName, Request};
 ///
 /// let by = HashBy::new().header(HeaderName::from_static("x-user")).terminal().cookie("sid");
@@ -133,7 +133,7 @@ impl HashBy {
     ///
     /// ```
     /// use std::net::SocketAddr;
-    /// use evenkeel_http::{HashBy, HashKey, RequestHead};
+    /// use evenkeel::http::{HashBy, HashKey, RequestHead};
     ///
     /// // With axum: `extensions.get::<ConnectInfo<SocketAddr>>().map(|peer| peer.0)`.
     /// let by = HashBy::new().address(|extensions| extensions.get().copied());

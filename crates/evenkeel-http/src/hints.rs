@@ -14,7 +14,7 @@ use evenkeel_core::{
 ///
 /// ```
 /// let mut request = http::Request::new(());
-/// request.extensions_mut().insert(evenkeel_http::Exclude(vec!["10.0.0.2:80".parse().unwrap()]));
+/// request.extensions_mut().insert(evenkeel::http::Exclude(vec!["10.0.0.2:80".parse().unwrap()]));
 /// ```
 #[derive(Clone, Debug, Default)]
 pub struct Exclude(pub Vec<Address>);
@@ -30,7 +30,7 @@ pub struct Prefer(pub Vec<Address>);
 ///
 /// ```
 /// let mut request = http::Request::new(());
-/// request.extensions_mut().insert(evenkeel_http::HashKey::of("alice"));
+/// request.extensions_mut().insert(evenkeel::http::HashKey::of("alice"));
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HashKey(pub u64);
@@ -40,7 +40,7 @@ pub struct HashKey(pub u64);
 ///
 /// ```
 /// let mut request = http::Request::new(());
-/// request.extensions_mut().insert(evenkeel_http::Subset("canary".into()));
+/// request.extensions_mut().insert(evenkeel::http::Subset("canary".into()));
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Subset(pub Arc<str>);
@@ -53,7 +53,7 @@ pub struct Subset(pub Arc<str>);
 ///
 /// ```
 /// let mut request = http::Request::new(());
-/// request.extensions_mut().insert(evenkeel_http::Untimed);
+/// request.extensions_mut().insert(evenkeel::http::Untimed);
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Untimed;
@@ -72,7 +72,7 @@ impl HashKey {
 /// [`SharedClient`](crate::SharedClient) alike:
 ///
 /// ```
-/// use evenkeel_http::ServedBy;
+/// use evenkeel::http::ServedBy;
 ///
 /// fn log(response: &http::Response<()>) {
 ///     if let Some(served_by) = response.extensions().get::<ServedBy>() {

@@ -29,9 +29,9 @@ use crate::{
 ///
 /// ```
 /// use std::sync::Arc;
-/// use evenkeel_core::{endpoint::Endpoint, node::Node};
-/// use evenkeel_http::HttpLeaf;
-/// use evenkeel_layers::{balance::BalanceLayer, outlier::OutlierLayer};
+/// use evenkeel::core::{endpoint::Endpoint, node::Node};
+/// use evenkeel::http::HttpLeaf;
+/// use evenkeel::{balance::BalanceLayer, outlier::OutlierLayer};
 /// use tonic::transport::{Channel, Uri};
 /// use tower::ServiceBuilder;
 ///
@@ -52,10 +52,10 @@ use crate::{
 /// body. tower's `map_request` converts it:
 ///
 /// ```
-/// # use evenkeel_http::{HttpLeaf, ReplayBody};
+/// # use evenkeel::http::{HttpLeaf, ReplayBody};
 /// # use tonic::{body::Body, transport::Channel};
 /// # use tower::ServiceExt;
-/// # fn run(connect: impl Fn(&std::sync::Arc<evenkeel_core::node::Node>) -> Channel) {
+/// # fn run(connect: impl Fn(&std::sync::Arc<evenkeel::core::node::Node>) -> Channel) {
 /// let leaf = HttpLeaf::new(move |node: &std::sync::Arc<_>| {
 ///     connect(node).map_request(|request: http::Request<ReplayBody<Body>>| request.map(Body::new))
 /// });

@@ -9,14 +9,14 @@
 //!
 //! ```
 //! use std::sync::Arc;
-//! use evenkeel_core::{connect::Connect, node::Node};
-//! use evenkeel_http::{HttpConnector, ServedBy};
+//! use evenkeel::core::{connect::Connect, node::Node};
+//! use evenkeel::http::{HttpConnector, ServedBy};
 //! # use http_body_util::{BodyExt, Empty};
 //! # use hyper::{body::{Bytes, Incoming}, service::service_fn};
 //! use tower::ServiceExt;
 //!
 //! # #[tokio::main(flavor = "current_thread")]
-//! # async fn main() -> Result<(), evenkeel_core::BoxError> {
+//! # async fn main() -> Result<(), evenkeel::core::BoxError> {
 //! # let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
 //! # let address = listener.local_addr()?;
 //! # tokio::spawn(async move {
@@ -26,7 +26,7 @@
 //! #     });
 //! #     let io = hyper_util::rt::TokioIo::new(stream);
 //! #     hyper::server::conn::http1::Builder::new().serve_connection(io, answer).await?;
-//! #     Ok::<_, evenkeel_core::BoxError>(())
+//! #     Ok::<_, evenkeel::core::BoxError>(())
 //! # });
 //! let connector = HttpConnector::new().authority("greeter.internal");
 //!

@@ -16,8 +16,8 @@ use crate::retry::{ReplayBody, Replayed};
 /// copies on the wire, put a layer around the mirror that adds a header.
 ///
 /// ```
-/// use evenkeel_core::mirror::Copies;
-/// use evenkeel_http::{HttpMirror, Mirrored};
+/// use evenkeel::core::mirror::Copies;
+/// use evenkeel::http::{HttpMirror, Mirrored};
 /// use http_body_util::Empty;
 /// use hyper::body::Bytes;
 ///

@@ -14,8 +14,8 @@ use http::{HeaderName, HeaderValue, Request};
 /// The caller is believed: set or remove the header where requests come from outside.
 ///
 /// ```
-/// use evenkeel_core::limit::{Priority, ReadPriority};
-/// use evenkeel_http::HeaderPriority;
+/// use evenkeel::core::limit::{Priority, ReadPriority};
+/// use evenkeel::http::HeaderPriority;
 ///
 /// let request = http::Request::get("/report").header("x-priority", "sheddable").body(()).unwrap();
 /// assert_eq!(HeaderPriority::default().priority(&request), Priority::SHEDDABLE);

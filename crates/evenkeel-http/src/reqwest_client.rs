@@ -32,12 +32,12 @@ impl SharedClient<ReqwestService> {
     /// `reqwest::Client`. Without it, a request's own timeout applies to each attempt:
     ///
     /// ```no_run
-    /// use evenkeel_core::connect::Connect;
-    /// use evenkeel_http::SharedClient;
+    /// use evenkeel::core::connect::Connect;
+    /// use evenkeel::http::SharedClient;
     /// use tower::ServiceExt;
     ///
-    /// # async fn run(node: &std::sync::Arc<evenkeel_core::node::Node>)
-    /// # -> Result<(), evenkeel_core::BoxError> {
+    /// # async fn run(node: &std::sync::Arc<evenkeel::core::node::Node>)
+    /// # -> Result<(), evenkeel::core::BoxError> {
     /// let client = reqwest::Client::new();
     /// let connect = SharedClient::reqwest(client.clone());
     /// // A balancer does this for each endpoint.

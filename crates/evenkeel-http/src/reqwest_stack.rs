@@ -43,9 +43,9 @@ use crate::clock;
 ///
 /// ```
 /// use std::time::Duration;
-/// use evenkeel_core::{BoxError, endpoint::Endpoint, retry::Budget};
-/// use evenkeel_http::{HttpDeadline, HttpRetry, ReqwestStack, SharedClient};
-/// use evenkeel_layers::{balance::BalanceLayer, deadline::DeadlineLayer, retry::RetryLayer};
+/// use evenkeel::core::{BoxError, endpoint::Endpoint, retry::Budget};
+/// use evenkeel::http::{HttpDeadline, HttpRetry, ReqwestStack, SharedClient};
+/// use evenkeel::{balance::BalanceLayer, deadline::DeadlineLayer, retry::RetryLayer};
 /// use tower::ServiceBuilder;
 ///
 /// # async fn run(endpoints: Vec<Endpoint>) -> Result<(), BoxError> {

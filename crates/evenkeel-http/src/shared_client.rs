@@ -41,7 +41,7 @@ use crate::{
 /// - the caller learns that connecting failed, but discovery does not.
 ///
 /// ```
-/// use evenkeel_http::SharedClient;
+/// use evenkeel::http::SharedClient;
 /// use http_body_util::Empty;
 /// use hyper::body::Bytes;
 /// use hyper_util::{client::legacy::Client, rt::TokioExecutor};

@@ -43,10 +43,10 @@ use crate::{
 ///
 /// ```
 /// use std::time::Duration;
-/// use evenkeel_core::error::NoEndpoints;
+/// use evenkeel::core::error::NoEndpoints;
 ///
 /// let error = NoEndpoints::new(Duration::from_secs(1), None);
-/// assert_eq!(evenkeel_http::error_status(&error), 503);
+/// assert_eq!(evenkeel::http::error_status(&error), 503);
 /// ```
 #[must_use]
 pub fn error_status(error: &(dyn Error + 'static)) -> StatusCode {
@@ -116,8 +116,8 @@ pub(crate) fn trailers_only<R>(code: u32, message: &str, error: BoxError, body: 
 /// callers outside should not see. The error itself is in the response's extensions as a [`SharedError`].
 ///
 /// ```
-/// use evenkeel_core::{BoxError, error::NoEndpoints};
-/// use evenkeel_http::ErrorToResponseLayer;
+/// use evenkeel::core::{BoxError, error::NoEndpoints};
+/// use evenkeel::http::ErrorToResponseLayer;
 /// use tower::{ServiceBuilder, ServiceExt, service_fn};
 ///
 /// # #[tokio::main(flavor = "current_thread")]

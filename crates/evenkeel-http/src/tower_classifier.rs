@@ -15,7 +15,7 @@ use crate::classify::{Classification, Classify, StatusClassifier};
 /// read as [`StatusClassifier`] reads them.
 ///
 /// ```
-/// use evenkeel_http::{HttpConnector, TowerClassifier};
+/// use evenkeel::http::{HttpConnector, TowerClassifier};
 /// use tower_http::classify::StatusInRangeAsFailures;
 ///
 /// let classifier = TowerClassifier::new(StatusInRangeAsFailures::new(400..=599));

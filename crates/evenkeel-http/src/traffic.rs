@@ -50,8 +50,8 @@ pub enum InFlight {
 /// server asks for in a 429, a 503 or a gRPC status counts as latency.
 ///
 /// ```
-/// use evenkeel_core::traffic::{Traffic, Tried};
-/// use evenkeel_http::{Exclude, HashKey, HttpTraffic, Prefer};
+/// use evenkeel::core::traffic::{Traffic, Tried};
+/// use evenkeel::http::{Exclude, HashKey, HttpTraffic, Prefer};
 ///
 /// let mut request = http::Request::new(());
 /// request.extensions_mut().insert(HashKey::of("alice"));

@@ -20,8 +20,8 @@
 //!
 //! ```
 //! use std::time::Duration;
-//! use evenkeel_core::{BoxError, error::{DeadlineExceeded, cause}};
-//! use evenkeel_layers::deadline::DeadlineLayer;
+//! use evenkeel::core::{BoxError, error::{DeadlineExceeded, cause}};
+//! use evenkeel::deadline::DeadlineLayer;
 //! use tower::{ServiceBuilder, ServiceExt, service_fn};
 //!
 //! # #[tokio::main(flavor = "current_thread")]

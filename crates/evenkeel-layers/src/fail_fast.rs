@@ -12,8 +12,8 @@
 //!
 //! ```
 //! use std::{sync::Arc, time::Duration};
-//! use evenkeel_core::{BoxError, endpoint::Endpoint, error::{FailedFast, cause}, node::Node};
-//! use evenkeel_layers::{balance::BalanceLayer, fail_fast::FailFastLayer};
+//! use evenkeel::core::{BoxError, endpoint::Endpoint, error::{FailedFast, cause}, node::Node};
+//! use evenkeel::{balance::BalanceLayer, fail_fast::FailFastLayer};
 //! use tower::{ServiceBuilder, ServiceExt, service_fn};
 //!
 //! # #[tokio::main(flavor = "current_thread")]

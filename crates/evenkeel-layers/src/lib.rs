@@ -2,8 +2,8 @@
 //!
 //! ```
 //! use std::{convert::Infallible, sync::Arc};
-//! use evenkeel_core::{endpoint::Endpoint, node::Node};
-//! use evenkeel_layers::balance::BalanceLayer;
+//! use evenkeel::core::{endpoint::Endpoint, node::Node};
+//! use evenkeel::balance::BalanceLayer;
 //! use tower::{ServiceBuilder, ServiceExt, service_fn};
 //!
 //! # #[tokio::main(flavor = "current_thread")]

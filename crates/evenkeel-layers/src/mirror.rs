@@ -20,8 +20,8 @@
 //! sent.
 //!
 //! ```
-//! use evenkeel_core::BoxError;
-//! use evenkeel_layers::mirror::MirrorLayer;
+//! use evenkeel::core::BoxError;
+//! use evenkeel::mirror::MirrorLayer;
 //! use tower::{Layer, ServiceExt, service_fn};
 //!
 //! # #[tokio::main(flavor = "current_thread")]
@@ -43,7 +43,7 @@
 //! # Configured
 //! ```
 //! use std::time::Duration;
-//! use evenkeel_layers::mirror::MirrorLayer;
+//! use evenkeel::mirror::MirrorLayer;
 //! # use tower::service_fn;
 //! # let shadow = service_fn(|n: u32| async move { Ok::<_, std::io::Error>(n) });
 //!

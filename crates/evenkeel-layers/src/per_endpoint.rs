@@ -9,8 +9,8 @@
 //!
 //! ```
 //! use std::{convert::Infallible, sync::Arc};
-//! use evenkeel_core::{endpoint::Endpoint, node::Node};
-//! use evenkeel_layers::{balance::BalanceLayer, per_endpoint::PerEndpoint};
+//! use evenkeel::core::{endpoint::Endpoint, node::Node};
+//! use evenkeel::{balance::BalanceLayer, per_endpoint::PerEndpoint};
 //! use tower::{ServiceBuilder, ServiceExt, limit::ConcurrencyLimitLayer, service_fn};
 //!
 //! # #[tokio::main(flavor = "current_thread")]

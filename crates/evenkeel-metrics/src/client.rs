@@ -17,7 +17,7 @@ thread_local! {
 /// Use a small, fixed set of names: each name creates its own series.
 ///
 /// ```
-/// use evenkeel_metrics::{Client, named};
+/// use evenkeel::metrics::{Client, named};
 ///
 /// // In practice `ServiceBuilder::new().layer(..).service(..)`: each layer does this when it makes its service.
 /// let build = Client::current;

@@ -12,11 +12,11 @@
 //! let recorder = metrics_util::debugging::DebuggingRecorder::new();
 //! let snapshotter = recorder.snapshotter();
 //! recorder.install().expect("the first recorder of this program");
-//! evenkeel_metrics::describe();
+//! evenkeel::metrics::describe();
 //!
 //! // What `RetryLayer` does in a stack that was built within `named("orders", ..)`.
-//! let client = evenkeel_metrics::named("orders", evenkeel_metrics::Client::current);
-//! evenkeel_metrics::count_retry(&client, "timeout");
+//! let client = evenkeel::metrics::named("orders", evenkeel::metrics::Client::current);
+//! evenkeel::metrics::count_retry(&client, "timeout");
 //!
 //! let (key, unit, ..) = snapshotter.snapshot().into_vec().remove(0);
 //! assert_eq!(key.key().to_string(), "Key(evenkeel.retries, [client = orders, error.type = timeout])");

@@ -26,8 +26,8 @@ const PROBES: u32 = 3;
 ///
 /// ```
 /// use std::time::Duration;
-/// use evenkeel_core::{BoxError, endpoint::Endpoint};
-/// use evenkeel_net::Dialer;
+/// use evenkeel::core::{BoxError, endpoint::Endpoint};
+/// use evenkeel::net::Dialer;
 /// use tokio::io::AsyncReadExt;
 ///
 /// # #[tokio::main(flavor = "current_thread")]

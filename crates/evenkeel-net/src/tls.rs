@@ -22,7 +22,7 @@ use crate::stream::Stream;
 /// Without either, connecting fails with an error that says so.
 ///
 /// ```
-/// use evenkeel_net::{Identity, Tls, TlsError};
+/// use evenkeel::net::{Identity, Tls, TlsError};
 ///
 /// // The roots of the system, and the server name that the request names.
 /// let public = Tls::system();

@@ -10,8 +10,8 @@
 //! does that without a round trip. **Not** for billing: see below what is exact.
 //!
 //! ```no_run
-//! use evenkeel_core::quota::Rate;
-//! use evenkeel_redis::{QuotaLayer, RedisQuota};
+//! use evenkeel::core::quota::Rate;
+//! use evenkeel::redis::{QuotaLayer, RedisQuota};
 //! use tower::{BoxError, Layer, ServiceExt, service_fn};
 //!
 //! # #[tokio::main(flavor = "current_thread")]
@@ -30,10 +30,10 @@
 //!
 //! ```
 //! use std::time::Duration;
-//! use evenkeel_core::quota::{Plan, Rate};
-//! use evenkeel_redis::{Failing, QuotaLayer, RedisQuota};
+//! use evenkeel::core::quota::{Plan, Rate};
+//! use evenkeel::redis::{Failing, QuotaLayer, RedisQuota};
 //!
-//! # fn main() -> Result<(), evenkeel_core::BoxError> {
+//! # fn main() -> Result<(), evenkeel::core::BoxError> {
 //! let quota = RedisQuota::open("redis://10.0.0.1:6379", "tenants", Rate::per_second(100).burst(200))?
 //!     .plan(Plan::fixed(10))
 //!     .max_keys(50_000)

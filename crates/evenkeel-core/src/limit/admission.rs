@@ -17,7 +17,7 @@ use crate::time::Timestamp;
 /// overload.
 ///
 /// ```
-/// use evenkeel_core::{limit::AdaptiveThrottle, time::Timestamp};
+/// use evenkeel::core::{limit::AdaptiveThrottle, time::Timestamp};
 ///
 /// let throttle = AdaptiveThrottle::new();
 /// let now = || Timestamp::from_nanos(1 << 62);

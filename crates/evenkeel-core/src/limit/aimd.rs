@@ -19,7 +19,7 @@ use crate::{
 ///
 /// ```
 /// use std::time::Duration;
-/// use evenkeel_core::{limit::{Aimd, Limit, Sample}, time::Timestamp};
+/// use evenkeel::core::{limit::{Aimd, Limit, Sample}, time::Timestamp};
 ///
 /// let limit = Aimd::new().bounds(20, 10, 200);
 /// let now = Timestamp::from_nanos(1_000_000_000);

@@ -22,7 +22,7 @@ use crate::time::Timestamp;
 /// below what the endpoint works on at once, and that shows the baseline without a pause.
 ///
 /// ```
-/// use evenkeel_core::limit::{Gradient2, Limit};
+/// use evenkeel::core::limit::{Gradient2, Limit};
 ///
 /// let limit = Gradient2::new().bounds(50, 10, 500).tolerance(1.2);
 /// assert_eq!(limit.limit(), 50);

@@ -65,7 +65,7 @@ pub trait Limit: Debug + Send + Sync + 'static {
 /// A limit that never changes.
 ///
 /// ```
-/// use evenkeel_core::limit::{Fixed, Permits};
+/// use evenkeel::core::limit::{Fixed, Permits};
 ///
 /// let permits = Permits::new(Fixed::new(2));
 /// assert!(permits.acquire() && permits.acquire());

@@ -85,7 +85,7 @@ impl<Req, F: Fn(&Req) -> Priority + Clone> ReadPriority<Req> for F {
 ///
 /// ```
 /// use std::time::Duration;
-/// use evenkeel_core::{limit::{Priority, Shed}, time::Timestamp};
+/// use evenkeel::core::{limit::{Priority, Shed}, time::Timestamp};
 ///
 /// let shed = Shed::new();
 /// let now = Timestamp::from_nanos(1 << 62);

@@ -23,7 +23,7 @@ use crate::time::Timestamp;
 /// of the baseline.
 ///
 /// ```
-/// use evenkeel_core::limit::{Limit, Vegas};
+/// use evenkeel::core::limit::{Limit, Vegas};
 ///
 /// let limit = Vegas::new().bounds(50, 10, 500);
 /// assert_eq!(limit.limit(), 50);

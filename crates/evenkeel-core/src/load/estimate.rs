@@ -23,7 +23,7 @@ use crate::{
 ///
 /// ```
 /// use std::{sync::Arc, time::Duration};
-/// use evenkeel_core::{load::LoadEstimate, time::Timestamp};
+/// use evenkeel::core::{load::LoadEstimate, time::Timestamp};
 ///
 /// let estimate = Arc::new(LoadEstimate::new());
 /// let now = Timestamp::from_nanos(1 << 40);

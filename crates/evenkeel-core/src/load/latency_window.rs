@@ -20,7 +20,7 @@ use crate::time::Timestamp;
 ///
 /// ```
 /// use std::time::Duration;
-/// use evenkeel_core::{load::LatencyWindow, time::Timestamp};
+/// use evenkeel::core::{load::LatencyWindow, time::Timestamp};
 ///
 /// let window = LatencyWindow::new(90.0);
 /// for millis in 1..=100 {

@@ -25,7 +25,7 @@ use crate::{
 ///
 /// ```
 /// use std::time::Duration;
-/// use evenkeel_core::{load::PeakEwma, outcome::Outcome, time::Timestamp};
+/// use evenkeel::core::{load::PeakEwma, outcome::Outcome, time::Timestamp};
 ///
 /// let latency = PeakEwma::new(Some(Duration::from_secs(10)));
 /// let now = Timestamp::from_nanos(1 << 40);

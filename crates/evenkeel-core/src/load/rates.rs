@@ -14,7 +14,7 @@ use crate::{
 ///
 /// ```
 /// use std::time::Duration;
-/// use evenkeel_core::{load::Rates, time::Timestamp};
+/// use evenkeel::core::{load::Rates, time::Timestamp};
 ///
 /// let start = Timestamp::from_nanos(1 << 40);
 /// let rates = Rates::new(start);

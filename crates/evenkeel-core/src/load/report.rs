@@ -11,7 +11,7 @@ use super::ServerLoad;
 /// ORCA.
 ///
 /// ```
-/// use evenkeel_core::load::LoadReport;
+/// use evenkeel::core::load::LoadReport;
 ///
 /// let report = LoadReport { requests_per_second: 120.0, cpu_utilization: 0.6, ..LoadReport::default() };
 /// assert_eq!(report.weight(1.0), Some(200.0));

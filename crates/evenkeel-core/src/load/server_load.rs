@@ -9,7 +9,7 @@ use std::time::Duration;
 ///
 /// ```
 /// use std::time::Duration;
-/// use evenkeel_core::load::ServerLoad;
+/// use evenkeel::core::load::ServerLoad;
 ///
 /// let load = ServerLoad::new(7.0, Duration::from_millis(12));
 /// assert_eq!((load.in_flight(), load.latency().as_millis()), (7.0, 12));

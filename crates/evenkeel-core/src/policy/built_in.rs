@@ -10,7 +10,7 @@ use super::{
 /// All policies that ship. Those that wrap another come last.
 ///
 /// ```
-/// use evenkeel_core::policy::{BUILT_IN, laws};
+/// use evenkeel::core::policy::{BUILT_IN, laws};
 ///
 /// for policy in BUILT_IN.iter().filter(|policy| policy.hashes()) {
 ///     laws::check_hashing(&*policy.make());
@@ -162,7 +162,7 @@ pub fn names() -> impl Iterator<Item = &'static str> + Clone {
 /// The policy of this name with its defaults, or `None` if there is none.
 ///
 /// ```
-/// use evenkeel_core::policy;
+/// use evenkeel::core::policy;
 ///
 /// for name in policy::names() {
 ///     assert_eq!(policy::by_name(name).unwrap().name(), name);

@@ -34,7 +34,7 @@ use crate::node::Node;
 ///
 /// ```
 /// use std::sync::Arc;
-/// use evenkeel_core::{hash::crc32, node::Node, policy::{Ketama, PickContext, Policy}, rng::Rng};
+/// use evenkeel::core::{hash::crc32, node::Node, policy::{Ketama, PickContext, Policy}, rng::Rng};
 ///
 /// let nodes: Vec<_> = ["127.0.0.1:7777", "127.0.0.1:7778"]
 ///     .map(|address| Arc::new(Node::new(address.parse().unwrap())))

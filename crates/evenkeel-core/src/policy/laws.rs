@@ -31,7 +31,7 @@ pub enum Spread {
 /// [`check_hashing`], too, and one that wraps another with [`check_wrapping`].
 ///
 /// ```
-/// use evenkeel_core::policy::{P2c, laws::{self, Spread}};
+/// use evenkeel::core::policy::{P2c, laws::{self, Spread}};
 ///
 /// laws::check(&P2c, Spread::Even);
 /// ```
@@ -274,7 +274,7 @@ fn shares(weights: &[u32], spread: Spread) -> Vec<f64> {
 /// * A call that has tried a node goes to another one, always the same.
 ///
 /// ```
-/// use evenkeel_core::policy::{RingHash, laws};
+/// use evenkeel::core::policy::{RingHash, laws};
 ///
 /// laws::check_hashing(&RingHash::new());
 /// ```

@@ -43,7 +43,7 @@ use crate::{node::Node, time::Timestamp};
 ///
 /// ```
 /// use std::sync::Arc;
-/// use evenkeel_core::{
+/// use evenkeel::core::{
 ///     endpoint::Endpoint,
 ///     node::{Gate, Node},
 ///     policy::{PickContext, Policy, Tiers, RoundRobin},

@@ -38,7 +38,7 @@ use crate::{hash::xxh64, node::Node};
 ///
 /// ```
 /// use std::sync::Arc;
-/// use evenkeel_core::{hash::xxh64, node::Node, policy::{PickContext, Policy, RingHash}, rng::Rng};
+/// use evenkeel::core::{hash::xxh64, node::Node, policy::{PickContext, Policy, RingHash}, rng::Rng};
 ///
 /// let nodes: Vec<_> = ["10.0.0.1:80", "10.0.0.2:80", "10.0.0.3:80"]
 ///     .map(|address| Arc::new(Node::new(address.parse().unwrap())))

@@ -40,7 +40,7 @@ const MAX_AVOIDED: usize = 32;
 ///
 /// ```
 /// use std::time::Duration;
-/// use evenkeel_core::policy::{LeastLoaded, SlowStart};
+/// use evenkeel::core::policy::{LeastLoaded, SlowStart};
 ///
 /// let policy = SlowStart::new(Duration::from_secs(60), LeastLoaded).aggression(1.5).min_share(0.05);
 /// # let _ = policy;

@@ -34,7 +34,7 @@ pub const REST: &str = "rest";
 /// clusters and subsets, Istio's `VirtualService`.
 ///
 /// ```
-/// use evenkeel_core::policy::{P2c, Split, split};
+/// use evenkeel::core::policy::{P2c, Split, split};
 ///
 /// let policy = Split::new(P2c)
 ///     .subset("canary", 5, split::label("track", "canary"))

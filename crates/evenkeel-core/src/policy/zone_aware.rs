@@ -32,7 +32,7 @@ use crate::{node::Node, time::Timestamp};
 /// callers are from a discovery of its own cluster.
 ///
 /// ```
-/// use evenkeel_core::policy::{P2c, ZoneAware};
+/// use evenkeel::core::policy::{P2c, ZoneAware};
 ///
 /// let policy = ZoneAware::new("eu-1a", P2c).callers("eu-1a", 4).callers("eu-1b", 2);
 /// # let _ = policy;

@@ -25,7 +25,7 @@ use crate::{node::Node, time::Timestamp};
 /// child holds for it. Source: Envoy's locality weighted load balancing.
 ///
 /// ```
-/// use evenkeel_core::policy::{RoundRobin, ZoneWeighted};
+/// use evenkeel::core::policy::{RoundRobin, ZoneWeighted};
 ///
 /// let policy = ZoneWeighted::new(RoundRobin).weight("eu-1a", 80).weight("eu-1b", 20);
 /// # let _ = policy;

@@ -22,7 +22,7 @@ pub struct Grant {
 ///
 /// ```
 /// use std::time::Duration;
-/// use evenkeel_core::{quota::{Bucket, Rate}, time::Timestamp};
+/// use evenkeel::core::{quota::{Bucket, Rate}, time::Timestamp};
 ///
 /// let (mut bucket, rate, now) = (Bucket::default(), Rate::per_second(10), Timestamp::from_nanos(1));
 /// assert_eq!(bucket.take(&rate, now, 8).tokens, 8);

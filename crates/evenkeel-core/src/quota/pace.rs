@@ -18,7 +18,7 @@ use crate::time::Timestamp;
 ///
 /// ```
 /// use std::time::Duration;
-/// use evenkeel_core::{quota::Pace, time::Timestamp};
+/// use evenkeel::core::{quota::Pace, time::Timestamp};
 ///
 /// let (pace, now) = (Pace::default(), Timestamp::from_nanos(1));
 /// pace.heed(now, 10, Duration::from_secs(1));

@@ -10,7 +10,7 @@ use std::time::Duration;
 ///
 /// ```
 /// use std::time::Duration;
-/// use evenkeel_core::quota::Rate;
+/// use evenkeel::core::quota::Rate;
 ///
 /// let rate = Rate::per_minute(600).burst(20);
 /// assert_eq!(rate.interval(), Duration::from_millis(100));

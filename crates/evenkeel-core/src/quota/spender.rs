@@ -5,7 +5,7 @@
 /// A function of the request is a `Spender` if its result can be read as bytes:
 ///
 /// ```
-/// use evenkeel_core::quota::Spender;
+/// use evenkeel::core::quota::Spender;
 ///
 /// struct Request { tenant: String }
 ///

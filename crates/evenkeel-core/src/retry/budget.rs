@@ -19,7 +19,7 @@ use crate::time::Timestamp;
 ///
 /// ```
 /// use std::time::Duration;
-/// use evenkeel_core::{retry::Budget, time::Timestamp};
+/// use evenkeel::core::{retry::Budget, time::Timestamp};
 ///
 /// let budget = Budget::share(20.0).floor_per_second(0);
 /// let now = Timestamp::default();

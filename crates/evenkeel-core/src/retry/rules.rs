@@ -139,7 +139,7 @@ pub trait Rules<Req, Res>: Replay<Req> {
 /// refusal by a balancer is final: it has waited already.
 ///
 /// ```
-/// use evenkeel_core::{BoxError, retry::{AnyRules, Reach, Replay, Rules, Verdict}};
+/// use evenkeel::core::{BoxError, retry::{AnyRules, Reach, Replay, Rules, Verdict}};
 ///
 /// let rules = AnyRules::new();
 /// let (mut call, _) = rules.begin("request");

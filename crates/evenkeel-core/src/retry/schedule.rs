@@ -13,7 +13,7 @@ use crate::{
 ///
 /// ```
 /// use std::time::Duration;
-/// use evenkeel_core::{
+/// use evenkeel::core::{
 ///     retry::{Budget, Progress, Reach, Schedule, Verdict},
 ///     rng::Rng,
 ///     time::Timestamp,

@@ -8,7 +8,7 @@ use crate::endpoint::{Address, Endpoint};
 /// The place of a client among all clients of the same service.
 ///
 /// ```
-/// use evenkeel_core::subset::Client;
+/// use evenkeel::core::subset::Client;
 ///
 /// let client = Client::new(3, 40); // the fourth of forty
 /// # let _ = client;

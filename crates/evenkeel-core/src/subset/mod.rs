@@ -56,7 +56,7 @@ impl<S: Subset + ?Sized> Subset for std::sync::Arc<S> {
 /// hashes, so that all clients that saw the same changes have the same numbers.
 ///
 /// ```
-/// use evenkeel_core::{endpoint::Endpoint, subset::Numbers};
+/// use evenkeel::core::{endpoint::Endpoint, subset::Numbers};
 ///
 /// let endpoints: Vec<Endpoint> =
 ///     ["10.0.0.1:80", "10.0.0.2:80"].iter().map(|address| address.parse().unwrap()).collect();

@@ -11,12 +11,12 @@ use http::{Uri, uri::Authority};
 /// Where a registry's server listens: `http://host:port`, `https://host:port` or `unix:///path`.
 ///
 /// ```
-/// use evenkeel_discovery::Server;
+/// use evenkeel::discovery::Server;
 ///
 /// let server: Server = "10.0.0.1:8500".parse()?;
 /// assert_eq!(server.to_string(), "http://10.0.0.1:8500");
 /// assert!("http://".parse::<Server>().is_err());
-/// # Ok::<(), evenkeel_discovery::ServerError>(())
+/// # Ok::<(), evenkeel::discovery::ServerError>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Server {

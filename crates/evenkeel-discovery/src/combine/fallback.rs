@@ -14,14 +14,14 @@
 //!
 //! ```
 //! use std::time::Duration;
-//! use evenkeel_discovery::{DiscoveryExt, Fixed, channel};
+//! use evenkeel::discovery::{DiscoveryExt, Fixed, channel};
 //!
 //! let (sender, registry) = channel();
 //! let discovery = registry
 //!     .fallback(Fixed::parse(["10.9.0.1:80"])?)
 //!     .patience(Duration::from_secs(2));
 //! # let _ = (sender, discovery);
-//! # Ok::<(), evenkeel_core::endpoint::AddressError>(())
+//! # Ok::<(), evenkeel::core::endpoint::AddressError>(())
 //! ```
 
 use std::{future::ready, time::Duration};

@@ -13,13 +13,13 @@
 //! same answer for the same endpoint: they run again for one that is announced again unchanged.
 //!
 //! ```
-//! use evenkeel_discovery::{DiscoveryExt, Fixed};
+//! use evenkeel::discovery::{DiscoveryExt, Fixed};
 //!
 //! let here = Fixed::parse(["10.0.0.1:80"])?
 //!     .filter(|endpoint| endpoint.zone.as_deref() != Some("eu-2b"))
 //!     .map(|endpoint| endpoint.priority(1));
 //! # let _ = here;
-//! # Ok::<(), evenkeel_core::endpoint::AddressError>(())
+//! # Ok::<(), evenkeel::core::endpoint::AddressError>(())
 //! ```
 
 use std::{collections::HashMap, fmt, sync::Arc};

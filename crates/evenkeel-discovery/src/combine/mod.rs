@@ -4,8 +4,8 @@
 //! methods can be chained. It needs no task or connection beyond those of its parts.
 //!
 //! ```
-//! use evenkeel_core::{discover::{Discovery, Update}, endpoint::Endpoint};
-//! use evenkeel_discovery::{DiscoveryExt, Fixed};
+//! use evenkeel::core::{discover::{Discovery, Update}, endpoint::Endpoint};
+//! use evenkeel::discovery::{DiscoveryExt, Fixed};
 //! use futures_util::StreamExt;
 //!
 //! # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
@@ -22,7 +22,7 @@
 //!     last = set;
 //! }
 //! assert_eq!(last, ["10.0.0.1:80".parse()?, "10.9.0.1:80".parse::<Endpoint>()?.priority(1)]);
-//! # Ok::<(), evenkeel_core::endpoint::AddressError>(())
+//! # Ok::<(), evenkeel::core::endpoint::AddressError>(())
 //! # }).unwrap();
 //! ```
 

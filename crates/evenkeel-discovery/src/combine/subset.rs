@@ -17,8 +17,8 @@
 //! through [`SubsetSender`]. Connections to the endpoints that are in both subsets stay.
 //!
 //! ```
-//! use evenkeel_core::{discover::{Discovery, Update}, subset::Rocksteadier};
-//! use evenkeel_discovery::{DiscoveryExt, Fixed};
+//! use evenkeel::core::{discover::{Discovery, Update}, subset::Rocksteadier};
+//! use evenkeel::discovery::{DiscoveryExt, Fixed};
 //! use futures_util::StreamExt;
 //!
 //! # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
@@ -28,7 +28,7 @@
 //!
 //! let Some(Ok(Update::Set(set))) = discovery.watch().next().await else { panic!("a set") };
 //! assert_eq!(set.len(), 20);
-//! # Ok::<(), evenkeel_core::endpoint::AddressError>(())
+//! # Ok::<(), evenkeel::core::endpoint::AddressError>(())
 //! # }).unwrap();
 //! ```
 

@@ -11,14 +11,14 @@ use crate::client::{Dial, Server, ServerError};
 ///
 /// ```
 /// use std::time::Duration;
-/// use evenkeel_discovery::consul::Agents;
+/// use evenkeel::discovery::consul::Agents;
 ///
 /// let local = Agents::local();
 /// let several = Agents::at(["http://10.0.0.1:8500", "http://10.0.0.2:8500"])?
 ///     .token_file("/run/secrets/consul")
 ///     .timeout(Duration::from_secs(3));
 /// # let _ = (local, several);
-/// # Ok::<(), evenkeel_discovery::ServerError>(())
+/// # Ok::<(), evenkeel::discovery::ServerError>(())
 /// ```
 #[derive(Clone, Debug)]
 pub struct Agents {

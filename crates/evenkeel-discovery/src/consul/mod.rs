@@ -7,7 +7,7 @@
 //! **When not.** Where only Consul's DNS can be reached: use [`Dns`](crate::Dns).
 //!
 //! ```
-//! use evenkeel_discovery::consul::{Agents, Consul};
+//! use evenkeel::discovery::consul::{Agents, Consul};
 //!
 //! let web = Consul::new(Agents::local(), "web");
 //! # let _ = web;
@@ -17,7 +17,7 @@
 //!
 //! ```
 //! use std::time::Duration;
-//! use evenkeel_discovery::consul::{Agents, AddressOf, Consul};
+//! use evenkeel::discovery::consul::{Agents, AddressOf, Consul};
 //!
 //! let agents = Agents::at(["http://10.0.0.1:8500", "http://10.0.0.2:8500"])?
 //!     .token_file("/run/secrets/consul");
@@ -29,7 +29,7 @@
 //!     .passing_only()
 //!     .wait(Duration::from_secs(60));
 //! # let _ = web;
-//! # Ok::<(), evenkeel_discovery::ServerError>(())
+//! # Ok::<(), evenkeel::discovery::ServerError>(())
 //! ```
 //!
 //! **Health and weight.** The worst of an instance's checks counts, including those of its node.

@@ -46,7 +46,7 @@
 //!
 //! ```
 //! use std::time::Duration;
-//! use evenkeel_discovery::Dns;
+//! use evenkeel::discovery::Dns;
 //!
 //! let hosts = Dns::new("db.internal:5432")?;
 //! let services = Dns::srv("_grpc._tcp.shop.internal")?

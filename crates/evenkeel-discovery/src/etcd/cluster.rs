@@ -14,13 +14,13 @@ use crate::client::{Dial, Server, ServerError};
 /// The members of an etcd cluster to ask, with the user and the TLS configuration.
 ///
 /// ```
-/// use evenkeel_discovery::etcd::Cluster;
+/// use evenkeel::discovery::etcd::Cluster;
 ///
 /// let local = Cluster::local();
 /// let three = Cluster::at(["http://10.0.0.1:2379", "http://10.0.0.2:2379", "http://10.0.0.3:2379"])?
 ///     .user("orders", "secret");
 /// # let _ = (local, three);
-/// # Ok::<(), evenkeel_discovery::ServerError>(())
+/// # Ok::<(), evenkeel::discovery::ServerError>(())
 /// ```
 #[derive(Clone)]
 pub struct Cluster {

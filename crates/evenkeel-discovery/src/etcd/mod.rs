@@ -3,7 +3,7 @@
 //! **When to use it.** Where services enter themselves in etcd, in any of the usual [layouts](dialect).
 //!
 //! ```
-//! use evenkeel_discovery::etcd::{Cluster, Etcd};
+//! use evenkeel::discovery::etcd::{Cluster, Etcd};
 //!
 //! let web = Etcd::new(Cluster::local(), "web");
 //! # let _ = web;
@@ -13,7 +13,7 @@
 //!
 //! ```
 //! use std::time::Duration;
-//! use evenkeel_discovery::etcd::{Cluster, Etcd, dialect::Naming};
+//! use evenkeel::discovery::etcd::{Cluster, Etcd, dialect::Naming};
 //!
 //! let three = Cluster::at(["http://10.0.0.1:2379", "http://10.0.0.2:2379", "http://10.0.0.3:2379"])?
 //!     .user("orders", "secret");
@@ -22,7 +22,7 @@
 //!     .quiet(Duration::from_secs(2))
 //!     .hold(Duration::from_secs(10));
 //! # let _ = web;
-//! # Ok::<(), evenkeel_discovery::ServerError>(())
+//! # Ok::<(), evenkeel::discovery::ServerError>(())
 //! ```
 //!
 //! **What it does.** It reads all keys of the service as they were at one moment, in pages. Then it

@@ -23,8 +23,8 @@
 //! believed. A file without content is broken.
 //!
 //! ```
-//! use evenkeel_core::discover::{Discovery, Update};
-//! use evenkeel_discovery::File;
+//! use evenkeel::core::discover::{Discovery, Update};
+//! use evenkeel::discovery::File;
 //! use futures_util::StreamExt;
 //!
 //! # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {

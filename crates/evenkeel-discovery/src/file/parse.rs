@@ -104,14 +104,14 @@ impl std::error::Error for FileError {}
 /// Reads the text of an endpoint file.
 ///
 /// ```
-/// use evenkeel_discovery::file::{Format, parse};
+/// use evenkeel::discovery::file::{Format, parse};
 ///
 /// let endpoints = parse(r#"[{"address": "10.0.0.1:80", "zone": "eu-1a"}]"#, Format::Json)?;
 /// assert_eq!(endpoints[0].zone.as_deref(), Some("eu-1a"));
 ///
 /// let error = parse("[\n {\"address\": \"10.0.0.1\"}]", Format::Json).unwrap_err();
 /// assert!(error.to_string().starts_with("line 2, column"));
-/// # Ok::<(), evenkeel_discovery::file::FileError>(())
+/// # Ok::<(), evenkeel::discovery::file::FileError>(())
 /// ```
 ///
 /// # Errors

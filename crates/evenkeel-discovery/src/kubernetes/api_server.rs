@@ -37,7 +37,7 @@ const PING_INTERVAL: Duration = Duration::from_secs(5);
 ///
 /// ```
 /// use std::time::Duration;
-/// use evenkeel_discovery::kubernetes::ApiServer;
+/// use evenkeel::discovery::kubernetes::ApiServer;
 ///
 /// let wherever_this_runs = ApiServer::infer();
 /// let in_a_pod = ApiServer::in_cluster().timeout(Duration::from_secs(5));

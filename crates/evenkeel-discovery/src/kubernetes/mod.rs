@@ -7,7 +7,7 @@
 //! in DNS, which [`Dns`](crate::Dns) reads, with the delay of its TTL.
 //!
 //! ```
-//! use evenkeel_discovery::kubernetes::{ApiServer, Kubernetes};
+//! use evenkeel::discovery::kubernetes::{ApiServer, Kubernetes};
 //!
 //! let web = Kubernetes::new(ApiServer::infer(), "web").namespace("shop").port("http");
 //! # let _ = web;
@@ -17,7 +17,7 @@
 //!
 //! ```
 //! use std::time::Duration;
-//! use evenkeel_discovery::kubernetes::{ApiServer, Family, Kubernetes};
+//! use evenkeel::discovery::kubernetes::{ApiServer, Family, Kubernetes};
 //!
 //! let web = Kubernetes::new(ApiServer::in_cluster().timeout(Duration::from_secs(5)), "web")
 //!     .port_number(8080)

@@ -68,7 +68,7 @@ const LOOK_TIMEOUT: Duration = Duration::from_secs(1);
 ///
 /// ```
 /// use std::time::Duration;
-/// use evenkeel_discovery::{consul::Agents, register::ConsulRegistry};
+/// use evenkeel::discovery::{consul::Agents, register::ConsulRegistry};
 ///
 /// let registry = ConsulRegistry::new(Agents::local())
 ///     .deregister_critical_after(Duration::from_secs(300));

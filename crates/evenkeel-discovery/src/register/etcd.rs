@@ -25,7 +25,7 @@ use crate::etcd::{Cluster, Dialect, client::Client, dialect::Plain, shared::Shar
 /// Enters services in etcd. See the [module docs](self).
 ///
 /// ```
-/// use evenkeel_discovery::{etcd::{Cluster, dialect::Naming}, register::EtcdRegistry};
+/// use evenkeel::discovery::{etcd::{Cluster, dialect::Naming}, register::EtcdRegistry};
 ///
 /// let registry = EtcdRegistry::new(Cluster::local()).dialect(Naming);
 /// # let _ = registry;

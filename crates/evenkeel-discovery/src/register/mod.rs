@@ -6,8 +6,8 @@
 //! that write one entry undo each other's work.
 //!
 //! ```
-//! # use evenkeel_core::BoxError;
-//! # use evenkeel_discovery::register::{Entry, Kept, Registration, Registry};
+//! # use evenkeel::core::BoxError;
+//! # use evenkeel::discovery::register::{Entry, Kept, Registration, Registry};
 //! # use std::{convert::Infallible, time::Duration};
 //! # #[derive(Clone)]
 //! # struct ConsulRegistry;

@@ -26,22 +26,22 @@
 //! | Kubernetes | `kubeconfig` (a path), `context`, `in_cluster=true`, `zone`, `node`, `family` (`prefer_ipv4`, `prefer_ipv6`, `ipv4`, `ipv6`, `both`), `timeout=10s`, `hold=5s`, `max_stale=1h`; the port is a name of the service, or a number of the pods |
 //!
 //! ```
-//! use evenkeel_discovery::targets::discover;
+//! use evenkeel::discovery::targets::discover;
 //!
 //! let discovery = discover("list:10.0.0.1:80,10.0.0.2:80")?;
 //!
 //! let error = discover("carrier-pigeon:///web").err().expect("the scheme is unknown").to_string();
 //! assert!(error.starts_with("`carrier-pigeon:///web` names no discovery: there is no `carrier-pigeon`"));
 //! # let _ = discovery;
-//! # Ok::<(), evenkeel_discovery::targets::TargetError>(())
+//! # Ok::<(), evenkeel::discovery::targets::TargetError>(())
 //! ```
 //!
 //! With a scheme of your own:
 //!
 //! ```
 //! use std::sync::Arc;
-//! use evenkeel_core::{BoxError, discover::Discovery};
-//! use evenkeel_discovery::{Fixed, targets::{Target, Targets}};
+//! use evenkeel::core::{BoxError, discover::Discovery};
+//! use evenkeel::discovery::{Fixed, targets::{Target, Targets}};
 //!
 //! let targets = Targets::new().with("rack", |target: &Target| {
 //!     let number: u8 = target.path.parse()?;

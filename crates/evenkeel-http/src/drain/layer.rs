@@ -162,7 +162,7 @@ impl<B> Default for DrainBody<B> {
 /// Answers any request, with 200 while the server is ready and with 503 once it drains.
 ///
 /// ```
-/// use evenkeel_http::Drain;
+/// use evenkeel::http::Drain;
 /// use tower::ServiceExt;
 ///
 /// # #[tokio::main(flavor = "current_thread")]

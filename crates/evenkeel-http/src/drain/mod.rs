@@ -62,10 +62,10 @@ pub use self::{
 /// ```
 /// use std::time::Duration;
 /// use axum::{Router, routing::get};
-/// use evenkeel_http::Drain;
+/// use evenkeel::http::Drain;
 ///
 /// # #[tokio::main(flavor = "current_thread")]
-/// # async fn main() -> Result<(), evenkeel_core::BoxError> {
+/// # async fn main() -> Result<(), evenkeel::core::BoxError> {
 /// let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
 /// let app = Router::new().route("/", get(|| async { "hello" }));
 ///
@@ -85,10 +85,10 @@ pub use self::{
 /// ```
 /// use std::time::Duration;
 /// use axum::{Router, routing::get};
-/// use evenkeel_http::{Deregistered, Drain};
+/// use evenkeel::http::{Deregistered, Drain};
 ///
 /// # #[tokio::main(flavor = "current_thread")]
-/// # async fn main() -> Result<(), evenkeel_core::BoxError> {
+/// # async fn main() -> Result<(), evenkeel::core::BoxError> {
 /// # let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
 /// let drain = Drain::new()
 ///     .deregister(|| async { Ok(()) }) // tell the registry
@@ -171,8 +171,8 @@ impl Drain {
     /// ```
     /// # use std::{future::{Future, ready}, pin::Pin, time::Duration};
     /// # use axum::{Router, routing::get};
-    /// # use evenkeel_core::{BoxError, deregister::Deregister};
-    /// use evenkeel_http::Drain;
+    /// # use evenkeel::core::{BoxError, deregister::Deregister};
+    /// use evenkeel::http::Drain;
     ///
     /// # struct Registered;
     /// # impl Deregister for Registered {

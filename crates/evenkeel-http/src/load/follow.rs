@@ -51,9 +51,9 @@ const UNIMPLEMENTED: u32 = 12;
 ///
 /// ```
 /// use std::time::Duration;
-/// use evenkeel_core::endpoint::Endpoint;
-/// use evenkeel_http::{HttpConnector, OrcaLayer};
-/// use evenkeel_layers::balance::BalanceLayer;
+/// use evenkeel::core::endpoint::Endpoint;
+/// use evenkeel::http::{HttpConnector, OrcaLayer};
+/// use evenkeel::balance::BalanceLayer;
 /// use tower::ServiceBuilder;
 ///
 /// let endpoints: Vec<Endpoint> = vec!["10.0.0.1:80".parse().unwrap()];

@@ -54,7 +54,7 @@ type AnswerWith = Arc<dyn Fn(&Uri, &HeaderMap, ServerLoad) -> ServerLoad + Send 
 ///
 /// ```
 /// use std::convert::Infallible;
-/// use evenkeel_http::{LoadMeter, PROBE_PATH, ReportForm, ReportLoadLayer};
+/// use evenkeel::http::{LoadMeter, PROBE_PATH, ReportForm, ReportLoadLayer};
 /// use http::{Request, Response};
 /// use http_body_util::{Empty, Full};
 /// use hyper::body::Bytes;

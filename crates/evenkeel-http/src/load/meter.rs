@@ -18,7 +18,7 @@ const MAX_OWN_METRICS: usize = 64;
 /// knows:
 ///
 /// ```
-/// use evenkeel_http::LoadMeter;
+/// use evenkeel::http::LoadMeter;
 ///
 /// let meter = LoadMeter::new();
 /// meter.application_utilization(0.6);

@@ -43,7 +43,7 @@ const UNIMPLEMENTED: u32 = 12;
 /// avoid it.
 ///
 /// ```
-/// use evenkeel_http::GrpcProbe;
+/// use evenkeel::http::GrpcProbe;
 ///
 /// let probe = GrpcProbe::new().service("orders.v1.Orders").watch();
 /// # drop(probe);

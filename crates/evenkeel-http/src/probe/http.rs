@@ -34,7 +34,7 @@ const MAX_BODY: usize = 16 << 10;
 ///
 /// ```
 /// use std::time::Duration;
-/// use evenkeel_http::HttpProbe;
+/// use evenkeel::http::HttpProbe;
 ///
 /// let probe = HttpProbe::new("/healthz")
 ///     .host("orders.internal")

@@ -33,9 +33,9 @@ const MAX_BODY: usize = 4 << 10;
 /// Connections are kept from one probe to the next, since there are several probes for each request.
 ///
 /// ```
-/// use evenkeel_core::endpoint::Endpoint;
-/// use evenkeel_http::HttpLoadProbe;
-/// use evenkeel_layers::balance::BalanceLayer;
+/// use evenkeel::core::endpoint::Endpoint;
+/// use evenkeel::http::HttpLoadProbe;
+/// use evenkeel::balance::BalanceLayer;
 ///
 /// let endpoints: Vec<Endpoint> = vec!["10.0.0.1:80".parse().unwrap()];
 /// let layer = BalanceLayer::prequal(endpoints, HttpLoadProbe::new());
@@ -136,7 +136,7 @@ impl fmt::Debug for HttpLoadProbe {
 /// next.
 ///
 /// ```
-/// use evenkeel_http::GrpcLoadProbe;
+/// use evenkeel::http::GrpcLoadProbe;
 ///
 /// let probe = GrpcLoadProbe::new().port(9_000);
 /// # drop(probe);

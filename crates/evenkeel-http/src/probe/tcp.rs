@@ -14,7 +14,7 @@ use crate::dial::{Dial, DialOptions};
 /// If an endpoint can answer a request, use a probe that sends one.
 ///
 /// ```
-/// use evenkeel_http::TcpProbe;
+/// use evenkeel::http::TcpProbe;
 ///
 /// let probe = TcpProbe::new().port(9_000);
 /// # drop(probe);

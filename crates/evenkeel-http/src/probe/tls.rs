@@ -15,7 +15,7 @@ use crate::{
 /// Connects and makes a TLS handshake: the certificate is valid and the process responds.
 ///
 /// ```
-/// use evenkeel_http::{Tls, TlsProbe};
+/// use evenkeel::http::{Tls, TlsProbe};
 ///
 /// let probe = TlsProbe::new(Tls::system().server_name("orders.internal"));
 /// # drop(probe);

@@ -20,7 +20,7 @@ const RESET: HeaderName = HeaderName::from_static("ratelimit-reset");
 ///
 /// ```
 /// use std::time::Duration;
-/// use evenkeel_http::ServerQuota;
+/// use evenkeel::http::ServerQuota;
 ///
 /// let mut headers = http::HeaderMap::new();
 /// headers.insert("ratelimit", "\"burst\";r=90;t=1, \"daily\";r=7;t=3600".parse().unwrap());

@@ -32,8 +32,8 @@ use super::fields;
 ///
 /// ```
 /// use std::convert::Infallible;
-/// use evenkeel_http::{DiscloseQuota, ErrorToResponseLayer, RateLimitHeadersLayer};
-/// use evenkeel_layers::rate_limit::RateLimitLayer;
+/// use evenkeel::http::{DiscloseQuota, ErrorToResponseLayer, RateLimitHeadersLayer};
+/// use evenkeel::rate_limit::RateLimitLayer;
 /// use http::{Request, Response};
 /// use tower::{ServiceBuilder, ServiceExt, service_fn};
 ///

@@ -22,9 +22,9 @@ use crate::delay;
 /// look-ups. A response without a quota changes nothing.
 ///
 /// ```
-/// use evenkeel_core::error::{RateLimited, cause};
-/// use evenkeel_http::HeedQuotaLayer;
-/// use evenkeel_layers::rate_limit::RateLimitLayer;
+/// use evenkeel::core::error::{RateLimited, cause};
+/// use evenkeel::http::HeedQuotaLayer;
+/// use evenkeel::rate_limit::RateLimitLayer;
 /// use http::{Request, Response};
 /// use tower::{BoxError, ServiceBuilder, ServiceExt, service_fn};
 ///

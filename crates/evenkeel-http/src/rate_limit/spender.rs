@@ -13,8 +13,8 @@ const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 /// not limited.
 ///
 /// ```
-/// use evenkeel_core::quota::Spender;
-/// use evenkeel_http::HeaderSpender;
+/// use evenkeel::core::quota::Spender;
+/// use evenkeel::http::HeaderSpender;
 ///
 /// let spender = HeaderSpender::new(http::HeaderName::from_static("x-api-key"));
 /// let request = http::Request::get("/").header("x-api-key", "abc").body(()).unwrap();
@@ -55,8 +55,8 @@ impl<B> Spender<Request<B>> for HeaderSpender {
 ///
 /// ```
 /// use std::net::SocketAddr;
-/// use evenkeel_core::quota::Spender;
-/// use evenkeel_http::AddressSpender;
+/// use evenkeel::core::quota::Spender;
+/// use evenkeel::http::AddressSpender;
 ///
 /// // With axum: `extensions.get::<ConnectInfo<SocketAddr>>().map(|peer| peer.0)`.
 /// let spender = AddressSpender::new(|extensions| extensions.get::<SocketAddr>().copied());

@@ -42,7 +42,7 @@ use crate::grpc_status::UNAVAILABLE;
 ///
 /// ```
 /// use std::time::Duration;
-/// use evenkeel_http::{HttpRetry, Idempotent};
+/// use evenkeel::http::{HttpRetry, Idempotent};
 ///
 /// let rules = HttpRetry::new()
 ///     .statuses([500, 502, 503, 504])
@@ -117,7 +117,7 @@ impl HttpRetry {
     /// still be running elsewhere, a call is repeated only if it is idempotent, as with `new`.
     ///
     /// ```
-    /// use evenkeel_http::{HttpRetry, Idempotent};
+    /// use evenkeel::http::{HttpRetry, Idempotent};
     ///
     /// let rules = HttpRetry::grpc();
     /// # drop(rules);
@@ -187,8 +187,8 @@ impl HttpRetry {
     /// Sets a function that is asked before these rules. If it returns `None`, the rules decide.
     ///
     /// ```
-    /// use evenkeel_core::retry::{Reach, Verdict};
-    /// use evenkeel_http::{HttpRetry, Seen};
+    /// use evenkeel::core::retry::{Reach, Verdict};
+    /// use evenkeel::http::{HttpRetry, Seen};
     ///
     /// let rules = HttpRetry::new().predicate(|seen| match seen {
     ///     Seen::Response { status, .. } if status == 409 => {

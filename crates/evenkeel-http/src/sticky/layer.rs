@@ -38,7 +38,7 @@ use super::{
 ///
 /// ```
 /// use std::time::Duration;
-/// use evenkeel_http::{SameSite, StickyLayer};
+/// use evenkeel::http::{SameSite, StickyLayer};
 ///
 /// let sticky = StickyLayer::opaque(b"a secret of 16 bytes or more")
 ///     .name("shop-session")
@@ -51,9 +51,9 @@ use super::{
 /// Placed in a stack:
 ///
 /// ```
-/// use evenkeel_core::endpoint::Endpoint;
-/// use evenkeel_http::{HttpConnector, StickyLayer};
-/// use evenkeel_layers::balance::BalanceLayer;
+/// use evenkeel::core::endpoint::Endpoint;
+/// use evenkeel::http::{HttpConnector, StickyLayer};
+/// use evenkeel::balance::BalanceLayer;
 /// use tower::ServiceBuilder;
 ///
 /// let endpoints: Vec<Endpoint> = vec!["10.0.0.1:80".parse()?, "10.0.0.2:80".parse()?];
@@ -62,7 +62,7 @@ use super::{
 ///     .layer(BalanceLayer::p2c(endpoints))
 ///     .service(HttpConnector::<String>::new());
 /// # drop(client);
-/// # Ok::<_, evenkeel_core::endpoint::AddressError>(())
+/// # Ok::<_, evenkeel::core::endpoint::AddressError>(())
 /// ```
 #[derive(Clone, Debug)]
 pub struct StickyLayer {

@@ -25,8 +25,8 @@
 //!
 //! ```
 //! use std::{sync::{Arc, atomic::{AtomicBool, Ordering}}, time::Duration};
-//! use evenkeel_core::{endpoint::Endpoint, node::Node};
-//! use evenkeel_layers::{active_health::ActiveHealthLayer, balance::BalanceLayer};
+//! use evenkeel::core::{endpoint::Endpoint, node::Node};
+//! use evenkeel::{active_health::ActiveHealthLayer, balance::BalanceLayer};
 //! use tower::{BoxError, Service, ServiceBuilder, ServiceExt, service_fn};
 //!
 //! # #[tokio::main(flavor = "current_thread", start_paused = true)]
@@ -66,8 +66,8 @@
 //!
 //! ```
 //! use std::{sync::Arc, time::Duration};
-//! use evenkeel_core::{endpoint::Endpoint, health::check::Standing, node::Node};
-//! use evenkeel_layers::{active_health::ActiveHealthLayer, balance::BalanceLayer};
+//! use evenkeel::core::{endpoint::Endpoint, health::check::Standing, node::Node};
+//! use evenkeel::{active_health::ActiveHealthLayer, balance::BalanceLayer};
 //! use tower::{BoxError, ServiceBuilder, ServiceExt, service_fn};
 //!
 //! # #[tokio::main(flavor = "current_thread", start_paused = true)]

@@ -12,8 +12,8 @@
 //! thousands, in front of a service that mostly waits for others: nothing ever queues there.
 //!
 //! ```
-//! use evenkeel_core::{BoxError, error::{RequestThrottled, cause}};
-//! use evenkeel_layers::admission::ThrottleLayer;
+//! use evenkeel::core::{BoxError, error::{RequestThrottled, cause}};
+//! use evenkeel::admission::ThrottleLayer;
 //! use tower::{Layer, Service, ServiceExt, service_fn};
 //!
 //! # #[tokio::main(flavor = "current_thread")]
@@ -35,8 +35,8 @@
 //!
 //! ```
 //! use std::time::Duration;
-//! use evenkeel_core::{BoxError, limit::Priority};
-//! use evenkeel_layers::admission::LoadShedLayer;
+//! use evenkeel::core::{BoxError, limit::Priority};
+//! use evenkeel::admission::LoadShedLayer;
 //! use tower::{Layer, ServiceExt, service_fn};
 //!
 //! # #[tokio::main(flavor = "current_thread")]

@@ -113,8 +113,8 @@ impl BalanceLayer {
     /// Replaces the policy that this layer was created with.
     ///
     /// ```
-    /// use evenkeel_core::{endpoint::Endpoint, policy::RoundRobin};
-    /// use evenkeel_layers::balance::BalanceLayer;
+    /// use evenkeel::core::{endpoint::Endpoint, policy::RoundRobin};
+    /// use evenkeel::balance::BalanceLayer;
     ///
     /// let endpoints: Vec<Endpoint> = vec!["10.0.0.1:8080".parse().unwrap()];
     /// let balance = BalanceLayer::p2c(endpoints).policy(RoundRobin);

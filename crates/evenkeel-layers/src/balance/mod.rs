@@ -29,8 +29,8 @@
 //!
 //! ```
 //! use std::{convert::Infallible, sync::Arc, time::Duration};
-//! use evenkeel_core::{endpoint::Endpoint, error::{NoEndpoints, cause}, node::Node};
-//! use evenkeel_layers::balance::BalanceLayer;
+//! use evenkeel::core::{endpoint::Endpoint, error::{NoEndpoints, cause}, node::Node};
+//! use evenkeel::balance::BalanceLayer;
 //! use tower::{Layer, ServiceExt, service_fn};
 //!
 //! # #[tokio::main(flavor = "current_thread")]

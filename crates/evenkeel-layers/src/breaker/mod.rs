@@ -26,8 +26,8 @@
 //!
 //! ```
 //! use std::time::Duration;
-//! use evenkeel_core::error::{CircuitOpen, cause};
-//! use evenkeel_layers::breaker::CircuitBreakerLayer;
+//! use evenkeel::core::error::{CircuitOpen, cause};
+//! use evenkeel::breaker::CircuitBreakerLayer;
 //! use tower::{Layer, Service, ServiceExt, service_fn};
 //!
 //! # #[tokio::main(flavor = "current_thread")]
@@ -49,8 +49,8 @@
 //!
 //! ```
 //! use std::{sync::Arc, time::Duration};
-//! use evenkeel_core::{endpoint::Endpoint, health::{Window, breaker::State}, node::Node};
-//! use evenkeel_layers::{balance::BalanceLayer, breaker::CircuitBreakerLayer};
+//! use evenkeel::core::{endpoint::Endpoint, health::{Window, breaker::State}, node::Node};
+//! use evenkeel::{balance::BalanceLayer, breaker::CircuitBreakerLayer};
 //! use tower::{BoxError, ServiceBuilder, ServiceExt, service_fn};
 //!
 //! # #[tokio::main(flavor = "current_thread")]

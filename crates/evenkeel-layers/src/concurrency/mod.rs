@@ -25,8 +25,8 @@
 //! as failed.
 //!
 //! ```
-//! use evenkeel_core::{BoxError, error::{LimitReached, cause}};
-//! use evenkeel_layers::concurrency::ConcurrencyLimitLayer;
+//! use evenkeel::core::{BoxError, error::{LimitReached, cause}};
+//! use evenkeel::concurrency::ConcurrencyLimitLayer;
 //! use tower::{Layer, Service, ServiceExt, service_fn};
 //!
 //! # #[tokio::main(flavor = "current_thread")]
@@ -51,8 +51,8 @@
 //!
 //! ```
 //! use std::sync::Arc;
-//! use evenkeel_core::{BoxError, endpoint::Endpoint, limit::Vegas, node::Node};
-//! use evenkeel_layers::{balance::BalanceLayer, concurrency::ConcurrencyLimitLayer};
+//! use evenkeel::core::{BoxError, endpoint::Endpoint, limit::Vegas, node::Node};
+//! use evenkeel::{balance::BalanceLayer, concurrency::ConcurrencyLimitLayer};
 //! use tower::{ServiceBuilder, ServiceExt, service_fn};
 //!
 //! # #[tokio::main(flavor = "current_thread")]

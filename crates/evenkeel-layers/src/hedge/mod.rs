@@ -18,8 +18,8 @@
 //!
 //! ```
 //! use std::{sync::atomic::{AtomicU32, Ordering::Relaxed}, time::Duration};
-//! use evenkeel_core::{BoxError, retry::{AnyRules, Budget}};
-//! use evenkeel_layers::hedge::HedgeLayer;
+//! use evenkeel::core::{BoxError, retry::{AnyRules, Budget}};
+//! use evenkeel::hedge::HedgeLayer;
 //! use tower::{Service, ServiceBuilder, ServiceExt, service_fn};
 //!
 //! # #[tokio::main(flavor = "current_thread")]
@@ -48,8 +48,8 @@
 //! # Configured
 //! ```
 //! use std::time::Duration;
-//! use evenkeel_core::retry::{AnyRules, Budget};
-//! use evenkeel_layers::{hedge::HedgeLayer, retry::RetryLayer};
+//! use evenkeel::core::retry::{AnyRules, Budget};
+//! use evenkeel::{hedge::HedgeLayer, retry::RetryLayer};
 //!
 //! let budget = Budget::share(10.0);
 //! let hedge = HedgeLayer::percentile(95.0, budget.clone())

@@ -7,8 +7,8 @@
 //!
 //! ```
 //! use std::{convert::Infallible, sync::Arc};
-//! use evenkeel_core::{endpoint::Endpoint, node::Node};
-//! use evenkeel_layers::{balance::BalanceLayer, observe::ObserveLayer};
+//! use evenkeel::core::{endpoint::Endpoint, node::Node};
+//! use evenkeel::{balance::BalanceLayer, observe::ObserveLayer};
 //! use tower::{ServiceBuilder, ServiceExt, service_fn};
 //!
 //! # #[tokio::main(flavor = "current_thread")]
@@ -27,7 +27,7 @@
 //!
 //! # Configured
 //! ```
-//! use evenkeel_layers::observe::ObserveLayer;
+//! use evenkeel::observe::ObserveLayer;
 //!
 //! let observe = ObserveLayer::new().client("greeter").max_endpoints(200);
 //! # drop(observe);

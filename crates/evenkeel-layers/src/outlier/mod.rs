@@ -25,8 +25,8 @@
 //!
 //! ```
 //! use std::sync::Arc;
-//! use evenkeel_core::{endpoint::Endpoint, node::Node};
-//! use evenkeel_layers::{balance::BalanceLayer, outlier::OutlierLayer};
+//! use evenkeel::core::{endpoint::Endpoint, node::Node};
+//! use evenkeel::{balance::BalanceLayer, outlier::OutlierLayer};
 //! use tower::{BoxError, Service, ServiceBuilder, ServiceExt, service_fn};
 //!
 //! # #[tokio::main(flavor = "current_thread")]
@@ -55,8 +55,8 @@
 //!
 //! ```
 //! use std::{sync::Arc, time::Duration};
-//! use evenkeel_core::{endpoint::Endpoint, health::outlier::SlowerThanOthers, node::Node};
-//! use evenkeel_layers::{balance::BalanceLayer, outlier::OutlierLayer};
+//! use evenkeel::core::{endpoint::Endpoint, health::outlier::SlowerThanOthers, node::Node};
+//! use evenkeel::{balance::BalanceLayer, outlier::OutlierLayer};
 //! use tower::{BoxError, ServiceBuilder, ServiceExt, service_fn};
 //!
 //! # #[tokio::main(flavor = "current_thread")]

@@ -29,8 +29,8 @@ pub(super) const TARGET: &str = "evenkeel::rate_limit";
 ///
 /// ```
 /// use std::time::Duration;
-/// use evenkeel_core::quota::Rate;
-/// use evenkeel_layers::rate_limit::RateLimiter;
+/// use evenkeel::core::quota::Rate;
+/// use evenkeel::rate_limit::RateLimiter;
 ///
 /// let limiter = RateLimiter::new(Rate::per_second(10).burst(2));
 /// assert_eq!(limiter.check().unwrap().remaining, 1);

@@ -22,8 +22,8 @@
 //!
 //! ```
 //! use std::time::Duration;
-//! use evenkeel_core::error::{RateLimited, cause};
-//! use evenkeel_layers::rate_limit::RateLimitLayer;
+//! use evenkeel::core::error::{RateLimited, cause};
+//! use evenkeel::rate_limit::RateLimitLayer;
 //! use tower::{BoxError, Layer, Service, ServiceExt, service_fn};
 //!
 //! # #[tokio::main(flavor = "current_thread")]
@@ -45,8 +45,8 @@
 //!
 //! ```
 //! use std::time::Duration;
-//! use evenkeel_core::quota::Rate;
-//! use evenkeel_layers::rate_limit::RateLimitLayer;
+//! use evenkeel::core::quota::Rate;
+//! use evenkeel::rate_limit::RateLimitLayer;
 //! use tower::{BoxError, Layer, ServiceExt, service_fn};
 //!
 //! # #[tokio::main(flavor = "current_thread", start_paused = true)]

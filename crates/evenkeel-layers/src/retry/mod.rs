@@ -18,8 +18,8 @@
 //!
 //! ```
 //! use std::{io, sync::atomic::{AtomicU32, Ordering::Relaxed}};
-//! use evenkeel_core::retry::{AnyRules, Budget};
-//! use evenkeel_layers::retry::RetryLayer;
+//! use evenkeel::core::retry::{AnyRules, Budget};
+//! use evenkeel::retry::RetryLayer;
 //! use tower::{ServiceBuilder, ServiceExt, service_fn};
 //!
 //! # #[tokio::main(flavor = "current_thread")]
@@ -43,8 +43,8 @@
 //! # Configured
 //! ```
 //! use std::time::Duration;
-//! use evenkeel_core::{backoff::Backoff, retry::{AnyRules, Budget}};
-//! use evenkeel_layers::retry::RetryLayer;
+//! use evenkeel::core::{backoff::Backoff, retry::{AnyRules, Budget}};
+//! use evenkeel::retry::RetryLayer;
 //!
 //! let budget = Budget::share(10.0).floor_per_second(3);
 //! let layer = RetryLayer::new(budget)
@@ -59,8 +59,8 @@
 //! Without rules it makes no service, and the compiler names the rules that exist:
 //!
 //! ```compile_fail,E0277
-//! use evenkeel_core::retry::Budget;
-//! use evenkeel_layers::retry::RetryLayer;
+//! use evenkeel::core::retry::Budget;
+//! use evenkeel::retry::RetryLayer;
 //! use tower::ServiceBuilder;
 //!
 //! let client = ServiceBuilder::new().layer(RetryLayer::new(Budget::default())).service(());

@@ -20,7 +20,7 @@
 //!
 //! ```
 //! use std::time::Duration;
-//! use evenkeel_core::{
+//! use evenkeel::core::{
 //!     health::breaker::{BreakerAdmission, Breaker, BreakerRules, State},
 //!     outcome::Outcome, rng::Rng, time::Timestamp,
 //! };

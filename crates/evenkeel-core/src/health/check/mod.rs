@@ -25,7 +25,7 @@
 //!
 //! ```
 //! use std::{sync::Arc, time::Duration};
-//! use evenkeel_core::{
+//! use evenkeel::core::{
 //!     health::check::{CheckRules, Checks, Next, ProbeResult},
 //!     node::{Gate, Node}, rng::Rng, time::Timestamp,
 //! };

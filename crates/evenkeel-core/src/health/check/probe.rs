@@ -16,7 +16,7 @@ pub type News = Pin<Box<dyn Stream<Item = Result<(), BoxError>> + Send>>;
 ///
 /// ```
 /// use std::sync::Arc;
-/// use evenkeel_core::{BoxError, health::check::Probe, node::Node};
+/// use evenkeel::core::{BoxError, health::check::Probe, node::Node};
 ///
 /// fn is_probe(_: impl Probe) {}
 ///

@@ -33,7 +33,7 @@ const LATE: Timestamp = Timestamp::from_nanos(1_000_000);
 /// * A child is rebuilt from its previous picker.
 ///
 /// ```
-/// use evenkeel_core::policy::{Tiers, laws};
+/// use evenkeel::core::policy::{Tiers, laws};
 ///
 /// laws::check_wrapping(|child| Box::new(Tiers::new(child)));
 /// ```

@@ -20,7 +20,7 @@ use crate::{load::ServerLoad, node::Node, rng::Rng, sync::Ordering, time::Timest
 ///
 /// ```
 /// use std::{sync::Arc, time::Duration};
-/// use evenkeel_core::{load::ServerLoad, node::Node, policy::{self, PickContext}, rng::Rng, time::Timestamp};
+/// use evenkeel::core::{load::ServerLoad, node::Node, policy::{self, PickContext}, rng::Rng, time::Timestamp};
 ///
 /// let nodes: Vec<Arc<Node>> = (1..=3)
 ///     .map(|port| Arc::new(Node::new(format!("10.0.0.1:{port}").parse().unwrap())))

@@ -20,7 +20,7 @@ use crate::{load::ServerLoad, node::Node, sync::Mutex};
 ///
 /// ```
 /// use std::{sync::Arc, time::Duration};
-/// use evenkeel_core::{load::ServerLoad, node::Node, policy::SyncPrequal};
+/// use evenkeel::core::{load::ServerLoad, node::Node, policy::SyncPrequal};
 ///
 /// let node = |address: &str| Arc::new(Node::new(address.parse().unwrap()));
 /// let ms = Duration::from_millis;
