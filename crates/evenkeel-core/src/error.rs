@@ -130,13 +130,17 @@ impl RateLimited {
 
 /// The limit of calls under way is reached: the request was not sent.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
-#[error("limit of {limit} concurrent calls reached after waiting {waited:?}")]
+#[error("limit of {limit} concurrent calls reached{}", after_waiting(*waited))]
 #[non_exhaustive]
 pub struct LimitReached {
     /// How many may be under way at the same time.
     pub limit: u32,
     /// How long the request waited for another to end; zero if it was refused at once.
     pub waited: Duration,
+}
+
+fn after_waiting(waited: Duration) -> String {
+    if waited.is_zero() { String::new() } else { format!(" after waiting {waited:?}") }
 }
 
 impl LimitReached {

@@ -156,7 +156,9 @@ fn versions_are_in_the_root_manifest_only() {
         for kind in ["dependencies", "dev-dependencies", "build-dependencies"] {
             for (name, value) in manifest.dependencies(kind) {
                 let is_inherited = value.get("workspace").and_then(Value::as_bool) == Some(true);
-                if !is_inherited {
+                // A part's examples use the facade, which depends on the part: such a circle must not have a version.
+                let is_circle = name == "evenkeel" && kind == "dev-dependencies";
+                if !is_inherited && !is_circle {
                     broken.push(format!("{}: {name}", manifest.path));
                 }
             }

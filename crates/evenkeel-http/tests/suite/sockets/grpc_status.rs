@@ -125,7 +125,7 @@ async fn a_limit_is_unavailable_and_a_rate_resource_exhausted_with_the_time_to_w
     let under_way = tokio::spawn(async move { first.greet(hello("you")).await });
     // It has passed the limit when it connects.
     within(listener.accept()).await.unwrap();
-    assert_is(&status(stack).await, Code::Unavailable, "limit of 1 calls");
+    assert_is(&status(stack).await, Code::Unavailable, "limit of 1 concurrent calls reached");
     under_way.abort();
 
     let rate = Rate::new(1, Duration::from_secs(60));

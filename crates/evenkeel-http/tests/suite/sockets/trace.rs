@@ -74,6 +74,8 @@ fn inject(headers: &mut HeaderMap) {
 
 #[tokio::test]
 async fn each_attempt_may_tell_the_server_its_own_span() {
+    // While one dispatcher is alone, the thread that meets a span first decides for all whether it is recorded.
+    let _second = tracing::Dispatch::new(tracing_subscriber::registry());
     let _guard = tracing::subscriber::set_default(tracing_subscriber::registry());
     let (address, seen) = fails_once().await;
     let client = ServiceBuilder::new()

@@ -259,6 +259,8 @@ impl tracing::Subscriber for Log {
 #[tokio::test(start_paused = true)]
 async fn closing_and_opening_are_told_with_the_reason() {
     let log = Log::default();
+    // While one dispatcher is alone, the thread that meets an event first decides for all whether it is recorded.
+    let _second = tracing::Dispatch::new(Log::default());
     let _listening = tracing::subscriber::set_default(log.clone());
     let (world, doctor) = (World::default(), Doctor::default());
     let (_client, _channel) = running(&world, &doctor.layer()).await;
