@@ -143,7 +143,7 @@ impl fmt::Display for Decision {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.chosen {
             Some(address) => writeln!(f, "{} chose {address}", self.policy)?,
-            None => writeln!(f, "{} chose nobody", self.policy)?,
+            None => writeln!(f, "{} chose no endpoint", self.policy)?,
         }
         for rule in &self.rules {
             writeln!(f, "  {rule}")?;
@@ -310,7 +310,7 @@ mod tests {
         nodes.iter().for_each(|node| _ = node.close(Gate::Draining));
         let (picked, decision) = decide("round_robin", &nodes, 1);
         assert_eq!(picked, None);
-        assert!(decision.to_string().contains("chose nobody"));
+        assert!(decision.to_string().contains("chose no endpoint"));
         assert!(decision.to_string().contains("closed by draining"));
     }
 }

@@ -158,7 +158,7 @@ impl Trust {
         }
         let mut missing = 0;
         match self.doubt {
-            Some(doubt) if now < doubt.since + self.hold && !is_certain => {
+            Some(doubt) if now.duration_since(doubt.since) < self.hold && !is_certain => {
                 let union;
                 (union, missing) = unite(journal, &endpoints);
                 if 0 < missing || doubt.was_away {
@@ -212,9 +212,9 @@ impl Trust {
         self.doubt.is_none() && self.lost.is_none() && self.failing.is_none()
     }
 
-    /// When what is missing is no longer kept.
+    /// When what is missing is no longer kept. `None` if nothing is doubted, or for ever.
     pub(crate) fn doubted_until(&self) -> Option<Instant> {
-        self.doubt.map(|doubt| doubt.since + self.hold)
+        self.doubt.and_then(|doubt| doubt.since.checked_add(self.hold))
     }
 
     /// Records good news: nothing is wrong any more.
@@ -239,9 +239,9 @@ impl Trust {
         self.ended - 1
     }
 
-    /// When the last set is too old to be used, unless an answer comes.
+    /// When the last set is too old to be used, unless an answer comes. `None` if it never is.
     pub(crate) fn stale_at(&self) -> Option<Instant> {
-        self.silent.zip(self.max_stale).map(|(silent, max_age)| silent + max_age)
+        self.silent.zip(self.max_stale).and_then(|(silent, max_age)| silent.checked_add(max_age))
     }
 
     /// Drops the last set, which is too old.

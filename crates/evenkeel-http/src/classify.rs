@@ -93,7 +93,7 @@ impl Classify for StatusClassifier {
     }
 
     fn error<E: fmt::Display + 'static>(&self, error: &E) -> Outcome {
-        if is_nobodys_fault(error) { Outcome::Ignored } else { Outcome::Failure }
+        if is_no_fault_of_the_endpoint(error) { Outcome::Ignored } else { Outcome::Failure }
     }
 
     fn end(_: GrpcTrailers, trailers: Option<&HeaderMap>) -> Outcome {
@@ -134,7 +134,7 @@ fn grpc_outcome(trailers: &HeaderMap) -> Outcome {
 }
 
 /// Whether the request would have failed at any endpoint, reached none, or was not processed.
-fn is_nobodys_fault<E: 'static>(error: &E) -> bool {
+fn is_no_fault_of_the_endpoint<E: 'static>(error: &E) -> bool {
     let Some(error) = readable(error) else { return false };
     let is_excused = |error: &RequestError| error.is_callers_fault() || error.is_abandoned();
     is_refused(error)

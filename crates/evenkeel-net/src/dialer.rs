@@ -7,7 +7,7 @@ use evenkeel_core::{
     endpoint::{Address, Endpoint},
 };
 use socket2::{SockRef, TcpKeepalive};
-use tokio::net::TcpStream;
+use tokio::{net::TcpStream, time::timeout};
 
 use crate::{happy_eyeballs, stream::Stream};
 
@@ -22,7 +22,9 @@ const PROBES: u32 = 3;
 /// Makes connections to endpoints.
 ///
 /// A connection goes to the endpoint's address, or to an alternative if that does not answer (RFC 8305) or is
-/// a name that is not known. A name is resolved by the system. TCP connections send without delay (`TCP_NODELAY`).
+/// a name that is not found in time. The next address is also tried when the one before has been silent for 250 ms,
+/// sooner if the timeout leaves less for each. A name is resolved by the system. TCP connections send without delay
+/// (`TCP_NODELAY`).
 ///
 /// ```
 /// use std::time::Duration;
@@ -168,23 +170,30 @@ impl Dialer {
         connecting: impl Future<Output = Result<Stream, BoxError>>,
     ) -> Result<Stream, BoxError> {
         let after = self.connect_timeout;
-        tokio::time::timeout(after, connecting).await.map_err(|_| ConnectTimeout { after })?
+        timeout(after, connecting).await.map_err(|_| ConnectTimeout { after })?
     }
 
     async fn dial(&self, endpoint: &Endpoint) -> Result<Stream, BoxError> {
+        let delay = |addresses| happy_eyeballs::attempt_delay(self.connect_timeout, addresses);
+        let alternatives = &endpoint.alternatives;
         let mut addresses: Vec<SocketAddr> = match &endpoint.address {
             Address::Socket(address) => vec![*address],
-            Address::Name { host, port } => match tokio::net::lookup_host((&**host, *port)).await {
-                Ok(found) => found.collect(),
-                Err(error) if endpoint.alternatives.is_empty() => return Err(error.into()),
-                Err(_) => Vec::new(),
-            },
+            Address::Name { host, port } => {
+                let looked_up = tokio::net::lookup_host((&**host, *port));
+                if alternatives.is_empty() {
+                    looked_up.await?.collect()
+                } else {
+                    let looked_up = timeout(delay(1 + alternatives.len()), looked_up).await;
+                    looked_up.ok().and_then(Result::ok).into_iter().flatten().collect()
+                }
+            }
             #[cfg(unix)]
             Address::Unix(path) => return Ok(tokio::net::UnixStream::connect(path).await?.into()),
             other => return Err(format!("{other} cannot be connected to on this system").into()),
         };
-        addresses.extend(endpoint.alternatives.iter());
-        let stream = happy_eyeballs::connect(addresses).await?;
+        addresses.extend(alternatives.iter());
+        let delay = delay(addresses.len());
+        let stream = happy_eyeballs::connect(addresses, delay).await?;
         self.set_options(&stream)?;
         Ok(stream.into())
     }

@@ -10,18 +10,26 @@ use evenkeel_core::error::is_of_this_host;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::net::TcpStream;
 
-/// How long an address may be silent before the next is also tried (RFC 8305, section 5).
-pub(crate) const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
+/// The bounds of how long an address may be silent before the next is also tried (RFC 8305, section 5).
+const MIN_ATTEMPT_DELAY: Duration = Duration::from_millis(10);
+const MAX_ATTEMPT_DELAY: Duration = Duration::from_millis(250);
+
+/// How long one of `addresses` may be silent before the next is also tried, so that each has its try within
+/// `timeout`.
+pub(crate) fn attempt_delay(timeout: Duration, addresses: usize) -> Duration {
+    let parts = u32::try_from(addresses).unwrap_or(u32::MAX).saturating_add(1);
+    (timeout / parts).clamp(MIN_ATTEMPT_DELAY, MAX_ATTEMPT_DELAY)
+}
 
 /// Connects to the first of `addresses` that answers, alternating between the families.
 ///
-/// The next address is tried when the one before has failed, or has been silent for
-/// [`ATTEMPT_DELAY`]. The other connections are closed.
+/// The next address is tried when the one before has failed, or has been silent for `delay`. The other
+/// connections are closed.
 ///
 /// # Errors
 /// If all fail: the last error about an address, else the last error. If one family refuses, it does not
 /// matter that this host has no route for the other.
-pub(crate) async fn connect(addresses: Vec<SocketAddr>) -> io::Result<TcpStream> {
+pub(crate) async fn connect(addresses: Vec<SocketAddr>, delay: Duration) -> io::Result<TcpStream> {
     let mut waiting = interleave(addresses).into_iter();
     let mut attempts = FuturesUnordered::new();
     let mut last_error: Option<io::Error> = None;
@@ -41,7 +49,7 @@ pub(crate) async fn connect(addresses: Vec<SocketAddr>) -> io::Result<TcpStream>
         let finished = if is_last {
             attempts.next().await
         } else {
-            match tokio::time::timeout(ATTEMPT_DELAY, attempts.next()).await {
+            match tokio::time::timeout(delay, attempts.next()).await {
                 Ok(finished) => finished,
                 Err(_) => continue,
             }
@@ -102,6 +110,19 @@ mod tests {
 
     use super::*;
 
+    const DELAY: Duration = MAX_ATTEMPT_DELAY;
+
+    #[test]
+    fn every_address_has_its_try_within_the_timeout() {
+        let ms = Duration::from_millis;
+        assert_eq!(attempt_delay(ms(10_000), 2), ms(250));
+        assert_eq!(attempt_delay(ms(500), 3), ms(125));
+        assert_eq!(attempt_delay(ms(60), 2), ms(20));
+        assert_eq!(attempt_delay(ms(60), 100), ms(10));
+        assert_eq!(attempt_delay(Duration::MAX, usize::MAX), ms(250));
+        assert_eq!(attempt_delay(Duration::ZERO, 0), ms(10));
+    }
+
     fn addresses(texts: &[&str]) -> Vec<SocketAddr> {
         texts.iter().map(|text| text.parse().unwrap()).collect()
     }
@@ -153,7 +174,7 @@ mod tests {
         let refusing = TcpListener::bind("127.0.0.2:0").await.unwrap().local_addr().unwrap();
 
         // Far below the delay for silent addresses.
-        let stream = tokio::time::timeout(ATTEMPT_DELAY / 2, connect(vec![refusing, good])).await;
+        let stream = tokio::time::timeout(DELAY / 2, connect(vec![refusing, good], DELAY)).await;
 
         assert_eq!(stream.unwrap().unwrap().peer_addr().unwrap(), good);
     }
@@ -161,8 +182,8 @@ mod tests {
     #[tokio::test]
     async fn the_last_error_is_given_when_all_refuse() {
         let refusing = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-        let error = connect(vec![refusing, refusing]).await.unwrap_err();
+        let error = connect(vec![refusing, refusing], DELAY).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
-        assert_eq!(connect(Vec::new()).await.unwrap_err().kind(), io::ErrorKind::NotFound);
+        assert_eq!(connect(Vec::new(), DELAY).await.unwrap_err().kind(), io::ErrorKind::NotFound);
     }
 }

@@ -230,10 +230,7 @@ impl PartialEq for Identity {
 /// If the program has installed none.
 pub fn process_crypto() -> Result<Arc<CryptoProvider>, TlsError> {
     CryptoProvider::get_default().cloned().ok_or_else(|| {
-        TlsError::new(
-            "no crypto provider: call CryptoProvider::install_default() first in main, or set \
-             Tls::crypto",
-        )
+        TlsError::new("no crypto provider: call CryptoProvider::install_default() first in main")
     })
 }
 

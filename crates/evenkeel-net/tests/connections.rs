@@ -116,6 +116,36 @@ async fn several_buffers_are_one_write_over_every_kind_of_connection() {
     drop((listener, unix_listener));
 }
 
+/// A listener whose backlog is full: more connections are neither accepted nor refused.
+async fn full_backlog() -> (tokio::net::TcpListener, Vec<tokio::net::TcpStream>) {
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let listener = socket.listen(1).unwrap();
+    let address = listener.local_addr().unwrap();
+    let mut queued = Vec::new();
+    let connect = || tokio::net::TcpStream::connect(address);
+    while let Ok(stream) = tokio::time::timeout(Duration::from_millis(100), connect()).await {
+        queued.push(stream.unwrap());
+        assert!(queued.len() < 64, "this system's backlog does not fill");
+    }
+    (listener, queued)
+}
+
+#[tokio::test]
+async fn an_alternative_is_tried_in_time_however_short_the_timeout() {
+    let (silent, _queued) = full_backlog().await;
+    let (listener, _) = listen().await;
+    let good = listener.local_addr().unwrap();
+    // Shorter than the usual rest before the next address.
+    let dialer = Dialer::new().connect_timeout(Duration::from_millis(200));
+    let endpoint = Endpoint::new(silent.local_addr().unwrap());
+
+    let connected = dialer.connect(&endpoint.clone().alternatives([good])).await;
+
+    connected.expect("the alternative answers");
+    assert!(dialer.connect(&endpoint).await.unwrap_err().is::<ConnectTimeout>());
+}
+
 #[tokio::test]
 async fn an_alternative_stands_by_for_a_name_that_refuses_or_is_unknown() {
     let (listener, _) = listen().await;

@@ -69,6 +69,9 @@ fn check_tls(client: &Client) -> Result<(), &'static str> {
         ConnectionAddr::TcpTls { tls_params: Some(_), .. } => {
             Err("TLS parameters of the client are not used: set them with RedisQuota::tls")
         }
+        ConnectionAddr::TcpTls { .. } if !cfg!(feature = "tls") => {
+            Err("TLS needs the feature `tls` of evenkeel-redis")
+        }
         _ => Ok(()),
     }
 }
@@ -88,7 +91,7 @@ impl RedisQuota {
     /// same rate.
     ///
     /// # Errors
-    /// If `url` is not a URL of a Redis server.
+    /// If `url` is not a URL of a Redis server, or is one of TLS and the feature `tls` is off.
     pub fn open(url: &str, name: &str, rate: Rate) -> Result<Self, BoxError> {
         let client = Client::open(url)?;
         check_tls(&client)?;
@@ -101,7 +104,8 @@ impl RedisQuota {
     /// delay (`TCP_NODELAY`), and probed after 5 s of silence.
     ///
     /// # Panics
-    /// If the client has TLS parameters, or verifies no certificate: TLS is set with `tls`.
+    /// If the client has TLS parameters, or verifies no certificate: TLS is set with `tls`. If it uses TLS and the
+    /// feature `tls` is off.
     #[must_use]
     pub fn from_client(client: Client, name: &str, rate: Rate) -> Self {
         check_tls(&client).unwrap_or_else(|reason| panic!("{reason}"));

@@ -81,7 +81,7 @@ impl Picker for PreferZonePicker {
         let picked = near.and_then(|near| near.pick(cx));
         cx.tell(|| match picked {
             Some(_) => "from the own zone".into(),
-            None => "from everywhere, since nobody is open in the own zone".into(),
+            None => "from all zones, since none is open in the own zone".into(),
         });
         picked.or_else(|| self.everywhere.pick(nodes, cx))
     }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{PickContext, Picker, Policy, previous_as, turns::Turns};
+use super::{PickContext, Picker, Policy, draw, previous_as, turns::Turns};
 use crate::node::Node;
 
 /// Chooses each open node as often as its weight says, evenly spread, across all clones together.
@@ -38,7 +38,12 @@ struct WeightedPicker {
 impl Picker for WeightedPicker {
     fn pick(&self, nodes: &[Arc<Node>], cx: &mut PickContext<'_>) -> Option<usize> {
         cx.tell(|| "the next in turn, by weight, that is open".into());
-        self.turns.pick(nodes, cx, |turn| self.order.at(turn), |node| node.weight().into())
+        let weight = |node: &Node| node.weight().into();
+        if matches!(self.order, Order::NoWeights) {
+            // There are no turns to take; weights may have come since.
+            return draw::scan(nodes, cx, None, weight);
+        }
+        self.turns.pick(nodes, cx, |turn| self.order.at(turn), weight)
     }
 }
 
@@ -46,7 +51,7 @@ impl Picker for WeightedPicker {
 #[derive(Debug)]
 enum Order {
     /// All weights are zero.
-    Nobody,
+    NoWeights,
     /// All weights are equal: `turn % n`.
     Even(u64),
     /// A smooth sequence that repeats.
@@ -61,7 +66,7 @@ impl Order {
 
     fn new(weights: &[u32]) -> Self {
         let divisor = weights.iter().fold(0, |divisor, &weight| gcd(divisor, weight));
-        let Some(&first) = weights.first().filter(|_| divisor != 0) else { return Self::Nobody };
+        let Some(&first) = weights.first().filter(|_| divisor != 0) else { return Self::NoWeights };
         if weights.iter().all(|&weight| weight == first) {
             return Self::Even(weights.len() as u64);
         }
@@ -75,7 +80,7 @@ impl Order {
 
     fn at(&self, turn: u64) -> Option<usize> {
         match self {
-            Self::Nobody => None,
+            Self::NoWeights => None,
             Self::Even(n) => Some((turn % n) as usize),
             Self::Table(table) => Some(table[(turn % table.len() as u64) as usize] as usize),
             Self::Golden(golden) => Some(golden.at(turn)),

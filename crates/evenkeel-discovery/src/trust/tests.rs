@@ -280,3 +280,21 @@ fn an_answer_whose_order_counts_is_told_as_a_whole() {
          3 | has 2 1     |",
     );
 }
+
+#[test]
+fn a_set_that_is_kept_for_ever_is_never_stale_and_its_doubt_has_no_end() {
+    let settings =
+        Settings { max_stale: Some(Duration::MAX), hold: Duration::MAX, ..Settings::default() };
+    let (mut trust, mut journal) = (Trust::new(&settings), Journal::new("registry"));
+    let now = clock::now();
+    trust.take(&mut journal, answer("1 2"), now);
+    trust.fail(&mut journal, "refused".into(), now);
+    assert_eq!(trust.stale_at(), None);
+
+    trust.take(&mut journal, answer("1").rebuilt(true), now);
+    let later = now + Duration::from_secs(86_400);
+    trust.take(&mut journal, answer("1"), later);
+
+    assert_eq!(trust.doubted_until(), None);
+    assert_eq!(journal.len(), 2, "what is missing is kept");
+}

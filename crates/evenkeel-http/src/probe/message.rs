@@ -31,7 +31,7 @@ pub(crate) fn take(arrived: &mut Vec<u8>, max: usize) -> Result<Option<Vec<u8>>,
     let Some((head, rest)) = arrived.split_first_chunk::<5>() else { return Ok(None) };
     let length = u32::from_be_bytes([head[1], head[2], head[3], head[4]]) as usize;
     if head[0] != 0 {
-        return Err("the answer is compressed, which nobody asked for".into());
+        return Err("the answer is compressed, which was not asked for".into());
     }
     if max < length {
         return Err(format!("an answer of {length} bytes").into());

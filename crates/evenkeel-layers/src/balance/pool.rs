@@ -299,7 +299,7 @@ where
         for index in 0..self.slots.len() {
             let node = self.slots[index].node.clone();
             if due.contains(&node.id()) {
-                tracing::debug!(target: TARGET, client = self.shared.client.name(), endpoint = %node.address(), "service made anew after it failed");
+                tracing::debug!(target: TARGET, client = self.shared.client.name(), endpoint = %node.address(), "endpoint connected again after its service failed");
                 self.slots[index] = self.connect(node.clone());
                 self.repaired.push(node);
                 self.is_changed = true;

@@ -96,7 +96,7 @@ impl<S: Clone> Candidate<S> {
 /// What was picked before, and what became of it.
 pub(super) enum First<S> {
     /// There was no open node.
-    Nobody,
+    NoneOpen,
     /// None is picked yet: endpoints are asked first.
     Asked,
     /// It is not ready.
@@ -145,7 +145,7 @@ where
 {
     Handle::try_current().map_err(|_| NoRuntime::default())?;
     let (candidate, mut error) = match first {
-        First::Nobody => (None, None),
+        First::NoneOpen => (None, None),
         First::Asked => {
             wish.prefer.extend(wish.best_of_the_asked(&shared).await);
             (None, None)

@@ -254,7 +254,7 @@ where
             return BalanceFuture::picked(request, traffic, Attempt::new(slot));
         }
         shared.log_wait();
-        let selecting = select(shared.clone(), poll_ready, Wish::new(&hints), First::Nobody);
+        let selecting = select(shared.clone(), poll_ready, Wish::new(&hints), First::NoneOpen);
         BalanceFuture::selecting(request, traffic, selecting)
     }
 }
