@@ -156,7 +156,8 @@ impl RedisQuota {
     }
 
     /// Sets how a server behind `rediss://` is verified, and how this side proves its identity. Default: trusts
-    /// the system's authorities.
+    /// the system's authorities. The crypto provider is that of the process (`CryptoProvider::install_default`), or
+    /// [`Tls::crypto`](evenkeel_net::Tls::crypto).
     #[cfg(feature = "tls")]
     #[must_use]
     pub fn tls(mut self, tls: evenkeel_net::Tls) -> Self {
