@@ -169,6 +169,7 @@ impl Trust {
             }
             _ => self.doubt = None,
         }
+        let told = journal.end();
         let is_news =
             if is_ordered { journal.put(endpoints) } else { journal.turn_into(endpoints) };
         if 0 < missing || trouble.is_some() {
@@ -177,8 +178,16 @@ impl Trust {
         } else {
             self.end_failure(journal, now);
         }
-        let doubted = (0 < missing).then(|| NotConfirmed { missing }.into());
-        doubted.into_iter().chain(trouble).for_each(|error| self.tell(journal, error, now));
+        if 0 < missing {
+            if journal.end() != told {
+                // Watchers take a change for good news, which this is not.
+                self.failing.iter_mut().for_each(|failing| failing.told.clear());
+            }
+            self.tell(journal, NotConfirmed { missing }.into(), now);
+        }
+        if let Some(error) = trouble {
+            self.tell(journal, error, now);
+        }
         is_news
     }
 

@@ -121,7 +121,7 @@ fn a_fleet_that_comes_back_one_by_one_never_looks_small() {
         "0    | has 1 2 3 | =1 2 3
          0    | has       | ?3
          1    | has 2     | ?2
-         2    | has 2 4   | +4
+         2    | has 2 4   | +4 ?2
          5000 | has 2 4   | -1 -3",
     );
 }
@@ -148,7 +148,7 @@ fn endpoints_that_go_missing_one_by_one_after_an_outage_are_kept() {
          3500 | has 2 3    | ?1
          4000 | has 3      | ?2
          5000 | has        | ?3
-         6000 | has 2 4    | +4
+         6000 | has 2 4    | +4 ?2
          8001 | has 2 4    | -1 -3
          8002 | has 4      | -2",
     );
